@@ -48,7 +48,7 @@ def tiny_generator(
 ) -> onnx.ModelProto:
     """images = uint8 NHWC of tanh(latents · W + b [+ E[labels]]), W, b and E drawn from `seed`.
 
-    `metadata` replaces or adds metadata keys (values become strings; write `evaluation.*` keys with `**{...}`).
+    `metadata` replaces or adds metadata keys (values become strings; `evaluation.*` keys by `**{...}`).
     """
     rng = np.random.default_rng(seed)
     pixels = channels * size * size
