@@ -1,0 +1,10 @@
+"""Image sets: `SOURCE@SPLIT` becomes one cached, memory-mapped uint8 array of images.
+
+The ground floor of the house: it imports none of the other rooms, and neither torch nor scikit-learn
+until a source that needs them is built.
+"""
+
+from imagesets.image_set import ImageSet, ImageSetError
+from imagesets.sources import SourceInfo, list_sources, load_image_set
+
+__all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load_image_set"]

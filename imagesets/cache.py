@@ -1,0 +1,288 @@
+"""Decode once: an entry is a folder with `images.npy`, `labels.npy` and `info.json`.
+
+An entry is built under a temporary name, fsynced and renamed, so a reader sees a whole one or none.
+A file lock keeps two processes from doing the same work; where there is no `fcntl` the rename alone
+keeps them right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
+
+log = logging.getLogger("imagesets")
+
+FORMAT_VERSION = 1
+MAX_BROKEN_SHARE = 0.01
+VERIFY_UP_TO_BYTES = 512 * 1024 * 1024  # hashing more than this on every start would be felt
+PROGRESS_FROM = 2000  # images; less is done before a bar could be read
+_CHUNK = 256
+
+
+def default_cache_root() -> Path:
+    """$ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets."""
+    return Path(os.environ.get("ATELIER_CACHE") or Path.home() / ".cache/gan-atelier/image-sets").expanduser()
+
+
+def key_of(recipe: Recipe) -> str:
+    """Readable and unique: the source's name and 20 hex digits over everything that decides the pixels."""
+    fields = {
+        "format": FORMAT_VERSION,
+        "source": recipe.source,
+        "split": recipe.split,
+        "crop": recipe.crop,
+        "resize": recipe.resize,
+        "resolution": recipe.resolution,
+        "channels": recipe.channels,
+        "identity": recipe.identity,
+    }
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
+    slug = re.sub(r"[^a-z0-9]+", "-", recipe.source.lower()).strip("-")[-40:]
+    return f"{slug}-{recipe.split}-{digest}"
+
+
+def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -> ImageSet:
+    """The cached image set of a recipe, decoded first if it is not there, stale or damaged."""
+    entry = cache_root / key_of(recipe)
+    found = _read(entry, name)
+    if found is not None:
+        return found
+    try:
+        cache_root.mkdir(parents=True, exist_ok=True)
+        with _lock(cache_root / f".{entry.name}.lock"):
+            found = _read(entry, name)  # another process may have built it while we waited
+            if found is None:
+                _build(recipe, name, entry, progress)
+                found = _read(entry, name)
+    except OSError as error:
+        raise ImageSetError(
+            f"cannot write the image cache at {cache_root}: {error.strerror or error}"
+        ) from error
+    if found is None:
+        raise ImageSetError(
+            f"the image cache at {entry} was damaged while it was written; is the disk sound?"
+        )
+    return found
+
+
+def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
+    """sha256 over shape, pixels (uint8, C order) and labels (int64, little-endian)."""
+    digest = hashlib.sha256(f"{list(images.shape)}".encode())
+    for start in range(0, len(images), 4096):
+        digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+    digest.update(b"labels" if labels is not None else b"no labels")
+    if labels is not None:
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def _read(entry: Path, name: str) -> ImageSet | None:
+    """The entry as an image set, or None when it is absent, of another format or damaged."""
+    try:
+        info = json.loads((entry / "info.json").read_text())
+        if info["format_version"] != FORMAT_VERSION:
+            return None
+        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(entry / "labels.npy", allow_pickle=False) if info["labels"] else None
+        shape = (info["n"], info["resolution"], info["resolution"], info["channels"])
+        if (
+            images.dtype != np.uint8
+            or images.shape != shape
+            or (labels is not None and labels.shape != shape[:1])
+        ):
+            raise ValueError("the arrays are not those that info.json describes")
+        if images.nbytes <= VERIFY_UP_TO_BYTES and fingerprint_of(images, labels) != info["fingerprint"]:
+            raise ValueError("the fingerprint does not match")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        log.warning("the cached image set %s is damaged (%s); building it again", entry, error)
+        return None
+    if labels is not None:
+        labels.flags.writeable = False
+    return ImageSet(name, images, labels, tuple(info["class_names"]), info)
+
+
+def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
+    for left_over in entry.parent.glob(
+        f".{entry.name}.tmp-*"
+    ):  # of a process that was killed: we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    items = recipe.open_items()
+    if items.count == 0:
+        raise ImageSetError(f"{name} has no images")
+    need = items.count * items.resolution**2 * items.channels
+    if (free := shutil.disk_usage(entry.parent).free) < need + 2**20:
+        raise ImageSetError(
+            f"{name} needs {need / 2**20:,.0f} MiB in {entry.parent} but {free / 2**20:,.0f} MiB are free; "
+            "free some, or set ATELIER_CACHE to another disk"
+        )
+    building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
+    try:
+        info = _decode_into(building, items, recipe, name, progress)
+        _write_durably(building / "info.json", json.dumps(info, indent=2, ensure_ascii=False).encode())
+        building.chmod(0o755)
+        _fsync_folder(building)
+        _move_into_place(building, entry)
+        _fsync_folder(entry.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progress: bool) -> dict[str, Any]:
+    shape = (items.count, items.resolution, items.resolution, items.channels)
+    path = building / "images.npy"
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    kept: list[int] = []
+    skipped: list[dict[str, str]] = []
+    allowed = items.count * MAX_BROKEN_SHARE
+
+    def decode(start: int) -> list[np.ndarray | str]:
+        results: list[np.ndarray | str] = []
+        for i in range(start, min(start + _CHUNK, items.count)):
+            try:
+                results.append(items.decode(i))
+            except BrokenImageError as error:
+                results.append(str(error))
+        return results
+
+    starts = range(0, items.count, _CHUNK)
+    with _bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
+        # A window of submitted chunks, not map(): what is decoded but not yet written stays bounded.
+        window: list[Any] = []
+        queue = iter(starts)
+        for start in starts:
+            while len(window) < 2 * _threads() and (upcoming := next(queue, None)) is not None:
+                window.append(pool.submit(decode, upcoming))
+            for i, result in enumerate(window.pop(0).result(), start):
+                if isinstance(result, str):
+                    skipped.append({"file": items.describe(i), "reason": result})
+                    log.warning("skipping a broken image, %s: %s", items.describe(i), result)
+                    if len(skipped) > allowed:
+                        for pending in window:
+                            pending.cancel()
+                        raise ImageSetError(
+                            f"{name}: more than {MAX_BROKEN_SHARE:.0%} of {items.count} images are broken, "
+                            f"{items.describe(i)} among them ({result}); repair or remove them"
+                        )
+                else:
+                    images[len(kept)] = result
+                    kept.append(i)
+                advance()
+    if skipped:
+        whole, shape = images, (len(kept), *shape[1:])
+        path = building / "kept.npy"
+        images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, len(kept), 4096):
+            images[start : start + 4096] = whole[start : min(start + 4096, len(kept))]
+    images.flush()
+    labels = None
+    if items.labels is not None:
+        labels = items.labels[kept].astype(np.int64)
+        np.save(building / "labels.npy", labels, allow_pickle=False)
+        _fsync(building / "labels.npy")
+    fingerprint = fingerprint_of(images, labels)
+    _fsync(path)
+    path.replace(building / "images.npy")
+    return {
+        "format_version": FORMAT_VERSION,
+        "source": recipe.source,
+        "split": recipe.split,
+        "crop": recipe.crop,
+        "resize": recipe.resize,
+        "resolution": items.resolution,
+        "channels": items.channels,
+        "n": len(kept),
+        "labels": labels is not None,
+        "class_names": list(items.class_names),
+        "fingerprint": fingerprint,
+        "identity": recipe.identity,
+        "skipped": skipped,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import PIL
+
+    return {"numpy": np.__version__, "pillow": PIL.__version__}
+
+
+def _threads() -> int:
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def _bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
+    if not wanted or total < PROGRESS_FROM:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"preparing {name}", total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # released by the close, or by the kernel if we are killed
+        yield
+
+
+def _move_into_place(building: Path, entry: Path) -> None:
+    if entry.exists():  # stale or damaged; readers that mapped it keep their pages
+        graveyard = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
+        entry.rename(graveyard / "old")
+        shutil.rmtree(graveyard, ignore_errors=True)
+    try:
+        building.rename(entry)
+    except OSError:
+        if not (entry / "info.json").exists():  # else another process, without our lock, was first: as good
+            raise
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _fsync_folder(path: Path) -> None:
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
