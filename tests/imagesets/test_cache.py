@@ -1,0 +1,128 @@
+"""The cache: built once, never seen half-written, rebuilt when damaged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagesets import ImageSetError, cache, load_image_set
+from imagesets.cache import fingerprint_of, key_of
+from imagesets.image_set import Items, Recipe
+
+
+def recipe(decode=None, **changes: object) -> Recipe:
+    def one(i: int) -> np.ndarray:
+        return np.full((4, 4, 1), i % 256, np.uint8)
+
+    def open_items() -> Items:
+        return Items(600, 4, 1, decode or one, lambda i: f"item {i}", np.arange(600) % 2, ("even", "odd"))
+
+    fields: dict = {"source": "made", "split": "train", "crop": "none", "resize": "none", "resolution": 4}
+    fields |= {"channels": 1, "identity": "a", "open_items": open_items}
+    return Recipe(**{**fields, **changes})
+
+
+def entries(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def test_the_second_load_decodes_nothing(tmp_path: Path) -> None:
+    first = cache.load_or_build(recipe(), "made@train", tmp_path, False)
+
+    def refuse(i: int) -> np.ndarray:
+        raise AssertionError("decoded again")
+
+    second = cache.load_or_build(recipe(refuse), "made@train", tmp_path, False)
+    assert (first.images == second.images).all()
+    assert second.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(600)]
+    assert second.info["fingerprint"] == fingerprint_of(np.array(first.images), first.labels)
+    assert isinstance(second.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        second.images[0] = 1
+
+
+@pytest.mark.parametrize("field", ["source", "split", "crop", "resize", "resolution", "channels", "identity"])
+def test_everything_that_decides_the_pixels_is_in_the_key(field: str) -> None:
+    other = 3 if field in ("resolution", "channels") else "other"
+    assert key_of(recipe(**{field: other})) != key_of(recipe())
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "json", "version", "labels"])
+def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) -> None:
+    cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    (entry,) = entries(tmp_path)
+    pixels = bytearray((entry / "images.npy").read_bytes())
+    if damage == "cut":
+        (entry / "images.npy").write_bytes(pixels[:-100])
+    elif damage == "flip":
+        pixels[-100] ^= 1
+        (entry / "images.npy").write_bytes(pixels)
+    elif damage == "json":
+        (entry / "info.json").write_text("{")
+    elif damage == "version":
+        info = json.loads((entry / "info.json").read_text())
+        (entry / "info.json").write_text(json.dumps({**info, "format_version": 0}))
+    else:
+        (entry / "labels.npy").unlink()
+    found = cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    assert found.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(600)]
+    assert entries(tmp_path) == [entry]
+
+
+def test_an_interrupted_build_leaves_nothing_and_stops_at_once(tmp_path: Path) -> None:
+    def interrupt(i: int) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.load_or_build(recipe(interrupt), "made@train", tmp_path, False)
+    assert entries(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
+    left = tmp_path / f".{key_of(recipe())}.tmp-abc"
+    left.mkdir()
+    (left / "images.npy").write_bytes(b"half")
+    cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    assert not left.exists()
+
+
+def test_two_processes_at_once_build_it_once(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+import time
+import numpy as np
+from imagesets import cache
+from imagesets.image_set import Items, Recipe
+def decode(i):
+    with open({str(tmp_path / "decoded")!r}, "a") as log: log.write("x")
+    time.sleep(0.002)
+    return np.full((4, 4, 1), i, np.uint8)
+r = Recipe("made", "train", "none", "none", 4, 1, "a", lambda: Items(200, 4, 1, decode, str))
+print(cache.load_or_build(r, "made", Path({str(tmp_path / "cache")!r}), False).info["fingerprint"])
+"""
+    command = [sys.executable, "-c", code]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = {process.communicate(timeout=60)[0] for process in started}
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert len(answers) == 1
+    assert len((tmp_path / "decoded").read_text()) == 200
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ImageSetError, match="cannot write the image cache") as caught:
+        load_image_set("digits", cache_root=tmp_path / "file/below", progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ImageSetError, match="ATELIER_CACHE"):
+        cache.load_or_build(recipe(), "made", tmp_path, False)

@@ -1,0 +1,200 @@
+"""`folder:PATH`: mixed files become one array, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagesets import ImageSet, ImageSetError, load_image_set
+from imagesets.folder import held_out
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def _load(name: str, **options: object) -> ImageSet:
+        return load_image_set(name, cache_root=tmp_path / "cache", progress=False, **options)  # type: ignore[arg-type]
+
+    return _load
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (12, 8), value: object = None) -> Image.Image:
+    return Image.new(mode, size, value if value is not None else 0)  # type: ignore[arg-type]
+
+
+def png(value: int = 0, size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    picture("L", size, value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tree(root: Path, paths: list[str]) -> Path:
+    for value, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(png(value % 256))
+    return root
+
+
+def test_every_mode_and_format_becomes_rgb_of_the_wanted_size(tmp_path: Path, load) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    picture("L", value=200).save(folder / "a-grey.png")
+    picture("RGB", (30, 50), (200, 200, 200)).save(folder / "b.jpg", quality=95)
+    picture("RGBA", value=(200, 200, 200, 255)).save(folder / "c.webp", lossless=True)
+    picture("RGB", value=(200, 200, 200)).quantize(4).save(folder / "d.gif")
+    picture("CMYK", (9, 9), (0, 0, 0, 55)).save(folder / "e.tif")
+    Image.fromarray(np.full((8, 8), 200 * 257, np.uint16)).save(folder / "f-16-bit.png")
+    (folder / "README.txt").write_text("not an image")
+    (folder / ".hidden.png").write_bytes(b"nor this")
+    images = load(f"folder:{folder}", resolution=6).images
+    assert images.shape == (6, 6, 6, 3)
+    assert np.abs(images.astype(int) - 200).max() <= 2
+
+
+def test_transparent_pixels_are_laid_over_white(tmp_path: Path, load) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    picture("RGBA", (4, 4), (10, 20, 30, 0)).save(folder / "a.png")
+    assert (load(f"folder:{folder}").images == 255).all()
+
+
+def test_grey_files_stay_grey_unless_rgb_is_asked_for(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "grey", ["a.png", "b.png"])
+    assert load(f"folder:{folder}").images.shape == (2, 8, 8, 1)
+    assert load(f"folder:{folder}", channels=3).images.shape == (2, 8, 8, 3)
+
+
+def test_the_centre_square_is_kept(tmp_path: Path, load) -> None:
+    pixels = np.zeros((4, 10), np.uint8)
+    pixels[:, 3:7] = 255
+    (tmp_path / "wide").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "wide/a.png")
+    assert (load(f"folder:{tmp_path / 'wide'}").images == 255).all()
+
+
+def test_exif_orientation_is_honoured(tmp_path: Path, load) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 255  # the upper half is white; orientation 3 turns it by 180 degrees
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "turned").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "turned/a.png", exif=exif)
+    image = load(f"folder:{tmp_path / 'turned'}").images[0, :, :, 0]
+    assert (image[4:] == 255).all()
+    assert (image[:4] == 0).all()
+
+
+def test_different_sizes_need_a_resolution(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "sizes", ["a.png"])
+    (folder / "b.png").write_bytes(png(size=(9, 9)))
+    with pytest.raises(ImageSetError, match=r"different sizes.*give a resolution"):
+        load(f"folder:{folder}")
+
+
+def test_folders_are_classes_and_flat_images_have_none(tmp_path: Path, load) -> None:
+    classes = tree(tmp_path / "classes", ["dog/1.png", "cat/2.png", "cat/3.png"])
+    found = load(f"folder:{classes}")
+    assert found.class_names == ("cat", "dog")
+    assert found.labels.tolist() == [0, 0, 1]
+    assert load(f"folder:{tree(tmp_path / 'flat', ['1.png', '2.png'])}").labels is None
+
+
+def test_a_split_folder_is_used_and_is_no_class(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "split", ["train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"])
+    assert len(load(f"folder:{folder}@train")) == 2
+    assert load(f"folder:{folder}@test").images[:, 0, 0, 0].tolist() == [2, 3]
+    everything = load(f"folder:{folder}")
+    assert everything.class_names == ("a", "b")
+    assert len(everything) == 4
+
+
+def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "many", [f"{i:03}.png" for i in range(200)])
+    train, test = (load(f"folder:{folder}@{split}") for split in ("train", "test"))
+    assert len(train) + len(test) == 200
+    assert 8 <= len(test) <= 35
+    assert test.images[:, 0, 0, 0].tolist() == [i for i in range(200) if held_out(f"{i:03}.png")]
+    with pytest.raises(ImageSetError, match="no folder 'valid'"):
+        load(f"folder:{folder}@valid")
+
+
+def test_zips_beside_each_other_are_splits(tmp_path: Path, load) -> None:
+    for split, value in (("train", 7), ("test", 9)):
+        with zipfile.ZipFile(tmp_path / f"set-{split}.zip", "w") as archive:
+            archive.writestr("a/1.png", png(value))
+            archive.writestr("b/1.png", png(value))
+    assert (load(f"folder:{tmp_path}@train").images == 7).all()
+    test = load(f"folder:{tmp_path}@test")
+    assert (test.images == 9).all()
+    assert test.class_names == ("a", "b")
+    assert len(load(f"folder:{tmp_path}")) == 4
+
+
+def test_a_zip_gives_what_its_folder_gives_and_escaping_members_are_ignored(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "tree", ["a/1.png", "b/2.png"])
+    with zipfile.ZipFile(tmp_path / "tree.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, f"tree/{file.relative_to(folder)}")
+        for hostile in ("../evil.png", "/evil.png", "tree/../../evil.png", "C:/evil.png", "__MACOSX/._1.png"):
+            archive.writestr(hostile, png(255))
+    packed, plain = load(f"folder:{tmp_path / 'tree.zip'}"), load(f"folder:{folder}")
+    assert packed.fingerprint == plain.fingerprint
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplog) -> None:
+    folder = tree(tmp_path / "one", [f"{i:03}.png" for i in range(150)])
+    (folder / "070.png").write_bytes(png()[:40])
+    with caplog.at_level(logging.WARNING):
+        found = load(f"folder:{folder}")
+    assert len(found) == 149
+    assert 70 not in found.images[:, 0, 0, 0]
+    assert [skip["file"] for skip in found.info["skipped"]] == ["070.png"]
+    assert "070.png" in caplog.text
+
+
+def test_more_than_one_in_a_hundred_broken_is_refused(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "two", [f"{i:03}.png" for i in range(150)])
+    for name in ("010.png", "070.png"):
+        (folder / name).write_bytes(b"\x89PNG no more")
+    with pytest.raises(ImageSetError, match="more than 1% of 150 images are broken"):
+        load(f"folder:{folder}")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def test_too_many_pixels_is_a_broken_image(tmp_path: Path, load) -> None:
+    folder = tmp_path / "bomb"
+    folder.mkdir()
+    Image.new("1", (9000, 9000)).save(folder / "bomb.png")
+    with pytest.raises(ImageSetError, match="9000x9000 pixels"):
+        load(f"folder:{folder}", resolution=8, channels=1)
+
+
+def test_a_changed_file_is_decoded_again(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "changes", ["a.png"])
+    before = load(f"folder:{folder}").fingerprint
+    (folder / "a.png").write_bytes(png(99))
+    os.utime(folder / "a.png", ns=(1, 1))
+    assert load(f"folder:{folder}").fingerprint != before
+
+
+def test_a_path_may_hold_an_at_sign_and_bad_paths_are_told(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "me@home", ["a.png"])
+    assert len(load(f"folder:{folder}")) == 1
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "not.zip").write_bytes(b"PK nothing")
+    for path, reason in (
+        ("nowhere", "no folder or zip"),
+        ("empty", "no images"),
+        ("not.zip", "not a readable zip"),
+    ):
+        with pytest.raises(ImageSetError, match=reason):
+            load(f"folder:{tmp_path / path}")
+    with pytest.raises(ImageSetError, match="no folder or zip"):
+        load("folder:")

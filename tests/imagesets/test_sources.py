@@ -1,0 +1,175 @@
+"""The named sources, on small files in their own layouts."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagesets import ImageSetError, list_sources, load_image_set
+from imagesets.sources import digits_test_mask
+
+
+@pytest.fixture(autouse=True)
+def _hermetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ATELIER_OFFLINE", "1")
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, packed: bool = True, n: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, n, dtype=np.uint8)
+    for prefix in ("train", "t10k"):
+        for stem, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+            data = idx(array)
+            path = folder / (f"{stem}.gz" if packed else stem)
+            path.write_bytes(gzip.compress(data) if packed else data)
+    return images, labels
+
+
+def test_digits_has_a_fixed_stratified_split_and_needs_no_download() -> None:
+    train, test = load_image_set("digits"), load_image_set("digits@test")
+    assert train.name == "digits@train"
+    assert train.images.shape == (1500, 32, 32, 1)
+    assert test.images.shape == (297, 32, 32, 1)
+    shares = np.bincount(train.labels) / 1500 - np.bincount(test.labels) / 297
+    assert np.abs(shares).max() < 0.005
+    # Golden: the split must never move, or scores of different days are of different sets.
+    from sklearn.datasets import load_digits
+
+    assert np.flatnonzero(digits_test_mask(load_digits().target))[:8].tolist() == GOLDEN_DIGITS_TEST
+    whole_range = load_image_set("digits", resolution=8).images
+    assert (whole_range.min(), whole_range.max()) == (0, 255)
+
+
+GOLDEN_DIGITS_TEST = [0, 2, 11, 20, 21, 38, 43, 54]
+
+
+def test_digits_in_rgb_repeats_the_grey() -> None:
+    images = load_image_set("digits@test", resolution=16, channels=3).images
+    assert images.shape == (297, 16, 16, 3)
+    assert (images[..., :1] == images).all()
+
+
+@pytest.mark.parametrize(("where", "packed"), [("MNIST/raw", False), ("mnist", True)])
+def test_mnist_is_read_from_either_place_packed_or_not(tmp_path: Path, where: str, packed: bool) -> None:
+    images, labels = write_mnist(tmp_path / where, packed)
+    found = load_image_set("mnist@test", data_root=tmp_path)
+    assert (found.images[..., 0] == images).all()
+    assert found.labels.tolist() == labels.tolist()
+    assert not found.images.flags.writeable
+    larger = load_image_set("mnist@test", resolution=32, data_root=tmp_path)
+    assert larger.info["resize"] == "pil-bilinear"
+    expected = np.asarray(Image.fromarray(images[3]).resize((32, 32), Image.Resampling.BILINEAR))
+    assert (larger.images[3, :, :, 0] == expected).all()
+
+
+def test_fashion_mnist_has_its_own_folder_and_names(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "fashion-mnist")
+    assert load_image_set("fashion-mnist", data_root=tmp_path).class_names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize("damage", ["truncated gzip", "truncated idx", "wrong kind", "other count"])
+def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
+    write_mnist(tmp_path / "mnist", packed=damage == "truncated gzip")
+    file = next((tmp_path / "mnist").glob("train-images*"))
+    if damage == "wrong kind":
+        file.write_bytes(b"<!DOCTYPE html>" + bytes(100))
+    elif damage == "other count":
+        file.write_bytes(idx(np.zeros((7, 28, 28), np.uint8)))
+    else:
+        file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ImageSetError, match="train-images-idx3-ubyte") as caught:
+        load_image_set("mnist", data_root=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "celeba"])
+def test_absent_data_is_one_line_that_says_where_it_looked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ImageSetError, match=str(tmp_path)) as caught:
+        load_image_set(name, data_root=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "put" in str(caught.value)
+
+
+def test_cifar10_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+
+    class Fake:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            self.data = np.full((5, 32, 32, 3), 10 if train else 20, np.uint8)
+            self.targets = [0, 1, 2, 3, 9]
+
+    monkeypatch.setattr(datasets, "CIFAR10", Fake)
+    found = load_image_set("cifar10@test", data_root=tmp_path)
+    assert (found.images == 20).all()
+    assert found.class_names[found.labels[-1]] == "truck"
+
+
+def write_celeba(base: Path, n: int = 6) -> None:
+    (base / "img_align_celeba").mkdir(parents=True)
+    lines = []
+    for i in range(1, n + 1):
+        pixels = np.zeros((218, 178, 3), np.uint8)
+        pixels[20:198] = 40 * i  # rows 20 to 197 are the centre square
+        Image.fromarray(pixels).save(base / f"img_align_celeba/{i:06}.jpg", quality=95)
+        lines.append(f"{i:06}.jpg {(i - 1) % 3}")
+    (base / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_celeba_crops_the_centre_and_follows_the_partition(tmp_path: Path) -> None:
+    write_celeba(tmp_path / "celeba")
+    train = load_image_set("celeba@train", resolution=64, data_root=tmp_path)
+    assert train.images.shape == (2, 64, 64, 3)
+    assert train.info["crop"] == "centre-178"
+    assert np.abs(train.images[1, 2:-2].astype(int) - 160).max() <= 6
+    assert len(load_image_set("celeba@all", resolution=64, data_root=tmp_path)) == 6
+    (tmp_path / "celeba/img_align_celeba/000002.jpg").unlink()
+    with pytest.raises(ImageSetError, match=r"000002\.jpg"):
+        load_image_set("celeba@valid", resolution=64, data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("mnits", {}, "did you mean mnist"),
+        ("imagenet", {}, "folder:PATH"),
+        ("mnist@dev", {}, "has no split 'dev'"),
+        ("digits", {"channels": 2}, "neither 1"),
+        ("digits", {"resolution": 0}, "not between"),
+    ],
+)
+def test_a_mistaken_name_or_option_is_explained(name: str, options: dict[str, int], reason: str) -> None:
+    with pytest.raises(ImageSetError, match=reason):
+        load_image_set(name, **options)  # type: ignore[arg-type]
+
+
+def test_importing_and_listing_needs_no_heavy_library() -> None:
+    code = (
+        "import sys, imagesets; imagesets.list_sources(); "
+        "print([m for m in ('torch', 'sklearn', 'torchvision', 'PIL', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert "digits" in [info.name for info in list_sources()]
+
+
+@pytest.mark.skipif("ATELIER_TEST_DATA" not in os.environ, reason="ATELIER_TEST_DATA names no real data")
+@pytest.mark.slow
+def test_real_mnist_is_whole() -> None:
+    train = load_image_set("mnist", data_root=os.environ["ATELIER_TEST_DATA"])
+    assert train.images.shape == (60000, 28, 28, 1)
+    assert train.images.mean() == pytest.approx(33.3184, abs=1e-3)
