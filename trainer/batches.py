@@ -1,0 +1,56 @@
+"""Batches of real images, drawn straight from the image set's array: no workers, no per-image Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# An image set above this size stays on disk, memory-mapped, and travels batch by batch.
+DEVICE_BYTES = 4 * 2**30
+
+
+class Batches:
+    """An endless stream of batches; which images come at which position depends on the seed alone.
+
+    Epoch e shows every image once, in the order of Philox(key=[seed, e])'s raw draws. Batches are always full: one
+    may hold the end of an epoch and the beginning of the next. Resuming needs only the position.
+    """
+
+    def __init__(self, images: np.ndarray, batch_size: int, *, seed: int, device: torch.device) -> None:
+        """images: uint8 [N, H, W, C]."""
+        self.count = len(images)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self._on_disk = images
+        self._on_device: Tensor | None = None
+        if images.nbytes <= DEVICE_BYTES:
+            self._on_device = torch.from_numpy(np.array(images)).to(device)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def at(self, position: int) -> Tensor:
+        """The batch that starts `position` images into the stream: float32 [B, C, H, W] in [-1, 1], channels last."""
+        indices = self.indices(position)
+        if self._on_device is not None:
+            batch = self._on_device[torch.from_numpy(indices).to(self.device, non_blocking=True)]
+        else:
+            batch = torch.from_numpy(self._on_disk[np.sort(indices)]).to(self.device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+    def indices(self, position: int) -> np.ndarray:
+        """Which images those are, int64 [B]."""
+        wanted = []
+        needed = self.batch_size
+        while needed:
+            epoch, offset = divmod(position, self.count)
+            part = self._order_of(epoch)[offset : offset + needed]
+            wanted.append(part)
+            position, needed = position + len(part), needed - len(part)
+        return np.concatenate(wanted)
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            draws = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.count)
+            self._epoch, self._order = epoch, np.argsort(draws, kind="stable")
+        return self._order

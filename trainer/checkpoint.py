@@ -1,0 +1,167 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+Plain tensors and primitives, so `torch.load(weights_only=True)` reads them; written to a temporary name,
+fsynced, renamed, so that a file of the final name is always whole.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import __version__, networks
+from trainer.config import Config, differences, parse
+from trainer.errors import TrainerError
+from trainer.loop import State
+
+FORMAT_VERSION = 1
+NAME = re.compile(r"checkpoint-(\d+)\.pt")
+
+
+def paths(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    found = [(int(match[1]), path) for path in run_dir.iterdir() if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def save(state: State, run_dir: Path, keep: int) -> Path:
+    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep`."""
+    payload = {
+        "format_version": FORMAT_VERSION,
+        "made_by": f"gan-atelier {__version__}, torch {torch.__version__}",
+        "config": state.config.model_dump(mode="json"),
+        "G": state.G.state_dict(),
+        "D": state.D.state_dict(),
+        "G_ema": state.G_ema.state_dict(),
+        "g_optimizer": state.g_optimizer.state_dict(),
+        "d_optimizer": state.d_optimizer.state_dict(),
+        "counters": {
+            "steps": state.steps,
+            "images_seen": state.images_seen,
+            "ticks": state.ticks,
+            "seconds": state.seconds,
+            "summed_steps": state.summed_steps,
+        },
+        "sums": state.sums,
+        "rng": state.rng.get_state(),
+        "threads": torch.get_num_threads(),
+    }
+    path = run_dir / f"checkpoint-{state.steps:08d}.pt"
+    partial = run_dir / f".{path.name}.partial"
+    try:
+        with partial.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise TrainerError(f"could not write {path} ({error}); the checkpoints before it are kept") from error
+    for old in paths(run_dir)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The payload of a checkpoint file, tensors on the CPU.
+
+    Raises TrainerError for a file that is missing, truncated, not a checkpoint or of a newer format.
+    """
+    if not path.is_file():
+        raise TrainerError(f"no checkpoint at {path}")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+        raise TrainerError(f"{path} is truncated or not a checkpoint ({reason})") from error
+    if not isinstance(payload, dict) or "format_version" not in payload:
+        raise TrainerError(f"{path} is not a checkpoint of this trainer")
+    if payload["format_version"] != FORMAT_VERSION:
+        raise TrainerError(
+            f"{path} has format version {payload['format_version']}, this trainer reads {FORMAT_VERSION}; "
+            "use the version that made it"
+        )
+    missing = {"config", "G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "sums", "rng"} - payload.keys()
+    if missing:
+        raise TrainerError(f"{path} lacks {', '.join(sorted(missing))}")
+    return payload
+
+
+def newest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """The newest readable checkpoint of a run, its payload, and a line for each newer one that is not readable."""
+    found = paths(run_dir) if run_dir.is_dir() else []
+    if not found:
+        raise TrainerError(f"no checkpoint-<step>.pt in {run_dir}; is it a run folder?")
+    complaints: list[str] = []
+    for path in reversed(found):
+        try:
+            return path, read(path), complaints
+        except TrainerError as error:
+            complaints.append(str(error))
+    raise TrainerError("; ".join(complaints))
+
+
+def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
+    """Load a state dict; raises TrainerError naming the first tensors that do not fit."""
+    ours = network.state_dict()
+    problems = [f"{name} is missing" for name in ours.keys() - weights.keys()]
+    problems += [f"{name} is not in this architecture" for name in weights.keys() - ours.keys()]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, should be {tuple(ours[name].shape)}"
+        for name in ours.keys() & weights.keys()
+        if weights[name].shape != ours[name].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:3]) + (f" (and {len(problems) - 3} more)" if len(problems) > 3 else "")
+        raise TrainerError(f"{what} does not fit the architecture: {shown}")
+    network.load_state_dict(weights)
+
+
+def config_of(payload: Mapping[str, Any]) -> Config:
+    return parse(payload["config"])
+
+
+def restore(payload: Mapping[str, Any], config: Config) -> State:
+    """The State of a checkpoint, under `config` (the checkpoint's own, but for what may change: length, device)."""
+    state = State.create(config)
+    for name in ("G", "D", "G_ema"):
+        load_weights(getattr(state, name), payload[name], f"the checkpoint's {name}")
+    state.g_optimizer.load_state_dict(payload["g_optimizer"])
+    state.d_optimizer.load_state_dict(payload["d_optimizer"])
+    for counter, value in payload["counters"].items():
+        setattr(state, counter, value)
+    state.sums = {name: total.to(state.device) for name, total in payload["sums"].items()}
+    if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
+        state.rng.set_state(payload["rng"])
+    return state
+
+
+def generator_of(payload: Mapping[str, Any]) -> networks.Generator:
+    """The averaged generator of a checkpoint, on the CPU, float32, in evaluation mode."""
+    config = config_of(payload)
+    G, _ = networks.build(config)
+    load_weights(G, payload["G_ema"], "the checkpoint's G_ema")
+    return G.eval().requires_grad_(False)
+
+
+def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was made under another config than the run folder's, with the difference."""
+    recorded = run_dir / "config.json"
+    if not recorded.is_file():
+        return
+    import json
+
+    try:
+        ours = parse(json.loads(recorded.read_text()))
+    except ValueError as error:
+        raise TrainerError(f"{recorded} is not readable: {error}") from error
+    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith("run.")]
+    if changed:
+        raise TrainerError(f"the checkpoint was made under another config than {recorded}: {'; '.join(changed)}")

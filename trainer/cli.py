@@ -1,0 +1,246 @@
+"""The command line. Heavy imports happen inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.export import Export
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train GANs on an image set and export their generators.\n\n"
+    "Try it: trainer train --preset digits-dcgan --export models",
+)
+
+DataRoot = Annotated[
+    Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
+]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A user's mistake is one line on stderr and exit code 2; a diverged run is exit code 1."""
+    from imagesets import ImageSetError
+    from trainer.errors import TrainerError, TrainingDiverged
+
+    try:
+        yield
+    except TrainingDiverged as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except (TrainerError, ImageSetError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        typer.echo(f"error: {error.strerror or error}{where}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def train(
+    preset: Annotated[
+        str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
+    ] = "digits-dcgan",
+    set_: Set = None,
+    data_root: DataRoot = Path("data"),
+    runs: Annotated[Path, typer.Option(help="Where the new run folder is made.")] = Path("runs"),
+    export: Annotated[
+        Path | None, typer.Option(help="Afterwards export the generator to this folder or .onnx file.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+) -> None:
+    """Train a new run: a run folder with checkpoints, metrics, TensorBoard events and sample grids.
+
+    Ctrl-C finishes the step, saves, and says how to go on.
+    """
+    with one_line_errors():
+        from trainer import config as configuration
+
+        config = configuration.resolve(preset, set_ or ())
+        if dry_run:
+            from trainer import hardware
+
+            typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
+            return
+        _train_new(config, data_root, runs, export)
+
+
+def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None) -> None:
+    from rich.console import Console
+
+    from trainer import hardware, networks, run
+
+    config = hardware.choose(config)
+    console = Console(highlight=False, soft_wrap=True)
+    images = run.load_images(config, data_root)
+    run_dir = run.create(runs, config)
+    G, D = networks.build(config)
+    console.print(
+        f"{config.name}: {len(images.images):,} images of {config.data.source} at {config.data.resolution} px; "
+        f"G {networks.parameter_count(G):,} and D {networks.parameter_count(D):,} parameters; "
+        f"{config.run.device}, {config.run.precision}, {config.run.threads} threads → {run_dir}"
+    )
+    _finish(lambda: run.start(config, images, run_dir, console), run_dir, export)
+
+
+@app.command()
+def resume(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    kimg: Annotated[
+        float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)
+    ] = None,
+    data_root: DataRoot = Path("data"),
+    export: Annotated[Path | None, typer.Option(help="Afterwards export to this folder or .onnx file.")] = None,
+) -> None:
+    """Go on with an interrupted run, as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
+    with one_line_errors():
+        from rich.console import Console
+
+        from trainer import checkpoint, hardware, run
+
+        console = Console(highlight=False, soft_wrap=True)
+        path, payload, complaints = checkpoint.newest(run_dir)
+        for complaint in complaints:
+            console.print(f"warning: {complaint}; using the one before")
+        checkpoint.check_same_config(run_dir, payload)
+        config = checkpoint.config_of(payload)
+        if kimg is not None:
+            config = config.model_copy(update={"run": config.run.model_copy(update={"total_kimg": kimg})})
+        config = hardware.choose(config)
+        seen = payload["counters"]["images_seen"]
+        if seen >= config.run.total_kimg * 1000:
+            console.print(
+                f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}"
+            )
+            _export_if_asked(run_dir, export)
+            return
+        images = run.load_images(config, data_root)
+        console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
+        _finish(lambda: run.resume(run_dir, payload, config, images, console), run_dir, export)
+
+
+def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None) -> None:
+    if not train():
+        typer.echo(f"stopped and saved; go on with: trainer resume {run_dir}")
+        raise typer.Exit(130)
+    typer.echo(f"trained: {run_dir}")
+    _export_if_asked(run_dir, export)
+
+
+def _export_if_asked(run_dir: Path, output: Path | None) -> None:
+    if output is not None:
+        from trainer import checkpoint
+        from trainer.export import export
+
+        _tell(export(checkpoint.newest(run_dir)[1], output))
+
+
+def _tell(made: Export) -> None:
+    typer.echo(
+        f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
+        f"differ by at most {made.max_difference} level, in {made.changed_values:,} of {made.compared:,} values"
+    )
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a checkpoint file.")],
+    output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
+    name: Annotated[str | None, typer.Option(help="Name of the served model; the run's own by default.")] = None,
+) -> None:
+    """Turn the averaged generator of a run into a generator file, verified against torch."""
+    with one_line_errors():
+        from trainer.export import export as export_
+
+        _tell(export_(_payload(source), output, name=name))
+
+
+@app.command()
+def sample(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a checkpoint file.")],
+    output: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the first image; the others follow.", min=0)] = 0,
+    count: Annotated[int, typer.Option("--num-images", help="How many.", min=1, max=4096)] = 64,
+) -> None:
+    """Draw a grid of a run's images: those the service would answer for the same seeds."""
+    with one_line_errors():
+        from trainer import checkpoint, pictures
+        from trainer.latents import latents
+
+        payload = _payload(source)
+        model = checkpoint.config_of(payload).model
+        z = latents(range(seed, seed + count), model.z_dim, model.z_distribution)
+        pictures.write_png(pictures.grid(pictures.sample(checkpoint.generator_of(payload), z)), output)
+        typer.echo(f"{output}: seeds {seed} to {seed + count - 1}")
+
+
+def _payload(source: Path) -> dict[str, Any]:
+    from trainer import checkpoint
+
+    if source.is_file() or source.suffix == ".pt":
+        return checkpoint.read(source)
+    path, payload, complaints = checkpoint.newest(source)
+    for complaint in complaints:
+        typer.echo(f"warning: {complaint}; using {path.name}", err=True)
+    checkpoint.check_same_config(source, payload)
+    return payload
+
+
+@app.command()
+def presets() -> None:
+    """List the presets: data, networks with their parameters, objective, length."""
+    with one_line_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from trainer import config as configuration
+        from trainer import networks
+
+        table = Table("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg", box=None)
+        for name in configuration.preset_names():
+            config = configuration.resolve(name)
+            G, D = networks.build(config)
+            table.add_row(
+                name,
+                f"{config.data.source} {config.data.resolution} px",
+                config.model.architecture,
+                f"{networks.parameter_count(G):,} / {networks.parameter_count(D):,}",
+                config.objective.name,
+                str(config.optim.batch_size),
+                f"{config.run.total_kimg:g}",
+            )
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@app.command()
+def datasets() -> None:
+    """List the image sets, and how to bring one's own."""
+    with one_line_errors():
+        from rich.console import Console
+
+        from imagesets import list_sources
+
+        Console(highlight=False, soft_wrap=True).print(list_sources())
+
+
+def main() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    app()

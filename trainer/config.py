@@ -1,0 +1,244 @@
+"""The whole configuration of a run: frozen, bounded, checked before anything starts.
+
+A preset is a YAML file with these sections. `resolve` merges a preset with `--set section.field=value`
+overrides; the result is what `--dry-run` prints, `config.json` holds and a checkpoint carries.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trainer.errors import TrainerError
+
+PRESETS = Path(__file__).with_name("presets")
+
+Width = Annotated[int, Field(ge=1, le=8192)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which images, at which size."""
+
+    source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
+    resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
+    channels: Literal[1, 3] = Field(1, description="1 greyscale, 3 RGB")
+
+
+class Model(Section):
+    """The two networks; see networks.py for the layers these numbers make."""
+
+    architecture: Literal["mlp", "dcgan"] = "dcgan"
+    z_dim: int = Field(100, ge=1, le=4096, description="width of a latent")
+    z_distribution: Literal["normal", "uniform"] = Field("normal", description="N(0, 1) or U(-1, 1)")
+    g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
+    d_widths: tuple[Width, ...] = Field((64, 128, 256), description="channels (units) of D's hidden layers")
+    bias: Literal["all", "unnormalized", "none"] = Field(
+        "unnormalized", description="which layers have a bias: all, those without a BatchNorm behind them, none"
+    )
+    init: Literal["normal", "default"] = Field("normal", description="N(0, init_std), or PyTorch's own")
+    init_std: float = Field(0.02, gt=0, le=1)
+
+
+class Objective(Section):
+    """What D and G minimise; the formulas are in losses.py."""
+
+    name: Literal["non-saturating", "wasserstein"] = "non-saturating"
+    real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
+    clip: float | None = Field(None, gt=0, le=10, description="bound on the critic's weights after each step")
+
+
+class Optim(Section):
+    """Optimizers and how often each network moves."""
+
+    algorithm: Literal["adam", "rmsprop"] = "adam"
+    g_lr: float = Field(2e-4, gt=0, le=1)
+    d_lr: float = Field(2e-4, gt=0, le=1)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    batch_size: int = Field(64, ge=2, le=65536)
+    n_critic: int = Field(1, ge=1, le=100, description="D steps to each round of G steps")
+    g_steps: int = Field(1, ge=1, le=100, description="G steps a round")
+
+
+class Ema(Section):
+    """The averaged generator that is sampled and exported."""
+
+    halflife_kimg: float = Field(2.0, ge=0, le=100_000, description="0: G_ema is G itself")
+    warmup: float = Field(0.05, ge=0, le=1, description="half-life is at most this share of the images seen")
+
+
+class Run(Section):
+    """How long, on what, and how often to look."""
+
+    total_kimg: float = Field(100.0, gt=0, le=10_000_000, description="thousands of real images shown to D")
+    tick_kimg: float = Field(10.0, gt=0, description="between two ticks: metrics and a sample grid")
+    checkpoint_ticks: int = Field(1, ge=1, description="ticks between two checkpoints")
+    keep_checkpoints: int = Field(3, ge=1, le=1000)
+    seed: int = Field(0, ge=0, lt=2**32)
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the device has it natively")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: PyTorch's choice, recorded")
+
+
+class Config(Section):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="names the run, the file, the served model")
+    data: Data = Data()
+    model: Model = Model()
+    objective: Objective = Objective()
+    optim: Optim = Optim()
+    ema: Ema = Ema()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Config:
+        if self.model.architecture == "dcgan":
+            _check_dcgan(self.data.resolution, self.model.g_widths, self.model.d_widths)
+        elif not (self.model.g_widths and self.model.d_widths):
+            raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
+        if self.objective.name == "wasserstein":
+            if self.objective.clip is None:
+                raise ValueError("the wasserstein objective needs objective.clip, the bound on the critic's weights (0.01)")
+            if self.objective.real_label != 1.0:
+                raise ValueError("objective.real_label smooths a probability; a wasserstein critic has none")
+        elif self.objective.clip is not None:
+            raise ValueError(f"objective.clip belongs to the wasserstein objective, not to {self.objective.name}")
+        return self
+
+
+def dcgan_base(resolution: int) -> int:
+    """Side of the first feature map: 7 where it divides the resolution, else 4."""
+    return 7 if resolution % 7 == 0 else 4
+
+
+def _check_dcgan(resolution: int, g_widths: tuple[int, ...], d_widths: tuple[int, ...]) -> None:
+    base = dcgan_base(resolution)
+    doublings = (resolution // base).bit_length() - 1
+    if base << doublings != resolution or doublings < 1:
+        raise ValueError(
+            f"dcgan cannot make {resolution} px: it doubles from 4 or 7, so use 8, 14, 16, 28, 32, 56, 64, 112 or 128"
+        )
+    if len(g_widths) not in (doublings, doublings + 1):
+        raise ValueError(
+            f"at {resolution} px model.g_widths needs {doublings} widths (the last layer doubles) "
+            f"or {doublings + 1} (a 3x3 layer ends it), not {len(g_widths)}"
+        )
+    if not 1 <= len(d_widths) <= (resolution).bit_length() - 1:
+        raise ValueError(
+            f"model.d_widths has {len(d_widths)} entries; each halves {resolution} px, so at most {resolution.bit_length() - 1} fit"
+        )
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_preset(preset: str) -> dict[str, Any]:
+    """Sections of a preset, by name or by the path of a YAML or JSON file.
+
+    Raises TrainerError when there is none of that name, or the file is not a mapping.
+    """
+    path = PRESETS / f"{preset}.yaml"
+    if preset not in preset_names():
+        path = Path(preset)
+        if path.suffix not in {".yaml", ".yml", ".json"}:
+            close = difflib.get_close_matches(preset, preset_names(), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(preset_names())}"
+            raise TrainerError(f"no preset is called '{preset}'; {hint}")
+        if not path.is_file():
+            raise TrainerError(f"no preset file at {path}")
+    try:
+        sections = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(sections, dict):
+        raise TrainerError(f"{path} should hold sections (data, model, …), not {type(sections).__name__}")
+    sections.setdefault("name", path.stem)
+    return sections
+
+
+def resolve(preset: str, overrides: Iterable[str] = ()) -> Config:
+    """The config of `preset` with `section.field=value` overrides (values are read as YAML).
+
+    Raises TrainerError with one line a problem: unknown field, value out of range, fields that disagree.
+    """
+    sections = load_preset(preset)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        parts = key.split(".")
+        if not separator or not all(parts) or len(parts) > 2:
+            raise TrainerError(f"--set takes section.field=value, for example optim.batch_size=128, not '{override}'")
+        target = sections
+        for part in parts[:-1]:
+            target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise TrainerError(f"--set {key}: '{part}' is a field, not a section")
+        try:
+            target[parts[-1]] = _number(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise TrainerError(f"--set {override}: the value is not readable") from error
+    return parse(sections)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `2e-4` as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def parse(sections: Mapping[str, Any]) -> Config:
+    """A Config from nested primitives; raises TrainerError naming each field that is wrong."""
+    try:
+        return Config.model_validate(sections)
+    except ValidationError as error:
+        raise TrainerError("; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = known_fields()
+        close = difflib.get_close_matches(field, known, n=1)
+        return f"unknown field {field}" + (f" (did you mean {close[0]}?)" if close else f"; there are: {', '.join(known)}")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}, got {problem['input']!r}" if field else message
+
+
+def known_fields() -> list[str]:
+    """Every `section.field` that --set takes."""
+    fields = []
+    for section, info in Config.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            fields += [f"{section}.{field}" for field in annotation.model_fields]
+        else:
+            fields.append(section)
+    return fields
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """`section.field: ours → theirs` for each field that differs."""
+    a, b = ours.model_dump(mode="json"), theirs.model_dump(mode="json")
+    found = []
+    for field in known_fields():
+        section, _, name = field.partition(".")
+        left, right = (a[section][name], b[section][name]) if name else (a[section], b[section])
+        if left != right:
+            found.append(f"{field}: {left} → {right}")
+    return found

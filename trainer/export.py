@@ -1,0 +1,192 @@
+"""Checkpoint → generator file: one self-describing ONNX file, verified before it is put in place.
+
+The contract: inputs `latents` float32 [N, z_dim]; output `images` uint8 [N, H, W, C]; everything a reader needs to
+know stands in the file's metadata, sealed by a digest over all but `evaluation.*`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer import __version__, checkpoint, pictures
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.latents import latents
+from trainer.networks import Generator
+
+if TYPE_CHECKING:
+    import onnx
+
+FORMAT_VERSION = "1"
+OPSET = 18
+CHECK_SEEDS = range(1_000_000, 1_000_064)  # not those of the training grids
+
+
+@dataclass(frozen=True)
+class Export:
+    path: Path
+    digest: str
+    size: int  # bytes
+    max_difference: int  # levels, torch against ONNX Runtime
+    changed_values: int  # of `compared` pixel values, how many differ at all
+    compared: int
+
+
+class ToPixels(nn.Module):
+    """A generator with the contract's tail: float32 [N, z_dim] → uint8 [N, H, W, C]."""
+
+    def __init__(self, G: Generator) -> None:
+        super().__init__()
+        self.G = G
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return pictures.to_pixels(self.G(latents))
+
+
+def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None) -> Export:
+    """Write the generator file of a checkpoint's payload to `output` (a path, or a folder to put `<name>.onnx` in).
+
+    The file is checked by onnx and compared with torch on fresh latents before it takes its final name.
+    Raises TrainerError when they differ by more than one level, or the file cannot be written.
+    """
+    config = checkpoint.config_of(payload)
+    name = name or config.name
+    path = output if output.suffix == ".onnx" else output / f"{name}.onnx"
+    G = checkpoint.generator_of(payload)
+    model = to_onnx(G)
+    describe(model, metadata(config, payload, name))
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(model.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        maximum, changed, compared = verify(partial, G, config)
+        partial.replace(path)
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return Export(path, digest(model), path.stat().st_size, maximum, changed, compared)
+
+
+def to_onnx(G: Generator) -> onnx.ModelProto:
+    """The graph of a generator in evaluation mode, N dynamic."""
+    example = torch.from_numpy(latents(range(2), G.z_dim))
+    quiet = (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with quiet[0], quiet[1]:
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ToPixels(G).eval(),
+            (example,),
+            input_names=["latents"],
+            output_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return strip(program.model_proto)
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what the exporter notes for its own debugging (source paths of the machine it ran on)."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    return model
+
+
+def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str, str]:
+    """What the file says of itself, without the digest."""
+    data, model = config.data, config.model
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "architecture": model.architecture,
+        "z_dim": str(model.z_dim),
+        "z_distribution": model.z_distribution,
+        "height": str(data.resolution),
+        "width": str(data.resolution),
+        "channels": str(data.channels),
+        "dataset": data.source,
+        "class_names": "[]",  # of a class-conditional generator
+        "images_seen": str(payload["counters"]["images_seen"]),
+        "ema": "true" if config.ema.halflife_kimg > 0 else "false",
+        "config": json.dumps(config.model_dump(mode="json")),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def describe(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
+    """Put the metadata into the model, and the digest over both."""
+    model.producer_name, model.producer_version = "gan-atelier", __version__
+    for key, value in properties.items():
+        model.metadata_props.add(key=key, value=value)
+    model.metadata_props.add(key="digest", value=digest(model))
+
+
+def digest(model: onnx.ModelProto) -> str:
+    """sha256 over the model without metadata, then over its metadata but `digest` and `evaluation.*`, sorted."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    kept = sorted(
+        (entry.key, entry.value)
+        for entry in model.metadata_props
+        if entry.key != "digest" and not entry.key.startswith("evaluation.")
+    )
+    seal = hashlib.sha256(bare.SerializeToString(deterministic=True))
+    seal.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
+    return seal.hexdigest()
+
+
+def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
+    """Check the file and compare its images with torch's: (largest difference in levels, values that differ, values).
+
+    Raises TrainerError when a value differs by more than one level.
+    """
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path), full_check=True)
+    z = latents(CHECK_SEEDS, config.model.z_dim, config.model.z_distribution)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    theirs = np.concatenate([session.run(["images"], {"latents": part})[0] for part in pictures.np_split(z, 16)])
+    ours = pictures.sample(G, z)
+    if theirs.shape != ours.shape or theirs.dtype != np.uint8:
+        raise TrainerError(f"the exported graph gives {theirs.dtype} {theirs.shape}, torch gives {ours.shape}")
+    difference = np.abs(theirs.astype(np.int16) - ours.astype(np.int16))
+    if difference.max() > 1:
+        raise TrainerError(
+            f"the exported graph differs from torch by up to {difference.max()} levels of 255; nothing was written"
+        )
+    return int(difference.max()), int((difference > 0).sum()), difference.size

@@ -1,0 +1,65 @@
+"""What the machine offers: the device, the precision it is fast in, the threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer.config import Config
+from trainer.errors import TrainerError
+
+
+def choose(config: Config) -> Config:
+    """The config with `auto` replaced by what this machine has, so that the run records what it ran on.
+
+    Raises TrainerError when a device or precision was asked for that is not here.
+    """
+    device, precision = config.run.device, config.run.precision
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
+    elif not available[device]:
+        raise TrainerError(f"run.device={device}, but PyTorch sees no such device here; use run.device=auto or cpu")
+    if precision == "auto":
+        precision = "bf16" if has_native_bf16(device) else "fp32"
+    threads = config.run.threads or torch.get_num_threads()
+    run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
+    return config.model_copy(update={"run": run})
+
+
+def has_native_bf16(device: str) -> bool:
+    """Whether bfloat16 arithmetic is in the hardware (emulated, it would be slower than float32)."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def describe() -> dict[str, Any]:
+    """Machine and versions, for the artefacts to say what made them."""
+    import platform
+
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "gpu": cuda,
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as info:  # noqa: PTH123
+            for line in info:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()

@@ -1,0 +1,223 @@
+"""The algorithm: what a training step is, and what happens once a tick.
+
+Goodfellow et al. 2014, algorithm 1, with Arjovsky et al. 2017's n_critic and clipping: `step` reads like it.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainer import ema, losses, networks
+from trainer.batches import Batches
+from trainer.config import Config
+from trainer.errors import TrainingDiverged
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint holds: two runs in the same state go on alike."""
+
+    config: Config
+    G: networks.Generator
+    D: networks.Discriminator
+    G_ema: networks.Generator
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    rng: torch.Generator  # of training latents
+    device: torch.device
+    steps: int = 0
+    images_seen: int = 0  # real images shown to D
+    ticks: int = 0
+    seconds: float = 0.0  # spent training, over all its interruptions
+    sums: dict[str, Tensor] = field(default_factory=dict)  # since the last tick, on the device
+    summed_steps: int = 0
+
+    @classmethod
+    def create(cls, config: Config) -> State:
+        """A state at step 0. `config.run.device` and `precision` must be resolved (hardware.choose)."""
+        run = config.run
+        device = torch.device(run.device)
+        torch.manual_seed(run.seed)
+        G, D = networks.build(config)
+        for network in (G, D):
+            network.to(device)
+            if config.model.architecture != "mlp":
+                network.to(memory_format=torch.channels_last)
+        G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+        return cls(
+            config=config,
+            G=G,
+            D=D,
+            G_ema=G_ema,
+            g_optimizer=make_optimizer(config, G, config.optim.g_lr),
+            d_optimizer=make_optimizer(config, D, config.optim.d_lr),
+            rng=torch.Generator(device).manual_seed(run.seed),
+            device=device,
+        )
+
+    @property
+    def kimg(self) -> float:
+        return self.images_seen / 1000
+
+    @property
+    def finished(self) -> bool:
+        return self.images_seen >= self.config.run.total_kimg * 1000
+
+
+def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    if config.optim.algorithm == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), lr=lr)
+    fused = config.run.device in {"cpu", "cuda"}
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=config.optim.betas, fused=fused)
+
+
+def draw_latents(state: State, count: int) -> Tensor:
+    """Training latents, float32 [count, z_dim], from the run's own generator."""
+    shape, device, rng = (count, state.config.model.z_dim), state.device, state.rng
+    if state.config.model.z_distribution == "uniform":
+        return torch.rand(shape, generator=rng, device=device).mul_(2).sub_(1)
+    return torch.randn(shape, generator=rng, device=device)
+
+
+def autocast(state: State) -> AbstractContextManager[Any]:
+    return torch.autocast(
+        state.device.type, dtype=torch.bfloat16, enabled=state.config.run.precision == "bf16"
+    )
+
+
+def step(state: State, batches: Batches) -> None:
+    """One round: n_critic updates of D, each on a batch of real images, then g_steps updates of G.
+
+    The last D update and the first G update share their fakes: one forward of G serves both.
+    """
+    optim = state.config.optim
+    fakes = torch.empty(0)
+    for update in range(optim.n_critic):
+        z = draw_latents(state, optim.batch_size)
+        with autocast(state), torch.set_grad_enabled(update == optim.n_critic - 1):
+            fakes = state.G(z)
+        update_discriminator(state, batches.at(state.images_seen), fakes.detach())
+        state.images_seen += optim.batch_size
+
+    update_generator(state, fakes)
+    for _ in range(optim.g_steps - 1):
+        z = draw_latents(state, optim.batch_size)
+        with autocast(state):
+            fakes = state.G(z)
+        update_generator(state, fakes)
+
+    keep = ema.decay(state.config.ema, optim.batch_size * optim.n_critic, state.images_seen)
+    ema.update(state.G_ema, state.G, keep)
+    state.steps += 1
+    state.summed_steps += 1
+
+
+def update_discriminator(state: State, reals: Tensor, fakes: Tensor) -> None:
+    """One step of D on reals and detached fakes, both float [B, C, H, W]; a critic's weights are clipped."""
+    objective = state.config.objective
+    with autocast(state):
+        real_logits, fake_logits = state.D(reals), state.D(fakes)
+    real_logits, fake_logits = real_logits.float(), fake_logits.float()
+    loss = losses.discriminator_loss(objective, real_logits, fake_logits)
+    state.d_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.d_optimizer.step()
+    if objective.clip is not None:
+        with torch.no_grad():
+            bounded = list(state.D.parameters())
+            torch._foreach_clamp_min_(bounded, -objective.clip)
+            torch._foreach_clamp_max_(bounded, objective.clip)
+    share = 1.0 / state.config.optim.n_critic
+    opinion = opinions(state, real_logits, fake_logits)
+    add(state, {"loss/D": loss, "D/real": opinion[0], "D/fake": opinion[1]}, share)
+
+
+def update_generator(state: State, fakes: Tensor) -> None:
+    """One step of G through D, whose weights take no gradient meanwhile."""
+    state.D.requires_grad_(False)
+    with autocast(state):
+        logits = state.D(fakes)
+    loss = losses.generator_loss(state.config.objective, logits.float())
+    state.g_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.g_optimizer.step()
+    state.D.requires_grad_(True)
+    add(state, {"loss/G": loss}, 1.0 / state.config.optim.g_steps)
+
+
+def opinions(state: State, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean D(x) and D(G(z)): probabilities, or a critic's scores."""
+    reals, fakes = real_logits.detach(), fake_logits.detach()
+    if state.config.objective.name != "wasserstein":
+        reals, fakes = reals.sigmoid(), fakes.sigmoid()
+    return reals.mean(), fakes.mean()
+
+
+def add(state: State, values: dict[str, Tensor], share: float) -> None:
+    """Sum on the device; reading a value there would wait for it, so that happens once a tick."""
+    for name, value in values.items():
+        total = state.sums.get(name)
+        value = value.detach() * share
+        state.sums[name] = value if total is None else total + value
+
+
+def take_means(state: State) -> dict[str, float]:
+    """Means a step since the last tick; the sums start again at nothing."""
+    means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.sums.items()}
+    state.sums, state.summed_steps = {}, 0
+    return means
+
+
+class Watcher(Protocol):
+    """What the loop tells of its progress; see monitor.py."""
+
+    def stepped(self, state: State) -> None: ...
+
+    def ticked(self, state: State, means: dict[str, float]) -> None: ...
+
+
+def train(
+    state: State,
+    batches: Batches,
+    watcher: Watcher,
+    save: Callable[[State], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train until total_kimg, or until `should_stop` after a step; True when it reached the end.
+
+    `save` writes a checkpoint: every `checkpoint_ticks` ticks, at the end, and when stopped.
+    Raises TrainingDiverged when a loss is NaN or infinite, before anything of it is saved.
+    """
+    run = state.config.run
+    tick_images = run.tick_kimg * 1000
+    started = time.perf_counter() - state.seconds
+    while not state.finished:
+        if should_stop():
+            save(state)
+            return False
+        step(state, batches)
+        state.seconds = time.perf_counter() - started
+        watcher.stepped(state)
+        if state.images_seen < (state.ticks + 1) * tick_images and not state.finished:
+            continue
+
+        means = take_means(state)
+        if not all(abs(mean) < float("inf") for mean in means.values()):
+            raise TrainingDiverged(
+                f"a loss became NaN or infinite before {state.kimg:.1f} kimg ({means}); "
+                "try a lower optim.g_lr and optim.d_lr, or run.precision=fp32"
+            )
+        state.ticks = int(state.images_seen // tick_images)
+        state.seconds = time.perf_counter() - started
+        watcher.ticked(state, means)
+        if state.ticks % run.checkpoint_ticks == 0 or state.finished:
+            save(state)
+    return True

@@ -1,0 +1,58 @@
+"""Pictures of a generator: grids of uint8 images as PNG."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.networks import Generator
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """float [N, C, H, W] in [-1, 1] → uint8 [N, H, W, C]: round((x + 1) · 127.5), clipped to [0, 255].
+
+    The one place where images become pixels: the exported graph is traced through it.
+    """
+    return ((images + 1.0) * 127.5).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def sample(G: Generator, latents: np.ndarray, batch: int = 64) -> np.ndarray:
+    """Images uint8 [N, H, W, C] of latents float32 [N, z_dim], from a generator in evaluation mode."""
+    device = next(G.parameters()).device
+    parts = [to_pixels(G(torch.from_numpy(part).to(device))).cpu() for part in np_split(latents, batch)]
+    return torch.cat(parts).numpy()
+
+
+def np_split(array: np.ndarray, size: int) -> list[np.ndarray]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
+
+
+def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
+    """Images uint8 [N, H, W, C] as one picture, uint8 [H', W', C]; black gaps; square by default."""
+    n, h, w, c = images.shape
+    columns = min(columns or int(np.ceil(np.sqrt(n))), n)
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * (h + gap) + gap, columns * (w + gap) + gap, c), dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = gap + index // columns * (h + gap), gap + index % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
+    """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    factor = max(1, -(-min_side // max(image.size)))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        image.save(file, format="PNG", optimize=True)
+    os.replace(partial, path)  # noqa: PTH105

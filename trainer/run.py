@@ -1,0 +1,105 @@
+"""A run folder: made, trained in, gone back to."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from imagesets import ImageSet, load_image_set
+from trainer import checkpoint, hardware
+from trainer.batches import Batches
+from trainer.config import Config, to_json
+from trainer.errors import TrainerError
+from trainer.loop import State, train
+from trainer.monitor import Monitor
+
+
+def create(runs: Path, config: Config) -> Path:
+    """A new folder `<runs>/<number>-<name>` with `config.json`; the number is one above the highest there."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        for _ in range(100):
+            numbers = [int(match[1]) for path in runs.iterdir() if (match := re.match(r"(\d{4,})-", path.name))]
+            run_dir = runs / f"{max(numbers, default=0) + 1:04d}-{config.name}"
+            try:
+                run_dir.mkdir()
+            except FileExistsError:  # another run was started at the same moment
+                continue
+            (run_dir / "config.json").write_text(to_json(config))
+            return run_dir
+    except OSError as error:
+        raise TrainerError(f"could not make a run folder in {runs}: {error.strerror or error}") from error
+    raise TrainerError(f"could not make a run folder in {runs}")
+
+
+def load_images(config: Config, data_root: Path) -> ImageSet:
+    """The config's image set; raises TrainerError when it is smaller than a batch."""
+    data = config.data
+    images = load_image_set(
+        data.source, resolution=data.resolution, channels=data.channels, data_root=data_root, progress=True
+    )
+    if len(images.images) < config.optim.batch_size:
+        raise TrainerError(
+            f"{data.source} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
+        )
+    return images
+
+
+def start(config: Config, images: ImageSet, run_dir: Path, console: Console) -> bool:
+    """Train a new run to its end or to an interruption; True when it reached the end."""
+    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    record = {"image_set": images.info, "machine": hardware.describe()}
+    (run_dir / "made_by.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    return _train(State.create(config), images, run_dir, console)
+
+
+def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: ImageSet, console: Console) -> bool:
+    """Go on from a checkpoint's payload; True when the run reached its end."""
+    if config.run.threads != payload["threads"]:
+        console.print(f"note: {payload['threads']} threads before, {config.run.threads} now: not bit-exact")
+    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    (run_dir / "config.json").write_text(to_json(config))
+    return _train(checkpoint.restore(payload, config), images, run_dir, console)
+
+
+def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> bool:
+    config = state.config
+    batches = Batches(images.images, config.optim.batch_size, seed=config.run.seed, device=state.device)
+    with graceful_stop() as should_stop, Monitor(state, run_dir, console) as monitor:
+        return train(
+            state,
+            batches,
+            monitor,
+            save=lambda s: _save(s, run_dir),
+            should_stop=should_stop,
+        )
+
+
+def _save(state: State, run_dir: Path) -> None:
+    checkpoint.save(state, run_dir, keep=state.config.run.keep_checkpoints)
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Within it, the first SIGINT or SIGTERM asks for a stop after the step; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
