@@ -1,0 +1,1 @@
+"""Generation over HTTP. Nothing is imported here, so that `service.client` costs httpx and numpy alone."""

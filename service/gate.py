@@ -1,0 +1,92 @@
+"""ASGI around the routes: counts requests, refuses large bodies, and lets no traceback out."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import INTERNAL, ApiError, error_response
+from service.metrics import Metrics
+
+log = logging.getLogger("bentoml.atelier")
+
+LINGER_S = 2.0
+
+
+class Gate:
+    """Around an ASGI app. `metrics` and `max_body_bytes` are asked for at each request."""
+
+    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics], max_body_bytes: int):
+        self.app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+        received = 0
+
+        def too_large() -> ApiError:
+            message = f"the body is larger than {self._max_body_bytes} bytes; split the request"
+            return ApiError(413, "body_too_large", message, headers={"Connection": "close"})
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise too_large()
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif status == 413 and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _linger(receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        try:
+            if _content_length(scope) > self._max_body_bytes:
+                await error_response(too_large())(scope, receive, watched_send)
+            else:
+                await self.app(scope, limited_receive, watched_send)
+        except ApiError as error:
+            if not status:
+                await error_response(error)(scope, receive, watched_send)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"][:200])
+            if not status:
+                await error_response(INTERNAL)(scope, receive, watched_send)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            metrics = self._metrics()
+            # methods are the client's words too
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+            metrics.requests.labels(method, route, str(status or 499)).inc()
+            metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
+async def _linger(receive: Receive) -> None:
+    """Drop what a refused client is still sending, for a moment: closing at once would reset the connection
+    and take the answer with it."""
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

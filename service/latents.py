@@ -1,0 +1,125 @@
+"""Seeds to latents, and paths between latents: pure numpy and scipy, the same numbers on every machine."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Distribution = Literal["normal", "uniform"]
+Mode = Literal["slerp", "lerp"]
+Easing = Literal["linear", "ease_in", "ease_out", "ease_in_out"]
+
+SEEDS = 2**53  # seeds are below this, so that JSON numbers carry them exactly everywhere
+_PARALLEL = 1e-6  # sin of the angle below which slerp's formula divides by nothing
+
+
+def raw_draws(seeds: Sequence[int], count: int) -> NDArray[np.uint64]:
+    """The first `count` words of Philox4x64-10 keyed by each seed (0 ≤ seed < 2^53): uint64 [N, count]."""
+    draws = np.empty((len(seeds), count), np.uint64)
+    for row, seed in zip(draws, seeds, strict=True):
+        row[:] = np.random.Philox(key=seed).random_raw(count)
+    return draws
+
+
+def seeds_to_latents(
+    seeds: Sequence[int],
+    z_dim: int,
+    distribution: Distribution = "normal",
+    truncation: float | None = None,
+    num_classes: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Latents float32 [N, z_dim], and for `num_classes` > 0 the labels int64 [N] that the seeds draw.
+
+    u = ((raw >> 12) + 1/2) / 2^52 lies strictly within (0, 1); normal z = Φ⁻¹(u), uniform z = 2u − 1.
+    Truncation at t > 0 takes the same u through the normal truncated to [−t, t]. A seed's label is its next
+    raw draw modulo the classes. ValueError: truncation of a uniform distribution.
+    """
+    raw = raw_draws(seeds, z_dim + (num_classes > 0))
+    u = ((raw[:, :z_dim] >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
+    if distribution == "uniform":
+        if truncation is not None:
+            raise ValueError("truncation is of the normal distribution; this model's latents are uniform")
+        z = 2.0 * u - 1.0
+    elif truncation is None:
+        z = ndtri(u)
+    else:
+        low = ndtr(-truncation)
+        z = ndtri(low + u * (ndtr(truncation) - low))
+    labels = (raw[:, z_dim] % np.uint64(num_classes)).astype(np.int64) if num_classes else None
+    return z.astype(np.float32), labels
+
+
+def lerp(a: NDArray, b: NDArray, t: NDArray) -> NDArray[np.float64]:
+    """(1 − t)·a + t·b for a, b [z_dim] and t [T] in [0, 1]: float64 [T, z_dim]."""
+    t = t[:, None]
+    return (1.0 - t) * a.astype(np.float64) + t * b.astype(np.float64)
+
+
+def slerp(a: NDArray, b: NDArray, t: NDArray) -> NDArray[np.float64]:
+    """Spherical interpolation of a, b [z_dim] at t [T] in [0, 1]: float64 [T, z_dim].
+
+    sin((1−t)ω)/sin ω · a + sin(tω)/sin ω · b, ω the angle between a and b (Shoemake 1985; White 2016,
+    arXiv:1609.04468). Vectors of one norm stay on its sphere. A zero vector has no angle and
+    (anti)parallel ones no plane: those are interpolated linearly.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    length_x, length_y = np.linalg.norm(x), np.linalg.norm(y)
+    if length_x == 0 or length_y == 0:
+        return lerp(x, y, t)
+    unit_x, unit_y = x / length_x, y / length_y
+    # arctan2 of the half-angle's sides is exact near 0 and π, where arccos of the dot product is not
+    omega = 2.0 * np.arctan2(np.linalg.norm(unit_x - unit_y), np.linalg.norm(unit_x + unit_y))
+    sine = np.sin(omega)
+    if sine < _PARALLEL:
+        return lerp(x, y, t)
+    t = t[:, None]
+    return (np.sin((1.0 - t) * omega) * x + np.sin(t * omega) * y) / sine
+
+
+def ease(t: NDArray[np.float64], easing: Easing) -> NDArray[np.float64]:
+    """t in [0, 1] to [0, 1], increasing, 0 and 1 fixed; `ease_in_out` is the smoothstep 3t² − 2t³."""
+    match easing:
+        case "linear":
+            return t
+        case "ease_in":
+            return t * t
+        case "ease_out":
+            return t * (2.0 - t)
+        case "ease_in_out":
+            return t * t * (3.0 - 2.0 * t)
+
+
+def frame_count(keyframes: int, steps: int, loop: bool) -> int:
+    """Frames of `path`: K keyframes have K − 1 segments, K with the one that closes a loop."""
+    return keyframes * (steps - 1) if loop else (keyframes - 1) * (steps - 1) + 1
+
+
+def path(
+    keyframes: NDArray[np.float32],
+    steps: int,
+    mode: Mode = "slerp",
+    easing: Easing = "linear",
+    loop: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Latents along keyframes [K ≥ 2, z_dim]: float32 [F, z_dim], and the index of each's nearest, int64 [F].
+
+    `steps` ≥ 2 is the number of frames of a segment, both its keyframes counted (numpy's linspace); a
+    keyframe that two segments share appears once, so F = (K−1)(steps−1) + 1. With `loop` a last segment
+    returns to the first keyframe, which is not repeated: F = K(steps−1). Keyframes are met exactly.
+    """
+    count = len(keyframes)
+    between = slerp if mode == "slerp" else lerp
+    t = ease(np.arange(steps - 1, dtype=np.float64) / (steps - 1), easing)
+    frames, nearest = [], []
+    for start in range(count if loop else count - 1):
+        end = (start + 1) % count
+        segment = between(keyframes[start], keyframes[end], t).astype(np.float32)
+        segment[0] = keyframes[start]
+        frames.append(segment)
+        nearest.append(np.where(t < 0.5, start, end))
+    if not loop:
+        frames.append(keyframes[-1:].astype(np.float32))
+        nearest.append(np.array([count - 1]))
+    return np.concatenate(frames), np.concatenate(nearest).astype(np.int64)

@@ -1,0 +1,62 @@
+"""What Prometheus is told. Paths are labelled by their route's template, so strangers cannot add series."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def place(workers: int) -> None:
+    """Choose where prometheus_client keeps its numbers; call before it is first imported.
+
+    `bentoml serve` points every service of a machine at one folder, which the next one empties. One worker
+    needs none; several share a folder of their own, named after the process that supervises them.
+    """
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    if workers > 1:
+        folder = Path(tempfile.gettempdir()) / f"atelier-metrics-{os.getppid()}"
+        folder.mkdir(exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+class Metrics:
+    """The service's series, in a registry of their own."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self.registry = CollectorRegistry()
+        in_registry = {"registry": self.registry}
+        fast = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+        rows = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+        self.requests = Counter(
+            "atelier_requests", "Requests answered", ["method", "route", "status"], **in_registry
+        )
+        self.seconds = Histogram(
+            "atelier_request_seconds", "Time to the whole answer", ["route"], buckets=fast, **in_registry
+        )
+        self.images = Counter("atelier_images", "Images answered", ["model"], **in_registry)
+        self.rejected = Counter(
+            "atelier_rejected", "Requests turned away, by reason", ["reason"], **in_registry
+        )
+        self.batch_rows = Histogram("atelier_batch_rows", "Rows of an inference", buckets=rows, **in_registry)
+        self.queue_seconds = Histogram(
+            "atelier_queue_seconds", "Wait until the first row is run", buckets=fast, **in_registry
+        )
+        self.inference_seconds = Histogram(
+            "atelier_inference_seconds", "Time of an inference", buckets=fast, **in_registry
+        )
+        self.queue_rows = Gauge(
+            "atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry
+        )
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The text that /metrics answers, over all workers, and its content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from prometheus_client.multiprocess import MultiProcessCollector
+
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry), CONTENT_TYPE_LATEST

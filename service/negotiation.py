@@ -1,0 +1,104 @@
+"""Which form an answer takes (Accept), which a body must have (Content-Type), and what was wrong with it."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from service.errors import ApiError
+
+Body = TypeVar("Body", bound=BaseModel)
+
+JSON, PNG, GIF, WEBP = "application/json", "image/png", "image/gif", "image/webp"
+NPY, ZIP = "application/x-npy", "application/zip"
+GENERATE_FORMS = (JSON, PNG, NPY, ZIP)
+INTERPOLATE_FORMS = (JSON, GIF, WEBP, PNG, NPY, ZIP)
+
+
+@lru_cache(maxsize=256)
+def choose(accept: str, forms: tuple[str, ...]) -> str:
+    """The form with the highest quality in an Accept header (RFC 9110 §12.5.1); ties go to the first of `forms`.
+
+    ApiError 406: none of them is acceptable.
+    """
+    if not accept.strip():
+        return forms[0]
+    qualities: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    quality = min(1.0, max(0.0, float(value)))
+                except ValueError:
+                    quality = 0.0
+        qualities[kind] = quality
+
+    def quality_of(form: str) -> float:
+        for kind in (form, form.split("/")[0] + "/*", "*/*"):
+            if kind in qualities:
+                return qualities[kind]
+        return 0.0
+
+    best = max(forms, key=quality_of)
+    if quality_of(best) <= 0:
+        raise ApiError(406, "not_acceptable", f"Accept names none of the forms there are: {', '.join(forms)}")
+    return best
+
+
+async def read(request: Request, schema: type[Body]) -> Body:
+    """The body as `schema`. ApiError: 415 not JSON, 400 malformed, 422 not what the schema says."""
+    content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if content_type != JSON and not content_type.endswith("+json"):
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"send the body as {JSON}, not {content_type[:100]}",
+            "Content-Type",
+        )
+    body = await request.body()
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(400, "malformed_json", f"the body is not UTF-8: byte {error.start}") from None
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise explained(error) from None
+
+
+def read_query(values: Mapping[str, str], schema: type[Body]) -> Body:
+    """Query parameters as `schema`. ApiError 422."""
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise explained(error) from None
+
+
+def explained(error: ValidationError) -> ApiError:
+    """The first thing wrong, in one line, naming its field."""
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
+    param = ".".join(str(part) for part in first["loc"])[:200] or None
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        return ApiError(
+            400, "malformed_json", f"the body is not JSON: {message.partition(': ')[2] or message}"
+        )
+    if first["type"] == "extra_forbidden":
+        return ApiError(422, "unknown_field", f"there is no field {param!r}; /openapi.json lists them", param)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    where = f"{param}: " if param else ""
+    return ApiError(422, "invalid_field", f"{where}{message[:1].lower()}{message[1:]}{more}", param)
+
+
+def query_items(request: Request) -> Mapping[str, str]:
+    """The query, refused (422) when a name comes twice."""
+    items: Sequence[tuple[str, str]] = request.query_params.multi_items()
+    if len({name for name, _ in items}) < len(items):
+        raise ApiError(422, "invalid_field", "a query parameter is given twice")
+    return dict(items)
