@@ -73,7 +73,7 @@ class Atelier:
         return self._batchers[key]
 
     async def images(self, plan: "Plan", receive: "Receive | None" = None) -> "NDArray[np.uint8]":
-        """Run a plan's rows: uint8 [N, H, W, C]. With `receive`, ClientGone as soon as the client hangs up."""
+        """Run a plan's rows: uint8 [N, H, W, C]. ClientGone: `receive` told that the client hung up."""
         generator = plan.generator
         work = self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
         images = await (work if receive is None else _while_connected(work, receive))

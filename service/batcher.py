@@ -83,9 +83,7 @@ class Batcher:
             # an idle model takes any one request that the limits allow, however short the queue
             if self._waiting and self._waiting + rows > self._max_queue_rows:
                 self._metrics.rejected.labels("queue_full").inc()
-                raise ApiError(
-                    503, "queue_full", f"{self._waiting} images are waiting already; try again in a moment"
-                )
+                raise ApiError(503, "queue_full", f"{self._waiting} images are waiting already; try again in a moment")
             self._queue.append(job)
             self._waiting += rows
             start = not self._stepping
@@ -153,9 +151,7 @@ class Batcher:
         try:
             if len(batch) == 1:
                 [(job, first, end)] = batch
-                images = self._run(
-                    job.latents[first:end], None if job.labels is None else job.labels[first:end]
-                )
+                images = self._run(job.latents[first:end], None if job.labels is None else job.labels[first:end])
             else:
                 latents = np.concatenate([job.latents[first:end] for job, first, end in batch])
                 labels = [job.labels[first:end] for job, first, end in batch if job.labels is not None]

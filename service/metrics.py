@@ -28,16 +28,12 @@ class Metrics:
         in_registry = {"registry": self.registry}
         fast = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
         rows = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-        self.requests = Counter(
-            "atelier_requests", "Requests answered", ["method", "route", "status"], **in_registry
-        )
+        self.requests = Counter("atelier_requests", "Requests answered", ["method", "route", "status"], **in_registry)
         self.seconds = Histogram(
             "atelier_request_seconds", "Time to the whole answer", ["route"], buckets=fast, **in_registry
         )
         self.images = Counter("atelier_images", "Images answered", ["model"], **in_registry)
-        self.rejected = Counter(
-            "atelier_rejected", "Requests turned away, by reason", ["reason"], **in_registry
-        )
+        self.rejected = Counter("atelier_rejected", "Requests turned away, by reason", ["reason"], **in_registry)
         self.batch_rows = Histogram("atelier_batch_rows", "Rows of an inference", buckets=rows, **in_registry)
         self.queue_seconds = Histogram(
             "atelier_queue_seconds", "Wait until the first row is run", buckets=fast, **in_registry
@@ -45,9 +41,7 @@ class Metrics:
         self.inference_seconds = Histogram(
             "atelier_inference_seconds", "Time of an inference", buckets=fast, **in_registry
         )
-        self.queue_rows = Gauge(
-            "atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry
-        )
+        self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that /metrics answers, over all workers, and its content type."""

@@ -76,9 +76,7 @@ def digest(model: "onnx.ModelProto") -> str:
     bare.CopyFrom(model)
     del bare.metadata_props[:]
     kept = sorted(
-        (p.key, p.value)
-        for p in model.metadata_props
-        if p.key != "digest" and not p.key.startswith("evaluation.")
+        (p.key, p.value) for p in model.metadata_props if p.key != "digest" and not p.key.startswith("evaluation.")
     )
     h = hashlib.sha256(bare.SerializeToString(deterministic=True))
     h.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
@@ -93,17 +91,13 @@ def check(model: "onnx.ModelProto") -> Metadata:
     if missing := [key for key in REQUIRED if key not in props]:
         raise ContractError(f"not a generator file: metadata lacks {', '.join(missing)}")
     if props["format_version"] != FORMAT_VERSION:
-        raise ContractError(
-            f"format_version is {props['format_version']!r}; this service reads {FORMAT_VERSION!r}"
-        )
+        raise ContractError(f"format_version is {props['format_version']!r}; this service reads {FORMAT_VERSION!r}")
     metadata = _parse(props)
     _check_graph(model, metadata)
     if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model)):
         raise ContractError("weights lie in external files; export with them inside (external_data=False)")
     if (actual := digest(model)) != metadata.digest:
-        raise ContractError(
-            f"digest says {metadata.digest[:12]}…, the content is {actual[:12]}…: changed after export"
-        )
+        raise ContractError(f"digest says {metadata.digest[:12]}…, the content is {actual[:12]}…: changed after export")
     return metadata
 
 
@@ -129,13 +123,9 @@ def _parse(props: dict[str, str]) -> Metadata:
             return text
 
     if not NAME.fullmatch(props["name"]):
-        raise ContractError(
-            f"metadata name is {props['name'][:40]!r}; letters, digits, '.', '_' and '-' only"
-        )
+        raise ContractError(f"metadata name is {props['name'][:40]!r}; letters, digits, '.', '_' and '-' only")
     if props["z_distribution"] not in ("normal", "uniform"):
-        raise ContractError(
-            f"metadata z_distribution is {props['z_distribution'][:40]!r}, not normal or uniform"
-        )
+        raise ContractError(f"metadata z_distribution is {props['z_distribution'][:40]!r}, not normal or uniform")
     if positive("channels") not in (1, 3):
         raise ContractError(f"metadata channels is {props['channels']}; 1 and 3 can be shown")
     if not re.fullmatch(r"[0-9]{1,15}", props["images_seen"]):
@@ -200,13 +190,9 @@ def _check_graph(model: "onnx.ModelProto", metadata: Metadata) -> None:
         if len(actual) != len(shape) or any(
             a is not None and a != s for a, s in zip(actual[1:], shape[1:], strict=True)
         ):
-            raise ContractError(
-                f"{name} has shape {_shown(actual)} in the graph, {_shown(shape)} in the metadata"
-            )
+            raise ContractError(f"{name} has shape {_shown(actual)} in the graph, {_shown(shape)} in the metadata")
         if actual[0] is not None:
-            raise ContractError(
-                f"{name} has a fixed batch of {actual[0]}; the first dimension must be dynamic"
-            )
+            raise ContractError(f"{name} has a fixed batch of {actual[0]}; the first dimension must be dynamic")
 
 
 def _shown(shape: list[int | None]) -> str:
@@ -269,8 +255,7 @@ class Generator:
             images = self.run(latents, labels)
             if images.shape != (n, *self.metadata.image_shape) or images.dtype != np.uint8:
                 raise ContractError(
-                    f"{n} latents gave {images.dtype} {list(images.shape)}, "
-                    f"not uint8 {[n, *self.metadata.image_shape]}"
+                    f"{n} latents gave {images.dtype} {list(images.shape)}, not uint8 {[n, *self.metadata.image_shape]}"
                 )
 
     def describe(self) -> dict[str, Any]:
@@ -343,9 +328,7 @@ class Repository:
         for name, same in by_name.items():
             for generator in same if len(same) > 1 else []:
                 others = ", ".join(g.path.name for g in same if g is not generator)
-                failed[generator.path.name] = (
-                    f"its name {name!r} is also that of {others}; rename one and export again"
-                )
+                failed[generator.path.name] = f"its name {name!r} is also that of {others}; rename one and export again"
         models = {name: same[0] for name, same in by_name.items() if len(same) == 1}
         for file, reason in failed.items():
             log.warning("%s is not served: %s", file, reason)
@@ -356,9 +339,7 @@ class Repository:
     def _why_not(self, models: dict[str, Generator]) -> str | None:
         default = self._settings.default_model
         if not self.folder.is_dir():
-            return (
-                f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
-            )
+            return f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
         if not models:
             return f"no usable generator file (*.onnx) in {self.folder}; /v1/models tells what was refused"
         if default is not None and default not in models:
@@ -386,9 +367,7 @@ class Repository:
         if self._not_ready:
             raise ApiError(503, "not_ready", self._not_ready)
         known = ", ".join(sorted(models)[:20])
-        raise ApiError(
-            404, "model_not_found", f"no model is named {str(name)[:100]!r}; there are: {known}", "model"
-        )
+        raise ApiError(404, "model_not_found", f"no model is named {str(name)[:100]!r}; there are: {known}", "model")
 
 
 def available_cores() -> int:

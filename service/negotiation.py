@@ -1,8 +1,8 @@
 """Which form an answer takes (Accept), which a body must have (Content-Type), and what was wrong with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -19,7 +19,7 @@ INTERPOLATE_FORMS = (JSON, GIF, WEBP, PNG, NPY, ZIP)
 
 @lru_cache(maxsize=256)
 def choose(accept: str, forms: tuple[str, ...]) -> str:
-    """The form with the highest quality in an Accept header (RFC 9110 §12.5.1); ties go to the first of `forms`.
+    """The form that an Accept header likes best (RFC 9110 §12.5.1); ties go to the first of `forms`.
 
     ApiError 406: none of them is acceptable.
     """
@@ -71,8 +71,8 @@ async def read(request: Request, schema: type[Body]) -> Body:
         raise explained(error) from None
 
 
-def read_query(values: Mapping[str, str], schema: type[Body]) -> Body:
-    """Query parameters as `schema`. ApiError 422."""
+def checked(schema: type[Body], values: Mapping[str, Any]) -> Body:
+    """Values from elsewhere than a body as `schema`. ApiError 422."""
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
@@ -86,9 +86,7 @@ def explained(error: ValidationError) -> ApiError:
     param = ".".join(str(part) for part in first["loc"])[:200] or None
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, "malformed_json", f"the body is not JSON: {message.partition(': ')[2] or message}"
-        )
+        return ApiError(400, "malformed_json", f"the body is not JSON: {message.partition(': ')[2] or message}")
     if first["type"] == "extra_forbidden":
         return ApiError(422, "unknown_field", f"there is no field {param!r}; /openapi.json lists them", param)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -96,9 +94,9 @@ def explained(error: ValidationError) -> ApiError:
     return ApiError(422, "invalid_field", f"{where}{message[:1].lower()}{message[1:]}{more}", param)
 
 
-def query_items(request: Request) -> Mapping[str, str]:
-    """The query, refused (422) when a name comes twice."""
-    items: Sequence[tuple[str, str]] = request.query_params.multi_items()
+def read_query(request: Request, schema: type[Body]) -> Body:
+    """The query as `schema`. ApiError 422, also when a name comes twice."""
+    items = request.query_params.multi_items()
     if len({name for name, _ in items}) < len(items):
         raise ApiError(422, "invalid_field", "a query parameter is given twice")
-    return dict(items)
+    return checked(schema, dict(items))

@@ -56,9 +56,7 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
         raise invalid("too_many_keyframes", message, "keyframes")
     frames = z.frame_count(count, body.steps, body.loop)
     if frames > settings.max_frames:
-        message = (
-            f"these keyframes and steps make {frames} frames; {settings.max_frames} are allowed: lower steps"
-        )
+        message = f"these keyframes and steps make {frames} frames; {settings.max_frames} are allowed: lower steps"
         raise invalid("too_many_frames", message, "steps")
     seeds = tuple(k.seed for k in body.keyframes if k.seed is not None)
     keys = np.empty((count, generator.metadata.z_dim), np.float32)
@@ -69,9 +67,7 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
         if drawn is not None:
             drawn[from_seed] = labels
     elif body.truncation is not None:
-        raise invalid(
-            "invalid_field", "truncation is of latents drawn from seeds; no keyframe is a seed", "truncation"
-        )
+        raise invalid("invalid_field", "truncation is of latents drawn from seeds; no keyframe is a seed", "truncation")
     for i, keyframe in enumerate(body.keyframes):
         if keyframe.latent is not None:
             keys[i] = _given_latents([keyframe.latent], generator, f"keyframes.{i}")[0]
@@ -96,9 +92,7 @@ def _drawn(
     return z.seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
 
 
-def _given_latents(
-    latents: Sequence[Sequence[float]], generator: Generator, param: str
-) -> NDArray[np.float32]:
+def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, param: str) -> NDArray[np.float32]:
     z_dim = generator.metadata.z_dim
     for i, row in enumerate(latents):
         if len(row) != z_dim:
@@ -124,16 +118,12 @@ def _labels(
     if len(given) not in (1, n):
         raise invalid("wrong_label_count", f"give 1 label or {n}; there are {len(given)}", "labels")
     if max(given) >= m.num_classes:
-        raise invalid(
-            "unknown_label", f"labels of {m.name} are 0 to {m.num_classes - 1}, not {max(given)}", "labels"
-        )
+        raise invalid("unknown_label", f"labels of {m.name} are 0 to {m.num_classes - 1}, not {max(given)}", "labels")
     return np.array(given if len(given) == n else given * n, np.int64)
 
 
 def digest_matches(generator: Generator, prefix: str | None) -> None:
     """ApiError 404: the model has changed since a link that names its digest was made."""
     if prefix is not None and not generator.metadata.digest.startswith(prefix):
-        message = (
-            f"{generator.metadata.name} now has digest {generator.metadata.digest[:12]}, not {prefix[:12]}"
-        )
+        message = f"{generator.metadata.name} now has digest {generator.metadata.digest[:12]}, not {prefix[:12]}"
         raise ApiError(404, "digest_mismatch", message, "digest")

@@ -125,9 +125,7 @@ class InterpolateRequest(_Body):
         None, description="slerp for normal latents, lerp for uniform ones, if left out"
     )
     easing: Literal["linear", "ease_in", "ease_out", "ease_in_out"] = "linear"
-    loop: Annotated[bool, Strict()] = Field(
-        False, description="Return to the first keyframe, and animate forever"
-    )
+    loop: Annotated[bool, Strict()] = Field(False, description="Return to the first keyframe, and animate forever")
     fps: Annotated[Float, Field(ge=1, le=50)] = Field(12.0, description="Frames a second of an animation")
     labels: Annotated[list[Label], Field(min_length=1)] | None = Field(
         None, description="Class indices of a conditional model: one for all keyframes, or one a keyframe"

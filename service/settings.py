@@ -15,22 +15,18 @@ class Settings(BaseSettings):
     model_dir: Path | None = Field(
         None,
         validation_alias=AliasChoices("ATELIER_MODEL_DIR", "MODEL_DIR"),
-        description="Folder of generator files (*.onnx). Not set: ./models if it has any, else the bundled one",
+        description="Folder of generator files (*.onnx). Not set: ./models if it has any, else the bundled",
     )
     default_model: str | None = Field(None, description="Name of the model that answers when none is named")
     workers: int = Field(1, ge=1, le=64, description="Server processes; each holds every model")
-    threads: int | None = Field(
-        None, ge=1, description="Threads an inference uses. Not set: available cores / workers"
-    )
+    threads: int | None = Field(None, ge=1, description="Threads an inference uses. Not set: available cores / workers")
     max_images: int = Field(256, ge=1, le=65536, description="Images a request may ask for")
     max_frames: int = Field(600, ge=2, le=65536, description="Frames an interpolation may have")
     max_keyframes: int = Field(64, ge=2, le=4096, description="Keyframes an interpolation may have")
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Bytes a request body may have")
     max_batch: int = Field(64, ge=1, le=4096, description="Rows of one inference")
     max_queue_rows: int = Field(1024, ge=1, description="Rows that may wait, a model; more are refused (503)")
-    deadline_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds until a waiting request is given up (503)"
-    )
+    deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a waiting request is given up (503)")
     max_model_bytes: int = Field(2**30, ge=1024, description="Size of a generator file that is still read")
 
 

@@ -1,0 +1,110 @@
+"""What /openapi.json says of routes that read their bodies by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS
+from service.schemas import SEEDS, GenerateRequest, InterpolateRequest
+
+_REF = "#/components/schemas/{model}"
+
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["type", "code", "message", "param"],
+            "properties": {
+                "type": {"enum": ["invalid_request_error", "unavailable_error", "server_error"]},
+                "code": {"type": "string", "description": "A stable word for programs"},
+                "message": {"type": "string", "description": "One line for people; names the fix"},
+                "param": {"type": ["string", "null"], "description": "The field at fault"},
+            },
+        }
+    },
+}
+_IMAGES = {
+    "type": "object",
+    "required": ["created", "model", "digest", "data"],
+    "properties": {
+        "created": {"type": "integer", "description": "Unix time"},
+        "model": {"type": "string"},
+        "digest": {"type": "string"},
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["b64_json"],
+                "properties": {
+                    "seed": {"type": ["integer", "null"]},
+                    "frame": {"type": "integer"},
+                    "label": {"type": "integer"},
+                    "b64_json": {"type": "string", "description": "A PNG, base64"},
+                },
+            },
+        },
+    },
+}
+GENERATE = dict.fromkeys(GENERATE_FORMS) | {"application/json": _IMAGES}
+INTERPOLATE = dict.fromkeys(INTERPOLATE_FORMS) | {"application/json": _IMAGES}
+
+IMAGE_PARAMETERS: dict[str, Any] = {
+    "parameters": [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+        {
+            "name": "seed",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
+        },
+        {"name": "form", "in": "path", "required": True, "schema": {"enum": ["png", "webp"]}},
+        {
+            "name": "truncation",
+            "in": "query",
+            "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+        },
+        {"name": "label", "in": "query", "schema": {"type": "integer", "minimum": 0}},
+        {"name": "digest", "in": "query", "schema": {"type": "string", "pattern": "^[0-9a-f]{8,64}$"}},
+    ]
+}
+
+
+def body(schema: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route with this JSON body."""
+    ref = {"$ref": _REF.format(model=schema.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
+
+
+def answers(forms: dict[str, Any], *errors: int) -> dict[str, Any]:
+    """Keyword arguments of a route: its forms of a 200, and the statuses that carry the error envelope."""
+    many = len(forms) > 2
+    statuses = (400, 404, 406, 413, 415, 422, 500, 503) if many else (*errors, 500)
+    error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    ok = {form: {"schema": schema or {}} for form, schema in forms.items()}
+    return {
+        "response_model": None,
+        "responses": {200: {"description": "The answer", "content": ok}}
+        | {status: {"description": "Refused", "content": error} for status in statuses},
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` hold the schemas that the routes refer to."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            result = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schemas = result.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Error"] = ERROR
+            for model in (GenerateRequest, InterpolateRequest):
+                schema = model.model_json_schema(ref_template=_REF)
+                schemas.update(schema.pop("$defs", {}))
+                schemas[model.__name__] = schema
+            app.openapi_schema = result
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

@@ -1,0 +1,70 @@
+"""The BentoML service: `bentoml serve service.service:GanAtelier`."""
+
+from typing import Annotated, Any
+
+import bentoml
+import numpy as np
+from bentoml.validators import DType
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import metrics
+from service.api import create_app
+from service.errors import ApiError
+from service.gate import Gate
+from service.native import ENVELOPED, Enveloped
+from service.settings import settings
+
+_settings = settings()
+metrics.place(_settings.workers)
+app = create_app(_settings)
+
+
+class Door:
+    """Hands every request to the app, but those of BentoML's own routes: then each error has one shape."""
+
+    def __init__(self, bentoml_app: ASGIApp):
+        self._native = Gate(Enveloped(bentoml_app), lambda: app.state.atelier.metrics, _settings.max_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        native = scope["type"] != "http" or scope["path"] in ENVELOPED
+        await (self._native if native else app)(scope, receive, send)
+
+
+@bentoml.service(
+    name="GanAtelier",
+    workers=_settings.workers,
+    # the batcher's deadline answers first, in the service's own words
+    traffic={"timeout": _settings.deadline_s + 30},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(app, path="/")
+class GanAtelier:
+    """GAN Atelier: images from trained generators; one seed is one image."""
+
+    @bentoml.api(route="/v1/native/generate")
+    async def generate(
+        self,
+        n: int | None = None,
+        seed: int | None = None,
+        seeds: list[int] | None = None,
+        labels: list[int] | None = None,
+        truncation: float | None = None,
+        model: str | None = None,
+    ) -> Annotated[np.ndarray, DType("uint8")]:
+        """uint8 [N, H, W, C] for BentoML's own client; the fields are those of /v1/generate."""
+        from service import negotiation, plans
+        from service.schemas import GenerateRequest
+
+        fields: dict[str, Any] = {
+            "n": n, "seed": seed, "seeds": seeds, "labels": labels, "truncation": truncation, "model": model,
+        }  # fmt: skip
+        atelier = app.state.atelier
+        try:
+            body = negotiation.checked(GenerateRequest, fields)
+            return await atelier.images(plans.generation(body, atelier.repository, atelier.settings))
+        except ApiError as error:
+            raise Enveloped.carry(error) from None
+
+
+GanAtelier.add_asgi_middleware(Door)
