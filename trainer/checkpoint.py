@@ -78,7 +78,15 @@ def read(path: Path) -> dict[str, Any]:
         raise TrainerError(f"no checkpoint at {path}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise TrainerError(f"{path} is truncated or not a checkpoint ({reason})") from error
     if not isinstance(payload, dict) or "format_version" not in payload:
@@ -88,7 +96,17 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} has format version {payload['format_version']}, this trainer reads {FORMAT_VERSION}; "
             "use the version that made it"
         )
-    missing = {"config", "G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "sums", "rng"} - payload.keys()
+    missing = {
+        "config",
+        "G",
+        "D",
+        "G_ema",
+        "g_optimizer",
+        "d_optimizer",
+        "counters",
+        "sums",
+        "rng",
+    } - payload.keys()
     if missing:
         raise TrainerError(f"{path} lacks {', '.join(sorted(missing))}")
     return payload

@@ -22,9 +22,7 @@ app = typer.Typer(
     "Try it: trainer train --preset digits-dcgan --export models",
 )
 
-DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets.")
-]
+DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
@@ -104,9 +102,7 @@ def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None)
 @app.command()
 def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    kimg: Annotated[
-        float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)
-    ] = None,
+    kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
     data_root: DataRoot = Path("data"),
     export: Annotated[Path | None, typer.Option(help="Afterwards export to this folder or .onnx file.")] = None,
 ) -> None:
@@ -127,9 +123,7 @@ def resume(
         config = hardware.choose(config)
         seen = payload["counters"]["images_seen"]
         if seen >= config.run.total_kimg * 1000:
-            console.print(
-                f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}"
-            )
+            console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
         images = run.load_images(config, data_root)

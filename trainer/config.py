@@ -32,6 +32,9 @@ class Data(Section):
     source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
     resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
     channels: Literal[1, 3] = Field(1, description="1 greyscale, 3 RGB")
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
+        (), description="DiffAugment's policies, on what D sees; for small image sets"
+    )
 
 
 class Model(Section):
@@ -43,7 +46,8 @@ class Model(Section):
     g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
     d_widths: tuple[Width, ...] = Field((64, 128, 256), description="channels (units) of D's hidden layers")
     bias: Literal["all", "unnormalized", "none"] = Field(
-        "unnormalized", description="which layers have a bias: all, those without a BatchNorm behind them, none"
+        "unnormalized",
+        description="which layers have a bias: all, those without a BatchNorm behind them, none",
     )
     init: Literal["normal", "default"] = Field("normal", description="N(0, init_std), or PyTorch's own")
     init_std: float = Field(0.02, gt=0, le=1)
@@ -85,7 +89,9 @@ class Run(Section):
     keep_checkpoints: int = Field(3, ge=1, le=1000)
     seed: int = Field(0, ge=0, lt=2**32)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the device has it natively")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the device has it natively"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: PyTorch's choice, recorded")
 
 
@@ -106,7 +112,9 @@ class Config(Section):
             raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
         if self.objective.name == "wasserstein":
             if self.objective.clip is None:
-                raise ValueError("the wasserstein objective needs objective.clip, the bound on the critic's weights (0.01)")
+                raise ValueError(
+                    "the wasserstein objective needs objective.clip, the bound on the critic's weights (0.01)"
+                )
             if self.objective.real_label != 1.0:
                 raise ValueError("objective.real_label smooths a probability; a wasserstein critic has none")
         elif self.objective.clip is not None:
@@ -131,9 +139,10 @@ def _check_dcgan(resolution: int, g_widths: tuple[int, ...], d_widths: tuple[int
             f"at {resolution} px model.g_widths needs {doublings} widths (the last layer doubles) "
             f"or {doublings + 1} (a 3x3 layer ends it), not {len(g_widths)}"
         )
-    if not 1 <= len(d_widths) <= (resolution).bit_length() - 1:
+    if not 1 <= len(d_widths) <= resolution.bit_length() - 1:
         raise ValueError(
-            f"model.d_widths has {len(d_widths)} entries; each halves {resolution} px, so at most {resolution.bit_length() - 1} fit"
+            f"model.d_widths has {len(d_widths)} entries; each halves {resolution} px, "
+            f"so at most {resolution.bit_length() - 1} fit"
         )
 
 
@@ -211,7 +220,9 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = known_fields()
         close = difflib.get_close_matches(field, known, n=1)
-        return f"unknown field {field}" + (f" (did you mean {close[0]}?)" if close else f"; there are: {', '.join(known)}")
+        return f"unknown field {field}" + (
+            f" (did you mean {close[0]}?)" if close else f"; there are: {', '.join(known)}"
+        )
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}, got {problem['input']!r}" if field else message
 

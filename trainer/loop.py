@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import ema, losses, networks
+from trainer.augment import augment
 from trainer.batches import Batches
 from trainer.config import Config
 from trainer.errors import TrainingDiverged
@@ -31,7 +32,7 @@ class State:
     G_ema: networks.Generator
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
-    rng: torch.Generator  # of training latents
+    rng: torch.Generator  # of training latents and augmentations
     device: torch.device
     steps: int = 0
     images_seen: int = 0  # real images shown to D
@@ -88,9 +89,7 @@ def draw_latents(state: State, count: int) -> Tensor:
 
 
 def autocast(state: State) -> AbstractContextManager[Any]:
-    return torch.autocast(
-        state.device.type, dtype=torch.bfloat16, enabled=state.config.run.precision == "bf16"
-    )
+    return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=state.config.run.precision == "bf16")
 
 
 def step(state: State, batches: Batches) -> None:
@@ -124,7 +123,7 @@ def update_discriminator(state: State, reals: Tensor, fakes: Tensor) -> None:
     """One step of D on reals and detached fakes, both float [B, C, H, W]; a critic's weights are clipped."""
     objective = state.config.objective
     with autocast(state):
-        real_logits, fake_logits = state.D(reals), state.D(fakes)
+        real_logits, fake_logits = state.D(augmented(state, reals)), state.D(augmented(state, fakes))
     real_logits, fake_logits = real_logits.float(), fake_logits.float()
     loss = losses.discriminator_loss(objective, real_logits, fake_logits)
     state.d_optimizer.zero_grad(set_to_none=True)
@@ -132,7 +131,7 @@ def update_discriminator(state: State, reals: Tensor, fakes: Tensor) -> None:
     state.d_optimizer.step()
     if objective.clip is not None:
         with torch.no_grad():
-            bounded = list(state.D.parameters())
+            bounded: list[Tensor] = list(state.D.parameters())
             torch._foreach_clamp_min_(bounded, -objective.clip)
             torch._foreach_clamp_max_(bounded, objective.clip)
     share = 1.0 / state.config.optim.n_critic
@@ -144,13 +143,17 @@ def update_generator(state: State, fakes: Tensor) -> None:
     """One step of G through D, whose weights take no gradient meanwhile."""
     state.D.requires_grad_(False)
     with autocast(state):
-        logits = state.D(fakes)
+        logits = state.D(augmented(state, fakes))
     loss = losses.generator_loss(state.config.objective, logits.float())
     state.g_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.g_optimizer.step()
     state.D.requires_grad_(True)
     add(state, {"loss/G": loss}, 1.0 / state.config.optim.g_steps)
+
+
+def augmented(state: State, images: Tensor) -> Tensor:
+    return augment(images, state.config.data.augment, state.rng)
 
 
 def opinions(state: State, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
