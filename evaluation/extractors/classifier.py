@@ -1,0 +1,172 @@
+"""A domain classifier as feature extractor: a small CNN, trained on the image set it is to judge.
+
+Its features measure what matters in that domain (Inception's were learned from photographs), and its
+d ≤ 64 makes a Fréchet distance meaningful from a few hundred images on. It is named for what it is:
+`fd_classifier`, never FID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.progress import progress
+from imagesets import ImageSet, load_image_set
+
+FEATURES = 64
+MAX_SIDE = 64
+BATCH = 128
+RESIZE = "linear-antialias"
+
+
+class Classifier(nn.Module):
+    """[N, C, S, S] in [-1, 1] → features [N, 64], logits [N, classes]; S 8 or more."""
+
+    def __init__(self, channels: int, num_classes: int, side: int) -> None:
+        super().__init__()
+
+        def stage(n_in: int, n_out: int, stride: int) -> nn.Sequential:
+            convolution = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+
+        widths = (24, 48, 96) if side > 16 else (32, 64, 96)
+        self.stages = nn.Sequential(
+            stage(channels, widths[0], 1),
+            stage(widths[0], widths[1], 2),  # S/2
+            stage(widths[1], widths[1], 1),
+            stage(widths[1], widths[2], 2),  # S/4
+            *([stage(widths[2], widths[2], 2)] if side > 16 else []),  # S/8
+        )
+        edge = side
+        for _ in range(3 if side > 16 else 2):
+            edge = (edge + 1) // 2
+        # Not ReLU, which leaves dead features and with them a singular covariance.
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(widths[2] * edge * edge, FEATURES), nn.GELU())
+        self.logits = nn.Linear(FEATURES, num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(self.stages(x))
+        return features, self.logits(features)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building an extractor tells: where it is, its metadata, and torch against ONNX Runtime."""
+
+    path: Path
+    metadata: dict[str, Any]
+    export_error: float
+
+
+def build_classifier(
+    images: str,
+    output: Path,
+    *,
+    data_root: Path | str = "data",
+    cache_root: Path | str | None = None,
+    resolution: int | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    name: str | None = None,
+) -> Built:
+    """Train on SOURCE@train, measure on SOURCE@test, write one extractor file.
+
+    The same seed on the same machine and thread count gives the same weights. Raises EvaluationError for
+    a set without labels, ImageSetError for one that cannot be had.
+    """
+    source, _, split = images.rpartition("@") if "@" in images else (images, "", "")
+    if split not in ("", "train"):
+        raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
+    roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
+    train = load_image_set(f"{source}@train", resolution=resolution, **roots)
+    if len(train) and train.images.shape[1] > MAX_SIDE:
+        train = load_image_set(f"{source}@train", resolution=MAX_SIDE, **roots)
+    side, channels = train.images.shape[1], train.images.shape[3]
+    if side < 8:
+        raise EvaluationError(f"{side} pixels are too few for a classifier; give --resolution 8 or more")
+    if train.labels is None or len(train.class_names) < 2:
+        raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
+    test = load_image_set(f"{source}@test", resolution=side, channels=channels, **roots)
+    epochs = epochs or min(max(round(180_000 / len(train)), 3), 20)
+    network = train_classifier(train, seed=seed, epochs=epochs)
+    accuracy = accuracy_of(network, test)
+
+    metadata = {
+        "name": name or output.stem,
+        "network": "classifier-cnn",
+        "metric": "fd_classifier",
+        "weights_sha256": weights_sha256(network),
+        "resize": RESIZE,
+        "resolution": side,
+        "channels": channels,
+        "dataset": train.name,
+        "dataset_fingerprint": train.fingerprint,
+        "test_dataset": test.name,
+        "accuracy": round(accuracy, 6),
+        "class_names": list(train.class_names),
+        "seed": seed,
+        "epochs": epochs,
+        "versions": {"torch": torch.__version__, "threads": torch.get_num_threads()},
+    }
+    model = extractor_model(network, RESIZE, channels, side)
+    seal(model, metadata)
+    some = np.ascontiguousarray(test.images[:: max(1, len(test) // 64)][:64])
+    with torch.no_grad():
+        features, logits = network(_normalised(some))
+    error = verify_and_write(model, (features.numpy(), logits.numpy()), some, output)
+    return Built(output, metadata, error)
+
+
+def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
+    """Adam with a one-cycle rate, cross-entropy, and shifts by up to 2 pixels. Needs labels."""
+    assert images.labels is not None
+    torch.manual_seed(seed)
+    side, channels = images.images.shape[1], images.images.shape[3]
+    network = Classifier(channels, len(images.class_names), side).to(memory_format=torch.channels_last)
+    steps = max(1, len(images) // BATCH)
+    optimiser = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * steps)
+    labels = torch.from_numpy(np.array(images.labels))
+    generator = torch.Generator().manual_seed(seed)
+    network.train()
+    with progress(f"training on {images.name}", epochs * steps * BATCH) as advance:
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator)
+            for batch in order[: steps * BATCH].split(BATCH):
+                if len(batch) < 2:
+                    raise EvaluationError(f"{images.name} has too few images to train a classifier on")
+                top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
+                x = _normalised(images.images[batch.numpy()])
+                x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[:, :, top : top + side, left : left + side]
+                _, logits = network(x.contiguous(memory_format=torch.channels_last))
+                loss = functional.cross_entropy(logits, labels[batch])
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                advance(BATCH)
+    return network.eval()
+
+
+def accuracy_of(network: Classifier, images: ImageSet) -> float:
+    """Share of images whose most likely class is their label, 0 to 1."""
+    assert images.labels is not None
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(images), 1000):
+            _, logits = network(_normalised(images.images[start : start + 1000]))
+            right += int((logits.argmax(1).numpy() == images.labels[start : start + 1000]).sum())
+    return right / max(1, len(images))
+
+
+def _normalised(images: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, C] → float32 [N, C, H, W] in [-1, 1], as the file's preamble does."""
+    return (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() - 127.5) / 127.5

@@ -1,0 +1,99 @@
+"""Reading ONNX files that carry their own description: metadata, digest, session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.errors import EvaluationError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+
+def read_model(path: Path, what: str) -> onnx.ModelProto:
+    """Parse an ONNX file. EvaluationError, naming `what` it should be, if it is absent or not one."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise EvaluationError(f"there is no {what} at {path}")
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except (DecodeError, OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({_one_line(error)})") from error
+    if not model.graph.node:
+        raise EvaluationError(f"{path} is not an ONNX file, or is empty")
+    return model
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    return {prop.key: prop.value for prop in model.metadata_props}
+
+
+def digest_of(model: onnx.ModelProto, leave_out: Callable[[str], bool]) -> str:
+    """sha256 over the graph and the sorted metadata, but for the keys that `leave_out` names."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    kept = sorted((prop.key, prop.value) for prop in model.metadata_props if not leave_out(prop.key))
+    digest = hashlib.sha256(bare.SerializeToString(deterministic=True))
+    digest.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
+    return digest.hexdigest()
+
+
+def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+    """A session on the GPU where ONNX Runtime has one, else on all the cores this process may use."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads would take the cores from whatever makes the images at the same time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [provider for provider in wanted if provider in ort.get_available_providers()]
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own exception types share no base but this
+        raise EvaluationError(f"ONNX Runtime cannot run {path}: {_one_line(error)}") from error
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def need(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:
+    missing = [key for key in keys if key not in metadata]
+    if missing:
+        raise EvaluationError(f"{path} is not {what}: its metadata lack {', '.join(missing)}")
+
+
+def number(metadata: dict[str, str], key: str, path: Path) -> int:
+    try:
+        return int(metadata[key])
+    except ValueError as error:
+        raise EvaluationError(f"{path}: metadata {key} is {metadata[key]!r}, not a number") from error
+
+
+def names(metadata: dict[str, str], key: str, path: Path) -> tuple[str, ...]:
+    """A JSON list of strings in the metadata; () if there is none."""
+    try:
+        found: Any = json.loads(metadata.get(key) or "[]")
+    except ValueError as error:
+        raise EvaluationError(f"{path}: metadata {key} is not JSON") from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise EvaluationError(f"{path}: metadata {key} is not a list of names")
+    return tuple(found)
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

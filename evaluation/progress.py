@@ -1,0 +1,38 @@
+"""A progress bar on stderr where a person looks on; a few plain lines where nobody does."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+PLAIN_EVERY_S = 10.0
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives `advance(images)`."""
+    if not sys.stderr.isatty():
+        yield _plain(description, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda images: bar.advance(task, images)
+
+
+def _plain(description: str, total: int) -> Callable[[int], None]:
+    done, told = 0, time.monotonic()
+
+    def advance(images: int) -> None:
+        nonlocal done, told
+        done += images
+        if time.monotonic() - told >= PLAIN_EVERY_S:
+            told = time.monotonic()
+            print(f"{description}: {done}/{total}", file=sys.stderr, flush=True)
+
+    return advance
