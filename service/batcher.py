@@ -161,7 +161,8 @@ class Batcher:
             return [None] if len(batch) == 1 else [self._infer([part])[0] for part in batch]
         self._metrics.inference_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_rows.observe(len(images))
-        parts, at = [], 0
+        parts: list[NDArray[np.uint8] | None] = []
+        at = 0
         for _, first, end in batch:
             parts.append(images[at : at + end - first])
             at += end - first

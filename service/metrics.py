@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def place(workers: int) -> None:
@@ -25,7 +26,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = CollectorRegistry()
-        in_registry = {"registry": self.registry}
+        in_registry: dict[str, Any] = {"registry": self.registry}
         fast = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
         rows = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
         self.requests = Counter("atelier_requests", "Requests answered", ["method", "route", "status"], **in_registry)

@@ -64,7 +64,7 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
     from_seed = np.array([k.seed is not None for k in body.keyframes])
     if seeds:
         keys[from_seed], labels = _drawn(seeds, generator, body.truncation)
-        if drawn is not None:
+        if drawn is not None and labels is not None:
             drawn[from_seed] = labels
     elif body.truncation is not None:
         raise invalid("invalid_field", "truncation is of latents drawn from seeds; no keyframe is a seed", "truncation")
@@ -119,7 +119,7 @@ def _labels(
         raise invalid("wrong_label_count", f"give 1 label or {n}; there are {len(given)}", "labels")
     if max(given) >= m.num_classes:
         raise invalid("unknown_label", f"labels of {m.name} are 0 to {m.num_classes - 1}, not {max(given)}", "labels")
-    return np.array(given if len(given) == n else given * n, np.int64)
+    return np.broadcast_to(np.array(given, np.int64), (n,))
 
 
 def digest_matches(generator: Generator, prefix: str | None) -> None:

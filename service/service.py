@@ -1,6 +1,6 @@
 """The BentoML service: `bentoml serve service.service:GanAtelier`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import bentoml
 import numpy as np
@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import metrics
 from service.api import create_app
-from service.errors import ApiError
+from service.errors import ApiError, error_response
 from service.gate import Gate
-from service.native import ENVELOPED, Enveloped
+from service.native import NATIVE_ROUTES, Enveloped
 from service.settings import settings
 
 _settings = settings()
@@ -26,7 +26,7 @@ class Door:
         self._native = Gate(Enveloped(bentoml_app), lambda: app.state.atelier.metrics, _settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        native = scope["type"] != "http" or scope["path"] in ENVELOPED
+        native = scope["type"] != "http" or scope["path"] in NATIVE_ROUTES
         await (self._native if native else app)(scope, receive, send)
 
 
@@ -64,7 +64,10 @@ class GanAtelier:
             body = negotiation.checked(GenerateRequest, fields)
             return await atelier.images(plans.generation(body, atelier.repository, atelier.settings))
         except ApiError as error:
-            raise Enveloped.carry(error) from None
+            return cast(Any, error_response(error))  # BentoML passes a response through
 
 
-GanAtelier.add_asgi_middleware(Door)
+_service = cast(Any, GanAtelier)
+_service.add_asgi_middleware(Door)
+_service.apis["generate"].input_spec.model_config["extra"] = "forbid"
+_service.apis["generate"].input_spec.model_rebuild(force=True)
