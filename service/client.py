@@ -91,7 +91,7 @@ class Client:
         truncation: float | None = None,
     ) -> Batch:
         """Images of seeds, or of latents [N, z_dim]; the fields are those of POST /v1/generate."""
-        body = {
+        body: dict[str, Any] = {
             "model": model,
             "seeds": None if seeds is None else [int(s) for s in seeds],
             "seed": seed,

@@ -1,0 +1,188 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.errors import ApiError
+from service.metrics import Metrics
+
+
+class Machine:
+    """An inference that can be held: image i of a batch is its latent's first number, and batches are noted."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        rows = latents[:, 0].astype(int).tolist()
+        self.batches.append(rows)
+        self.entered.set()
+        assert self.open.wait(20)
+        if 66 in rows:
+            raise RuntimeError("bad row")
+        return latents[:, :1].astype(np.uint8).reshape(-1, 1, 1, 1)
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def rows(*values: int) -> np.ndarray:
+    return np.array(values, np.float32)[:, None]
+
+
+def batcher(machine: Any, executor: ThreadPoolExecutor, max_rows: int = 8, queue: int = 64) -> Batcher:
+    return Batcher(machine, executor, max_rows, queue, Metrics())
+
+
+async def held(machine: Machine, b: Batcher) -> asyncio.Task[np.ndarray]:
+    """A first request whose inference has begun and does not end until `machine.open` is set."""
+    machine.open.clear()
+    machine.entered.clear()
+    first = asyncio.create_task(b.submit(rows(0), None, 20))
+    await asyncio.to_thread(machine.entered.wait, 20)
+    return first
+
+
+async def queued(b: Batcher, count: int) -> None:
+    while b.waiting_rows != count:
+        await asyncio.sleep(0)
+
+
+def values(images: np.ndarray) -> list[int]:
+    return images[:, 0, 0, 0].tolist()
+
+
+def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor)
+        first = await held(machine, b)
+        others = [asyncio.create_task(b.submit(rows(10 * i, 10 * i + 1), None, 20)) for i in (1, 2, 3)]
+        await queued(b, 6)
+        machine.open.set()
+        assert values(await first) == [0]
+        assert [values(await t) for t in others] == [[10, 11], [20, 21], [30, 31]]
+        assert machine.batches == [[0], [10, 11, 20, 21, 30, 31]]
+
+    asyncio.run(scenario())
+
+
+def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(
+    machine: Machine, executor: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor)
+        first = await held(machine, b)
+        large = asyncio.create_task(b.submit(rows(*range(1, 31)), None, 20))
+        await queued(b, 30)
+        small = asyncio.create_task(b.submit(rows(99), None, 20))
+        await queued(b, 31)
+        machine.open.set()
+        assert values(await small) == [99]
+        assert values(await large) == list(range(1, 31))
+        assert 99 in machine.batches[1]
+        assert max(map(len, machine.batches)) == 8
+        await first
+
+    asyncio.run(scenario())
+
+
+def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor, queue=4)
+        first = await held(machine, b)
+        within = asyncio.create_task(b.submit(rows(1, 2, 3, 4), None, 20))
+        await queued(b, 4)
+        with pytest.raises(ApiError) as refusal:
+            await b.submit(rows(5), None, 20)
+        assert (refusal.value.status, refusal.value.code) == (503, "queue_full")
+        assert int(refusal.value.headers["Retry-After"]) >= 1
+        machine.open.set()
+        assert values(await within) == [1, 2, 3, 4]
+        await first
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    b = batcher(machine, executor, queue=4)
+    assert values(asyncio.run(b.submit(rows(*range(20)), None, 20))) == list(range(20))
+
+
+def test_a_client_that_goes_away_frees_its_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor)
+        first = await held(machine, b)
+        gone = asyncio.create_task(b.submit(rows(1, 2), None, 20))
+        stays = asyncio.create_task(b.submit(rows(3), None, 20))
+        await queued(b, 3)
+        gone.cancel()
+        await queued(b, 1)
+        machine.open.set()
+        assert values(await stays) == [3]
+        await first
+        assert machine.batches == [[0], [3]]
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor)
+        first = await held(machine, b)
+        with pytest.raises(ApiError) as refusal:
+            await b.submit(rows(1), None, 0.01)
+        assert refusal.value.code == "deadline_exceeded"
+        assert b.waiting_rows == 0
+        machine.open.set()
+        await first
+        assert machine.batches == [[0]]
+
+    asyncio.run(scenario())
+
+
+def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor)
+        first = await held(machine, b)
+        good = asyncio.create_task(b.submit(rows(1), None, 20))
+        bad = asyncio.create_task(b.submit(rows(66), None, 20))
+        more = asyncio.create_task(b.submit(rows(2), None, 20))
+        await queued(b, 3)
+        machine.open.set()
+        assert values(await good) == [1]
+        assert values(await more) == [2]
+        with pytest.raises(ApiError) as error:
+            await bad
+        assert error.value.status == 500
+        await first
+        assert values(await b.submit(rows(7), None, 20)) == [7]
+
+    asyncio.run(scenario())
+
+
+def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, executor: ThreadPoolExecutor) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, executor, queue=10_000)
+        sizes = np.random.default_rng(0).integers(1, 30, 200)
+        wanted = [[(7 * i + j) % 60 for j in range(n)] for i, n in enumerate(sizes)]
+        answers = await asyncio.gather(*(b.submit(rows(*w), None, 20) for w in wanted))
+        assert [values(a) for a in answers] == wanted
+        assert b.waiting_rows == 0
+
+    asyncio.run(scenario())

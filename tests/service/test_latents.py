@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import kstest, truncnorm
+
+from service import latents as z
+
+seeds = st.integers(0, z.SEEDS - 1)
+vectors = arrays(np.float64, 6, elements=st.floats(-5, 5))
+
+
+def test_raw_draws_are_philox_golden_values() -> None:
+    assert z.raw_draws([0], 2).tolist() == [[213000021201967259, 4455796210202625458]]
+
+
+def test_latents_are_the_documented_formula() -> None:
+    """Written out with Python's own normal quantile, for the first draws of seed 0."""
+    from statistics import NormalDist
+
+    u = [((raw >> 12) + 0.5) / 2**52 for raw in (213000021201967259, 4455796210202625458)]
+    normal, labels = z.seeds_to_latents([0], 2)
+    uniform, _ = z.seeds_to_latents([0], 2, "uniform")
+    assert labels is None
+    assert normal.dtype == uniform.dtype == np.float32
+    np.testing.assert_allclose(normal[0], [NormalDist().inv_cdf(x) for x in u], rtol=1e-6)
+    np.testing.assert_allclose(uniform[0], [2 * x - 1 for x in u], rtol=1e-6)
+
+
+@given(st.lists(seeds, min_size=1, max_size=8))
+def test_a_latent_depends_on_its_seed_alone(many: list[int]) -> None:
+    together, labels = z.seeds_to_latents(many, 5, num_classes=3)
+    for i, seed in enumerate(many):
+        alone, label = z.seeds_to_latents([seed], 5, num_classes=3)
+        assert together[i].tobytes() == alone[0].tobytes()
+        assert labels is not None
+        assert label is not None
+        assert labels[i] == label[0] == z.raw_draws([seed], 6)[0, 5] % 3
+
+
+def test_the_highest_seed_is_drawn() -> None:
+    assert np.isfinite(z.seeds_to_latents([z.SEEDS - 1], 100)[0]).all()
+
+
+def test_distributions() -> None:
+    many = range(300)
+    assert kstest(z.seeds_to_latents(many, 20)[0].ravel(), "norm").pvalue > 0.01
+    assert kstest(z.seeds_to_latents(many, 20, "uniform")[0].ravel(), "uniform", (-1, 2)).pvalue > 0.01
+    truncated = z.seeds_to_latents(many, 20, truncation=0.7)[0].ravel()
+    assert kstest(truncated, truncnorm(-0.7, 0.7).cdf).pvalue > 0.01
+
+
+@given(seeds, st.floats(0.01, 50))
+def test_truncation_stays_within_and_keeps_the_order(seed: int, t: float) -> None:
+    full, _ = z.seeds_to_latents([seed], 8)
+    cut, _ = z.seeds_to_latents([seed], 8, truncation=t)
+    assert np.abs(cut).max() <= np.float32(t) * (1 + 1e-6)
+    assert (np.abs(cut) <= np.abs(full) * (1 + 1e-5) + 1e-9).all()
+    assert (np.argsort(cut[0]) == np.argsort(full[0])).all()
+
+
+def test_wide_truncation_is_none() -> None:
+    np.testing.assert_allclose(z.seeds_to_latents([7], 50, truncation=30)[0], z.seeds_to_latents([7], 50)[0], rtol=1e-6)
+
+
+def test_truncation_of_uniform_is_refused() -> None:
+    with pytest.raises(ValueError, match="uniform"):
+        z.seeds_to_latents([0], 4, "uniform", truncation=1.0)
+
+
+@given(vectors, vectors, st.floats(0.1, 10), st.floats(0, 1))
+def test_slerp_stays_on_the_sphere(a: np.ndarray, b: np.ndarray, radius: float, t: float) -> None:
+    if min(np.linalg.norm(a), np.linalg.norm(b)) < 1e-3:
+        return
+    a, b = radius * a / np.linalg.norm(a), radius * b / np.linalg.norm(b)
+    if np.sin(np.arccos(np.clip(a @ b / radius**2, -1, 1))) < 1e-5:
+        return
+    assert np.linalg.norm(z.slerp(a, b, np.array([t]))) == pytest.approx(radius, rel=1e-6)
+
+
+def test_slerp_of_a_right_angle() -> None:
+    a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    third = z.slerp(a, b, np.array([1 / 3]))
+    np.testing.assert_allclose(third, [[np.cos(np.pi / 6), np.sin(np.pi / 6)]], atol=1e-15)
+
+
+@pytest.mark.parametrize("b", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0], [1.0, 2.0]])
+def test_slerp_of_vectors_without_a_plane_is_lerp(b: list[float]) -> None:
+    a, t = np.array([1.0, 2.0]), np.linspace(0, 1, 5)
+    np.testing.assert_array_equal(z.slerp(a, np.array(b), t), z.lerp(a, np.array(b), t))
+
+
+@given(
+    st.lists(arrays(np.float32, 4, elements=st.floats(-5, 5, width=32)), min_size=2, max_size=4),
+    st.integers(2, 6),
+    st.sampled_from(["slerp", "lerp"]),
+    st.sampled_from(["linear", "ease_in", "ease_out", "ease_in_out"]),
+    st.booleans(),
+)
+def test_paths_meet_every_keyframe_exactly(
+    keys: list[np.ndarray], steps: int, mode: z.Mode, easing: z.Easing, loop: bool
+) -> None:
+    frames, nearest = z.path(np.stack(keys), steps, mode, easing, loop)
+    assert len(frames) == len(nearest) == z.frame_count(len(keys), steps, loop)
+    assert frames.dtype == np.float32
+    assert np.isfinite(frames).all()
+    for i, key in enumerate(keys):
+        assert frames[i * (steps - 1)].tobytes() == key.tobytes()
+        assert nearest[i * (steps - 1)] == i
+
+
+def test_two_keyframes_are_a_linspace() -> None:
+    keys = np.array([[0.0, 0.0], [1.0, 2.0]], np.float32)
+    frames, nearest = z.path(keys, 5, "lerp")
+    np.testing.assert_allclose(frames[:, 1], np.linspace(0, 2, 5))
+    assert nearest.tolist() == [0, 0, 1, 1, 1]
+
+
+@given(st.sampled_from(["linear", "ease_in", "ease_out", "ease_in_out"]))
+def test_easing_rises_from_0_to_1(easing: z.Easing) -> None:
+    t = z.ease(np.linspace(0, 1, 101), easing)
+    assert (t[0], t[-1]) == (0, 1)
+    assert (np.diff(t) > 0).all()
