@@ -153,8 +153,8 @@ def build_inception(
     with torch.no_grad():
         x = (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() - offset) / offset
         features, logits = network(x)
-    error = verify_and_write(model, (features.numpy(), logits.numpy()), images, output)
-    return Built(output, metadata, error)
+    difference = verify_and_write(model, (features.numpy(), logits.numpy()), images, output)
+    return Built(output, metadata, difference)
 
 
 def load_network(weights: Path) -> FidInception:
