@@ -229,10 +229,16 @@ def datasets() -> None:
     """List the image sets, and how to bring one's own."""
     with one_line_errors():
         from rich.console import Console
+        from rich.table import Table
 
         from imagesets import list_sources
 
-        Console(highlight=False, soft_wrap=True).print(list_sources())
+        table = Table("source", "splits", "size", "what it is", box=None)
+        for source in list_sources():
+            size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
+            table.add_row(source.name, ", ".join(source.splits), size, source.description)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        typer.echo("\nSay SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos")
 
 
 def main() -> None:

@@ -74,6 +74,9 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None)
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
+    try:
         with partial.open("wb") as file:
             file.write(model.SerializeToString())
             file.flush()

@@ -1,0 +1,77 @@
+# The front door. `make help` lists what it opens.
+PYTHON      ?= python3
+ACCELERATOR ?= cpu          # cpu or gpu: which ONNX Runtime is installed
+PRESET      ?= digits-dcgan
+DATA_ROOT   ?= data
+MODEL_DIR   ?= models
+PORT        ?= 3000
+URL         ?= http://127.0.0.1:$(PORT)
+IMAGES      ?= digits
+NUM_IMAGES  ?= 10000
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(strip $(ACCELERATOR))
+EXTRAS := train,serve,eval,dev,$(strip $(ACCELERATOR))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train serve evaluate test quick lint format bench bundled constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Create .venv and install everything into it (ACCELERATOR=gpu for onnxruntime-gpu)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "GAN Atelier needs Python 3.11 or newer; say which one with PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@rm -f .venv/.installed-*; touch $@
+
+demo: setup ## The whole line on the embedded digits: train, export, serve, generate, interpolate, score
+	$(BIN)/python examples/demo.py
+
+train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DIR
+	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
+
+serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
+	ATELIER_PORT=$(PORT) $(BIN)/bentoml serve service.service:GanAtelier --port $(PORT)
+
+evaluate: setup ## Score the service at URL against the test split of IMAGES
+	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \
+		--images $(IMAGES) --data-root $(DATA_ROOT) --output extractors/$(IMAGES)-classifier.onnx
+	test -f reference/$(IMAGES)-test.npz || $(BIN)/evaluation reference $(IMAGES)@test --data-root $(DATA_ROOT) \
+		--extractor extractors/$(IMAGES)-classifier.onnx --output reference/$(IMAGES)-test.npz
+	$(BIN)/evaluation score $(URL) --reference reference/$(IMAGES)-test.npz --data-root $(DATA_ROOT) \
+		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report.json $(ARGS)
+
+test: setup lint ## Lint and run every test
+	$(BIN)/python -m pytest
+
+quick: setup ## Run the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: setup ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## Format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure the training step and the service beside plain ones; results as JSON in benchmarks/results
+	$(BIN)/python benchmarks/train_step.py --data-root $(DATA_ROOT)
+	$(BIN)/python benchmarks/serving.py
+
+bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
+	$(BIN)/trainer train --preset digits-dcgan --runs runs --export service/bundled/digits.onnx
+
+constraints: setup ## Refresh constraints.txt, the versions that `make setup` installs
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra dev \
+		--output-file constraints.txt pyproject.toml
+
+clean: ## Remove what building and testing left (data, runs and models stay)
+	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import batches as module
+from trainer.batches import Batches
+
+CPU = torch.device("cpu")
+
+
+def make(n: int, batch_size: int, seed: int = 0) -> Batches:
+    images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    return Batches(images, batch_size, seed=seed, device=CPU)
+
+
+def test_an_epoch_shows_every_image_once() -> None:
+    batches = make(10, 4)
+    stream = np.concatenate([batches.indices(position) for position in range(0, 20, 4)])
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10))
+    assert stream[:10].tolist() != stream[10:20].tolist()
+
+
+def test_a_position_alone_decides_the_batch() -> None:
+    a, b = make(10, 4), make(10, 4)
+    for position in range(0, 40, 4):
+        a.indices(position)
+    np.testing.assert_array_equal(a.indices(8), b.indices(8))
+    assert make(10, 4, seed=1).indices(0).tolist() != b.indices(0).tolist()
+
+
+def test_a_batch_may_be_larger_than_what_is_left_of_an_epoch() -> None:
+    assert len(make(3, 8).indices(1)) == 8
+
+
+def test_pixels_become_minus_one_to_one() -> None:
+    images = np.array([0, 255], np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    batch = Batches(images, 2, seed=0, device=CPU).at(0)
+    assert batch.shape == (2, 1, 4, 4)
+    assert batch.dtype == torch.float32
+    assert sorted({batch.min().item(), batch.max().item()}) == [-1.0, 1.0]
+
+
+def test_a_set_too_large_for_the_device_gives_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = make(10, 5).at(5)
+    monkeypatch.setattr(module, "DEVICE_BYTES", 0)
+    streamed = make(10, 5).at(5)
+    assert torch.equal(held.sort(dim=0).values, streamed.sort(dim=0).values)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.conftest import tensors
+from trainer import checkpoint, loop
+from trainer.batches import Batches
+from trainer.config import Config, to_json
+from trainer.errors import TrainerError
+from trainer.loop import State
+
+Tiny = Callable[..., Config]
+BatchesOf = Callable[[Config], Batches]
+
+FAMILIES = {
+    "dcgan": {},
+    "augmented": {"data": {"augment": ["color", "translation", "cutout"]}},
+    "bf16": {"run": {"precision": "bf16"}},
+    "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
+    "wgan": {
+        "objective": {"name": "wasserstein", "clip": 0.01},
+        "optim": {"algorithm": "rmsprop", "n_critic": 2},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_equals_never_interrupted_to_the_last_bit(
+    family: str, tiny: Tiny, batches_of: BatchesOf, tmp_path: Path
+) -> None:
+    config = tiny(**FAMILIES[family])
+    whole = State.create(config)
+    for _ in range(9):
+        loop.step(whole, batches_of(config))
+
+    state = State.create(config)
+    for _ in range(4):
+        loop.step(state, batches_of(config))
+    path = checkpoint.save(state, tmp_path, keep=1)
+    torch.manual_seed(999)  # what happens in between must not matter
+    resumed = checkpoint.restore(checkpoint.read(path), config)
+    for _ in range(5):
+        loop.step(resumed, batches_of(config))
+
+    ours, theirs = tensors(resumed), tensors(whole)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen)
+
+
+def test_only_the_newest_are_kept(tiny: Tiny, tmp_path: Path) -> None:
+    state = State.create(tiny())
+    for step in (9, 10, 100):
+        state.steps = step
+        checkpoint.save(state, tmp_path, keep=2)
+    assert [path.name for path in checkpoint.paths(tmp_path)] == ["checkpoint-00000010.pt", "checkpoint-00000100.pt"]
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    state = State.create(tiny())
+    first = checkpoint.save(state, tmp_path, keep=3)
+    state.steps = 1
+    newest = checkpoint.save(state, tmp_path, keep=3)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    path, _, complaints = checkpoint.newest(tmp_path)
+    assert path == first
+    assert len(complaints) == 1
+    assert "truncated" in complaints[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint at all", b"\x80\x04N."])
+def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-00000001.pt"
+    path.write_bytes(content)
+    with pytest.raises(TrainerError) as error:
+        checkpoint.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "owned",))  # type: ignore[return-value]
+
+    torch.save({"format_version": 1, "config": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(TrainerError):
+        checkpoint.read(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:
+    torch.save({"format_version": 2}, tmp_path / "new.pt")
+    with pytest.raises(TrainerError, match="format version 2"):
+        checkpoint.read(tmp_path / "new.pt")
+
+
+def test_weights_of_another_architecture_are_named(tiny: Tiny) -> None:
+    small, wide = State.create(tiny()), State.create(tiny(model={"g_widths": [16]}))
+    with pytest.raises(TrainerError, match=r"net\.0\.weight is \(4, 16, 4, 4\), should be \(4, 8, 4, 4\)"):
+        checkpoint.load_weights(small.G, wide.G.state_dict(), "the file's G")
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    (tmp_path / "config.json").write_text(to_json(tiny(model={"z_dim": 9}, run={"total_kimg": 5})))
+    with pytest.raises(TrainerError, match=r"model\.z_dim: 9 → 4$"):
+        checkpoint.check_same_config(tmp_path, checkpoint.read(path))
+
+
+def test_a_folder_without_checkpoints_is_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(TrainerError, match="is it a run folder"):
+            checkpoint.newest(folder)
+
+
+def test_the_payload_is_plain(tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    payload = torch.load(path, weights_only=True)
+    json.dumps(payload["config"])
+    assert {"G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "rng", "threads"} <= payload.keys()
+
+
+def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State.create(tiny())
+    first = checkpoint.save(state, tmp_path, keep=1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    state.steps = 1
+    with pytest.raises(TrainerError, match="No space left"):
+        checkpoint.save(state, tmp_path, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == [first.name]

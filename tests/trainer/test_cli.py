@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+TINY = [
+    *("--set", "data.resolution=8", "--set", "model.g_widths=[8]", "--set", "model.d_widths=[8]"),
+    *("--set", "model.z_dim=4", "--set", "run.threads=1", "--set", "run.device=cpu", "--set", "name=tiny"),
+]
+
+
+def trainer(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from trainer.cli import app; from typer.testing import CliRunner;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0;"
+        "print(sorted({'torch', 'numpy', 'yaml', 'pydantic', 'onnx', 'PIL'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) -> None:
+    result = trainer("train", "--dry-run", "--preset", "cifar10-wgan", "--set", "run.seed=5", cwd=tmp_path)
+    config = json.loads(result.stdout)
+    assert config["objective"] == {"name": "wasserstein", "real_label": 1.0, "clip": 0.01}
+    assert config["run"]["seed"] == 5
+    assert config["run"]["device"] != "auto"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
+    result = trainer(
+        *("train", *TINY, "--export", "models"),
+        *("--set", "run.total_kimg=1", "--set", "run.tick_kimg=0.5"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    run_dir = tmp_path / "runs" / "0001-tiny"
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images_seen"] for line in lines] == [512, 1024]
+    assert {"step", "loss/G", "loss/D", "D/real", "D/fake", "images_per_second"} <= lines[0].keys()
+    assert len(list((run_dir / "samples").glob("fixed-*.png"))) == 2
+    assert list((run_dir / "tensorboard").glob("events*"))
+    assert json.loads((run_dir / "config.json").read_text())["run"]["threads"] == 1
+    assert json.loads((run_dir / "made_by.json").read_text())["image_set"]["fingerprint"]
+    onnx.checker.check_model(onnx.load(tmp_path / "models" / "tiny.onnx"))
+
+    again = trainer("resume", str(run_dir), "--kimg", "1.5", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images_seen"] for line in lines] == [512, 1024, 1536]
+
+    finished = trainer("resume", str(run_dir), cwd=tmp_path)
+    assert finished.returncode == 0
+    assert "is finished" in finished.stdout
+
+    assert trainer("sample", str(run_dir), "--num-images", "9", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "samples.png").stat().st_size > 100
+    assert trainer("export", str(run_dir), "--name", "other", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "models" / "other.onnx").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp_path: Path) -> None:
+    long = [*TINY, "--set", "run.tick_kimg=0.5", "--set", "run.total_kimg=100000"]
+    command = [sys.executable, "-m", "trainer", "train", *long]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # until it has ticked once
+            if "loss/D" in line:
+                break
+        os.kill(process.pid, number)
+        rest = process.stdout.read()
+        assert process.wait(60) == 130
+    assert "trainer resume runs/0001-tiny" in rest
+    run_dir = tmp_path / "runs" / "0001-tiny"
+    (newest, *_) = sorted(run_dir.glob("checkpoint-*.pt"), reverse=True)
+    steps = int(newest.stem.removeprefix("checkpoint-"))
+
+    resumed = trainer("resume", str(run_dir), "--kimg", str((steps + 20) * 64 / 1000), cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    seen = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert seen == sorted(set(seen))
+    assert seen[-1] == steps + 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--preset", "nope"], "no preset is called 'nope'"),
+        (["train", "--set", "optim.g_lr=-1"], "optim.g_lr"),
+        (["train", "--set", "data.source=mnist"], "mnist"),
+        (["train", "--set", "data.source=folder:/nowhere"], "/nowhere"),
+        (["train", "--set", "data.source=unknown"], "unknown"),
+        (["train", "--set", "optim.batch_size=4096"], "fewer than optim.batch_size"),
+        (["resume", "nowhere"], "is it a run folder"),
+        (["export", "nowhere"], "is it a run folder"),
+        (["export", "nowhere.pt"], "no checkpoint at"),
+        (["sample", "nowhere.pt"], "no checkpoint at"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], says: str, tmp_path: Path) -> None:
+    result = trainer(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert says in line
+    assert "Traceback" not in result.stderr + result.stdout
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "models").exists()
+
+
+def test_presets_and_datasets_are_listed(tmp_path: Path) -> None:
+    presets = trainer("presets", cwd=tmp_path).stdout
+    assert "1,911,681 / 659,905" in presets
+    datasets = trainer("datasets", cwd=tmp_path).stdout
+    assert "folder:PATH" in datasets
+    assert "digits" in datasets

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer import config as configuration
+from trainer import hardware
+from trainer.errors import TrainerError
+
+
+def test_a_set_value_overrides_the_presets() -> None:
+    config = configuration.resolve("mnist-dcgan", ["optim.g_lr=1e-3", "data.source=mnist@train", "run.seed=7"])
+    assert config.optim.g_lr == 1e-3
+    assert config.data.source == "mnist@train"
+    assert config.run.seed == 7
+    assert config.optim.d_lr == 2e-4
+
+
+def test_a_config_survives_json() -> None:
+    import json
+
+    for name in configuration.preset_names():
+        config = configuration.resolve(name)
+        assert configuration.parse(json.loads(configuration.to_json(config))) == config
+        assert config.name == name
+
+
+def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {z_dim: 12}\n")
+    config = configuration.resolve(str(path))
+    assert (config.name, config.model.z_dim) == ("mine", 12)
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "says"),
+    [
+        ("mnist-dcgam", [], "did you mean mnist-dcgan"),
+        ("nowhere.yaml", [], "no preset file"),
+        ("digits-dcgan", ["optim.bach_size=3"], "did you mean optim.batch_size"),
+        ("digits-dcgan", ["optim.n_critic=0"], "optim.n_critic"),
+        ("digits-dcgan", ["optim.g_lr=nan"], "optim.g_lr"),
+        ("digits-dcgan", ["optim.batch_size=1e9"], "optim.batch_size"),
+        ("digits-dcgan", ["run.total_kimg=-1"], "run.total_kimg"),
+        ("digits-dcgan", ["model.z_dim"], "--set takes section.field=value"),
+        ("digits-dcgan", ["name.x=1"], "is a field, not a section"),
+        ("digits-dcgan", ["data.resolution=30"], "cannot make 30 px"),
+        ("digits-dcgan", ["model.g_widths=[8]"], "model.g_widths needs 3 widths"),
+        ("digits-dcgan", ["model.d_widths=[1,1,1,1,1,1,1]"], "model.d_widths"),
+        ("digits-dcgan", ["objective.name=wasserstein"], "needs objective.clip"),
+        ("cifar10-wgan", ["objective.real_label=0.9"], "smooths a probability"),
+        ("digits-dcgan", ["objective.clip=0.01"], "belongs to the wasserstein objective"),
+        ("digits-dcgan", ["data.augment=[blur]"], "data.augment"),
+        ("mnist-gan", ["model.g_widths=[]"], "at least one width"),
+        ("digits-dcgan", ["name=../x"], "name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(preset: str, overrides: list[str], says: str) -> None:
+    with pytest.raises(TrainerError) as error:
+        configuration.resolve(preset, overrides)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_preset_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    for text in ("- 1\n", "{", "\xff"):
+        path = tmp_path / "bad.yaml"
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(TrainerError):
+            configuration.resolve(str(path))
+
+
+def test_differences_name_the_fields() -> None:
+    a = configuration.resolve("digits-dcgan")
+    b = configuration.resolve("digits-dcgan", ["model.z_dim=8", "run.seed=3"])
+    assert configuration.differences(a, b) == ["model.z_dim: 64 → 8", "run.seed: 0 → 3"]
+    assert configuration.differences(a, a) == []
+
+
+def test_auto_is_resolved_to_what_is_here() -> None:
+    config = hardware.choose(configuration.resolve("digits-dcgan"))
+    assert config.run.device in {"cuda", "mps", "cpu"}
+    assert config.run.precision in {"bf16", "fp32"}
+    assert config.run.threads
+
+
+def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(TrainerError, match="no such device"):
+        hardware.choose(configuration.resolve("digits-dcgan", ["run.device=cuda"]))

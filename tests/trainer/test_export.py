@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from trainer import checkpoint, export, loop, pictures
+from trainer.batches import Batches
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.latents import latents
+from trainer.loop import State
+
+Tiny = Callable[..., Config]
+BatchesOf = Callable[[Config], Batches]
+
+
+@pytest.fixture
+def payload_of(batches_of: BatchesOf, tmp_path: Path) -> Callable[[Config], dict[str, Any]]:
+    def make(config: Config) -> dict[str, Any]:
+        state = State.create(config)
+        for _ in range(5):
+            loop.step(state, batches_of(config))
+        return checkpoint.read(checkpoint.save(state, tmp_path, keep=1))
+
+    return make
+
+
+PayloadOf = Callable[[Config], dict[str, Any]]
+
+GENERATORS = {
+    "greyscale": {},
+    "colour": {"data": {"channels": 3}},
+    "28 px": {"data": {"resolution": 28}, "model": {"g_widths": [8, 8, 4], "d_widths": [4, 4]}},
+    "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
+    "uniform": {"model": {"z_distribution": "uniform", "bias": "none"}},
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    config = tiny(**GENERATORS[kind])
+    payload = payload_of(config)
+    made = export.export(payload, tmp_path / "models")
+    assert made.path == tmp_path / "models" / "tiny.onnx"
+    assert made.max_difference <= 1
+
+    model = onnx.load(made.path)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["digest"] == made.digest == export.digest(model)
+    assert (properties["name"], properties["architecture"]) == ("tiny", config.model.architecture)
+    assert properties["z_distribution"] == config.model.z_distribution
+    assert [properties[key] for key in ("height", "width", "channels")] == [
+        str(config.data.resolution),
+        str(config.data.resolution),
+        str(config.data.channels),
+    ]
+    assert properties["images_seen"] == "40"
+    assert json.loads(properties["config"])["optim"]["batch_size"] == 8
+    assert json.loads(properties["class_names"]) == []
+
+    session = onnxruntime.InferenceSession(str(made.path))
+    assert [value.name for value in session.get_inputs()] == ["latents"]
+    assert session.get_inputs()[0].type == "tensor(float)"
+    for n in (1, 2, 7):
+        z = latents(range(n), config.model.z_dim, config.model.z_distribution)
+        (images,) = session.run(["images"], {"latents": z})
+        assert images.dtype == np.uint8
+        assert images.shape == (n, config.data.resolution, config.data.resolution, config.data.channels)
+        ours = pictures.sample(checkpoint.generator_of(payload), z)
+        assert np.abs(images.astype(int) - ours.astype(int)).max() <= 1
+
+
+def test_the_file_tells_nothing_of_the_machine(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    made = export.export(payload_of(tiny()), tmp_path / "x.onnx")
+    content = made.path.read_bytes()
+    assert b"site-packages" not in content
+    assert str(Path(__file__).parent.parent.parent).encode() not in content
+
+
+def test_the_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    model = onnx.load(export.export(payload_of(tiny()), tmp_path).path)
+    before = export.digest(model)
+    model.metadata_props.add(key="evaluation.fid10k", value="12.3")
+    assert export.digest(model) == before
+    model.metadata_props[0].value += "x"
+    assert export.digest(model) != before
+    model.metadata_props[0].value = model.metadata_props[0].value[:-1]
+    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+    assert export.digest(model) != before
+
+
+def test_a_graph_that_differs_is_not_put_in_place(
+    tiny: Tiny, payload_of: PayloadOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = payload_of(tiny())
+    earlier = export.export(payload, tmp_path / "models").path.read_bytes()
+    monkeypatch.setattr(pictures, "sample", lambda G, z, batch=64: np.zeros((len(z), 8, 8, 1), np.uint8))
+    with pytest.raises(TrainerError, match="levels"):
+        export.export(payload, tmp_path / "models")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny.onnx"]
+    assert (tmp_path / "models" / "tiny.onnx").read_bytes() == earlier
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainerError, match="could not write"):
+        export.export(payload_of(tiny()), tmp_path / "file" / "models")
