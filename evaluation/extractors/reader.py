@@ -65,18 +65,11 @@ class Extractor:
 
     def provenance(self) -> dict[str, Any]:
         """What a statistic or a report says about the extractor that made it."""
-        keys = (
-            "name",
-            "network",
-            "metric",
-            "weights_sha256",
-            "resize",
-            "digest",
-            "dataset",
-            "accuracy",
-            "seed",
-        )
-        return {key: self.metadata[key] for key in keys if key in self.metadata} | {"dim": self.dim}
+        texts = ("name", "network", "metric", "weights_sha256", "resize", "digest", "dataset")
+        told: dict[str, Any] = {key: self.metadata[key] for key in texts if key in self.metadata}
+        if "accuracy" in self.metadata:
+            told |= {"accuracy": float(self.metadata["accuracy"]), "seed": int(self.metadata["seed"])}
+        return told | {"dim": self.dim}
 
 
 def extractor_digest(model: Any) -> str:
