@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,44 +27,45 @@ class Gate:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0
-        received = 0
-
-        def too_large() -> ApiError:
-            message = f"the body is larger than {self._max_body_bytes} bytes; split the request"
-            return ApiError(413, "body_too_large", message, headers={"Connection": "close"})
+        status = received = 0
+        whole = refused = False
+        message = f"the body is larger than {self._max_body_bytes} bytes; split the request"
+        too_large = ApiError(413, "body_too_large", message, headers={"Connection": "close"})
 
         async def limited_receive() -> Message:
-            nonlocal received
+            nonlocal received, whole, refused
             message = await receive()
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > self._max_body_bytes:
-                raise too_large()
+                refused = True
+                raise too_large
             return message
 
         async def watched_send(message: Message) -> None:
             nonlocal status
+            if refused and not status:
+                return  # whatever the app makes of the refusal, the answer is the one below
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif status == 413 and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await _linger(receive)
-                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             if _content_length(scope) > self._max_body_bytes:
-                await error_response(too_large())(scope, receive, watched_send)
+                refused = True
             else:
                 await self.app(scope, limited_receive, watched_send)
         except ApiError as error:
-            if not status:
+            if not status and not refused:
                 await error_response(error)(scope, receive, watched_send)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
-            if not status:
+            if not status and not refused:
                 await error_response(INTERNAL)(scope, receive, watched_send)
         finally:
+            if refused and not status:
+                status = too_large.status
+                await error_response(too_large)(scope, receive, _lingering(send, receive, whole))
             route = getattr(scope.get("route"), "path", "unmatched")
             metrics = self._metrics()
             # methods are the client's words too
@@ -79,14 +81,18 @@ def _content_length(scope: Scope) -> int:
     return 0
 
 
-async def _linger(receive: Receive) -> None:
-    """Drop what a refused client is still sending, for a moment: closing at once would reset the connection
-    and take the answer with it."""
-    try:
-        async with asyncio.timeout(LINGER_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+def _lingering(send: Send, receive: Receive, whole: bool) -> Send:
+    """`send` that, once the answer is out, drops what the client is still sending for a moment: closing at
+    once would reset the connection and take the answer with it. `whole`: nothing is left to drop."""
+
+    async def lingering_send(message: Message) -> None:
+        if message["type"] == "http.response.body" and not whole:
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    while (await receive()).get("more_body", False):
+                        pass
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return lingering_send

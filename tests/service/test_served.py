@@ -1,0 +1,191 @@
+"""Claims about the real thing: `bentoml serve` in processes of its own, over loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service import latents as z
+from service.client import Client, ServiceError
+from tests.tiny_generator import write_tiny_generator
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+NPY = {"Accept": "application/x-npy"}
+
+
+@contextmanager
+def served(folder: Path, **settings: Any) -> Iterator[str]:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    env = {**os.environ, "ATELIER_MODEL_DIR": str(folder), **{k: str(v) for k, v in settings.items()}}
+    log = (folder / "serve.log").open("wb")
+    command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, (folder / "serve.log").read_text()
+            assert time.monotonic() < end, (folder / "serve.log").read_text()
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        log.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_generator(folder / "tiny.onnx", size=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with served(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> np.ndarray:
+    """The images of seeds 0 to 999, from a session of the test's own."""
+    session = ort.InferenceSession(str(folder / "tiny.onnx"), providers=["CPUExecutionProvider"])
+    return session.run(None, {"latents": z.seeds_to_latents(range(1000), 8)[0]})[0]
+
+
+def test_32_clients_among_bad_requests_all_get_their_own_images(url: str, expected: np.ndarray) -> None:
+    bad = [
+        ({"n": 0}, 422),
+        ({"latents": [[1.0]]}, 422),
+        ({"model": "nope"}, 404),
+        ({"x": 1}, 422),
+    ]
+    start = threading.Barrier(32)
+    outcomes: Counter[int] = Counter()
+
+    def client(i: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            start.wait()
+            for k in range(12):
+                if (i + k) % 4 == 0:
+                    body, status = bad[(i + k) // 4 % len(bad)]
+                    answer = http.post("/v1/generate", json=body)
+                    assert answer.status_code == status
+                    assert answer.json()["error"]["message"]
+                else:
+                    seed, n = (37 * i + 11 * k) % 900, 1 + (i + k) % 16
+                    answer = http.post("/v1/generate", json={"seed": seed, "n": n}, headers=NPY)
+                    assert answer.status_code == 200, answer.text
+                    np.testing.assert_array_equal(np.load(_file(answer)), expected[seed : seed + n])
+                outcomes[answer.status_code] += 1
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(client, range(32)))
+    assert set(outcomes) == {200, 404, 422}
+    text = httpx.get(f"{url}/metrics").text
+    assert 'status="500"' not in text
+
+
+def _file(answer: httpx.Response) -> Any:
+    import io
+
+    return io.BytesIO(answer.content)
+
+
+def test_the_client_streams_what_a_session_gives(url: str, expected: np.ndarray) -> None:
+    with Client(url) as client:
+        parts = list(client.stream(first_seed=0, num_images=1000, batch=64))
+        np.testing.assert_array_equal(np.concatenate([p.images for p in parts]), expected)
+        with pytest.raises(ServiceError) as error:
+            client.generate(n=10**6)
+        assert error.value.code == "too_many_images"
+
+
+def test_bentomls_own_client_gets_the_same_images_and_the_same_envelope(url: str, expected: np.ndarray) -> None:
+    import bentoml
+
+    with bentoml.SyncHTTPClient(url) as client:
+        np.testing.assert_array_equal(client.generate(seed=4, n=2), expected[4:6])
+    for content in (b'{"n": 0}', b'{"n": "x"}', b"{", b'{"zz": 1}'):
+        answer = httpx.post(f"{url}/v1/native/generate", content=content, headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500
+        assert set(answer.json()["error"]) == {"type", "code", "message", "param"}
+    assert httpx.get(f"{url}/v1/native/generate").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_100_mb_body_is_413_announced_or_streamed(url: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(10**6)
+
+    for path in ("/v1/generate", "/v1/native/generate"):
+        for content in (bytes(10**8), chunks()):
+            try:
+                answer = httpx.post(url + path, content=content, headers={"Content-Type": "application/json"})
+            except httpx.WriteError:
+                continue  # the connection was closed on a client that would not stop; others read the answer
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_clients_that_hang_up_leave_the_service_well(url: str, expected: np.ndarray) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    body = b'{"n": 256}'
+    for _ in range(30):
+        with socket.create_connection((host, int(port))) as s:
+            s.sendall(b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            s.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    answer = httpx.post(f"{url}/v1/generate", json={"seed": 1}, headers=NPY)
+    np.testing.assert_array_equal(np.load(_file(answer)), expected[1:2])
+
+
+def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> None:
+    write_tiny_generator(tmp_path / "wide.onnx", size=256, channels=3)
+    with served(tmp_path, ATELIER_MAX_QUEUE_ROWS=64, ATELIER_MAX_BATCH=8) as url:
+        start = threading.Barrier(48)
+
+        def client(i: int) -> list[int]:
+            with httpx.Client(base_url=url, timeout=60) as http:
+                start.wait()
+                answers = [http.post("/v1/generate", json={"seed": i, "n": 32}, headers=NPY) for _ in range(4)]
+            for answer in answers:
+                if answer.status_code == 503:
+                    assert int(answer.headers["Retry-After"]) > 0
+                    assert answer.json()["error"]["code"] == "queue_full"
+            return [answer.status_code for answer in answers]
+
+        with ThreadPoolExecutor(48) as pool:
+            statuses = Counter(s for many in pool.map(client, range(48)) for s in many)
+        assert set(statuses) == {200, 503}
+        assert httpx.post(f"{url}/v1/generate", json={"seed": 1}).status_code == 200
+
+
+def test_several_workers_count_together(folder: Path) -> None:
+    with served(folder, ATELIER_WORKERS=2) as url:
+        for i in range(20):
+            httpx.post(f"{url}/v1/generate", json={"seed": i})
+        texts = [httpx.get(f"{url}/metrics").text for _ in range(6)]
+        assert all('atelier_images_total{model="tiny"} 20.0' in text for text in texts)
