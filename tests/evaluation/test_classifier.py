@@ -1,0 +1,65 @@
+"""Training a domain classifier: reproducible, accurate on digits, and the file says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+
+torch = pytest.importorskip("torch")
+from evaluation.extractors.classifier import build_classifier  # noqa: E402
+
+
+def bright_and_dark(root: Path) -> str:
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 256), ("test", 20)):
+        for name, low in (("bright", 150), ("dark", 0)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = rng.integers(low, low + 100, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return f"folder:{root}"
+
+
+def test_one_seed_is_one_classifier_and_its_file_tells_all(tmp_path: Path) -> None:
+    images = bright_and_dark(tmp_path / "pictures")
+    built = [
+        build_classifier(images, tmp_path / f"{i}/judge.onnx", cache_root=tmp_path / "cache", seed=seed, epochs=2)
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    extractors = [load_extractor(one.path) for one in built]
+    assert extractors[0].digest == extractors[1].digest
+    assert extractors[0].digest != extractors[2].digest
+    first = extractors[0]
+    assert first.dim <= 64
+    assert first.metric == "fd_classifier"
+    assert first.class_names == ("bright", "dark")
+    assert built[0].metadata["accuracy"] == 1.0
+    assert built[0].export_error < 1e-5
+    logits = first(np.full((1, 30, 30, 1), 250, np.uint8)).logits  # another size, grey
+    assert logits.argmax() == 0
+    text = onnx.load(built[0].path).SerializeToString()
+    assert str(Path.cwd()).encode() not in text, "the file tells where it was built"
+
+
+def test_a_set_without_labels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for i in range(100):
+        Image.new("L", (8, 8), i).save(tmp_path / "flat" / f"{i}.png")
+    with pytest.raises(EvaluationError, match="no labels"):
+        build_classifier(f"folder:{tmp_path / 'flat'}", tmp_path / "x.onnx", cache_root=tmp_path / "cache")
+    with pytest.raises(EvaluationError, match="train split"):
+        build_classifier("digits@test", tmp_path / "x.onnx", cache_root=tmp_path / "cache")
+    assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.slow
+def test_digits_are_told_apart(tmp_path: Path) -> None:
+    built = build_classifier("digits", tmp_path / "d.onnx", cache_root=tmp_path / "cache")
+    assert built.metadata["accuracy"] > 0.97

@@ -1,0 +1,137 @@
+"""An extractor file is held to its contract, and its resize is exactly its peer's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+from evaluation.extractors.graph import preamble, seal
+from tests.evaluation.helpers import write_tiny_extractor
+from tests.tiny_generator import write_tiny_generator
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
+
+
+def prepared(resize: str, images: np.ndarray, side: int, channels: int = 3) -> np.ndarray:
+    session = ort.InferenceSession(preamble(resize, side, channels).SerializeToString())
+    return session.run(None, {"images": images})[0]
+
+
+def test_it_runs_on_any_batch_size_and_channels(tmp_path: Path) -> None:
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx", dim=5))
+    assert extractor.dim == 5
+    assert extractor.class_names == ("0", "1")
+    features, logits = extractor(IMAGES)
+    assert features.shape == (3, 5)
+    assert logits.shape == (3, 2)
+    assert extractor(IMAGES[:1, :, :, :1]).features.shape == (1, 5)
+
+
+def test_floats_are_refused_since_they_would_be_black_images(tmp_path: Path) -> None:
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
+    with pytest.raises(TypeError, match="uint8"):
+        extractor(IMAGES / 255)
+    with pytest.raises(TypeError, match="1 or 3"):
+        extractor(IMAGES.transpose(0, 3, 1, 2))
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = write_tiny_extractor(tmp_path / "e.onnx")
+    model = onnx.load(path)
+    for constant in model.graph.initializer:
+        if constant.name == "W":
+            weights = np.full((64, 4), np.nan, np.float32)
+            constant.CopyFrom(onnx.numpy_helper.from_array(weights, "W"))
+    seal(model, {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"})
+    onnx.save(model, path)
+    with pytest.raises(EvaluationError, match="not finite"):
+        load_extractor(path)(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("absent", "there is no extractor file"),
+        ("truncated", "truncated|not an ONNX"),
+        ("text", "not an ONNX"),
+        ("generator", "metadata lack"),
+        ("altered", "digest does not match"),
+        ("output", "no float32 output `features`"),
+        ("version", "extractor format 99"),
+    ],
+)
+def test_a_bad_extractor_file_is_one_line(tmp_path: Path, damage: str, reason: str) -> None:
+    path = tmp_path / "e.onnx"
+    if damage == "generator":
+        write_tiny_generator(path)
+    elif damage == "text":
+        path.write_text("<!DOCTYPE html>")
+    elif damage == "version":
+        write_tiny_extractor(path, format_version="99")
+    elif damage != "absent":
+        write_tiny_extractor(path)
+        model = onnx.load(path)
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[:-300])
+        elif damage == "altered":
+            model.graph.initializer[3].raw_data = bytes(len(model.graph.initializer[3].raw_data))
+            onnx.save(model, path)
+        else:
+            model.graph.node.append(helper.make_node("Cast", ["features"], ["other"], to=TensorProto.INT64))
+            model.graph.output[0].CopyFrom(helper.make_tensor_value_info("other", TensorProto.INT64, ["N", 4]))
+            onnx.save(model, path)
+    with pytest.raises(EvaluationError, match=reason) as caught:
+        load_extractor(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [12, 40])
+def test_torch_resize_is_interpolate(size: int) -> None:
+    torch = pytest.importorskip("torch")
+    images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    peer = 2 * torch.nn.functional.interpolate(x, (29, 29), mode="bilinear", align_corners=False) - 1
+    assert np.abs(prepared("torch", images, 29) - peer.numpy()).max() < 2e-5
+    assert np.abs(prepared("tf1", images, 29) - peer.numpy()).max() > 1e-2
+
+
+@pytest.mark.parametrize("size", [12, 40])
+def test_clean_resize_is_pils_bicubic_on_floats(size: int) -> None:
+    """To a thousandth of a level: a wrong treatment of the border is off by several."""
+    images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    got = prepared("clean", images, 29) * 128 + 128
+    for i, channel in np.ndindex(2, 3):
+        plane = Image.fromarray(images[i, :, :, channel].astype(np.float32))
+        peer = np.asarray(plane.resize((29, 29), Image.Resampling.BICUBIC)).clip(0, 255)
+        assert np.abs(got[i, channel] - peer).max() < 1e-3
+
+
+def test_tf1_resize_samples_from_the_corner() -> None:
+    """TensorFlow 1 bilinear: output pixel i reads position i * in/out, clamped; no half pixels."""
+    images = np.random.default_rng(1).integers(0, 256, (1, 6, 6, 1), dtype=np.uint8)
+    position = np.arange(9) * 6 / 9
+    low = np.floor(position).astype(int)
+    high, part = np.minimum(low + 1, 5), position - low
+    plane = images[0, :, :, 0].astype(float)
+    rows = plane[low] * (1 - part)[:, None] + plane[high] * part[:, None]
+    expected = rows[:, low] * (1 - part) + rows[:, high] * part
+    got = prepared("tf1", images, 9)
+    np.testing.assert_allclose(got[0, 2] * 128 + 128, expected, atol=1e-3)
+
+
+def test_grey_is_repeated_and_rgb_becomes_luma() -> None:
+    grey = IMAGES[..., :1]
+    as_rgb = prepared("torch", grey, 12)
+    assert (as_rgb[:, 0] == as_rgb[:, 2]).all()
+    back = prepared("linear-antialias", grey.repeat(3, axis=3), 12, channels=1)
+    np.testing.assert_allclose(back[:, 0] * 127.5 + 127.5, grey[..., 0], atol=1e-3)
+    luma = prepared("linear-antialias", IMAGES, 12, channels=1)[:, 0] * 127.5 + 127.5
+    np.testing.assert_allclose(luma, IMAGES @ np.array([0.299, 0.587, 0.114]), atol=1e-3)

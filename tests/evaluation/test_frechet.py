@@ -1,0 +1,83 @@
+"""The Fréchet distance, against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import linalg
+
+from evaluation.metrics.frechet import frechet_distance
+
+
+def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(n or 4 * d, d)) * np.linspace(0.5, 3, d)
+    return np.cov(rows, rowvar=False)
+
+
+def test_equal_covariances_leave_the_squared_distance_of_the_means() -> None:
+    sigma, mu = covariance(0, 16), np.arange(16.0)
+    assert frechet_distance(mu, sigma, mu + 2, sigma) == pytest.approx(4 * 16, rel=1e-12)
+
+
+def test_one_dimension_is_the_distance_of_means_and_deviations() -> None:
+    assert frechet_distance(*map(np.atleast_1d, (3.0,)), np.eye(1) * 4, np.zeros(1), np.eye(1) * 25) == pytest.approx(
+        3**2 + (2 - 5) ** 2
+    )
+
+
+def test_commuting_covariances_are_the_distance_of_their_roots() -> None:
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    a, b = np.array([1.0, 2, 3, 4, 5, 6]), np.array([9.0, 1, 4, 2, 0.5, 3])
+    got = frechet_distance(
+        np.zeros(6), rotation @ np.diag(a) @ rotation.T, np.zeros(6), rotation @ np.diag(b) @ rotation.T
+    )
+    assert got == pytest.approx(((np.sqrt(a) - np.sqrt(b)) ** 2).sum(), rel=1e-12)
+
+
+def test_it_is_the_formula_with_sqrtm() -> None:
+    first, second = covariance(1, 24), covariance(2, 24)
+    expected = np.trace(first + second - 2 * linalg.sqrtm(first @ second).real)
+    assert frechet_distance(np.zeros(24), first, np.zeros(24), second) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [9, 40, 400])
+def test_identical_inputs_are_at_distance_zero_whatever_the_rank(n: int) -> None:
+    sigma, mu = covariance(3, 40, n), np.ones(40)
+    assert frechet_distance(mu, sigma, mu, sigma) <= 1e-9 * np.trace(sigma)
+
+
+@pytest.mark.parametrize("n", [10, 39])
+def test_a_singular_covariance_is_exact(n: int) -> None:
+    """Scaling: Σ₂ = c²Σ₁ has the distance (1 - c)² tr Σ₁, of any rank."""
+    sigma = covariance(4, 40, n)
+    got = frechet_distance(np.zeros(40), sigma, np.zeros(40), 9 * sigma)
+    assert got == pytest.approx(4 * np.trace(sigma), rel=1e-10)
+
+
+def test_a_dead_feature_is_nothing_special() -> None:
+    first, second = covariance(5, 8), covariance(6, 8)
+    whole = frechet_distance(np.zeros(8), first, np.zeros(8), second)
+    padded = [np.pad(sigma, (0, 1)) for sigma in (first, second)]
+    assert frechet_distance(np.zeros(9), padded[0], np.zeros(9), padded[1]) == pytest.approx(whole, rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 30))
+def test_it_is_symmetric_and_never_negative(seed: int, d: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    (mu1, s1), (mu2, s2) = (
+        (rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False)))
+        for rows in (rng.normal(size=(n, d)) for _ in range(2))
+    )
+    there, back = frechet_distance(mu1, s1, mu2, s2), frechet_distance(mu2, s2, mu1, s1)
+    assert there >= 0
+    assert there == pytest.approx(back, rel=1e-6, abs=1e-8)
+
+
+def test_what_does_not_fit_or_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))

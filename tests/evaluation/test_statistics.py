@@ -1,0 +1,68 @@
+"""Streamed statistics are those of all rows at once; a reference file is whole, readable and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.errors import EvaluationError
+from evaluation.statistics import FeatureStatistics, load_reference, save_reference
+
+PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y"}}
+
+
+def test_a_stream_gives_numpys_mean_and_covariance_far_from_zero() -> None:
+    rows = np.random.default_rng(0).normal(1e4, 1, (501, 7)).astype(np.float32)
+    statistics = FeatureStatistics(7)
+    for part in np.split(rows, [1, 4, 100, 100, 350]):
+        statistics.update(part)
+    assert statistics.n == 501
+    np.testing.assert_allclose(statistics.mu, rows.astype(np.float64).mean(0), rtol=1e-14)
+    np.testing.assert_allclose(statistics.sigma, np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-11)
+
+
+def test_bad_rows_are_refused() -> None:
+    statistics = FeatureStatistics(3)
+    with pytest.raises(ValueError, match=r"\[N, 3\]"):
+        statistics.update(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="not finite"):
+        statistics.update(np.full((2, 3), np.nan))
+    statistics.update(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="2 images or more"):
+        _ = statistics.sigma
+
+
+def test_a_reference_file_is_read_back_and_by_pytorch_fid(tmp_path: Path) -> None:
+    statistics = FeatureStatistics(3)
+    statistics.update(np.random.default_rng(0).normal(size=(10, 3)))
+    save_reference(tmp_path / "sub/r.npz", statistics, PROVENANCE)
+    found = load_reference(tmp_path / "sub/r.npz")
+    assert found.n == 10
+    assert found.provenance["image_set"] == {"name": "y"}
+    assert (found.sigma == statistics.sigma).all()
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    mu, sigma = fid_score.compute_statistics_of_path(str(tmp_path / "sub/r.npz"), None, 1, 3, "cpu")
+    assert (mu == found.mu).all()
+    assert (sigma == found.sigma).all()
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["r.npz"]
+
+
+@pytest.mark.parametrize("damage", ["absent", "truncated", "html", "foreign", "nan"])
+def test_a_bad_reference_file_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "r.npz"
+    if damage == "foreign":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    elif damage == "nan":
+        np.savez(path, mu=np.full(3, np.nan), sigma=np.eye(3), n=9, provenance='{"format_version": 1}')
+    elif damage == "html":
+        path.write_text("<html>")
+    elif damage == "truncated":
+        statistics = FeatureStatistics(3)
+        statistics.update(np.zeros((4, 3)))
+        save_reference(path, statistics, PROVENANCE)
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(EvaluationError, match=r"r\.npz") as caught:
+        load_reference(path)
+    assert "\n" not in str(caught.value)
