@@ -53,7 +53,8 @@ def check(result: dict[str, Any], min_sure_share: float | None, min_class_share:
     failures = []
     if min_sure_share is not None and result["sure_share"] < min_sure_share:
         failures.append(
-            f"only {result['sure_share']:.1%} of images are {result['sure']:g} sure, not {min_sure_share:.1%}"
+            f"the classifier is {result['sure']:g} sure of {result['sure_share']:.1%} of images, not of "
+            f"{min_sure_share:.1%}"
         )
     if min_class_share is not None:
         for name, share in result["class_shares"].items():

@@ -1,0 +1,207 @@
+"""The command line: what it prints, what it writes, how it fails. One line, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from evaluation.cli import app
+from evaluation.extractors import load_extractor
+from evaluation.metrics.frechet import frechet_distance
+from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
+from tests.tiny_generator import write_tiny_generator
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pictures, an extractor and reference statistics of the pictures' test split."""
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures")
+    write_tiny_extractor(tmp_path / "e.onnx")
+    write_tiny_generator(tmp_path / "g.onnx")
+    done = run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz")
+    assert done.exit_code == 0, done.output
+    return tmp_path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_line(done: Result, code: int = 2) -> str:
+    assert done.exit_code == code, done.output
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.output
+    return errors[0]
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+
+
+def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> None:
+    done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--output", "out/report.json")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "out/report.json").read_text())
+    assert list(report["scores"]) == ["fd_tiny50"], "in no features but Inception's is it called FID"
+    assert report["baseline"]["image_set"].endswith("pictures@train")
+    assert report["baseline"]["n"] == report["n"] == 50
+    assert report["baseline"]["value"] < report["scores"]["fd_tiny50"]
+    assert report["seeds"] == {"first": 0, "last": 49}
+    assert report["extractor"]["digest"] == load_extractor("e.onnx").digest
+    assert report["reference"]["n"] == 40
+    assert "train against test" in done.stdout
+    again = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--no-baseline", "-o", "b.json")
+    assert again.exit_code == 0
+    assert json.loads((place / "b.json").read_text())["scores"] == report["scores"]
+
+
+def test_the_score_is_the_distance_of_the_features_of_those_seeds(place: Path) -> None:
+    from evaluation.sources import open_source
+
+    run("score", "g.onnx", "--reference", "r.npz", "--num-images", 70, "--seed", 5, "-o", "r.json", "--no-baseline")
+    images = np.concatenate([batch.images for batch in open_source("g.onnx").batches(5, 70, 9)])
+    features = load_extractor("e.onnx")(images).features.astype(np.float64)
+    with np.load("r.npz") as real:
+        expected = frechet_distance(features.mean(0), np.cov(features, rowvar=False), real["mu"], real["sigma"])
+    (value,) = json.loads((place / "r.json").read_text())["scores"].values()
+    assert value == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_service_gives_the_score_its_images_deserve(place: Path) -> None:
+    with fake_service(noise) as url:
+        done = run("score", url, "--reference", "r.npz", "--num-images", 200, "--output", "report.json")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "report.json").read_text())
+    assert report["source"]["url"] == url
+    assert report["digest"] == "a" * 64
+    assert report["scores"]["fd_tiny200"] < 3 * report["baseline"]["value"], "noise against noise"
+
+
+def test_real_images_against_themselves_are_at_zero(place: Path) -> None:
+    done = run("score", "folder:pictures@test", "--reference", "r.npz", "--output", "z.json")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "z.json").read_text())
+    assert report["scores"]["fd_tiny40"] < 1e-9
+    assert report["seeds"] is None
+    assert any("only 40 images" in text for text in report["warnings"])
+
+
+def test_a_threshold_missed_is_exit_1_and_the_report_says_so(place: Path) -> None:
+    done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "-o", "r.json", "--fail-above", 0.0001)
+    assert "above 0.0001" in one_line(done, 1)
+    assert json.loads((place / "r.json").read_text())["threshold"]["passed"] is False
+    done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "--fail-above", 1e9)
+    assert done.exit_code == 0
+
+
+def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> None:
+    write_tiny_extractor(place / "wide.onnx", dim=50)
+    run("reference", "folder:pictures@test", "--extractor", "wide.onnx", "--output", "wide.npz")
+    done = run("score", "g.onnx", "--reference", "wide.npz", "--num-images", 20, "-o", "r.json")
+    assert done.exit_code == 0, done.output
+    assert "WARNING: 20 images for 50 features" in done.stderr
+    assert "WARNING: 40 reference images for 50 features" in done.stderr
+    assert len(json.loads((place / "r.json").read_text())["warnings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fail_after": 2}, "it broke"),
+        ({"change_after": 2}, "replaced|changed"),
+        ({"shape": (16, 16, 1)}, "16x16"),
+    ],
+)
+def test_a_service_that_fails_midway_leaves_nothing(place: Path, options: dict, reason: str) -> None:
+    import re
+
+    with fake_service(noise, **options) as url:
+        done = run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report.json")
+    assert re.search(reason, one_line(done))
+    assert not list(place.glob("*report*"))
+
+
+def test_images_of_another_size_than_told_are_refused(place: Path) -> None:
+    with fake_service(lambda seed: np.zeros((9, 9, 1), np.uint8)) as url:
+        assert "[9, 9, 1]" in one_line(run("score", url, "--reference", "r.npz", "--num-images", 100))
+
+
+def test_mistakes_are_one_line_each(place: Path) -> None:
+    write_tiny_extractor(place / "other.onnx", seed=9)
+    write_tiny_generator(place / "big.onnx", size=16)
+    write_tiny_generator(place / "forged.onnx", digest="0" * 64)
+    (place / "cut.onnx").write_bytes((place / "g.onnx").read_bytes()[:-200])
+    (place / "cut.npz").write_bytes((place / "r.npz").read_bytes()[:-200])
+    score = ("score", "g.onnx", "--reference", "r.npz", "--num-images", 30)
+    for arguments, reason in (
+        ((*score, "--extractor", "other.onnx"), "cannot be compared"),
+        ((*score, "--extractor", "absent.onnx"), "no extractor file at absent.onnx"),
+        ((*score, "--output", "pictures"), "is a folder"),
+        ((*score, "--output", "g.onnx/x.json"), "cannot write"),
+        ((*score, "--seed", 2**53), "2^53"),
+        ((*score, "--model", "x"), "--model names a model of a service"),
+        (("score", "g.onnx", "--reference", "absent.npz"), "no reference statistics"),
+        (("score", "g.onnx", "--reference", "cut.npz"), "cut.npz"),
+        (("score", "g.onnx", "--reference", "e.onnx"), "not a reference file"),
+        (("score", "big.onnx", "--reference", "r.npz"), "--resolution 16"),
+        (("score", "forged.onnx", "--reference", "r.npz"), "digest does not match"),
+        (("score", "cut.onnx", "--reference", "r.npz"), "cut.onnx"),
+        (("score", "e.onnx", "--reference", "r.npz"), "not a generator file"),
+        (("score", "pictures", "--reference", "r.npz"), "folder:pictures"),
+        (("score", "mnits", "--reference", "r.npz"), "did you mean mnist"),
+        (("reference", "folder:absent", "--extractor", "e.onnx"), "no folder"),
+        (("classify", "g.onnx", "--extractor", "g.onnx"), "not an extractor file"),
+        (("extractor", "inception", "--weights", "r.npz", "--resize", "torch", "-o", "i.onnx"), "sha256"),
+    ):
+        assert reason in one_line(run(*arguments)), arguments
+    (place / "e.onnx").unlink()
+    assert "give --extractor" in one_line(run(*score))
+
+
+def test_classify_tells_how_sure_and_how_varied_and_holds_to_minimums(place: Path) -> None:
+    done = run("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", 64, "--sure", 0.5, "-o", "c.json")
+    assert done.exit_code == 0, done.output
+    assert "at least 0.5 sure: 100.0% of 64 images" in done.stdout
+    report = json.loads((place / "c.json").read_text())
+    assert sum(report["class_shares"].values()) == pytest.approx(1)
+    line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--sure", 1, "--min-sure-share", 0.9), 1)
+    assert "1 sure of" in line
+    line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--min-class-share", 0.6), 1)
+    assert "makes up" in line
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, evaluation.cli; "
+        "print([m for m in ('torch', 'numpy', 'onnx', 'scipy', 'httpx', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "evaluation", "score", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 1.0, "half a second by itself; twice that where the machine is busy"
+
+
+def test_scoring_needs_no_torch(place: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'sklearn'): sys.modules[name] = None\n"
+        "from evaluation.cli import app\n"
+        "app(['score', 'g.onnx', '--reference', 'r.npz', '--num-images', '20'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fd_tiny20 = ")
