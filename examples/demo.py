@@ -1,0 +1,131 @@
+"""The whole line on the embedded digits: train, export, serve, generate, interpolate, score.
+
+Every step is the command a user would type, shown before it runs. What it makes lies in demo/.
+
+    make demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+BIN = Path(sys.executable).parent
+NUM_IMAGES = 2000
+JUDGED = 256
+
+
+def run(*words: str) -> None:
+    """Show a command and run it; end the demo with its exit code when it fails."""
+    print(f"\n$ {shlex.join(words)}", flush=True)
+    code = subprocess.run([str(BIN / words[0]), *words[1:]], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def service(models: Path, log: Path) -> Iterator[str]:
+    """A running service of the generators in `models`, on a free port; stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    words = ["bentoml", "serve", "service.service:GanAtelier", "--host", "127.0.0.1", "--port", str(port)]
+    print(f"\n$ MODEL_DIR={models} {shlex.join(words)} &", flush=True)
+    environment = os.environ | {"MODEL_DIR": str(models), "BENTOML_DO_NOT_TRACK": "true"}
+    started = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            while not is_ready(url):
+                if process.poll() is not None or time.monotonic() - started > 60:
+                    sys.exit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            print(f"ready after {time.monotonic() - started:.1f} s: {url}", flush=True)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:
+    """POST a JSON body, keep the answer; shown as the curl command that does the same."""
+    text = json.dumps(body)
+    print(f"\n$ curl {url} -H 'Content-Type: application/json' -H 'Accept: {accept}' -d '{text}' -o {path}", flush=True)
+    answer = httpx.post(url, json=body, headers={"Accept": accept}, timeout=60)
+    if answer.status_code != 200:
+        sys.exit(f"the service answered {answer.status_code}: {answer.text[:500]}")
+    path.write_bytes(answer.content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is put")
+    parser.add_argument("--kimg", type=float, help="train for less or more than the preset says")
+    folder = parser.parse_args().folder
+    kimg = parser.parse_args().kimg
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    length = ["--set", f"run.total_kimg={kimg}"] if kimg else []
+    runs, models = folder / "runs", folder / "models"
+    run("trainer", "train", "--preset", "digits-dcgan", *length, "--runs", str(runs), "--export", str(models))
+
+    extractor, judge, reference = folder / "classifier.onnx", folder / "judge.onnx", folder / "digits-test.npz"
+    with service(models, folder / "service.log") as url:
+        seeds = {"seed": 0, "n": 64}
+        fetch(f"{url}/v1/generate", seeds, "image/png", folder / "grid.png")
+        path = {"keyframes": [1, 2, 3, 4], "steps": 15, "loop": True, "fps": 20}
+        fetch(f"{url}/v1/interpolate", path, "image/gif", folder / "morph.gif")
+
+        run("evaluation", "extractor", "classifier", "--images", "digits", "--output", str(extractor))
+        run("evaluation", "reference", "digits@test", "--extractor", str(extractor), "--output", str(reference))
+        report, opinion = folder / "report.json", folder / "readable.json"
+        run(
+            *("evaluation", "score", url, "--reference", str(reference), "--extractor", str(extractor)),
+            *("--num-images", str(NUM_IMAGES), "--output", str(report)),
+        )
+        run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(judge))
+        run(
+            *("evaluation", "classify", url, "--extractor", str(judge), "--num-images", str(JUDGED)),
+            *("--sure", "0.9", "--output", str(opinion)),
+        )
+
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Look at")
+    for what, where in {
+        "the generator": models / "digits-dcgan.onnx",
+        "its training": next(iter(sorted(runs.iterdir(), reverse=True))),
+        "64 served images": folder / "grid.png",
+        "a served interpolation": folder / "morph.gif",
+        "the score": report,
+        "how readable they are": opinion,
+    }.items():
+        print(f"  {what + ':':<24} {where}")
+    print(f"and serve it yourself: MODEL_DIR={models} make serve")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The whole line, as `make demo` runs it: a real training, a real export, a real `bentoml serve`, a real score."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from trainer.latents import latents
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a demo that trained for 2 kimg."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "examples/demo.py", "--folder", str(folder), "--kimg", "2"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_exported_generator_says_what_it_is(demo: Path) -> None:
+    properties = {entry.key: entry.value for entry in onnx.load(demo / "models" / "digits-dcgan.onnx").metadata_props}
+    assert properties["dataset"] == "digits"
+    assert int(properties["images_seen"]) >= 2000
+
+
+@pytest.mark.slow
+def test_the_served_grid_shows_the_images_of_its_seeds(demo: Path) -> None:
+    """Seed to pixel across three rooms: the trainer's latents, the exported file, the service's PNG."""
+    session = onnxruntime.InferenceSession(str(demo / "models" / "digits-dcgan.onnx"))
+    z = latents(range(64), session.get_inputs()[0].shape[1])
+    (images,) = session.run(["images"], {"latents": z})
+    grid = np.asarray(Image.open(demo / "grid.png").convert("L"))
+    ours = {image.tobytes() for image in images}
+    step_y, step_x = grid.shape[0] // 8, grid.shape[1] // 8
+    found = 0
+    for row in range(8):
+        for column in range(8):
+            around = grid[row * step_y : (row + 1) * step_y + 4, column * step_x : (column + 1) * step_x + 4]
+            windows = (
+                around[y : y + 32, x : x + 32].tobytes()
+                for y in range(max(1, around.shape[0] - 31))
+                for x in range(max(1, around.shape[1] - 31))
+            )
+            found += any(window in ours for window in windows)
+    assert found == 64
+
+
+@pytest.mark.slow
+def test_the_interpolation_moves(demo: Path) -> None:
+    animation = Image.open(demo / "morph.gif")
+    assert animation.n_frames > 40
+    first = np.asarray(animation.convert("L"), dtype=int)
+    animation.seek(animation.n_frames // 2)
+    assert np.abs(np.asarray(animation.convert("L"), dtype=int) - first).max() > 20
+
+
+@pytest.mark.slow
+def test_the_report_says_where_its_number_is_from(demo: Path) -> None:
+    report = json.loads((demo / "report.json").read_text())
+    text = json.dumps(report)
+    generator = onnx.load(demo / "models" / "digits-dcgan.onnx")
+    digest = next(entry.value for entry in generator.metadata_props if entry.key == "digest")
+    assert digest in text
+    assert "digits" in text
+    assert "http://127.0.0.1" in text
