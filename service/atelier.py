@@ -41,7 +41,6 @@ class Atelier:
         self._inference = ThreadPoolExecutor(1, "inference")
         self._encoding = ThreadPoolExecutor(2, "encoding")
         self._batchers: MutableMapping[str, Batcher] = {}
-        self.metrics.queue_rows.set_function(lambda: sum(b.waiting_rows for b in self._batchers.values()))
 
     def load(self) -> None:
         """Load and warm up the models (seconds; call it off the event loop), and say where the page is."""

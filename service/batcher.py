@@ -69,6 +69,10 @@ class Batcher:
     def waiting_rows(self) -> int:
         return self._waiting
 
+    def _wait(self, rows: int) -> None:
+        self._waiting += rows
+        self._metrics.queue_rows.inc(rows)
+
     async def submit(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, deadline_s: float
     ) -> NDArray[np.uint8]:
@@ -85,7 +89,7 @@ class Batcher:
                 self._metrics.rejected.labels("queue_full").inc()
                 raise ApiError(503, "queue_full", f"{self._waiting} images are waiting already; try again in a moment")
             self._queue.append(job)
-            self._waiting += rows
+            self._wait(rows)
             start = not self._stepping
             self._stepping = True
         if start:
@@ -109,7 +113,7 @@ class Batcher:
             left = len(job.latents) - job.taken
             if left:
                 job.taken = len(job.latents)
-                self._waiting -= left
+                self._wait(-left)
                 self._queue.remove(job)
 
     def _gather(self) -> list[tuple[_Job, int, int]]:
@@ -123,7 +127,7 @@ class Batcher:
                 batch[job] = batch.get(job, 0) + rows
                 job.taken += rows
                 room -= rows
-                self._waiting -= rows
+                self._wait(-rows)
                 if job.taken < len(job.latents):
                     self._queue.append(job)
         return [(job, job.taken - rows, job.taken) for job, rows in batch.items()]

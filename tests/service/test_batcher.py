@@ -149,6 +149,7 @@ def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, executor: Thread
             await b.submit(rows(1), None, 0.01)
         assert refusal.value.code == "deadline_exceeded"
         assert b.waiting_rows == 0
+        assert b._metrics.queue_rows._value.get() == 0
         machine.open.set()
         await first
         assert machine.batches == [[0]]
