@@ -73,8 +73,8 @@ def start(folder: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
     raise SystemExit("the service did not become ready within 60 s")
 
 
-def tree_pss_mb(root: int) -> float:
-    """Proportional set size of a process and all its descendants, MB (10^6 bytes)."""
+def tree(root: int) -> set[int]:
+    """A process and all its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -82,17 +82,25 @@ def tree_pss_mb(root: int) -> float:
             parents[int(stat.parent.name)] = int(fields[1])
         except OSError:
             continue
-    tree = {root}
-    while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
-        tree |= more
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def tree_pss_mb(root: int) -> float:
+    """Proportional set size of a process and all its descendants, MB (10^6 bytes)."""
     total = 0
-    for pid in tree:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
+    for pid in tree(root):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         total += int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
     return total * 1024 / 1e6
+
+
+def tree_cpu_s(root: int) -> float:
+    """Processor seconds, user and system, that a process and its descendants have used."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in tree(root)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def bare_session(path: Path) -> ort.InferenceSession:
@@ -201,10 +209,14 @@ def main() -> None:
         try:
             pss_ready = tree_pss_mb(process.pid)
             load(port, args.clients, args.n, 1.0)
-            bare, served = [], []
+            bare, served, bare_cpu, served_cpu = [], [], [], []
             for i in range(args.rounds):
+                used = time.process_time()
                 bare.append(bare_rate(session, z_dim, best, args.seconds))
+                bare_cpu.append((time.process_time() - used) / args.seconds / bare[-1])
+                used = tree_cpu_s(process.pid)
                 served.append(load(port, args.clients, args.n, args.seconds))
+                served_cpu.append((tree_cpu_s(process.pid) - used) / args.seconds / served[-1]["images_per_s"])
                 print(f"round {i + 1}: bare {bare[-1]:.0f}, served {served[-1]['images_per_s']:.0f} images/s")
             alone = load(port, 1, args.n, args.seconds)
             bare_ms = 1e3 * args.n / bare_rate(session, z_dim, args.n, args.seconds)
@@ -223,6 +235,9 @@ def main() -> None:
         "bare_images_per_s": statistics.median(bare),
         "served_images_per_s": rate,
         "ratio": statistics.median(s["images_per_s"] / b for s, b in zip(served, bare, strict=True)),
+        # what the machine's other work cannot flatter: processor time of an image, without the load generator's
+        "bare_cpu_ms_per_image": 1e3 * statistics.median(bare_cpu),
+        "served_cpu_ms_per_image": 1e3 * statistics.median(served_cpu),
         "served_p50_ms": statistics.median(s["p50_ms"] for s in served),
         "served_p99_ms": statistics.median(s["p99_ms"] for s in served),
         "one_client_p50_ms": alone["p50_ms"],
