@@ -19,9 +19,7 @@ def digest(model: onnx.ModelProto) -> str:
     bare.CopyFrom(model)
     del bare.metadata_props[:]
     kept = sorted(
-        (p.key, p.value)
-        for p in model.metadata_props
-        if p.key != "digest" and not p.key.startswith("evaluation.")
+        (p.key, p.value) for p in model.metadata_props if p.key != "digest" and not p.key.startswith("evaluation.")
     )
     h = hashlib.sha256(bare.SerializeToString(deterministic=True))
     h.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())

@@ -1,0 +1,91 @@
+import onnx
+import pytest
+
+from service.generator_file import ContractError, check, digest
+from tests import tiny_generator as tiny
+
+
+def refused(model: onnx.ModelProto) -> str:
+    with pytest.raises(ContractError) as error:
+        check(model)
+    return str(error.value)
+
+
+def resealed(model: onnx.ModelProto) -> onnx.ModelProto:
+    tiny.set_metadata(model, digest=tiny.digest(model))
+    return model
+
+
+def test_a_sound_file_is_read() -> None:
+    model = tiny.tiny_generator(name="x", num_classes=3, channels=3, **{"evaluation.fid10k": "12.5"})
+    metadata = check(model)
+    assert (metadata.name, metadata.z_dim, metadata.image_shape) == ("x", 8, (8, 8, 3))
+    assert metadata.class_names == ("0", "1", "2")
+    assert metadata.evaluation == {"fid10k": 12.5}
+    assert metadata.digest == tiny.digest(model) == digest(model)
+
+
+def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> None:
+    model = tiny.tiny_generator()
+    sealed = digest(model)
+    tiny.set_metadata(model, **{"evaluation.fid10k": "3"})
+    assert digest(model) == sealed
+    check(model)
+    tiny.set_metadata(model, dataset="another")
+    assert "digest" in refused(model)
+    weights = tiny.tiny_generator()
+    weights.graph.initializer[0].raw_data = bytes(len(weights.graph.initializer[0].raw_data))
+    assert "digest" in refused(weights)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"format_version": "2"}, "format_version"),
+        ({"z_dim": "9"}, r"latents has shape [N, 8] in the graph, [N, 9] in the metadata"),
+        ({"z_dim": "-1"}, "z_dim"),
+        ({"height": "9"}, "images has shape [N, 8, 8, 1]"),
+        ({"channels": "4"}, "channels"),
+        ({"z_distribution": "cauchy"}, "z_distribution"),
+        ({"class_names": '["a", "b"]'}, "inputs"),
+        ({"class_names": "a"}, "class_names"),
+        ({"config": "[]"}, "config"),
+        ({"config": "[" * 100_000}, "config"),
+        ({"created": "yesterday"}, "created"),
+        ({"ema": "yes"}, "ema"),
+        ({"name": "../x"}, "name"),
+        ({"digest": "00"}, "digest"),
+    ],
+)
+def test_metadata_that_disagrees_is_named(metadata: dict[str, str], told: str) -> None:
+    model = tiny.tiny_generator()
+    tiny.set_metadata(model, **metadata)
+    assert told in refused(model if "digest" in metadata else resealed(model))
+
+
+def test_missing_metadata_is_listed() -> None:
+    model = tiny.tiny_generator()
+    del model.metadata_props[:]
+    assert "z_dim" in refused(model)
+
+
+def test_wrong_types_and_fixed_batches_are_refused() -> None:
+    model = tiny.tiny_generator()
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    assert "images is float, not uint8" in refused(resealed(model))
+    model = tiny.tiny_generator()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    assert "fixed batch of 4" in refused(resealed(model))
+
+
+def test_external_weights_are_refused_wherever_they_hide() -> None:
+    model = tiny.tiny_generator()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    assert "external" in refused(resealed(model))
+    model = tiny.tiny_generator()
+    hidden = onnx.TensorProto(name="h", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["unused"], value=hidden))
+    assert "external" in refused(resealed(model))
