@@ -91,7 +91,7 @@ def build_classifier(
     if train.labels is None or len(train.class_names) < 2:
         raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
     test = load_image_set(f"{source}@test", resolution=side, channels=channels, **roots)
-    epochs = epochs or min(max(round(240_000 / len(train)), 4), 40)
+    epochs = epochs or min(max(round(240_000 / len(train)), 4), 25)
     network = train_classifier(train, seed=seed, epochs=epochs)
     accuracy = accuracy_of(network, test)
 
