@@ -70,13 +70,9 @@ def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -
                 _build(recipe, name, entry, progress)
                 found = _read(entry, name)
     except OSError as error:
-        raise ImageSetError(
-            f"cannot write the image cache at {cache_root}: {error.strerror or error}"
-        ) from error
+        raise ImageSetError(f"cannot write the image cache at {cache_root}: {error.strerror or error}") from error
     if found is None:
-        raise ImageSetError(
-            f"the image cache at {entry} was damaged while it was written; is the disk sound?"
-        )
+        raise ImageSetError(f"the image cache at {entry} was damaged while it was written; is the disk sound?")
     return found
 
 
@@ -100,11 +96,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False) if info["labels"] else None
         shape = (info["n"], info["resolution"], info["resolution"], info["channels"])
-        if (
-            images.dtype != np.uint8
-            or images.shape != shape
-            or (labels is not None and labels.shape != shape[:1])
-        ):
+        if images.dtype != np.uint8 or images.shape != shape or (labels is not None and labels.shape != shape[:1]):
             raise ValueError("the arrays are not those that info.json describes")
         if images.nbytes <= VERIFY_UP_TO_BYTES and fingerprint_of(images, labels) != info["fingerprint"]:
             raise ValueError("the fingerprint does not match")
@@ -119,9 +111,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
 
 
 def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
-    for left_over in entry.parent.glob(
-        f".{entry.name}.tmp-*"
-    ):  # of a process that was killed: we hold the lock
+    for left_over in entry.parent.glob(f".{entry.name}.tmp-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     items = recipe.open_items()
     if items.count == 0:

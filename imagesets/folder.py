@@ -39,9 +39,7 @@ def member_items(members: list[Member], resolution: int | None, channels: int | 
         if resolution is None:
             if len(sizes) > 1:
                 some = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
-                raise ImageSetError(
-                    f"the images in {where} have different sizes ({some}, ...); give a resolution"
-                )
+                raise ImageSetError(f"the images in {where} have different sizes ({some}, ...); give a resolution")
             resolution = min(next(iter(sizes), (0, 0)))
             if resolution == 0:
                 raise ImageSetError(f"no readable image in {where}")
@@ -87,18 +85,14 @@ def _all_members(path: Path) -> list[Member]:
 def _of_split(members: list[Member], split: str | None, path: Path) -> list[Member]:
     if split is None:
         return members
-    inside: list[Member] = [
-        Renamed(m.path.split("/", 1)[1], m) for m in members if m.path.startswith(f"{split}/")
-    ]
+    inside: list[Member] = [Renamed(m.path.split("/", 1)[1], m) for m in members if m.path.startswith(f"{split}/")]
     if inside:
         return unwrap(inside)
     if split not in ("train", "test"):
         raise ImageSetError(f"{path} has no folder {split!r}; use @train or @test, or name a folder in it")
     chosen = [member for member in members if held_out(member.path) == (split == "test")]
     if not chosen:
-        raise ImageSetError(
-            f"{path} has {len(members)} images, too few for a hold-out: its {split} split is empty"
-        )
+        raise ImageSetError(f"{path} has {len(members)} images, too few for a hold-out: its {split} split is empty")
     return chosen
 
 

@@ -34,16 +34,13 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             with gzip.open(path) as handle:
                 data = handle.read(_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ImageSetError(
-            f"{path} cannot be read ({error}); it may be truncated: fetch it again"
-        ) from error
+        raise ImageSetError(f"{path} cannot be read ({error}); it may be truncated: fetch it again") from error
     header = 4 + 4 * ndim
     if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):
         raise ImageSetError(f"{path} is not an idx file of {ndim}-dimensional bytes; fetch it again")
     shape = struct.unpack(f">{ndim}I", data[4:header])
     if len(data) - header != math.prod(shape):
         raise ImageSetError(
-            f"{path} says it holds {'x'.join(map(str, shape))} bytes but has {len(data) - header:,}; "
-            "fetch it again"
+            f"{path} says it holds {'x'.join(map(str, shape))} bytes but has {len(data) - header:,}; fetch it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

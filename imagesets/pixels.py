@@ -64,13 +64,9 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:
-        raise BrokenImageError(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        raise BrokenImageError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     if image.width * image.height > MAX_PIXELS:
-        raise BrokenImageError(
-            f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed"
-        )
+        raise BrokenImageError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
     return image
 
 

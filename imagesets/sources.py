@@ -49,9 +49,7 @@ class SourceInfo:
 
 
 _SOURCES = (
-    SourceInfo(
-        "digits", ("train", "test"), 32, 1, "scikit-learn's 8x8 digits enlarged; no download; 1,500/297"
-    ),
+    SourceInfo("digits", ("train", "test"), 32, 1, "scikit-learn's 8x8 digits enlarged; no download; 1,500/297"),
     SourceInfo("mnist", ("train", "test"), 28, 1, "handwritten digits; 60,000/10,000"),
     SourceInfo("fashion-mnist", ("train", "test"), 28, 1, "articles of clothing; 60,000/10,000"),
     SourceInfo("cifar10", ("train", "test"), 32, 3, "photographs of ten classes; 50,000/10,000"),
@@ -112,9 +110,7 @@ def _recipe(name: str, resolution: int | None, channels: int | None, data_root: 
         "celeba": _celeba,
     }
     info = known[source]
-    return builders[source](
-        source, split, resolution or info.resolution, channels or info.channels, data_root
-    )
+    return builders[source](source, split, resolution or info.resolution, channels or info.channels, data_root)
 
 
 def _array_items(
@@ -188,14 +184,10 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
     stems = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     if any(find_idx(stem, folders[:2]) is None for stem in stems):
         looked = f"looked for {stems[0]}[.gz] in {folders[0]} and {folders[1]}"
-        _download(
-            dataset, f"{source} is not here: {looked}; put its four idx files there", data_root, train=True
-        )
+        _download(dataset, f"{source} is not here: {looked}; put its four idx files there", data_root, train=True)
     found = [find_idx(stem, folders[:2]) for stem in stems]
     if found[0] is None or found[1] is None:
-        raise ImageSetError(
-            f"{source} is not here: looked for {stems[0]}[.gz] in {folders[0]} and {folders[1]}"
-        )
+        raise ImageSetError(f"{source} is not here: looked for {stems[0]}[.gz] in {folders[0]} and {folders[1]}")
     images_path, labels_path = found[0], found[1]
     try:
         parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (images_path, labels_path)]
