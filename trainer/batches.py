@@ -17,26 +17,40 @@ class Batches:
     may hold the end of an epoch and the beginning of the next. Resuming needs only the position.
     """
 
-    def __init__(self, images: np.ndarray, batch_size: int, *, seed: int, device: torch.device) -> None:
-        """images: uint8 [N, H, W, C]."""
+    def __init__(
+        self,
+        images: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        device: torch.device,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """images: uint8 [N, H, W, C]; labels: int64 [N]."""
         self.count = len(images)
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
         self._on_disk = images
         self._on_device: Tensor | None = None
+        self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
         if images.nbytes <= DEVICE_BYTES:
             self._on_device = torch.from_numpy(np.array(images)).to(device)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
-    def at(self, position: int) -> Tensor:
-        """The batch that starts `position` images into the stream: float32 [B, C, H, W] in [-1, 1], channels last."""
+    def at(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """The batch that starts `position` images into the stream, and its labels where there are some.
+
+        Images float32 [B, C, H, W] in [-1, 1], channels last; labels int64 [B].
+        """
         indices = self.indices(position)
+        chosen = torch.from_numpy(indices).to(self.device, non_blocking=True)
         if self._on_device is not None:
-            batch = self._on_device[torch.from_numpy(indices).to(self.device, non_blocking=True)]
+            batch = self._on_device[chosen]
         else:
-            batch = torch.from_numpy(self._on_disk[np.sort(indices)]).to(self.device, non_blocking=True)
-        return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+            batch = torch.from_numpy(self._on_disk[indices]).to(self.device, non_blocking=True)
+        labels = None if self._labels is None else self._labels[chosen]
+        return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels
 
     def indices(self, position: int) -> np.ndarray:
         """Which images those are, int64 [B]."""

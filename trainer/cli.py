@@ -86,9 +86,8 @@ def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None)
 
     from trainer import hardware, networks, run
 
-    config = hardware.choose(config)
     console = Console(highlight=False, soft_wrap=True)
-    images = run.load_images(config, data_root)
+    images, config = run.load_images(hardware.choose(config), data_root)
     run_dir = run.create(runs, config)
     G, D = networks.build(config)
     console.print(
@@ -126,7 +125,7 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        images = run.load_images(config, data_root)
+        images, config = run.load_images(config, data_root)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
         _finish(lambda: run.resume(run_dir, payload, config, images, console), run_dir, export)
 
@@ -177,12 +176,11 @@ def sample(
     """Draw a grid of a run's images: those the service would answer for the same seeds."""
     with one_line_errors():
         from trainer import checkpoint, pictures
-        from trainer.latents import latents
 
         payload = _payload(source)
-        model = checkpoint.config_of(payload).model
-        z = latents(range(seed, seed + count), model.z_dim, model.z_distribution)
-        pictures.write_png(pictures.grid(pictures.sample(checkpoint.generator_of(payload), z)), output)
+        z_distribution = checkpoint.config_of(payload).model.z_distribution
+        images = pictures.sample(checkpoint.generator_of(payload), range(seed, seed + count), z_distribution)
+        pictures.write_png(pictures.grid(images), output)
         typer.echo(f"{output}: seeds {seed} to {seed + count - 1}")
 
 

@@ -35,6 +35,7 @@ class Data(Section):
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment's policies, on what D sees; for small image sets"
     )
+    class_names: tuple[str, ...] = Field((), description="of the labels; taken from the image set when left out")
 
 
 class Model(Section):
@@ -45,12 +46,14 @@ class Model(Section):
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="N(0, 1) or U(-1, 1)")
     g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
     d_widths: tuple[Width, ...] = Field((64, 128, 256), description="channels (units) of D's hidden layers")
+    d_norm: Literal["batch", "none"] = Field("batch", description="normalisation behind D's convolutions (dcgan)")
     bias: Literal["all", "unnormalized", "none"] = Field(
         "unnormalized",
         description="which layers have a bias: all, those without a BatchNorm behind them, none",
     )
     init: Literal["normal", "default"] = Field("normal", description="N(0, init_std), or PyTorch's own")
     init_std: float = Field(0.02, gt=0, le=1)
+    conditional: bool = Field(False, description="on the class: conditional BatchNorm in G, projection in D")
 
 
 class Objective(Section):
@@ -59,6 +62,8 @@ class Objective(Section):
     name: Literal["non-saturating", "wasserstein"] = "non-saturating"
     real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
     clip: float | None = Field(None, gt=0, le=10, description="bound on the critic's weights after each step")
+    r1_gamma: float = Field(0, ge=0, le=1e6, description="weight of the gradient penalty on reals; 0: none")
+    r1_interval: int = Field(4, ge=1, le=1000, description="steps between two penalties, each weighted by as much")
 
 
 class Optim(Section):
@@ -110,11 +115,15 @@ class Config(Section):
             _check_dcgan(self.data.resolution, self.model.g_widths, self.model.d_widths)
         elif not (self.model.g_widths and self.model.d_widths):
             raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
+        if self.model.conditional and self.model.architecture != "dcgan":
+            raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan")
         if self.objective.name == "wasserstein":
             if self.objective.clip is None:
                 raise ValueError(
                     "the wasserstein objective needs objective.clip, the bound on the critic's weights (0.01)"
                 )
+            if self.objective.r1_gamma:
+                raise ValueError("objective.r1_gamma is for a discriminator; clipping bounds a wasserstein critic")
             if self.objective.real_label != 1.0:
                 raise ValueError("objective.real_label smooths a probability; a wasserstein critic has none")
         elif self.objective.clip is not None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from trainer import __version__, checkpoint, pictures
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.latents import latents
+from trainer.latents import labels, latents
 from trainer.networks import Generator
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ class Export:
 
 
 class ToPixels(nn.Module):
-    """A generator with the contract's tail: float32 [N, z_dim] → uint8 [N, H, W, C]."""
+    """A generator with the contract's tail: float32 [N, z_dim] and int64 [N] → uint8 [N, H, W, C]."""
 
     def __init__(self, G: Generator) -> None:
         super().__init__()
         self.G = G
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return pictures.to_pixels(self.G(latents))
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return pictures.to_pixels(self.G(latents, labels))
 
 
 def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None) -> Export:
@@ -92,17 +92,20 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None)
 
 def to_onnx(G: Generator) -> onnx.ModelProto:
     """The graph of a generator in evaluation mode, N dynamic."""
-    example = torch.from_numpy(latents(range(2), G.z_dim))
+    example = {"latents": torch.from_numpy(latents(range(2), G.z_dim))}
+    if G.classes:
+        example["labels"] = torch.zeros(2, dtype=torch.int64)
+    n = torch.export.Dim("N", min=1)
     quiet = (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with quiet[0], quiet[1]:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             ToPixels(G).eval(),
-            (example,),
-            input_names=["latents"],
+            tuple(example.values()),
+            input_names=list(example),
             output_names=["images"],
-            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            dynamic_shapes={name: {0: n} for name in example},
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -137,7 +140,7 @@ def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str,
         "width": str(data.resolution),
         "channels": str(data.channels),
         "dataset": data.source,
-        "class_names": "[]",  # of a class-conditional generator
+        "class_names": json.dumps(config.data.class_names if model.conditional else [], ensure_ascii=False),
         "images_seen": str(payload["counters"]["images_seen"]),
         "ema": "true" if config.ema.halflife_kimg > 0 else "false",
         "config": json.dumps(config.model_dump(mode="json")),
@@ -179,12 +182,14 @@ def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
     import onnxruntime
 
     onnx.checker.check_model(str(path), full_check=True)
-    z = latents(CHECK_SEEDS, config.model.z_dim, config.model.z_distribution)
+    feed = {"latents": latents(CHECK_SEEDS, G.z_dim, config.model.z_distribution)}
+    if (y := labels(CHECK_SEEDS, G.z_dim, G.classes)) is not None:
+        feed["labels"] = y
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    theirs = np.concatenate([session.run(["images"], {"latents": part})[0] for part in pictures.np_split(z, 16)])
-    ours = pictures.sample(G, z)
+    (theirs,) = session.run(["images"], feed)
+    ours = pictures.sample(G, CHECK_SEEDS, config.model.z_distribution)
     if theirs.shape != ours.shape or theirs.dtype != np.uint8:
         raise TrainerError(f"the exported graph gives {theirs.dtype} {theirs.shape}, torch gives {ours.shape}")
     difference = np.abs(theirs.astype(np.int16) - ours.astype(np.int16))

@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri
 
+ZDistribution = Literal["normal", "uniform"]
 MAX_SEED = 2**53
 
 
-def latent(seed: int, z_dim: int, distribution: Literal["normal", "uniform"] = "normal") -> np.ndarray:
+def latent(seed: int, z_dim: int, distribution: ZDistribution = "normal") -> np.ndarray:
     """The latent of a seed, float32 [z_dim]: N(0, 1) or U(-1, 1).
 
     r = Philox4x64-10(key = seed), u = ((r >> 12) + 0.5) / 2^52 in (0, 1), z = Φ⁻¹(u) or 2u - 1, in float64 until
@@ -29,6 +30,16 @@ def latent(seed: int, z_dim: int, distribution: Literal["normal", "uniform"] = "
     return z.astype(np.float32)
 
 
-def latents(seeds: Iterable[int], z_dim: int, distribution: Literal["normal", "uniform"] = "normal") -> np.ndarray:
+def label(seed: int, z_dim: int, classes: int) -> int:
+    """The label of a seed when none is given: the raw draw after its latent's, modulo the classes."""
+    return int(np.random.Philox(key=seed).random_raw(z_dim + 1)[-1] % np.uint64(classes))
+
+
+def labels(seeds: Iterable[int], z_dim: int, classes: int) -> np.ndarray | None:
+    """The labels of several seeds, int64 [N]; None for an unconditional generator."""
+    return np.array([label(seed, z_dim, classes) for seed in seeds], dtype=np.int64) if classes else None
+
+
+def latents(seeds: Iterable[int], z_dim: int, distribution: ZDistribution = "normal") -> np.ndarray:
     """The latents of several seeds, float32 [N, z_dim]."""
     return np.stack([latent(seed, z_dim, distribution) for seed in seeds])

@@ -80,16 +80,32 @@ def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim
     return torch.optim.Adam(network.parameters(), lr=lr, betas=config.optim.betas, fused=fused)
 
 
-def draw_latents(state: State, count: int) -> Tensor:
-    """Training latents, float32 [count, z_dim], from the run's own generator."""
-    shape, device, rng = (count, state.config.model.z_dim), state.device, state.rng
+def draw_latents(state: State) -> Tensor:
+    """A batch of training latents, float32 [B, z_dim], from the run's own random numbers."""
+    shape, device, rng = (state.config.optim.batch_size, state.config.model.z_dim), state.device, state.rng
     if state.config.model.z_distribution == "uniform":
         return torch.rand(shape, generator=rng, device=device).mul_(2).sub_(1)
     return torch.randn(shape, generator=rng, device=device)
 
 
-def autocast(state: State) -> AbstractContextManager[Any]:
-    return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=state.config.run.precision == "bf16")
+def draw_labels(state: State) -> Tensor | None:
+    """A batch of labels, int64 [B], each class as likely; None for an unconditional model."""
+    classes = state.G.classes
+    if not classes:
+        return None
+    return torch.randint(classes, (state.config.optim.batch_size,), generator=state.rng, device=state.device)
+
+
+def generate(state: State) -> tuple[Tensor, Tensor | None]:
+    """A batch of fakes float [B, C, H, W] and their labels."""
+    z, labels = draw_latents(state), draw_labels(state)
+    with autocast(state):
+        return state.G(z, labels), labels
+
+
+def autocast(state: State, allowed: bool = True) -> AbstractContextManager[Any]:
+    enabled = allowed and state.config.run.precision == "bf16"
+    return torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def step(state: State, batches: Batches) -> None:
@@ -98,20 +114,18 @@ def step(state: State, batches: Batches) -> None:
     The last D update and the first G update share their fakes: one forward of G serves both.
     """
     optim = state.config.optim
-    fakes = torch.empty(0)
-    for update in range(optim.n_critic):
-        z = draw_latents(state, optim.batch_size)
-        with autocast(state), torch.set_grad_enabled(update == optim.n_critic - 1):
-            fakes = state.G(z)
-        update_discriminator(state, batches.at(state.images_seen), fakes.detach())
+    for _ in range(optim.n_critic - 1):
+        with torch.no_grad():
+            fakes, labels = generate(state)
+        update_discriminator(state, *batches.at(state.images_seen), fakes, labels)
         state.images_seen += optim.batch_size
 
-    update_generator(state, fakes)
+    fakes, labels = generate(state)
+    update_discriminator(state, *batches.at(state.images_seen), fakes.detach(), labels)
+    state.images_seen += optim.batch_size
+    update_generator(state, fakes, labels)
     for _ in range(optim.g_steps - 1):
-        z = draw_latents(state, optim.batch_size)
-        with autocast(state):
-            fakes = state.G(z)
-        update_generator(state, fakes)
+        update_generator(state, *generate(state))
 
     keep = ema.decay(state.config.ema, optim.batch_size * optim.n_critic, state.images_seen)
     ema.update(state.G_ema, state.G, keep)
@@ -119,15 +133,27 @@ def step(state: State, batches: Batches) -> None:
     state.summed_steps += 1
 
 
-def update_discriminator(state: State, reals: Tensor, fakes: Tensor) -> None:
-    """One step of D on reals and detached fakes, both float [B, C, H, W]; a critic's weights are clipped."""
+def update_discriminator(
+    state: State, reals: Tensor, real_labels: Tensor | None, fakes: Tensor, fake_labels: Tensor | None
+) -> None:
+    """One step of D on reals and detached fakes, both float [B, C, H, W]: one loss, one backward.
+
+    The lazy penalty comes every r1_interval steps with r1_interval times its weight (Karras et al. 2020, appendix B),
+    in float32; a critic's weights are clipped afterwards.
+    """
     objective = state.config.objective
+    penalize = objective.r1_gamma > 0 and state.steps % objective.r1_interval == 0
+    reals, fakes = augmented(state, reals).requires_grad_(penalize), augmented(state, fakes)
+    with autocast(state, allowed=not penalize):
+        real_logits = state.D(reals, real_labels)
     with autocast(state):
-        real_logits, fake_logits = state.D(augmented(state, reals)), state.D(augmented(state, fakes))
+        fake_logits = state.D(fakes, fake_labels)
     real_logits, fake_logits = real_logits.float(), fake_logits.float()
-    loss = losses.discriminator_loss(objective, real_logits, fake_logits)
+    loss = total = losses.discriminator_loss(objective, real_logits, fake_logits)
+    if penalize:
+        total = loss + objective.r1_gamma * objective.r1_interval * losses.r1_penalty(real_logits, reals)
     state.d_optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    total.backward()
     state.d_optimizer.step()
     if objective.clip is not None:
         with torch.no_grad():
@@ -139,11 +165,11 @@ def update_discriminator(state: State, reals: Tensor, fakes: Tensor) -> None:
     add(state, {"loss/D": loss, "D/real": opinion[0], "D/fake": opinion[1]}, share)
 
 
-def update_generator(state: State, fakes: Tensor) -> None:
+def update_generator(state: State, fakes: Tensor, labels: Tensor | None) -> None:
     """One step of G through D, whose weights take no gradient meanwhile."""
     state.D.requires_grad_(False)
     with autocast(state):
-        logits = state.D(augmented(state, fakes))
+        logits = state.D(augmented(state, fakes), labels)
     loss = losses.generator_loss(state.config.objective, logits.float())
     state.g_optimizer.zero_grad(set_to_none=True)
     loss.backward()

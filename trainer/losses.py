@@ -5,6 +5,7 @@ In each, D's loss takes the logits of real and of fake images, G's takes those o
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,6 +35,16 @@ def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
 def wasserstein_g(fake: Tensor) -> Tensor:
     """-E[f(G(z))]."""
     return -fake.mean()
+
+
+def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
+    """E[|∇ D(x)|²] / 2 over the reals (Mescheder et al. 2018, equation 9), to be weighted by γ.
+
+    `images` float [N, C, H, W] require a gradient and `real` are their logits. Part of D's own loss, not a backward
+    of its own: data-parallel training counts on one backward a step.
+    """
+    (gradient,) = torch.autograd.grad(real.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
 def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:

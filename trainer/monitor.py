@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trainer import config as configuration
-from trainer import latents, pictures
+from trainer import pictures
 from trainer.loop import State
 
 GRID_SEEDS = range(64)
@@ -29,7 +28,6 @@ class Monitor:
         self.run_dir = run_dir
         self.console = console
         self.total = state.config.run.total_kimg * 1000
-        self._z = grid_latents(state)
         self._metrics = run_dir / "metrics.jsonl"
         forget_steps_after(self._metrics, state.steps)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
@@ -81,7 +79,7 @@ class Monitor:
             self._board.add_scalar(name, value, state.images_seen)
         self._board.add_scalar("speed/images_per_second", speed, state.images_seen)
 
-        sheet = pictures.grid(pictures.sample(state.G_ema, self._z))
+        sheet = pictures.grid(pictures.sample(state.G_ema, GRID_SEEDS, state.config.model.z_distribution))
         pictures.write_png(sheet, self.run_dir / "samples" / f"fixed-{state.images_seen:09d}.png")
         self._board.add_image("samples/fixed", sheet, state.images_seen, dataformats="HWC")
 
@@ -103,12 +101,6 @@ class Speed:
         images, seconds = state.images_seen - self._images, state.seconds - self._seconds
         self._images, self._seconds = state.images_seen, state.seconds
         return images / seconds if seconds > 0 else 0.0
-
-
-def grid_latents(state: State) -> np.ndarray:
-    """Latents float32 [64, z_dim] of the fixed grid: the served images of seeds 0 to 63 at every tick."""
-    model = state.config.model
-    return latents.latents(GRID_SEEDS, model.z_dim, model.z_distribution)
 
 
 def forget_steps_after(metrics: Path, step: int) -> None:

@@ -1,8 +1,9 @@
 """Generators and discriminators, built from the config.
 
-A generator carries its own contract (`z_dim`, `resolution`, `channels`) and maps latents float [N, z_dim]
-to images float [N, C, H, W] in (-1, 1). A discriminator maps such images to logits float [N] (scores, for a
-critic); there is no sigmoid in any network, it belongs to the loss.
+A generator carries its own contract (`z_dim`, `classes`, `resolution`, `channels`) and maps latents float
+[N, z_dim] to images float [N, C, H, W] in (-1, 1). A discriminator maps such images to logits float [N]
+(scores, for a critic); there is no sigmoid in any network, it belongs to the loss. Class-conditional ones
+(`classes` > 0) take labels int64 [N] as well.
 """
 
 from __future__ import annotations
@@ -14,32 +15,61 @@ from trainer.config import Config, Model, dcgan_base
 
 
 class Generator(nn.Module):
-    """What every generator is: a `net` behind the latent's shape, a tanh in front of the image's.
+    """What every generator is: layers, the last one's tanh, and the image's shape."""
 
-    Raises nothing of its own; latents of another width fail in the first layer.
-    """
-
-    def __init__(self, net: nn.Module, *, z_dim: int, resolution: int, channels: int) -> None:
+    def __init__(self, net: nn.Sequential, *, z_dim: int, resolution: int, channels: int, classes: int = 0) -> None:
         super().__init__()
         self.net = net
         self.z_dim = z_dim
         self.resolution = resolution
         self.channels = channels
+        self.classes = classes
 
-    def forward(self, z: Tensor) -> Tensor:
-        images = torch.tanh(self.net(z))
-        return images.reshape(-1, self.channels, self.resolution, self.resolution)
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = z
+        for layer in self.net:
+            features = layer(features, labels) if isinstance(layer, ConditionalBatchNorm) else layer(features)
+        return torch.tanh(features).reshape(-1, self.channels, self.resolution, self.resolution)
 
 
 class Discriminator(nn.Module):
-    """Images float [N, C, H, W] → logits float [N]."""
+    """A score over the features of an image, plus, with classes, their projection on the label's embedding.
 
-    def __init__(self, net: nn.Module) -> None:
+    logit = score(h) + <embedding(y), sum of h over space> (Miyato and Koyama 2018, equation 6).
+    """
+
+    def __init__(self, net: nn.Module, score: nn.Module, *, width: int, classes: int = 0) -> None:
         super().__init__()
         self.net = net
+        self.score = score
+        self.projection = nn.Embedding(classes, width) if classes else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images).flatten()
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = self.net(images)
+        logits = self.score(features).flatten()
+        if self.projection is not None:
+            logits = logits + (self.projection(labels) * features.sum(dim=(2, 3))).sum(dim=1)
+        return logits
+
+
+class ConditionalBatchNorm(nn.Module):
+    """BatchNorm whose scale and shift are the class's own (Dumoulin et al. 2017): [N, C, H, W], labels [N]."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width, affine=False)
+        self.scale = nn.Embedding(classes, width)
+        self.shift = nn.Embedding(classes, width)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        scale, shift = self.scale(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
+        return self.norm(features) * scale + shift
+
+
+def batch_norm(width: int, classes: int) -> nn.Module:
+    return ConditionalBatchNorm(width, classes) if classes else nn.BatchNorm2d(width)
 
 
 class Project(nn.ConvTranspose2d):
@@ -67,7 +97,7 @@ class Score(nn.Conv2d):
         return nn.functional.linear(features.flatten(1), weight.flatten(1), self.bias)
 
 
-def mlp_generator(model: Model, resolution: int, channels: int) -> Generator:
+def mlp_generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
     layers: list[nn.Module] = []
     width = model.z_dim
     for hidden in model.g_widths:
@@ -77,17 +107,16 @@ def mlp_generator(model: Model, resolution: int, channels: int) -> Generator:
     return Generator(nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels)
 
 
-def mlp_discriminator(model: Model, resolution: int, channels: int) -> Discriminator:
+def mlp_discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
     layers: list[nn.Module] = [nn.Flatten()]
     width = channels * resolution**2
     for hidden in model.d_widths:
         layers += [nn.Linear(width, hidden, bias=model.bias != "none"), nn.LeakyReLU(0.2, inplace=True)]
         width = hidden
-    layers.append(nn.Linear(width, 1, bias=model.bias != "none"))
-    return Discriminator(nn.Sequential(*layers))
+    return Discriminator(nn.Sequential(*layers), nn.Linear(width, 1, bias=model.bias != "none"), width=width)
 
 
-def dcgan_generator(model: Model, resolution: int, channels: int) -> Generator:
+def dcgan_generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
     """Radford et al. 2015: a projection to 4x4 (7x7), then transposed convolutions that double.
 
     With as many widths as doublings the last layer doubles too (the 64 px form of the paper); with one more,
@@ -98,25 +127,31 @@ def dcgan_generator(model: Model, resolution: int, channels: int) -> Generator:
     first, *rest = model.g_widths
     layers: list[nn.Module] = [
         Project(model.z_dim, first, base, bias=normalized_bias),  # [N, first, base, base]
-        nn.BatchNorm2d(first),
+        batch_norm(first, classes),
         nn.ReLU(inplace=True),
     ]
     width, side = first, base
     for hidden in rest:
         layers += [
             nn.ConvTranspose2d(width, hidden, 4, stride=2, padding=1, bias=normalized_bias),  # side doubles
-            nn.BatchNorm2d(hidden),
+            batch_norm(hidden, classes),
             nn.ReLU(inplace=True),
         ]
         width, side = hidden, side * 2
     kernel, stride = (3, 1) if side == resolution else (4, 2)
     layers.append(nn.ConvTranspose2d(width, channels, kernel, stride=stride, padding=1, bias=end_bias))
-    return Generator(nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels)
+    return Generator(
+        nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels, classes=classes
+    )
 
 
-def dcgan_discriminator(model: Model, resolution: int, channels: int) -> Discriminator:
+def dcgan_discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
     """Strided convolutions that halve, BatchNorm behind all but the first, one score over what is left."""
-    normalized_bias, end_bias = model.bias == "all", model.bias != "none"
+    normalized = model.d_norm == "batch"
+    hidden_bias, end_bias = (
+        model.bias == "all" or (model.bias == "unnormalized" and not normalized),
+        model.bias != "none",
+    )
     first, *rest = model.d_widths
     layers: list[nn.Module] = [
         nn.Conv2d(channels, first, 4, stride=2, padding=1, bias=end_bias),  # no BatchNorm on the pixels
@@ -125,13 +160,12 @@ def dcgan_discriminator(model: Model, resolution: int, channels: int) -> Discrim
     width, side = first, resolution // 2
     for hidden in rest:
         layers += [
-            nn.Conv2d(width, hidden, 4, stride=2, padding=1, bias=normalized_bias),  # side halves
-            nn.BatchNorm2d(hidden),
+            nn.Conv2d(width, hidden, 4, stride=2, padding=1, bias=hidden_bias),  # side halves
+            *([nn.BatchNorm2d(hidden)] if normalized else []),
             nn.LeakyReLU(0.2, inplace=True),
         ]
         width, side = hidden, side // 2
-    layers.append(Score(width, 1, side, bias=end_bias))
-    return Discriminator(nn.Sequential(*layers))
+    return Discriminator(nn.Sequential(*layers), Score(width, 1, side, bias=end_bias), width=width, classes=classes)
 
 
 ARCHITECTURES = {
@@ -143,9 +177,10 @@ ARCHITECTURES = {
 def build(config: Config) -> tuple[Generator, Discriminator]:
     """G and D as the config says, initialised from torch's global random state, on the CPU in float32."""
     make_generator, make_discriminator = ARCHITECTURES[config.model.architecture]
+    data, classes = config.data, len(config.data.class_names) if config.model.conditional else 0
     networks = (
-        make_generator(config.model, config.data.resolution, config.data.channels),
-        make_discriminator(config.model, config.data.resolution, config.data.channels),
+        make_generator(config.model, data.resolution, data.channels, classes),
+        make_discriminator(config.model, data.resolution, data.channels, classes),
     )
     if config.model.init == "normal":
         for network in networks:
@@ -158,7 +193,7 @@ def initialize(network: nn.Module, std: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, std)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, std)
         else:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainer.latents import ZDistribution, labels, latents
 from trainer.networks import Generator
 
 
@@ -22,15 +24,16 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(G: Generator, latents: np.ndarray, batch: int = 64) -> np.ndarray:
-    """Images uint8 [N, H, W, C] of latents float32 [N, z_dim], from a generator in evaluation mode."""
+def sample(G: Generator, seeds: Sequence[int], z_distribution: ZDistribution, batch: int = 64) -> np.ndarray:
+    """The images of seeds, uint8 [N, H, W, C], from a generator in evaluation mode: those the service answers."""
     device = next(G.parameters()).device
-    parts = [to_pixels(G(torch.from_numpy(part).to(device))).cpu() for part in np_split(latents, batch)]
+    parts = []
+    for start in range(0, len(seeds), batch):
+        part = seeds[start : start + batch]
+        z = torch.from_numpy(latents(part, G.z_dim, z_distribution)).to(device)
+        y = labels(part, G.z_dim, G.classes)
+        parts.append(to_pixels(G(z, None if y is None else torch.from_numpy(y).to(device))).cpu())
     return torch.cat(parts).numpy()
-
-
-def np_split(array: np.ndarray, size: int) -> list[np.ndarray]:
-    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:

@@ -40,8 +40,11 @@ def create(runs: Path, config: Config) -> Path:
     raise TrainerError(f"could not make a run folder in {runs}")
 
 
-def load_images(config: Config, data_root: Path) -> ImageSet:
-    """The config's image set; raises TrainerError when it is smaller than a batch."""
+def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
+    """The config's image set, and the config with its class names.
+
+    Raises TrainerError when it is smaller than a batch, or a conditional model finds no labels or other classes.
+    """
     data = config.data
     images = load_image_set(
         data.source, resolution=data.resolution, channels=data.channels, data_root=data_root, progress=True
@@ -50,7 +53,15 @@ def load_images(config: Config, data_root: Path) -> ImageSet:
         raise TrainerError(
             f"{data.source} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
         )
-    return images
+    if config.model.conditional:
+        if images.labels is None or len(images.class_names) < 2:
+            raise TrainerError(f"model.conditional needs labels, and {data.source} has none")
+        if data.class_names and data.class_names != images.class_names:
+            raise TrainerError(
+                f"data.class_names are {list(data.class_names)}, {data.source} has {list(images.class_names)}"
+            )
+        config = config.model_copy(update={"data": data.model_copy(update={"class_names": images.class_names})})
+    return images, config
 
 
 def start(config: Config, images: ImageSet, run_dir: Path, console: Console) -> bool:
@@ -72,7 +83,13 @@ def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: Image
 
 def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> bool:
     config = state.config
-    batches = Batches(images.images, config.optim.batch_size, seed=config.run.seed, device=state.device)
+    batches = Batches(
+        images.images,
+        config.optim.batch_size,
+        seed=config.run.seed,
+        device=state.device,
+        labels=images.labels if config.model.conditional else None,
+    )
     with graceful_stop() as should_stop, Monitor(state, run_dir, console) as monitor:
         return train(
             state,

@@ -46,7 +46,9 @@ def batches_of(noise: np.ndarray) -> Callable[[Config], Batches]:
     def make(config: Config) -> Batches:
         shape = (50, config.data.resolution, config.data.resolution, config.data.channels)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        return Batches(images, config.optim.batch_size, seed=config.run.seed, device=torch.device("cpu"))
+        labels = np.arange(50) % len(config.data.class_names) if config.model.conditional else None
+        cpu = torch.device("cpu")
+        return Batches(images, config.optim.batch_size, seed=config.run.seed, device=cpu, labels=labels)
 
     return make
 

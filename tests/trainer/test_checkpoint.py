@@ -20,6 +20,8 @@ BatchesOf = Callable[[Config], Batches]
 FAMILIES = {
     "dcgan": {},
     "augmented": {"data": {"augment": ["color", "translation", "cutout"]}},
+    "conditional": {"model": {"conditional": True}, "data": {"class_names": ["a", "b", "c"]}},
+    "penalized": {"objective": {"r1_gamma": 1.0, "r1_interval": 3}, "model": {"d_norm": "none"}},
     "bf16": {"run": {"precision": "bf16"}},
     "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
     "wgan": {

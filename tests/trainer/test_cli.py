@@ -43,7 +43,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) -> None:
     result = trainer("train", "--dry-run", "--preset", "cifar10-wgan", "--set", "run.seed=5", cwd=tmp_path)
     config = json.loads(result.stdout)
-    assert config["objective"] == {"name": "wasserstein", "real_label": 1.0, "clip": 0.01}
+    assert (config["objective"]["name"], config["objective"]["clip"]) == ("wasserstein", 0.01)
     assert config["run"]["seed"] == 5
     assert config["run"]["device"] != "auto"
     assert not list(tmp_path.iterdir())

@@ -52,6 +52,8 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("cifar10-wgan", ["objective.real_label=0.9"], "smooths a probability"),
         ("digits-dcgan", ["objective.clip=0.01"], "belongs to the wasserstein objective"),
         ("digits-dcgan", ["data.augment=[blur]"], "data.augment"),
+        ("mnist-gan", ["model.conditional=true"], "needs BatchNorm"),
+        ("cifar10-wgan", ["objective.r1_gamma=1"], "clipping bounds"),
         ("mnist-gan", ["model.g_widths=[]"], "at least one width"),
         ("digits-dcgan", ["name=../x"], "name"),
     ],

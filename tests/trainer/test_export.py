@@ -14,7 +14,7 @@ from trainer import checkpoint, export, loop, pictures
 from trainer.batches import Batches
 from trainer.config import Config
 from trainer.errors import TrainerError
-from trainer.latents import latents
+from trainer.latents import labels, latents
 from trainer.loop import State
 
 Tiny = Callable[..., Config]
@@ -39,6 +39,7 @@ GENERATORS = {
     "colour": {"data": {"channels": 3}},
     "28 px": {"data": {"resolution": 28}, "model": {"g_widths": [8, 8, 4], "d_widths": [4, 4]}},
     "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
+    "conditional": {"model": {"conditional": True}, "data": {"class_names": ["eins", "zwei", "größer"]}},
     "uniform": {"model": {"z_distribution": "uniform", "bias": "none"}},
 }
 
@@ -63,17 +64,21 @@ def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadO
     ]
     assert properties["images_seen"] == "40"
     assert json.loads(properties["config"])["optim"]["batch_size"] == 8
-    assert json.loads(properties["class_names"]) == []
+    classes = json.loads(properties["class_names"])
+    assert classes == (list(config.data.class_names) if config.model.conditional else [])
 
     session = onnxruntime.InferenceSession(str(made.path))
-    assert [value.name for value in session.get_inputs()] == ["latents"]
-    assert session.get_inputs()[0].type == "tensor(float)"
+    inputs = {value.name: (value.type, value.shape) for value in session.get_inputs()}
+    assert inputs.pop("latents") == ("tensor(float)", ["N", config.model.z_dim])
+    assert inputs == ({"labels": ("tensor(int64)", ["N"])} if classes else {})
     for n in (1, 2, 7):
-        z = latents(range(n), config.model.z_dim, config.model.z_distribution)
-        (images,) = session.run(["images"], {"latents": z})
+        feed = {"latents": latents(range(n), config.model.z_dim, config.model.z_distribution)}
+        if classes:
+            feed["labels"] = labels(range(n), config.model.z_dim, len(classes))
+        (images,) = session.run(["images"], feed)
         assert images.dtype == np.uint8
         assert images.shape == (n, config.data.resolution, config.data.resolution, config.data.channels)
-        ours = pictures.sample(checkpoint.generator_of(payload), z)
+        ours = pictures.sample(checkpoint.generator_of(payload), range(n), config.model.z_distribution)
         assert np.abs(images.astype(int) - ours.astype(int)).max() <= 1
 
 
@@ -101,7 +106,7 @@ def test_a_graph_that_differs_is_not_put_in_place(
 ) -> None:
     payload = payload_of(tiny())
     earlier = export.export(payload, tmp_path / "models").path.read_bytes()
-    monkeypatch.setattr(pictures, "sample", lambda G, z, batch=64: np.zeros((len(z), 8, 8, 1), np.uint8))
+    monkeypatch.setattr(pictures, "sample", lambda G, seeds, *_: np.zeros((len(seeds), 8, 8, 1), np.uint8))
     with pytest.raises(TrainerError, match="levels"):
         export.export(payload, tmp_path / "models")
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny.onnx"]

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from trainer.latents import latent, latents
+from trainer.latents import label, labels, latent, latents
 
 
 def test_the_raw_draws_of_seed_zero_are_the_published_ones() -> None:
@@ -38,3 +38,11 @@ def test_a_narrower_latent_begins_like_a_wider_one() -> None:
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match="a seed is"):
         latent(seed, 4)
+
+
+def test_a_label_is_the_draw_after_the_latents() -> None:
+    raw = np.random.Philox(key=5).random_raw(9)
+    assert label(5, 8, 10) == int(raw[8]) % 10
+    assert labels(range(3), 8, 0) is None
+    counts = np.bincount(labels(range(1000), 8, 4))
+    assert counts.min() > 200

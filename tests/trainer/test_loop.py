@@ -38,7 +38,7 @@ def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: Batches
     config = tiny()
     state = State.create(config)
     G, D = snapshot(state.G), snapshot(state.D)
-    loop.update_discriminator(state, batches_of(config).at(0), state.G(torch.randn(8, 4)).detach())
+    loop.update_discriminator(state, *batches_of(config).at(0), state.G(torch.randn(8, 4)).detach(), None)
     assert moved(state.D, D)
     assert not moved(state.G, G)
 
@@ -46,7 +46,7 @@ def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: Batches
 def test_the_generators_update_moves_only_it_and_costs_d_no_gradient(tiny: Tiny) -> None:
     state = State.create(tiny())
     G, D = snapshot(state.G), snapshot(state.D)
-    loop.update_generator(state, state.G(torch.randn(8, 4)))
+    loop.update_generator(state, state.G(torch.randn(8, 4)), None)
     assert moved(state.G, G)
     assert not moved(state.D, D)
     assert all(parameter.grad is None for parameter in state.D.parameters())
@@ -57,8 +57,8 @@ def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(tiny: Tiny,
     """The fast step (logits, one backward, fused Adam) against the textbook's, written out."""
     config = tiny()
     state, plain = State.create(config), State.create(config)
-    reals, fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
-    loop.update_discriminator(state, reals, fakes)
+    (reals, _), fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
+    loop.update_discriminator(state, reals, None, fakes, None)
 
     optimizer = torch.optim.Adam(plain.D.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=False, foreach=False)
     bce = torch.nn.BCELoss()
@@ -94,7 +94,7 @@ def test_g_steps_move_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
 
 
 def test_uniform_latents_stay_between_minus_one_and_one(tiny: Tiny) -> None:
-    z = loop.draw_latents(State.create(tiny(model={"z_distribution": "uniform"})), 1000)
+    z = loop.draw_latents(State.create(tiny(model={"z_distribution": "uniform"}, optim={"batch_size": 1000})))
     assert z.abs().max() <= 1
     assert z.std().item() == pytest.approx(3**-0.5, rel=0.05)
 

@@ -46,3 +46,18 @@ def test_the_objective_chooses_its_pair() -> None:
     assert losses.generator_loss(critic, fake) == losses.wasserstein_g(fake)
     assert losses.discriminator_loss(gan, real, fake) == losses.non_saturating_d(real, fake, 0.9)
     assert losses.generator_loss(gan, fake) == losses.non_saturating_g(fake)
+
+
+def test_r1_is_half_the_squared_norm_of_the_gradient() -> None:
+    weights = torch.tensor([1.0, -2.0, 2.0])
+    images = torch.randn(5, 3, 1, 1, requires_grad=True)
+    penalty = losses.r1_penalty((images[:, :, 0, 0] * weights).sum(dim=1), images)
+    assert penalty.item() == pytest.approx(9 / 2)
+
+
+def test_r1_reaches_the_weights() -> None:
+    weight = torch.tensor([3.0], requires_grad=True)
+    images = torch.randn(4, 1, 1, 1, requires_grad=True)
+    losses.r1_penalty((images.flatten() * weight).square(), images).backward()
+    assert weight.grad is not None
+    assert weight.grad.item() > 0

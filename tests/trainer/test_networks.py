@@ -84,3 +84,52 @@ def test_dcgan_reaches_every_size_with_both_endings(resolution: int, extra: int)
     images = G(torch.randn(2, 3))
     assert images.shape == (2, 3, resolution, resolution)
     assert D(images).shape == (2,)
+
+
+def conditional(**model: object) -> configuration.Config:
+    sections = {"resolution": 8, "channels": 1, "class_names": ["a", "b", "c"]}
+    fields = {"z_dim": 3, "g_widths": [4], "d_widths": [4], "conditional": True} | model
+    return configuration.parse({"name": "x", "data": sections, "model": fields})
+
+
+def test_a_label_changes_the_image_and_the_logit_alone() -> None:
+    G, D = networks.build(conditional())
+    with torch.no_grad():
+        for module in G.modules():
+            if isinstance(module, networks.ConditionalBatchNorm):
+                module.scale.weight.normal_(1.0, 0.5)
+    G.eval(), D.eval()
+    z, labels = torch.randn(1, 3).expand(3, -1), torch.tensor([0, 1, 2])
+    images = G(z, labels)
+    assert not torch.allclose(images[0], images[1])
+    logits = D(images[:1].expand(3, -1, -1, -1), labels)
+    assert len(logits.unique()) == 3
+
+
+def test_a_conditional_batch_norm_starts_as_a_plain_one() -> None:
+    ours, plain = networks.ConditionalBatchNorm(4, classes=3), torch.nn.BatchNorm2d(4)
+    features = torch.randn(5, 4, 6, 6)
+    torch.testing.assert_close(ours(features, torch.tensor([0, 1, 2, 0, 1])), plain(features))
+
+
+def test_projection_is_miyato_and_koyamas_inner_product() -> None:
+    _, D = networks.build(conditional())
+    D.eval()
+    images, labels = torch.randn(2, 1, 8, 8), torch.tensor([2, 0])
+    features = D.net(images)
+    expected = D.score(features).flatten() + torch.stack(
+        [D.projection.weight[y] @ h.sum(dim=(1, 2)) for y, h in zip(labels, features, strict=True)]
+    )
+    torch.testing.assert_close(D(images, labels), expected)
+
+
+def test_a_discriminator_without_normalisation_has_biases_instead() -> None:
+    def kinds(norm: str) -> list[str]:
+        config = configuration.parse(
+            {"name": "x", "data": {"resolution": 16}, "model": {"g_widths": [4, 4], "d_widths": [4, 4], "d_norm": norm}}
+        )
+        _, D = networks.build(config)
+        return [type(layer).__name__ + "+bias" * (getattr(layer, "bias", None) is not None) for layer in D.net]
+
+    assert kinds("batch") == ["Conv2d+bias", "LeakyReLU", "Conv2d", "BatchNorm2d+bias", "LeakyReLU"]
+    assert kinds("none") == ["Conv2d+bias", "LeakyReLU", "Conv2d+bias", "LeakyReLU"]
