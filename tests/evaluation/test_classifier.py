@@ -11,9 +11,7 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-
-torch = pytest.importorskip("torch")
-from evaluation.extractors.classifier import build_classifier  # noqa: E402
+from evaluation.extractors.classifier import build_classifier
 
 
 def bright_and_dark(root: Path) -> str:

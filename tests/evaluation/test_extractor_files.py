@@ -95,7 +95,8 @@ def test_a_bad_extractor_file_is_one_line(tmp_path: Path, damage: str, reason: s
 
 @pytest.mark.parametrize("size", [12, 40])
 def test_torch_resize_is_interpolate(size: int) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     peer = 2 * torch.nn.functional.interpolate(x, (29, 29), mode="bilinear", align_corners=False) - 1

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from pytorch_fid import inception as pytorch_fid
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision")
-pytorch_fid = pytest.importorskip("pytorch_fid.inception")
-
-from evaluation.errors import EvaluationError  # noqa: E402
-from evaluation.extractors import load_extractor  # noqa: E402
-from evaluation.extractors.graph import centred_relative_error  # noqa: E402
-from evaluation.extractors.inception import FidInception, build_inception  # noqa: E402
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+from evaluation.extractors.graph import centred_relative_error
+from evaluation.extractors.inception import FidInception, build_inception
 
 TOLERANCE = 1e-5
 
