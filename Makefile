@@ -8,10 +8,13 @@ PORT        ?= 3000
 URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
+RESOLUTION  ?=              # of the reference images, where the generator's is not their own
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(strip $(ACCELERATOR))
 EXTRAS := train,serve,eval,dev,$(strip $(ACCELERATOR))
+
+REFERENCE := reference/$(IMAGES)$(addprefix -,$(strip $(RESOLUTION)))-test.npz
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train serve evaluate test quick lint format bench bundled constraints clean
@@ -35,14 +38,15 @@ train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DI
 	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
-	ATELIER_PORT=$(PORT) $(BIN)/bentoml serve service.service:GanAtelier --port $(PORT)
+	$(BIN)/bentoml serve service.service:GanAtelier --port $(PORT)
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
 	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \
 		--images $(IMAGES) --data-root $(DATA_ROOT) --output extractors/$(IMAGES)-classifier.onnx
-	test -f reference/$(IMAGES)-test.npz || $(BIN)/evaluation reference $(IMAGES)@test --data-root $(DATA_ROOT) \
-		--extractor extractors/$(IMAGES)-classifier.onnx --output reference/$(IMAGES)-test.npz
-	$(BIN)/evaluation score $(URL) --reference reference/$(IMAGES)-test.npz --data-root $(DATA_ROOT) \
+	test -f $(REFERENCE) || $(BIN)/evaluation reference $(IMAGES)@test --data-root $(DATA_ROOT) \
+		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
+		--extractor extractors/$(IMAGES)-classifier.onnx --output $(REFERENCE)
+	$(BIN)/evaluation score $(URL) --reference $(REFERENCE) --data-root $(DATA_ROOT) \
 		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report.json $(ARGS)
 
 test: setup lint ## Lint and run every test

@@ -96,9 +96,9 @@ def main() -> None:
 
     extractor, judge, reference = folder / "classifier.onnx", folder / "judge.onnx", folder / "digits-test.npz"
     with service(models, folder / "service.log") as url:
-        seeds = {"seed": 0, "n": 64}
+        seeds = {"seed": 0, "n": 64, "scale": 2}
         fetch(f"{url}/v1/generate", seeds, "image/png", folder / "grid.png")
-        path = {"keyframes": [1, 2, 3, 4], "labels": [8], "steps": 15, "loop": True, "fps": 20}
+        path = {"keyframes": [1, 2, 3, 4], "labels": [8], "steps": 15, "loop": True, "fps": 20, "scale": 6}
         fetch(f"{url}/v1/interpolate", path, "image/gif", folder / "morph.gif")
 
         run("evaluation", "extractor", "classifier", "--images", "digits", "--output", str(extractor))

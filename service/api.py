@@ -137,6 +137,8 @@ async def generate(request: Request) -> Response:
     headers = _headers(plan, images)
     if form == NPY:
         return Response(encode.npy(images), media_type=NPY, headers=headers)
+    if body.scale > 1:
+        images = await atelier.off_loop(encode.enlarged, images, body.scale)
     if form == PNG:
         content = await atelier.off_loop(encode.png, images)
     elif form == ZIP:
@@ -168,6 +170,8 @@ async def interpolate(request: Request) -> Response:
     headers = _headers(plan, images)
     if form == NPY:
         return Response(encode.npy(images), media_type=NPY, headers=headers)
+    if body.scale > 1:
+        images = await atelier.off_loop(encode.enlarged, images, body.scale)
     if form in (GIF, WEBP):
         content = await atelier.off_loop(encode.animation, images, form[6:], body.fps, body.loop)
     elif form == PNG:

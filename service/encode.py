@@ -28,6 +28,11 @@ def picture(image: Images) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
+def enlarged(images: Images, scale: int) -> Images:
+    """[N, H, W, C] → [N, H·scale, W·scale, C], each pixel a square."""
+    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
 def still(image: Images, form: str) -> bytes:
     """One image [H, W, C] as a lossless `png` or `webp`."""
     out = io.BytesIO()

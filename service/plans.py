@@ -14,6 +14,9 @@ from service.schemas import GenerateRequest, InterpolateRequest
 from service.settings import Settings
 
 
+MAX_SCALED_PIXELS = 2**24  # of all pictures of an answer together, when they are enlarged
+
+
 @dataclass(frozen=True)
 class Plan:
     """Rows to run: latents float32 [N, z_dim], labels int64 [N] or None; `seeds` if seeds made them.
@@ -35,6 +38,7 @@ def generation(body: GenerateRequest, repository: Repository, settings: Settings
         field = "seeds" if body.seeds else "latents" if body.latents else "n"
         message = f"{n} images are more than the {settings.max_images} a request may ask for; split it"
         raise invalid("too_many_images", message, field)
+    _scale_fits(body.scale, n, generator)
     if body.latents is not None:
         latents = _given_latents(body.latents, generator, "latents")
         return Plan(generator, latents, _labels(body.labels, n, generator, None), None)
@@ -58,6 +62,7 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
     if frames > settings.max_frames:
         message = f"these keyframes and steps make {frames} frames; {settings.max_frames} are allowed: lower steps"
         raise invalid("too_many_frames", message, "steps")
+    _scale_fits(body.scale, frames, generator)
     seeds = tuple(k.seed for k in body.keyframes if k.seed is not None)
     keys = np.empty((count, generator.metadata.z_dim), np.float32)
     drawn: NDArray[np.int64] | None = np.full(count, -1, np.int64) if generator.metadata.num_classes else None
@@ -80,6 +85,14 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
         None if key_labels is None else key_labels[nearest],
         seeds if len(seeds) == count else None,
     )
+
+
+def _scale_fits(scale: int, n: int, generator: Generator) -> None:
+    m = generator.metadata
+    pixels = n * m.height * m.width * scale**2
+    if scale > 1 and pixels > MAX_SCALED_PIXELS:
+        message = f"{n} images at scale {scale} have {pixels} pixels; {MAX_SCALED_PIXELS} are allowed: lower scale"
+        raise invalid("scale_too_large", message, "scale")
 
 
 def _drawn(

@@ -29,6 +29,9 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
+    scale: Annotated[int, Integral, Field(ge=1, le=16)] = Field(
+        1, description="Whole factor that enlarges pictures, pixel by pixel; npy is always as generated"
+    )
 
 
 class GenerateRequest(_Body):

@@ -110,6 +110,8 @@ def resume(
         from rich.console import Console
 
         from trainer import checkpoint, hardware, run
+        from trainer import config as configuration
+        from trainer.errors import TrainerError
 
         console = Console(highlight=False, soft_wrap=True)
         path, payload, complaints = checkpoint.newest(run_dir)
@@ -125,7 +127,11 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        images, config = run.load_images(config, data_root)
+        images, found = run.load_images(config, data_root)
+        if found != config:
+            raise TrainerError(
+                f"{config.data.source} is not what it was: {configuration.differences(config, found)[0]}"
+            )
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
         _finish(lambda: run.resume(run_dir, payload, config, images, console), run_dir, export)
 

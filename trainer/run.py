@@ -43,7 +43,7 @@ def create(runs: Path, config: Config) -> Path:
 def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
     """The config's image set, and the config with its class names.
 
-    Raises TrainerError when it is smaller than a batch, or a conditional model finds no labels or other classes.
+    Raises TrainerError when it is smaller than a batch, or a conditional model finds no labels.
     """
     data = config.data
     images = load_image_set(
@@ -55,11 +55,7 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
         )
     if config.model.conditional:
         if images.labels is None or len(images.class_names) < 2:
-            raise TrainerError(f"model.conditional needs labels, and {data.source} has none")
-        if data.class_names and data.class_names != images.class_names:
-            raise TrainerError(
-                f"data.class_names are {list(data.class_names)}, {data.source} has {list(images.class_names)}"
-            )
+            raise TrainerError(f"{data.source} has no labels to condition on; add --set model.conditional=false")
         config = config.model_copy(update={"data": data.model_copy(update={"class_names": images.class_names})})
     return images, config
 

@@ -160,6 +160,25 @@ def test_forms_of_interpolate(client: TestClient) -> None:
     assert [entry["frame"] for entry in told["data"]] == list(range(len(frames)))
 
 
+def test_pictures_are_enlarged_pixel_by_pixel_and_arrays_are_not(client: TestClient) -> None:
+    body = {"model": "coloured", "seed": 3, "n": 1}
+    plain, large = (
+        pixels(client.post("/v1/generate", json={**body, "scale": scale}, headers={"Accept": "image/png"}).content)
+        for scale in (1, 3)
+    )
+    np.testing.assert_array_equal(large, plain.repeat(3, axis=0).repeat(3, axis=1))
+    assert array(client.post("/v1/generate", json={**body, "scale": 3}, headers=NPY)).shape == (1, 8, 8, 3)
+    gif = client.post("/v1/interpolate", json={"keyframes": [0, 1], "scale": 2}, headers={"Accept": "image/gif"})
+    assert Image.open(io.BytesIO(gif.content)).size == (16, 16)
+
+
+def test_an_enlargement_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.plans.MAX_SCALED_PIXELS", 1000)
+    answer = client.post("/v1/generate", json={"seed": 0, "n": 4, "scale": 2})
+    assert refusal(answer, 422, "scale_too_large")["param"] == "scale"
+    refusal(client.post("/v1/interpolate", json={"keyframes": [0, 1], "scale": 16}), 422, "scale_too_large")
+
+
 def test_the_image_resource(client: TestClient) -> None:
     url = "/v1/models/tiny/images/7.png"
     answer = client.get(url)

@@ -9,10 +9,22 @@ from pathlib import Path
 
 import onnx
 import pytest
+from PIL import Image
 
 TINY = [
     *("--set", "data.resolution=8", "--set", "model.g_widths=[8]", "--set", "model.d_widths=[8]"),
-    *("--set", "model.z_dim=4", "--set", "run.threads=1", "--set", "run.device=cpu", "--set", "name=tiny"),
+    *(
+        "--set",
+        "model.z_dim=4",
+        "--set",
+        "model.conditional=false",
+        "--set",
+        "run.threads=1",
+        "--set",
+        "run.device=cpu",
+        "--set",
+        "name=tiny",
+    ),
 ]
 
 
@@ -140,3 +152,14 @@ def test_presets_and_datasets_are_listed(tmp_path: Path) -> None:
     datasets = trainer("datasets", cwd=tmp_path).stdout
     assert "folder:PATH" in datasets
     assert "digits" in datasets
+
+
+def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(40):
+        Image.new("L", (32, 32), index).save(photos / f"{index}.png")
+    result = trainer("train", "--set", "data.source=folder:photos", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "model.conditional=false" in result.stderr
+    assert not (tmp_path / "runs").exists()

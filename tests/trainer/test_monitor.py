@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.monitor import forget_steps_after
+
+
+def test_steps_after_the_checkpoint_are_forgotten_and_so_is_a_torn_line(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    forget_steps_after(metrics, 2)
+    assert metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_run_that_has_written_nothing_forgets_nothing(tmp_path: Path) -> None:
+    forget_steps_after(tmp_path / "metrics.jsonl", 0)
+    assert not list(tmp_path.iterdir())
