@@ -13,7 +13,6 @@ from service.models import Generator, Repository
 from service.schemas import GenerateRequest, InterpolateRequest
 from service.settings import Settings
 
-
 MAX_SCALED_PIXELS = 2**24  # of all pictures of an answer together, when they are enlarged
 
 
