@@ -1,6 +1,6 @@
 # The front door. `make help` lists what it opens.
 PYTHON      ?= python3
-ACCELERATOR ?= cpu          # cpu or gpu: which ONNX Runtime is installed
+ACCELERATOR ?= $(if $(wildcard .venv/.installed-gpu),gpu,cpu)
 PRESET      ?= digits-dcgan
 DATA_ROOT   ?= data
 MODEL_DIR   ?= models
@@ -11,8 +11,8 @@ NUM_IMAGES  ?= 10000
 RESOLUTION  ?=              # of the reference images, where the generator's is not their own
 
 BIN := .venv/bin
-INSTALLED := .venv/.installed-$(strip $(ACCELERATOR))
-EXTRAS := train,serve,eval,dev,$(strip $(ACCELERATOR))
+INSTALLED := .venv/.installed-$(ACCELERATOR)
+EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 REFERENCE := reference/$(IMAGES)$(addprefix -,$(strip $(RESOLUTION)))-test.npz
 
@@ -28,6 +28,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "GAN Atelier needs Python 3.11 or newer; say which one with PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -z "$(wildcard .venv/.installed-*)" -o -f $@ || \
+		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu    # they overwrite each other's files
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@rm -f .venv/.installed-*; touch $@
 
@@ -38,6 +40,8 @@ train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DI
 	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
+	@$(BIN)/python -c 'import socket; socket.create_server(("", $(PORT))).close()' 2>/dev/null || \
+		{ echo "port $(PORT) is taken; choose another: make serve PORT=3001"; exit 2; }
 	$(BIN)/bentoml serve service.service:GanAtelier --port $(PORT)
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
@@ -73,7 +77,7 @@ bundled: setup ## Train the small digits generator that the service bundles, ser
 
 constraints: setup ## Refresh constraints.txt, the versions that `make setup` installs
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra dev \
+		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra gpu --extra dev \
 		--output-file constraints.txt pyproject.toml
 
 clean: ## Remove what building and testing left (data, runs and models stay)

@@ -85,8 +85,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is put")
     parser.add_argument("--kimg", type=float, help="train for less or more than the preset says")
-    folder = parser.parse_args().folder
-    kimg = parser.parse_args().kimg
+    arguments = parser.parse_args()
+    folder, kimg = arguments.folder, arguments.kimg
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 

@@ -6,9 +6,10 @@ fsynced, renamed, so that a file of the final name is always whole.
 
 from __future__ import annotations
 
-import os
+import json
 import pickle
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,14 @@ from typing import Any
 import torch
 
 from trainer import __version__, networks
+from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
 from trainer.errors import TrainerError
 from trainer.loop import State
 
 FORMAT_VERSION = 1
+COUNTERS = {"steps": int, "images_seen": int, "ticks": int, "seconds": float, "summed_steps": int}
+PARTS = ("config", "G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "created", "sums", "rng", "threads")
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
@@ -42,27 +46,17 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         "G_ema": state.G_ema.state_dict(),
         "g_optimizer": state.g_optimizer.state_dict(),
         "d_optimizer": state.d_optimizer.state_dict(),
-        "counters": {
-            "steps": state.steps,
-            "images_seen": state.images_seen,
-            "ticks": state.ticks,
-            "seconds": state.seconds,
-            "summed_steps": state.summed_steps,
-        },
+        "counters": {counter: getattr(state, counter) for counter in COUNTERS},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "sums": state.sums,
         "rng": state.rng.get_state(),
         "threads": torch.get_num_threads(),
     }
     path = run_dir / f"checkpoint-{state.steps:08d}.pt"
-    partial = run_dir / f".{path.name}.partial"
     try:
-        with partial.open("wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            torch.save(payload, partial)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise TrainerError(f"could not write {path} ({error}); the checkpoints before it are kept") from error
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
@@ -96,25 +90,19 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} has format version {payload['format_version']}, this trainer reads {FORMAT_VERSION}; "
             "use the version that made it"
         )
-    missing = {
-        "config",
-        "G",
-        "D",
-        "G_ema",
-        "g_optimizer",
-        "d_optimizer",
-        "counters",
-        "sums",
-        "rng",
-    } - payload.keys()
-    if missing:
-        raise TrainerError(f"{path} lacks {', '.join(sorted(missing))}")
+    if missing := sorted(set(PARTS) - payload.keys()):
+        raise TrainerError(f"{path} lacks {', '.join(missing)}")
+    counters = payload["counters"]
+    if not isinstance(counters, dict) or any(type(counters.get(name)) is not kind for name, kind in COUNTERS.items()):
+        raise TrainerError(f"{path} is damaged: its counters are not numbers")
     return payload
 
 
 def newest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """The newest readable checkpoint of a run, its payload, and a line for each newer one that is not readable."""
     found = paths(run_dir) if run_dir.is_dir() else []
+    if not found and (run_dir / "config.json").is_file():
+        raise TrainerError(f"{run_dir} stopped before its first checkpoint: there is nothing to go on from, train anew")
     if not found:
         raise TrainerError(f"no checkpoint-<step>.pt in {run_dir}; is it a run folder?")
     complaints: list[str] = []
@@ -129,6 +117,8 @@ def newest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
 def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
     """Load a state dict; raises TrainerError naming the first tensors that do not fit."""
     ours = network.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise TrainerError(f"{what} is damaged: it is not a state dict of tensors")
     problems = [f"{name} is missing" for name in ours.keys() - weights.keys()]
     problems += [f"{name} is not in this architecture" for name in weights.keys() - ours.keys()]
     problems += [
@@ -147,18 +137,33 @@ def config_of(payload: Mapping[str, Any]) -> Config:
 
 
 def restore(payload: Mapping[str, Any], config: Config) -> State:
-    """The State of a checkpoint, under `config` (the checkpoint's own, but for what may change: length, device)."""
+    """The State of a checkpoint, under `config` (the checkpoint's own, but for what may change: length, device).
+
+    Raises TrainerError when a part does not fit or is damaged.
+    """
     state = State.create(config)
     for name in ("G", "D", "G_ema"):
         load_weights(getattr(state, name), payload[name], f"the checkpoint's {name}")
-    state.g_optimizer.load_state_dict(payload["g_optimizer"])
-    state.d_optimizer.load_state_dict(payload["d_optimizer"])
-    for counter, value in payload["counters"].items():
-        setattr(state, counter, value)
-    state.sums = {name: total.to(state.device) for name, total in payload["sums"].items()}
-    if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
-        state.rng.set_state(payload["rng"])
+    try:
+        for name in ("g_optimizer", "d_optimizer"):
+            _load_optimizer(getattr(state, name), payload[name])
+        state.sums = {name: total.to(state.device) for name, total in payload["sums"].items()}
+        if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
+            state.rng.set_state(payload["rng"])
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainerError(f"the checkpoint is damaged ({type(error).__name__}: {error})") from error
+    for counter in COUNTERS:
+        setattr(state, counter, payload["counters"][counter])
     return state
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state; raises ValueError where its averages have other shapes than its parameters."""
+    optimizer.load_state_dict(saved)
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"an optimizer's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
 
 def generator_of(payload: Mapping[str, Any]) -> networks.Generator:
@@ -174,11 +179,9 @@ def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
     recorded = run_dir / "config.json"
     if not recorded.is_file():
         return
-    import json
-
     try:
         ours = parse(json.loads(recorded.read_text()))
-    except ValueError as error:
+    except (ValueError, TrainerError) as error:
         raise TrainerError(f"{recorded} is not readable: {error}") from error
     changed = [line for line in differences(ours, config_of(payload)) if not line.startswith("run.")]
     if changed:

@@ -72,6 +72,10 @@ def train(
     with one_line_errors():
         from trainer import config as configuration
 
+        if export is not None and not dry_run:
+            from trainer.export import require_runtime
+
+            require_runtime()
         config = configuration.resolve(preset, set_ or ())
         if dry_run:
             from trainer import hardware
@@ -101,6 +105,10 @@ def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None)
 @app.command()
 def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="run.FIELD=VALUE", help="Change the device, threads or ticks; not the model."),
+    ] = None,
     kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
     data_root: DataRoot = Path("data"),
     export: Annotated[Path | None, typer.Option(help="Afterwards export to this folder or .onnx file.")] = None,
@@ -118,9 +126,18 @@ def resume(
         for complaint in complaints:
             console.print(f"warning: {complaint}; using the one before")
         checkpoint.check_same_config(run_dir, payload)
-        config = checkpoint.config_of(payload)
-        if kimg is not None:
-            config = config.model_copy(update={"run": config.run.model_copy(update={"total_kimg": kimg})})
+        recorded = checkpoint.config_of(payload)
+        config = configuration.override(recorded, [*(set_ or ()), *([f"run.total_kimg={kimg}"] if kimg else ())])
+        fixed = [
+            line
+            for line in configuration.differences(recorded, config)
+            if not line.startswith("run.") or line.startswith("run.seed")
+        ]
+        if fixed:
+            raise TrainerError(f"a run goes on as it began; this would change {'; '.join(fixed)}")
+        if not set_ and not hardware.is_here(config.run.device):
+            console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
+            config = configuration.override(config, ["run.device=auto", "run.precision=auto"])
         config = hardware.choose(config)
         seen = payload["counters"]["images_seen"]
         if seen >= config.run.total_kimg * 1000:
@@ -153,9 +170,10 @@ def _export_if_asked(run_dir: Path, output: Path | None) -> None:
 
 
 def _tell(made: Export) -> None:
+    levels = "1 level" if made.max_difference == 1 else f"{made.max_difference} levels"
     typer.echo(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
-        f"differ by at most {made.max_difference} level, in {made.changed_values:,} of {made.compared:,} values"
+        f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
     )
 
 
@@ -182,7 +200,13 @@ def sample(
     """Draw a grid of a run's images: those the service would answer for the same seeds."""
     with one_line_errors():
         from trainer import checkpoint, pictures
+        from trainer.errors import TrainerError
+        from trainer.latents import MAX_SEED
 
+        if seed + count > MAX_SEED:
+            raise TrainerError(f"the last seed is {MAX_SEED - 1}; --seed {seed} and {count} images pass it")
+        if output.suffix != ".png":
+            raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
         payload = _payload(source)
         z_distribution = checkpoint.config_of(payload).model.z_distribution
         images = pictures.sample(checkpoint.generator_of(payload), range(seed, seed + count), z_distribution)

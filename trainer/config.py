@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trainer.errors import TrainerError
 
+LITERAL = {"name", "data.source"}  # taken as they are written, not as YAML
 PRESETS = Path(__file__).with_name("presets")
 
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 
@@ -101,7 +103,7 @@ class Run(Section):
 
 
 class Config(Section):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="names the run, the file, the served model")
+    name: str = Field(pattern=f"^{NAME_PATTERN}$", description="names the run, the file, the served model")
     data: Data = Data()
     model: Model = Model()
     objective: Objective = Objective()
@@ -115,6 +117,8 @@ class Config(Section):
             _check_dcgan(self.data.resolution, self.model.g_widths, self.model.d_widths)
         elif not (self.model.g_widths and self.model.d_widths):
             raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
+        if len(set(self.data.class_names)) != len(self.data.class_names):
+            raise ValueError("data.class_names holds a name twice")
         if self.model.conditional and self.model.architecture != "dcgan":
             raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan")
         if self.objective.name == "wasserstein":
@@ -188,22 +192,29 @@ def resolve(preset: str, overrides: Iterable[str] = ()) -> Config:
 
     Raises TrainerError with one line a problem: unknown field, value out of range, fields that disagree.
     """
-    sections = load_preset(preset)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        parts = key.split(".")
-        if not separator or not all(parts) or len(parts) > 2:
-            raise TrainerError(f"--set takes section.field=value, for example optim.batch_size=128, not '{override}'")
-        target = sections
-        for part in parts[:-1]:
-            target = target.setdefault(part, {})
-            if not isinstance(target, dict):
-                raise TrainerError(f"--set {key}: '{part}' is a field, not a section")
+    return parse(apply(load_preset(preset), overrides))
+
+
+def override(config: Config, overrides: Iterable[str]) -> Config:
+    """A config with `section.field=value` overrides; raises TrainerError as `resolve` does."""
+    return parse(apply(config.model_dump(mode="json"), overrides))
+
+
+def apply(sections: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    known = known_fields()
+    for setting in overrides:
+        field, separator, text = setting.partition("=")
+        if not separator or not field:
+            raise TrainerError(f"--set takes section.field=value, for example optim.batch_size=128, not '{setting}'")
+        if field not in known:
+            raise TrainerError(_unknown(field))
         try:
-            target[parts[-1]] = _number(yaml.safe_load(text))
+            value = text if field in LITERAL else _number(yaml.safe_load(text))
         except yaml.YAMLError as error:
-            raise TrainerError(f"--set {override}: the value is not readable") from error
-    return parse(sections)
+            raise TrainerError(f"--set {setting}: the value is not readable") from error
+        section, _, name = field.rpartition(".")
+        (sections.setdefault(section, {}) if section else sections)[name] = value
+    return sections
 
 
 def _number(value: Any) -> Any:
@@ -227,13 +238,18 @@ def parse(sections: Mapping[str, Any]) -> Config:
 def _explain(problem: Any) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = known_fields()
-        close = difflib.get_close_matches(field, known, n=1)
-        return f"unknown field {field}" + (
-            f" (did you mean {close[0]}?)" if close else f"; there are: {', '.join(known)}"
-        )
+        return _unknown(field)
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}, got {problem['input']!r}" if field else message
+
+
+def _unknown(field: str) -> str:
+    known = known_fields()
+    inside = [name for name in known if name.startswith(f"{field}.")]
+    if inside:
+        return f"{field} is a section; set its fields one by one: {', '.join(inside)}"
+    close = difflib.get_close_matches(field, known, n=1)
+    return f"unknown field {field}" + (f" (did you mean {close[0]}?)" if close else f"; there are: {', '.join(known)}")
 
 
 def known_fields() -> list[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import logging
-import os
-import time
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer import __version__, checkpoint, pictures
-from trainer.config import Config
+from trainer.atomic import replacing
+from trainer.config import NAME_PATTERN, Config
 from trainer.errors import TrainerError
 from trainer.latents import labels, latents
 from trainer.networks import Generator
@@ -47,6 +48,19 @@ class Export:
     compared: int
 
 
+def require_runtime() -> None:
+    """Raises TrainerError when a library that exporting needs is not installed: before a training, not after."""
+    for module, extra in (("onnx", "train"), ("onnxscript", "train"), ("onnxruntime", "cpu")):
+        if importlib.util.find_spec(module) is None:
+            raise TrainerError(f"exporting needs {module}: pip install 'gan-atelier[{extra}]'")
+
+
+def public(source: str) -> str:
+    """A source without the folders above it, which are nobody's business: folder:/home/me/cats → folder:cats."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else source
+
+
 class ToPixels(nn.Module):
     """A generator with the contract's tail: float32 [N, z_dim] and int64 [N] → uint8 [N, H, W, C]."""
 
@@ -64,29 +78,22 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None)
     The file is checked by onnx and compared with torch on fresh latents before it takes its final name.
     Raises TrainerError when they differ by more than one level, or the file cannot be written.
     """
+    require_runtime()
     config = checkpoint.config_of(payload)
     name = name or config.name
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise TrainerError(f"a model's name is of a-z, 0-9, '.', '_' and '-', at most 64 of them, not {name!r}")
     path = output if output.suffix == ".onnx" else output / f"{name}.onnx"
     G = checkpoint.generator_of(payload)
     model = to_onnx(G)
     describe(model, metadata(config, payload, name))
 
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+            maximum, changed, compared = verify(partial, G, config)
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-    try:
-        with partial.open("wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        maximum, changed, compared = verify(partial, G, config)
-        partial.replace(path)
-    except OSError as error:
-        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return Export(path, digest(model), path.stat().st_size, maximum, changed, compared)
 
 
@@ -130,6 +137,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
 def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str, str]:
     """What the file says of itself, without the digest."""
     data, model = config.data, config.model
+    described = config.model_dump(mode="json")
+    described["data"]["source"] = public(data.source)
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -139,12 +148,12 @@ def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str,
         "height": str(data.resolution),
         "width": str(data.resolution),
         "channels": str(data.channels),
-        "dataset": data.source,
+        "dataset": public(data.source),
         "class_names": json.dumps(config.data.class_names if model.conditional else [], ensure_ascii=False),
         "images_seen": str(payload["counters"]["images_seen"]),
         "ema": "true" if config.ema.halflife_kimg > 0 else "false",
-        "config": json.dumps(config.model_dump(mode="json")),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": json.dumps(described),
+        "created": payload["created"],  # the weights' time: two exports of a checkpoint are the same file
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +18,22 @@ def choose(config: Config) -> Config:
     Raises TrainerError when a device or precision was asked for that is not here.
     """
     device, precision = config.run.device, config.run.precision
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
-    elif not available[device]:
+        device = "cuda" if is_here("cuda") else "mps" if is_here("mps") else "cpu"
+    elif not is_here(device):
         raise TrainerError(f"run.device={device}, but PyTorch sees no such device here; use run.device=auto or cpu")
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
     threads = config.run.threads or torch.get_num_threads()
     run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
     return config.model_copy(update={"run": run})
+
+
+def is_here(device: str) -> bool:
+    """Whether PyTorch can use the device on this machine; `auto` always is."""
+    if device == "cuda":
+        return torch.cuda.is_available()
+    return device != "mps" or torch.backends.mps.is_available()
 
 
 def has_native_bf16(device: str) -> bool:
@@ -40,8 +48,6 @@ def has_native_bf16(device: str) -> bool:
 
 def describe() -> dict[str, Any]:
     """Machine and versions, for the artefacts to say what made them."""
-    import platform
-
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
@@ -54,12 +60,10 @@ def describe() -> dict[str, Any]:
 
 def cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo") as info:  # noqa: PTH123
+        with Path("/proc/cpuinfo").open() as info:
             for line in info:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()
     except OSError:
         pass
-    import platform
-
     return platform.processor() or platform.machine()

@@ -205,6 +205,16 @@ def take_means(state: State) -> dict[str, float]:
     return means
 
 
+def check_finite(state: State) -> None:
+    """Raises TrainingDiverged when a loss since the last tick was NaN or infinite."""
+    broken = [name for name, total in state.sums.items() if not total.isfinite()]
+    if broken:
+        raise TrainingDiverged(
+            f"{' and '.join(broken)} became NaN or infinite before {state.kimg:.1f} kimg; the last checkpoint is kept; "
+            "try a lower optim.g_lr and optim.d_lr, or run.precision=fp32"
+        )
+
+
 class Watcher(Protocol):
     """What the loop tells of its progress; see monitor.py."""
 
@@ -230,6 +240,7 @@ def train(
     started = time.perf_counter() - state.seconds
     while not state.finished:
         if should_stop():
+            check_finite(state)
             save(state)
             return False
         step(state, batches)
@@ -238,15 +249,11 @@ def train(
         if state.images_seen < (state.ticks + 1) * tick_images and not state.finished:
             continue
 
+        check_finite(state)
         means = take_means(state)
-        if not all(abs(mean) < float("inf") for mean in means.values()):
-            raise TrainingDiverged(
-                f"a loss became NaN or infinite before {state.kimg:.1f} kimg ({means}); "
-                "try a lower optim.g_lr and optim.d_lr, or run.precision=fp32"
-            )
-        state.ticks = int(state.images_seen // tick_images)
+        before, state.ticks = state.ticks, int(state.images_seen // tick_images)
         state.seconds = time.perf_counter() - started
         watcher.ticked(state, means)
-        if state.ticks % run.checkpoint_ticks == 0 or state.finished:
+        if before // run.checkpoint_ticks != state.ticks // run.checkpoint_ticks or state.finished:
             save(state)
     return True

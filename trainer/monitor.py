@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from trainer import config as configuration
 from trainer import pictures
+from trainer.atomic import replacing
+from trainer.errors import TrainerError
 from trainer.loop import State
 
 GRID_SEEDS = range(64)
@@ -38,25 +42,34 @@ class Monitor:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[kimg]}"),
+            TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
         self._task = self._progress.add_task(
-            state.config.name, total=self.total, completed=state.images_seen, kimg=self._kimg(state), news=""
+            state.config.name, total=self.total, completed=state.images_seen, kimg=self._kimg(state), speed=""
         )
         self._shown = 0.0
 
     def __enter__(self) -> Monitor:
+        self._hook = threading.excepthook
+        threading.excepthook = self._quiet_about_files
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-        self._board.close()
+        with contextlib.suppress(OSError):  # a full disk: what it means was said already
+            self._board.close()
+        threading.excepthook = self._hook
+
+    def _quiet_about_files(self, failure: Any) -> None:
+        """TensorBoard's writing thread prints a traceback of a full disk; its next call tells us of it properly."""
+        if not issubclass(failure.exc_type, OSError):
+            self._hook(failure)
 
     def stepped(self, state: State) -> None:
         now = time.monotonic()
@@ -65,6 +78,14 @@ class Monitor:
             self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state))
 
     def ticked(self, state: State, means: dict[str, float]) -> None:
+        try:
+            self._tick(state, means)
+        except OSError as error:
+            raise TrainerError(
+                f"could not write into {self.run_dir}: {error.strerror or error}; its checkpoints are kept"
+            ) from error
+
+    def _tick(self, state: State, means: dict[str, float]) -> None:
         speed = self._speed.since_last(state)
         line = {
             "step": state.steps,
@@ -83,9 +104,10 @@ class Monitor:
         pictures.write_png(sheet, self.run_dir / "samples" / f"fixed-{state.images_seen:09d}.png")
         self._board.add_image("samples/fixed", sheet, state.images_seen, dataformats="HWC")
 
-        news = "  ".join(f"{name} {value:.3f}" for name, value in means.items()) + f"  {speed:.0f} img/s"
-        self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state), news=news)
-        self.console.print(f"{self._kimg(state):>18}  {news}", highlight=False)
+        news = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        rate = f"{speed:.0f} img/s"
+        self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state), speed=rate)
+        self.console.print(f"{self._kimg(state):>18}  {news}  {rate}", highlight=False)
 
     def _kimg(self, state: State) -> str:
         return f"{state.kimg:.1f}/{self.total / 1000:g} kimg"
@@ -108,9 +130,8 @@ def forget_steps_after(metrics: Path, step: int) -> None:
     if not metrics.is_file():
         return
     kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= step]
-    partial = metrics.with_name(".metrics.jsonl.partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    partial.replace(metrics)
+    with replacing(metrics) as partial:
+        partial.write_text("".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainer.atomic import replacing
 from trainer.latents import ZDistribution, labels, latents
 from trainer.networks import Generator
 
@@ -54,8 +54,5 @@ def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
     factor = max(1, -(-min_side // max(image.size)))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        image.save(file, format="PNG", optimize=True)
-    os.replace(partial, path)  # noqa: PTH105
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", optimize=True)

@@ -15,11 +15,17 @@ from rich.console import Console
 
 from imagesets import ImageSet, load_image_set
 from trainer import checkpoint, hardware
+from trainer.atomic import replacing
 from trainer.batches import Batches
 from trainer.config import Config, to_json
 from trainer.errors import TrainerError
 from trainer.loop import State, train
 from trainer.monitor import Monitor
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes apart there
+    fcntl = None  # type: ignore[assignment]
 
 
 def create(runs: Path, config: Config) -> Path:
@@ -33,7 +39,7 @@ def create(runs: Path, config: Config) -> Path:
                 run_dir.mkdir()
             except FileExistsError:  # another run was started at the same moment
                 continue
-            (run_dir / "config.json").write_text(to_json(config))
+            write_text(run_dir / "config.json", to_json(config))
             return run_dir
     except OSError as error:
         raise TrainerError(f"could not make a run folder in {runs}: {error.strerror or error}") from error
@@ -64,8 +70,9 @@ def start(config: Config, images: ImageSet, run_dir: Path, console: Console) -> 
     """Train a new run to its end or to an interruption; True when it reached the end."""
     torch.set_num_threads(config.run.threads or torch.get_num_threads())
     record = {"image_set": images.info, "machine": hardware.describe()}
-    (run_dir / "made_by.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
-    return _train(State.create(config), images, run_dir, console)
+    with exclusive(run_dir):
+        write_text(run_dir / "made_by.json", json.dumps(record, indent=2, default=str) + "\n")
+        return _train(State.create(config), images, run_dir, console)
 
 
 def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: ImageSet, console: Console) -> bool:
@@ -73,8 +80,32 @@ def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: Image
     if config.run.threads != payload["threads"]:
         console.print(f"note: {payload['threads']} threads before, {config.run.threads} now: not bit-exact")
     torch.set_num_threads(config.run.threads or torch.get_num_threads())
-    (run_dir / "config.json").write_text(to_json(config))
-    return _train(checkpoint.restore(payload, config), images, run_dir, console)
+    with exclusive(run_dir):
+        state = checkpoint.restore(payload, config)
+        write_text(run_dir / "config.json", to_json(config))
+        return _train(state, images, run_dir, console)
+
+
+def write_text(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text)
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def exclusive(run_dir: Path) -> Iterator[None]:
+    """Within it no other process trains in this run folder; raises TrainerError when one does already."""
+    with (run_dir / ".lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainerError(f"another process is training in {run_dir}; wait for it or stop it") from None
+        for left in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        yield
 
 
 def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> bool:

@@ -145,3 +145,29 @@ def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatc
     with pytest.raises(TrainerError, match="No space left"):
         checkpoint.save(state, tmp_path, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("G", None),
+        ("G", {"net.0.weight": 3}),
+        ("counters", {}),
+        ("counters", {"steps": "x"}),
+        ("sums", []),
+        ("rng", 7),
+        ("g_optimizer", {"state": {}, "param_groups": []}),
+        ("config", {"name": "x", "run": 3}),
+    ],
+)
+def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    torch.save(torch.load(path, weights_only=True) | {part: value}, path)
+
+    def go_on() -> State:
+        payload = checkpoint.read(path)
+        return checkpoint.restore(payload, checkpoint.config_of(payload))
+
+    with pytest.raises(TrainerError) as error:
+        go_on()
+    assert "\n" not in str(error.value)

@@ -134,6 +134,7 @@ def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp
         (["export", "nowhere"], "is it a run folder"),
         (["export", "nowhere.pt"], "no checkpoint at"),
         (["sample", "nowhere.pt"], "no checkpoint at"),
+        (["sample", "nowhere.pt", "--seed", str(2**53 - 3)], "the last seed is"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], says: str, tmp_path: Path) -> None:

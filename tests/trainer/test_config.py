@@ -17,6 +17,10 @@ def test_a_set_value_overrides_the_presets() -> None:
     assert config.optim.d_lr == 2e-4
 
 
+def test_a_source_is_taken_as_it_is_written() -> None:
+    assert configuration.resolve("digits-dcgan", ["data.source=folder:a # b: c"]).data.source == "folder:a # b: c"
+
+
 def test_a_config_survives_json() -> None:
     import json
 
@@ -44,7 +48,9 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["optim.batch_size=1e9"], "optim.batch_size"),
         ("digits-dcgan", ["run.total_kimg=-1"], "run.total_kimg"),
         ("digits-dcgan", ["model.z_dim"], "--set takes section.field=value"),
-        ("digits-dcgan", ["name.x=1"], "is a field, not a section"),
+        ("digits-dcgan", ["name.x=1"], "unknown field name.x"),
+        ("digits-dcgan", ["model={z_dim: 8}"], "model is a section; set its fields one by one: model.architecture"),
+        ("digits-dcgan", ["data.class_names=[a, a]"], "a name twice"),
         ("digits-dcgan", ["data.resolution=30"], "cannot make 30 px"),
         ("digits-dcgan", ["model.g_widths=[8]"], "model.g_widths needs 3 widths"),
         ("digits-dcgan", ["model.d_widths=[1,1,1,1,1,1,1]"], "model.d_widths"),
@@ -74,9 +80,9 @@ def test_a_preset_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 
 def test_differences_name_the_fields() -> None:
-    a = configuration.resolve("digits-dcgan")
+    a = configuration.resolve("digits-dcgan", ["model.z_dim=9", "run.seed=1"])
     b = configuration.resolve("digits-dcgan", ["model.z_dim=8", "run.seed=3"])
-    assert configuration.differences(a, b) == ["model.z_dim: 64 → 8", "run.seed: 0 → 3"]
+    assert configuration.differences(a, b) == ["model.z_dim: 9 → 8", "run.seed: 1 → 3"]
     assert configuration.differences(a, a) == []
 
 

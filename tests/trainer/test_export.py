@@ -117,3 +117,24 @@ def test_a_place_that_cannot_be_written_is_one_line(tiny: Tiny, payload_of: Payl
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainerError, match="could not write"):
         export.export(payload_of(tiny()), tmp_path / "file" / "models")
+
+
+def test_two_exports_of_a_checkpoint_are_one_file(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    payload = payload_of(tiny())
+    first, second = (export.export(payload, tmp_path / f"{name}.onnx") for name in "ab")
+    assert first.digest == second.digest
+
+
+def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    payload = payload_of(tiny())
+    payload["config"]["data"]["source"] = "folder:/home/somebody/cats@train"
+    content = export.export(payload, tmp_path).path.read_bytes()
+    assert b"folder:cats@train" in content
+    assert b"somebody" not in content
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b", "", "ü", "a/b"])
+def test_a_name_that_is_no_name_is_refused(name: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="a model's name is"):
+        export.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
+    assert not (tmp_path / "models").exists()

@@ -134,6 +134,21 @@ def test_a_run_that_diverges_stops_before_it_saves(tiny: Tiny, batches_of: Batch
         loop.train(state, batches_of(config), Recorder(), save=lambda _: pytest.fail("saved a broken state"))
 
 
+def test_an_interrupt_saves_no_broken_state_either(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny()
+    state = State.create(config)
+    with torch.no_grad():
+        next(state.G.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingDiverged):
+        loop.train(
+            state,
+            batches_of(config),
+            Recorder(),
+            save=lambda _: pytest.fail("saved a broken state"),
+            should_stop=lambda: state.steps == 1,
+        )
+
+
 def test_every_family_trains_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> None:
     for model in ({}, {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}):
         config = tiny(model=model, run={"precision": "bf16"}, data={"augment": ["color", "translation", "cutout"]})

@@ -33,11 +33,12 @@ def test_every_preset_of_the_sources_is_there() -> None:
 def test_latents_become_images_and_images_logits(preset: str) -> None:
     config = configuration.resolve(preset)
     G, D = networks.build(config)
-    images = G(torch.randn(2, config.model.z_dim))
+    labels = torch.tensor([0, 1]) if config.model.conditional else None
+    images = G(torch.randn(2, config.model.z_dim), labels)
     side = config.data.resolution
     assert images.shape == (2, config.data.channels, side, side)
     assert images.abs().max() <= 1
-    assert D(images).shape == (2,)
+    assert D(images, labels).shape == (2,)
 
 
 def test_project_is_the_transposed_convolution_it_stands_for() -> None:

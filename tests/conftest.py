@@ -1,0 +1,37 @@
+"""What holds for every test: no downloads, and no skipping where everything should be there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+os.environ["ATELIER_OFFLINE"] = "1"
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+
+# The one thing that a machine may lack: real data, which the repository does not hold.
+ALLOWED = "ATELIER_TEST_DATA"
+
+
+def _refuse_to_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """On CI a skipped test is a failed one: what it needs was to be installed."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr)
+        if ALLOWED not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped on CI: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_to_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_to_skip(report)
+    return report

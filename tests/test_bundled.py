@@ -1,0 +1,36 @@
+"""The generator that is served before anything is trained: what it is, and that its digits can be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evaluation.classification import classify_images
+from evaluation.extractors import load_extractor
+from evaluation.extractors.classifier import build_classifier
+from evaluation.sources import open_source
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
+
+
+def test_the_bundled_generator_is_small() -> None:
+    assert BUNDLED.stat().st_size < 500_000
+
+
+@pytest.mark.slow
+def test_a_classifier_of_real_digits_can_read_it(tmp_path: Path) -> None:
+    judge = build_classifier("digits", tmp_path / "judge.onnx", seed=1)
+    result = classify_images(open_source(str(BUNDLED)), load_extractor(judge.path), num_images=256, sure=0.9)
+    assert result["sure_share"] >= 0.9
+    assert min(result["class_shares"].values()) >= 0.03
+
+
+def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "generator-file.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["images"].shape == (16, 32, 32, 1)  # type: ignore[attr-defined]
