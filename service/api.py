@@ -1,5 +1,6 @@
 """The routes. Bodies are read and answers written by hand: an answer costs little beside its images."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,8 +52,6 @@ def create_app(config: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        import asyncio
-
         from service.atelier import Atelier  # numpy, scipy, Pillow: here, so that a supervisor stays small
 
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
@@ -98,7 +97,7 @@ def _atelier(request: Request) -> "Atelier":
     return request.app.state.atelier
 
 
-def _headers(plan: "Plan", images: "NDArray[np.uint8]") -> dict[str, str]:
+def _headers(plan: "Plan") -> dict[str, str]:
     """What is told of the images beside the body, whatever its form."""
     from service.encode import ranges
 
@@ -107,7 +106,7 @@ def _headers(plan: "Plan", images: "NDArray[np.uint8]") -> dict[str, str]:
         "Cache-Control": "no-store",
         "Atelier-Model": m.name,
         "Atelier-Digest": m.digest,
-        "Atelier-Images": str(len(images)),
+        "Atelier-Images": str(len(plan.latents)),
         "Vary": "Accept",
     }
     if plan.seeds is not None and len(seeds := ranges(plan.seeds)) <= MAX_SEEDS_HEADER:
@@ -133,23 +132,25 @@ async def generate(request: Request) -> Response:
     form = negotiation.choose(request.headers.get("accept", ""), negotiation.GENERATE_FORMS)
     body = await negotiation.read(request, GenerateRequest)
     plan = plans.generation(body, atelier.repository, atelier.settings)
-    images = await atelier.images(plan, request.receive)
-    headers = _headers(plan, images)
     if form == NPY:
-        return Response(encode.npy(images), media_type=NPY, headers=headers)
-    if body.scale > 1:
-        images = await atelier.off_loop(encode.enlarged, images, body.scale)
-    if form == PNG:
-        content = await atelier.off_loop(encode.png, images)
-    elif form == ZIP:
-        names = [f"seed-{s}" for s in plan.seeds] if plan.seeds else [f"image-{i:04}" for i in range(len(images))]
-        content = await atelier.off_loop(encode.archive, images, _unique(names))
-    else:
+        images = await atelier.images(plan, request.receive)
+        return Response(encode.npy(images), media_type=NPY, headers=_headers(plan))
+    pixels = plans.picture_pixels(plan, body.scale, atelier.settings)
+
+    def encoded(images: "NDArray[np.uint8]") -> bytes:
+        images = encode.enlarged(images, body.scale)
+        if form == PNG:
+            return encode.png(images)
+        if form == ZIP:
+            names = [f"seed-{s}" for s in plan.seeds] if plan.seeds else [f"image-{i:04}" for i in range(len(images))]
+            return encode.archive(images, _unique(names))
         entries: list[dict[str, Any]] = [{"seed": s} for s in plan.seeds or [None] * len(images)]
         if plan.labels is not None:
             entries = [{**e, "label": int(label)} for e, label in zip(entries, plan.labels, strict=True)]
-        content = await atelier.off_loop(encode.document, images, _facts(plan), entries)
-    return Response(content, media_type=form, headers=headers)
+        return encode.document(images, _facts(plan), entries)
+
+    content = await atelier.pictures(plan, pixels, encoded, request.receive)
+    return Response(content, media_type=form, headers=_headers(plan))
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -166,23 +167,24 @@ async def interpolate(request: Request) -> Response:
     form = negotiation.choose(request.headers.get("accept", ""), negotiation.INTERPOLATE_FORMS)
     body = await negotiation.read(request, InterpolateRequest)
     plan = plans.interpolation(body, atelier.repository, atelier.settings)
-    images = await atelier.images(plan, request.receive)
-    headers = _headers(plan, images)
     if form == NPY:
-        return Response(encode.npy(images), media_type=NPY, headers=headers)
-    if body.scale > 1:
-        images = await atelier.off_loop(encode.enlarged, images, body.scale)
-    if form in (GIF, WEBP):
-        content = await atelier.off_loop(encode.animation, images, form[6:], body.fps, body.loop)
-    elif form == PNG:
-        content = await atelier.off_loop(encode.strip, images)
-    elif form == ZIP:
-        content = await atelier.off_loop(encode.archive, images, [f"frame-{i:04}" for i in range(len(images))])
-    else:
+        images = await atelier.images(plan, request.receive)
+        return Response(encode.npy(images), media_type=NPY, headers=_headers(plan))
+    pixels = plans.picture_pixels(plan, body.scale, atelier.settings)
+
+    def encoded(images: "NDArray[np.uint8]") -> bytes:
+        images = encode.enlarged(images, body.scale)
+        if form in (GIF, WEBP):
+            return encode.animation(images, form[6:], body.fps, body.loop)
+        if form == PNG:
+            return encode.strip(images)
+        if form == ZIP:
+            return encode.archive(images, [f"frame-{i:04}" for i in range(len(images))])
         facts = {**_facts(plan), "fps": body.fps, "loop": body.loop}
-        entries = [{"frame": i} for i in range(len(images))]
-        content = await atelier.off_loop(encode.document, images, facts, entries)
-    return Response(content, media_type=form, headers=headers)
+        return encode.document(images, facts, [{"frame": i} for i in range(len(images))])
+
+    content = await atelier.pictures(plan, pixels, encoded, request.receive)
+    return Response(content, media_type=form, headers=_headers(plan))
 
 
 @router.get("/v1/models", **openapi.answers({JSON: None}, 503))
@@ -202,6 +204,8 @@ async def models(request: Request) -> JSONResponse:
                 "max_keyframes": s.max_keyframes,
                 "max_body_bytes": s.max_body_bytes,
                 "max_queue_rows": s.max_queue_rows,
+                "max_scaled_pixels": s.max_scaled_pixels,
+                "max_encoding_pixels": s.max_encoding_pixels,
                 "deadline_s": s.deadline_s,
             },
         },
@@ -255,9 +259,9 @@ async def image(request: Request) -> Response:
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    images = await atelier.images(plan, request.receive)
-    content = await atelier.off_loop(encode.still, images[0], form)
-    headers |= {k: v for k, v in _headers(plan, images).items() if k not in ("Cache-Control", "Vary")}
+    pixels = plans.picture_pixels(plan, 1, atelier.settings)
+    content = await atelier.pictures(plan, pixels, lambda images: encode.still(images[0], form), request.receive)
+    headers |= {k: v for k, v in _headers(plan).items() if k not in ("Cache-Control", "Vary")}
     if request.method == "HEAD":
         return Response(media_type=f"image/{form}", headers={**headers, "Content-Length": str(len(content))})
     return Response(content, media_type=f"image/{form}", headers=headers)
@@ -294,7 +298,7 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", **openapi.answers({"text/plain": None}))
 async def metrics(request: Request) -> Response:
     """Prometheus."""
-    text, content_type = await _atelier(request).off_loop(_atelier(request).metrics.exposition)
+    text, content_type = await asyncio.to_thread(_atelier(request).metrics.exposition)
     return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 

@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
-from service.errors import ApiError
+from service.errors import ApiError, ClientGone
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from service.plans import Plan
 
 log = logging.getLogger("bentoml.atelier")
-T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """The client hung up before its answer was ready."""
 
 
 class Atelier:
@@ -40,6 +36,8 @@ class Atelier:
         self.repository = Repository(settings)
         self._inference = ThreadPoolExecutor(1, "inference")
         self._encoding = ThreadPoolExecutor(2, "encoding")
+        self._encoding_lock = threading.Lock()
+        self._encoding_pixels = 0  # admitted, and not yet encoded
         self._batchers: MutableMapping[str, Batcher] = {}
 
     def load(self) -> None:
@@ -79,9 +77,48 @@ class Atelier:
         self.metrics.images.labels(generator.metadata.name).inc(len(images))
         return images
 
-    async def off_loop(self, function: Callable[..., T], *args: Any) -> T:
-        """Run `function(*args)` on an encoding thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, function, *args)
+    async def pictures(
+        self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]", receive: "Receive"
+    ) -> bytes:
+        """Run a plan's rows and `encode` the images, `pixels` in all, on a thread; one deadline is over both.
+
+        ApiError: 503 queue_full before anything is computed, 503 deadline_exceeded. ClientGone as `images`.
+        """
+        return await _while_connected(self._encoded(plan, pixels, encode), receive)
+
+    async def _encoded(self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]") -> bytes:
+        self._admit(pixels)
+        job: Future[bytes] | None = None
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                job = self._encoding.submit(encode, await self.images(plan))
+                return await asyncio.wrap_future(job)
+        except TimeoutError:
+            self.metrics.rejected.labels("deadline").inc()
+            message = f"not finished within {self.settings.deadline_s:g} s; ask for fewer images or try again"
+            raise ApiError(503, "deadline_exceeded", message) from None
+        finally:
+            # one that nobody waits for any more holds its memory until its thread is done with it
+            if job is None:
+                self._release(pixels)
+            else:
+                job.add_done_callback(lambda _: self._release(pixels))
+
+    def _admit(self, pixels: int) -> None:
+        """Count a request's pixels in. ApiError: others' fill the room already; a lone request always has it."""
+        with self._encoding_lock:
+            waiting = self._encoding_pixels
+            admitted = not waiting or waiting + pixels <= self.settings.max_encoding_pixels
+            if admitted:
+                self._encoding_pixels += pixels
+        if not admitted:
+            self.metrics.rejected.labels("queue_full").inc()
+            message = f"pictures of {waiting} pixels are being made already; try again in a moment"
+            raise ApiError(503, "queue_full", message)
+
+    def _release(self, pixels: int) -> None:
+        with self._encoding_lock:
+            self._encoding_pixels -= pixels
 
     def require_ready(self) -> None:
         if reason := self.repository.not_ready:

@@ -30,7 +30,7 @@ def picture(image: Images) -> Image.Image:
 
 def enlarged(images: Images, scale: int) -> Images:
     """[N, H, W, C] → [N, H·scale, W·scale, C], each pixel a square."""
-    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+    return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def still(image: Images, form: str) -> bytes:

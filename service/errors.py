@@ -29,6 +29,10 @@ class ApiError(Exception):
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
 
 
+class ClientGone(Exception):
+    """The client hung up before its answer was ready."""
+
+
 def invalid(code: str, message: str, param: str | None = None) -> ApiError:
     """A request that was understood and cannot be met as it stands (422)."""
     return ApiError(422, code, message, param)

@@ -13,8 +13,6 @@ from service.models import Generator, Repository
 from service.schemas import GenerateRequest, InterpolateRequest
 from service.settings import Settings
 
-MAX_SCALED_PIXELS = 2**24  # of all pictures of an answer together, when they are enlarged
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,7 +35,6 @@ def generation(body: GenerateRequest, repository: Repository, settings: Settings
         field = "seeds" if body.seeds else "latents" if body.latents else "n"
         message = f"{n} images are more than the {settings.max_images} a request may ask for; split it"
         raise invalid("too_many_images", message, field)
-    _scale_fits(body.scale, n, generator)
     if body.latents is not None:
         latents = _given_latents(body.latents, generator, "latents")
         return Plan(generator, latents, _labels(body.labels, n, generator, None), None)
@@ -61,7 +58,6 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
     if frames > settings.max_frames:
         message = f"these keyframes and steps make {frames} frames; {settings.max_frames} are allowed: lower steps"
         raise invalid("too_many_frames", message, "steps")
-    _scale_fits(body.scale, frames, generator)
     seeds = tuple(k.seed for k in body.keyframes if k.seed is not None)
     keys = np.empty((count, generator.metadata.z_dim), np.float32)
     drawn: NDArray[np.int64] | None = np.full(count, -1, np.int64) if generator.metadata.num_classes else None
@@ -86,12 +82,15 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
     )
 
 
-def _scale_fits(scale: int, n: int, generator: Generator) -> None:
-    m = generator.metadata
+def picture_pixels(plan: Plan, scale: int, settings: Settings) -> int:
+    """Pixels of the plan's images as pictures at `scale`. ApiError: enlarged, they are too many."""
+    n, m = len(plan.latents), plan.generator.metadata
     pixels = n * m.height * m.width * scale**2
-    if scale > 1 and pixels > MAX_SCALED_PIXELS:
-        message = f"{n} images at scale {scale} have {pixels} pixels; {MAX_SCALED_PIXELS} are allowed: lower scale"
+    if scale > 1 and pixels > settings.max_scaled_pixels:
+        allowed = settings.max_scaled_pixels
+        message = f"{n} images at scale {scale} have {pixels} pixels; {allowed} are allowed: lower scale"
         raise invalid("scale_too_large", message, "scale")
+    return pixels
 
 
 def _drawn(

@@ -26,7 +26,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Bytes a request body may have")
     max_batch: int = Field(64, ge=1, le=4096, description="Rows of one inference")
     max_queue_rows: int = Field(1024, ge=1, description="Rows that may wait, a model; more are refused (503)")
-    deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a waiting request is given up (503)")
+    max_scaled_pixels: int = Field(2**24, ge=1, description="Pixels that an answer's enlarged pictures may have")
+    max_encoding_pixels: int = Field(
+        2**25, ge=1, description="Pixels that may be on their way to answers as pictures; more are refused (503)"
+    )
+    deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
     max_model_bytes: int = Field(2**30, ge=1024, description="Size of a generator file that is still read")
 
 

@@ -1,7 +1,9 @@
 import base64
 import io
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service import latents as z
+from tests.service.conftest import wait_until
 from tests.tiny_generator import write_tiny_generator
 
 NPY = {"Accept": "application/x-npy"}
@@ -172,8 +175,10 @@ def test_pictures_are_enlarged_pixel_by_pixel_and_arrays_are_not(client: TestCli
     assert Image.open(io.BytesIO(gif.content)).size == (16, 16)
 
 
-def test_an_enlargement_is_bounded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.plans.MAX_SCALED_PIXELS", 1000)
+def test_an_enlargement_is_bounded_where_there_is_one(serve: Serve, folder: Path) -> None:
+    client = serve(folder, max_scaled_pixels=1000)
+    assert client.get("/v1/models").json()["limits"]["max_scaled_pixels"] == 1000
+    assert npy(client, seed=0, n=4, scale=2).shape == (4, 8, 8, 1)
     answer = client.post("/v1/generate", json={"seed": 0, "n": 4, "scale": 2})
     assert refusal(answer, 422, "scale_too_large")["param"] == "scale"
     refusal(client.post("/v1/interpolate", json={"keyframes": [0, 1], "scale": 16}), 422, "scale_too_large")
@@ -383,3 +388,51 @@ def test_rgb_and_wide_models_are_shown(serve: Serve, tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "x.onnx", channels=3, size=20, z_dim=100)
     grid = serve(tmp_path).post("/v1/generate", json={"seed": 0, "n": 5}, headers={"Accept": "image/png"})
     assert pixels(grid.content).shape == (40, 60, 3)
+
+
+class Held:
+    """An encoder that begins and does not end until `open` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.open, self.begun = threading.Event(), threading.Event()
+        monkeypatch.setattr("service.encode.png", self)
+
+    def __call__(self, images: np.ndarray) -> bytes:
+        self.begun.set()
+        assert self.open.wait(20)
+        return b"png"
+
+
+def test_pictures_beyond_the_room_for_them_are_refused_before_they_are_computed(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(folder, max_encoding_pixels=1000)
+    held = Held(monkeypatch)
+    body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}  # 1024 pixels: admitted, being alone
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/generate", json=body, headers=png)
+        assert held.begun.wait(20)
+        answer = client.post("/v1/generate", json={"seed": 0})
+        assert "pixels" in refusal(answer, 503, "queue_full")["message"]
+        assert int(answer.headers["Retry-After"]) > 0
+        refusal(client.get("/v1/models/tiny/images/1.png"), 503, "queue_full")
+        assert npy(client, seed=0).shape == (1, 8, 8, 1)
+        text = client.get("/metrics").text
+        assert 'atelier_rejected_total{reason="queue_full"} 2.0' in text
+        assert 'atelier_images_total{model="tiny"} 5.0' in text
+        held.open.set()
+        assert first.result().content == b"png"
+    assert client.post("/v1/generate", json={"seed": 0}).status_code == 200
+
+
+def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(folder, max_encoding_pixels=1, deadline_s=0.2)
+    held = Held(monkeypatch)
+    answer = client.post("/v1/generate", json={}, headers={"Accept": "image/png"})
+    refusal(answer, 503, "deadline_exceeded")
+    assert 'atelier_rejected_total{reason="deadline"} 1.0' in client.get("/metrics").text
+    refusal(client.post("/v1/generate", json={}), 503, "queue_full")
+    held.open.set()
+    wait_until(lambda: client.post("/v1/generate", json={}).status_code == 200)
