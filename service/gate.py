@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, ApiError, error_response
+from service.errors import INTERNAL, ApiError, ClientGone, error_response
 from service.metrics import Metrics
 
 log = logging.getLogger("bentoml.atelier")
@@ -58,6 +59,8 @@ class Gate:
         except ApiError as error:
             if not status and not refused:
                 await error_response(error)(scope, receive, watched_send)
+        except (ClientGone, ClientDisconnect):
+            pass  # nobody is left to answer; counted below as 499
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             if not status and not refused:
