@@ -96,15 +96,20 @@ def _parse(props: dict[str, str]) -> Metadata:
     def loads(key: str, kind: type, text: str) -> Any:
         try:
             value = json.loads(text)
+            _check_writable(value)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, kind):
-            raise ContractError(f"metadata {key} is not a JSON {'list' if kind is list else 'object'}")
+            raise ContractError(
+                f"metadata {key} is not a JSON {'list' if kind is list else 'object'} that can be told again"
+            )
         return value
 
     def score(text: str) -> Any:
         try:
-            return json.loads(text, parse_constant=str)
+            value = json.loads(text, parse_constant=str)
+            _check_writable(value)
+            return value
         except (ValueError, RecursionError):
             return text
 
@@ -147,6 +152,13 @@ def _parse(props: dict[str, str]) -> Metadata:
             if key.startswith("evaluation.")
         },
     )
+
+
+def _check_writable(value: Any) -> None:
+    """ValueError, RecursionError: read as JSON, but an answer cannot carry it (1e999, half a surrogate pair)."""
+    for _ in range(200):  # room for what an answer and its writer put around it
+        value = [value]
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
 def _check_graph(model: "onnx.ModelProto", metadata: Metadata) -> None:

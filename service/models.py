@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,17 @@ class Generator:
         return self.session.run(None, feed)[0]
 
     def warm_up(self, max_batch: int) -> None:
-        """Run the smallest and the largest batch once. ContractError: the images are not those promised."""
-        for n in dict.fromkeys((1, max_batch)):
+        """Run the smallest and the largest batch, and the last class. ContractError: not the images promised."""
+        classes = self.metadata.num_classes
+        for n, label in dict.fromkeys(((1, 0), (1, max(0, classes - 1)), (max_batch, 0))):
             latents = np.zeros((n, self.metadata.z_dim), np.float32)
-            labels = np.zeros(n, np.int64) if self.metadata.num_classes else None
-            images = self.run(latents, labels)
+            try:
+                images = self.run(latents, np.full(n, label, np.int64) if classes else None)
+            except Exception as error:
+                if not label:
+                    raise
+                message = f"class_names has {classes} classes, but the graph does not run label {label}: "
+                raise ContractError(message + first_line(error)) from None
             if images.shape != (n, *self.metadata.image_shape) or images.dtype != np.uint8:
                 raise ContractError(
                     f"{n} latents gave {images.dtype} {list(images.shape)}, not uint8 {[n, *self.metadata.image_shape]}"
@@ -55,7 +60,7 @@ class Generator:
 
     def describe(self) -> dict[str, Any]:
         """The model as /v1/models tells it."""
-        return {**asdict(self.metadata), "file": self.path.name}
+        return {**vars(self.metadata), "file": self.path.name}
 
 
 def load(path: Path, max_bytes: int, threads: int, max_batch: int) -> Generator:
@@ -81,9 +86,12 @@ def load(path: Path, max_bytes: int, threads: int, max_batch: int) -> Generator:
     except ContractError:
         raise
     except Exception as error:
-        first_line = str(error).strip().partition("\n")[0][:300]
-        raise ContractError(f"ONNX Runtime does not run it: {first_line}") from None
+        raise ContractError(f"ONNX Runtime does not run it: {first_line(error)}") from None
     return generator
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 class Repository:

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import io
 import threading
@@ -436,3 +437,44 @@ def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
     refusal(client.post("/v1/generate", json={}), 503, "queue_full")
     held.open.set()
     wait_until(lambda: client.post("/v1/generate", json={}).status_code == 200)
+
+
+def test_scores_and_configs_that_json_cannot_write_leave_the_listing_well(serve: Serve, folder: Path) -> None:
+    write_tiny_generator(folder / "bad.onnx", name="bad", config='{"a": Infinity}')
+    write_tiny_generator(folder / "odd.onnx", name="odd", **{"evaluation.x": "1e999"})
+    listing = serve(folder).get("/v1/models").json()
+    assert [m["name"] for m in listing["data"]] == ["boxed", "coloured", "odd", "tiny"]
+    assert "config" in listing["failed"][0]["reason"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_client_that_hangs_up_is_a_499_and_no_failure(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whole: bool
+) -> None:
+    client = serve(folder)
+    held = Held(monkeypatch)
+    messages = iter([{"type": "http.request", "body": b"{}", "more_body": not whole}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if (message := next(messages, None)) is not None:
+            return message
+        while whole and not held.begun.is_set():
+            await asyncio.sleep(0.001)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/v1/generate", "raw_path": b"/v1/generate", "query_string": b"", "root_path": "",
+        "headers": [(b"accept", b"image/png")], "client": ("test", 1), "server": ("test", 80),
+    }  # fmt: skip
+    assert client.portal
+    client.portal.call(client.app, scope, receive, send)
+    held.open.set()
+    assert (sent, caplog.text) == ([], "")
+    text = client.get("/metrics").text
+    assert 'atelier_requests_total{method="POST",route="/v1/generate",status="499"} 1.0' in text
+    assert 'status="500"' not in text

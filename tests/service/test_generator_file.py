@@ -51,6 +51,12 @@ def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> N
         ({"class_names": "a"}, "class_names"),
         ({"config": "[]"}, "config"),
         ({"config": "[" * 100_000}, "config"),
+        ({"config": '{"a": ' * 900 + "1" + "}" * 900}, "config"),
+        ({"config": '{"a": Infinity}'}, "config"),
+        ({"config": '{"a": NaN}'}, "config"),
+        ({"config": '{"a": 1e999}'}, "config"),
+        ({"config": r'{"a": "\ud800"}'}, "config"),
+        ({"class_names": r'["\ud800", "b"]'}, "class_names"),
         ({"created": "yesterday"}, "created"),
         ({"ema": "yes"}, "ema"),
         ({"name": "../x"}, "name"),
@@ -61,6 +67,14 @@ def test_metadata_that_disagrees_is_named(metadata: dict[str, str], told: str) -
     model = tiny.tiny_generator()
     tiny.set_metadata(model, **metadata)
     assert told in refused(model if "digest" in metadata else resealed(model))
+
+
+@pytest.mark.parametrize(
+    ("stamped", "told"),
+    [("1e999", "1e999"), ("NaN", "NaN"), ("-Infinity", "-Infinity"), (r'"\ud800"', r'"\ud800"'), ("3.5", 3.5)],
+)
+def test_a_score_that_json_cannot_write_is_told_as_text(stamped: str, told: object) -> None:
+    assert check(tiny.tiny_generator(**{"evaluation.x": stamped})).evaluation == {"x": told}
 
 
 def test_missing_metadata_is_listed() -> None:

@@ -38,6 +38,12 @@ def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) 
         load(path, 2**20, 1, 4)
 
 
+def test_more_classes_than_the_graph_knows_are_refused(tmp_path: Path) -> None:
+    path = tiny.write_tiny_generator(tmp_path / "x.onnx", num_classes=3, class_names='["a", "b", "c", "d"]')
+    with pytest.raises(ContractError, match="class_names has 4 classes, but the graph does not run label 3"):
+        load(path, 2**20, 1, 4)
+
+
 def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
     tiny.write_tiny_generator(tmp_path / "good.onnx", name="good")
     (tmp_path / "junk.onnx").write_bytes(b"junk")
