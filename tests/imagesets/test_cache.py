@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from imagesets import ImageSetError, cache, load_image_set
 from imagesets.cache import fingerprint_of, key_of
-from imagesets.image_set import Items, Recipe
+from imagesets.image_set import BrokenImageError, Items, Recipe
+from imagesets.rows import RowWriter
 
 
 def recipe(decode=None, **changes: object) -> Recipe:
@@ -114,15 +116,84 @@ print(cache.load_or_build(r, "made", Path({str(tmp_path / "cache")!r}), False).i
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, caplog, where: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ImageSetError, match="cannot write the image cache") as caught:
-        load_image_set("digits", cache_root=tmp_path / "file/below", progress=False)
+        load_image_set("digits", cache_root=tmp_path / where, progress=False)
     assert "\n" not in str(caught.value)
+    assert not caplog.records  # no cache is not a damaged one
 
 
 def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("Usage", (), {"free": 10})
+    usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ImageSetError, match="ATELIER_CACHE"):
+    with pytest.raises(ImageSetError, match=r"needs 1\.1 MiB in .* but 1\.0 MiB are free.*ATELIER_CACHE"):
         cache.load_or_build(recipe(), "made", tmp_path, False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+    # A limit on the size of files stands for the disk: it stops the same writes with the same type.
+    code = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from imagesets import ImageSetError, cache
+from imagesets.image_set import Items, Recipe
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+decode = lambda i: np.zeros((32, 32, 1), np.uint8)
+r = Recipe("made", "train", "none", "none", 32, 1, "a", lambda: Items(600, 32, 1, decode, str))
+try:
+    cache.load_or_build(r, "made", Path({str(tmp_path)!r}), False)
+except ImageSetError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cannot write the image cache")
+    assert done.stdout.count("\n") == 1
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_rows_written_one_by_one_are_the_array_numpy_reads(tmp_path: Path, n: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (n, 3, 5, 1), dtype=np.uint8)
+    with RowWriter(tmp_path / "rows.npy", (3, 5, 1)) as rows:
+        for row in array:
+            rows.append(row)
+        rows.finish()
+    found = np.load(tmp_path / "rows.npy")
+    assert found.shape == array.shape
+    assert (found == array).all()
+
+
+def test_broken_images_take_no_room_and_are_counted_on_every_load(tmp_path: Path, caplog) -> None:
+    def decode(i: int) -> np.ndarray:
+        if i % 200 == 7:
+            raise BrokenImageError("torn")
+        return np.full((4, 4, 1), i % 256, np.uint8)
+
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = cache.load_or_build(recipe(decode), "made@train", tmp_path, False)
+        assert caplog.messages[-1] == "made@train: 3 of 600 images were broken and skipped"
+    assert len(caplog.messages) == 1
+    assert found.images[6:8, 0, 0, 0].tolist() == [6, 8]
+    assert found.labels.tolist() == [i % 2 for i in range(600) if i % 200 != 7]
+    (entry,) = entries(tmp_path)
+    assert (entry / "images.npy").stat().st_size == 128 + 597 * 16
+    assert sorted(path.name for path in entry.iterdir()) == ["images.npy", "info.json", "labels.npy"]
+
+
+@pytest.mark.parametrize("where", ["open", "decode"])
+def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, where: str) -> None:
+    def fail(*_: int) -> None:
+        raise OSError("the source is\ngone")
+
+    made = recipe(open_items=fail) if where == "open" else recipe(fail)
+    with pytest.raises(ImageSetError, match="the source is") as caught:
+        cache.load_or_build(made, "made@train", tmp_path, False)
+    assert "cache" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert entries(tmp_path) == []

@@ -114,6 +114,45 @@ def test_a_split_folder_is_used_and_is_no_class(tmp_path: Path, load) -> None:
     assert len(everything) == 4
 
 
+@pytest.mark.parametrize("test_classes", ["ac", "c"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_class_has_one_index_in_every_split(tmp_path: Path, load, zipped: bool, test_classes: str) -> None:
+    paths = [f"train/pictures/{name}/1.png" for name in "abc"] + [f"test/{name}/1.png" for name in test_classes]
+    root = tree(tmp_path / "plain", paths)
+    if zipped:
+        (tmp_path / "zips").mkdir()
+        for split in ("train", "test"):
+            with zipfile.ZipFile(tmp_path / f"zips/set-{split}.zip", "w") as archive:
+                for file in (root / split).rglob("*.png"):
+                    archive.write(file, file.relative_to(root / split))
+        root = tmp_path / "zips"
+    train, test, both = load(f"folder:{root}@train"), load(f"folder:{root}@test"), load(f"folder:{root}")
+    assert train.class_names == test.class_names == both.class_names == ("a", "b", "c")
+    assert train.labels.tolist() == [0, 1, 2]
+    assert [test.class_names[label] for label in test.labels] == list(test_classes)
+    assert both.labels.tolist() == test.labels.tolist() + train.labels.tolist()
+
+
+def test_a_class_new_in_one_split_renumbers_the_other(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "grows", ["train/b/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png"])
+    assert load(f"folder:{folder}@test").labels.tolist() == [0, 1]
+    tree(folder, ["train/a/1.png"])
+    assert load(f"folder:{folder}@test").labels.tolist() == [1, 2]  # not the entry cached before
+
+
+def test_a_held_out_tenth_keeps_the_indices_of_the_whole(tmp_path: Path, load) -> None:
+    first = next(f"a/{i}.png" for i in range(99) if not held_out(f"a/{i}.png"))
+    second = next(f"b/{i}.png" for i in range(99) if held_out(f"b/{i}.png"))
+    test = load(f"folder:{tree(tmp_path / 'held', [first, second])}@test")
+    assert (test.class_names, test.labels.tolist()) == (("a", "b"), [1])
+
+
+def test_a_wrapping_folder_in_one_split_is_no_class(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "kaggle", ["train/a/1.png", "train/b/1.png", "test/unknown/1.png"])
+    assert load(f"folder:{folder}@train").class_names == ("a", "b")
+    assert load(f"folder:{folder}@test").labels is None
+
+
 def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "many", [f"{i:03}.png" for i in range(200)])
     train, test = (load(f"folder:{folder}@{split}") for split in ("train", "test"))
@@ -159,6 +198,26 @@ def test_a_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplo
     assert "070.png" in caplog.text
 
 
+def test_images_cut_after_their_header_are_skipped_also_without_channels(tmp_path: Path, load, caplog) -> None:
+    folder = tree(tmp_path / "cut", [f"{i:03}.png" for i in range(400)])
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(noise, "PNG")
+    for i in range(0, 400, 100):  # these open, but their EXIF (which may follow the pixels) cannot be looked for
+        (folder / f"{i:03}.png").write_bytes(noise.getvalue()[:60])
+    found = load(f"folder:{folder}", resolution=4)
+    assert found.images.shape == (396, 4, 4, 1)
+    assert caplog.messages[-1].endswith("4 of 400 images were broken and skipped")
+    assert "cache" not in caplog.text
+
+
+def test_what_is_no_image_is_told_without_an_address(tmp_path: Path, load) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "a.png").write_text("hello")
+    with pytest.raises(ImageSetError, match=r"a\.png among them \(not an image Pillow can read\)"):
+        load(f"folder:{folder}", resolution=4, channels=1)
+
+
 def test_more_than_one_in_a_hundred_broken_is_refused(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "two", [f"{i:03}.png" for i in range(150)])
     for name in ("010.png", "070.png"):
@@ -198,3 +257,5 @@ def test_a_path_may_hold_an_at_sign_and_bad_paths_are_told(tmp_path: Path, load)
             load(f"folder:{tmp_path / path}")
     with pytest.raises(ImageSetError, match="no folder or zip"):
         load("folder:")
+    with pytest.raises(ImageSetError, match="no folder ''"):
+        load(f"folder:{folder}@")

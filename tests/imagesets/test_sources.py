@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import importlib.machinery
 import os
 import struct
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,38 @@ def test_absent_data_is_one_line_that_says_where_it_looked(tmp_path: Path, name:
         load_image_set(name, data_root=tmp_path)
     assert "\n" not in str(caught.value)
     assert "put" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "makes"), [("mnist", "MNIST/raw"), ("cifar10", "."), ("celeba", "celeba")])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_failed_download_leaves_no_empty_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, makes: str, leaves: bool
+) -> None:
+    from torchvision import datasets
+
+    def fail(root: str, **_: object) -> None:
+        (Path(root) / makes).mkdir(parents=True)
+        if leaves:
+            (Path(root) / makes / "half").write_text("")
+        raise RuntimeError("no network\nat all")
+
+    monkeypatch.delenv("ATELIER_OFFLINE")
+    monkeypatch.setitem(sys.modules, "gdown", types.ModuleType("gdown"))
+    sys.modules["gdown"].__spec__ = importlib.machinery.ModuleSpec("gdown", None)
+    monkeypatch.setattr(datasets, {"mnist": "MNIST", "cifar10": "CIFAR10", "celeba": "CelebA"}[name], fail)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ImageSetError, match=r"the download failed: no network\)") as caught:
+        load_image_set(name, data_root=tmp_path / "mine/new/data")
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "mine").is_dir()
+    assert (tmp_path / "mine/new/data" / makes).exists() == (tmp_path / "mine/new").exists() == leaves
+
+
+def test_celeba_says_that_its_download_needs_gdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATELIER_OFFLINE")
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(ImageSetError, match="pip install gdown"):
+        load_image_set("celeba", data_root=tmp_path)
 
 
 def test_cifar10_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

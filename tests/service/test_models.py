@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,13 @@ def test_the_default_is_named_or_the_newest(folder: Path) -> None:
     assert repository(folder).default == "tiny"
     assert repository(folder, default_model="boxed").default == "boxed"
     assert "ATELIER_DEFAULT_MODEL" in str(repository(folder, default_model="nope").not_ready)
+
+
+def test_without_onnx_runtime_one_line_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = repository(folder)
+    assert "pip install 'gan-atelier[cpu]'" in str(found.not_ready)
+    assert found.failed == {}
 
 
 @pytest.mark.parametrize("make", [lambda p: p / "missing", lambda p: p])

@@ -11,21 +11,11 @@ import onnx
 import pytest
 from PIL import Image
 
-TINY = [
-    *("--set", "data.resolution=8", "--set", "model.g_widths=[8]", "--set", "model.d_widths=[8]"),
-    *(
-        "--set",
-        "model.z_dim=4",
-        "--set",
-        "model.conditional=false",
-        "--set",
-        "run.threads=1",
-        "--set",
-        "run.device=cpu",
-        "--set",
-        "name=tiny",
-    ),
-]
+TINY_FIELDS = """
+    name=tiny data.resolution=8 model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.conditional=false
+    optim.batch_size=64 run.threads=1 run.device=cpu
+"""
+TINY = [word for field in TINY_FIELDS.split() for word in ("--set", field)]
 
 
 def trainer(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
