@@ -51,7 +51,11 @@ def digest_of(model: onnx.ModelProto, leave_out: Callable[[str], bool]) -> str:
 
 def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
     """A session on the GPU where ONNX Runtime has one, else on all the cores this process may use."""
-    import onnxruntime as ort
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        needs = f"running {path} needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
+        raise EvaluationError(f"{needs} ({_one_line(error)})") from error
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = cores()

@@ -100,9 +100,8 @@ def _parse(props: dict[str, str]) -> Metadata:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, kind):
-            raise ContractError(
-                f"metadata {key} is not a JSON {'list' if kind is list else 'object'} that can be told again"
-            )
+            what = "list" if kind is list else "object"
+            raise ContractError(f"metadata {key} is not a JSON {what}, or one that cannot be written again")
         return value
 
     def score(text: str) -> Any:

@@ -1,22 +1,28 @@
 """What Prometheus is told. Paths are labelled by their route's template, so strangers cannot add series."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+FOLDER = "ATELIER_METRICS_FOLDER"  # not a setting: the supervisor's word to its workers
 
 
 def place(workers: int) -> None:
     """Choose where prometheus_client keeps its numbers; call before it is first imported.
 
     `bentoml serve` points every service of a machine at one folder, which the next one empties. One worker
-    needs none; several share a folder of their own, named after the process that supervises them.
+    needs none; several share a folder of their own, which the process that supervises them makes, tells them
+    by the environment and removes when it ends.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if workers > 1:
-        folder = Path(tempfile.gettempdir()) / f"atelier-metrics-{os.getppid()}"
-        folder.mkdir(exist_ok=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        if not Path(os.environ.get(FOLDER, "/dev/null")).is_dir():
+            os.environ[FOLDER] = tempfile.mkdtemp(prefix="atelier-metrics-")
+            atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[FOLDER]
 
 
 class Metrics:

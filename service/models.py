@@ -119,6 +119,12 @@ class Repository:
 
     def load_all(self) -> None:
         """Read the folder. One bad file stops no other; nothing is raised."""
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
+            self._not_ready = f"{needs} ({first_line(error)})"
+            return
         threads = self._settings.threads or max(1, available_cores() // self._settings.workers)
         by_name: dict[str, list[Generator]] = defaultdict(list)
         failed: dict[str, str] = {}

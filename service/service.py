@@ -1,5 +1,6 @@
 """The BentoML service: `bentoml serve service.service:GanAtelier`."""
 
+import sys
 from typing import Annotated, Any, cast
 
 import bentoml
@@ -12,9 +13,13 @@ from service.api import create_app
 from service.errors import ApiError, error_response
 from service.gate import Gate
 from service.native import NATIVE_ROUTES, Enveloped
-from service.settings import settings
+from service.settings import SettingsError, settings
 
-_settings = settings()
+try:
+    _settings = settings()
+except SettingsError as error:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 metrics.place(_settings.workers)
 app = create_app(_settings)
 

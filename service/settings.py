@@ -3,14 +3,21 @@
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """`ATELIER_<NAME>` in the environment sets `<name>`; MODEL_DIR is understood beside ATELIER_MODEL_DIR."""
+class SettingsError(Exception):
+    """A setting that cannot be used; one line that names its variable."""
 
-    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, populate_by_name=True)
+
+class Settings(BaseSettings):
+    """`ATELIER_<NAME>` in the environment sets `<name>`; MODEL_DIR is understood beside ATELIER_MODEL_DIR.
+
+    A variable that is empty is not set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, populate_by_name=True, env_ignore_empty=True)
 
     model_dir: Path | None = Field(
         None,
@@ -36,5 +43,12 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """The process's settings, read once. SettingsError: one of them cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        told = []
+        for problem in error.errors(include_url=False):
+            name = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
+            told.append(f"ATELIER_{name} is {str(problem['input'])[:100]!r}: {problem['msg']}")
+        raise SettingsError("; ".join(told)) from None
