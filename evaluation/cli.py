@@ -127,7 +127,7 @@ def score(
     extractor: Annotated[
         Path | None, typer.Option(help="The extractor file; default: where the reference was made with it.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model of the service; default: its only or first.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model of the service; default: the service's default.")] = None,
     num_images: Annotated[int, typer.Option(help="N, which is part of the score's name.", min=2)] = 10_000,
     seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
@@ -180,7 +180,7 @@ def score(
 def classify(
     source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
     extractor: ExtractorFile,
-    model: Annotated[str | None, typer.Option(help="A model of the service; default: its only or first.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model of the service; default: the service's default.")] = None,
     num_images: Annotated[int, typer.Option(min=1)] = 256,
     seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
     sure: Annotated[float, typer.Option(help="Probability from which the classifier is sure.", min=0, max=1)] = 0.9,

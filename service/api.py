@@ -250,7 +250,11 @@ async def image(request: Request) -> Response:
             "labels": None if query.label is None else [query.label],
         },
     )
-    plan = plans.generation(body, atelier.repository, atelier.settings)
+    try:
+        plan = plans.generation(body, atelier.repository, atelier.settings)
+    except ApiError as error:
+        error.param = "label" if error.param == "labels" else error.param  # its name in the query
+        raise
     plans.digest_matches(plan.generator, query.digest)
     headers = {
         "ETag": _etag(plan.generator.metadata.digest, seed, form, query.truncation, query.label),

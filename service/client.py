@@ -1,6 +1,7 @@
 """A client of the service that costs httpx and numpy alone: for the evaluation job, scripts and notebooks."""
 
 import io
+import math
 import random
 import time
 from collections import deque
@@ -102,15 +103,12 @@ class Client:
         }
         answer = self._answer("POST", "/v1/generate", NPY, {k: v for k, v in body.items() if v is not None})
         try:
-            images = np.load(io.BytesIO(answer.content), allow_pickle=False)
+            images = read_npy(answer.content)
             name, digest = answer.headers["Atelier-Model"], answer.headers["Atelier-Digest"]
             told = answer.headers.get("Atelier-Seeds")
-            answered = expand(told) if told is not None else body["seeds"] or []
+            answered = expand(told, len(images)) if told is not None else body["seeds"] or []
         except (ValueError, EOFError, KeyError) as error:
             raise ServiceError(f"{self.base_url} answered images that cannot be read: {error}") from None
-        if images.dtype != np.uint8 or images.ndim != 4:
-            shape = f"{images.dtype} {list(images.shape)}"
-            raise ServiceError(f"{self.base_url} answered {shape}, not uint8 [N, H, W, C]")
         return Batch(images, answered, name, digest)
 
     def stream(
@@ -208,12 +206,34 @@ class Client:
             )
 
 
-def expand(seeds: str) -> list[int]:
-    """ "0-3,7" as [0, 1, 2, 3, 7]. ValueError: not a list of seeds."""
+def read_npy(content: bytes) -> NDArray[np.uint8]:
+    """Images uint8 [N, H, W, C] of a .npy file. ValueError: it is not one, or not as long as it says."""
+    file = io.BytesIO(content)
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not a .npy file of version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        raise
+    except Exception as error:  # numpy's reader lets the tokenizer's and the parser's own errors through
+        raise ValueError(f"its header is broken ({type(error).__name__})") from None
+    if dtype != np.uint8 or len(shape) != 4 or fortran or min(shape) < 0:
+        raise ValueError(f"{dtype} {list(shape)}, not uint8 [N, H, W, C]")
+    if math.prod(shape) != len(content) - file.tell():
+        raise ValueError(f"{list(shape)} in {len(content) - file.tell()} bytes")
+    return np.frombuffer(content, np.uint8, offset=file.tell()).reshape(shape).copy()
+
+
+def expand(seeds: str, at_most: int = 2**20) -> list[int]:
+    """ "0-3,7" as [0, 1, 2, 3, 7]. ValueError: not a list of seeds, or of more than `at_most`."""
     result: list[int] = []
     for part in seeds.split(",") if seeds else []:
         first, _, last = part.partition("-")
-        result.extend(range(int(first), int(last or first) + 1))
+        run = range(int(first), int(last or first) + 1)
+        # compared by its ends: the length of a longer range overflows
+        if run.stop - run.start > at_most - len(result):
+            raise ValueError(f"more than {at_most} seeds")
+        result.extend(run)
     return result
 
 

@@ -33,7 +33,8 @@ def generation(body: GenerateRequest, repository: Repository, settings: Settings
     n = len(body.seeds or body.latents or ()) or body.n or 1
     if n > settings.max_images:
         field = "seeds" if body.seeds else "latents" if body.latents else "n"
-        message = f"{n} images are more than the {settings.max_images} a request may ask for; split it"
+        told = n if n < 10**12 else "so many"
+        message = f"{told} images are more than the {settings.max_images} a request may ask for; split it"
         raise invalid("too_many_images", message, field)
     if body.latents is not None:
         latents = _given_latents(body.latents, generator, "latents")
@@ -56,7 +57,8 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
         raise invalid("too_many_keyframes", message, "keyframes")
     frames = z.frame_count(count, body.steps, body.loop)
     if frames > settings.max_frames:
-        message = f"these keyframes and steps make {frames} frames; {settings.max_frames} are allowed: lower steps"
+        told = frames if frames < 10**12 else "too many"
+        message = f"these keyframes and steps make {told} frames; {settings.max_frames} are allowed: lower steps"
         raise invalid("too_many_frames", message, "steps")
     seeds = tuple(k.seed for k in body.keyframes if k.seed is not None)
     keys = np.empty((count, generator.metadata.z_dim), np.float32)

@@ -1,4 +1,4 @@
-"""Request bodies, their bounds in their types. What depends on the model or the settings is in `requests`."""
+"""Request bodies, their bounds in their types. What depends on the model or the settings is in `plans`."""
 
 from typing import Annotated, Any, Literal
 

@@ -332,6 +332,18 @@ def test_other_refusals_have_the_same_envelope(client: TestClient) -> None:
     refusal(client.get("/v1/models/tiny/images/1.bmp"), 404, "route_not_found")
     refusal(client.get("/v1/models/tiny/images/1.png?x=1"), 422, "unknown_field")
     refusal(client.get("/v1/models/tiny/images/1.png?label=1"), 422, "model_has_no_labels")
+    error = refusal(client.get("/v1/models/coloured/images/1.png?label=10"), 422, "unknown_label")
+    assert error["param"] == "label"
+
+
+def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) -> None:
+    for path, body in (
+        ("generate", b'{"n": 1%s}' % (b"0" * 400)),
+        ("interpolate", b'{"keyframes": [1, 2], "steps": 1%s}' % (b"0" * 400)),
+    ):
+        answer = client.post(f"/v1/{path}", content=body, headers=JSON)
+        assert answer.status_code == 422
+        assert len(answer.json()["error"]["message"]) < 200
 
 
 def test_a_failure_of_ours_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from service.encode import npy, ranges
 
 Answer = tuple[int, dict[str, str], bytes]
 DIGEST = "d" * 64
+OURS = {"Content-Type": "application/x-npy", "Atelier-Model": "tiny", "Atelier-Digest": DIGEST}
 MODELS = {"default": "tiny", "data": [{"name": "tiny", "digest": DIGEST}, {"name": "other", "digest": DIGEST}]}
 
 
@@ -157,6 +158,11 @@ def test_a_refusal_is_not_tried_again() -> None:
         (200, {"Content-Type": "text/html"}, b"<html>"),
         (200, {"Content-Type": "application/x-npy"}, b"not an array"),
         (200, {"Content-Type": "application/x-npy"}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
+        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"(1, 1, 1, 1)", b"(9999999, 999999, 9999, 9)")),
+        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"{'descr'", b"((((((((")),
+        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"|u1", b"|O8")),
+        (200, {**OURS, "Atelier-Seeds": "0-99999999999"}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
+        (200, {**OURS, "Atelier-Seeds": "0-" + "9" * 40}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
         (404, {"Content-Type": "text/html"}, b"<html>"),
         (500, {}, b""),
     ],
