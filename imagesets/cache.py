@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
+from imagesets.rows import RowWriter
 
 log = logging.getLogger("imagesets")
 
@@ -32,6 +35,7 @@ MAX_BROKEN_SHARE = 0.01
 VERIFY_UP_TO_BYTES = 512 * 1024 * 1024  # hashing more than this on every start would be felt
 PROGRESS_FROM = 2000  # images; less is done before a bar could be read
 _CHUNK = 256
+_SPARE_BYTES = 2**20  # on the disk, beside the arrays: headers, info.json, folders
 
 
 def default_cache_root() -> Path:
@@ -60,19 +64,18 @@ def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -
     """The cached image set of a recipe, decoded first if it is not there, stale or damaged."""
     entry = cache_root / key_of(recipe)
     found = _read(entry, name)
-    if found is not None:
-        return found
-    try:
-        cache_root.mkdir(parents=True, exist_ok=True)
+    if found is None:
+        with _writing(cache_root):
+            cache_root.mkdir(parents=True, exist_ok=True)
         with _lock(cache_root / f".{entry.name}.lock"):
             found = _read(entry, name)  # another process may have built it while we waited
             if found is None:
                 _build(recipe, name, entry, progress)
                 found = _read(entry, name)
-    except OSError as error:
-        raise ImageSetError(f"cannot write the image cache at {cache_root}: {error.strerror or error}") from error
     if found is None:
         raise ImageSetError(f"the image cache at {entry} was damaged while it was written; is the disk sound?")
+    if broken := len(found.info.get("skipped", ())):
+        log.warning("%s: %d of %d images were broken and skipped", name, broken, broken + len(found))
     return found
 
 
@@ -100,7 +103,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
             raise ValueError("the arrays are not those that info.json describes")
         if images.nbytes <= VERIFY_UP_TO_BYTES and fingerprint_of(images, labels) != info["fingerprint"]:
             raise ValueError("the fingerprint does not match")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         log.warning("the cached image set %s is damaged (%s); building it again", entry, error)
@@ -113,31 +116,44 @@ def _read(entry: Path, name: str) -> ImageSet | None:
 def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
     for left_over in entry.parent.glob(f".{entry.name}.tmp-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    items = recipe.open_items()
+    try:
+        items = recipe.open_items()
+    except OSError as error:
+        raise ImageSetError(f"cannot read {name}: {_first_line(error)}") from error
     if items.count == 0:
         raise ImageSetError(f"{name} has no images")
-    need = items.count * items.resolution**2 * items.channels
-    if (free := shutil.disk_usage(entry.parent).free) < need + 2**20:
-        raise ImageSetError(
-            f"{name} needs {need / 2**20:,.0f} MiB in {entry.parent} but {free / 2**20:,.0f} MiB are free; "
-            "free some, or set ATELIER_CACHE to another disk"
-        )
-    building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
+    with _writing(entry.parent):
+        _require_room(items, name, entry.parent)
+        building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
     try:
         info = _decode_into(building, items, recipe, name, progress)
-        _write_durably(building / "info.json", json.dumps(info, indent=2, ensure_ascii=False).encode())
-        building.chmod(0o755)
-        _fsync_folder(building)
-        _move_into_place(building, entry)
-        _fsync_folder(entry.parent)
+        with _writing(entry.parent):
+            _write_durably(building / "info.json", json.dumps(info, indent=2, ensure_ascii=False).encode())
+            building.chmod(0o755)
+            _fsync_folder(building)
+            _move_into_place(building, entry)
+            _fsync_folder(entry.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def _require_room(items: Items, name: str, folder: Path) -> None:
+    """ImageSetError unless the disk has room for the arrays and a margin."""
+    need = items.count * (items.resolution**2 * items.channels + (8 if items.labels is not None else 0)) + _SPARE_BYTES
+    if (free := shutil.disk_usage(folder).free) >= need:
+        return
+    tenth = 2**20 / 10  # of a MiB; rounded up and down, so that the two never read the same
+    wanted, there = math.ceil(need / tenth) / 10, math.floor(free / tenth) / 10
+    raise ImageSetError(
+        f"{name} needs {wanted:,.1f} MiB in {folder} but {there:,.1f} MiB are free; "
+        "free some, or set ATELIER_CACHE to another disk"
+    )
+
+
 def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progress: bool) -> dict[str, Any]:
-    shape = (items.count, items.resolution, items.resolution, items.channels)
     path = building / "images.npy"
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with _writing(building.parent):
+        rows = RowWriter(path, (items.resolution, items.resolution, items.channels))
     kept: list[int] = []
     skipped: list[dict[str, str]] = []
     allowed = items.count * MAX_BROKEN_SHARE
@@ -147,12 +163,12 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
         for i in range(start, min(start + _CHUNK, items.count)):
             try:
                 results.append(items.decode(i))
-            except BrokenImageError as error:
-                results.append(str(error))
+            except (BrokenImageError, OSError) as error:  # an OSError here is of that image, not of the cache
+                results.append(_first_line(error))
         return results
 
     starts = range(0, items.count, _CHUNK)
-    with _bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
+    with rows, _bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
         # A window of submitted chunks, not map(): what is decoded but not yet written stays bounded.
         window: list[Any] = []
         queue = iter(starts)
@@ -171,24 +187,20 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
                             f"{items.describe(i)} among them ({result}); repair or remove them"
                         )
                 else:
-                    images[len(kept)] = result
+                    with _writing(building.parent):
+                        rows.append(result)
                     kept.append(i)
                 advance()
-    if skipped:
-        whole, shape = images, (len(kept), *shape[1:])
-        path = building / "kept.npy"
-        images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        for start in range(0, len(kept), 4096):
-            images[start : start + 4096] = whole[start : min(start + 4096, len(kept))]
-    images.flush()
+        with _writing(building.parent):
+            rows.finish()
     labels = None
     if items.labels is not None:
         labels = items.labels[kept].astype(np.int64)
-        np.save(building / "labels.npy", labels, allow_pickle=False)
-        _fsync(building / "labels.npy")
-    fingerprint = fingerprint_of(images, labels)
-    _fsync(path)
-    path.replace(building / "images.npy")
+        packed = io.BytesIO()
+        np.save(packed, labels, allow_pickle=False)
+        with _writing(building.parent):
+            _write_durably(building / "labels.npy", packed.getvalue())
+    fingerprint = fingerprint_of(np.load(path, mmap_mode="r", allow_pickle=False), labels)
     return {
         "format_version": FORMAT_VERSION,
         "source": recipe.source,
@@ -239,16 +251,35 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # released by the close, or by the kernel if we are killed
+    with contextlib.ExitStack() as stack:
+        with _writing(path.parent):
+            handle = stack.enter_context(path.open("a"))
+            fcntl.flock(handle, fcntl.LOCK_EX)  # released by the close, or by the kernel if we are killed
         yield
+
+
+@contextlib.contextmanager
+def _writing(cache_root: Path) -> Iterator[None]:
+    """Around what touches the cache, and that alone: its OSErrors are the cache's, told in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageSetError(
+            f"cannot write the image cache at {cache_root}: {error.strerror or _first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _move_into_place(building: Path, entry: Path) -> None:
     if entry.exists():  # stale or damaged; readers that mapped it keep their pages
         graveyard = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
-        entry.rename(graveyard / "old")
-        shutil.rmtree(graveyard, ignore_errors=True)
+        try:
+            entry.rename(graveyard / "old")
+        finally:
+            shutil.rmtree(graveyard, ignore_errors=True)
     try:
         building.rename(entry)
     except OSError:
@@ -260,11 +291,6 @@ def _write_durably(path: Path, data: bytes) -> None:
     with path.open("wb") as handle:
         handle.write(data)
         handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _fsync(path: Path) -> None:
-    with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
-from imagesets.members import Member, Renamed, members_of, signature_of, unwrap
+from imagesets.members import Member, Renamed, members_of, signature_of, unwrap, wrapped_members_of
 from imagesets.pixels import Filter, decode_image, peek
 
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
@@ -23,16 +24,28 @@ def folder_recipe(text: str, resolution: int | None, channels: int | None) -> Re
     members = _all_members(path)
     if not members:
         raise ImageSetError(f"no images in {path}; expected files such as .png or .jpg, or zips of them")
-    members, crop = _of_split(members, split, path), "centre-square"
-    identity = signature_of(members)
+    folders = _split_folders(members, split)
+    if folders:
+        members = _level(members, folders)
+    chosen = _of_split(members, split, folders, path)
+    labels, class_names = _classes(chosen, members, folders)
+    # The labels depend on the classes of the other splits too, so these are part of what the content is.
+    identity = signature_of(chosen, class_names)
 
     def open_items() -> Items:
-        return member_items(members, resolution, channels, str(path))
+        return member_items(chosen, resolution, channels, str(path), labels, class_names)
 
-    return Recipe(f"folder:{path}", split or "all", crop, RESIZE, resolution, channels, identity, open_items)
+    return Recipe(f"folder:{path}", split or "all", "centre-square", RESIZE, resolution, channels, identity, open_items)
 
 
-def member_items(members: list[Member], resolution: int | None, channels: int | None, where: str) -> Items:
+def member_items(
+    members: list[Member],
+    resolution: int | None,
+    channels: int | None,
+    where: str,
+    labels: np.ndarray | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Items:
     """Items of image files. Native size and channels are found from the headers, and must be one size."""
     if resolution is None or channels is None:
         sizes, native = _survey(members)
@@ -45,7 +58,6 @@ def member_items(members: list[Member], resolution: int | None, channels: int | 
                 raise ImageSetError(f"no readable image in {where}")
         channels = channels or native
     size, depth = resolution, channels
-    labels, class_names = _classes(members)
     return Items(
         count=len(members),
         resolution=size,
@@ -77,17 +89,51 @@ def _all_members(path: Path) -> list[Member]:
         return members
     zips = sorted(file for file in path.glob("*.zip") if not file.name.startswith("."))
     for file in zips:
-        split = next((s for s in SPLIT_FOLDERS if file.stem == s or file.stem.endswith(f"-{s}")), file.stem)
-        members += [Renamed(f"{split}/{member.path}", member) for member in members_of(file)]
+        split = next((s for s in SPLIT_FOLDERS if file.stem == s or file.stem.endswith(f"-{s}")), None)
+        # A split's own folders are judged beside the other splits', by _level.
+        inside = wrapped_members_of(file) if split else members_of(file)
+        members += [Renamed(f"{split or file.stem}/{member.path}", member) for member in inside]
     return sorted(members, key=lambda member: member.path)
 
 
-def _of_split(members: list[Member], split: str | None, path: Path) -> list[Member]:
+def _split_folders(members: list[Member], split: str | None) -> set[str]:
+    """The top folders that are splits: where the wanted one is there, or where they are all there is."""
+    tops = {member.path.split("/", 1)[0] if "/" in member.path else "" for member in members}
+    found = {top for top in tops if top and (top in SPLIT_FOLDERS or top == split)}
+    return found if split in found or found == tops else set()
+
+
+def _by_split(members: list[Member], folders: Set[str]) -> dict[str, list[Member]]:
+    """The members of each split folder, by their paths in it; all under "" where there are no split folders."""
+    if not folders:
+        return {"": members}
+    groups: dict[str, list[Member]] = {folder: [] for folder in sorted(folders)}
+    for member in members:
+        top, _, rest = member.path.partition("/")
+        if rest and top in groups:
+            groups[top].append(Renamed(rest, member))
+    return groups
+
+
+def _level(members: list[Member], folders: Set[str]) -> list[Member]:
+    """The members of the split folders, without the folders that wrap all of one split (`train/images/`).
+
+    A split's only folder is a class, and stays, when it is one of another split's several.
+    """
+    groups = _by_split(members, folders)
+    known = {name for group in groups.values() for name in _tops(unwrap(group))}
+    return [
+        Renamed(f"{folder}/{member.path}", member)
+        for folder, group in groups.items()
+        for member in unwrap(group, keep=known)
+    ]
+
+
+def _of_split(members: list[Member], split: str | None, folders: Set[str], path: Path) -> list[Member]:
     if split is None:
         return members
-    inside: list[Member] = [Renamed(m.path.split("/", 1)[1], m) for m in members if m.path.startswith(f"{split}/")]
-    if inside:
-        return unwrap(inside)
+    if split in folders:
+        return [member for member in members if member.path.startswith(f"{split}/")]
     if split not in ("train", "test"):
         raise ImageSetError(f"{path} has no folder {split!r}; use @train or @test, or name a folder in it")
     chosen = [member for member in members if held_out(member.path) == (split == "test")]
@@ -102,18 +148,24 @@ def held_out(path: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 10 < TEST_TENTHS
 
 
-def _classes(members: list[Member]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """A label an image when every one lies in one of two or more folders; split folders are no classes."""
-    paths = [member.path.split("/") for member in members]
-    if all(len(parts) > 1 and parts[0] in SPLIT_FOLDERS for parts in paths):
-        paths = [parts[1:] for parts in paths]
-    if any(len(parts) < 2 for parts in paths):
-        return None, ()
-    class_names = tuple(sorted({parts[0] for parts in paths}))
-    if len(class_names) < 2:
-        return None, ()
+def _tops(members: list[Member]) -> set[str]:
+    """The top folders of members that all lie in one; none if any lies in none."""
+    split = [member.path.partition("/") for member in members]
+    return {top for top, _, _ in split} if all(rest for _, _, rest in split) else set()
+
+
+def _classes(chosen: list[Member], every: list[Member], folders: Set[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """A label a chosen image, when each lies in a folder and all splits together have two or more folders.
+
+    The names are those of every split, so that a label means the same in each.
+    """
+    class_names = tuple(sorted(set().union(*(_tops(group) for group in _by_split(every, folders).values()))))
     index = {name: label for label, name in enumerate(class_names)}
-    return np.array([index[parts[0]] for parts in paths], dtype=np.int64), class_names
+    depth = 1 if folders else 0  # below the split folder
+    labels = [index.get(member.path.split("/")[depth], -1) for member in chosen]
+    if len(class_names) < 2 or -1 in labels:
+        return None, ()
+    return np.array(labels, dtype=np.int64), class_names
 
 
 def _survey(members: list[Member]) -> tuple[set[tuple[int, int]], int]:

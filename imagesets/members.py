@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import zipfile
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -92,23 +93,30 @@ class Renamed:
 
 def members_of(path: Path) -> list[Member]:
     """The images under a folder or in a zip, sorted by path, wrapping folders removed."""
+    return unwrap(wrapped_members_of(path))
+
+
+def wrapped_members_of(path: Path) -> list[Member]:
+    """The images under a folder or in a zip, sorted by path, as they lie there."""
     members = _in_zip(path) if path.is_file() else _in_folder(path)
-    return unwrap(sorted(members, key=lambda member: member.path))
+    return sorted(members, key=lambda member: member.path)
 
 
-def unwrap(members: list[Member]) -> list[Member]:
-    """Without the folders that every member lies in (`images/`, `img_align_celeba/`)."""
+def unwrap(members: list[Member], keep: Set[str] = frozenset()) -> list[Member]:
+    """Without the folders that every member lies in (`images/`, `img_align_celeba/`), down to one of `keep`."""
     while members and all("/" in member.path for member in members):
         top = {member.path.split("/", 1)[0] for member in members}
-        if len(top) > 1:
+        if len(top) > 1 or top <= keep:
             break
         members = [Renamed(member.path.split("/", 1)[1], member) for member in members]
     return members
 
 
-def signature_of(members: list[Member]) -> str:
-    """sha256 over paths and stamps (size and mtime of a file, CRC and size of a zip's member)."""
+def signature_of(members: list[Member], class_names: tuple[str, ...] = ()) -> str:
+    """sha256 over class names, paths and stamps (size and mtime of a file, CRC and size of a zip's member)."""
     digest = hashlib.sha256()
+    for name in class_names:
+        digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
     for member in members:
         digest.update(f"{member.path}\0{member.stamp}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

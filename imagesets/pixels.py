@@ -6,7 +6,7 @@ import io
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imagesets.image_set import BrokenImageError
 
@@ -23,10 +23,18 @@ _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def peek(data: bytes) -> tuple[tuple[int, int], int]:
-    """(width, height) after EXIF orientation, and native channels (1 or 3), from the header alone."""
+    """(width, height) after EXIF orientation, and native channels (1 or 3).
+
+    From the header alone, but for a PNG, whose EXIF may follow the pixels: Pillow decodes it to look.
+    Raises BrokenImageError with the reason.
+    """
     image = _open(data)
     size = image.size
-    if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception as error:
+        raise BrokenImageError(_reason(error)) from error
+    if orientation in (5, 6, 7, 8):
         size = (size[1], size[0])
     return size, 1 if image.mode in _GREY_MODES else 3
 
@@ -40,12 +48,11 @@ def decode_image(data: bytes, resolution: int, channels: int, resize: Filter) ->
     image = _open(data)
     try:
         image = ImageOps.exif_transpose(image)
-        image = _to_eight_bit(image)
+        return fit(_to_eight_bit(image), resolution, channels, resize)
     except BrokenImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every type on hostile bytes
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
-    return fit(image, resolution, channels, resize)
+        raise BrokenImageError(_reason(error)) from error
 
 
 def fit(image: Image.Image, resolution: int, channels: int, resize: Filter) -> np.ndarray:
@@ -64,10 +71,16 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:
-        raise BrokenImageError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        raise BrokenImageError(_reason(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
     return image
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose own text is the address of our buffer
+        return "not an image Pillow can read"
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -179,16 +180,18 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
     from imagesets.idx import find_idx, read_idx
 
     dataset = "MNIST" if source == "mnist" else "FashionMNIST"
-    folders = [data_root / dataset / "raw", data_root / source, data_root / dataset, data_root]
+    folders = [data_root / dataset / "raw", data_root / source]
     prefix = "train" if split == "train" else "t10k"
     stems = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
-    if any(find_idx(stem, folders[:2]) is None for stem in stems):
-        looked = f"looked for {stems[0]}[.gz] in {folders[0]} and {folders[1]}"
-        _download(dataset, f"{source} is not here: {looked}; put its four idx files there", data_root, train=True)
-    found = [find_idx(stem, folders[:2]) for stem in stems]
-    if found[0] is None or found[1] is None:
-        raise ImageSetError(f"{source} is not here: looked for {stems[0]}[.gz] in {folders[0]} and {folders[1]}")
-    images_path, labels_path = found[0], found[1]
+    absent = (
+        f"{source} is not here: looked for {stems[0]}[.gz] and {stems[1]}[.gz] in {folders[0]} and {folders[1]}; "
+        "put its four idx files in either"
+    )
+    if any(find_idx(stem, folders) is None for stem in stems):
+        _download(dataset, absent, data_root, train=True)
+    images_path, labels_path = (find_idx(stem, folders) for stem in stems)
+    if images_path is None or labels_path is None:
+        raise ImageSetError(absent)
     try:
         parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (images_path, labels_path)]
     except OSError as error:
@@ -283,10 +286,20 @@ def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any
     try:
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:
-        raise ImageSetError(f"{absent}, or install torchvision to have it downloaded") from error
+        needed = "torchvision gdown" if dataset == "CelebA" else "torchvision"
+        raise ImageSetError(f"{absent}, or pip install {needed} to have it downloaded") from error
+    if dataset == "CelebA" and importlib.util.find_spec("gdown") is None:  # torchvision's way to Google Drive
+        raise ImageSetError(f"{absent}, or pip install gdown to have it downloaded")
+    inside = {"CelebA": ("celeba",), "CIFAR10": ()}.get(dataset, (f"{dataset}/raw", dataset))
+    places = [*(data_root / place for place in inside), data_root, *data_root.parents]
+    made = [place for place in places if not place.exists()]
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return getattr(datasets, dataset)(str(data_root), download=online, **options)
     except Exception as error:  # torchvision and its downloaders raise many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageSetError(f"{absent} (the download failed: {reason[:120]})") from error
+    finally:
+        for folder in made:  # deepest first; one with anything in it stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
