@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import INTERNAL, ApiError, ClientGone, error_response
@@ -15,6 +16,7 @@ from service.metrics import Metrics
 log = logging.getLogger("bentoml.atelier")
 
 LINGER_S = 2.0
+CLIENT_GONE = 499  # nginx's word for it, in the metrics alone
 
 
 class Gate:
@@ -60,7 +62,9 @@ class Gate:
             if not status and not refused:
                 await error_response(error)(scope, receive, watched_send)
         except (ClientGone, ClientDisconnect):
-            pass  # nobody is left to answer; counted below as 499
+            if not status and not refused:
+                # nobody reads it, but BentoML's timeout holds a request, and a shutdown, until an answer begins
+                await Response(status_code=CLIENT_GONE)(scope, receive, watched_send)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             if not status and not refused:
@@ -73,7 +77,7 @@ class Gate:
             metrics = self._metrics()
             # methods are the client's words too
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            metrics.requests.labels(method, route, str(status or 499)).inc()
+            metrics.requests.labels(method, route, str(status or CLIENT_GONE)).inc()
             metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
 

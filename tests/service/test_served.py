@@ -162,6 +162,22 @@ def test_clients_that_hang_up_leave_the_service_well(url: str, expected: np.ndar
     np.testing.assert_array_equal(np.load(_file(answer)), expected[1:2])
 
 
+def test_clients_that_hang_up_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_tiny_generator(tmp_path / "tiny.onnx", size=128)
+    body = b'{"n": 256}'
+    with served(tmp_path) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port))) as s:
+                s.sendall(b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+                s.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        answer = httpx.post(f"{url}/v1/generate", json={"n": 1}, headers=NPY)
+        assert answer.status_code == 200
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in (tmp_path / "serve.log").read_text()
+
+
 def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "wide.onnx", size=256, channels=3)
     with served(tmp_path, ATELIER_MAX_QUEUE_ROWS=64, ATELIER_MAX_BATCH=8) as url:
