@@ -136,6 +136,10 @@ def _of_split(members: list[Member], split: str | None, folders: Set[str], path:
         return [member for member in members if member.path.startswith(f"{split}/")]
     if split not in ("train", "test"):
         raise ImageSetError(f"{path} has no folder {split!r}; use @train or @test, or name a folder in it")
+    if folders & set(SPLIT_FOLDERS):  # a hold-out over split folders would test on images that were trained on
+        raise ImageSetError(
+            f"{path} has no {split!r} beside {', '.join(sorted(folders))}; add it, or name one of these"
+        )
     chosen = [member for member in members if held_out(member.path) == (split == "test")]
     if not chosen:
         raise ImageSetError(f"{path} has {len(members)} images, too few for a hold-out: its {split} split is empty")

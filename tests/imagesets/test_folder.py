@@ -163,6 +163,13 @@ def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load)
         load(f"folder:{folder}@valid")
 
 
+def test_no_hold_out_is_taken_from_a_train_split(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "split", ["train/a.png", "train/b.png", "val/c.png", "val/d.png"])
+    assert len(load(f"folder:{folder}@train")) == 2
+    with pytest.raises(ImageSetError, match=r"no 'test' beside train, val"):
+        load(f"folder:{folder}@test")
+
+
 def test_zips_beside_each_other_are_splits(tmp_path: Path, load) -> None:
     for split, value in (("train", 7), ("test", 9)):
         with zipfile.ZipFile(tmp_path / f"set-{split}.zip", "w") as archive:
