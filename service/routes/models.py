@@ -1,0 +1,47 @@
+"""What is served: the models and the limits of a request."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from service import openapi
+from service.negotiation import JSON
+from service.routes.told import atelier_of
+
+router = APIRouter()
+
+
+@router.get("/v1/models", **openapi.answers({JSON: None}, 503))
+async def models(request: Request) -> JSONResponse:
+    """The models that are served, the files that are not and why, and the limits of a request."""
+    atelier = atelier_of(request)
+    repository, s = atelier.repository, atelier.settings
+    return JSONResponse(
+        {
+            "default": repository.default,
+            "data": [{**g.describe(), "default": g.metadata.name == repository.default} for g in repository.all()],
+            "failed": [{"file": file, "reason": reason} for file, reason in sorted(repository.failed.items())],
+            "not_ready": repository.not_ready,
+            "limits": {
+                "max_images": s.max_images,
+                "max_frames": s.max_frames,
+                "max_keyframes": s.max_keyframes,
+                "max_body_bytes": s.max_body_bytes,
+                "max_queue_rows": s.max_queue_rows,
+                "max_scaled_pixels": s.max_scaled_pixels,
+                "max_encoding_pixels": s.max_encoding_pixels,
+                "deadline_s": s.deadline_s,
+            },
+        },
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.get("/v1/models/{name}", **openapi.answers({JSON: None}, 404, 503))
+async def model(request: Request, name: str) -> JSONResponse:
+    """One model's metadata, digest and scores."""
+    repository = atelier_of(request).repository
+    generator = repository.get(name)
+    return JSONResponse(
+        {**generator.describe(), "default": generator.metadata.name == repository.default},
+        headers={"Cache-Control": "no-store"},
+    )
