@@ -118,10 +118,12 @@ class Client:
         first_seed: int,
         num_images: int,
         batch: int = 64,
+        labels: Sequence[int] | None = None,
         truncation: float | None = None,
     ) -> Iterator[Batch]:
         """Images of seeds first_seed … first_seed + num_images − 1 in that order, a batch at a time.
 
+        `labels`: one an image; of a conditional model that is given none, each seed draws its own.
         Several requests are in flight, so the service's batches stay full. ServiceError: also when the
         model is replaced by another on the way, since its images would be of two models.
         """
@@ -135,7 +137,8 @@ class Client:
             while True:
                 while len(pending) < 2 * self._connections and (start := next(starts, None)) is not None:
                     n = min(batch, end - start)
-                    task = pool.submit(self.generate, model=name, seed=start, n=n, truncation=truncation)
+                    chosen = None if labels is None else labels[start - first_seed : start - first_seed + n]
+                    task = pool.submit(self.generate, model=name, seed=start, n=n, labels=chosen, truncation=truncation)
                     pending.append((n, task))
                 if not pending:
                     return

@@ -202,6 +202,18 @@ def test_a_bad_address_is_a_service_error(url: str) -> None:
         client.models()
 
 
+def test_a_streams_labels_go_with_their_seeds() -> None:
+    asked: dict[int, int] = {}
+
+    def answer(body: Any) -> Answer:
+        asked.update(zip(range(body["seed"], body["seed"] + body["n"]), body["labels"], strict=True))
+        return images_of(body)
+
+    with service(posts(answer)) as url, Client(url) as client:
+        list(client.stream(first_seed=5, num_images=23, batch=10, labels=[seed % 3 for seed in range(5, 28)]))
+    assert asked == {seed: seed % 3 for seed in range(5, 28)}
+
+
 def test_a_model_replaced_on_the_way_stops_the_stream() -> None:
     with (
         service(posts(lambda body: images_of(body, "e" * 64 if body["seed"] >= 20 else DIGEST))) as url,
