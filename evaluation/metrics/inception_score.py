@@ -1,0 +1,35 @@
+"""Inception Score: Salimans et al. 2016, arXiv:1606.03498, section 4: exp E KL(p(y|x) ‖ p(y))."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.metrics.kernel import SEED, Spread
+
+SPLITS = 10
+
+
+def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | None = SEED) -> Spread:
+    """Mean and std over `splits` equal parts of a random order of `logits` float [N, classes], N ≥ `splits`.
+
+    torch-fidelity's definition: the order is `RandomState(seed).permutation(N)` (None: as given), part i is
+    the rows from i·N // splits on, softmax in float64. From 1 (every image alike, or all unsure) to the number of
+    classes (sure, and each class alike often). Raises ValueError for too few rows or values that are not finite.
+    """
+    if logits.ndim != 2 or splits < 1 or len(logits) < splits:
+        raise ValueError(f"the score over {splits} splits needs logits [N ≥ {splits}, classes], not {logits.shape}")
+    n = len(logits)
+    order = np.arange(n) if seed is None else np.random.RandomState(seed).permutation(n)
+    scores = []
+    for i in range(splits):
+        part = logits[order[i * n // splits : (i + 1) * n // splits]].astype(np.float64)
+        if not np.isfinite(part).all():
+            raise ValueError("logits are not finite")
+        part -= part.max(axis=1, keepdims=True)
+        log_p = part - np.log(np.exp(part).sum(axis=1, keepdims=True))
+        p = np.exp(log_p)
+        # Where p underflows to 0 the term is 0, though log p(y) may be -inf there.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = np.where(p > 0, p * (log_p - np.log(p.mean(axis=0))), 0.0)
+        scores.append(np.exp(terms.sum(axis=1).mean()))
+    return Spread(float(np.mean(scores)), float(np.std(scores)))
