@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Images = NDArray[np.uint8]
+
+JPEG_QUALITY = 90
 
 
 def npy(images: Images) -> bytes:
@@ -28,47 +29,26 @@ def picture(image: Images) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def enlarged(images: Images, scale: int) -> Images:
-    """[N, H, W, C] → [N, H·scale, W·scale, C], each pixel a square."""
-    return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
-
-
-def still(image: Images, form: str) -> bytes:
-    """One image [H, W, C] as a lossless `png` or `webp`."""
+def still(image: Images, form: str, quality: int | None = None) -> bytes:
+    """One image [H, W, C] as a lossless `png`, as `jpeg`, or as `webp`, lossless unless a quality is given."""
     out = io.BytesIO()
-    if form == "webp":
-        picture(image).save(out, "WEBP", lossless=True, quality=50, method=2)
+    if form == "jpeg":
+        # colours at full resolution: small pictures are mostly edges
+        picture(image).save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0)
+    elif form == "webp":
+        picture(image).save(out, "WEBP", **_webp(quality), method=2)
     else:
         picture(image).save(out, "PNG", compress_level=4)
     return out.getvalue()
 
 
-def grid(images: Images, columns: int | None = None) -> Images:
-    """Images [N, H, W, C] side by side: [rows·H, columns·W, C], as square as can be, unused places black."""
-    n, height, width, channels = images.shape
-    columns = min(n, columns or math.ceil(math.sqrt(n)))
-    rows = math.ceil(n / columns)
-    canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
-    canvas[:n] = images
-    return (
-        canvas.reshape(rows, columns, height, width, channels)
-        .swapaxes(1, 2)
-        .reshape(rows * height, columns * width, channels)
-    )
+def _webp(quality: int | None) -> dict[str, Any]:
+    """Without a quality lossless, where Pillow's `quality` means effort."""
+    return {"lossless": True, "quality": 50} if quality is None else {"quality": quality}
 
 
-def png(images: Images) -> bytes:
-    """One image as it is, several as a grid."""
-    return still(images[0] if len(images) == 1 else grid(images), "png")
-
-
-def strip(images: Images) -> bytes:
-    """Frames in reading order as one PNG, at most 16 to a row."""
-    return still(grid(images, min(len(images), 16)), "png")
-
-
-def animation(images: Images, form: str, fps: float, loop: bool) -> bytes:
-    """Frames as `gif` (grey or 256 colours) or lossless `webp`; played once, or forever with `loop`."""
+def animation(images: Images, form: str, fps: float, loop: bool, quality: int | None = None) -> bytes:
+    """Frames as `gif` (grey or 256 colours) or `webp` (as `still`); played once, or forever with `loop`."""
     first, *rest = (picture(image) for image in images)
     out = io.BytesIO()
     options: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": round(1000 / fps)}
@@ -76,26 +56,42 @@ def animation(images: Images, form: str, fps: float, loop: bool) -> bytes:
         # a GIF says how often to repeat; without the word it is played once
         first.save(out, "GIF", **options, **({"loop": 0} if loop else {}), disposal=1)
     else:
-        first.save(out, "WEBP", **options, loop=0 if loop else 1, lossless=True, quality=50, method=0)
+        first.save(out, "WEBP", **options, **_webp(quality), loop=0 if loop else 1, method=0)
     return out.getvalue()
 
 
-def archive(images: Images, names: Sequence[str]) -> bytes:
-    """A zip of one PNG an image. Equal images make equal bytes: the times in it are fixed."""
+def archive(images: Images, names: Sequence[str], form: str = "png", quality: int | None = None) -> bytes:
+    """A zip of one picture an image. Equal images make equal bytes: the times in it are fixed."""
     out = io.BytesIO()
+    suffix = "jpg" if form == "jpeg" else form
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
         for image, name in zip(images, names, strict=True):
-            file.writestr(zipfile.ZipInfo(f"{name}.png"), still(image, "png"))
+            file.writestr(zipfile.ZipInfo(f"{name}.{suffix}"), still(image, form, quality))
     return out.getvalue()
 
 
-def document(images: Images, facts: dict[str, Any], entries: Sequence[dict[str, Any]]) -> bytes:
-    """JSON: `facts`, then `data` with each entry and its image as base64 of a PNG."""
+def npz(images: Images, **beside: Any) -> bytes:
+    """A .npz of `images` and what is told `beside` them (None is left out); numbers and text, so never a pickle."""
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, images=images, **{k: np.asarray(v) for k, v in beside.items() if v is not None})
+    return out.getvalue()
+
+
+def document(
+    images: Images,
+    facts: dict[str, Any],
+    entries: Sequence[dict[str, Any]],
+    form: str = "png",
+    quality: int | None = None,
+    rest: str | None = None,
+) -> bytes:
+    """JSON: `facts`, then `data` with each entry and its picture as base64; with `rest` all but the first so named."""
     data = [
-        {**entry, "b64_json": base64.b64encode(still(image, "png")).decode()}
+        {**entry, "b64_json": base64.b64encode(still(image, form, quality)).decode()}
         for entry, image in zip(entries, images, strict=True)
     ]
-    return json.dumps({**facts, "data": data}, separators=(",", ":")).encode()
+    lists = {"data": data} if rest is None else {"data": data[:1], rest: data[1:]}
+    return json.dumps({**facts, **lists}, separators=(",", ":")).encode()
 
 
 def ranges(values: Sequence[int]) -> str:

@@ -11,10 +11,10 @@ from service.errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
 
-JSON, PNG, GIF, WEBP = "application/json", "image/png", "image/gif", "image/webp"
-NPY, ZIP = "application/x-npy", "application/zip"
-GENERATE_FORMS = (JSON, PNG, NPY, ZIP)
-INTERPOLATE_FORMS = (JSON, GIF, WEBP, PNG, NPY, ZIP)
+JSON, PNG, GIF, WEBP, JPEG = "application/json", "image/png", "image/gif", "image/webp", "image/jpeg"
+NPY, NPZ, ZIP = "application/x-npy", "application/x-npz", "application/zip"
+GENERATE_FORMS = MIX_FORMS = (JSON, PNG, WEBP, JPEG, NPY, NPZ, ZIP)
+INTERPOLATE_FORMS = (JSON, GIF, WEBP, PNG, JPEG, NPY, NPZ, ZIP)
 
 
 @lru_cache(maxsize=256)

@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS
-from service.schemas import SEEDS, GenerateRequest, InterpolateRequest
+from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
+from service.schemas import SEEDS, GenerateRequest, InterpolateRequest, MixRequest
 
 _REF = "#/components/schemas/{model}"
 
@@ -27,30 +27,43 @@ ERROR = {
         }
     },
 }
-_IMAGES = {
-    "type": "object",
-    "required": ["created", "model", "digest", "data"],
-    "properties": {
-        "created": {"type": "integer", "description": "Unix time"},
-        "model": {"type": "string"},
-        "digest": {"type": "string"},
-        "data": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["b64_json"],
-                "properties": {
-                    "seed": {"type": ["integer", "null"]},
-                    "frame": {"type": "integer"},
-                    "label": {"type": "integer"},
-                    "b64_json": {"type": "string", "description": "A PNG, base64"},
-                },
-            },
-        },
-    },
+_SEED = {"type": ["integer", "null"]}
+_LABEL = {"type": "integer"}
+_PICTURE = {"type": "string", "description": "A picture of `output_format`, base64", "contentEncoding": "base64"}
+_FACTS = {
+    "created": {"type": "integer", "description": "Unix time"},
+    "model": {"type": "string"},
+    "digest": {"type": "string"},
+    "output_format": {"enum": ["png", "webp", "jpeg"]},
 }
-GENERATE = dict.fromkeys(GENERATE_FORMS) | {"application/json": _IMAGES}
-INTERPOLATE = dict.fromkeys(INTERPOLATE_FORMS) | {"application/json": _IMAGES}
+
+
+def _listed(**properties: Any) -> dict[str, Any]:
+    required = [key for key in properties if key != "label"]
+    return {"type": "array", "items": {"type": "object", "required": required, "properties": properties}}
+
+
+def _document(**properties: Any) -> dict[str, Any]:
+    properties = _FACTS | properties
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+GENERATE = dict.fromkeys(GENERATE_FORMS) | {
+    JSON: _document(data=_listed(seed=_SEED, label=_LABEL, b64_json=_PICTURE)),
+}
+INTERPOLATE = dict.fromkeys(INTERPOLATE_FORMS) | {
+    JSON: _document(
+        fps={"type": "number"},
+        loop={"type": "boolean"},
+        data=_listed(frame={"type": "integer"}, label=_LABEL, b64_json=_PICTURE),
+    ),
+}
+MIX = dict.fromkeys(MIX_FORMS) | {
+    JSON: _document(
+        data=_listed(latent={"type": "array", "items": {"type": "number"}}, label=_LABEL, b64_json=_PICTURE),
+        terms=_listed(seed=_SEED, weight={"type": "number"}, label=_LABEL, b64_json=_PICTURE),
+    ),
+}
 
 IMAGE_PARAMETERS: dict[str, Any] = {
     "parameters": [
@@ -100,7 +113,7 @@ def install(app: FastAPI) -> None:
             result = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schemas = result.setdefault("components", {}).setdefault("schemas", {})
             schemas["Error"] = ERROR
-            for model in (GenerateRequest, InterpolateRequest):
+            for model in (GenerateRequest, InterpolateRequest, MixRequest):
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema

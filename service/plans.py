@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from service import latents as z
 from service.errors import ApiError, invalid
 from service.models import Generator, Repository
-from service.schemas import GenerateRequest, InterpolateRequest
+from service.schemas import GenerateRequest, InterpolateRequest, Keyframe, Look, MixRequest
 from service.settings import Settings
+from service.sheets import MAX_SIDE, Sheet
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Plan:
     latents: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     seeds: tuple[int, ...] | None
+
+    def first(self) -> "Plan":
+        """The first row alone."""
+        labels = None if self.labels is None else self.labels[:1]
+        return Plan(self.generator, self.latents[:1], labels, self.seeds and self.seeds[:1])
 
 
 def generation(body: GenerateRequest, repository: Repository, settings: Settings) -> Plan:
@@ -61,18 +67,7 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
         message = f"these keyframes and steps make {told} frames; {settings.max_frames} are allowed: lower steps"
         raise invalid("too_many_frames", message, "steps")
     seeds = tuple(k.seed for k in body.keyframes if k.seed is not None)
-    keys = np.empty((count, generator.metadata.z_dim), np.float32)
-    drawn: NDArray[np.int64] | None = np.full(count, -1, np.int64) if generator.metadata.num_classes else None
-    from_seed = np.array([k.seed is not None for k in body.keyframes])
-    if seeds:
-        keys[from_seed], labels = _drawn(seeds, generator, body.truncation)
-        if drawn is not None and labels is not None:
-            drawn[from_seed] = labels
-    elif body.truncation is not None:
-        raise invalid("invalid_field", "truncation is of latents drawn from seeds; no keyframe is a seed", "truncation")
-    for i, keyframe in enumerate(body.keyframes):
-        if keyframe.latent is not None:
-            keys[i] = _given_latents([keyframe.latent], generator, f"keyframes.{i}")[0]
+    keys, drawn = _points(body.keyframes, generator, body.truncation, "keyframes")
     key_labels = _labels(body.labels, count, generator, drawn)
     mode: z.Mode = body.mode or ("slerp" if generator.metadata.z_distribution == "normal" else "lerp")
     rows, nearest = z.path(keys, body.steps, mode, body.easing, body.loop)
@@ -84,14 +79,75 @@ def interpolation(body: InterpolateRequest, repository: Repository, settings: Se
     )
 
 
-def picture_pixels(plan: Plan, scale: int, settings: Settings) -> int:
-    """Pixels of the plan's images as pictures at `scale`. ApiError: enlarged, they are too many."""
+def mixture(body: MixRequest, repository: Repository) -> Plan:
+    """Rows: the sum first, then each term. ApiError: as `generation`, and terms that cancel."""
+    generator = repository.get(body.model)
+    m = generator.metadata
+    terms, labels = _points(body.terms, generator, body.truncation, "terms")
+    weights = [term.weight for term in body.terms]
+    given = [term.label for term in body.terms]
+    if labels is not None:
+        default = _labels(body.labels, 1, generator, np.array([-1])) if body.labels else None
+        for i, label in enumerate(given):
+            if label is not None and label >= m.num_classes:
+                message = f"labels of {m.name} are 0 to {m.num_classes - 1}, not {label}"
+                raise invalid("unknown_label", message, f"terms.{i}.label")
+            if label is not None:
+                labels[i] = label
+            elif labels[i] < 0:
+                if default is None:
+                    message = f"{m.name} is conditional: a term that is a latent needs a label, or the sum needs labels"
+                    raise invalid("labels_required", message, f"terms.{i}.label")
+                labels[i] = default[0]
+        heaviest = int(np.argmax(np.abs(weights)))
+        labels = np.concatenate([labels[heaviest : heaviest + 1] if default is None else default, labels])
+    elif body.labels is not None or any(label is not None for label in given):
+        param = "labels" if body.labels else f"terms.{next(i for i, v in enumerate(given) if v is not None)}.label"
+        raise invalid("model_has_no_labels", f"{m.name} is not conditional; leave labels out", param)
+    try:
+        total = z.weighted_sum(terms, weights, m.z_distribution, body.normalize)
+    except ValueError as error:
+        message = f"{error}: change the weights, or say normalize: false"
+        raise invalid("terms_cancel", message, "terms") from None
+    return Plan(generator, np.concatenate([total[None], terms]), labels, None)
+
+
+def _points(
+    points: Sequence[Keyframe], generator: Generator, truncation: float | None, param: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Their latents [K, z_dim], and for a conditional model the labels that the seeds draw, −1 for a latent."""
+    latents = np.empty((len(points), generator.metadata.z_dim), np.float32)
+    labels: NDArray[np.int64] | None = np.full(len(points), -1, np.int64) if generator.metadata.num_classes else None
+    seeds = [p.seed for p in points if p.seed is not None]
+    from_seed = np.array([p.seed is not None for p in points])
+    if seeds:
+        latents[from_seed], drawn = _drawn(seeds, generator, truncation)
+        if labels is not None and drawn is not None:
+            labels[from_seed] = drawn
+    elif truncation is not None:
+        message = f"truncation is of latents drawn from seeds; none of {param} is a seed"
+        raise invalid("invalid_field", message, "truncation")
+    for i, point in enumerate(points):
+        if point.latent is not None:
+            latents[i] = _given_latents([point.latent], generator, f"{param}.{i}")[0]
+    return latents, labels
+
+
+def picture_pixels(plan: Plan, look: Look, form: str, sheet: Sheet | None, settings: Settings) -> int:
+    """Pixels of the plan's images as pictures of media type `form`, one each or on a `sheet`.
+
+    ApiError: enlarged or padded they are too many, or a picture is larger than its format can be.
+    """
     n, m = len(plan.latents), plan.generator.metadata
-    pixels = n * m.height * m.width * scale**2
-    if scale > 1 and pixels > settings.max_scaled_pixels:
-        allowed = settings.max_scaled_pixels
-        message = f"{n} images at scale {scale} have {pixels} pixels; {allowed} are allowed: lower scale"
-        raise invalid("scale_too_large", message, "scale")
+    height, width = (m.height * look.scale, m.width * look.scale) if sheet is None else sheet.size
+    pixels = height * width * (n if sheet is None else 1)
+    if (look.scale > 1 or look.padding) and pixels > settings.max_scaled_pixels:
+        message = f"{n} images at scale {look.scale} have {pixels} pixels; {settings.max_scaled_pixels} are allowed"
+        raise invalid("scale_too_large", f"{message}: lower scale", "scale")
+    if max(height, width) > MAX_SIDE[form]:
+        told = f"a picture of {width} x {height} pixels is more than {form} can hold ({MAX_SIDE[form]} a side)"
+        field = "scale" if sheet is None or sheet.n == 1 else "columns"
+        raise invalid("picture_too_large", f"{told}: choose other {field}, or image/png", field)
     return pixels
 
 

@@ -25,13 +25,30 @@ Truncation = Annotated[Float, Field(gt=0, le=100)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class _Body(BaseModel):
+Scale = Annotated[int, Integral, Field(ge=1, le=16)]
+Quality = Annotated[int, Integral, Field(ge=1, le=100)]
+
+
+class Look(BaseModel):
+    """What pictures look like; arrays (npy, npz) are always as generated."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
-    scale: Annotated[int, Integral, Field(ge=1, le=16)] = Field(
-        1, description="Whole factor that enlarges pictures, pixel by pixel; npy is always as generated"
+    scale: Scale = Field(1, description="Whole factor that enlarges pictures, pixel by pixel")
+    columns: Annotated[int, Integral, Field(ge=1, le=65536)] | None = Field(
+        None, description="Images to a row of a grid; as square as can be if left out, 16 frames to a row of a strip"
     )
+    padding: Annotated[int, Integral, Field(ge=0, le=64)] = Field(
+        0, description="Black pixels between the images of a grid or strip, after enlarging"
+    )
+    quality: Quality | None = Field(
+        None, description="Of JPEG, 90 if left out; WebP is lossy with it, and lossless without"
+    )
+    output_format: Literal["png", "webp", "jpeg"] = Field("png", description="Format of the images in JSON and zip")
+
+
+class _Body(Look):
+    model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
 
 
 class GenerateRequest(_Body):
@@ -71,7 +88,7 @@ class GenerateRequest(_Body):
 
 
 class Keyframe(BaseModel):
-    """A seed or a latent, and for a conditional model maybe its label."""
+    """A point of latent space: a seed or a latent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,7 +98,7 @@ class Keyframe(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> "Keyframe":
         if (self.seed is None) == (self.latent is None):
-            raise ValueError("a keyframe is a seed or a latent: exactly one of the two")
+            raise ValueError("give a seed or a latent: exactly one of the two")
         return self
 
 
@@ -134,6 +151,34 @@ class InterpolateRequest(_Body):
         None, description="Class indices of a conditional model: one for all keyframes, or one a keyframe"
     )
     truncation: Truncation | None = None
+
+
+class Term(Keyframe):
+    """A seed or a latent and its weight in a sum; for a conditional model maybe its label."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["seed"]}, {"required": ["latent"]}]})
+
+    weight: Annotated[Float, Field(ge=-100, le=100)] = 1.0
+    label: Label | None = Field(None, description="Class index; left out, a seed draws its own, a latent has `labels`'")
+
+
+class MixRequest(_Body):
+    """Vector arithmetic: the image of a weighted sum of latents, and each term's image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"terms": [{"seed": 0}, {"seed": 1, "weight": -1}, {"seed": 2}]}]}
+    )
+
+    terms: Annotated[list[Term], Field(min_length=1, max_length=64)]
+    normalize: Annotated[bool, Strict()] = Field(
+        True,
+        description="Rescale the sum so that it is distributed as one latent is: normal latents to the norm of the "
+        "terms, uniform ones to their weighted mean. false: the sum as it is",
+    )
+    labels: Annotated[list[Label], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="The sum's class index; left out, that of the term with the largest absolute weight"
+    )
+    truncation: Truncation | None = Field(None, description="Of the terms that are seeds")
 
 
 class ImageQuery(BaseModel):

@@ -1,47 +1,146 @@
-"""POST answers with images: generate, interpolate."""
+"""POST answers with images: generate, interpolate, mix. `Accept` chooses the form."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service import negotiation, openapi
-from service.negotiation import GIF, NPY, PNG, WEBP, ZIP
+from service.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP
 from service.routes.told import atelier_of, facts_of, headers_of
-from service.schemas import GenerateRequest, InterpolateRequest
+from service.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from service.plans import Plan
+
 router = APIRouter()
+
+STRIP_COLUMNS = 16
 
 
 @router.post("/v1/generate", openapi_extra=openapi.body(GenerateRequest), **openapi.answers(openapi.GENERATE))
 async def generate(request: Request) -> Response:
-    """Images of seeds or latents. `Accept` chooses the form."""
-    from service import encode, plans
+    """Images of seeds or latents."""
+    from service import plans
 
     atelier = atelier_of(request)
     form = negotiation.choose(request.headers.get("accept", ""), negotiation.GENERATE_FORMS)
     body = await negotiation.read(request, GenerateRequest)
     plan = plans.generation(body, atelier.repository, atelier.settings)
+    n = len(plan.latents)
+    return await _answer(
+        request,
+        form,
+        plan,
+        body,
+        columns=math.ceil(math.sqrt(n)),
+        names=[f"seed-{s}" for s in plan.seeds] if plan.seeds else [f"image-{i:04}" for i in range(n)],
+        entries=[{"seed": s} for s in plan.seeds or [None] * n],
+    )
+
+
+@router.post("/v1/interpolate", openapi_extra=openapi.body(InterpolateRequest), **openapi.answers(openapi.INTERPOLATE))
+async def interpolate(request: Request) -> Response:
+    """Frames along a path through latent space: each, an animation, or a strip."""
+    from service import plans
+
+    atelier = atelier_of(request)
+    form = negotiation.choose(request.headers.get("accept", ""), negotiation.INTERPOLATE_FORMS)
+    body = await negotiation.read(request, InterpolateRequest)
+    plan = plans.interpolation(body, atelier.repository, atelier.settings)
+    n = len(plan.latents)
+    return await _answer(
+        request,
+        form,
+        plan,
+        body,
+        columns=STRIP_COLUMNS,
+        names=[f"frame-{i:04}" for i in range(n)],
+        entries=[{"frame": i} for i in range(n)],
+        animated=body if form in (GIF, WEBP) else None,
+        facts={"fps": body.fps, "loop": body.loop},
+    )
+
+
+@router.post("/v1/mix", openapi_extra=openapi.body(MixRequest), **openapi.answers(openapi.MIX))
+async def mix(request: Request) -> Response:
+    """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
+    from service import plans
+
+    atelier = atelier_of(request)
+    form = negotiation.choose(request.headers.get("accept", ""), negotiation.MIX_FORMS)
+    body = await negotiation.read(request, MixRequest)
+    plan = plans.mixture(body, atelier.repository)
+    if form in (PNG, WEBP, JPEG):
+        plan = plan.first()
+    terms = [{"seed": term.seed, "weight": term.weight} for term in body.terms]
+    return await _answer(
+        request,
+        form,
+        plan,
+        body,
+        columns=1,
+        names=["mix", *(f"term-{i:02}" for i in range(len(terms)))],
+        entries=[{"latent": [float(str(x)) for x in plan.latents[0]]}, *terms],  # the shortest digits that read back
+        rest="terms",
+    )
+
+
+async def _answer(
+    request: Request,
+    form: str,
+    plan: "Plan",
+    look: Look,
+    *,
+    columns: int,
+    names: list[str],
+    entries: list[dict[str, Any]],
+    animated: InterpolateRequest | None = None,
+    facts: dict[str, Any] | None = None,
+    rest: str | None = None,
+) -> Response:
+    """A plan's images in the form asked for.
+
+    columns: of a grid when the request names none; names: in a zip, an image each; entries: in JSON, an image each;
+    facts: in JSON, beside model and digest; rest: in JSON, the list of all images but the first.
+    """
+    from service import encode, plans
+    from service.sheets import Sheet, enlarged
+
+    atelier, m, n = atelier_of(request), plan.generator.metadata, len(plan.latents)
     if form == NPY:
-        images = await atelier.images(plan, request.receive)
-        return Response(encode.npy(images), media_type=NPY, headers=headers_of(plan))
-    pixels = plans.picture_pixels(plan, body.scale, atelier.settings)
+        content = encode.npy(await atelier.images(plan, request.receive))
+        return Response(content, media_type=NPY, headers=headers_of(plan))
+    sheet = None
+    if form in (PNG, WEBP, JPEG) and not animated:
+        scale, columns = look.scale, min(n, look.columns or columns)
+        sheet = Sheet(n, m.height * scale, m.width * scale, columns, look.padding if n > 1 else 0)
+    if form == NPZ:
+        pixels = n * m.height * m.width
+    else:
+        held = f"image/{look.output_format}" if form in (JSON, ZIP) else form
+        pixels = plans.picture_pixels(plan, look, held, sheet, atelier.settings)
+    if plan.labels is not None:
+        entries = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
 
     def encoded(images: "NDArray[np.uint8]") -> bytes:
-        images = encode.enlarged(images, body.scale)
-        if form == PNG:
-            return encode.png(images)
+        if form == NPZ:
+            seeds = plan.seeds if plan.seeds and len(plan.seeds) == n else None
+            beside = {"latents": plan.latents, "labels": plan.labels, "seeds": seeds}
+            return encode.npz(images, **beside, model=m.name, digest=m.digest)
+        images = enlarged(images, look.scale)
+        if animated:
+            return encode.animation(images, form[6:], animated.fps, animated.loop, look.quality)
+        if sheet:
+            return encode.still(sheet.of(images), form[6:], look.quality)
         if form == ZIP:
-            names = [f"seed-{s}" for s in plan.seeds] if plan.seeds else [f"image-{i:04}" for i in range(len(images))]
-            return encode.archive(images, _unique(names))
-        entries: list[dict[str, Any]] = [{"seed": s} for s in plan.seeds or [None] * len(images)]
-        if plan.labels is not None:
-            entries = [{**e, "label": int(label)} for e, label in zip(entries, plan.labels, strict=True)]
-        return encode.document(images, facts_of(plan), entries)
+            return encode.archive(images, _unique(names), look.output_format, look.quality)
+        document = {**facts_of(plan), "output_format": look.output_format, **(facts or {})}
+        return encode.document(images, document, entries, look.output_format, look.quality, rest)
 
     content = await atelier.pictures(plan, pixels, encoded, request.receive)
     return Response(content, media_type=form, headers=headers_of(plan))
@@ -50,32 +149,3 @@ async def generate(request: Request) -> Response:
 def _unique(names: list[str]) -> list[str]:
     """A seed asked for twice gets a second name, as a zip cannot hold one name twice."""
     return names if len(set(names)) == len(names) else [f"{i:04}-{name}" for i, name in enumerate(names)]
-
-
-@router.post("/v1/interpolate", openapi_extra=openapi.body(InterpolateRequest), **openapi.answers(openapi.INTERPOLATE))
-async def interpolate(request: Request) -> Response:
-    """Frames along a path through latent space. `Accept` chooses frames, animation or strip."""
-    from service import encode, plans
-
-    atelier = atelier_of(request)
-    form = negotiation.choose(request.headers.get("accept", ""), negotiation.INTERPOLATE_FORMS)
-    body = await negotiation.read(request, InterpolateRequest)
-    plan = plans.interpolation(body, atelier.repository, atelier.settings)
-    if form == NPY:
-        images = await atelier.images(plan, request.receive)
-        return Response(encode.npy(images), media_type=NPY, headers=headers_of(plan))
-    pixels = plans.picture_pixels(plan, body.scale, atelier.settings)
-
-    def encoded(images: "NDArray[np.uint8]") -> bytes:
-        images = encode.enlarged(images, body.scale)
-        if form in (GIF, WEBP):
-            return encode.animation(images, form[6:], body.fps, body.loop)
-        if form == PNG:
-            return encode.strip(images)
-        if form == ZIP:
-            return encode.archive(images, [f"frame-{i:04}" for i in range(len(images))])
-        facts = {**facts_of(plan), "fps": body.fps, "loop": body.loop}
-        return encode.document(images, facts, [{"frame": i} for i in range(len(images))])
-
-    content = await atelier.pictures(plan, pixels, encoded, request.receive)
-    return Response(content, media_type=form, headers=headers_of(plan))

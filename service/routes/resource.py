@@ -55,7 +55,7 @@ async def image(request: Request) -> Response:
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    pixels = plans.picture_pixels(plan, 1, atelier.settings)
+    pixels = plans.picture_pixels(plan, body, f"image/{form}", None, atelier.settings)
     content = await atelier.pictures(plan, pixels, lambda images: encode.still(images[0], form), request.receive)
     headers |= {k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")}
     if request.method == "HEAD":

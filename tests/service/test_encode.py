@@ -35,12 +35,6 @@ def test_npy_of_a_view_is_its_own_rows() -> None:
     np.testing.assert_array_equal(np.load(io.BytesIO(encode.npy(images[3:7]))), images[3:7])
 
 
-def test_a_grid_reads_in_rows() -> None:
-    images = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1, 1)
-    assert encode.grid(images)[:, :, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert encode.grid(images, 5)[:, :, 0].tolist() == [[1, 2, 3, 4, 5]]
-
-
 @pytest.mark.parametrize(
     ("accept", "form"),
     [

@@ -122,3 +122,52 @@ def test_easing_rises_from_0_to_1(easing: z.Easing) -> None:
     t = z.ease(np.linspace(0, 1, 101), easing)
     assert (t[0], t[-1]) == (0, 1)
     assert (np.diff(t) > 0).all()
+
+
+weights = st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_size=1, max_size=8)
+
+
+@given(weights, st.integers(0, 2**40))
+def test_a_normalised_sum_has_the_terms_own_norm(w: list[float], seed: int) -> None:
+    terms = z.seeds_to_latents(range(seed, seed + len(w)), 64)[0]
+    norms = np.linalg.norm(terms, axis=1)
+    length = np.linalg.norm(z.weighted_sum(terms, w, "normal", True))
+    assert norms.min() * (1 - 1e-6) <= length <= norms.max() * (1 + 1e-6)
+    plain = z.weighted_sum(terms, w, "normal", False)
+    np.testing.assert_allclose(plain, np.asarray(w) @ terms.astype(np.float64), rtol=1e-5, atol=1e-4)
+
+
+def test_a_normalised_sum_of_independent_normals_is_normal_again() -> None:
+    """Σ w²=14: the sum's variance would be 14; and with the paper's three averages, +, -, +, it is 1 by itself."""
+    latents = z.seeds_to_latents(range(3000), 100)[0].reshape(1000, 3, 100)
+    sums = np.stack([z.weighted_sum(terms, [1, -2, 3], "normal", True) for terms in latents])
+    assert abs(sums.std() - 1) < 0.01
+    assert abs(sums.mean()) < 0.01
+    nine = z.seeds_to_latents(range(9), 10000)[0]
+    thirds = [1 / 3] * 3 + [-1 / 3] * 3 + [1 / 3] * 3
+    ratio = z.weighted_sum(nine, thirds, "normal", False).std() / z.weighted_sum(nine, thirds, "normal", True).std()
+    assert abs(ratio - 1) < 0.05
+
+
+@given(st.floats(1e-3, 100), st.integers(0, 2**40))
+def test_a_sum_of_one_latent_is_that_latent(w: float, seed: int) -> None:
+    for distribution in ("normal", "uniform"):
+        one = z.seeds_to_latents([seed], 16, distribution)[0]
+        np.testing.assert_array_equal(z.weighted_sum(one, [w], distribution, True), one[0])
+        np.testing.assert_array_equal(z.weighted_sum(one[[0, 0]], [w, 2 * w], distribution, True), one[0])
+
+
+@given(weights, st.integers(0, 2**40))
+def test_a_normalised_sum_of_uniform_latents_stays_in_their_cube(w: list[float], seed: int) -> None:
+    terms = z.seeds_to_latents(range(seed, seed + len(w)), 16, "uniform")[0]
+    assert np.abs(z.weighted_sum(terms, w, "uniform", True)).max() <= 1
+
+
+def test_a_sum_without_a_direction_is_refused() -> None:
+    one = z.seeds_to_latents([0], 16)[0]
+    with pytest.raises(ValueError, match="cancel"):
+        z.weighted_sum(one[[0, 0, 0]], [0.1, 0.2, -0.3], "normal", True)
+    with pytest.raises(ValueError, match="all 0"):
+        z.weighted_sum(one, [0.0], "normal", True)
+    assert not z.weighted_sum(0 * one, [2.0], "normal", True).any()
+    assert not z.weighted_sum(one, [0.0], "normal", False).any()
