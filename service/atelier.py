@@ -74,7 +74,7 @@ class Atelier:
         generator = plan.generator
         work = self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
         images = await (work if receive is None else _while_connected(work, receive))
-        self.metrics.images.labels(generator.metadata.name).inc(len(images))
+        self.metrics.made(generator.metadata.name, len(images))
         return images
 
     async def pictures(

@@ -71,7 +71,7 @@ class Batcher:
 
     def _wait(self, rows: int) -> None:
         self._waiting += rows
-        self._metrics.queue_rows.inc(rows)
+        self._metrics.queued(rows)
 
     async def submit(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, deadline_s: float

@@ -74,11 +74,9 @@ class Gate:
                 status = too_large.status
                 await error_response(too_large)(scope, receive, _lingering(send, receive, whole))
             route = getattr(scope.get("route"), "path", "unmatched")
-            metrics = self._metrics()
             # methods are the client's words too
             method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            metrics.requests.labels(method, route, str(status or CLIENT_GONE)).inc()
-            metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            self._metrics().answered(method, route, status or CLIENT_GONE, time.perf_counter() - started)
 
 
 def _content_length(scope: Scope) -> int:

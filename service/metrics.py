@@ -7,7 +7,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from service.status import Recent, living
+
 FOLDER = "ATELIER_METRICS_FOLDER"  # not a setting: the supervisor's word to its workers
+
+IMAGE_ROUTES = frozenset(
+    {
+        "/v1/generate",
+        "/v1/interpolate",
+        "/v1/mix",
+        "/v1/models/{name}/images/{seed}.{form}",
+        "/v1/native/generate",
+    }
+)
 
 
 def place(workers: int) -> None:
@@ -49,6 +61,25 @@ class Metrics:
             "atelier_inference_seconds", "Time of an inference", buckets=fast, **in_registry
         )
         self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self.recent = Recent(Path(folder) if folder else None)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request, by its route's template."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+        if route in IMAGE_ROUTES:
+            self.recent.answered(status, seconds)
+
+    def made(self, model: str, rows: int) -> None:
+        """Count a model's images."""
+        self.images.labels(model).inc(rows)
+        self.recent.images(rows)
+
+    def queued(self, rows: int) -> None:
+        """Count rows that began to wait (or, below 0, that wait no more)."""
+        self.queue_rows.inc(rows)
+        self.recent.queued(rows)
 
     def exposition(self) -> tuple[bytes, str]:
         """The text that /metrics answers, over all workers, and its content type."""
@@ -58,6 +89,8 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             from prometheus_client.multiprocess import MultiProcessCollector
 
+            # what waited in a worker that died waits no more; its counts stay
+            living(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), "gauge_livesum_", ".db")
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry), CONTENT_TYPE_LATEST

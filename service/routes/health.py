@@ -11,6 +11,29 @@ from service.routes.told import atelier_of
 
 router = APIRouter()
 
+_NUMBER, _COUNT = {"type": "number", "minimum": 0}, {"type": "integer", "minimum": 0}
+_LATENCY = {"type": ["number", "null"], "description": "ms, exact to 5%; null: no request was answered with images"}
+STATUS = {
+    "type": "object",
+    "required": ["status", "workers", "queue_rows", "requests", "images_per_s", "latency_ms"],
+    "properties": {
+        "status": {"enum": ["ready", "not_ready", "draining"]},
+        "reason": {"type": ["string", "null"], "description": "Why it is not ready"},
+        "scope": {"enum": ["all_workers"], "description": "The numbers below are of all worker processes together"},
+        "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that live"},
+        "uptime_s": {**_NUMBER, "description": "Of the worker that lives longest"},
+        "queue_rows": {**_COUNT, "description": "Images that wait to be made, now"},
+        "window_s": {**_COUNT, "description": "Seconds that the rest is of, or uptime_s if that is less"},
+        "requests": {**_COUNT, "description": "Requests for images"},
+        "refused": {**_COUNT, "description": "Of these, answered with 429 or 503"},
+        "failed": {**_COUNT, "description": "Of these, answered with another 5xx"},
+        "requests_per_s": _NUMBER,
+        "images": _COUNT,
+        "images_per_s": _NUMBER,
+        "latency_ms": {"type": "object", "properties": dict.fromkeys(("p50", "p95", "p99"), _LATENCY)},
+    },
+}
+
 
 @router.get("/livez", **openapi.answers({JSON: None}))
 async def livez() -> JSONResponse:
@@ -23,6 +46,16 @@ async def readyz(request: Request) -> JSONResponse:
     """Models are loaded and warm; until then 503 and the reason."""
     atelier_of(request).require_ready()
     return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/v1/status", **openapi.answers({JSON: STATUS}))
+async def status(request: Request) -> JSONResponse:
+    """What the service is doing: the last minute of all its worker processes together."""
+    atelier = atelier_of(request)
+    reason = atelier.repository.not_ready
+    report = {"status": "not_ready" if reason else "ready", "reason": reason, "scope": "all_workers"}
+    report |= await asyncio.to_thread(atelier.metrics.recent.report)
+    return JSONResponse(report, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/metrics", **openapi.answers({"text/plain": None}))

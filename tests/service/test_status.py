@@ -1,0 +1,105 @@
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.status import WINDOW_S, Recent, percentile
+from tests.service.conftest import wait_until
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_percentiles_are_those_of_the_last_minute_exact_to_5_percent() -> None:
+    clock = Clock()
+    recent = Recent(clock=clock)
+    for ms in range(1, 101):
+        recent.answered(200, ms / 1000)
+    latency = recent.report()["latency_ms"]
+    for name, exact in (("p50", 50), ("p95", 95), ("p99", 99)):
+        assert latency[name] == pytest.approx(exact, rel=0.05)
+    clock.now += WINDOW_S - 1
+    assert recent.report()["requests"] == 100
+    clock.now += 1
+    assert recent.report()["requests"] == 0
+    assert recent.report()["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+
+
+def test_rates_are_over_the_time_there_was() -> None:
+    clock = Clock()
+    recent = Recent(clock=clock)
+    recent.images(64)
+    clock.now += 8
+    assert recent.report()["images_per_s"] == 8
+    clock.now += 40
+    recent.images(56)
+    assert recent.report()["images_per_s"] == 2.5
+    clock.now += 12
+    recent.images(4)
+    assert recent.report()["images_per_s"] == 1
+
+
+def test_what_is_refused_or_fails_has_no_latency() -> None:
+    recent = Recent()
+    for status in (200, 304, 422, 429, 503, 500, 499):
+        recent.answered(status, 0.01)
+    report = recent.report()
+    assert (report["requests"], report["refused"], report["failed"]) == (7, 2, 1)
+    assert report["latency_ms"]["p99"] == pytest.approx(10, rel=0.05)
+
+
+def test_every_latency_has_a_bin() -> None:
+    recent = Recent()
+    for seconds in (0, 1e-9, 1e-4, 1e9):
+        recent.answered(200, seconds)
+    assert math.isfinite(recent.report()["latency_ms"]["p99"])
+
+
+def test_the_median_of_one_is_its_bin_and_of_none_is_none() -> None:
+    assert percentile([0, 0, 0], 50) is None
+    assert percentile([0, 1, 0], 50) == percentile([0, 1, 0], 99) == pytest.approx(0.105, rel=0.01)
+
+
+def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from service.status import Recent\n"
+        f"r = Recent(Path({str(tmp_path)!r})); r.images(5); r.queued(3); r.answered(200, 0.01)\n"
+        "print('there', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"there\n"
+        recent = Recent(tmp_path)
+        recent.images(2)
+        report = recent.report()
+        assert (report["workers"], report["images"], report["queue_rows"], report["requests"]) == (2, 7, 3, 1)
+        other.kill()
+    report = recent.report()
+    assert (report["workers"], report["images"], report["queue_rows"]) == (1, 2, 0)
+    assert [p.name for p in tmp_path.iterdir()] == [f"status-{os.getpid()}"]
+
+
+def test_the_route_tells_what_was_done(serve, folder: Path) -> None:
+    client = serve(folder)
+    for i in range(3):
+        assert client.post("/v1/generate", json={"seed": i, "n": 2}).status_code == 200
+    assert client.post("/v1/generate", json={"n": 0}).status_code == 422
+    client.get("/v1/models")
+    wait_until(lambda: client.get("/v1/status").json()["requests"] == 4)
+    answer = client.get("/v1/status")
+    report = answer.json()
+    assert answer.headers["cache-control"] == "no-store"
+    assert (report["status"], report["reason"], report["scope"], report["workers"]) == ("ready", None, "all_workers", 1)
+    assert (report["images"], report["queue_rows"]) == (6, 0)
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
+    schema = client.get("/openapi.json").json()["paths"]["/v1/status"]["get"]["responses"]["200"]
+    assert set(schema["content"]["application/json"]["schema"]["properties"]) == set(report), json.dumps(report)
