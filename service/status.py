@@ -142,5 +142,5 @@ def percentile(counts: list[int], p: float) -> float | None:
     for i, count in enumerate(counts):
         left -= count
         if left <= 0:
-            return round(FIRST_MS * GROWTH ** (i - 0.5), 2)
+            return round(FIRST_MS * GROWTH ** (i - 0.5), 3)
     raise AssertionError("unreachable: the counts sum to more than is left")
