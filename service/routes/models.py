@@ -11,6 +11,7 @@ router = APIRouter()
 
 
 @router.get("/v1/models", **openapi.answers({JSON: None}, 503))
+@router.head("/v1/models", include_in_schema=False, response_model=None)
 async def models(request: Request) -> JSONResponse:
     """The models that are served, the files that are not and why, and the limits of a request."""
     atelier = atelier_of(request)
@@ -37,6 +38,7 @@ async def models(request: Request) -> JSONResponse:
 
 
 @router.get("/v1/models/{name}", **openapi.answers({JSON: None}, 404, 503))
+@router.head("/v1/models/{name}", include_in_schema=False, response_model=None)
 async def model(request: Request, name: str) -> JSONResponse:
     """One model's metadata, digest and scores."""
     repository = atelier_of(request).repository
