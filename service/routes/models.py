@@ -18,10 +18,7 @@ async def models(request: Request) -> JSONResponse:
     repository, s = atelier.repository, atelier.settings
     return JSONResponse(
         {
-            "default": repository.default,
-            "data": [{**g.describe(), "default": g.metadata.name == repository.default} for g in repository.all()],
-            "failed": [{"file": file, "reason": reason} for file, reason in sorted(repository.failed.items())],
-            "not_ready": repository.not_ready,
+            **repository.describe(),
             "limits": {
                 "max_images": s.max_images,
                 "max_frames": s.max_frames,
