@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from service.generator_file import ContractError
 from service.generator import load
+from service.generator_file import ContractError
 from service.models import Repository
 from service.sessions import Runtime
 from service.settings import Settings
