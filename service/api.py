@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import openapi
 from service.errors import ApiError, error_response
@@ -15,6 +16,8 @@ from service.gate import Gate
 from service.routes import health, images, models, page, resource
 from service.settings import Settings, settings
 from service.version import service_version
+
+ROUTERS = [part.router for part in (images, models, resource, health, page)]
 
 
 def create_app(config: Settings | None = None) -> FastAPI:
@@ -39,8 +42,8 @@ def create_app(config: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = config or settings()
-    for part in (images, models, resource, health, page):
-        app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(
@@ -61,4 +64,9 @@ async def _http_error(request: Request, error: Any) -> Response:
         404: "there is no such route; /openapi.json lists them",
         405: f"{request.method[:20]} is not allowed here; the Allow header tells what is",
     }.get(error.status_code, str(error.detail)[:200])
-    return error_response(ApiError(error.status_code, code, message, headers=dict(error.headers or {})))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router names the methods of the first route with this path alone
+        every = [route for router in ROUTERS for route in router.routes]
+        here = [route for route in every if route.matches(request.scope)[0] != Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for route in here for method in getattr(route, "methods", ())}))
+    return error_response(ApiError(error.status_code, code, message, headers=headers))

@@ -33,16 +33,17 @@ class Atelier:
 
         self.settings = settings
         self.metrics = Metrics()
-        self.repository = Repository(settings)
+        self.repository = Repository(settings, self.metrics, self._forget)
         self._inference = ThreadPoolExecutor(1, "inference")
         self._encoding = ThreadPoolExecutor(2, "encoding")
         self._encoding_lock = threading.Lock()
         self._encoding_pixels = 0  # admitted, and not yet encoded
-        self._batchers: MutableMapping[str, Batcher] = {}
+        self._batchers: MutableMapping[Generator, Batcher] = {}
 
     def load(self) -> None:
         """Load and warm up the models (seconds; call it off the event loop), and say where the page is."""
         self.repository.load_all()
+        self.repository.watch()
         if reason := self.repository.not_ready:
             log.error("not ready: %s", reason)
             return
@@ -51,15 +52,16 @@ class Atelier:
         log.info("ready with %s%s", names, f": open {url}/ in a browser" if url else "")
 
     def stop(self) -> None:
+        self.repository.close()
         self._inference.shutdown(wait=False, cancel_futures=True)
         self._encoding.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, generator: "Generator") -> "Batcher":
         from service.batcher import Batcher
 
-        key = generator.metadata.digest
-        if key not in self._batchers:
-            self._batchers[key] = Batcher(
+        batcher = self._batchers.get(generator)
+        if batcher is None:
+            batcher = self._batchers[generator] = Batcher(
                 generator.run,
                 self._inference,
                 self.settings.max_batch,
@@ -67,11 +69,19 @@ class Atelier:
                 self.metrics,
                 generator.metadata.name,
             )
-        return self._batchers[key]
+        if generator.retired:  # this request chose it just before; its batcher lives as long as that
+            self._forget(generator)
+        return batcher
+
+    def _forget(self, generator: "Generator") -> None:
+        """A retired generator's batcher ends with the requests that wait for it."""
+        self._batchers.pop(generator, None)
 
     async def images(self, plan: "Plan", receive: "Receive | None" = None) -> "NDArray[np.uint8]":
         """Run a plan's rows: uint8 [N, H, W, C]. ClientGone: `receive` told that the client hung up."""
         generator = plan.generator
+        if not generator.loaded:  # it had to make way for others
+            await self.repository.recall(generator)
         work = self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
         images = await (work if receive is None else _while_connected(work, receive))
         self.metrics.made(generator.metadata.name, len(images))

@@ -44,6 +44,7 @@ class Metadata:
     created: str
     digest: str
     evaluation: dict[str, Any]
+    foreign: bool = False  # made from the graph and the file's name, for the file itself says nothing
 
     @property
     def num_classes(self) -> int:
@@ -80,7 +81,7 @@ def check(model: "onnx.ModelProto") -> Metadata:
         raise ContractError(f"format_version is {props['format_version']!r}; this service reads {FORMAT_VERSION!r}")
     metadata = _parse(props)
     _check_graph(model, metadata)
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model)):
+    if holds_external_weights(model):
         raise ContractError("weights lie in external files; export with them inside (external_data=False)")
     if (actual := digest(model)) != metadata.digest:
         raise ContractError(f"digest says {metadata.digest[:12]}…, the content is {actual[:12]}…: changed after export")
@@ -194,6 +195,10 @@ def _check_graph(model: "onnx.ModelProto", metadata: Metadata) -> None:
 
 def _shown(shape: list[int | None]) -> str:
     return "[" + ", ".join("N" if d is None else str(d) for d in shape) + "]"
+
+
+def holds_external_weights(model: "onnx.ModelProto") -> bool:
+    return any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model))
 
 
 def _tensors(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":

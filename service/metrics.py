@@ -60,6 +60,19 @@ class Metrics:
         self.inference_seconds = Histogram(
             "atelier_inference_seconds", "Time of an inference", buckets=fast, **in_registry
         )
+        self.model_loads = Counter("atelier_model_loads", "Sessions made, by what for", ["model", "why"], **in_registry)
+        self.model_load_failures = Counter(
+            "atelier_model_load_failures", "Files that could not be loaded", ["file"], **in_registry
+        )
+        self.model_load_seconds = Histogram(
+            "atelier_model_load_seconds", "Time until a model is warm", buckets=fast, **in_registry
+        )
+        self.models_loaded = Gauge(
+            "atelier_models_loaded", "Sessions in memory", multiprocess_mode="livesum", **in_registry
+        )
+        self.models_failed = Gauge(
+            "atelier_models_failed", "Files refused as they are now", multiprocess_mode="livemax", **in_registry
+        )
         self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.recent = Recent(Path(folder) if folder else None)

@@ -1,108 +1,81 @@
-"""The generators that are served: sessions that run sound files, and why the other files are refused."""
+"""The generators that are served: read from a folder, looked at again as it changes, swapped in whole."""
 
+import asyncio
 import logging
 import os
 import threading
 from collections import defaultdict
-from datetime import datetime
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from service import bento
 from service.errors import ApiError
-from service.generator_file import ContractError, Metadata, check
+from service.generator import Generator
+from service.generator_file import ContractError
+from service.metrics import Metrics
+from service.reading import Unreadable, first_line, prepare, read
+from service.sessions import ProviderError, Runtime, choose_provider
 from service.settings import Settings
+from service.shelf import Shelf
+from service.watch import Signature, generator_files, signature
 
 log = logging.getLogger("bentoml.atelier")
 
 BUNDLED = Path(__file__).parent / "bundled"
+LOADING = "models are still being loaded"
 
 
-class Generator:
-    """A sound generator file and the session that runs it."""
+@dataclass(frozen=True)
+class Entry:
+    """A file when it was last read: what came of it, or why nothing did. Both: the one before it still serves."""
 
-    def __init__(self, path: Path, metadata: Metadata, content: bytes, threads: int):
-        import onnxruntime as ort
-
-        self.path, self.metadata = path, metadata
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C]."""
-        feed: dict[str, NDArray] = {"latents": latents}
-        if labels is not None:
-            feed["labels"] = labels
-        return self.session.run(None, feed)[0]
-
-    def warm_up(self, max_batch: int) -> None:
-        """Run the smallest and the largest batch, and the last class. ContractError: not the images promised."""
-        classes = self.metadata.num_classes
-        for n, label in dict.fromkeys(((1, 0), (1, max(0, classes - 1)), (max_batch, 0))):
-            latents = np.zeros((n, self.metadata.z_dim), np.float32)
-            try:
-                images = self.run(latents, np.full(n, label, np.int64) if classes else None)
-            except Exception as error:
-                if not label:
-                    raise
-                message = f"class_names has {classes} classes, but the graph does not run label {label}: "
-                raise ContractError(message + first_line(error)) from None
-            if images.shape != (n, *self.metadata.image_shape) or images.dtype != np.uint8:
-                raise ContractError(
-                    f"{n} latents gave {images.dtype} {list(images.shape)}, not uint8 {[n, *self.metadata.image_shape]}"
-                )
-
-    def describe(self) -> dict[str, Any]:
-        """The model as /v1/models tells it."""
-        return {**vars(self.metadata), "file": self.path.name}
+    signature: Signature | None
+    generator: Generator | None
+    reason: str | None
 
 
-def load(path: Path, max_bytes: int, threads: int, max_batch: int) -> Generator:
-    """Read, check and warm up one generator file. ContractError: it is refused, and why."""
-    import onnx
+@dataclass(frozen=True)
+class Failure:
+    """A file that is not served as it is now: why, since when, and the (name, digest) it had before, still served."""
 
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ContractError(f"cannot be read: {error.strerror}") from None
-    if len(content) > max_bytes:
-        raise ContractError(f"larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
-    try:
-        model = onnx.load_from_string(content)
-    except Exception:
-        raise ContractError("not an ONNX file") from None
-    metadata = check(model)
-    del model
-    try:
-        generator = Generator(path, metadata, content, threads)
-        generator.warm_up(max_batch)
-    except ContractError:
-        raise
-    except Exception as error:
-        raise ContractError(f"ONNX Runtime does not run it: {first_line(error)}") from None
-    return generator
+    reason: str
+    since: str
+    serving: tuple[str, str] | None
 
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
+    def describe(self, file: str) -> dict[str, Any]:
+        serving = None if self.serving is None else dict(zip(("model", "digest"), self.serving, strict=True))
+        return {"file": file, "reason": self.reason, "since": self.since, "serving": serving}
 
 
 class Repository:
-    """The generators of one folder by name, and the files that were refused, with the reason."""
+    """The generators of one folder by name, and the files that are refused, with the reason.
 
-    def __init__(self, settings: Settings):
-        self._settings = settings
-        self._lock = threading.Lock()
+    `load_all` reads it once, `watch` keeps looking; a request sees the models before or after a change, never between.
+    `on_retire` is told, on another thread, of each generator that is no longer given out.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        on_retire: Callable[[Generator], None] = lambda generator: None,
+    ):
+        self._settings, self._metrics, self._on_retire = settings, metrics or Metrics(), on_retire
+        self._runtime: Runtime | None = None
+        self._shelf = Shelf(settings.max_loaded_bytes, self._metrics)
+        self._recalling = ThreadPoolExecutor(1, "recalling")
+        self._looking = threading.Lock()
+        self._stopping = threading.Event()
+        self._seen: dict[Path, Signature | None] = {}
+        self._entries: dict[Path, Entry] = {}
         self._models: dict[str, Generator] = {}
-        self.failed: dict[str, str] = {}
-        self._not_ready: str | None = "models are still being loaded"
+        self._default: str | None = None
+        self._not_ready: str | None = LOADING
+        self.failed: dict[str, Failure] = {}
 
     @property
     def folder(self) -> Path:
@@ -110,7 +83,13 @@ class Repository:
         if self._settings.model_dir is not None:
             return self._settings.model_dir
         ours = Path("models")
-        return ours if any(ours.glob("*.onnx")) else BUNDLED
+        return ours if generator_files(ours) else BUNDLED
+
+    def files(self) -> list[Path]:
+        """The generator files there are now: the folder's; a bento's own, where it has some and no MODEL_DIR."""
+        if self._settings.model_dir is None and (own := bento.generator_files()):
+            return own
+        return generator_files(self.folder)
 
     @property
     def not_ready(self) -> str | None:
@@ -118,53 +97,62 @@ class Repository:
         return self._not_ready
 
     def load_all(self) -> None:
-        """Read the folder. One bad file stops no other; nothing is raised."""
+        """Read every file. One bad file stops no other; nothing is raised."""
         try:
-            import onnxruntime  # noqa: F401
+            self._runtime = self._choose_runtime()
         except ImportError as error:
             needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
             self._not_ready = f"{needs} ({first_line(error)})"
             return
-        threads = self._settings.threads or max(1, available_cores() // self._settings.workers)
-        by_name: dict[str, list[Generator]] = defaultdict(list)
-        failed: dict[str, str] = {}
-        for path in sorted(self.folder.glob("*.onnx")):
-            try:
-                generator = load(path, self._settings.max_model_bytes, threads, self._settings.max_batch)
-                by_name[generator.metadata.name].append(generator)
-            except ContractError as error:
-                failed[path.name] = str(error)
-        for name, same in by_name.items():
-            for generator in same if len(same) > 1 else []:
-                others = ", ".join(g.path.name for g in same if g is not generator)
-                failed[generator.path.name] = f"its name {name!r} is also that of {others}; rename one and export again"
-        models = {name: same[0] for name, same in by_name.items() if len(same) == 1}
-        for file, reason in failed.items():
-            log.warning("%s is not served: %s", file, reason)
-        with self._lock:
-            self._models, self.failed = models, failed
-            self._not_ready = self._why_not(models)
+        except ProviderError as error:
+            self._not_ready = str(error)
+            return
+        with self._looking:
+            self._seen = {path: signature(path) for path in self._listed(self._seen)}
+            entries = {path: self._read(path, found, None, "start") for path, found in self._seen.items()}
+            self._serve({path: entry for path, entry in entries.items() if entry is not None})
+        if not self._not_ready:
+            self.get(None).recall()  # where not all have room, the default does
 
-    def _why_not(self, models: dict[str, Generator]) -> str | None:
-        default = self._settings.default_model
-        if not self.folder.is_dir():
-            return f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
-        if not models:
-            return f"no usable generator file (*.onnx) in {self.folder}; /v1/models tells what was refused"
-        if default is not None and default not in models:
-            return f"ATELIER_DEFAULT_MODEL is {default!r}; the models are {', '.join(sorted(models))}"
-        return None
+    def watch(self) -> None:
+        """From now on, look at the files every `watch_s` seconds on a thread of its own (0: never)."""
+        if self._settings.watch_s and self._runtime is not None:
+            threading.Thread(target=self._watch, name="watching models", daemon=True).start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._recalling.shutdown(wait=False, cancel_futures=True)
+        self._shelf.close()
+
+    def look(self) -> None:
+        """Read what has changed and been the same at two looks: what is still being copied is left to the next.
+
+        Models that are new are served as each is warm; those whose file is gone go last, so that a file renamed is
+        never missed.
+        """
+        with self._looking:
+            before, self._seen = self._seen, {path: signature(path) for path in self._listed(self._seen)}
+            for path, found in self._seen.items():
+                old = self._entries.get(path)
+                changed = old is None or old.signature is None or old.signature != found
+                if changed and path in before and before[path] == found and not self._stopping.is_set():
+                    entry = self._read(path, found, old, "changed")
+                    if entry is not None and entry != old:
+                        self._serve({**self._entries, path: entry})
+            kept = {p: e for p, e in self._entries.items() if p in self._seen or p in before}
+            if not any(e.generator for p, e in kept.items() if p in self._seen) and self._settings.model_dir is None:
+                return  # ./models has files, but none is sound yet: what was served before goes on
+            if kept.keys() != self._entries.keys():
+                self._serve(kept)
 
     def all(self) -> list[Generator]:
-        return [self._models[name] for name in sorted(self._models)]
+        models = self._models
+        return [models[name] for name in sorted(models)]
 
     @property
     def default(self) -> str | None:
-        """ATELIER_DEFAULT_MODEL, else the newest by `created` (ties: the first by name)."""
-        if self._settings.default_model is not None:
-            return self._settings.default_model
-        newest = sorted(self.all(), key=lambda g: datetime.fromisoformat(g.metadata.created), reverse=True)
-        return newest[0].metadata.name if newest else None
+        """ATELIER_DEFAULT_MODEL, else the newest by `created` (ties: the first by name; others' files come last)."""
+        return self._settings.default_model or self._default
 
     def get(self, name: str | None) -> Generator:
         """The named generator, the default one for None. ApiError: 404 unknown, 503 none is loaded."""
@@ -177,6 +165,149 @@ class Repository:
             raise ApiError(503, "not_ready", self._not_ready)
         known = ", ".join(sorted(models)[:20])
         raise ApiError(404, "model_not_found", f"no model is named {str(name)[:100]!r}; there are: {known}", "model")
+
+    async def recall(self, generator: Generator) -> None:
+        """Bring a generator's session back into memory, off the event loop, if it had to make way.
+
+        ApiError 503: it cannot be brought back, or not within the deadline.
+        """
+        if generator.loaded:
+            return
+        deadline_s = self._settings.deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.get_running_loop().run_in_executor(self._recalling, generator.recall)
+        except TimeoutError:
+            self._metrics.rejected.labels("deadline").inc()
+            message = f"{generator.metadata.name} is still being loaded after {deadline_s:g} s; try again"
+            raise ApiError(503, "deadline_exceeded", message) from None
+        except Exception as error:
+            log.exception("%s could not be loaded again", generator.metadata.name)
+            self._metrics.model_load_failures.labels(generator.path.name).inc()
+            message = f"{generator.metadata.name} could not be loaded again: {first_line(error)}"
+            raise ApiError(503, "not_ready", message) from None
+
+    def describe(self) -> dict[str, Any]:
+        """What /v1/models tells of the models: `default`, `data`, `failed`, `not_ready`."""
+        default = self.default
+        return {
+            "default": default,
+            "data": [{**g.describe(), "default": g.metadata.name == default} for g in self.all()],
+            "failed": [failure.describe(file) for file, failure in sorted(self.failed.items())],
+            "not_ready": self._not_ready,
+        }
+
+    def _choose_runtime(self) -> Runtime:
+        s = self._settings
+        threads = s.threads or max(1, available_cores() // s.workers)
+        return Runtime(threads, s.max_batch, choose_provider(s.provider), strict=s.provider == "cuda")
+
+    def _listed(self, before: dict[Path, Signature | None]) -> list[Path]:
+        try:
+            return self.files()
+        except OSError as error:
+            log.warning("the models stay as they are: %s cannot be read: %s", self.folder, error.strerror)
+            return list(before)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._settings.watch_s):
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking at %s failed; the models stay as they are", self.folder)
+
+    def _read(self, path: Path, found: Signature | None, old: Entry | None, why: str) -> Entry | None:
+        """What has become of a file; `old` if it changed while it was read."""
+        try:
+            content = read(path, self._settings.max_model_bytes)
+            if signature(path) != found:
+                return old
+            return Entry(found, self._made(path, content, why), None)
+        except ContractError as error:
+            reason = str(error)
+            if isinstance(error, Unreadable):
+                found = None  # what keeps it out of reach may pass: try again at each look
+        if old is None or old.reason != reason or old.signature != found:
+            still = f"; {old.generator.metadata.digest[:12]} goes on serving" if old and old.generator else ""
+            log.warning("%s is not served: %s%s", path.name, reason, still)
+            self._metrics.model_load_failures.labels(path.name).inc()
+        return Entry(found, old.generator if old else None, reason)
+
+    def _made(self, path: Path, content: bytes, why: str) -> Generator:
+        """The file's generator, warm: the one there is, if only its scores, time or name on disk are other."""
+        assert self._runtime is not None
+        prepared = prepare(path, content)
+        wanted = prepared.metadata.name, prepared.metadata.digest
+        for known, entry in self._entries.items():
+            g = entry.generator
+            if g is None or wanted != (g.metadata.name, g.metadata.digest):
+                continue
+            if known == path or known not in self._seen:
+                g.became(path, content, prepared.metadata)
+                return g
+        with self._metrics.model_load_seconds.time():
+            generator = Generator(path, content, prepared, self._runtime, self._shelf)
+        self._shelf.hold(generator, why)
+        if why != "start":
+            log.info(
+                "%s is loaded from %s, digest %s", generator.metadata.name, path.name, prepared.metadata.digest[:12]
+            )
+        return generator
+
+    def _serve(self, entries: dict[Path, Entry]) -> None:
+        """Swap in what these entries make: by name, the newest of those that share one."""
+        by_name: dict[str, dict[Generator, Path]] = defaultdict(dict)
+        reasons: dict[str, tuple[str, Generator | None]] = {}
+        for path, entry in sorted(entries.items()):
+            if entry.generator is not None:
+                by_name[entry.generator.metadata.name].setdefault(entry.generator, path)
+            if entry.reason is not None:
+                reasons[path.name] = entry.reason, entry.generator
+        models: dict[str, Generator] = {}
+        for name, same in by_name.items():
+            models[name], *others = sorted(same, key=_newest_first)
+            for other in others:
+                if same[other] in self._seen:
+                    told = f"its name {name!r} is also that of {models[name].path.name}, which is newer; rename one"
+                    reasons[same[other].name] = f"{told} and export again", None
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        failed = {}
+        for file, (reason, generator) in reasons.items():
+            since = self.failed[file].since if file in self.failed else now
+            before = None if generator is None else (generator.metadata.name, generator.metadata.digest)
+            failed[file] = Failure(reason, since, before)
+        dropped = {g for e in self._entries.values() if (g := e.generator)} - {
+            g for e in entries.values() if (g := e.generator)
+        }
+        newest = sorted(models.values(), key=lambda g: (*_newest_first(g)[:2], g.metadata.name))
+        self._entries, self._models, self.failed = entries, models, failed
+        self._default = newest[0].metadata.name if newest else None
+        not_ready = self._why_not(models)
+        if self._not_ready not in (not_ready, LOADING):
+            log.info("ready") if not_ready is None else log.error("not ready: %s", not_ready)
+        self._not_ready = not_ready
+        self._metrics.models_failed.set(len(failed))
+        for generator in dropped:
+            generator.retired = True
+            self._shelf.remove(generator)
+            self._on_retire(generator)
+            log.info("%s, digest %s, is no longer served", generator.metadata.name, generator.metadata.digest[:12])
+
+    def _why_not(self, models: dict[str, Generator]) -> str | None:
+        default = self._settings.default_model
+        if not self.folder.is_dir():
+            return f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
+        if not models:
+            return f"no usable generator file (*.onnx) in {self.folder}; /v1/models tells what was refused"
+        if default is not None and default not in models:
+            return f"ATELIER_DEFAULT_MODEL is {default!r}; the models are {', '.join(sorted(models))}"
+        return None
+
+
+def _newest_first(generator: Generator) -> tuple[bool, float, str]:
+    """Others' files last: theirs is the time they were copied here."""
+    m = generator.metadata
+    return m.foreign, -datetime.fromisoformat(m.created).timestamp(), generator.path.name
 
 
 def available_cores() -> int:

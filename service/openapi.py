@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
-from service.schemas import SEEDS, GenerateRequest, InterpolateRequest, MixRequest
+from service.schemas import SEEDS, GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
 
 _REF = "#/components/schemas/{model}"
 
@@ -65,6 +65,18 @@ MIX = dict.fromkeys(MIX_FORMS) | {
     ),
 }
 
+
+def _query(schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of a query as parameters; none of them is required, and null is not a word of a URL."""
+    parameters = []
+    for name, told in schema.model_json_schema()["properties"].items():
+        bounds = told.get("anyOf", [told])[0]
+        kept = {k: v for k, v in bounds.items() if k not in ("title", "default", "description")}
+        description = {"description": told["description"]} if "description" in told else {}
+        parameters.append({"name": name, "in": "query", **description, "schema": kept})
+    return parameters
+
+
 IMAGE_PARAMETERS: dict[str, Any] = {
     "parameters": [
         {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
@@ -74,14 +86,8 @@ IMAGE_PARAMETERS: dict[str, Any] = {
             "required": True,
             "schema": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
         },
-        {"name": "form", "in": "path", "required": True, "schema": {"enum": ["png", "webp"]}},
-        {
-            "name": "truncation",
-            "in": "query",
-            "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
-        },
-        {"name": "label", "in": "query", "schema": {"type": "integer", "minimum": 0}},
-        {"name": "digest", "in": "query", "schema": {"type": "string", "pattern": "^[0-9a-f]{8,64}$"}},
+        {"name": "form", "in": "path", "required": True, "schema": {"enum": ["png", "webp", "jpg"]}},
+        *_query(ImageQuery),
     ]
 }
 
@@ -92,16 +98,17 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
 
 
+POSTED = (400, 404, 406, 413, 415, 422, 503)  # what a route that reads a body and chooses a form may refuse with
+
+
 def answers(forms: dict[str, Any], *errors: int) -> dict[str, Any]:
     """Keyword arguments of a route: its forms of a 200, and the statuses that carry the error envelope."""
-    many = len(forms) > 2
-    statuses = (400, 404, 406, 413, 415, 422, 500, 503) if many else (*errors, 500)
     error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     ok = {form: {"schema": schema or {}} for form, schema in forms.items()}
     return {
         "response_model": None,
         "responses": {200: {"description": "The answer", "content": ok}}
-        | {status: {"description": "Refused", "content": error} for status in statuses},
+        | {status: {"description": "Refused", "content": error} for status in (*errors, 500)},
     }
 
 

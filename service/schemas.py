@@ -188,6 +188,10 @@ class ImageQuery(BaseModel):
 
     truncation: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     label: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    scale: Annotated[int, Field(ge=1, le=16)] = Field(1, description="Whole factor that enlarges it, pixel by pixel")
+    quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Of .jpg, 90 if left out; .webp is lossy with it, and lossless without"
+    )
     digest: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = Field(
         None, description="The model's digest or its beginning: the image may then be cached forever"
     )

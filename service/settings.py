@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,15 @@ class Settings(BaseSettings):
         2**25, ge=1, description="Pixels that may be on their way to answers as pictures; more are refused (503)"
     )
     deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
+    watch_s: float = Field(
+        0.5, ge=0, le=3600, description="Seconds between looks for new, replaced and removed files; 0: never"
+    )
+    max_loaded_bytes: int = Field(
+        4 * 2**30, ge=1, description="Bytes of generator files in memory, a worker; the least recently used make way"
+    )
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="What runs the models. auto: CUDA where onnxruntime-gpu finds a device, else the CPU"
+    )
     max_model_bytes: int = Field(2**30, ge=1024, description="Size of a generator file that is still read")
 
 

@@ -36,12 +36,14 @@ STATUS = {
 
 
 @router.get("/livez", **openapi.answers({JSON: None}))
+@router.head("/livez", include_in_schema=False, response_model=None)
 async def livez() -> JSONResponse:
     """The process answers."""
     return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
 @router.get("/readyz", **openapi.answers({JSON: None}, 503))
+@router.head("/readyz", include_in_schema=False, response_model=None)
 async def readyz(request: Request) -> JSONResponse:
     """Models are loaded and warm; until then 503 and the reason."""
     atelier_of(request).require_ready()
@@ -59,6 +61,7 @@ async def status(request: Request) -> JSONResponse:
 
 
 @router.get("/metrics", **openapi.answers({"text/plain": None}))
+@router.head("/metrics", include_in_schema=False, response_model=None)
 async def metrics(request: Request) -> Response:
     """Prometheus."""
     text, content_type = await asyncio.to_thread(atelier_of(request).metrics.exposition)

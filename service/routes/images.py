@@ -22,7 +22,9 @@ router = APIRouter()
 STRIP_COLUMNS = 16
 
 
-@router.post("/v1/generate", openapi_extra=openapi.body(GenerateRequest), **openapi.answers(openapi.GENERATE))
+@router.post(
+    "/v1/generate", openapi_extra=openapi.body(GenerateRequest), **openapi.answers(openapi.GENERATE, *openapi.POSTED)
+)
 async def generate(request: Request) -> Response:
     """Images of seeds or latents."""
     from service import plans
@@ -43,7 +45,11 @@ async def generate(request: Request) -> Response:
     )
 
 
-@router.post("/v1/interpolate", openapi_extra=openapi.body(InterpolateRequest), **openapi.answers(openapi.INTERPOLATE))
+@router.post(
+    "/v1/interpolate",
+    openapi_extra=openapi.body(InterpolateRequest),
+    **openapi.answers(openapi.INTERPOLATE, *openapi.POSTED),
+)
 async def interpolate(request: Request) -> Response:
     """Frames along a path through latent space: each, an animation, or a strip."""
     from service import plans
@@ -66,7 +72,7 @@ async def interpolate(request: Request) -> Response:
     )
 
 
-@router.post("/v1/mix", openapi_extra=openapi.body(MixRequest), **openapi.answers(openapi.MIX))
+@router.post("/v1/mix", openapi_extra=openapi.body(MixRequest), **openapi.answers(openapi.MIX, *openapi.POSTED))
 async def mix(request: Request) -> Response:
     """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
     from service import plans
@@ -124,8 +130,6 @@ async def _answer(
     else:
         held = f"image/{look.output_format}" if form in (JSON, ZIP) else form
         pixels = plans.picture_pixels(plan, look, held, sheet, atelier.settings)
-    if plan.labels is not None:
-        entries = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
 
     def encoded(images: "NDArray[np.uint8]") -> bytes:
         if form == NPZ:
@@ -140,7 +144,10 @@ async def _answer(
         if form == ZIP:
             return encode.archive(images, _unique(names), look.output_format, look.quality)
         document = {**facts_of(plan), "output_format": look.output_format, **(facts or {})}
-        return encode.document(images, document, entries, look.output_format, look.quality, rest)
+        listed = entries
+        if plan.labels is not None:
+            listed = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
+        return encode.document(images, document, listed, look.output_format, look.quality, rest)
 
     content = await atelier.pictures(plan, pixels, encoded, request.receive)
     return Response(content, media_type=form, headers=headers_of(plan))

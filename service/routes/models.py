@@ -11,16 +11,14 @@ router = APIRouter()
 
 
 @router.get("/v1/models", **openapi.answers({JSON: None}, 503))
+@router.head("/v1/models", include_in_schema=False, response_model=None)
 async def models(request: Request) -> JSONResponse:
     """The models that are served, the files that are not and why, and the limits of a request."""
     atelier = atelier_of(request)
     repository, s = atelier.repository, atelier.settings
     return JSONResponse(
         {
-            "default": repository.default,
-            "data": [{**g.describe(), "default": g.metadata.name == repository.default} for g in repository.all()],
-            "failed": [{"file": file, "reason": reason} for file, reason in sorted(repository.failed.items())],
-            "not_ready": repository.not_ready,
+            **repository.describe(),
             "limits": {
                 "max_images": s.max_images,
                 "max_frames": s.max_frames,
@@ -37,6 +35,7 @@ async def models(request: Request) -> JSONResponse:
 
 
 @router.get("/v1/models/{name}", **openapi.answers({JSON: None}, 404, 503))
+@router.head("/v1/models/{name}", include_in_schema=False, response_model=None)
 async def model(request: Request, name: str) -> JSONResponse:
     """One model's metadata, digest and scores."""
     repository = atelier_of(request).repository

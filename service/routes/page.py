@@ -24,13 +24,15 @@ HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.head("/", response_model=None)
+@router.get("/")
 async def page(request: Request) -> Response:
     """The page."""
     return _answer(request, "index.html")
 
 
-@router.api_route("/studio/{name}", methods=["GET", "HEAD"])
+@router.head("/studio/{name}", response_model=None)
+@router.get("/studio/{name}")
 async def page_file(request: Request, name: str) -> Response:
     """Its style sheet, scripts and icon."""
     if name not in FILES or name == "index.html":

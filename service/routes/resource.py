@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from service import negotiation, openapi
 from service.errors import ApiError
-from service.negotiation import PNG, WEBP
+from service.negotiation import JPEG, PNG, WEBP
 from service.routes.told import atelier_of, headers_of
 from service.schemas import GenerateRequest, ImageQuery
 from service.version import service_version
@@ -16,23 +16,27 @@ from service.version import service_version
 router = APIRouter()
 
 
-@router.head("/v1/models/{name}/images/{seed}.{form}", include_in_schema=False, response_model=None)
+FORMS = {"png": PNG, "webp": WEBP, "jpg": JPEG}
+
+
 @router.get(
     "/v1/models/{name}/images/{seed}.{form}",
     openapi_extra=openapi.IMAGE_PARAMETERS,
-    **openapi.answers({PNG: None, WEBP: None}, 404, 422, 503),
+    **openapi.answers(dict.fromkeys(FORMS.values()), 404, 422, 503),
 )
+@router.head("/v1/models/{name}/images/{seed}.{form}", include_in_schema=False, response_model=None)
 async def image(request: Request) -> Response:
-    """One seed's image as a resource (.png or .webp), with a strong ETag."""
+    """One seed's image as a resource (.png, .webp or .jpg), with a strong ETag."""
     from service import encode, plans
+    from service.sheets import enlarged
 
     atelier = atelier_of(request)
-    name, seed, form = (request.path_params[key] for key in ("name", "seed", "form"))
-    if form not in ("png", "webp"):
-        raise ApiError(404, "route_not_found", "an image is .png or .webp")
+    name, seed, suffix = (request.path_params[key] for key in ("name", "seed", "form"))
+    if suffix not in FORMS:
+        raise ApiError(404, "route_not_found", "an image is .png, .webp or .jpg")
     if not (seed.isascii() and seed.isdigit() and len(seed) <= 16 and str(int(seed)) == seed):
         raise ApiError(422, "invalid_field", "seed: a seed is an integer from 0 to 2^53 - 1", "seed")
-    query = negotiation.read_query(request, ImageQuery)
+    form, query = FORMS[suffix], negotiation.read_query(request, ImageQuery)
     body = negotiation.checked(
         GenerateRequest,
         {
@@ -40,6 +44,7 @@ async def image(request: Request) -> Response:
             "seed": int(seed),
             "truncation": query.truncation,
             "labels": None if query.label is None else [query.label],
+            "scale": query.scale,
         },
     )
     try:
@@ -48,19 +53,25 @@ async def image(request: Request) -> Response:
         error.param = "label" if error.param == "labels" else error.param  # its name in the query
         raise
     plans.digest_matches(plan.generator, query.digest)
+    pixels = plans.picture_pixels(plan, body, form, None, atelier.settings)
+    appearance = query.model_dump(exclude={"digest"})
     headers = {
-        "ETag": _etag(plan.generator.metadata.digest, seed, form, query.truncation, query.label),
+        "ETag": _etag(plan.generator.metadata.digest, seed, form, *appearance.values()),
         "Cache-Control": "public, max-age=31536000, immutable" if query.digest else "public, no-cache",
+        **{k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")},
     }
     if negotiation.etag_matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    pixels = plans.picture_pixels(plan, body, f"image/{form}", None, atelier.settings)
-    content = await atelier.pictures(plan, pixels, lambda images: encode.still(images[0], form), request.receive)
-    headers |= {k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")}
+    content = await atelier.pictures(
+        plan,
+        pixels,
+        lambda images: encode.still(enlarged(images, query.scale)[0], form[6:], query.quality),
+        request.receive,
+    )
     if request.method == "HEAD":
-        return Response(media_type=f"image/{form}", headers={**headers, "Content-Length": str(len(content))})
-    return Response(content, media_type=f"image/{form}", headers=headers)
+        return Response(media_type=form, headers={**headers, "Content-Length": str(len(content))})
+    return Response(content, media_type=form, headers=headers)
 
 
 def _etag(*parts: Any) -> str:

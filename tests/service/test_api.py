@@ -5,6 +5,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,9 @@ def test_models_tell_limits_failures_and_the_default(serve: Serve, folder: Path)
     listing = client.get("/v1/models").json()
     assert [m["name"] for m in listing["data"]] == ["boxed", "coloured", "tiny"]
     assert (listing["default"], listing["limits"]["max_images"]) == ("tiny", 5)
-    assert listing["failed"] == [{"file": "bad.onnx", "reason": "not an ONNX file"}]
+    (failed,) = listing["failed"]
+    assert (failed["file"], failed["reason"], failed["serving"]) == ("bad.onnx", "not an ONNX file", None)
+    assert datetime.fromisoformat(failed["since"]) <= datetime.now(UTC)
     assert client.get("/v1/models/coloured").json()["class_names"] == ["0", "1", "2"]
     assert client.get("/readyz").status_code == 200
 
@@ -385,10 +388,12 @@ def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
 
 
 def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
-    from service.models import BUNDLED, load
+    from service.generator import load
+    from service.models import BUNDLED
+    from service.sessions import Runtime
 
     for path in BUNDLED.glob("*.onnx"):
-        load(path, 2**30, 1, 4)
+        load(path, 2**30, Runtime(1, 4))
 
 
 def test_rgb_and_wide_models_are_shown(serve: Serve, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
+from service.generator import load
 from service.generator_file import ContractError
-from service.models import Repository, load
+from service.models import Repository
+from service.sessions import Runtime
 from service.settings import Settings
 from tests import tiny_generator as tiny
 
@@ -26,7 +28,7 @@ def repository(folder: Path | None, **settings: object) -> Repository:
 def test_a_file_larger_than_the_setting_is_not_read(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", size=16)
     with pytest.raises(ContractError, match="MAX_MODEL_BYTES"):
-        load(path, 1024, 1, 4)
+        load(path, 1024, Runtime(1, 4))
 
 
 def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) -> None:
@@ -36,13 +38,13 @@ def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) 
     path = tmp_path / "x.onnx"
     path.write_bytes(resealed(model).SerializeToString())
     with pytest.raises(ContractError):
-        load(path, 2**20, 1, 4)
+        load(path, 2**20, Runtime(1, 4))
 
 
 def test_more_classes_than_the_graph_knows_are_refused(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", num_classes=3, class_names='["a", "b", "c", "d"]')
     with pytest.raises(ContractError, match="class_names has 4 classes, but the graph does not run label 3"):
-        load(path, 2**20, 1, 4)
+        load(path, 2**20, Runtime(1, 4))
 
 
 def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
@@ -56,13 +58,13 @@ def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
     assert found.not_ready is None
 
 
-def test_two_files_of_one_name_are_both_refused(tmp_path: Path) -> None:
-    for file in ("a", "b"):
-        tiny.write_tiny_generator(tmp_path / f"{file}.onnx", name="same")
+def test_of_two_files_of_one_name_the_newer_is_served_and_the_other_told(tmp_path: Path) -> None:
+    tiny.write_tiny_generator(tmp_path / "a.onnx", name="same", seed=1)
+    tiny.write_tiny_generator(tmp_path / "b.onnx", name="same", seed=2, created="2025-01-01T00:00:00+00:00")
     tiny.write_tiny_generator(tmp_path / "c.onnx", name="other")
     found = repository(tmp_path)
-    assert [g.metadata.name for g in found.all()] == ["other"]
-    assert "b.onnx" in found.failed["a.onnx"]
+    assert [g.path.name for g in found.all()] == ["c.onnx", "b.onnx"]
+    assert "its name 'same' is also that of b.onnx" in found.failed["a.onnx"].reason
 
 
 def test_the_default_is_named_or_the_newest(folder: Path) -> None:

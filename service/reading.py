@@ -1,0 +1,62 @@
+"""From a file's bytes to what a session is made of: its own kind checked, others' brought under the contract."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service import foreign
+from service.generator_file import ContractError, Metadata, check
+
+
+class Unreadable(ContractError):
+    """Nothing is known of the file's content; the next try may succeed."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file that was read and found sound, not yet run: `content` is what a session is made of."""
+
+    metadata: Metadata
+    content: bytes
+    batch: int | None
+
+
+def read(path: Path, max_bytes: int) -> bytes:
+    """A file's bytes. Unreadable: out of reach. ContractError: too large."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
+    if len(content) > max_bytes:
+        raise ContractError(f"larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
+    return content
+
+
+def prepare(path: Path, content: bytes, probe: bool = True) -> Prepared:
+    """Check a file's content, its own or that of others. probe: run others' to see what they give.
+
+    ContractError: it is refused, and why.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_from_string(content)
+    except Exception:
+        raise ContractError("not an ONNX file") from None
+    if not model.HasField("graph"):
+        raise ContractError("not an ONNX file")  # no bytes at all are a message without fields
+    if not foreign.is_foreign(model):
+        return Prepared(check(model), content, None)
+    try:
+        created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        wrapped, metadata, batch = foreign.adopt(model, content, path.stem, created, probe)
+        return Prepared(metadata, wrapped.SerializeToString(), batch)
+    except ContractError:
+        raise
+    except Exception as error:
+        raise ContractError(f"ONNX Runtime does not run it: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]

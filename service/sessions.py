@@ -1,0 +1,131 @@
+"""ONNX Runtime sessions: on which device they run, and in batches of which sizes."""
+
+import ctypes
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.generator_file import ContractError
+
+log = logging.getLogger("bentoml.atelier")
+
+Run = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.uint8]]
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+STEPS = (1, 4, 16, 64)  # batches on a GPU have one of these sizes, or the largest
+CUDA_OPTIONS = {
+    # the search picks by speed and may pick differently in each process; the heuristic picks the same in all
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "use_tf32": "0",  # 10 bits of mantissa would move an image by more than a level
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
+class ProviderError(Exception):
+    """ATELIER_PROVIDER asks for what this machine does not have."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a worker's sessions are made. max_batch: the rows of the largest batch that will be asked for."""
+
+    threads: int
+    max_batch: int
+    provider: Literal["cpu", "cuda"] = "cpu"
+    strict: bool = False  # refuse a session that falls back to another provider
+
+    @property
+    def cuda_sizes(self) -> tuple[int, ...]:
+        """Sizes that a GPU's batches are filled up to: its convolutions are chosen anew for each new one."""
+        return (*(size for size in STEPS if size < self.max_batch), self.max_batch)
+
+
+def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """auto: cuda where ONNX Runtime has it and the driver finds a device. ProviderError: cuda is not to be had."""
+    import onnxruntime as ort
+
+    if wanted == "cpu":
+        return "cpu"
+    if CUDA not in ort.get_available_providers():
+        missing = "this ONNX Runtime has no CUDA: pip install 'gan-atelier[gpu]' in place of [cpu]"
+    elif not cuda_devices():
+        missing = "the driver finds no device"
+    else:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA's libraries from their own packages, where the system has none
+        return "cuda"
+    if wanted == "cuda":
+        raise ProviderError(f"ATELIER_PROVIDER is cuda, but {missing}")
+    return "cpu"
+
+
+def cuda_devices() -> int:
+    """Devices that the CUDA driver shows this process; 0 without a driver."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(library)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+class Session:
+    """A model's session. `provider` is what really runs it; `sizes` those of its batches, None: any size.
+
+    batch: the only batch size that the graph takes, if it is fixed.
+    """
+
+    def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = runtime.threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
+        self._session = ort.InferenceSession(content, options, providers=providers)
+        self.provider: str = self._session.get_providers()[0]
+        if runtime.provider == "cuda" and self.provider != CUDA:
+            if runtime.strict:
+                raise ContractError("ONNX Runtime could not run it with CUDA (ATELIER_PROVIDER is cuda); see the log")
+            log.warning("ONNX Runtime could not start CUDA; the CPU runs instead")
+        on_cuda = runtime.cuda_sizes if self.provider == CUDA else None
+        self.sizes: tuple[int, ...] | None = (batch,) if batch else on_cuda
+
+    def run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C]."""
+        if self.sizes is None:
+            return self._run(latents, labels)
+        return run_in_sizes(self._run, self.sizes, latents, labels)
+
+    def _run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+        feed: dict[str, NDArray] = {"latents": latents}
+        if labels is not None:
+            feed["labels"] = labels
+        return self._session.run(None, feed)[0]
+
+
+def run_in_sizes(
+    run: Run, sizes: tuple[int, ...], latents: NDArray[np.float32], labels: NDArray[np.int64] | None
+) -> NDArray[np.uint8]:
+    """`run` on batches of these sizes alone (rising): the largest while there are rows for it, then the smallest
+    that holds the rest, filled up with zeros whose images are dropped."""
+    parts = []
+    for first in range(0, len(latents), sizes[-1]):
+        rows = latents[first : first + sizes[-1]]
+        classes = None if labels is None else labels[first : first + sizes[-1]]
+        size = next(size for size in sizes if size >= len(rows))
+        if size > len(rows):
+            rows = np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), rows.dtype)])
+            if classes is not None:
+                classes = np.concatenate([classes, np.zeros(size - len(classes), classes.dtype)])
+        parts.append(run(rows, classes)[: len(latents) - first])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
