@@ -1,4 +1,4 @@
-"""The folder changes while it is served. `look` is called by hand here; by itself, in processes, in test_reload_served."""
+"""The folder changes while it is served; `look` is called by hand. By itself, in processes: test_reload_served."""
 
 import os
 import threading
