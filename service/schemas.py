@@ -47,16 +47,14 @@ class Look(BaseModel):
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="Format of the images in JSON and zip")
 
 
-class OfModel(BaseModel):
-    """A request to one model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Body(Look):
     model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
 
 
-class Wanted(OfModel):
+class GenerateRequest(_Body):
     """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and told."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 0, "n": 16}]})
 
     n: Annotated[int, Integral, Field(ge=1)] | None = Field(
         None, description="Number of images: seeds seed … seed+n-1. 1 if left out"
@@ -74,7 +72,7 @@ class Wanted(OfModel):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Wanted":
+    def _one_source(self) -> "GenerateRequest":
         given = [key for key in ("seed", "seeds", "latents") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"give only one of seed, seeds and latents, not {' and '.join(given)}")
@@ -87,12 +85,6 @@ class Wanted(OfModel):
         if self.latents is not None and self.truncation is not None:
             raise ValueError("truncation is of latents drawn from seeds; leave it out with latents")
         return self
-
-
-class GenerateRequest(Look, Wanted):
-    """Which images, and what pictures of them look like."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 0, "n": 16}]})
 
 
 class Keyframe(BaseModel):
@@ -136,7 +128,7 @@ _KEYFRAME_SCHEMA = {
 AnyKeyframe = Annotated[Keyframe, BeforeValidator(_keyframe), WithJsonSchema(_KEYFRAME_SCHEMA)]
 
 
-class InterpolateRequest(Look, OfModel):
+class InterpolateRequest(_Body):
     """A path through latent space: `steps` frames from each keyframe to the next, both counted."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keyframes": [0, 1, 2], "steps": 16}]})
@@ -170,7 +162,7 @@ class Term(Keyframe):
     label: Label | None = Field(None, description="Class index; left out, a seed draws its own, a latent has `labels`'")
 
 
-class MixRequest(Look, OfModel):
+class MixRequest(_Body):
     """Vector arithmetic: the image of a weighted sum of latents, and each term's image."""
 
     model_config = ConfigDict(

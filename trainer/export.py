@@ -80,10 +80,8 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None)
     """
     require_runtime()
     config = checkpoint.config_of(payload)
-    name = name or config.name
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise TrainerError(f"a model's name is of a-z, 0-9, '.', '_' and '-', at most 64 of them, not {name!r}")
-    path = output if output.suffix == ".onnx" else output / f"{name}.onnx"
+    name = checked_name(name or config.name)
+    path = destination(name, output)
     G = checkpoint.generator_of(payload)
     model = to_onnx(G)
     describe(model, metadata(config, payload, name))
@@ -95,6 +93,18 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None)
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
     return Export(path, digest(model), path.stat().st_size, maximum, changed, compared)
+
+
+def checked_name(name: str) -> str:
+    """The name, if a model can be served by it; TrainerError otherwise."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise TrainerError(f"a model's name is of a-z, 0-9, '.', '_' and '-', at most 64 of them, not {name!r}")
+    return name
+
+
+def destination(name: str, output: Path) -> Path:
+    """The path of a model's file: `output`, or in it where that is a folder."""
+    return output if output.suffix == ".onnx" else output / f"{name}.onnx"
 
 
 def to_onnx(G: Generator) -> onnx.ModelProto:
