@@ -18,8 +18,13 @@ _PARALLEL = 1e-6  # sin of the angle below which slerp's formula divides by noth
 def raw_draws(seeds: Sequence[int], count: int) -> NDArray[np.uint64]:
     """The first `count` words of Philox4x64-10 keyed by each seed (0 ≤ seed < 2^53): uint64 [N, count]."""
     draws = np.empty((len(seeds), count), np.uint64)
+    bits = np.random.Philox(key=0)  # making one an image would cost six times the drawing
+    key, start = np.zeros(2, np.uint64), bits.state
+    start["state"]["key"] = key
     for row, seed in zip(draws, seeds, strict=True):
-        row[:] = np.random.Philox(key=seed).random_raw(count)
+        key[0] = seed
+        bits.state = start
+        row[:] = bits.random_raw(count)
     return draws
 
 

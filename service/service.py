@@ -25,7 +25,11 @@ app = create_app(_settings)
 
 
 class Door:
-    """Hands every request to the app, but those of BentoML's own routes: then each error has one shape."""
+    """Hands every request to the app, but those of BentoML's own routes: then each error has one shape.
+
+    It stands before BentoML's middlewares, which cost as much as all the rest of a request, and of which the one for
+    timeouts keeps something of each request in memory for a minute; the app's own deadlines end what takes too long.
+    """
 
     def __init__(self, bentoml_app: ASGIApp):
         self._native = Gate(Enveloped(bentoml_app), lambda: app.state.atelier.metrics, _settings.max_body_bytes)
@@ -72,7 +76,16 @@ class GanAtelier:
             return cast(Any, error_response(error))  # BentoML passes a response through
 
 
+class _Fronted(type(cast(Any, GanAtelier))):  # type: ignore[misc]
+    """BentoML's Service, its application behind the Door."""
+
+    __slots__ = ()
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        return Door(super().to_asgi(is_main))
+
+
 _service = cast(Any, GanAtelier)
-_service.add_asgi_middleware(Door)
+_service.__class__ = _Fronted
 _service.apis["generate"].input_spec.model_config["extra"] = "forbid"
 _service.apis["generate"].input_spec.model_rebuild(force=True)

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from service import negotiation, openapi
 from service.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP
+from service.routes.bare import Bare
 from service.routes.told import atelier_of, facts_of, headers_of
 from service.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from service.plans import Plan
 
-router = APIRouter()
+router = APIRouter(route_class=Bare)
 
 STRIP_COLUMNS = 16
 
