@@ -8,13 +8,12 @@ PORT        ?= 3000
 URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
-RESOLUTION  ?=              # of the reference images, where the generator's is not their own
+METRICS     ?= fid,kid,precision,recall
+RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
-
-REFERENCE := reference/$(IMAGES)$(addprefix -,$(strip $(RESOLUTION)))-test.npz
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train serve evaluate test quick lint format bench bundled constraints clean
@@ -47,11 +46,9 @@ serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while ther
 evaluate: setup ## Score the service at URL against the test split of IMAGES
 	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \
 		--images $(IMAGES) --data-root $(DATA_ROOT) --output extractors/$(IMAGES)-classifier.onnx
-	test -f $(REFERENCE) || $(BIN)/evaluation reference $(IMAGES)@test --data-root $(DATA_ROOT) \
+	$(BIN)/evaluation score $(URL) --reference $(IMAGES)@test --data-root $(DATA_ROOT) --metrics $(METRICS) \
 		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
-		--extractor extractors/$(IMAGES)-classifier.onnx --output $(REFERENCE)
-	$(BIN)/evaluation score $(URL) --reference $(REFERENCE) --data-root $(DATA_ROOT) \
-		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report.json $(ARGS)
+		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report $(ARGS)
 
 test: setup lint ## Lint and run every test
 	$(BIN)/python -m pytest

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.document import now, versions
 from evaluation.errors import EvaluationError
-from evaluation.extractors import Extracted, Extractor
-from evaluation.job import extract
+from evaluation.extractors import Extractor
 from evaluation.metrics.certainty import certainty
-from evaluation.report import now, versions
-from evaluation.sources import ImageSource
+from evaluation.passes import Timing, extracted
+from evaluation.progress import progress
+from evaluation.sources import Draw, ImageSource
 
 
 def classify_images(
@@ -23,14 +24,17 @@ def classify_images(
     """
     if not extractor.has_logits or not extractor.class_names:
         raise EvaluationError(f"{extractor.path} is no classifier: it has no logits with class names")
-    n = min(num_images, source.limit() or num_images)
+    limit = source.limit()
+    n = num_images if limit is None else min(num_images, limit)
+    timing = Timing()
     logits: list[np.ndarray] = []
-
-    def see(extracted: Extracted) -> None:
-        assert extracted.logits is not None
-        logits.append(extracted.logits)
-
-    done = extract(source, extractor, n, first_seed=first_seed, description="classifying", see=see)
+    with progress("classifying", n) as advance:
+        for batch, got in extracted(source, extractor, Draw(first_seed, n), 0, n, timing):
+            assert got.logits is not None
+            logits.append(got.logits)
+            advance(len(batch.images))
+    if not logits:
+        raise EvaluationError("there are no images to classify")
     sure_share, shares = certainty(np.concatenate(logits), sure)
     return {
         "format_version": 1,
@@ -42,7 +46,7 @@ def classify_images(
         "class_shares": dict(zip(extractor.class_names, shares.tolist(), strict=True)),
         "source": source.description,
         "extractor": extractor.provenance(),
-        "timing": done.timing(),
+        "timing": timing.told(),
         "versions": versions(),
         "created": now(),
     }

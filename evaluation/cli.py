@@ -1,32 +1,19 @@
-"""`evaluation extractor|reference|score|classify`. Heavy imports happen inside the commands.
-
-Exit codes: 0 done, 1 a threshold or check failed, 2 the user's mistake, 130 interrupted.
-"""
+"""`evaluation extractor|reference|score|merge|classify`. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from evaluation import score_cli  # noqa: F401 - its commands are the app's too
+from evaluation.app import CacheRoot, DataRoot, app, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="Score images of a running service, a generator file or an image set against real ones.",
-)
 extractor_app = typer.Typer(no_args_is_help=True, help="Build a feature extractor file (needs torch).")
 app.add_typer(extractor_app, name="extractor")
 
-DataRoot = Annotated[Path, typer.Option(help="Where MNIST, CIFAR-10 and CelebA lie or are downloaded to.")]
-CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
 
 
@@ -42,7 +29,7 @@ def classifier(
     name: Annotated[str | None, typer.Option(help="Its name; default: the file's.")] = None,
 ) -> None:
     """Train a small classifier on an image set: its features for `fd_classifier`, its classes for `classify`."""
-    with _plain_errors():
+    with plain_errors():
         from evaluation.atomic import check_writable
 
         check_writable(output)
@@ -72,7 +59,7 @@ def inception(
     ] = False,
 ) -> None:
     """FID's own Inception from its published weights, with one resize protocol."""
-    with _plain_errors():
+    with plain_errors():
         _need_torch()
         from evaluation.extractors.inception import WEIGHTS_SHA256_PREFIX, build_inception
 
@@ -83,97 +70,51 @@ def inception(
 
 @app.command()
 def reference(
-    images: Annotated[str, typer.Argument(help="An image set, such as mnist@test or folder:PATH.")],
+    images: Annotated[
+        str, typer.Argument(help="An image set, such as mnist@test or folder:PATH; or a file to import.")
+    ],
     extractor: ExtractorFile,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: reference/….npz.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side in pixels; default: the set's own.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="1 or 3; default: the set's own.")] = None,
     num_images: Annotated[int | None, typer.Option(help="A fixed choice of N; default: all.", min=2)] = None,
+    features: Annotated[
+        bool, typer.Option(help="Keep the features beside the statistics: most metrics need them.")
+    ] = True,
+    import_as: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The argument is another tool's .npz or .npy, made with this extractor."),
+    ] = None,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Statistics of real images, to score others against."""
-    with _plain_errors():
+    """Statistics of real images, to score others against; `score --reference SOURCE@SPLIT` makes its own."""
+    with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
-        from evaluation.job import make_reference
-        from evaluation.report import now, versions
-        from evaluation.sources import ImageSetSource
-        from evaluation.statistics import save_reference
-        from imagesets import load_image_set
+        from evaluation.references import Places, import_reference, make_reference
 
         if output is not None:
             check_writable(output)
         loaded = load_extractor(extractor)
-        real = load_image_set(
-            images, resolution=resolution, channels=channels, data_root=data_root, cache_root=cache_root
-        )
-        source = ImageSetSource(real)
-        if output is None:
-            stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in real.name.removeprefix("folder:"))
-            output = Path("reference") / f"{stem.strip('-')}-{source.shape[0]}px-{loaded.name}.npz"
-            check_writable(output)
-        statistics, provenance, warnings = make_reference(source, loaded, num_images)
-        for text in warnings:
-            _warn(text)
-        save_reference(output, statistics, {**provenance, "versions": versions(), "created": now()})
-        print(f"{output}: {statistics.n} images of {real.name}, {loaded.dim} features of {loaded.name}")
-
-
-@app.command()
-def score(
-    source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
-    reference: Annotated[Path, typer.Option(help="Statistics made by `evaluation reference`.")],
-    extractor: Annotated[
-        Path | None, typer.Option(help="The extractor file; default: where the reference was made with it.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="A model of the service; default: the service's default.")] = None,
-    num_images: Annotated[int, typer.Option(help="N, which is part of the score's name.", min=2)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
-    fail_above: Annotated[float | None, typer.Option(help="Exit 1 when the distance is larger.", min=0)] = None,
-    baseline: Annotated[bool, typer.Option(help="Show train-against-test beside the score.")] = True,
-    data_root: DataRoot = Path("data"),
-    cache_root: CacheRoot = None,
-) -> None:
-    """The Fréchet distance of a source's images to real ones: `fid10k`, or `fd_classifier10k`."""
-    with _plain_errors():
-        from evaluation import job
-        from evaluation.atomic import check_writable
-        from evaluation.extractors import load_extractor
-        from evaluation.report import score_report, summary, write_json
-        from evaluation.sources import open_source
-        from evaluation.statistics import load_reference
-
-        if output is not None:
-            check_writable(output)
-        real = load_reference(reference)
-        loaded = load_extractor(extractor or _recorded_extractor(real.provenance))
-        image_set = real.provenance["image_set"]
-        images = open_source(
-            source,
-            model=model,
-            resolution=image_set.get("resolution"),
-            channels=image_set.get("channels"),
-            data_root=data_root,
-            cache_root=cache_root,
-        )
-        result = job.score(
-            images,
-            real,
-            loaded,
-            num_images=num_images,
-            first_seed=seed,
-            baseline=baseline,
-            data_root=data_root,
-            cache_root=cache_root,
-            warn=_warn,
-        )
-        if output is not None:
-            write_json(output, score_report(result, images, real, loaded, first_seed=seed, fail_above=fail_above))
-        print("\n".join(summary(result, real)))
-        if fail_above is not None and result.value > fail_above:
-            raise CheckFailed(f"{result.name} {result.value:.4f} is above {fail_above:g}")
+        if import_as is not None:
+            if resolution is None:
+                raise EvaluationError(f"--import-as needs --resolution, the size of the images that {images} is of")
+            target = output or Path("reference") / f"{_slug(import_as)}-{resolution}px-{loaded.name}.npz"
+            made = import_reference(
+                Path(images), loaded, target, called=import_as, resolution=resolution, num_images=num_images
+            )
+            warn(f"{images} does not tell which extractor made it; that it was {loaded.name} is now your word")
+        else:
+            real = Places(data_root, cache_root).image_set(images, resolution, channels)
+            side = real.info["resolution"]
+            target = output or Path("reference") / f"{_slug(real.name)}-{side}px-{loaded.name}.npz"
+            check_writable(target)
+            keep = frozenset({"features"}) if features else frozenset()
+            made = make_reference(real, loaded, target, num_images=num_images, keep=keep)
+        for text in made.provenance["warnings"]:
+            warn(text)
+        print(f"{target}: {made.n} images of {made.image_set['name']}, {loaded.dim} features of {loaded.name}")
 
 
 @app.command()
@@ -195,11 +136,11 @@ def classify(
     cache_root: CacheRoot = None,
 ) -> None:
     """How sure a classifier of the real images is of these, and how many of each class it sees."""
-    with _plain_errors():
+    with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.classification import check, classify_images
+        from evaluation.document import write_json
         from evaluation.extractors import load_extractor
-        from evaluation.report import write_json
         from evaluation.sources import open_source
 
         if output is not None:
@@ -218,27 +159,8 @@ def classify(
             raise CheckFailed("; ".join(failures))
 
 
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Failures a person can act on are one line on stderr and an exit code, never a traceback."""
-    from imagesets import ImageSetError
-
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        yield
-    except CheckFailed as failed:
-        print(f"failed: {failed}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except (EvaluationError, ImageSetError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _warn(text: str) -> None:
-    print(f"WARNING: {text}", file=sys.stderr)
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name.removeprefix("folder:")).strip("-")
 
 
 def _need_torch() -> None:
@@ -247,11 +169,3 @@ def _need_torch() -> None:
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise EvaluationError(f"building an extractor needs {package}: pip install 'gan-atelier[train]'")
-
-
-def _recorded_extractor(provenance: dict[str, object]) -> Path:
-    recorded = provenance["extractor"]
-    path = Path(str(recorded.get("path", ""))) if isinstance(recorded, dict) else Path()
-    if not path.is_file():
-        raise EvaluationError(f"the extractor that made the reference is not at {path} any more; give --extractor")
-    return path

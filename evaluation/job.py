@@ -1,290 +1,269 @@
-"""The work: fetch images and extract features at the same time, then compare the statistics."""
+"""The job: pass over the images, compare what it left with the real ones, and tell everything in one document."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluation.baseline import train_against_test
+from evaluation.collecting import Collected, batch_size, collect, state_of
+from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json
 from evaluation.errors import EvaluationError
-from evaluation.extractors import Extracted, Extractor
-from evaluation.metrics.frechet import frechet_distance
-from evaluation.progress import progress
-from evaluation.sources import ImageBatch, ImageSetSource, ImageSource, open_source
-from evaluation.statistics import FeatureStatistics, Reference
+from evaluation.extractors import Extractor
+from evaluation.measuring import FRECHET, Real, check_possible, kept_by, results_of
+from evaluation.metrics import Metric, needs_of, result_name
+from evaluation.metrics.intervals import REPETITIONS
+from evaluation.reference_files import Reference
+from evaluation.references import Places, cached_reference, is_constant, other_split, size_warnings
+from evaluation.showing import keep_pictures
+from evaluation.sources import Draw, ImageSource
+from evaluation.work import Output, differences, opened, remove
 from imagesets import ImageSetError
-
-BATCH = 64
-_AHEAD = 4  # batches fetched before they are asked for
-INCEPTION_DIM = 2048
-
-
-@dataclass
-class Pass:
-    """One pass over a source's images: statistics, and where the time went."""
-
-    statistics: FeatureStatistics
-    seconds: float = 0.0
-    fetching_s: float = 0.0
-    extracting_s: float = 0.0
-
-    def timing(self) -> dict[str, float]:
-        """Images a second: of the whole, and of either side by itself (they run at the same time)."""
-        n = self.statistics.n
-        return {
-            "seconds": round(self.seconds, 3),
-            "images_per_s": round(n / max(self.seconds, 1e-9), 1),
-            "generating_images_per_s": round(n / max(self.fetching_s, 1e-9), 1),
-            "extracting_images_per_s": round(n / max(self.extracting_s, 1e-9), 1),
-        }
 
 
 @dataclass(frozen=True)
-class Score:
-    """A Fréchet distance under its full name (`fid10k`, `fd_classifier10k`), and what it was made of."""
+class Settings:
+    """What is asked for. `shard` (i, n): the i-th of n shares of every draw, i from 0."""
 
-    name: str
-    value: float
-    n: int
-    images: Pass
-    baseline: dict[str, Any] | None
+    metrics: tuple[Metric, ...]
+    num_images: int = 10_000
+    first_seed: int = 0
+    intervals: bool = False
+    baseline: bool = True
+    fail_above: float | None = None
+    shard: tuple[int, int] | None = None
+
+
+@dataclass
+class Job:
+    """One source scored against one reference. `warn` is told each warning as it arises; all are in the document."""
+
+    source: ImageSource
+    extractor: Extractor
+    settings: Settings
+    places: Places
     warnings: list[str] = field(default_factory=list)
+    warn: Callable[[str], None] = lambda text: None
 
+    def __post_init__(self) -> None:
+        for text in self.warnings:
+            self.warn(text)
 
-def metric_name(metric: str, n: int) -> str:
-    """`fid` and 10,000 → `fid10k`. N is part of the name: the distance is biased by it."""
-    return f"{metric}{n // 1000}k" if n >= 1000 and n % 1000 == 0 else f"{metric}{n}"
+    def note(self, *texts: str) -> None:
+        self.warnings += texts
+        for text in texts:
+            self.warn(text)
 
-
-def extract(
-    source: ImageSource,
-    extractor: Extractor,
-    n: int,
-    *,
-    first_seed: int = 0,
-    description: str = "scoring",
-    see: Callable[[Extracted], None] | None = None,
-) -> Pass:
-    """Statistics of n images, fetched in one thread while features are extracted in another.
-
-    `see` is shown every batch's features and logits. Raises EvaluationError when images of another size
-    than the source's come, or features that are not finite.
-    """
-    done = Pass(FeatureStatistics(extractor.dim))
-    started = time.perf_counter()
-    with progress(description, n) as advance, _ahead(source.batches(first_seed, n, BATCH), done) as batches:
-        for batch in batches:
-            if batch.images.dtype != np.uint8 or batch.images.shape[1:] != source.shape:
-                raise EvaluationError(
-                    f"images came as {batch.images.dtype} {list(batch.images.shape[1:])}, not as the uint8 "
-                    f"{list(source.shape)} that their source tells"
-                )
-            before = time.perf_counter()
-            extracted = extractor(batch.images)
-            done.statistics.update(extracted.features)
-            if see is not None:
-                see(extracted)
-            done.extracting_s += time.perf_counter() - before
-            advance(len(batch.images))
-    done.seconds = time.perf_counter() - started
-    if done.statistics.n != n:
-        raise EvaluationError(f"the source gave {done.statistics.n} of {n} images")
-    return done
-
-
-def how_many(source: ImageSource, wanted: int, warnings: list[str]) -> int:
-    """The number of images to score. Raises EvaluationError below 2, which have no covariance."""
-    limit = source.limit()
-    if limit is not None and limit < wanted:
-        warnings.append(f"there are only {limit} images, fewer than the {wanted} asked for")
-        wanted = limit
-    if wanted < 2:
-        raise EvaluationError(f"a Fréchet distance needs 2 images or more, not {wanted}")
-    return wanted
-
-
-def score(
-    source: ImageSource,
-    reference: Reference,
-    extractor: Extractor,
-    *,
-    num_images: int,
-    first_seed: int = 0,
-    baseline: bool = True,
-    data_root: Path | str = "data",
-    cache_root: Path | str | None = None,
-    warn: Callable[[str], None] = lambda text: None,
-) -> Score:
-    """The Fréchet distance of a source's images to the reference, with train-against-test beside it.
-
-    Raises EvaluationError when the two cannot be compared: other extractor, other size, fewer than 2 images.
-    `warn` is told each warning as it arises; all are in the result too.
-    """
-    warnings: list[str] = []
-    _comparable(source, reference, extractor)
-    n = how_many(source, num_images, warnings)
-    warnings += _size_warnings(n, reference.n, extractor)
-    real_channels = reference.provenance["image_set"].get("channels")
-    if real_channels != source.shape[2]:
-        warnings.append(f"the images have {source.shape[2]} channels, the reference's have {real_channels}")
-    for text in warnings:
-        warn(text)
-    images = extract(source, extractor, n, first_seed=first_seed)
-    value = _distance(images.statistics, reference)
-
-    beside: dict[str, Any] | None = None
-    if baseline:
-        try:
-            beside = train_against_test(reference, extractor, n, data_root=data_root, cache_root=cache_root)
-        except (EvaluationError, ImageSetError) as error:
-            warnings.append(f"no train-against-test baseline: {error}")
-            warn(warnings[-1])
-        else:
-            if beside["n"] != n:
-                warnings.append(
-                    f"the baseline is of {beside['n']} images and the score of {n}: N biases the distance, "
-                    "compare them with care"
-                )
-                warn(warnings[-1])
-    return Score(metric_name(extractor.metric, n), value, n, images, beside, warnings)
-
-
-def train_against_test(
-    reference: Reference,
-    extractor: Extractor,
-    n: int,
-    *,
-    data_root: Path | str = "data",
-    cache_root: Path | str | None = None,
-) -> dict[str, Any]:
-    """The distance of real images to the reference: of its source's other split, as near n as there are.
-
-    It is what a perfect generator would get, and the scale on which a score can be read.
-    """
-    real = reference.provenance["image_set"]
-    other = {"test": "train", "train": "test"}.get(real["split"])
-    if other is None:
-        raise EvaluationError(f"the reference is of {real['source']}@{real['split']}, not of a train or test split")
-    name = f"{real['source']}@{other}"
-    source = open_source(
-        name,
-        resolution=real["resolution"],
-        channels=real["channels"],
-        data_root=data_root,
-        cache_root=cache_root,
-    )
-    taken = how_many(source, n, [])
-    done = extract(source, extractor, taken, description=f"baseline {name}")
-    return {
-        "name": metric_name(extractor.metric, taken),
-        "value": _distance(done.statistics, reference),
-        "image_set": name,
-        "against": f"{real['source']}@{real['split']}",
-        "n": taken,
-        "fingerprint": source.description["fingerprint"],
-    }
-
-
-def make_reference(
-    source: ImageSetSource, extractor: Extractor, num_images: int | None
-) -> tuple[FeatureStatistics, dict[str, Any], list[str]]:
-    """Statistics of an image set and their provenance, for `save_reference`; and warnings."""
-    warnings: list[str] = []
-    n = how_many(source, num_images or source.limit() or 0, warnings)
-    warnings += _size_warnings(n, None, extractor)
-    done = extract(source, extractor, n, description=f"reference {source.description['name']}")
-    provenance = {
-        "extractor": extractor.provenance() | {"path": str(extractor.path)},
-        "image_set": source.description,
-        "n": n,
-        "warnings": warnings,
-    }
-    return done.statistics, provenance, warnings
-
-
-def _comparable(source: ImageSource, reference: Reference, extractor: Extractor) -> None:
-    made_by = reference.provenance["extractor"]
-    if made_by.get("digest") != extractor.digest:
-        raise EvaluationError(
-            f"the reference was made with extractor {made_by.get('name')} ({str(made_by.get('digest'))[:12]}), "
-            f"not with {extractor.name} ({extractor.digest[:12]}); their features cannot be compared"
-        )
-    if len(reference.mu) != extractor.dim:
-        raise EvaluationError(f"the reference has {len(reference.mu)} features, the extractor {extractor.dim}")
-    resolution = reference.provenance["image_set"].get("resolution")
-    height, width, _ = source.shape
-    if (height, width) != (resolution, resolution):
-        raise EvaluationError(
-            f"the images are {height}x{width} and the reference's {resolution}x{resolution}: a resize between "
-            f"them would be scored too; make a reference with --resolution {height}"
-        )
-
-
-def _size_warnings(n: int, n_reference: int | None, extractor: Extractor) -> list[str]:
-    warnings = []
-    for what, count in (("images", n), ("reference images", n_reference)):
-        if count is None:
-            continue
-        if count <= extractor.dim:
-            warnings.append(
-                f"{count} {what} for {extractor.dim} features: the covariance is singular and the distance all "
-                "but meaningless; take more"
+    def draws(self) -> list[Draw]:
+        """The draws to pass over: one, or with intervals five disjoint ones. EvaluationError: too few images."""
+        n, limit, settings = self.settings.num_images, self.source.limit(), self.settings
+        parts = REPETITIONS if settings.intervals else 1
+        if limit is not None and limit < n:
+            self.note(f"there are only {limit} images, fewer than the {n} asked for")
+            n = limit
+        if n < 2:
+            raise EvaluationError(f"a Fréchet distance needs 2 images or more, not {n}")
+        if limit is not None and limit < parts * n:
+            raise EvaluationError(
+                f"an interval needs {parts} x {n} images, and there are {limit}; take --num-images {limit // parts}"
             )
-        elif extractor.dim >= INCEPTION_DIM and count < 2 * INCEPTION_DIM:
-            warnings.append(f"{count} {what} are few for {extractor.dim} features; 10,000 are usual")
-    return warnings
+        return [Draw(settings.first_seed, n, part) for part in range(parts)]
+
+    def arguments(self, draws: Sequence[Draw]) -> dict[str, Any]:
+        """All that decides what a pass collects: work of other arguments is other work."""
+        told = self.source.description
+        which = ("kind", "digest", "fingerprint", "truncation", "labels", "resized", "shape", "resolution", "channels")
+        return {
+            "source": {key: told[key] for key in which if key in told},
+            "extractor": self.extractor.digest,
+            "batch": batch_size(self.extractor),
+            "num_images": draws[0].n,
+            "first_seed": draws[0].first_seed,
+            "parts": len(draws),
+            "keep": sorted(kept_by(self.settings.metrics)),
+            "shard": list(self.settings.shard) if self.settings.shard else None,
+        }
+
+    def passes(self, draws: Sequence[Draw], folder: Path) -> list[Collected]:
+        """Collect every draw (or this shard's share of each), going on where a former run stopped."""
+        found = []
+        for draw in draws:
+            wanted = (
+                self.settings.metrics if draw.part == 0 else [m for m in self.settings.metrics if m.name in FRECHET]
+            )
+            start, stop = share(draw.n, self.settings.shard)
+            name = "scoring" if len(draws) == 1 else f"scoring {draw.part + 1}/{len(draws)}"
+            keep = kept_by(wanted) | (frozenset({"samples"}) if draw.part == 0 else frozenset())
+            found.append(
+                collect(
+                    self.source,
+                    self.extractor,
+                    draw,
+                    folder / f"part-{draw.part}",
+                    keep=keep,
+                    start=start,
+                    stop=stop,
+                    description=name,
+                )
+            )
+        return found
 
 
-def _distance(statistics: FeatureStatistics, reference: Reference) -> float:
-    value = frechet_distance(statistics.mu, statistics.sigma, reference.mu, reference.sigma)
-    if not math.isfinite(value):
-        raise EvaluationError("the distance is not finite; are the statistics sound?")
-    return value
+def share(n: int, shard: tuple[int, int] | None) -> tuple[int, int]:
+    """The images of a shard, start and stop; all of them for None. Raises EvaluationError for an empty share."""
+    index, count = shard or (0, 1)
+    start, stop = n * index // count, n * (index + 1) // count
+    if start == stop:
+        raise EvaluationError(f"{n} images cannot be shared by {count}: shard {index} would have none")
+    return start, stop
+
+
+def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
+    """Score the job's source against the reference; the document is written to `output` and returned.
+
+    Raises EvaluationError when the two cannot be compared, or something fails on the way: what was collected by then
+    stays in the output's work folder, with its scores so far, and the same call goes on from there.
+    """
+    settings = job.settings
+    check_possible(settings.metrics, job.source, job.extractor, reference)
+    draws = job.draws()
+    job.note(*size_warnings(draws[0].n, "images", job.extractor))
+    job.note(*size_warnings(reference.n, "reference images", job.extractor))
+    if reference.provenance.get("imported"):
+        job.note(f"the reference was imported: that {job.extractor.name} made it is its importer's word")
+    channels = reference.image_set.get("channels")
+    if channels not in (None, job.source.shape[2]):
+        job.note(f"the images have {job.source.shape[2]} channels, the reference's have {channels}")
+    if skipped := job.source.description.get("skipped"):
+        job.note(f"{skipped} broken images were skipped")
+    arguments = job.arguments(draws)
+    job.note(*differences(output.work, arguments))
+    with opened(output.work, arguments) as folder:
+        if done := sum(state_of(folder / f"part-{draw.part}") for draw in draws):
+            job.note(f"going on with {done} images of a job that was stopped")
+        with partial_kept(job, reference, draws, folder):
+            parts = job.passes(draws, folder)
+            document = finished(job, parts, reference, output)
+        write_json(output.document, document)
+        remove(folder)
+    return document
+
+
+def finished(job: Job, parts: Sequence[Collected], reference: Reference, output: Output) -> dict[str, Any]:
+    """The document of whole passes; its pictures are written. Raises EvaluationError for what cannot be compared."""
+    settings = job.settings
+    _refuse_constant(parts[0])
+    real = real_side(reference, job.extractor, settings.metrics, job.places)
+    results = results_of(parts, settings.metrics, job.extractor, real, job.source.class_names)
+    told = job.source.description
+    first = settings.first_seed
+    n = parts[0].statistics.n
+    return score_document(
+        results,
+        baseline=_baseline(job, reference, n) if settings.baseline else None,
+        threshold=threshold(results, settings.fail_above),
+        n=n,
+        seeds={"first": first, "last": first + n * len(parts) - 1} if job.source.seeded else None,
+        labels=told.get("labels") if job.source.class_names else None,
+        truncation=told.get("truncation"),
+        warnings=job.warnings,
+        source=told,
+        service={"url": told["url"]} if told.get("kind") == "service" else None,
+        model=told.get("model"),
+        digest=told.get("digest"),
+        images_seen=told.get("images_seen"),
+        extractor=job.extractor.provenance() | {"path": str(job.extractor.path)},
+        reference={"n": reference.n, "sha256": reference.sha256, "path": str(reference.path), **reference.provenance},
+        pictures=keep_pictures(
+            output.images, job.source, settings.first_seed, n, parts[0], reference, real, results, job.places
+        ),
+        timing=parts[0].timing.told(),
+    )
+
+
+def real_side(reference: Reference, extractor: Extractor, metrics: Sequence[Metric], places: Places) -> Real:
+    """The reference, and for memorisation the training and the held-out images beside it."""
+    if "train_features" not in needs_of(metrics):
+        return Real(reference)
+    real = reference.image_set
+    size = {"resolution": real["resolution"], "channels": real["channels"]}
+    try:
+        other = cached_reference(other_split(real), extractor, places, **size, keep=frozenset({"features"}))
+    except ImageSetError as error:
+        raise EvaluationError(f"memorisation needs the other split of {real.get('source')} too: {error}") from error
+    if reference.features is None:
+        raise EvaluationError(f"memorisation needs the features beside {reference.path}; make it again")
+    train, held_out = (reference, other) if real["split"] == "train" else (other, reference)
+    return Real(reference, train, held_out)
+
+
+def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
+    try:
+        beside = train_against_test(reference, job.extractor, job.settings.metrics, n, job.places)
+    except (EvaluationError, ImageSetError) as error:
+        job.note(f"no train-against-test baseline: {error}")
+        return None
+    if beside["n"] != n:
+        job.note(
+            f"the baseline is of {beside['n']} images and the score of {n}: N biases the distance, compare with care"
+        )
+    return beside
+
+
+def _refuse_constant(part: Collected) -> None:
+    """A model that makes one image, or an extractor that sees no difference, gets no score."""
+    if is_constant(part.statistics):
+        samples = part.rows("samples")
+        if samples is not None and (samples == samples[0]).all():
+            raise EvaluationError(
+                "the images are all identical: the generator has collapsed, or its latents do nothing"
+            )
+        raise EvaluationError("the images all have the same features: the extractor does not see what differs in them")
 
 
 @contextlib.contextmanager
-def _ahead(batches: Iterator[ImageBatch], done: Pass) -> Generator[Iterator[ImageBatch], None, None]:
-    """The batches, pulled by a thread of their own, at most a few ahead; its errors are raised here."""
-    waiting: queue.Queue[ImageBatch | BaseException | None] = queue.Queue(_AHEAD)
-    stop = threading.Event()
-
-    def put(item: ImageBatch | BaseException | None) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put(item, timeout=0.1)
-                return
-
-    def fetch() -> None:
-        try:
-            before = time.perf_counter()
-            for batch in batches:
-                done.fetching_s += time.perf_counter() - before
-                put(batch)
-                if stop.is_set():
-                    return
-                before = time.perf_counter()
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    def arriving() -> Iterator[ImageBatch]:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=fetch, name="fetch", daemon=True)
-    thread.start()
+def partial_kept(job: Job, reference: Reference | None, draws: Sequence[Draw], folder: Path) -> Iterator[None]:
+    """On a failure, `partial.json` in the work folder: how far it came, why it stopped, and the distance so far."""
     try:
-        yield arriving()
-    finally:
-        stop.set()
-        thread.join(timeout=5.0)
+        yield
+    except (EvaluationError, ImageSetError, KeyboardInterrupt) as error:
+        wanted = sum(stop - start for start, stop in (share(draw.n, job.settings.shard) for draw in draws))
+        seen = sum(state_of(folder / f"part-{draw.part}") for draw in draws)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "kind": "partial",
+            "stopped": str(error) or type(error).__name__,
+            "n": seen,
+            "of": wanted,
+            "scores": _so_far(job.extractor, reference, folder / "part-0"),
+            "source": job.source.description,
+            "extractor": job.extractor.provenance(),
+            "warnings": job.warnings,
+            "created": now(),
+        }
+        with contextlib.suppress(EvaluationError):
+            write_json(folder / "partial.json", document)
+            if isinstance(error, EvaluationError) and seen:
+                raise EvaluationError(f"{error} ({seen} of {wanted} images are kept in {folder})") from error
+        raise
+
+
+def _so_far(extractor: Extractor, reference: Reference | None, folder: Path) -> dict[str, float]:
+    """The Fréchet distance of what there is: no score of the N asked for, and named after its own."""
+    if reference is None:
+        return {}
+    from evaluation.metrics.frechet import frechet_distance
+    from evaluation.statistics import FeatureStatistics
+
+    try:
+        with np.load(folder / "state.npz", allow_pickle=False) as state:
+            kept = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
+        value = frechet_distance(kept.mu, kept.sigma, reference.mu, reference.sigma)
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {result_name("fid", extractor.metric, kept.n): value}

@@ -11,22 +11,22 @@ PLAIN_EVERY_S = 10.0
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives `advance(images)`."""
+def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Gives `advance(images)`; `done` were seen before."""
     if not sys.stderr.isatty():
-        yield _plain(description, total)
+        yield _plain(description, total, done)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total, completed=done)
         yield lambda images: bar.advance(task, images)
 
 
-def _plain(description: str, total: int) -> Callable[[int], None]:
-    done, told = 0, time.monotonic()
+def _plain(description: str, total: int, done: int) -> Callable[[int], None]:
+    told = time.monotonic()
 
     def advance(images: int) -> None:
         nonlocal done, told

@@ -1,19 +1,8 @@
-"""Mean and covariance of features, streamed in O(d²), and the reference file that keeps them."""
+"""Mean and covariance of features, streamed in O(d²); they add, so that parts of the work can be done anywhere."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-
-from evaluation.atomic import written_whole
-from evaluation.errors import EvaluationError
-
-FORMAT_VERSION = 1
 
 
 class FeatureStatistics:
@@ -27,6 +16,7 @@ class FeatureStatistics:
         self.n = 0
         self._mean = np.zeros(dim)
         self._scatter = np.zeros((dim, dim))
+        self._product: np.ndarray | None = None  # kept between updates: a new [d, d] each time would cost more
 
     def update(self, features: np.ndarray) -> None:
         """Add rows, float [N, dim]. Raises ValueError for another width or a value that is not finite."""
@@ -34,14 +24,31 @@ class FeatureStatistics:
             raise ValueError(f"features must be [N, {self.dim}], not {list(features.shape)}")
         if not np.isfinite(features).all():
             raise ValueError("features are not finite")
-        rows = features.astype(np.float64)
-        if not len(rows):
+        if not len(features):
             return
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        total, delta = self.n + len(rows), mean - self._mean
-        self._scatter += centred.T @ centred + np.outer(delta, delta) * (self.n * len(rows) / total)
-        self._mean += delta * (len(rows) / total)
+        rows = np.empty((len(features) + 1, self.dim))
+        rows[:-1] = features
+        mean = rows[:-1].mean(axis=0)
+        rows[:-1] -= mean
+        self._absorb(rows, mean, len(features))
+
+    def merge(self, other: FeatureStatistics) -> None:
+        """Add the rows that another has seen. Raises ValueError for another width."""
+        if other.dim != self.dim:
+            raise ValueError(f"statistics of {other.dim} features do not add to those of {self.dim}")
+        if not other.n:
+            return
+        self._scatter += other._scatter
+        self._absorb(np.empty((1, self.dim)), other._mean, other.n)
+
+    def _absorb(self, rows: np.ndarray, mean: np.ndarray, n: int) -> None:
+        """Add `n` rows of that mean: their scatter is that of all `rows` but the last, which is room for the means'."""
+        total, delta = self.n + n, mean - self._mean
+        rows[-1] = delta * np.sqrt(self.n * n / total)
+        if self._product is None:
+            self._product = np.empty((self.dim, self.dim))
+        self._scatter += np.matmul(rows.T, rows, out=self._product)
+        self._mean += delta * (n / total)
         self.n = total
 
     @property
@@ -56,52 +63,23 @@ class FeatureStatistics:
             raise ValueError(f"a covariance needs 2 images or more, not {self.n}")
         return self._scatter / (self.n - 1)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What `restored` takes up again, to the last bit: n, mean [dim], scatter [dim, dim]."""
+        return {"n": np.array(self.n), "mean": self._mean, "scatter": self._scatter}
 
-@dataclass(frozen=True)
-class Reference:
-    """Statistics of a real image set: mu [d], sigma [d, d], n, and where they come from."""
+    @classmethod
+    def restored(cls, n: int, mean: np.ndarray, scatter: np.ndarray) -> FeatureStatistics:
+        """Statistics from their state. Raises ValueError for arrays that cannot be one."""
+        if mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape) or n < 0:
+            raise ValueError(f"no state of statistics: n {n}, mean {mean.shape}, scatter {scatter.shape}")
+        made = cls(len(mean))
+        made.n, made._mean, made._scatter = int(n), mean.astype(np.float64), scatter.astype(np.float64)
+        return made
 
-    mu: np.ndarray
-    sigma: np.ndarray
-    n: int
-    provenance: dict[str, Any]
-
-
-def save_reference(path: Path, statistics: FeatureStatistics, provenance: dict[str, Any]) -> None:
-    """Write `.npz` with `mu` and `sigma` (as pytorch-fid reads them), `n` and `provenance` (JSON text)."""
-    document = {"format_version": FORMAT_VERSION, **provenance}
-    with written_whole(path) as handle:
-        np.savez(
-            handle,
-            mu=statistics.mu,
-            sigma=statistics.sigma,
-            n=np.int64(statistics.n),
-            provenance=np.array(json.dumps(document, ensure_ascii=False)),
-        )
-
-
-def load_reference(path: Path | str) -> Reference:
-    """Read a reference file. Raises EvaluationError, in one line, if it is absent, damaged or foreign."""
-    path = Path(path)
-    if not path.is_file():
-        raise EvaluationError(f"there are no reference statistics at {path}; `evaluation reference` makes them")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("not an npz file")
-            lacking = {"mu", "sigma", "n", "provenance"} - set(stored.files)
-            if lacking:
-                raise EvaluationError(
-                    f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so "
-                    "nothing can be compared with it; make it with `evaluation reference`"
-                )
-            mu, sigma, n = stored["mu"], stored["sigma"], int(stored["n"])
-            provenance = json.loads(str(stored["provenance"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is not a reference file, or is truncated ({str(error)[:100]})") from error
-    fits = mu.ndim == 1 and sigma.shape == (*mu.shape, *mu.shape) and n >= 2
-    if not fits or not np.isfinite(mu).all() or not np.isfinite(sigma).all() or not isinstance(provenance, dict):
-        raise EvaluationError(f"{path} is not a sound reference file: mu {mu.shape}, sigma {sigma.shape}, n {n}")
-    if provenance.get("format_version") != FORMAT_VERSION or not {"extractor", "image_set"} <= set(provenance):
-        raise EvaluationError(f"{path} has another format; make it again with `evaluation reference`")
-    return Reference(mu.astype(np.float64), sigma.astype(np.float64), n, provenance)
+    @classmethod
+    def of(cls, features: np.ndarray) -> FeatureStatistics:
+        """Those of rows in memory or mapped from disk, float [N, dim], read a block at a time."""
+        made = cls(features.shape[1])
+        for start in range(0, len(features), 1024):
+            made.update(np.asarray(features[start : start + 1024]))
+        return made

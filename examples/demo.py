@@ -94,7 +94,7 @@ def main() -> None:
     runs, models = folder / "runs", folder / "models"
     run("trainer", "train", "--preset", "digits-dcgan", *length, "--runs", str(runs), "--export", str(models))
 
-    extractor, judge, reference = folder / "classifier.onnx", folder / "judge.onnx", folder / "digits-test.npz"
+    extractor, judge = folder / "classifier.onnx", folder / "judge.onnx"
     with service(models, folder / "service.log") as url:
         seeds = {"seed": 0, "n": 64, "scale": 2}
         fetch(f"{url}/v1/generate", seeds, "image/png", folder / "grid.png")
@@ -102,11 +102,10 @@ def main() -> None:
         fetch(f"{url}/v1/interpolate", path, "image/gif", folder / "morph.gif")
 
         run("evaluation", "extractor", "classifier", "--images", "digits", "--output", str(extractor))
-        run("evaluation", "reference", "digits@test", "--extractor", str(extractor), "--output", str(reference))
-        report, opinion = folder / "report.json", folder / "readable.json"
+        report, opinion = folder / "report", folder / "readable.json"
         run(
-            *("evaluation", "score", url, "--reference", str(reference), "--extractor", str(extractor)),
-            *("--num-images", str(NUM_IMAGES), "--output", str(report)),
+            *("evaluation", "score", url, "--reference", "digits@test", "--extractor", str(extractor)),
+            *("--metrics", "fid,kid,precision,recall", "--num-images", str(NUM_IMAGES), "--output", str(report)),
         )
         run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(judge))
         run(
@@ -120,7 +119,7 @@ def main() -> None:
         "its training": next(iter(sorted(runs.iterdir(), reverse=True))),
         "64 served images": folder / "grid.png",
         "a served interpolation": folder / "morph.gif",
-        "the score": report,
+        "the score": report / "report.json",
         "how readable they are": opinion,
     }.items():
         print(f"  {what + ':':<24} {where}")

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.job import metric_name
 from evaluation.metrics.certainty import certainty
-from evaluation.sources import choice, open_source
+from evaluation.sources import Draw, choice, open_source
 from tests.evaluation.helpers import fake_service, write_pictures
 from tests.tiny_generator import write_tiny_generator
 
 
 def images_of(source, first: int, n: int, batch: int) -> np.ndarray:
-    return np.concatenate([got.images for got in source.batches(first, n, batch)])
+    return np.concatenate([got.images for got in source.batches(Draw(first, n), 0, n, batch)])
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -42,13 +41,6 @@ def test_a_choice_of_real_images_is_fixed_and_without_repetition(tmp_path: Path)
     assert choice(10, 10, 0).tolist() == list(range(10))
     assert len(set(choice(1000, 100, 0).tolist())) == 100
     assert choice(1000, 4, 0).tolist() == [162, 664, 670, 998]
-
-
-def test_a_metrics_name_is_its_protocol() -> None:
-    assert metric_name("fid", 10_000) == "fid10k"
-    assert metric_name("fd_classifier", 50_000) == "fd_classifier50k"
-    assert metric_name("fd_classifier", 297) == "fd_classifier297"
-    assert metric_name("fd_classifier", 1500) == "fd_classifier1500"
 
 
 def test_certainty_is_softmax_and_shares() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics import FeatureStatistics, load_reference, save_reference
+from evaluation.reference_files import load_reference, save_reference
+from evaluation.statistics import FeatureStatistics
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y"}}
 

@@ -1,0 +1,50 @@
+"""The command line's frame: the app, options that several commands share, and how failures are told.
+
+Exit codes: 0 done, 1 a threshold or check failed, 2 the user's mistake, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluation.errors import CheckFailed, EvaluationError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Score images of a running service, a generator, a checkpoint or any files against real ones.",
+)
+
+DataRoot = Annotated[Path, typer.Option(help="Where MNIST, CIFAR-10 and CelebA lie or are downloaded to.")]
+CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Failures a person can act on are one line on stderr and an exit code, never a traceback."""
+    from imagesets import ImageSetError
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        yield
+    except CheckFailed as failed:
+        print(f"failed: {failed}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (EvaluationError, ImageSetError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; `score` with the same --output goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def warn(text: str) -> None:
+    print(f"WARNING: {text}", file=sys.stderr)

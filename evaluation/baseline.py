@@ -1,0 +1,88 @@
+"""What real images get: the reference's other split in the same metrics, measured once and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.collecting import Collected
+from evaluation.document import write_json
+from evaluation.errors import EvaluationError
+from evaluation.extractors import Extractor
+from evaluation.measuring import Real, kept_by, results_of
+from evaluation.metrics import Metric
+from evaluation.reference_files import Reference
+from evaluation.references import Places, cached_reference, other_split
+from evaluation.statistics import FeatureStatistics
+
+# Its own output tells the held-out images' share beside the samples'.
+_WITHOUT = ("memorisation",)
+
+
+def train_against_test(
+    reference: Reference, extractor: Extractor, metrics: Sequence[Metric], n: int, places: Places
+) -> dict[str, Any]:
+    """Scores of n real images (or as many as there are) of the reference's other split, against the reference.
+
+    It is what a perfect generator would get, and the scale on which a score can be read. Raises EvaluationError or
+    ImageSetError when there is no other split to be had.
+    """
+    real = reference.image_set
+    name = other_split(real)
+    metrics = [metric for metric in metrics if metric.name not in _WITHOUT]
+    images = places.image_set(name, real["resolution"], real["channels"])
+    taken = min(n, len(images))
+    key = {
+        "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
+        "other": images.fingerprint,
+        "n": taken,
+        "extractor": extractor.digest,
+        "metrics": [metric.name for metric in metrics],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = places.references / f"baseline-{digest[:20]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads(path.read_text())
+        if kept["key"] == key:
+            return dict(kept["baseline"])
+    others = cached_reference(
+        name,
+        extractor,
+        places,
+        resolution=real["resolution"],
+        channels=real["channels"],
+        num_images=taken,
+        keep=kept_by(metrics) & {"features", "logits"},
+    )
+    found = results_of([_as_images(others)], metrics, extractor, Real(reference), images.class_names)
+    beside = {
+        "scores": {result["name"]: result["value"] for result in found},
+        "results": found,
+        "image_set": name,
+        "against": f"{real['source']}@{real['split']}",
+        "n": taken,
+        "fingerprint": images.fingerprint,
+    }
+    with contextlib.suppress(EvaluationError):  # not kept, then
+        write_json(path, {"key": key, "baseline": beside})
+    return beside
+
+
+class _Mapped(Collected):
+    """A reference's rows in the place of a pass's."""
+
+    def __init__(self, reference: Reference) -> None:
+        sigma = reference.sigma * (reference.n - 1)
+        assert reference.path is not None
+        super().__init__(reference.path, FeatureStatistics.restored(reference.n, reference.mu, sigma))
+        self._reference = reference
+
+    def rows(self, what: str) -> Any:
+        return getattr(self._reference, what, None)
+
+
+def _as_images(reference: Reference) -> Collected:
+    return _Mapped(reference)

@@ -1,0 +1,82 @@
+"""The result document: one JSON file, written whole, with all it takes to read a score, doubt it and repeat it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from evaluation.atomic import written_whole
+from evaluation.errors import EvaluationError
+
+FORMAT_VERSION = 2
+NAME = "report.json"
+
+
+def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    """A document of kind `score`; `scores` says the results again as name → value, for scripts."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "score",
+        "scores": {result["name"]: result["value"] for result in results},
+        "results": results,
+        **fields,
+        "versions": versions(),
+        "created": now(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[str, Any] | None:
+    """Whether the first result keeps `--fail-above`; None if there is none. EvaluationError: higher is better there."""
+    if fail_above is None:
+        return None
+    first = results[0]
+    if first["better"] != "lower":
+        raise EvaluationError(f"--fail-above is for a distance; of {first['name']}, the first metric, more is better")
+    return {"fail_above": fail_above, "name": first["name"], "passed": first["value"] <= fail_above}
+
+
+def summary(document: dict[str, Any]) -> list[str]:
+    """The lines that a person reads: each score and, beside it, what real images get in the same features."""
+    reference, beside = document["reference"], document["baseline"]
+    reals = {} if beside is None else {result["metric"]: result["value"] for result in beside["results"]}
+    of = f"({document['n']} images against {reference['n']} of {reference['image_set'].get('name')})"
+    lines = []
+    for result in document["results"]:
+        spread = f" ± {result['std']:.4f}" if result["std"] is not None else ""
+        if result["interval"]:
+            spread += " [{low:.4f}, {high:.4f}]".format(**result["interval"])
+        told = f"  (real images: {reals[result['metric']]:.4f})" if result["metric"] in reals else ""
+        lines.append(f"{result['name']} = {result['value']:.4f}{spread}{told}")
+    lines[0] += f"  {of}"
+    if beside is not None:
+        lines.append(
+            f"train against test: {beside['n']} real images of {beside['image_set']} against {beside['against']}"
+        )
+    return lines
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a document whole, or not at all."""
+    with written_whole(path) as handle:
+        handle.write((json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("gan-atelier", "numpy", "scipy", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,140 @@
+"""The file that keeps the statistics of real images, and the features and logits beside it.
+
+`NAME.npz` holds `mu` and `sigma`, as pytorch-fid and clean-fid read and write them, with `n`, `labels` where there are
+any, and the provenance as JSON; `NAME.features.npy` and `NAME.logits.npy` are float32 [N, d], memory-mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.atomic import written_whole
+from evaluation.errors import EvaluationError
+from evaluation.statistics import FeatureStatistics
+
+FORMAT_VERSION = 1
+ROWS = ("features", "logits")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of a real image set: mu [d], sigma [d, d], n, and where they come from.
+
+    features float32 [n, d] and logits float32 [n, classes] are memory-mapped, labels int64 [n]; None where not kept.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int
+    provenance: dict[str, Any]
+    path: Path | None = None
+    labels: np.ndarray | None = None
+    features: np.ndarray | None = field(default=None, repr=False)
+    logits: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def image_set(self) -> dict[str, Any]:
+        """Where the images are from: source, split, resolution, channels, resize, fingerprint."""
+        return dict(self.provenance["image_set"])
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file, None when there is none."""
+        return None if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def beside(path: Path, what: str) -> Path:
+    """Where a reference file's features or logits lie."""
+    return path.with_name(f"{path.name.removesuffix('.npz')}.{what}.npy")
+
+
+def save_reference(
+    path: Path,
+    statistics: FeatureStatistics,
+    provenance: dict[str, Any],
+    *,
+    labels: np.ndarray | None = None,
+    rows: dict[str, Path] | None = None,
+) -> None:
+    """Write `.npz` with `mu` and `sigma`, `n`, `labels` and `provenance`; `rows` are npy files moved beside it."""
+    document = {"format_version": FORMAT_VERSION, **provenance}
+    for what in ROWS:  # the old ones first: a file of other statistics beside would be worse than none
+        beside(path, what).unlink(missing_ok=True)
+    for what, file in (rows or {}).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(file, beside(path, what))
+    more: Any = {} if labels is None else {"labels": labels.astype(np.int64)}
+    with written_whole(path) as handle:
+        np.savez(
+            handle,
+            mu=statistics.mu,
+            sigma=statistics.sigma,
+            n=np.int64(statistics.n),
+            provenance=np.array(json.dumps(document, ensure_ascii=False)),
+            **more,
+        )
+
+
+def load_reference(path: Path | str) -> Reference:
+    """Read a reference file. Raises EvaluationError, in one line, if it is absent, damaged or foreign."""
+    path = Path(path)
+    if not path.is_file():
+        raise EvaluationError(f"there are no reference statistics at {path}; `evaluation reference` makes them")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("not an npz file")
+            lacking = {"mu", "sigma", "n", "provenance"} - set(stored.files)
+            if lacking:
+                raise EvaluationError(
+                    f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so nothing can "
+                    f"be compared with it; make it with `evaluation reference`, or say what it is with `evaluation "
+                    f"reference {path} --import-as NAME`"
+                )
+            mu, sigma, n = stored["mu"], stored["sigma"], int(stored["n"])
+            labels = stored["labels"] if "labels" in stored.files else None
+            provenance = json.loads(str(stored["provenance"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise EvaluationError(f"{path} is not a reference file, or is truncated ({str(error)[:100]})") from error
+    fits = mu.ndim == 1 and sigma.shape == (*mu.shape, *mu.shape) and n >= 2
+    if not fits or not np.isfinite(mu).all() or not np.isfinite(sigma).all() or not isinstance(provenance, dict):
+        raise EvaluationError(f"{path} is not a sound reference file: mu {mu.shape}, sigma {sigma.shape}, n {n}")
+    if provenance.get("format_version") != FORMAT_VERSION or not {"extractor", "image_set"} <= set(provenance):
+        raise EvaluationError(f"{path} has another format; make it again with `evaluation reference`")
+    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+    features, logits = (_rows(path, what, n) for what in ROWS)
+    if features is not None:
+        _same_means(path, features, mu)
+    return Reference(mu, sigma, n, provenance, path, labels, features, logits)
+
+
+def _rows(path: Path, what: str, n: int) -> np.ndarray | None:
+    file = beside(path, what)
+    if not file.is_file():
+        return None
+    try:
+        rows = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EvaluationError(f"{file} is damaged ({str(error)[:100]}); make {path} again") from error
+    if rows.ndim != 2 or len(rows) != n:
+        raise EvaluationError(
+            f"{file} is {list(rows.shape)}, not the {what} of the {n} images of {path}; make it again"
+        )
+    return rows
+
+
+def _same_means(path: Path, features: np.ndarray, mu: np.ndarray) -> None:
+    """Refuse features of other images or another extractor: their mean is another."""
+    total = np.zeros(features.shape[1])
+    for start in range(0, len(features), 4096):
+        total += features[start : start + 4096].sum(axis=0, dtype=np.float64)
+    if features.shape[1] != len(mu) or not np.allclose(total / len(features), mu, rtol=1e-6, atol=1e-9):
+        raise EvaluationError(f"{beside(path, 'features')} are not the features of {path}; make it again")

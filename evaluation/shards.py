@@ -1,0 +1,185 @@
+"""Outgrowing one machine: a shard passes over its share of every draw, and merging adds what the shards left.
+
+A shard is a folder `shard-I-of-N` with `shard.json` and, for each draw, the statistics and rows that a pass leaves. It
+takes its final name when it is whole, so that shards can be made by as many machines as there are, and again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.atomic import written_whole
+from evaluation.collecting import KEPT, SAMPLES, Collected
+from evaluation.document import now, versions, write_json
+from evaluation.errors import EvaluationError
+from evaluation.job import Job, partial_kept
+from evaluation.rows import RowsFile, mapped
+from evaluation.statistics import FeatureStatistics
+from evaluation.work import opened
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"shard-(\d+)-of-(\d+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A whole shard: `told` is its shard.json."""
+
+    folder: Path
+    told: dict[str, Any]
+
+
+def parse(text: str) -> tuple[int, int]:
+    """`2/8` → (2, 8): the third of eight, since an indexed job counts from 0. Raises EvaluationError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise EvaluationError(f"--shard is I/N with I from 0 to N - 1, such as 0/4, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def score_shard(job: Job, output: Path, told: dict[str, Any]) -> Path:
+    """Pass over this shard's share and leave it as a folder in `output`; `told` is what merging needs to know.
+
+    One that is there already is left as it is, if it is of the same arguments.
+    """
+    assert job.settings.shard is not None
+    index, count = job.settings.shard
+    draws = job.draws()
+    arguments = job.arguments(draws)
+    final = output / f"shard-{index}-of-{count}"
+    if (final / "shard.json").is_file():
+        if _read(final).told["arguments"] != arguments:
+            raise EvaluationError(f"{final} is a shard of other arguments; give another --output")
+        return final
+    with opened(output / ".partial", arguments) as folder:
+        with partial_kept(job, None, draws, folder):
+            parts = job.passes(draws, folder)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "kind": "shard",
+            "arguments": arguments,
+            "n": [part.statistics.n for part in parts],
+            "source": job.source.description,
+            "shape": list(job.source.shape),
+            "seeded": job.source.seeded,
+            "class_names": list(job.source.class_names),
+            "warnings": job.warnings,
+            "timing": parts[0].timing.told(),
+            "versions": versions(),
+            "created": now(),
+            **told,
+        }
+        write_json(folder / "shard.json", document)
+        (folder / "arguments.json").unlink(missing_ok=True)
+        try:
+            folder.rename(final)
+        except OSError as error:
+            raise EvaluationError(f"cannot put the shard in place at {final}: {error.strerror or error}") from error
+    return final
+
+
+def find(paths: Sequence[Path]) -> list[Shard]:
+    """The shards named or inside folders named, in order. Raises EvaluationError unless they are all of one job."""
+    folders = [folder for path in paths for folder in ([path] if _NAME.fullmatch(path.name) else _inside(path))]
+    if not folders:
+        raise EvaluationError(
+            f"there is no shard in {', '.join(map(str, paths))}; `evaluation score … --shard 0/4` makes one"
+        )
+    shards = sorted((_read(folder) for folder in folders), key=lambda shard: shard.told["arguments"]["shard"])
+    first = shards[0].told
+    count = first["arguments"]["shard"][1]
+    for shard in shards:
+        for key in ("arguments", "metrics", "reference"):
+            ours, theirs = ({**of[key], "shard": None} if key == "arguments" else of[key] for of in (first, shard.told))
+            if key == "arguments" and shard.told["arguments"]["shard"][1] != count:
+                raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one number of shards")
+            if ours != theirs:
+                other = key if key != "arguments" else ", ".join(k for k in ours if ours[k] != theirs.get(k))
+                raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one job: their {other} differ")
+    there = [shard.told["arguments"]["shard"][0] for shard in shards]
+    if twice := next((index for index in there if there.count(index) > 1), None) is not None:
+        raise EvaluationError(f"shard {there[there.index(twice)]} of {count} was given twice")
+    if missing := sorted(set(range(count)) - set(there)):
+        raise EvaluationError(f"shard {', '.join(map(str, missing[:5]))} of {count} is missing (counted from 0)")
+    return shards
+
+
+def merged(shards: Sequence[Shard], folder: Path) -> list[Collected]:
+    """Each draw's statistics added, and its rows put one after the other into `folder`."""
+    found = []
+    for part in range(shards[0].told["arguments"]["parts"]):
+        parts = [shard.folder / f"part-{part}" for shard in shards]
+        found.append(_merge_part(parts, folder / f"part-{part}"))
+    return found
+
+
+def _merge_part(parts: Sequence[Path], folder: Path) -> Collected:
+    folder.mkdir(parents=True, exist_ok=True)
+    total: FeatureStatistics | None = None
+    for part in parts:
+        try:
+            with np.load(part / "state.npz", allow_pickle=False) as state:
+                statistics = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise EvaluationError(f"{part} is damaged ({str(error)[:100]}); make that shard again") from error
+        if total is None:
+            total = FeatureStatistics(statistics.dim)
+        total.merge(statistics)
+    assert total is not None
+    for what in KEPT:
+        pieces = [mapped(part / f"{what}.npy") for part in parts]
+        there = [piece for piece in pieces if piece is not None]
+        if not there:
+            continue
+        if len(there) != len(pieces):
+            raise EvaluationError(f"some shards lack their {what}; make them again")
+        if what == "samples":
+            with written_whole(folder / "samples.npy") as handle:
+                np.save(handle, np.concatenate(there)[:SAMPLES], allow_pickle=False)
+            continue
+        file = RowsFile(folder / f"{what}.npy", total.n, there[0].shape[1:], there[0].dtype)
+        at = 0
+        for piece in there:
+            for start in range(0, len(piece), 4096):
+                file.write(at + start, piece[start : start + 4096])
+            at += len(piece)
+        file.close()
+    return Collected(folder, total)
+
+
+def _inside(path: Path) -> list[Path]:
+    return [entry for entry in sorted(path.glob("shard-*-of-*")) if _NAME.fullmatch(entry.name)]
+
+
+def _read(folder: Path) -> Shard:
+    try:
+        told = json.loads((folder / "shard.json").read_text())
+        if told["kind"] != "shard" or told["format_version"] != FORMAT_VERSION or len(told["arguments"]["shard"]) != 2:
+            raise ValueError("another format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{folder} is not a whole shard ({str(error)[:100]})") from error
+    return Shard(folder, told)
+
+
+class RecordedSource:
+    """The source that shards were made from, as far as they tell: for a document, not for more images."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.description: dict[str, Any] = told["source"]
+        height, width, channels = told["shape"]
+        self.shape: tuple[int, int, int] = (height, width, channels)
+        self.seeded: bool = told["seeded"]
+        self.class_names: tuple[str, ...] = tuple(told["class_names"])
+
+    def limit(self) -> int | None:
+        return None
+
+    def batches(self, draw: Any, start: int, stop: int, batch: int) -> Any:
+        raise EvaluationError("shards tell no more images than they hold")

@@ -1,0 +1,92 @@
+"""Images of a running service, as npy over several connections at once; the same seeds give them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evaluation.errors import EvaluationError
+from evaluation.latents import drawn_labels
+from evaluation.sources.base import Conditions, Draw, ImageBatch, one_line
+
+CONNECTIONS = 4
+PATIENCE_S = 120.0  # a service that is restarted, or moved to another machine, is back by then
+
+
+class ServiceSource:
+    """Images of a model of a service, over `service.client`, which waits out restarts and 503s."""
+
+    seeded = True
+
+    def __init__(
+        self, url: str, model: str | None, conditions: Conditions = Conditions(), patience_s: float = PATIENCE_S
+    ) -> None:
+        from service.client import Client, ServiceError
+
+        self._error = ServiceError
+        try:
+            # Its patience is for a service that was there once: a wrong address is told after seconds.
+            self._client = Client(url, connections=CONNECTIONS, patience_s=patience_s)
+            told = self._client.model(model)
+            self._name = str(told["name"])
+            self.shape = (int(told["height"]), int(told["width"]), int(told["channels"]))
+            self._digest = str(told["digest"])
+            self._z_dim, z_distribution = int(told.get("z_dim", 0)), str(told.get("z_distribution", "normal"))
+            self.class_names = tuple(str(name) for name in told.get("class_names") or ())
+        except ServiceError as error:
+            raise EvaluationError(one_line(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvaluationError(f"{url} does not answer as a generation service does ({error!r})") from error
+        conditions.check(z_distribution, self.class_names, self._name)
+        self._conditions = conditions
+        self.description = {
+            "kind": "service",
+            "url": url,
+            "model": self._name,
+            "digest": self._digest,
+            "shape": list(self.shape),
+            "dataset": told.get("dataset"),
+            "images_seen": told.get("images_seen"),
+            "file": told.get("file"),
+            **conditions.told(),
+        }
+
+    def limit(self) -> int | None:
+        return None
+
+    def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Iterator[ImageBatch]:
+        draw.check()
+        first, n = draw.seed(start), stop - start
+        expected = first
+        labels = self._conditions.labels_of(first, n, self.class_names)
+        try:
+            stream = self._client.stream(
+                model=self._name,
+                first_seed=first,
+                num_images=n,
+                batch=batch,
+                labels=None if labels is None else labels.tolist(),
+                truncation=self._conditions.truncation,
+            )
+            for got in stream:
+                # The service's own word for which images these are, and whose: a score is of one model.
+                if got.digest != self._digest:
+                    raise EvaluationError(
+                        f"the model {self._name} changed while it was scored (digest {self._digest[:12]}, then "
+                        f"{got.digest[:12]}); score it again"
+                    )
+                seeds = [int(seed) for seed in got.seeds]
+                if seeds != list(range(expected, expected + len(got.images))):
+                    raise EvaluationError(f"the service answered other seeds than asked for, near {expected}")
+                yield ImageBatch(got.images, got.digest, self._labels(labels, expected, len(seeds), first))
+                expected += len(seeds)
+        except self._error as error:
+            raise EvaluationError(one_line(error)) from error
+        if expected != first + n:
+            raise EvaluationError(f"the service gave {expected - first} of {n} images")
+
+    def _labels(self, chosen: np.ndarray | None, seed: int, n: int, first: int) -> np.ndarray | None:
+        if chosen is not None:
+            return chosen[seed - first : seed - first + n]
+        return drawn_labels(seed, n, self._z_dim, len(self.class_names)) if self.class_names else None
