@@ -24,6 +24,7 @@ Latent = Annotated[list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_len
 Truncation = Annotated[Float, Field(gt=0, le=100)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 
+MAX_TERMS = 64  # of a mix
 
 Scale = Annotated[int, Integral, Field(ge=1, le=16)]
 Quality = Annotated[int, Integral, Field(ge=1, le=100)]
@@ -169,7 +170,7 @@ class MixRequest(_Body):
         json_schema_extra={"examples": [{"terms": [{"seed": 0}, {"seed": 1, "weight": -1}, {"seed": 2}]}]}
     )
 
-    terms: Annotated[list[Term], Field(min_length=1, max_length=64)]
+    terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
     normalize: Annotated[bool, Strict()] = Field(
         True,
         description="Rescale the sum so that it is distributed as one latent is: normal latents to the norm of the "

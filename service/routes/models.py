@@ -6,6 +6,7 @@ from fastapi.responses import JSONResponse
 from service import openapi
 from service.negotiation import JSON
 from service.routes.told import atelier_of
+from service.schemas import MAX_TERMS
 
 router = APIRouter()
 
@@ -23,6 +24,7 @@ async def models(request: Request) -> JSONResponse:
                 "max_images": s.max_images,
                 "max_frames": s.max_frames,
                 "max_keyframes": s.max_keyframes,
+                "max_terms": MAX_TERMS,
                 "max_body_bytes": s.max_body_bytes,
                 "max_queue_rows": s.max_queue_rows,
                 "max_scaled_pixels": s.max_scaled_pixels,
