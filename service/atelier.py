@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from service.errors import ApiError, ClientGone
+from service.lanes import Lanes
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -34,7 +35,7 @@ class Atelier:
         self.settings = settings
         self.metrics = Metrics()
         self.repository = Repository(settings, self.metrics, self._forget)
-        self._inference = ThreadPoolExecutor(1, "inference")
+        self._lanes = Lanes(self.repository.lanes)
         self._encoding = ThreadPoolExecutor(2, "encoding")
         self._encoding_lock = threading.Lock()
         self._encoding_pixels = 0  # admitted, and not yet encoded
@@ -53,7 +54,7 @@ class Atelier:
 
     def stop(self) -> None:
         self.repository.close()
-        self._inference.shutdown(wait=False, cancel_futures=True)
+        self._lanes.close()
         self._encoding.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, generator: "Generator") -> "Batcher":
@@ -63,8 +64,8 @@ class Atelier:
         if batcher is None:
             batcher = self._batchers[generator] = Batcher(
                 generator.run,
-                self._inference,
-                self.settings.max_batch,
+                self._lanes,
+                generator.batch_rows,
                 self.settings.max_queue_rows,
                 self.metrics,
                 generator.metadata.name,

@@ -2,26 +2,31 @@
 
 Greedy: an idle model runs what has come at once, a busy one gathers what came meanwhile, so no request
 waits for company. A step gathers, runs and posts the results from the inference thread itself, which thus
-never waits for the event loop between two batches; models that share the thread take turns by the step.
+never waits for the event loop between two batches; models that share the lanes take turns by the batch.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import INTERNAL, ApiError
+from service.lanes import Lanes
 from service.metrics import Metrics
 
 log = logging.getLogger("bentoml.atelier")
 
-Run = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.uint8]]
+# latents, labels, whether the batch has the cores to itself → images
+Run = Callable[[NDArray[np.float32], NDArray[np.int64] | None, bool], NDArray[np.uint8]]
+
+MAX_RETRY_AFTER_S = 60
 
 
 class _Job:
@@ -42,7 +47,7 @@ class _Job:
 
 
 class Batcher:
-    """`submit` from one event loop; `run` is called on `executor`'s thread, one batch at a time.
+    """`submit` from one event loop; `run` is called on the lanes' threads, a batch a lane.
 
     max_rows: rows of a batch; max_queue_rows: rows that may wait; labels are given by all jobs or by none.
     """
@@ -50,20 +55,21 @@ class Batcher:
     def __init__(
         self,
         run: Run,
-        executor: Executor,
+        lanes: Lanes,
         max_rows: int,
         max_queue_rows: int,
         metrics: Metrics,
         model: str = "",
     ):
-        self._run, self._executor, self._metrics, self._model = run, executor, metrics, model
+        self._run, self._lanes, self._metrics, self._model = run, lanes, metrics, model
         self._max_rows, self._max_queue_rows = max_rows, max_queue_rows
         # a request's share of a batch while others wait: large ones then cannot starve small ones
         self._share = max(1, max_rows // 4)
         self._lock = threading.Lock()
         self._queue: deque[_Job] = deque()
         self._waiting = 0  # rows in the queue that no batch has taken
-        self._stepping = False
+        self._steps = 0  # on a lane, or waiting for one
+        self._row_seconds = 0.0  # of one lane, for one row, lately
 
     @property
     def waiting_rows(self) -> int:
@@ -86,20 +92,30 @@ class Batcher:
         with self._lock:
             # an idle model takes any one request that the limits allow, however short the queue
             if self._waiting and self._waiting + rows > self._max_queue_rows:
-                self._metrics.rejected.labels("queue_full").inc()
-                raise ApiError(503, "queue_full", f"{self._waiting} images are waiting already; try again in a moment")
+                raise self._full()
             self._queue.append(job)
             self._wait(rows)
-            start = not self._stepping
-            self._stepping = True
-        if start:
-            self._executor.submit(self._step, loop)
+            start = min(self._lanes.count - self._steps, -(-self._waiting // self._max_rows))
+            self._steps += start
+        for _ in range(start):
+            self._lanes.submit(partial(self._step, loop))
         timer = loop.call_later(deadline_s, self._expire, job, deadline_s)
         try:
             return await job.future
         finally:
             timer.cancel()
             self._forget(job)
+
+    def _full(self) -> ApiError:
+        """503, with the time after which what waits now will have been run."""
+        self._metrics.rejected.labels("queue_full").inc()
+        seconds = math.ceil(self._waiting * self._row_seconds / self._lanes.count)
+        return ApiError(
+            503,
+            "queue_full",
+            f"{self._waiting} images are waiting already; try again in a moment",
+            headers={"Retry-After": str(min(max(seconds, 1), MAX_RETRY_AFTER_S))},
+        )
 
     def _expire(self, job: _Job, deadline_s: float) -> None:
         if not job.future.done():
@@ -116,11 +132,17 @@ class Batcher:
                 self._wait(-left)
                 self._queue.remove(job)
 
-    def _gather(self) -> list[tuple[_Job, int, int]]:
-        """Take rows in turn, a share of each job, until a batch is full: (job, first row, end row)."""
+    def _gather(self) -> tuple[list[tuple[_Job, int, int]], bool]:
+        """Take rows in turn, a share of each job, until a batch is full: (job, first row, end row) of each, and
+        whether none are left. No rows: the step has ended."""
         batch: dict[_Job, int] = {}
-        room = self._max_rows
         with self._lock:
+            if not self._waiting:
+                self._steps -= 1
+                return [], True
+            # what does not fill a batch a lane is shared out evenly
+            room = min(self._max_rows, -(-self._waiting // self._lanes.count))
+            room = self._waiting if self._waiting <= self._max_rows else room
             while room and self._queue:
                 job = self._queue.popleft()
                 rows = min(self._share, room, len(job.latents) - job.taken)
@@ -130,23 +152,29 @@ class Batcher:
                 self._wait(-rows)
                 if job.taken < len(job.latents):
                     self._queue.append(job)
-        return [(job, job.taken - rows, job.taken) for job, rows in batch.items()]
+            last = not self._waiting
+        return [(job, job.taken - rows, job.taken) for job, rows in batch.items()], last
 
     def _step(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One batch, on the inference thread; then another behind whatever else waits for the thread."""
-        if batch := self._gather():
-            results = self._infer(batch)
+        """Batch after batch, on a lane's thread, until no rows wait or another step waits for the lane."""
+        while True:
+            batch, last = self._gather()
+            if not batch:
+                return
+            alone = self._lanes.enter() == 1 and last
+            try:
+                results = self._infer(batch, alone)
+            finally:
+                self._lanes.leave()
             try:
                 loop.call_soon_threadsafe(self._deliver, batch, results)
             except RuntimeError:  # the loop is closed: nobody is left to answer
                 return
-        with self._lock:
-            self._stepping = bool(self._queue)
-            again = self._stepping
-        if again:
-            self._executor.submit(self._step, loop)
+            if self._lanes.wanted:
+                self._lanes.submit(partial(self._step, loop))
+                return
 
-    def _infer(self, batch: list[tuple[_Job, int, int]]) -> list[NDArray[np.uint8] | None]:
+    def _infer(self, batch: list[tuple[_Job, int, int]], alone: bool) -> list[NDArray[np.uint8] | None]:
         """The images of each part; None where inference fails, which is tried alone before it is believed."""
         started = time.perf_counter()
         for job, first, _ in batch:
@@ -155,15 +183,19 @@ class Batcher:
         try:
             if len(batch) == 1:
                 [(job, first, end)] = batch
-                images = self._run(job.latents[first:end], None if job.labels is None else job.labels[first:end])
+                labels_of = None if job.labels is None else job.labels[first:end]
+                images = self._run(job.latents[first:end], labels_of, alone)
             else:
                 latents = np.concatenate([job.latents[first:end] for job, first, end in batch])
                 labels = [job.labels[first:end] for job, first, end in batch if job.labels is not None]
-                images = self._run(latents, np.concatenate(labels) if labels else None)
+                images = self._run(latents, np.concatenate(labels) if labels else None, alone)
         except Exception:
             log.exception("inference of %s failed on %d rows", self._model, sum(e - f for _, f, e in batch))
-            return [None] if len(batch) == 1 else [self._infer([part])[0] for part in batch]
-        self._metrics.inference_seconds.observe(time.perf_counter() - started)
+            return [None] if len(batch) == 1 else [self._infer([part], alone)[0] for part in batch]
+        seconds = time.perf_counter() - started
+        each = seconds * (self._lanes.count if alone else 1) / len(images)
+        self._row_seconds = 0.8 * self._row_seconds + 0.2 * each if self._row_seconds else each
+        self._metrics.inference_seconds.observe(seconds)
         self._metrics.batch_rows.observe(len(images))
         parts: list[NDArray[np.uint8] | None] = []
         at = 0

@@ -1,58 +1,73 @@
 """A client of the service that costs httpx and numpy alone: for the evaluation job, scripts and notebooks."""
 
-import io
-import math
-import random
-import time
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote
 
-import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-NPY = "application/x-npy"
-RETRIED = (429, 502, 503, 504)
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+from service.transport import ServiceError, Transport
+from service.wire import expand, read_npy, read_npz
 
+__all__ = ["Batch", "Client", "ServiceError"]
 
-class ServiceError(Exception):
-    """The service refused, failed or is not there. One line; `status` and `code` as it answered, if it did."""
-
-    def __init__(self, message: str, status: int | None = None, code: str | None = None):
-        super().__init__(" ".join(message.split()))
-        self.status, self.code = status, code
+JSON, NPY, NPZ = "application/json", "application/x-npy", "application/x-npz"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 [N, H, W, C] and where they come from; `seeds` is empty for images of latents."""
+    """Images uint8 [N, H, W, C] and where they come from.
+
+    `seeds` and `labels` are one an image, and empty for images that have none (or too many to be told with npy);
+    `latents` float32 [N, z_dim] is told of interpolations and mixes.
+    """
 
     images: NDArray[np.uint8]
     seeds: list[int]
     model: str
     digest: str
+    labels: Sequence[int] = ()
+    latents: NDArray[np.float32] | None = None
 
 
 class Client:
-    """Talks to one service. Use it as a context manager.
+    """Talks to one service, from any number of threads. Use it as a context manager.
 
-    connections: requests in flight at once (`stream`); timeout: seconds for one answer; retries: further attempts
-    after a refused connection or an overloaded service, waiting 0.1 s, 0.2 s, 0.4 s, … between them.
+    connections: requests in flight at once (`stream`); timeout: seconds without a byte until an answer is given up.
+    patience_s: seconds that a request is tried again after its first failure, when the service is overloaded or
+    still loads its models (429, 502, 503, 504) or its connection is refused, breaks or times out: a service that
+    is restarted meanwhile costs a pause. Waits double from 0.1 s to 5 s, each shortened at random by up to a half so
+    that many clients do not come back together, and are never shorter than its Retry-After. 0: one attempt. Until
+    the service has answered for the first time no more than 5 s are spent, since the address may be wrong.
+    api_key: for a service that asks for one. max_answer_bytes: an answer that is larger is refused.
     """
 
-    def __init__(self, base_url: str, *, connections: int = 4, timeout: float = 60.0, retries: int = 6):
-        self.base_url = base_url.rstrip("/")
-        self._connections, self._retries = connections, retries
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        try:
-            self._http = httpx.Client(base_url=self.base_url, timeout=timeout, limits=limits)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ServiceError(f"{base_url!r} is not the address of a service: {error}") from None
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connections: int = 4,
+        timeout: float = 60.0,
+        patience_s: float = 30.0,
+        api_key: str | None = None,
+        max_answer_bytes: int = 2**30,
+    ):
+        self._transport = Transport(
+            base_url,
+            connections=connections,
+            timeout=timeout,
+            patience_s=patience_s,
+            api_key=api_key,
+            max_answer_bytes=max_answer_bytes,
+        )
+        self.base_url = self._transport.base_url
+        self._connections, self._max_answer_bytes = connections, max_answer_bytes
 
     def __enter__(self) -> "Client":
         return self
@@ -63,7 +78,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._transport.close()
 
     def models(self) -> list[dict[str, Any]]:
         """Each model's metadata, as /v1/models tells it."""
@@ -72,6 +87,9 @@ class Client:
     def model(self, name: str | None = None) -> dict[str, Any]:
         """One model's metadata; the default one's for None. ServiceError: there is none of that name."""
         listing = self._listing()
+        if listing.get("not_ready"):  # perhaps still loading: as patient as with any 503
+            self._transport.answer("GET", "/readyz", JSON)
+            listing = self._listing()
         wanted = listing.get("default") if name is None else name
         for entry in listing["data"]:
             if entry["name"] == wanted:
@@ -92,7 +110,7 @@ class Client:
         truncation: float | None = None,
     ) -> Batch:
         """Images of seeds, or of latents [N, z_dim]; the fields are those of POST /v1/generate."""
-        body: dict[str, Any] = {
+        body = {
             "model": model,
             "seeds": None if seeds is None else [int(s) for s in seeds],
             "seed": seed,
@@ -101,15 +119,69 @@ class Client:
             "labels": None if labels is None else [int(label) for label in labels],
             "truncation": truncation,
         }
-        answer = self._answer("POST", "/v1/generate", NPY, {k: v for k, v in body.items() if v is not None})
-        try:
-            images = read_npy(answer.content)
-            name, digest = answer.headers["Atelier-Model"], answer.headers["Atelier-Digest"]
-            told = answer.headers.get("Atelier-Seeds")
-            answered = expand(told, len(images)) if told is not None else body["seeds"] or []
-        except (ValueError, EOFError, KeyError) as error:
-            raise ServiceError(f"{self.base_url} answered images that cannot be read: {error}") from None
-        return Batch(images, answered, name, digest)
+        return self._generate(body)
+
+    def interpolate(
+        self,
+        keyframes: Sequence[int | ArrayLike],
+        *,
+        model: str | None = None,
+        steps: int | None = None,
+        mode: Literal["slerp", "lerp"] | None = None,
+        easing: Literal["linear", "ease_in", "ease_out", "ease_in_out"] | None = None,
+        loop: bool = False,
+        labels: Sequence[int] | None = None,
+        truncation: float | None = None,
+    ) -> Batch:
+        """Frames along a path through keyframes, seeds or latents [z_dim]; the fields of POST /v1/interpolate."""
+        body = {
+            "model": model,
+            "keyframes": [int(k) if np.ndim(k) == 0 else np.asarray(k, np.float64).tolist() for k in keyframes],  # type: ignore[arg-type]
+            "steps": steps,
+            "mode": mode,
+            "easing": easing,
+            "loop": loop,
+            "labels": None if labels is None else [int(label) for label in labels],
+            "truncation": truncation,
+        }
+        return self._packed("/v1/interpolate", body)
+
+    def mix(
+        self,
+        terms: Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        normalize: bool | None = None,
+        label: int | None = None,
+        truncation: float | None = None,
+    ) -> Batch:
+        """A weighted sum of terms {"seed" or "latent", "weight"?, "label"?}: its image, then each term's."""
+        told = [
+            {k: np.asarray(v, np.float64).tolist() if k == "latent" else v for k, v in term.items()} for term in terms
+        ]
+        labels = None if label is None else [label]
+        body = {"model": model, "terms": told, "normalize": normalize, "labels": labels, "truncation": truncation}
+        return self._packed("/v1/mix", body)
+
+    def image(
+        self,
+        seed: int,
+        *,
+        model: str | None = None,
+        form: Literal["png", "webp", "jpg"] = "png",
+        truncation: float | None = None,
+        label: int | None = None,
+        scale: int | None = None,
+        quality: int | None = None,
+    ) -> bytes:
+        """One seed's image as a picture file, from the resource that HTTP caches between here and there may keep."""
+        name = self.model()["name"] if model is None else model
+        query = {"truncation": truncation, "label": label, "scale": scale, "quality": quality}
+        path = f"/v1/models/{quote(name, safe='')}/images/{int(seed)}.{form}"
+        given = "&".join(f"{key}={value}" for key, value in query.items() if value is not None)
+        return self._transport.answer(
+            "GET", path + (f"?{given}" if given else ""), f"image/{form.replace('jpg', 'jpeg')}"
+        ).content
 
     def stream(
         self,
@@ -124,22 +196,25 @@ class Client:
         """Images of seeds first_seed … first_seed + num_images − 1 in that order, a batch at a time.
 
         `labels`: one an image; of a conditional model that is given none, each seed draws its own.
-        Several requests are in flight, so the service's batches stay full. ServiceError: also when the
-        model is replaced by another on the way, since its images would be of two models.
+        Several requests are in flight, so the service's batches stay full, and no more than 2·connections batches
+        are held, however slowly they are taken. ServiceError: also when the model is replaced by another on the
+        way, since its images would be of two models.
         """
         digest = None
         name = self.model(model)["name"]
         starts = iter(range(first_seed, first_seed + num_images, batch))
         end = first_seed + num_images
         pending: deque[tuple[int, Future[Batch]]] = deque()
+        given_up = threading.Event()
         pool = ThreadPoolExecutor(self._connections, "stream")
         try:
             while True:
                 while len(pending) < 2 * self._connections and (start := next(starts, None)) is not None:
                     n = min(batch, end - start)
                     chosen = None if labels is None else labels[start - first_seed : start - first_seed + n]
-                    task = pool.submit(self.generate, model=name, seed=start, n=n, labels=chosen, truncation=truncation)
-                    pending.append((n, task))
+                    body = {"model": name, "seed": start, "n": n, "truncation": truncation}
+                    body["labels"] = None if chosen is None else [int(label) for label in chosen]
+                    pending.append((n, pool.submit(self._generate, body, given_up)))
                 if not pending:
                     return
                 n, task = pending.popleft()
@@ -151,10 +226,38 @@ class Client:
                 digest = part.digest
                 yield part
         finally:
+            given_up.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def _generate(self, body: dict[str, Any], given_up: threading.Event | None = None) -> Batch:
+        answer = self._transport.answer("POST", "/v1/generate", NPY, body, given_up)
+        try:
+            images = read_npy(answer.content)
+            name, digest = answer.headers["Atelier-Model"], answer.headers["Atelier-Digest"]
+            told, labels = answer.headers.get("Atelier-Seeds"), answer.headers.get("Atelier-Labels")
+            seeds = expand(told, len(images)) if told is not None else body.get("seeds") or []
+            drawn = [int(label) for label in labels.split(",")] if labels else []
+        except (ValueError, EOFError, KeyError) as error:
+            raise self._unreadable(error) from None
+        return Batch(images, seeds, name, digest, drawn)
+
+    def _packed(self, path: str, body: dict[str, Any]) -> Batch:
+        """Images with their latents and labels, as a .npz."""
+        try:
+            told = read_npz(self._transport.answer("POST", path, NPZ, body).content, self._max_answer_bytes)
+            images, name, digest = told["images"], str(told["model"]), str(told["digest"])
+            labels = [int(label) for label in told["labels"]] if "labels" in told else []
+            if images.dtype != np.uint8 or images.ndim != 4 or len(told["latents"]) != len(images):
+                raise ValueError(f"{images.dtype} {list(images.shape)}, not uint8 [N, H, W, C]")
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._unreadable(error) from None
+        return Batch(images, [], name, digest, labels, told["latents"])
+
+    def _unreadable(self, error: Exception) -> ServiceError:
+        return ServiceError(f"{self.base_url} answered images that cannot be read: {error}")
+
     def _listing(self) -> dict[str, Any]:
-        answer = self._answer("GET", "/v1/models", "application/json")
+        answer = self._transport.answer("GET", "/v1/models", JSON)
         try:
             listing = answer.json()
             if isinstance(listing["data"], list):
@@ -162,83 +265,3 @@ class Client:
         except (ValueError, KeyError, TypeError):
             pass
         raise ServiceError(f"{self.base_url}/v1/models is not the list of models of a GAN Atelier service")
-
-    def _answer(self, method: str, path: str, accept: str, body: Any = None) -> httpx.Response:
-        """The 200 answer of that content type, after retries. ServiceError: there is none."""
-        for attempt in range(self._retries + 1):
-            try:
-                answer = self._http.request(method, path, json=body, headers={"Accept": accept})
-            except httpx.InvalidURL as error:
-                raise ServiceError(f"{self.base_url!r} is not the address of a service: {error}") from None
-            except httpx.UnsupportedProtocol:
-                raise ServiceError(f"{self.base_url!r} needs http:// or https:// before it") from None
-            except httpx.TransportError as error:
-                failure = ServiceError(
-                    f"no answer from {self.base_url} ({type(error).__name__}: {error}); is the service running?"
-                )
-                after = 0.0
-            else:
-                if answer.status_code == 200:
-                    return self._of_type(answer, accept)
-                failure = self._refusal(answer)
-                if answer.status_code not in RETRIED:
-                    raise failure
-                after = _seconds(answer.headers.get("Retry-After"))
-            if attempt < self._retries:
-                wait = max(after, FIRST_WAIT_S * 2**attempt)
-                time.sleep(min(wait, LONGEST_WAIT_S) * random.uniform(0.5, 1.0))
-        raise failure
-
-    def _of_type(self, answer: httpx.Response, accept: str) -> httpx.Response:
-        told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
-        if told != accept:
-            raise ServiceError(
-                f"{self.base_url} answered {told} where {accept} was asked for: not a GAN Atelier service?", 200
-            )
-        return answer
-
-    def _refusal(self, answer: httpx.Response) -> ServiceError:
-        try:
-            error = answer.json()["error"]
-            return ServiceError(str(error["message"]), answer.status_code, str(error["code"]))
-        except (ValueError, KeyError, TypeError):
-            told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
-            return ServiceError(
-                f"{answer.url} answered {answer.status_code} with {told}: not a GAN Atelier service?",
-                answer.status_code,
-            )
-
-
-def read_npy(content: bytes) -> NDArray[np.uint8]:
-    """Images uint8 [N, H, W, C] of a .npy file. ValueError: it is not one, or not as long as it says."""
-    file = io.BytesIO(content)
-    try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not a .npy file of version 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:
-        raise
-    except Exception as error:  # numpy's reader lets the tokenizer's and the parser's own errors through
-        raise ValueError(f"its header is broken ({type(error).__name__})") from None
-    if dtype != np.uint8 or len(shape) != 4 or fortran or min(shape) < 0:
-        raise ValueError(f"{dtype} {list(shape)}, not uint8 [N, H, W, C]")
-    if math.prod(shape) != len(content) - file.tell():
-        raise ValueError(f"{list(shape)} in {len(content) - file.tell()} bytes")
-    return np.frombuffer(content, np.uint8, offset=file.tell()).reshape(shape).copy()
-
-
-def expand(seeds: str, at_most: int = 2**20) -> list[int]:
-    """ "0-3,7" as [0, 1, 2, 3, 7]. ValueError: not a list of seeds, or of more than `at_most`."""
-    result: list[int] = []
-    for part in seeds.split(",") if seeds else []:
-        first, _, last = part.partition("-")
-        run = range(int(first), int(last or first) + 1)
-        # compared by its ends: the length of a longer range overflows
-        if run.stop - run.start > at_most - len(result):
-            raise ValueError(f"more than {at_most} seeds")
-        result.extend(run)
-    return result
-
-
-def _seconds(retry_after: str | None) -> float:
-    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0

@@ -28,17 +28,24 @@ class Generator:
         self._lock = threading.Lock()
         self._session: Session | None = self._warm(prepared.content)
         self.provider = self._session.provider
+        m = self.metadata
+        self.batch_rows = self._session.best_batch(m.z_dim, m.num_classes, runtime.max_batch)
 
     @property
     def loaded(self) -> bool:
         return self._session is not None
 
-    def run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C]."""
+    def run(
+        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, alone: bool = True
+    ) -> NDArray[np.uint8]:
+        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C].
+
+        alone: on all the worker's threads; else on a lane's share of them.
+        """
         session = self._session or self.recall()
         if self._shelf is not None:
             self._shelf.touch(self)
-        return session.run(latents, labels)
+        return session.run(latents, labels, alone)
 
     def recall(self) -> Session:
         """The session, made again from the shelf's copy if it is not in memory; once, however many ask."""

@@ -26,6 +26,7 @@ from service.watch import Signature, generator_files, signature
 log = logging.getLogger("bentoml.atelier")
 
 BUNDLED = Path(__file__).parent / "bundled"
+MAX_LANES = 4  # unless ATELIER_LANES says more
 LOADING = "models are still being loaded"
 
 
@@ -90,6 +91,16 @@ class Repository:
         if self._settings.model_dir is None and (own := bento.generator_files()):
             return own
         return generator_files(self.folder)
+
+    @property
+    def threads(self) -> int:
+        """What a worker's inference may use."""
+        return self._settings.threads or max(1, available_cores() // self._settings.workers)
+
+    @property
+    def lanes(self) -> int:
+        """Batches that a worker runs side by side."""
+        return self._settings.lanes or min(self.threads, MAX_LANES)
 
     @property
     def not_ready(self) -> str | None:
@@ -199,8 +210,8 @@ class Repository:
 
     def _choose_runtime(self) -> Runtime:
         s = self._settings
-        threads = s.threads or max(1, available_cores() // s.workers)
-        return Runtime(threads, s.max_batch, choose_provider(s.provider), strict=s.provider == "cuda")
+        provider = choose_provider(s.provider)
+        return Runtime(self.threads, s.max_batch, provider, strict=s.provider == "cuda", lanes=self.lanes)
 
     def _listed(self, before: dict[Path, Signature | None]) -> list[Path]:
         try:

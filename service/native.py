@@ -2,11 +2,38 @@
 
 import json
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import negotiation
 from service.errors import INTERNAL, ApiError, error_response
+from service.schemas import Wanted
 
-NATIVE_ROUTES = ("/v1/native/generate", "/schema.json")
+GENERATE = "/v1/native/generate"
+NATIVE_ROUTES = (GENERATE, "/schema.json")
+
+
+class Checked:
+    """Around BentoML's router: a body that /v1/generate would refuse is refused here, in the same words.
+
+    BentoML would refuse it in others, with a traceback in the log; and it would read other forms of body than JSON.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != GENERATE or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        await negotiation.read(request, Wanted)
+        messages = iter([{"type": "http.request", "body": await request.body(), "more_body": False}])
+
+        async def replayed() -> Message:
+            return next(messages, None) or await receive()
+
+        await self.app(scope, replayed, send)
 
 
 class Enveloped:

@@ -100,3 +100,9 @@ def read_query(request: Request, schema: type[Body]) -> Body:
     if len({name for name, _ in items}) < len(items):
         raise ApiError(422, "invalid_field", "a query parameter is given twice")
     return checked(schema, dict(items))
+
+
+def etag_matches(if_none_match: str, etag: str) -> bool:
+    """RFC 9110 §13.1.2: a list of tags, weakly compared, or *."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags

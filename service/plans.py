@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service import latents as z
 from service.errors import ApiError, invalid
 from service.models import Generator, Repository
-from service.schemas import GenerateRequest, InterpolateRequest, Keyframe, Look, MixRequest
+from service.schemas import InterpolateRequest, Keyframe, Look, MixRequest, Wanted
 from service.settings import Settings
 from service.sheets import MAX_SIDE, Sheet
 
@@ -33,7 +33,7 @@ class Plan:
         return Plan(self.generator, self.latents[:1], labels, self.seeds and self.seeds[:1])
 
 
-def generation(body: GenerateRequest, repository: Repository, settings: Settings) -> Plan:
+def generation(body: Wanted, repository: Repository, settings: Settings) -> Plan:
     """ApiError: unknown model, too many images, or fields that do not fit this model."""
     generator = repository.get(body.model)
     n = len(body.seeds or body.latents or ()) or body.n or 1

@@ -48,14 +48,16 @@ class Look(BaseModel):
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="Format of the images in JSON and zip")
 
 
-class _Body(Look):
+class OfModel(BaseModel):
+    """A request to one model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
 
 
-class GenerateRequest(_Body):
+class Wanted(OfModel):
     """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and told."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 0, "n": 16}]})
 
     n: Annotated[int, Integral, Field(ge=1)] | None = Field(
         None, description="Number of images: seeds seed … seed+n-1. 1 if left out"
@@ -73,7 +75,7 @@ class GenerateRequest(_Body):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "GenerateRequest":
+    def _one_source(self) -> "Wanted":
         given = [key for key in ("seed", "seeds", "latents") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"give only one of seed, seeds and latents, not {' and '.join(given)}")
@@ -86,6 +88,12 @@ class GenerateRequest(_Body):
         if self.latents is not None and self.truncation is not None:
             raise ValueError("truncation is of latents drawn from seeds; leave it out with latents")
         return self
+
+
+class GenerateRequest(Look, Wanted):
+    """Which images, and what pictures of them look like."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 0, "n": 16}]})
 
 
 class Keyframe(BaseModel):
@@ -129,7 +137,7 @@ _KEYFRAME_SCHEMA = {
 AnyKeyframe = Annotated[Keyframe, BeforeValidator(_keyframe), WithJsonSchema(_KEYFRAME_SCHEMA)]
 
 
-class InterpolateRequest(_Body):
+class InterpolateRequest(Look, OfModel):
     """A path through latent space: `steps` frames from each keyframe to the next, both counted."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keyframes": [0, 1, 2], "steps": 16}]})
@@ -163,7 +171,7 @@ class Term(Keyframe):
     label: Label | None = Field(None, description="Class index; left out, a seed draws its own, a latent has `labels`'")
 
 
-class MixRequest(_Body):
+class MixRequest(Look, OfModel):
     """Vector arithmetic: the image of a weighted sum of latents, and each term's image."""
 
     model_config = ConfigDict(

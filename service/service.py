@@ -12,7 +12,7 @@ from service import metrics
 from service.api import create_app
 from service.errors import ApiError, error_response
 from service.gate import Gate
-from service.native import NATIVE_ROUTES, Enveloped
+from service.native import GENERATE, NATIVE_ROUTES, Checked, Enveloped
 from service.settings import SettingsError, settings
 
 try:
@@ -32,7 +32,9 @@ class Door:
     """
 
     def __init__(self, bentoml_app: ASGIApp):
-        self._native = Gate(Enveloped(bentoml_app), lambda: app.state.atelier.metrics, _settings.max_body_bytes)
+        self._native = Gate(
+            Checked(Enveloped(bentoml_app)), lambda: app.state.atelier.metrics, _settings.max_body_bytes
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         native = scope["type"] != "http" or scope["path"] in NATIVE_ROUTES
@@ -51,26 +53,28 @@ class Door:
 class GanAtelier:
     """GAN Atelier: images from trained generators; one seed is one image."""
 
-    @bentoml.api(route="/v1/native/generate")
+    @bentoml.api(route=GENERATE)
     async def generate(
         self,
         n: int | None = None,
         seed: int | None = None,
         seeds: list[int] | None = None,
+        latents: list[list[float]] | None = None,
         labels: list[int] | None = None,
         truncation: float | None = None,
         model: str | None = None,
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; the fields are those of /v1/generate."""
         from service import negotiation, plans
-        from service.schemas import GenerateRequest
+        from service.schemas import Wanted
 
         fields: dict[str, Any] = {
-            "n": n, "seed": seed, "seeds": seeds, "labels": labels, "truncation": truncation, "model": model,
+            "n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels, "truncation": truncation,
+            "model": model,
         }  # fmt: skip
         atelier = app.state.atelier
         try:
-            body = negotiation.checked(GenerateRequest, fields)
+            body = negotiation.checked(Wanted, fields)
             return await atelier.images(plans.generation(body, atelier.repository, atelier.settings))
         except ApiError as error:
             return cast(Any, error_response(error))  # BentoML passes a response through

@@ -2,20 +2,26 @@
 
 import ctypes
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.generator_file import ContractError
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 log = logging.getLogger("bentoml.atelier")
 
 Run = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.uint8]]
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CALIBRATION_S = 0.25
+BATCH_TOLERANCE = 0.04
 STEPS = (1, 4, 16, 64)  # batches on a GPU have one of these sizes, or the largest
 CUDA_OPTIONS = {
     # the search picks by speed and may pick differently in each process; the heuristic picks the same in all
@@ -37,6 +43,7 @@ class Runtime:
     max_batch: int
     provider: Literal["cpu", "cuda"] = "cpu"
     strict: bool = False  # refuse a session that falls back to another provider
+    lanes: int = 1  # batches that run side by side, each on its share of the threads
 
     @property
     def cuda_sizes(self) -> tuple[int, ...]:
@@ -77,40 +84,75 @@ def cuda_devices() -> int:
 
 
 class Session:
-    """A model's session. `provider` is what really runs it; `sizes` those of its batches, None: any size.
+    """A model's sessions. `provider` is what really runs it; `sizes` those of its batches, None: any size.
+
+    On a CPU with lanes there are two: one on all the threads for a batch that is alone, one on a lane's share.
 
     batch: the only batch size that the graph takes, if it is fixed.
     """
 
     def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = runtime.threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
-        self._session = ort.InferenceSession(content, options, providers=providers)
-        self.provider: str = self._session.get_providers()[0]
+        self._wide = self._narrow = _session(content, runtime.threads, providers)
+        self.provider: str = self._wide.get_providers()[0]
         if runtime.provider == "cuda" and self.provider != CUDA:
             if runtime.strict:
                 raise ContractError("ONNX Runtime could not run it with CUDA (ATELIER_PROVIDER is cuda); see the log")
             log.warning("ONNX Runtime could not start CUDA; the CPU runs instead")
         on_cuda = runtime.cuda_sizes if self.provider == CUDA else None
         self.sizes: tuple[int, ...] | None = (batch,) if batch else on_cuda
+        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1:
+            self._narrow = _session(content, max(1, runtime.threads // runtime.lanes), [CPU])
 
-    def run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C]."""
-        if self.sizes is None:
-            return self._run(latents, labels)
-        return run_in_sizes(self._run, self.sizes, latents, labels)
+    def run(
+        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, alone: bool = True
+    ) -> NDArray[np.uint8]:
+        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C].
 
-    def _run(self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-        feed: dict[str, NDArray] = {"latents": latents}
-        if labels is not None:
-            feed["labels"] = labels
-        return self._session.run(None, feed)[0]
+        alone: on all the threads; else on a lane's share of them.
+        """
+        session = self._wide if alone else self._narrow
+
+        def run(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+            feed: dict[str, NDArray] = {"latents": latents}
+            if labels is not None:
+                feed["labels"] = labels
+            return session.run(None, feed)[0]
+
+        return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
+
+    def best_batch(self, z_dim: int, classes: int, largest: int) -> int:
+        """Rows of the smallest batch that costs a row about as little as any: what is larger only waits longer.
+
+        Measured on a lane, in processor time, so that the machine's other work has no say, for a moment at most.
+        """
+        if self.provider != CPU or self.sizes is not None:
+            return largest
+        costs: dict[int, float] = {}
+        end = time.perf_counter() + CALIBRATION_S
+        rows = min(4, largest)
+        while True:
+            latents, labels = np.zeros((rows, z_dim), np.float32), np.zeros(rows, np.int64) if classes else None
+            for _ in range(2):
+                began = time.thread_time()
+                self.run(latents, labels, alone=False)
+                costs[rows] = min(costs.get(rows, np.inf), (time.thread_time() - began) / rows)
+            if rows == largest or time.perf_counter() > end:
+                break
+            rows = min(2 * rows, largest)
+        enough = (1 + BATCH_TOLERANCE) * min(costs.values())
+        return next(rows for rows, cost in costs.items() if cost <= enough)
+
+
+def _session(content: bytes, threads: int, providers: list) -> "InferenceSession":
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(content, options, providers=providers)
 
 
 def run_in_sizes(

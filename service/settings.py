@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     default_model: str | None = Field(None, description="Name of the model that answers when none is named")
     workers: int = Field(1, ge=1, le=64, description="Server processes; each holds every model")
     threads: int | None = Field(None, ge=1, description="Threads an inference uses. Not set: available cores / workers")
+    lanes: int | None = Field(None, ge=1, le=64, description="Batches run side by side. Not set: threads, 4 at most")
     max_images: int = Field(256, ge=1, le=65536, description="Images a request may ask for")
     max_frames: int = Field(600, ge=2, le=65536, description="Frames an interpolation may have")
     max_keyframes: int = Field(64, ge=2, le=4096, description="Keyframes an interpolation may have")

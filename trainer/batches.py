@@ -8,6 +8,7 @@ from torch import Tensor
 
 # An image set above this size stays on disk, memory-mapped, and travels batch by batch.
 DEVICE_BYTES = 4 * 2**30
+FLIPS = 2**64 - 1  # the Philox key beside the seed that mirrors images; an epoch's number, which orders them, never is
 
 
 class Batches:
@@ -25,12 +26,14 @@ class Batches:
         seed: int,
         device: torch.device,
         labels: np.ndarray | None = None,
+        flip: bool = False,
     ) -> None:
-        """images: uint8 [N, H, W, C]; labels: int64 [N]."""
+        """images: uint8 [N, H, W, C]; labels: int64 [N]; flip: mirror half of what is shown."""
         self.count = len(images)
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
+        self.flip = flip
         self._on_disk = images
         self._on_device: Tensor | None = None
         self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
@@ -50,7 +53,17 @@ class Batches:
         else:
             batch = torch.from_numpy(self._on_disk[indices]).to(self.device, non_blocking=True)
         labels = None if self._labels is None else self._labels[chosen]
+        if self.flip:
+            mirrored = torch.from_numpy(self.mirrored(position)).to(self.device, non_blocking=True)
+            batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
         return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels
+
+    def mirrored(self, position: int) -> np.ndarray:
+        """Which of them are mirrored, bool [B]: the lowest bit of Philox's raw draw at that place in the stream."""
+        stream = np.random.Philox(key=np.array([self.seed, FLIPS], dtype=np.uint64))
+        stream.advance(position // 4)  # a Philox4x64 block is four draws
+        skip = position % 4
+        return (stream.random_raw(skip + self.batch_size)[skip:] & np.uint64(1)).astype(bool)
 
     def indices(self, position: int) -> np.ndarray:
         """Which images those are, int64 [B]."""

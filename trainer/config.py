@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trainer.agreement import check_agreement
 from trainer.errors import TrainerError
 
 LITERAL = {"name", "data.source"}  # taken as they are written, not as YAML
@@ -34,26 +35,39 @@ class Data(Section):
     source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
     resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
     channels: Literal[1, 3] = Field(1, description="1 greyscale, 3 RGB")
+    flip: bool = Field(False, description="mirror each real image left to right half of the times it is shown")
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment's policies, on what D sees; for small image sets"
+    )
+    noise_std: float = Field(0, ge=0, le=10, description="of Gaussian noise on what D sees (instance noise); 0: none")
+    noise_kimg: float | None = Field(
+        None, gt=0, description="kimg in which the noise falls linearly to nothing; none: it stays"
     )
     class_names: tuple[str, ...] = Field((), description="of the labels; taken from the image set when left out")
 
 
 class Model(Section):
-    """The two networks; see networks.py for the layers these numbers make."""
+    """The two networks; see networks/ for the layers these numbers make."""
 
-    architecture: Literal["mlp", "dcgan"] = "dcgan"
+    architecture: Literal["mlp", "dcgan", "sndcgan", "resnet"] = "dcgan"
     z_dim: int = Field(100, ge=1, le=4096, description="width of a latent")
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="N(0, 1) or U(-1, 1)")
     g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
     d_widths: tuple[Width, ...] = Field((64, 128, 256), description="channels (units) of D's hidden layers")
-    d_norm: Literal["batch", "none"] = Field("batch", description="normalisation behind D's convolutions (dcgan)")
+    d_norm: Literal["batch", "layer", "none"] = Field(
+        "batch", description="normalisation behind D's convolutions (dcgan, sndcgan)"
+    )
+    d_spectral_norm: bool = Field(False, description="spectral normalisation of every weight of D")
+    d_halvings: int | None = Field(
+        None, ge=0, le=16, description="how many of a resnet D's blocks halve the side; none: all but the last"
+    )
     bias: Literal["all", "unnormalized", "none"] = Field(
         "unnormalized",
         description="which layers have a bias: all, those without a BatchNorm behind them, none",
     )
-    init: Literal["normal", "default"] = Field("normal", description="N(0, init_std), or PyTorch's own")
+    init: Literal["normal", "xavier", "orthogonal", "default"] = Field(
+        "normal", description="N(0, init_std), Glorot's uniform, orthogonal, or PyTorch's own"
+    )
     init_std: float = Field(0.02, gt=0, le=1)
     conditional: bool = Field(False, description="on the class: conditional BatchNorm in G, projection in D")
 
@@ -61,9 +75,14 @@ class Model(Section):
 class Objective(Section):
     """What D and G minimise; the formulas are in losses.py."""
 
-    name: Literal["non-saturating", "wasserstein"] = "non-saturating"
+    name: Literal["non-saturating", "minimax", "lsgan", "hinge", "wasserstein"] = "non-saturating"
     real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
+    fake_label: float = Field(0.0, ge=0, lt=0.5, description="D's target for fakes; 0.1 beside 0.9 smooths both sides")
     clip: float | None = Field(None, gt=0, le=10, description="bound on the critic's weights after each step")
+    gradient_penalty: Literal["none", "wgan-gp", "dragan"] = Field(
+        "none", description="on D's gradient between reals and fakes (wgan-gp), or around the reals (dragan)"
+    )
+    gp_weight: float = Field(10.0, gt=0, le=1e6, description="weight λ of gradient_penalty")
     r1_gamma: float = Field(0, ge=0, le=1e6, description="weight of the gradient penalty on reals; 0: none")
     r1_interval: int = Field(4, ge=1, le=1000, description="steps between two penalties, each weighted by as much")
 
@@ -75,6 +94,10 @@ class Optim(Section):
     g_lr: float = Field(2e-4, gt=0, le=1)
     d_lr: float = Field(2e-4, gt=0, le=1)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    decay_kimg: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="[from, to]: between these both learning rates fall linearly to 0"
+    )
+    clip_grad_norm: float | None = Field(None, gt=0, description="bound on the norm of each network's gradient")
     batch_size: int = Field(64, ge=2, le=65536)
     n_critic: int = Field(1, ge=1, le=100, description="D steps to each round of G steps")
     g_steps: int = Field(1, ge=1, le=100, description="G steps a round")
@@ -113,50 +136,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Config:
-        if self.model.architecture == "dcgan":
-            _check_dcgan(self.data.resolution, self.model.g_widths, self.model.d_widths)
-        elif not (self.model.g_widths and self.model.d_widths):
-            raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
-        if len(set(self.data.class_names)) != len(self.data.class_names):
-            raise ValueError("data.class_names holds a name twice")
-        if self.model.conditional and self.model.architecture != "dcgan":
-            raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan")
-        if self.objective.name == "wasserstein":
-            if self.objective.clip is None:
-                raise ValueError(
-                    "the wasserstein objective needs objective.clip, the bound on the critic's weights (0.01)"
-                )
-            if self.objective.r1_gamma:
-                raise ValueError("objective.r1_gamma is for a discriminator; clipping bounds a wasserstein critic")
-            if self.objective.real_label != 1.0:
-                raise ValueError("objective.real_label smooths a probability; a wasserstein critic has none")
-        elif self.objective.clip is not None:
-            raise ValueError(f"objective.clip belongs to the wasserstein objective, not to {self.objective.name}")
+        check_agreement(self)
         return self
-
-
-def dcgan_base(resolution: int) -> int:
-    """Side of the first feature map: 7 where it divides the resolution, else 4."""
-    return 7 if resolution % 7 == 0 else 4
-
-
-def _check_dcgan(resolution: int, g_widths: tuple[int, ...], d_widths: tuple[int, ...]) -> None:
-    base = dcgan_base(resolution)
-    doublings = (resolution // base).bit_length() - 1
-    if base << doublings != resolution or doublings < 1:
-        raise ValueError(
-            f"dcgan cannot make {resolution} px: it doubles from 4 or 7, so use 8, 14, 16, 28, 32, 56, 64, 112 or 128"
-        )
-    if len(g_widths) not in (doublings, doublings + 1):
-        raise ValueError(
-            f"at {resolution} px model.g_widths needs {doublings} widths (the last layer doubles) "
-            f"or {doublings + 1} (a 3x3 layer ends it), not {len(g_widths)}"
-        )
-    if not 1 <= len(d_widths) <= resolution.bit_length() - 1:
-        raise ValueError(
-            f"model.d_widths has {len(d_widths)} entries; each halves {resolution} px, "
-            f"so at most {resolution.bit_length() - 1} fit"
-        )
 
 
 def preset_names() -> list[str]:

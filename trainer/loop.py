@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from trainer import ema, losses, networks
+from trainer.agreement import PROBABILISTIC
 from trainer.augment import augment
 from trainer.batches import Batches
-from trainer.config import Config
+from trainer.config import Config, Optim
 from trainer.errors import TrainingDiverged
 
 
@@ -40,6 +42,7 @@ class State:
     seconds: float = 0.0  # spent training, over all its interruptions
     sums: dict[str, Tensor] = field(default_factory=dict)  # since the last tick, on the device
     summed_steps: int = 0
+    gradient_norms: dict[str, Tensor] = field(default_factory=dict)  # before they were clipped, of the last step
 
     @classmethod
     def create(cls, config: Config) -> State:
@@ -138,23 +141,25 @@ def update_discriminator(
 ) -> None:
     """One step of D on reals and detached fakes, both float [B, C, H, W]: one loss, one backward.
 
-    The lazy penalty comes every r1_interval steps with r1_interval times its weight (Karras et al. 2020, appendix B),
-    in float32; a critic's weights are clipped afterwards.
+    R1 is lazy: every r1_interval steps with r1_interval times its weight (Karras et al. 2020, appendix B). Penalties
+    are computed in float32; a critic's weights are clipped afterwards.
     """
     objective = state.config.objective
-    penalize = objective.r1_gamma > 0 and state.steps % objective.r1_interval == 0
-    reals, fakes = augmented(state, reals).requires_grad_(penalize), augmented(state, fakes)
-    with autocast(state, allowed=not penalize):
-        real_logits = state.D(reals, real_labels)
-    with autocast(state):
-        fake_logits = state.D(fakes, fake_labels)
-    real_logits, fake_logits = real_logits.float(), fake_logits.float()
-    loss = total = losses.discriminator_loss(objective, real_logits, fake_logits)
-    if penalize:
-        total = loss + objective.r1_gamma * objective.r1_interval * losses.r1_penalty(real_logits, reals)
-    state.d_optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    state.d_optimizer.step()
+    r1 = objective.r1_gamma > 0 and state.steps % objective.r1_interval == 0
+    reals, fakes = seen(state, reals).requires_grad_(r1), seen(state, fakes)
+    with parametrize.cached():  # spectral normalisation: once for all of D's forwards
+        with autocast(state, allowed=not r1):
+            real_logits = state.D(reals, real_labels)
+        with autocast(state):
+            fake_logits = state.D(fakes, fake_labels)
+        real_logits, fake_logits = real_logits.float(), fake_logits.float()
+        loss = total = losses.discriminator_loss(objective, real_logits, fake_logits)
+        if r1:
+            total = total + objective.r1_gamma * objective.r1_interval * losses.r1_penalty(real_logits, reals)
+        if objective.gradient_penalty != "none":
+            penalty = gradient_penalty(state, reals.detach(), real_labels, fakes)
+            total = total + objective.gp_weight * penalty
+    move(state, "D", state.D, state.d_optimizer, total)
     if objective.clip is not None:
         with torch.no_grad():
             bounded: list[Tensor] = list(state.D.parameters())
@@ -163,29 +168,69 @@ def update_discriminator(
     share = 1.0 / state.config.optim.n_critic
     opinion = opinions(state, real_logits, fake_logits)
     add(state, {"loss/D": loss, "D/real": opinion[0], "D/fake": opinion[1]}, share)
+    if objective.gradient_penalty != "none":
+        add(state, {"loss/penalty": penalty}, share)
+
+
+def gradient_penalty(state: State, reals: Tensor, labels: Tensor | None, fakes: Tensor) -> Tensor:
+    """How far |∇D| is from 1, between reals and fakes (wgan-gp) or around the reals (dragan), in float32."""
+    if state.config.objective.gradient_penalty == "wgan-gp":
+        points = losses.between(reals, fakes.float(), state.rng)
+    else:
+        points = losses.around(reals, state.rng)
+    points.requires_grad_()
+    with autocast(state, allowed=False):
+        return losses.unit_gradient_penalty(state.D(points, labels), points)
 
 
 def update_generator(state: State, fakes: Tensor, labels: Tensor | None) -> None:
     """One step of G through D, whose weights take no gradient meanwhile."""
     state.D.requires_grad_(False)
     with autocast(state):
-        logits = state.D(augmented(state, fakes), labels)
+        logits = state.D(seen(state, fakes), labels)
     loss = losses.generator_loss(state.config.objective, logits.float())
-    state.g_optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.g_optimizer.step()
+    move(state, "G", state.G, state.g_optimizer, loss)
     state.D.requires_grad_(True)
     add(state, {"loss/G": loss}, 1.0 / state.config.optim.g_steps)
 
 
-def augmented(state: State, images: Tensor) -> Tensor:
-    return augment(images, state.config.data.augment, state.rng)
+def move(state: State, which: str, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Backward and a step of the optimizer, at the learning rate that is due."""
+    optim = state.config.optim
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if optim.clip_grad_norm is not None:
+        state.gradient_norms[which] = nn.utils.clip_grad_norm_(network.parameters(), optim.clip_grad_norm)
+    if optim.decay_kimg is not None:
+        base = optim.g_lr if which == "G" else optim.d_lr
+        for group in optimizer.param_groups:
+            group["lr"] = base * learning_rate_share(optim, state.kimg)
+    optimizer.step()
+
+
+def learning_rate_share(optim: Optim, kimg: float) -> float:
+    """1 before decay_kimg's first number, 0 from its second on, a straight line between."""
+    if optim.decay_kimg is None:
+        return 1.0
+    start, end = optim.decay_kimg
+    return min(1.0, max(0.0, (end - kimg) / (end - start)))
+
+
+def seen(state: State, images: Tensor) -> Tensor:
+    """What D sees of images, real or fake: augmented, and under instance noise (Sønderby et al. 2017)."""
+    data = state.config.data
+    images = augment(images, data.augment, state.rng)
+    if data.noise_std:
+        left = 1.0 if data.noise_kimg is None else max(0.0, 1.0 - state.kimg / data.noise_kimg)
+        noise = torch.randn(images.shape, generator=state.rng, device=images.device)
+        images = images + data.noise_std * left * noise
+    return images
 
 
 def opinions(state: State, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean D(x) and D(G(z)): probabilities, or a critic's scores."""
+    """Mean D(x) and D(G(z)): probabilities where D gives some, else scores."""
     reals, fakes = real_logits.detach(), fake_logits.detach()
-    if state.config.objective.name != "wasserstein":
+    if state.config.objective.name in PROBABILISTIC:
         reals, fakes = reals.sigmoid(), fakes.sigmoid()
     return reals.mean(), fakes.mean()
 
@@ -199,10 +244,19 @@ def add(state: State, values: dict[str, Tensor], share: float) -> None:
 
 
 def take_means(state: State) -> dict[str, float]:
-    """Means a step since the last tick; the sums start again at nothing."""
+    """Means a step since the last tick, and the last step's gradient norms; the sums start again at nothing."""
     means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.sums.items()}
     state.sums, state.summed_steps = {}, 0
+    for which, network in (("G", state.G), ("D", state.D)):
+        norm = state.gradient_norms.get(which)
+        means[f"gradient/{which}"] = float(gradient_norm(network) if norm is None else norm)
     return means
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Euclidean norm of all the gradients that the last step left behind, a scalar."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm() if gradients else torch.zeros(())
 
 
 def check_finite(state: State) -> None:

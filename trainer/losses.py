@@ -1,9 +1,12 @@
 """Objectives: pure functions of D's logits (a critic's scores), float [N], to a scalar.
 
-In each, D's loss takes the logits of real and of fake images, G's takes those of fake images alone.
+In each, D's loss takes the logits of real and of fake images, G's takes those of fake images alone. The gradient
+penalties at the end are added to D's loss, whatever it is: one loss, one backward.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +15,16 @@ from torch import Tensor
 from trainer.config import Objective
 
 
-def non_saturating_d(real: Tensor, fake: Tensor, real_label: float = 1.0) -> Tensor:
-    """-[y·log D(x) + (1-y)·log(1 - D(x))] - log(1 - D(G(z))), on logits (Goodfellow et al. 2014).
+def cross_entropy_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
+    """D's binary cross-entropy, on logits (Goodfellow et al. 2014, equation 1): to tell reals from fakes.
 
-    `real_label` y below 1 is one-sided label smoothing (Salimans et al. 2016). With s(·) = softplus,
+    -[y·log D(x) + (1-y)·log(1 - D(x))] over reals with y = real_label, the same over fakes with y = fake_label. Labels
+    of 0.9 and 0 are one-sided smoothing (Salimans et al. 2016), 0.9 and 0.1 two-sided. With s(·) = softplus,
     -log D = s(-logit) and -log(1 - D) = s(logit), which no sigmoid can overflow.
     """
     loss_real = real_label * F.softplus(-real) + (1.0 - real_label) * F.softplus(real)
-    return loss_real.mean() + F.softplus(fake).mean()
+    loss_fake = fake_label * F.softplus(-fake) + (1.0 - fake_label) * F.softplus(fake)
+    return loss_real.mean() + loss_fake.mean()
 
 
 def non_saturating_g(fake: Tensor) -> Tensor:
@@ -27,14 +32,56 @@ def non_saturating_g(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def minimax_g(fake: Tensor) -> Tensor:
+    """log(1 - D(G(z))), the game as it is first written (Goodfellow et al. 2014, equation 1); it saturates."""
+    return -F.softplus(fake).mean()
+
+
+def least_squares_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
+    """½(D(x) - b)² + ½(D(G(z)) - a)² on scores, b and a the two labels (Mao et al. 2017, equation 2)."""
+    return (real - real_label).square().mean() / 2 + (fake - fake_label).square().mean() / 2
+
+
+def least_squares_g(fake: Tensor) -> Tensor:
+    """½(D(G(z)) - 1)² (Mao et al. 2017, equation 9)."""
+    return (fake - 1.0).square().mean() / 2
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))) on scores (Lim and Ye 2017; Miyato et al. 2018, equation 16)."""
+    return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
+
+
 def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
-    """E[f(G(z))] - E[f(x)], to be minimised over clipped critics f (Arjovsky et al. 2017, algorithm 1)."""
+    """E[f(G(z))] - E[f(x)], to be minimised over bounded critics f (Arjovsky et al. 2017, algorithm 1)."""
     return fake.mean() - real.mean()
 
 
 def wasserstein_g(fake: Tensor) -> Tensor:
-    """-E[f(G(z))]."""
+    """-E[f(G(z))]; hinge's G minimises the same (Miyato et al. 2018, equation 17)."""
     return -fake.mean()
+
+
+def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
+    if objective.name == "wasserstein":
+        return wasserstein_d(real, fake)
+    if objective.name == "hinge":
+        return hinge_d(real, fake)
+    labels = objective.real_label, objective.fake_label
+    return (least_squares_d if objective.name == "lsgan" else cross_entropy_d)(real, fake, *labels)
+
+
+GENERATOR_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "non-saturating": non_saturating_g,
+    "minimax": minimax_g,
+    "lsgan": least_squares_g,
+    "hinge": wasserstein_g,
+    "wasserstein": wasserstein_g,
+}
+
+
+def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
+    return GENERATOR_LOSSES[objective.name](fake)
 
 
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
@@ -47,13 +94,25 @@ def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
     return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
-def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
-    if objective.name == "wasserstein":
-        return wasserstein_d(real, fake)
-    return non_saturating_d(real, fake, objective.real_label)
+def unit_gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """E[(|∇ D(x̂)| - 1)²] (Gulrajani et al. 2017, equation 3), to be weighted by λ.
+
+    `images` x̂ float [N, C, H, W] require a gradient and `logits` are theirs; the norm is each image's own.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    # the root's slope is infinite at 0, which a D without any gradient yet would meet
+    norms = (gradient.square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
+    return (norms - 1.0).square().mean()
 
 
-def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
-    if objective.name == "wasserstein":
-        return wasserstein_g(fake)
-    return non_saturating_g(fake)
+def between(reals: Tensor, fakes: Tensor, rng: torch.Generator) -> Tensor:
+    """x̂ = ε·x + (1 - ε)·G(z), with ε ~ U(0, 1) one an image (Gulrajani et al. 2017): wgan-gp's points."""
+    epsilon = torch.rand(len(reals), 1, 1, 1, generator=rng, device=reals.device)
+    return fakes + epsilon * (reals - fakes)
+
+
+def around(reals: Tensor, rng: torch.Generator) -> Tensor:
+    """x̂ = x + α·½·std(x)·δ, α ~ U(0, 1) an image, δ ~ U(0, 1) a pixel (Kodali et al. 2017): dragan's points."""
+    alpha = torch.rand(len(reals), 1, 1, 1, generator=rng, device=reals.device)
+    delta = torch.rand(reals.shape, generator=rng, device=reals.device)
+    return reals + alpha * (0.5 * reals.std() * delta)

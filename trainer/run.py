@@ -116,6 +116,7 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         seed=config.run.seed,
         device=state.device,
         labels=images.labels if config.model.conditional else None,
+        flip=config.data.flip,
     )
     with graceful_stop() as should_stop, Monitor(state, run_dir, console) as monitor:
         return train(

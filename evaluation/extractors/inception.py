@@ -27,6 +27,8 @@ WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
 WEIGHTS_SHA256_PREFIX = "6726825d"
 SIDE = 299
+# The published weights' distance is FID with TensorFlow's or torch's bilinear, and clean-fid's with PIL's bicubic.
+METRICS = {"tf1": "fid", "torch": "fid", "clean": "clean_fid"}
 RESIZE_NAMES = {
     "tf1": "tf1 (linear, asymmetric, (x-128)/128; as torch-fidelity)",
     "torch": "torch (linear, half-pixel, x/127.5-1; as pytorch-fid)",
@@ -79,7 +81,11 @@ class _InceptionE(blocks.InceptionE):
 
 
 class FidInception(blocks.Inception3):
-    """[N, 3, 299, 299] in [-1, 1] → features [N, 2048], logits [N, 1008] (without the bias's softmax)."""
+    """[N, 3, 299, 299] in [-1, 1] → features [N, 2048], logits [N, 1008].
+
+    The logits are without the last layer's bias, as the Inception Score's authors left it out and torch-fidelity
+    does (`logits_unbiased`): with it the score is another.
+    """
 
     def __init__(self) -> None:
         super().__init__(num_classes=1008, aux_logits=False, transform_input=False, init_weights=False)
@@ -101,7 +107,7 @@ class FidInception(blocks.Inception3):
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))  # 768 x 17 x 17
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))  # 2048 x 8 x 8
         features = x.mean(dim=(2, 3))
-        return features, self.fc(features)
+        return features, functional.linear(features, self.fc.weight)
 
 
 def build_inception(
@@ -136,7 +142,7 @@ def build_inception(
     metadata: dict[str, Any] = {
         "name": name or f"inception-{resize}",
         "network": "fid-inception-v3-2015-12-05",
-        "metric": "fid" if verified else "fd_inception_unverified",
+        "metric": METRICS[resize] if verified else "fd_inception_unverified",
         "weights_sha256": digest,
         "resize": RESIZE_NAMES[resize],
         "resolution": SIDE,

@@ -44,7 +44,7 @@ class Extractor:
 
     @property
     def metric(self) -> str:
-        """`fid` for Inception's published weights alone; a Fréchet distance in other features is `fd_…`."""
+        """`fid`, or `clean_fid` by its resize, for Inception's published weights alone; in other features `fd_…`."""
         return self.metadata["metric"]
 
     def __call__(self, images: np.ndarray) -> Extracted:

@@ -11,12 +11,12 @@ _SINGULAR = 1e-10
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2(Σ₁Σ₂)^½), never below 0.
+    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2(Σ₁Σ₂)^½), never below 0 and never complex.
 
     `mu` float [d] and `sigma` float [d, d], symmetric positive semi-definite; computed in float64. Full
-    rank takes the eigenvalues of LᵀΣ₂L with Σ₁ = LLᵀ; a singular covariance (fewer samples than features, a
-    dead feature) takes the singular values of R₁ᵀR₂ with symmetric roots, exact there too. Raises ValueError
-    for shapes that do not fit or values that are not finite.
+    rank takes the eigenvalues of LᵀΣ₂L with Σ₁ = LLᵀ. A singular covariance (fewer samples than features, a dead
+    feature) takes the singular values of L₁ᵀL₂ with factors of d x rank, exact there too, and 0 for equal
+    inputs. Raises ValueError for shapes that do not fit or values that are not finite.
     """
     mu1, mu2 = (np.asarray(mu, dtype=np.float64) for mu in (mu1, mu2))
     sigma1, sigma2 = (np.asarray(sigma, dtype=np.float64) for sigma in (sigma1, sigma2))
@@ -44,9 +44,17 @@ def _trace_of_root(sigma1: np.ndarray, sigma2: np.ndarray) -> float:
                 return float(np.sqrt(values).sum())
     except linalg.LinAlgError:
         pass
-    return float(linalg.svdvals(_symmetric_root(sigma1).T @ _symmetric_root(sigma2)).sum())
+    # For any factors Σ = LLᵀ the eigenvalues of Σ₁Σ₂ are the squared singular values of L₁ᵀL₂. Factors of the
+    # matrices' true rank keep rounding out: the root of an eigenvalue that should be 0 and is 1e-16 would be 1e-8.
+    between = _factor(sigma1).T @ _factor(sigma2)
+    return float(linalg.svdvals(between).sum()) if between.size else 0.0
 
 
-def _symmetric_root(sigma: np.ndarray) -> np.ndarray:
-    values, vectors = linalg.eigh(sigma)
-    return (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
+def _factor(sigma: np.ndarray) -> np.ndarray:
+    """L [d, rank] with LLᵀ = Σ, by Cholesky's method with pivoting (Higham 1990; LAPACK's pstrf, its tolerance)."""
+    packed, pivots, rank, status = linalg.lapack.dpstrf(sigma, lower=1)
+    if status < 0:
+        raise ValueError("a covariance could not be factored")
+    factor = np.zeros((len(sigma), rank))
+    factor[pivots - 1] = np.tril(packed)[:, :rank]
+    return factor

@@ -102,8 +102,16 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1) -> tuple[np.nda
 
 
 def _nearest_of(best: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """The k smallest of k known distances and some new ones, row by row, ascending."""
+    """The k smallest of k known distances [N, k] and some new ones [N, M], row by row, ascending."""
     k = best.shape[1]
-    if distances.shape[1] > k:
-        distances = np.partition(distances, k - 1, axis=1)[:, :k]
-    return np.sort(np.concatenate([best, distances], axis=1), axis=1)[:, :k]
+    if np.isinf(best[:, -1]).any():  # too few are known yet to leave anything out
+        new = distances if distances.shape[1] <= k else np.partition(distances, k - 1, axis=1)[:, :k]
+    else:
+        rows, columns = np.nonzero(distances < best[:, -1:])  # in order of rows
+        if not len(rows):
+            return best
+        counts = np.bincount(rows, minlength=len(best))
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        new = np.full((len(best), counts.max()), np.inf)
+        new[rows, place] = distances[rows, columns]
+    return np.sort(np.concatenate([best, new], axis=1), axis=1)[:, :k]

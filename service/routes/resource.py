@@ -60,7 +60,7 @@ async def image(request: Request) -> Response:
         "Cache-Control": "public, max-age=31536000, immutable" if query.digest else "public, no-cache",
         **{k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")},
     }
-    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    if negotiation.etag_matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
     content = await atelier.pictures(
@@ -81,9 +81,3 @@ def _etag(*parts: Any) -> str:
 
     text = repr((*parts, service_version(), onnxruntime.__version__, PIL.__version__))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """RFC 9110 §13.1.2: a list of tags, weakly compared, or *."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or "*" in tags

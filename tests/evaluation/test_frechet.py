@@ -56,6 +56,35 @@ def test_a_singular_covariance_is_exact(n: int) -> None:
     assert got == pytest.approx(4 * np.trace(sigma), rel=1e-10)
 
 
+def rows_of(seed: int, n: int, d: int, steep: float) -> np.ndarray:
+    """Correlated rows whose variances fall by a factor e^(2·steep)."""
+    mix = np.linalg.qr(np.random.default_rng(99).normal(size=(d, d)))[0]
+    return np.random.default_rng(seed).normal(size=(n, d)) * np.exp(-np.linspace(0, steep, d)) @ mix
+
+
+@pytest.mark.parametrize("steep", [0.0, 10.0])
+@pytest.mark.parametrize(("n1", "n2"), [(60, 90), (60, 900), (901, 900), (151, 900)])
+def test_fewer_images_than_features_are_exact_to_a_billionth(n1: int, n2: int, steep: float) -> None:
+    """From the features themselves: tr (Σ₁Σ₂)^½ is the nuclear norm of X₁X₂ᵀ over √((n₁ - 1)(n₂ - 1))."""
+    x, y = rows_of(1, n1, 150, steep), rows_of(2, n2, 150, steep)
+    got = frechet_distance(x.mean(0), np.cov(x.T), y.mean(0), np.cov(y.T))
+    x_centred, y_centred = x - x.mean(0), y - y.mean(0)
+    root = linalg.svdvals(x_centred @ y_centred.T).sum() / np.sqrt((n1 - 1) * (n2 - 1))
+    between_means = ((x.mean(0) - y.mean(0)) ** 2).sum()
+    expected = between_means + np.cov(x.T).trace() + np.cov(y.T).trace() - 2 * root
+    assert got == pytest.approx(expected, rel=1e-9)
+    if (n1, n2) == (60, 900):  # where eigenvalues of the product, as peers take them, miss it
+        with np.errstate(all="ignore"):
+            product = np.sqrt(np.linalg.eigvals(np.cov(x.T) @ np.cov(y.T)).astype(complex)).real.sum()
+        assert abs(2 * (product - root)) > 3 * 1e-9 * expected
+
+
+def test_images_that_are_all_one_image_have_a_distance_too() -> None:
+    zero, sigma = np.zeros((5, 5)), covariance(7, 5)
+    assert frechet_distance(np.ones(5), zero, np.ones(5), zero) == 0
+    assert frechet_distance(np.ones(5), zero, np.zeros(5), sigma) == pytest.approx(5 + np.trace(sigma))
+
+
 def test_a_dead_feature_is_nothing_special() -> None:
     first, second = covariance(5, 8), covariance(6, 8)
     whole = frechet_distance(np.zeros(8), first, np.zeros(8), second)

@@ -387,12 +387,6 @@ def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
     assert body == {"$ref": "#/components/schemas/GenerateRequest"}
 
 
-def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
-    page = client.get("/")
-    assert page.headers["Content-Type"].startswith("text/html")
-    assert "://" not in page.text.replace("http://www.w3.org/2000/svg", "")
-
-
 def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
     from service.generator import load
     from service.models import BUNDLED

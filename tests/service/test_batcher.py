@@ -1,7 +1,6 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from service.batcher import Batcher
 from service.errors import ApiError
+from service.lanes import Lanes
 from service.metrics import Metrics
 
 
@@ -20,10 +20,12 @@ class Machine:
         self.open.set()
         self.entered = threading.Event()
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
 
-    def __call__(self, latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def __call__(self, latents: np.ndarray, labels: np.ndarray | None, alone: bool) -> np.ndarray:
         rows = latents[:, 0].astype(int).tolist()
         self.batches.append(rows)
+        self.alone.append(alone)
         self.entered.set()
         assert self.open.wait(20)
         if 66 in rows:
@@ -37,17 +39,25 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+def lane() -> Iterator[Lanes]:
+    lanes = Lanes(1)
+    yield lanes
+    lanes.close()
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    lanes = Lanes(2)
+    yield lanes
+    lanes.close()
 
 
 def rows(*values: int) -> np.ndarray:
     return np.array(values, np.float32)[:, None]
 
 
-def batcher(machine: Any, executor: ThreadPoolExecutor, max_rows: int = 8, queue: int = 64) -> Batcher:
-    return Batcher(machine, executor, max_rows, queue, Metrics())
+def batcher(machine: Any, lane: Lanes, max_rows: int = 8, queue: int = 64) -> Batcher:
+    return Batcher(machine, lane, max_rows, queue, Metrics())
 
 
 async def held(machine: Machine, b: Batcher) -> asyncio.Task[np.ndarray]:
@@ -68,9 +78,9 @@ def values(images: np.ndarray) -> list[int]:
     return images[:, 0, 0, 0].tolist()
 
 
-def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor)
+        b = batcher(machine, lane)
         first = await held(machine, b)
         others = [asyncio.create_task(b.submit(rows(10 * i, 10 * i + 1), None, 20)) for i in (1, 2, 3)]
         await queued(b, 6)
@@ -82,11 +92,9 @@ def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(
-    machine: Machine, executor: ThreadPoolExecutor
-) -> None:
+def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor)
+        b = batcher(machine, lane)
         first = await held(machine, b)
         large = asyncio.create_task(b.submit(rows(*range(1, 31)), None, 20))
         await queued(b, 30)
@@ -102,16 +110,16 @@ def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(
     asyncio.run(scenario())
 
 
-def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor, queue=4)
+        b = batcher(machine, lane, queue=4)
         first = await held(machine, b)
         within = asyncio.create_task(b.submit(rows(1, 2, 3, 4), None, 20))
         await queued(b, 4)
         with pytest.raises(ApiError) as refusal:
             await b.submit(rows(5), None, 20)
         assert (refusal.value.status, refusal.value.code) == (503, "queue_full")
-        assert int(refusal.value.headers["Retry-After"]) >= 1
+        assert refusal.value.headers["Retry-After"] == "1"  # nothing has been measured yet
         machine.open.set()
         assert values(await within) == [1, 2, 3, 4]
         await first
@@ -119,14 +127,72 @@ def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, executor: ThreadPoolExecutor) -> None:
-    b = batcher(machine, executor, queue=4)
+def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: Lanes) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, lane, queue=4)
+        await b.submit(rows(1), None, 20)
+        b._row_seconds = 1.6  # what a machine that slow would have measured
+        first = await held(machine, b)
+        within = asyncio.create_task(b.submit(rows(1, 2, 3, 4), None, 20))
+        await queued(b, 4)
+        with pytest.raises(ApiError) as refusal:
+            await b.submit(rows(5), None, 20)
+        assert refusal.value.headers["Retry-After"] == "7"  # 4 rows of 1.6 s
+        machine.open.set()
+        await asyncio.gather(first, within)
+
+    asyncio.run(scenario())
+
+
+def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(machine: Machine, lanes: Lanes) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, lanes)
+        first = await held(machine, b)
+        second = asyncio.create_task(b.submit(rows(1), None, 20))
+        while len(machine.batches) < 2:  # the first has not ended
+            await asyncio.sleep(0)
+        machine.open.set()
+        await asyncio.gather(first, second)
+        assert machine.alone == [True, False]
+        await b.submit(rows(2), None, 20)
+        assert machine.alone == [True, False, True]
+
+    asyncio.run(scenario())
+
+
+def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Machine, lanes: Lanes) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, lanes)
+        assert values(await b.submit(rows(*range(10)), None, 20)) == list(range(10))
+        assert sorted(map(len, machine.batches)) == [5, 5]
+        assert machine.alone[0] is False
+
+    asyncio.run(scenario())
+
+
+def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane: Lanes) -> None:
+    async def scenario() -> None:
+        one, other = batcher(machine, lane, max_rows=2), batcher(machine, lane, max_rows=2)
+        first = await held(machine, one)
+        large = asyncio.create_task(one.submit(rows(*range(1, 13)), None, 20))
+        await queued(one, 12)
+        small = asyncio.create_task(other.submit(rows(99), None, 20))
+        await queued(other, 1)
+        machine.open.set()
+        await asyncio.gather(first, large, small)
+        assert machine.batches.index([99]) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, lane: Lanes) -> None:
+    b = batcher(machine, lane, queue=4)
     assert values(asyncio.run(b.submit(rows(*range(20)), None, 20))) == list(range(20))
 
 
-def test_a_client_that_goes_away_frees_its_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor)
+        b = batcher(machine, lane)
         first = await held(machine, b)
         gone = asyncio.create_task(b.submit(rows(1, 2), None, 20))
         stays = asyncio.create_task(b.submit(rows(3), None, 20))
@@ -141,9 +207,9 @@ def test_a_client_that_goes_away_frees_its_rows(machine: Machine, executor: Thre
     asyncio.run(scenario())
 
 
-def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor)
+        b = batcher(machine, lane)
         first = await held(machine, b)
         with pytest.raises(ApiError) as refusal:
             await b.submit(rows(1), None, 0.01)
@@ -157,9 +223,9 @@ def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, executor: Thread
     asyncio.run(scenario())
 
 
-def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor)
+        b = batcher(machine, lane)
         first = await held(machine, b)
         good = asyncio.create_task(b.submit(rows(1), None, 20))
         bad = asyncio.create_task(b.submit(rows(66), None, 20))
@@ -177,9 +243,9 @@ def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, executor:
     asyncio.run(scenario())
 
 
-def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, executor: ThreadPoolExecutor) -> None:
+def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: Lanes) -> None:
     async def scenario() -> None:
-        b = batcher(machine, executor, queue=10_000)
+        b = batcher(machine, lane, queue=10_000)
         sizes = np.random.default_rng(0).integers(1, 30, 200)
         wanted = [[(7 * i + j) % 60 for j in range(n)] for i, n in enumerate(sizes)]
         answers = await asyncio.gather(*(b.submit(rows(*w), None, 20) for w in wanted))

@@ -1,18 +1,25 @@
+import io
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service import client as module
-from service.client import Client, ServiceError, expand
-from service.encode import npy, ranges
+from service import transport
+from service.client import Client, ServiceError
+from service.encode import npy, npz, ranges
+from service.wire import expand, read_array, read_npz, retry_after_s
+from tests.service.conftest import wait_until
 
 Answer = tuple[int, dict[str, str], bytes]
 DIGEST = "d" * 64
@@ -21,7 +28,7 @@ MODELS = {"default": "tiny", "data": [{"name": "tiny", "digest": DIGEST}, {"name
 
 
 @contextmanager
-def service(answer: Callable[[str, Any], Answer | None]) -> Iterator[str]:
+def service(answer: Callable[[str, Any], Answer | None], port: int = 0) -> Iterator[str]:
     """A server whose POST answers are `answer(path, body)`; None hangs up. /v1/models answers as ours does."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,7 +59,7 @@ def service(answer: Callable[[str, Any], Answer | None]) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -87,7 +94,7 @@ def posts(answer: Callable[[Any], Answer | None]) -> Callable[[str, Any], Answer
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_WAIT_S", 1e-4)
+    monkeypatch.setattr(transport, "FIRST_WAIT_S", 1e-4)
 
 
 def test_generate_tells_seeds_model_and_digest() -> None:
@@ -121,22 +128,145 @@ def test_overload_and_broken_connections_are_tried_again() -> None:
         with lock:
             return next(failures, images_of(body))
 
-    with service(posts(flaky)) as url, Client(url, retries=6) as client:
+    with service(posts(flaky)) as url, Client(url) as client:
         parts = list(client.stream(first_seed=0, num_images=40, batch=10))
     assert [s for part in parts for s in part.seeds] == list(range(40))
 
 
-def test_lasting_overload_is_one_error_after_bounded_attempts() -> None:
-    calls: list[int] = []
+def test_lasting_overload_is_one_error_when_patience_is_at_its_end() -> None:
+    calls: list[float] = []
 
     def busy(body: Any) -> Answer:
-        calls.append(1)
+        calls.append(time.monotonic())
         return overloaded()
 
-    with service(posts(busy)) as url, Client(url, retries=2) as client, pytest.raises(ServiceError) as error:
-        client.generate(seed=0, n=1)
-    assert (error.value.status, error.value.code, str(error.value)) == (503, "queue_full", "too many")
-    assert len(calls) == 3
+    with service(posts(busy)) as url:
+        for patience_s in (0, 0.5):
+            calls.clear()
+            with Client(url, patience_s=patience_s) as client, pytest.raises(ServiceError) as error:
+                client.generate(seed=0, n=1)
+            assert (error.value.status, error.value.code, str(error.value)) == (503, "queue_full", "too many")
+            assert calls[-1] - calls[0] <= patience_s
+            assert len(calls) == 1 if not patience_s else 5 < len(calls) < 20  # waits double from 0.1 ms
+
+
+def test_waits_are_no_shorter_than_retry_after() -> None:
+    calls: list[float] = []
+
+    def busy_once(body: Any) -> Answer:
+        calls.append(time.monotonic())
+        status, headers, content = overloaded()
+        return images_of(body) if len(calls) > 1 else (status, {**headers, "Retry-After": "1"}, content)
+
+    with service(posts(busy_once)) as url, Client(url) as client:
+        assert client.generate(seed=3, n=1).seeds == [3]
+        assert 1 <= calls[1] - calls[0] < 3
+        calls.clear()
+    with service(posts(busy_once)) as url, Client(url, patience_s=0.9) as client, pytest.raises(ServiceError):
+        client.generate(seed=3, n=1)
+    assert len(calls) == 1, "what must wait longer than patience lasts is not waited for"
+
+
+def test_a_service_that_restarts_costs_a_pause() -> None:
+    """Nothing listens for a while on an address that has answered before."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with service(posts(images_of), port) as url:
+        client = Client(url, patience_s=20)
+        stream = client.stream(first_seed=0, num_images=400, batch=4)
+        seeds = next(stream).seeds
+    began = threading.Thread(target=lambda: seeds.extend(s for part in stream for s in part.seeds))
+    began.start()
+    began.join(0.3)
+    assert began.is_alive()
+    with service(posts(images_of), port):
+        began.join(20)
+        client.close()
+    assert seeds == list(range(400))
+
+
+def test_a_wrong_address_is_told_soon_however_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "FIRST_PATIENCE_S", 0.1)
+    with service(posts(images_of)) as url:
+        pass
+    began = time.monotonic()
+    with Client(url, patience_s=600) as client, pytest.raises(ServiceError, match="is the service running"):
+        client.models()
+    assert time.monotonic() - began < 5
+
+
+def test_no_more_batches_are_held_than_connections_ask_for() -> None:
+    asked: list[int] = []
+
+    def counted(body: Any) -> Answer:
+        asked.append(body["seed"])
+        return images_of(body)
+
+    with service(posts(counted)) as url, Client(url, connections=2) as client:
+        stream = client.stream(first_seed=0, num_images=1000, batch=1)
+        for taken in range(5):
+            assert next(stream).seeds == [taken]
+        wait_until(lambda: len(asked) == 5 - 1 + 4)
+        stream.close()
+    assert len(asked) <= 9
+
+
+def test_an_answer_beyond_the_bound_is_refused_unread() -> None:
+    with service(posts(images_of)) as url, Client(url, max_answer_bytes=200) as client:
+        assert len(client.generate(seed=0, n=10).images) == 10
+        with pytest.raises(ServiceError, match="more than 200 bytes"):
+            client.generate(seed=0, n=100)
+
+
+def test_interpolations_and_mixes_tell_their_latents() -> None:
+    asked: list[tuple[str, Any]] = []
+    images, latents = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1), np.eye(3, 4, dtype=np.float32)
+
+    def packed(path: str, body: Any) -> Answer:
+        asked.append((path, body))
+        return 200, {"Content-Type": "application/x-npz"}, npz(images, latents=latents, model="tiny", digest=DIGEST)
+
+    with service(packed) as url, Client(url) as client:
+        walk = client.interpolate([3, latents[0]], steps=2, loop=True)
+        sums = client.mix([{"seed": 1}, {"latent": latents[0], "weight": -1}], normalize=False, label=2)
+    for batch in (walk, sums):
+        np.testing.assert_array_equal(batch.images, images)
+        np.testing.assert_array_equal(batch.latents, latents)
+        assert (batch.model, batch.digest, batch.seeds, batch.labels) == ("tiny", DIGEST, [], [])
+    assert asked == [
+        ("/v1/interpolate", {"keyframes": [3, [1.0, 0.0, 0.0, 0.0]], "steps": 2, "loop": True}),
+        (
+            "/v1/mix",
+            {
+                "terms": [{"seed": 1}, {"latent": [1.0, 0.0, 0.0, 0.0], "weight": -1}],
+                "normalize": False,
+                "labels": [2],
+            },
+        ),
+    ]
+
+
+def test_an_image_is_asked_for_by_its_address() -> None:
+    asked: list[str] = []
+
+    def answer(path: str, body: Any) -> Answer | None:
+        asked.append(path)
+        return (200, {"Content-Type": "image/jpeg"}, b"jpeg") if "/images/" in path else None
+
+    with service(answer) as url, Client(url, api_key="k") as client:
+        assert client.image(7, model="a b/ü", form="jpg", truncation=0.5, label=1) == b"jpeg"
+        assert client.image(7, form="jpg") == b"jpeg"
+    assert asked == [
+        "GET /v1/models/a%20b%2F%C3%BC/images/7.jpg?truncation=0.5&label=1",
+        "GET /v1/models",
+        "GET /v1/models/tiny/images/7.jpg",
+    ]
+
+
+def test_what_json_cannot_say_is_a_service_error() -> None:
+    with service(posts(images_of)) as url, Client(url) as client, pytest.raises(ServiceError, match="JSON"):
+        client.generate(latents=[[float("nan")]])
 
 
 def test_a_refusal_is_not_tried_again() -> None:
@@ -179,7 +309,7 @@ def test_what_is_not_the_service_is_one_clear_line(answer: Answer) -> None:
 def test_a_service_that_is_down_is_a_service_error() -> None:
     with service(posts(images_of)) as url:
         pass
-    with Client(url, retries=1) as client, pytest.raises(ServiceError, match="is the service running"):
+    with Client(url, patience_s=0.2) as client, pytest.raises(ServiceError, match="is the service running"):
         client.models()
 
 
@@ -187,7 +317,7 @@ def test_a_service_that_dies_midway_is_a_service_error() -> None:
     dead = threading.Event()
     with (
         service(posts(lambda body: None if dead.is_set() else images_of(body))) as url,
-        Client(url, retries=1) as client,
+        Client(url, patience_s=0.2) as client,
     ):
         stream = client.stream(first_seed=0, num_images=10_000, batch=1)
         assert next(stream).seeds == [0]
@@ -198,7 +328,7 @@ def test_a_service_that_dies_midway_is_a_service_error() -> None:
 
 @pytest.mark.parametrize("url", ["localhost:3000", "ftp://x", "http://", "http://[", "nonsense"])
 def test_a_bad_address_is_a_service_error(url: str) -> None:
-    with pytest.raises(ServiceError), Client(url, retries=0) as client:
+    with pytest.raises(ServiceError), Client(url, patience_s=0) as client:
         client.models()
 
 
@@ -228,6 +358,37 @@ def test_expand() -> None:
     assert expand("") == []
     with pytest.raises(ValueError, match="invalid literal"):
         expand("x")
+
+
+def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
+    images = np.zeros((2, 1, 1, 1), np.uint8)
+    whole = npz(images, seeds=[1, 2], labels=None, model="ü")
+    told = read_npz(whole, 10_000)
+    assert (set(told), told["seeds"].tolist(), str(told["model"])) == ({"images", "seeds", "model"}, [1, 2], "ü")
+    with pytest.raises(ValueError, match="more than"):
+        read_npz(whole, 100)
+    objects, packed = io.BytesIO(), io.BytesIO()
+    np.savez(objects, images=np.array([{}], object))
+    np.savez_compressed(packed, images=np.zeros(10**7, np.uint8))
+    for content in (objects.getvalue(), packed.getvalue(), b"", b"PK\x05\x06", whole[:-30], whole[40:]):
+        with pytest.raises(ValueError, match=r".+"):
+            read_npz(content, 10**9)
+    short = io.BytesIO()
+    with zipfile.ZipFile(short, "w") as file:
+        file.writestr("images.npy", npy(images).replace(b"(2, 1, 1, 1)", b"(9, 9, 9, 9)"))
+    with pytest.raises(ValueError, match="bytes"):
+        read_npz(short.getvalue(), 10_000)
+    with pytest.raises(ValueError, match="numbers or text"):
+        read_array(npy(images).replace(b"|u1", b"|V1"))
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert retry_after_s("7") == 7
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert 3500 < retry_after_s(formatdate(time.time() + 3600, usegmt=True)) <= 3600
+    for nonsense in (None, "", "soon", "-1", "²", "Wed, 99 Oct 2015"):
+        assert retry_after_s(nonsense) == 0
+    assert retry_after_s("9" * 50) < 10**10
 
 
 def test_importing_it_costs_no_server() -> None:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import encode
-from service.client import expand
 from service.errors import ApiError
 from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, choose
+from service.wire import expand
 
 
 @given(st.lists(st.integers(0, 30), min_size=1))

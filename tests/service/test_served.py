@@ -1,5 +1,6 @@
 """Claims about the real thing: `bentoml serve` in processes of its own, over loopback."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -124,16 +125,43 @@ def test_the_client_streams_what_a_session_gives(url: str, expected: np.ndarray)
         assert error.value.code == "too_many_images"
 
 
-def test_bentomls_own_client_gets_the_same_images_and_the_same_envelope(url: str, expected: np.ndarray) -> None:
+def test_bentomls_own_clients_get_the_same_images(url: str, expected: np.ndarray) -> None:
     import bentoml
 
     with bentoml.SyncHTTPClient(url) as client:
         np.testing.assert_array_equal(client.generate(seed=4, n=2), expected[4:6])
-    for content in (b'{"n": 0}', b'{"n": "x"}', b"{", b'{"zz": 1}'):
-        answer = httpx.post(f"{url}/v1/native/generate", content=content, headers={"Content-Type": "application/json"})
-        assert 400 <= answer.status_code < 500
-        assert set(answer.json()["error"]) == {"type", "code", "message", "param"}
+        np.testing.assert_array_equal(client.generate(seeds=[7, 1], model="tiny"), expected[[7, 1]])
+        latents = z.seeds_to_latents([9], 8)[0].astype(float).tolist()
+        np.testing.assert_array_equal(client.generate(latents=latents), expected[9:10])
+        with pytest.raises(Exception, match="n: input should be greater"):
+            client.generate(n=0)
+
+    async def together() -> list[np.ndarray]:
+        async with bentoml.AsyncHTTPClient(url) as client:
+            return await asyncio.gather(*(client.generate(seed=s, n=3) for s in range(16)))
+
+    for seed, images in enumerate(asyncio.run(together())):
+        np.testing.assert_array_equal(images, expected[seed : seed + 3])
+
+
+def test_the_native_route_refuses_in_the_words_of_generate(url: str, folder: Path) -> None:
+    bodies = (
+        b'{"n": 0}', b'{"n": "x"}', b"{", b"[]", b"\xff", b'{"zz": 1}', b'{"seed": 1, "seeds": [1]}', b'{"seed": -1}',
+        b'{"n": 1e9}', b'{"latents": [[1]]}', b'{"model": "nope"}', b'{"labels": [0]}', b'{"n": true}', b"",
+    )  # fmt: skip
+    for content in bodies:
+        native, ours = (
+            httpx.post(f"{url}/v1/{route}", content=content, headers={"Content-Type": "application/json"})
+            for route in ("native/generate", "generate")
+        )
+        assert (native.status_code, native.json()) == (ours.status_code, ours.json()), content
+        assert 400 <= native.status_code < 500
+    for content_type in ("application/vnd.bentoml+pickle", "multipart/form-data; boundary=x", "text/plain"):
+        answer = httpx.post(f"{url}/v1/native/generate", content=b"x", headers={"Content-Type": content_type})
+        assert answer.json()["error"]["code"] == "unsupported_media_type"
     assert httpx.get(f"{url}/v1/native/generate").json()["error"]["code"] == "method_not_allowed"
+    assert httpx.post(f"{url}/v1/native/generate", json={"scale": 2}).json()["error"]["code"] == "unknown_field"
+    assert "Traceback" not in (folder / "serve.log").read_text()
 
 
 def test_a_100_mb_body_is_413_announced_or_streamed(url: str) -> None:

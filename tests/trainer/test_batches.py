@@ -47,3 +47,16 @@ def test_a_set_too_large_for_the_device_gives_the_same_images(monkeypatch: pytes
     monkeypatch.setattr(module, "DEVICE_BYTES", 0)
     streamed, _ = make(10, 5).at(5)
     assert torch.equal(held, streamed)
+
+
+def test_half_of_what_is_shown_is_mirrored_and_the_position_alone_decides() -> None:
+    images = np.arange(8, dtype=np.uint8).reshape(1, 2, 2, 2).repeat(500, axis=0)
+    batches = Batches(images, 100, seed=3, device=CPU, flip=True)
+    plain = Batches(images, 100, seed=3, device=CPU)
+    for position in (0, 37, 100):
+        mirrored = batches.mirrored(position)
+        shown, real = batches.at(position)[0], plain.at(position)[0]
+        assert torch.equal(shown, torch.where(torch.from_numpy(mirrored)[:, None, None, None], real.flip(3), real))
+    stream = np.concatenate([batches.mirrored(position) for position in range(0, 10_000, 100)])
+    assert 0.48 < stream.mean() < 0.52
+    np.testing.assert_array_equal(batches.mirrored(37), stream[37:137])  # a stream, wherever it is entered

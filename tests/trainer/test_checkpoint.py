@@ -28,6 +28,23 @@ FAMILIES = {
         "objective": {"name": "wasserstein", "clip": 0.01},
         "optim": {"algorithm": "rmsprop", "n_critic": 2},
     },
+    "wgan-gp": {
+        "objective": {"name": "wasserstein", "gradient_penalty": "wgan-gp"},
+        "model": {"d_norm": "layer"},
+        "data": {"flip": True},
+    },
+    "dragan": {"objective": {"name": "minimax", "gradient_penalty": "dragan"}, "run": {"precision": "bf16"}},
+    "sndcgan": {
+        "objective": {"name": "hinge"},
+        "model": {"architecture": "sndcgan", "d_norm": "none", "d_widths": [4, 8], "d_spectral_norm": True},
+        "optim": {"decay_kimg": [0.01, 0.2], "clip_grad_norm": 1.0},
+        "run": {"precision": "bf16"},
+    },
+    "resnet": {
+        "objective": {"name": "lsgan", "real_label": 0.9, "fake_label": 0.1},
+        "model": {"architecture": "resnet", "g_widths": [8, 8], "d_widths": [8, 8]},
+        "data": {"noise_std": 0.1, "noise_kimg": 0.1},
+    },
 }
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from trainer import loop
+from trainer import loop, networks
 from trainer.batches import Batches
 from trainer.config import Config
 from trainer.errors import TrainingDiverged
@@ -108,7 +109,7 @@ def test_ticks_and_saves_come_when_they_are_due(tiny: Tiny, batches_of: BatchesO
     assert finished
     assert [images for images, _ in recorder.ticks] == [40, 80, 120, 160]
     assert saved == [80, 160]
-    assert set(recorder.ticks[0][1]) == {"loss/D", "loss/G", "D/real", "D/fake"}
+    assert set(recorder.ticks[0][1]) == {"loss/D", "loss/G", "D/real", "D/fake", "gradient/D", "gradient/G"}
 
 
 def test_a_stop_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
@@ -155,3 +156,83 @@ def test_every_family_trains_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> N
         recorder = Recorder()
         assert loop.train(State.create(config), batches_of(config), recorder, save=lambda _: None)
         assert recorder.ticks
+
+
+OBJECTIVES = {
+    "minimax": {},
+    "lsgan": {"objective": {"real_label": 0.9, "fake_label": 0.1}},
+    "hinge": {"model": {"d_spectral_norm": True}},
+    "wasserstein": {"objective": {"gradient_penalty": "wgan-gp"}, "model": {"d_norm": "none"}},
+    "non-saturating": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0}},
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains(name: str, channels: int, precision: str, tiny: Tiny, batches_of: BatchesOf) -> None:
+    sections = {key: dict(value) for key, value in OBJECTIVES[name].items()}
+    sections["objective"] = {"name": name, **sections.get("objective", {})}
+    config = tiny(**sections, data={"channels": channels}, run={"precision": precision})
+    recorder = Recorder()
+    state = State.create(config)
+    G, D = snapshot(state.G), snapshot(state.D)
+    assert loop.train(state, batches_of(config), recorder, save=lambda _: None)
+    assert moved(state.G, G)
+    assert moved(state.D, D)
+    penalized = "gradient_penalty" in sections["objective"]
+    assert ("loss/penalty" in recorder.ticks[0][1]) == penalized
+
+
+def test_a_gradient_penalty_is_in_the_loss_that_d_minimises(tiny: Tiny, batches_of: BatchesOf) -> None:
+    """With a weight that drowns all else, D's gradient towards unit norm is what is left: the penalty falls."""
+    config = tiny(
+        objective={"name": "wasserstein", "gradient_penalty": "wgan-gp", "gp_weight": 1e4},
+        model={"d_norm": "none"},
+        optim={"d_lr": 1e-2, "g_lr": 1e-9},
+        run={"total_kimg": 0.8, "tick_kimg": 0.08},
+    )
+    recorder = Recorder()
+    loop.train(State.create(config), batches_of(config), recorder, save=lambda _: None)
+    assert recorder.ticks[-1][1]["loss/penalty"] < recorder.ticks[0][1]["loss/penalty"] / 3
+
+
+def test_learning_rates_fall_in_a_straight_line(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(optim={"decay_kimg": [0.08, 0.16], "g_lr": 1e-3, "d_lr": 4e-3})
+    state = State.create(config)
+    rates = []
+    while not state.finished:
+        loop.step(state, batches_of(config))
+        rates.append((state.g_optimizer.param_groups[0]["lr"], state.d_optimizer.param_groups[0]["lr"]))
+    assert rates[0] == pytest.approx((1e-3, 4e-3))
+    at = [loop.learning_rate_share(config.optim, kimg) for kimg in (0.0, 0.08, 0.1, 0.16, 1.0)]
+    assert at == pytest.approx([1, 1, 0.75, 0, 0])
+    assert rates[-1][0] == pytest.approx(0.0)
+    assert all(later[0] <= before[0] for before, later in itertools.pairwise(rates))
+
+
+def test_a_clipped_gradient_is_as_long_as_allowed_and_told_as_it_was(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(optim={"clip_grad_norm": 1e-3})
+    state = State.create(config)
+    loop.step(state, batches_of(config))
+    assert loop.gradient_norm(state.D).item() == pytest.approx(1e-3, rel=1e-3)
+    assert loop.take_means(state)["gradient/D"] > 0.01
+
+
+def test_instance_noise_falls_to_nothing(tiny: Tiny) -> None:
+    state = State.create(tiny(data={"noise_std": 0.5, "noise_kimg": 0.1}))
+    blank = torch.zeros(64, 1, 8, 8)
+    assert loop.seen(state, blank).std().item() == pytest.approx(0.5, rel=0.05)
+    state.images_seen = 50
+    assert loop.seen(state, blank).std().item() == pytest.approx(0.25, rel=0.05)
+    state.images_seen = 100
+    assert torch.equal(loop.seen(state, blank), blank)
+
+
+def test_d_normalises_its_weights_once_an_update(tiny: Tiny, batches_of: BatchesOf) -> None:
+    state = State.create(tiny(model={"d_spectral_norm": True, "d_norm": "none"}))
+    calls = []
+    norm = next(module for module in state.D.modules() if isinstance(module, networks.SpectralNorm))
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    loop.update_discriminator(state, *batches_of(state.config).at(0), state.G(torch.randn(8, 4)).detach(), None)
+    assert len(calls) == 1

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,7 @@ def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:
         bce = F.binary_cross_entropy(real.sigmoid(), torch.full_like(real, label)) + F.binary_cross_entropy(
             fake.sigmoid(), torch.zeros_like(fake)
         )
-        torch.testing.assert_close(losses.non_saturating_d(real, fake, label), bce)
+        torch.testing.assert_close(losses.cross_entropy_d(real, fake, label), bce)
     torch.testing.assert_close(
         losses.non_saturating_g(fake), F.binary_cross_entropy(fake.sigmoid(), torch.ones_like(fake))
     )
@@ -22,7 +25,7 @@ def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:
 
 def test_an_undecided_discriminator_loses_two_log_two() -> None:
     zeros = torch.zeros(4)
-    assert losses.non_saturating_d(zeros, zeros).item() == pytest.approx(2 * 0.6931472)
+    assert losses.cross_entropy_d(zeros, zeros).item() == pytest.approx(2 * 0.6931472)
     assert losses.non_saturating_g(zeros).item() == pytest.approx(0.6931472)
 
 
@@ -33,19 +36,67 @@ def test_logits_that_overflow_a_sigmoid_keep_their_gradient() -> None:
     assert fake.grad.item() == pytest.approx(-1.0)
 
 
+def test_two_sided_smoothing_is_binary_cross_entropy_with_both_targets() -> None:
+    real, fake = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bce = F.binary_cross_entropy(real.sigmoid(), torch.full_like(real, 0.9)) + F.binary_cross_entropy(
+        fake.sigmoid(), torch.full_like(fake, 0.1)
+    )
+    torch.testing.assert_close(losses.cross_entropy_d(real, fake, 0.9, 0.1), bce)
+
+
+def test_minimax_and_non_saturating_push_alike_where_d_is_undecided_and_not_where_it_is_sure() -> None:
+    def slope(loss: Callable[[torch.Tensor], torch.Tensor], logit: float) -> float:
+        fake = torch.tensor([logit], requires_grad=True)
+        loss(fake).backward()
+        assert fake.grad is not None
+        return fake.grad.item()
+
+    assert slope(losses.minimax_g, 0.0) == pytest.approx(slope(losses.non_saturating_g, 0.0)) == pytest.approx(-0.5)
+    assert abs(slope(losses.minimax_g, -20.0)) < 1e-8  # it saturates
+    assert slope(losses.non_saturating_g, -20.0) == pytest.approx(-1.0)
+    fake = torch.randn(9)
+    torch.testing.assert_close(losses.minimax_g(fake), (1 - fake.sigmoid()).log().mean())
+
+
+def test_least_squares_is_half_the_squared_distance_to_the_targets() -> None:
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
+    assert losses.least_squares_d(real, fake).item() == pytest.approx((0 + 4) / 4 + (0 + 4) / 4)
+    assert losses.least_squares_d(real, fake, 0.9, 0.1).item() == pytest.approx((0.01 + 4.41) / 4 + (0.01 + 3.61) / 4)
+    assert losses.least_squares_g(fake).item() == pytest.approx((1 + 1) / 4)
+
+
+def test_hinge_asks_for_no_more_than_a_margin_of_one() -> None:
+    assert losses.hinge_d(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, -9.0])).item() == 0
+    assert losses.hinge_d(torch.tensor([0.0]), torch.tensor([0.5])).item() == pytest.approx(1 + 1.5)
+
+
 def test_wasserstein_is_a_difference_of_means() -> None:
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 2.0])
     assert losses.wasserstein_d(real, fake).item() == pytest.approx(0.5 - 2.0)
     assert losses.wasserstein_g(fake).item() == pytest.approx(-0.5)
 
 
-def test_the_objective_chooses_its_pair() -> None:
-    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 2.0])
-    critic, gan = Objective(name="wasserstein", clip=0.01), Objective(real_label=0.9)
-    assert losses.discriminator_loss(critic, real, fake) == losses.wasserstein_d(real, fake)
-    assert losses.generator_loss(critic, fake) == losses.wasserstein_g(fake)
-    assert losses.discriminator_loss(gan, real, fake) == losses.non_saturating_d(real, fake, 0.9)
-    assert losses.generator_loss(gan, fake) == losses.non_saturating_g(fake)
+@pytest.mark.parametrize(
+    ("fields", "d_loss", "g_loss"),
+    [
+        ({"real_label": 0.9}, lambda r, f: losses.cross_entropy_d(r, f, 0.9), losses.non_saturating_g),
+        ({"name": "minimax"}, losses.cross_entropy_d, losses.minimax_g),
+        (
+            {"name": "lsgan", "fake_label": 0.1},
+            lambda r, f: losses.least_squares_d(r, f, 1, 0.1),
+            losses.least_squares_g,
+        ),
+        ({"name": "hinge"}, losses.hinge_d, losses.wasserstein_g),
+        ({"name": "wasserstein", "clip": 0.01}, losses.wasserstein_d, losses.wasserstein_g),
+    ],
+)
+def test_the_objective_chooses_its_pair(
+    fields: dict[str, Any], d_loss: Callable[..., torch.Tensor], g_loss: Callable[..., torch.Tensor]
+) -> None:
+    real, fake = torch.tensor([1.0, 0.3]), torch.tensor([-0.5, 2.0])
+    objective = Objective(**fields)
+    assert losses.discriminator_loss(objective, real, fake) == d_loss(real, fake)
+    assert losses.generator_loss(objective, fake) == g_loss(fake)
 
 
 def test_r1_is_half_the_squared_norm_of_the_gradient() -> None:
@@ -61,3 +112,39 @@ def test_r1_reaches_the_weights() -> None:
     losses.r1_penalty((images.flatten() * weight).square(), images).backward()
     assert weight.grad is not None
     assert weight.grad.item() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_unit_gradient_penalty_is_each_images_own(channels: int) -> None:
+    """D(x) = c·|x| of image i has a gradient of norm cᵢ, so the penalty is the mean of (cᵢ - 1)²."""
+    slopes = torch.tensor([0.0, 1.0, 3.0])
+    images = torch.randn(3, channels, 4, 4, requires_grad=True)
+    logits = slopes * images.flatten(1).norm(dim=1)
+    assert losses.unit_gradient_penalty(logits, images).item() == pytest.approx((1 + 0 + 4) / 3, rel=1e-4)
+
+
+def test_a_d_without_gradient_has_a_finite_penalty_and_slope() -> None:
+    weight = torch.zeros(1, requires_grad=True)
+    images = torch.randn(2, 1, 2, 2, requires_grad=True)
+    losses.unit_gradient_penalty((images.flatten(1).sum(dim=1) * weight), images).backward()
+    assert weight.grad is not None
+    assert weight.grad.isfinite()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: int) -> None:
+    reals, fakes = torch.ones(200, channels, 2, 2), -torch.ones(200, channels, 2, 2)
+    points = losses.between(reals, fakes, torch.Generator().manual_seed(0))
+    assert points.flatten(1).std(dim=1).max() < 1e-6  # one ε an image
+    places = points[:, 0, 0, 0]
+    assert places.min() >= -1
+    assert places.max() <= 1
+    assert places.std().item() == pytest.approx(2 / 12**0.5, rel=0.1)  # U(-1, 1)
+
+
+def test_points_around_leave_the_reals_by_up_to_half_their_spread() -> None:
+    reals = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    moved = losses.around(reals, torch.Generator().manual_seed(0)) - reals
+    assert moved.min() >= 0
+    assert moved.max() <= 0.5 * reals.std() + 1e-6
+    assert moved.flatten(1).amax(dim=1).std() > 0.05  # α is an image's own

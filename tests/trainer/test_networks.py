@@ -5,6 +5,8 @@ import torch
 
 from trainer import config as configuration
 from trainer import networks
+from trainer.agreement import base_side
+from trainer.networks import layers, resnet
 
 # Trainable parameters of G and D, from the source documents (001 prints its own) and by hand.
 PARAMETERS = {
@@ -73,7 +75,7 @@ def test_initialisation_is_the_dcgan_papers() -> None:
 @pytest.mark.parametrize("resolution", [8, 14, 16, 28, 32, 56, 64, 112, 128])
 @pytest.mark.parametrize("extra", [0, 1])
 def test_dcgan_reaches_every_size_with_both_endings(resolution: int, extra: int) -> None:
-    doublings = (resolution // configuration.dcgan_base(resolution)).bit_length() - 1
+    doublings = (resolution // base_side(resolution)).bit_length() - 1
     config = configuration.parse(
         {
             "name": "x",
@@ -134,3 +136,148 @@ def test_a_discriminator_without_normalisation_has_biases_instead() -> None:
 
     assert kinds("batch") == ["Conv2d+bias", "LeakyReLU", "Conv2d", "BatchNorm2d+bias", "LeakyReLU"]
     assert kinds("none") == ["Conv2d+bias", "LeakyReLU", "Conv2d+bias", "LeakyReLU"]
+
+
+def test_a_discriminator_may_have_layer_norm() -> None:
+    _, D = networks.build(conditional(d_norm="layer", d_widths=[4, 8]))
+    D.eval()
+    features = D.net(torch.randn(3, 1, 8, 8))
+    assert [type(layer).__name__ for layer in D.net] == ["Conv2d", "LeakyReLU", "Conv2d", "GroupNorm", "LeakyReLU"]
+    assert features.shape == (3, 8, 2, 2)
+
+
+MIYATO = {
+    # table 3 (z 128): G by layer 128·512·16 + (512·256 + 256·128 + 128·64)·16 + (64·3·9 + 3), and 2(512+256+128+64) for
+    # BatchNorm; D 3x3 and 4x4 by turns
+    "sndcgan": (
+        {"g_widths": [512, 256, 128, 64], "d_widths": [64, 128, 256, 512]},
+        128 * 512 * 16 + (512 * 256 + 256 * 128 + 128 * 64) * 16 + 64 * 3 * 9 + 3 + 2 * (512 + 256 + 128 + 64),
+        sum(
+            a * b * k * k + b
+            for a, b, k in [(3, 64, 3), (64, 64, 4), (64, 128, 3), (128, 128, 4), (128, 256, 3), (256, 256, 4)]
+        )
+        + (256 * 512 * 9 + 512 + 512 * 16 + 1),
+    ),
+    # table 4: G by hand 4,276,739, with biases before three BatchNorms, which ours leaves out, and with a bias for each
+    # of the projection's 4096 units, where ours has one for each of its 256 channels
+    "resnet": (
+        {"g_widths": [256] * 4, "d_widths": [128] * 4, "d_halvings": 2},
+        4_276_739 - 3 * 256 - (4096 - 256),
+        (3 * 128 * 9 + 128) + 7 * (128 * 128 * 9 + 128) + (3 * 128 + 128) + (128 * 128 + 128) + 128 + 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", MIYATO)
+def test_miyatos_networks_have_their_papers_parameters(architecture: str) -> None:
+    widths, g_count, d_count = MIYATO[architecture]
+    config = configuration.parse(
+        {
+            "name": "x",
+            "data": {"resolution": 32, "channels": 3},
+            "model": {"architecture": architecture, "z_dim": 128, "d_norm": "none", "d_spectral_norm": True, **widths},
+        }
+    )
+    G, D = networks.build(config)
+    assert (networks.parameter_count(G), networks.parameter_count(D)) == (g_count, d_count)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resolution", [28, 32, 64, 128])
+@pytest.mark.parametrize("architecture", ["sndcgan", "resnet"])
+def test_the_other_families_reach_every_size(architecture: str, resolution: int, channels: int) -> None:
+    steps = (resolution // base_side(resolution)).bit_length() - 1
+    config = configuration.parse(
+        {
+            "name": "x",
+            "data": {"resolution": resolution, "channels": channels, "class_names": ["a", "b"]},
+            "model": {
+                "architecture": architecture,
+                "conditional": True,
+                "z_dim": 3,
+                "g_widths": [4] * (steps + 1),
+                "d_widths": [4] * 3,
+                "d_spectral_norm": True,
+            },
+        }
+    )
+    G, D = networks.build(config)
+    labels = torch.tensor([0, 1])
+    images = G(torch.randn(2, 3), labels)
+    assert images.shape == (2, channels, resolution, resolution)
+    assert D(images, labels).shape == (2,)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
+def test_spectral_norm_leaves_every_weight_a_largest_singular_value_of_one(architecture: str) -> None:
+    widths = {"mlp": ([8], [8, 8]), "dcgan": ([8], [8, 8]), "sndcgan": ([8], [8, 8]), "resnet": ([8, 8], [8, 8])}
+    g_widths, d_widths = widths[architecture]
+    torch.manual_seed(0)
+    config = configuration.parse(
+        {
+            "name": "x",
+            "data": {"resolution": 8},
+            "model": {
+                "architecture": architecture,
+                "g_widths": g_widths,
+                "d_widths": d_widths,
+                "d_spectral_norm": True,
+            },
+        }
+    )
+    _, D = networks.build(config)
+    for _ in range(100):
+        D(torch.randn(2, 1, 8, 8))
+    D.eval()
+    weights = [m.weight for m in D.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    assert len(weights) >= 3
+    for weight in weights:
+        assert torch.linalg.matrix_norm(weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_spectral_norm_is_torchs_own() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(3, 5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    layers.spectrally_normalized(ours)
+    torch.nn.utils.parametrizations.spectral_norm(theirs)
+    for _ in range(60):
+        weight, expected = ours.weight, theirs.weight
+    torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
+    grown = torch.randn_like(weight)
+    for value in (weight, expected):
+        (value * grown).sum().backward()
+    torch.testing.assert_close(
+        ours.parametrizations.weight.original.grad, theirs.parametrizations.weight.original.grad, rtol=1e-3, atol=1e-5
+    )
+
+
+def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = layers.spectrally_normalized(torch.nn.Linear(40, 30))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weight = layer.weight
+    assert weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("init", ["xavier", "orthogonal"])
+def test_other_initialisations_are_what_they_say(init: str) -> None:
+    torch.manual_seed(0)
+    sections = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 32, "g_widths": [64], "init": init}}
+    _, D = networks.build(configuration.parse(sections | {"model": sections["model"] | {"d_widths": [16, 32]}}))
+    convolution = D.net[2].weight
+    if init == "xavier":
+        bound = 2**0.5 * (6 / ((16 + 32) * 16)) ** 0.5
+        assert convolution.abs().max().item() == pytest.approx(bound, rel=0.01)
+    else:
+        matrix = convolution.flatten(1)
+        torch.testing.assert_close(matrix @ matrix.t(), torch.eye(32), atol=1e-5, rtol=0)
+    assert all((module.bias == 0).all() for module in D.modules() if getattr(module, "bias", None) is not None)
+
+
+def test_a_residual_block_doubles_after_its_1x1_as_well_as_before() -> None:
+    block = resnet.UpBlock(4, 6, 0, hidden_bias=True, end_bias=True)
+    features = torch.randn(2, 4, 5, 5)
+    late, early = resnet.doubled(block.skip(features)), block.skip(resnet.doubled(features))
+    torch.testing.assert_close(late, early)
+    assert block(features).shape == (2, 6, 10, 10)

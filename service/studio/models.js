@@ -1,0 +1,118 @@
+// Which models there are, and what the chosen one is.
+
+import { ask } from "./api.js";
+import { change, state } from "./state.js";
+import { remark } from "./trouble.js";
+
+const $ = id => document.getElementById(id);
+const FEW_CLASSES = 16; // up to here a class is a button, beyond an entry of a list
+let models = [], limits = {}, failedBefore = "";
+
+/** The chosen model's description, or undefined when it is not served. */
+export const model = () => models.find(m => m.name === state.model);
+export const limit = name => limits[name] ?? Infinity;
+export const letter = i => String.fromCharCode(65 + i);
+
+/** Ask what is served; true when the chosen model's file is another than before. */
+export async function loadModels() {
+  const told = await (await ask("v1/models")).json(), before = model();
+  ({ data: models, limits } = told);
+  if (!models.length) throw Object.assign(new Error(told.not_ready ?? "No model is served."), { status: 503 });
+  const failed = told.failed.map(f => `${f.file} is not served: ${f.reason}.`).join(" ");
+  if (failed && failed !== failedBefore) remark(failed);
+  failedBefore = failed;
+  state.model ??= told.default ?? models[0].name;
+  showChoice();
+  showFacts();
+  return before?.digest !== undefined && model() !== undefined && before.digest !== model().digest;
+}
+
+/** The fields that every request about the chosen model shares, truncation and class if they are chosen. */
+export function request(fields) {
+  const m = model(), body = { model: state.model, ...fields };
+  if (state.truncation !== null && m?.z_distribution === "normal") body.truncation = state.truncation;
+  if (state.label !== null && m?.class_names.length) body.labels ??= [state.label];
+  return body;
+}
+
+/** A file name that tells which picture it is. */
+export function fileName(what, form) {
+  const label = request({}).labels ? `-class-${state.label}` : "";
+  const cut = request({}).truncation ? `-truncation-${state.truncation}` : "";
+  return `${state.model}-${what}${label}${cut}.${form}`;
+}
+
+function showChoice() {
+  const options = models.map(m => new Option(m.name, m.name));
+  if (!model()) options.unshift(Object.assign(new Option(`${state.model} (not served)`, state.model), { disabled: true }));
+  $("model").replaceChildren(...options);
+  $("model").value = state.model;
+}
+
+/** Show the facts of the chosen model, and the settings that it has. */
+export function showFacts() {
+  const m = model();
+  $("facts").replaceChildren(...(m ? facts(m) : []).flatMap(([name, value, title = ""]) => {
+    const term = document.createElement("dt"), text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = value;
+    text.title = title;
+    return [term, text];
+  }));
+  if (m) state.digest = m.digest;
+  $("cut").hidden = m?.z_distribution !== "normal";
+  showClasses(m?.class_names ?? []);
+  showSettings();
+}
+
+function facts(m) {
+  const count = n => n.toLocaleString("en");
+  const list = [
+    ["Trained on", m.dataset],
+    ["Images seen", m.images_seen ? count(m.images_seen) : "none: untrained"],
+    ...scores(m),
+    ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "grey" : "colour"}`],
+    ["Latent", `${m.z_dim} ${m.z_distribution} numbers`],
+    ["Network", m.architecture + (m.ema ? ", averaged weights" : "")],
+  ];
+  if (Number.isFinite(m.parameters)) list.push(["Parameters", count(m.parameters)]);
+  list.push(["Made", m.created.slice(0, 10), m.created], ["Digest", m.digest.slice(0, 12), m.digest]);
+  return list.filter(([, value]) => value);
+}
+
+/** `evaluation.*` that are numbers, the shortest name of each; "not measured" rather than nothing. */
+function scores(m) {
+  const told = Object.entries(m.evaluation).filter(([, value]) => typeof value === "number");
+  return told.length ? told.map(([name, value]) => [name, +value.toPrecision(4)]) : [["Score", "not measured yet"]];
+}
+
+function showClasses(names) {
+  $("classes").hidden = !names.length;
+  if (state.label !== null && state.label >= names.length) state.label = null;
+  const few = names.length <= FEW_CLASSES, all = [["", "each its own"], ...names.map((name, i) => [i, name])];
+  $("chips").hidden = !few;
+  $("class").hidden = few;
+  $("class").replaceChildren(...(few ? [] : all.map(([value, name]) => new Option(name, value))));
+  $("chips").replaceChildren(...(!few ? [] : all.map(([value, name]) => {
+    const label = document.createElement("label"), input = document.createElement("input");
+    Object.assign(input, { type: "radio", name: "class", value });
+    label.append(input, name);
+    return label;
+  })));
+}
+
+/** Put the controls where the state is. */
+export function showSettings() {
+  const label = String(state.label ?? "");
+  $("model").value = state.model;
+  $("class").value = label;
+  for (const input of $("chips").querySelectorAll("input")) input.checked = input.value === label;
+  $("truncation").value = state.truncation ?? $("truncation").max;
+  $("cut-told").textContent = state.truncation ?? "off";
+  $("truncation").setAttribute("aria-valuetext", state.truncation ?? "off");
+}
+
+const chooseClass = event => change({ label: event.target.value === "" ? null : +event.target.value });
+$("class").onchange = $("chips").onchange = chooseClass;
+$("truncation").oninput = ({ target }) => change({ truncation: target.value === target.max ? null : +target.value });
+$("model").onchange = ({ target }) => change({ model: target.value, label: null }, { visit: true });

@@ -1,0 +1,64 @@
+// Images as the service computes them (uint8 [N, H, W, C] in a .npy file), and their way onto a canvas.
+
+/** {data, n, height, width, channels} of a .npy answer. Format: numpy.lib.format, version 1.0. */
+export function parseNpy(buffer) {
+  const length = new DataView(buffer).getUint16(8, true);
+  const header = new TextDecoder().decode(new Uint8Array(buffer, 10, length));
+  const shape = header.match(/'shape': \(([\d, ]+)\)/)?.[1].split(",").map(Number);
+  if (shape?.length !== 4 || !header.includes("'|u1'")) throw new Error("The service's answer holds no images.");
+  const [n, height, width, channels] = shape;
+  return { data: new Uint8Array(buffer, 10 + length), n, height, width, channels };
+}
+
+/** Image `i` on a canvas, pixel for pixel; the style sheet enlarges it, crisply when it is small. */
+export function paint(canvas, images, i) {
+  if (canvas.width !== images.width || canvas.height !== images.height) {
+    canvas.width = images.width;
+    canvas.height = images.height;
+    canvas.classList.toggle("crisp", Math.max(images.width, images.height) <= 64);
+  }
+  canvas.getContext("2d").putImageData(rgba(images, i), 0, 0);
+}
+
+/** Some of the images side by side on one canvas. */
+export function paintStrip(canvas, images, chosen) {
+  canvas.width = images.width * chosen.length;
+  canvas.height = images.height;
+  canvas.classList.toggle("crisp", Math.max(images.width, images.height) <= 64);
+  const context = canvas.getContext("2d");
+  chosen.forEach((i, place) => context.putImageData(rgba(images, i), place * images.width, 0));
+}
+
+function rgba({ data, height, width, channels }, i) {
+  const picture = new ImageData(width, height), pixels = height * width;
+  const from = i * pixels * channels, step = channels === 3 ? 1 : 0; // grey: the one value three times
+  for (let p = 0; p < pixels; p++) {
+    const at = from + p * channels;
+    picture.data[4 * p] = data[at];
+    picture.data[4 * p + 1] = data[at + step];
+    picture.data[4 * p + 2] = data[at + 2 * step];
+    picture.data[4 * p + 3] = 255;
+  }
+  return picture;
+}
+
+/** The mean distance of image `i` of two stacks, in grey levels of 255. */
+export function distance(a, b, i) {
+  const size = a.height * a.width * a.channels;
+  let sum = 0;
+  for (let k = i * size; k < (i + 1) * size; k++) sum += Math.abs(a.data[k] - b.data[k]);
+  return sum / size;
+}
+
+// The last look of each seed that was seen, for the tray and the sliders.
+const seen = new Map();
+
+export const remember = (seed, images, i) => seen.set(seed, { images, i });
+export const forgetAll = () => seen.clear();
+export const known = seed => seen.has(seed);
+
+/** Paint a seed as it was last seen; nothing if it never was. */
+export function paintSeen(canvas, seed) {
+  const last = seen.get(seed);
+  if (last) paint(canvas, last.images, last.i);
+}

@@ -1,0 +1,137 @@
+"""How the client asks: one question, its attempts and the waits between them, and what goes wrong in one line."""
+
+import json
+import random
+import threading
+import time
+from typing import Any
+
+import httpx
+
+from service.wire import retry_after_s
+
+TRIED_AGAIN = (429, 502, 503, 504)
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+FIRST_PATIENCE_S = 5.0  # until the service has answered once: a wrong address does not mend itself
+
+
+class ServiceError(Exception):
+    """The service refused, failed or is not there. One line; `status` and `code` as it answered, if it did."""
+
+    def __init__(self, message: str, status: int | None = None, code: str | None = None):
+        super().__init__(" ".join(message.split()))
+        self.status, self.code = status, code
+
+
+class Transport:
+    """One service and the connections to it; its parameters are those of `service.client.Client`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connections: int,
+        timeout: float,
+        patience_s: float,
+        api_key: str | None,
+        max_answer_bytes: int,
+    ):
+        self.base_url = base_url.rstrip("/")
+        self._patience_s, self._max_answer_bytes = patience_s, max_answer_bytes
+        self._met = False
+        self._closed = threading.Event()
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        # images do not shrink, and what is not packed cannot burst
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        try:
+            self._http = httpx.Client(base_url=self.base_url, timeout=timeout, limits=limits, headers=headers)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise ServiceError(f"{base_url!r} is not the address of a service: {error}") from None
+        except UnicodeEncodeError:
+            raise ServiceError("the API key has characters that no header can carry") from None
+
+    def close(self) -> None:
+        self._closed.set()
+        self._http.close()
+
+    def answer(
+        self,
+        method: str,
+        path: str,
+        accept: str,
+        body: dict[str, Any] | None = None,
+        given_up: threading.Event | None = None,
+    ) -> httpx.Response:
+        """The 200 answer of that content type, after waits. ServiceError: there is none. `given_up` ends the waits."""
+        try:
+            told = {k: v for k, v in (body or {}).items() if v is not None}
+            content = None if body is None else json.dumps(told, allow_nan=False).encode()
+        except (ValueError, TypeError) as error:
+            raise ServiceError(f"this cannot be asked for in JSON: {error}") from None
+        first_failure, wait = None, FIRST_WAIT_S
+        while True:
+            try:
+                answer = self._attempt(method, path, accept, content)
+            except httpx.TransportError as error:
+                what = f"({type(error).__name__}: {error}); is the service running?"
+                failure, after = ServiceError(f"no answer from {self.base_url} {what}"), 0.0
+            else:
+                self._met = True
+                if answer.status_code == 200:
+                    return self._of_type(answer, accept)
+                failure, after = self._refusal(answer), retry_after_s(answer.headers.get("Retry-After"))
+                if answer.status_code not in TRIED_AGAIN:
+                    raise failure
+            now = time.monotonic()
+            first_failure = now if first_failure is None else first_failure
+            patience_s = self._patience_s if self._met else min(self._patience_s, FIRST_PATIENCE_S)
+            pause = max(after, wait * random.uniform(0.5, 1.0))
+            if now + pause > first_failure + patience_s or (given_up or self._closed).wait(pause):
+                raise failure
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+    def _attempt(self, method: str, path: str, accept: str, content: bytes | None) -> httpx.Response:
+        """One answer, whole. httpx.TransportError: there is none. ServiceError: there cannot be one, or too large."""
+        headers = {"Accept": accept} | ({} if content is None else {"Content-Type": "application/json"})
+        try:
+            with self._http.stream(method, path, content=content, headers=headers) as answer:
+                parts, size = [], 0
+                for part in answer.iter_bytes():
+                    size += len(part)
+                    if size > self._max_answer_bytes:
+                        raise ServiceError(
+                            f"{self.base_url} answered more than {self._max_answer_bytes} bytes; ask for less, or "
+                            "raise max_answer_bytes"
+                        )
+                    parts.append(part)
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{self.base_url!r} is not the address of a service: {error}") from None
+        except httpx.UnsupportedProtocol:
+            raise ServiceError(f"{self.base_url!r} needs http:// or https:// before it") from None
+        except httpx.DecodingError as error:
+            raise ServiceError(f"{self.base_url} answered what cannot be unpacked: {error}") from None
+        except RuntimeError:
+            if self._closed.is_set():
+                raise ServiceError("the client was closed") from None
+            raise
+        kept = [(k, v) for k, v in answer.headers.multi_items() if k.lower() != "content-encoding"]
+        return httpx.Response(answer.status_code, headers=kept, content=b"".join(parts), request=answer.request)
+
+    def _of_type(self, answer: httpx.Response, accept: str) -> httpx.Response:
+        told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
+        if told != accept:
+            raise ServiceError(
+                f"{self.base_url} answered {told} where {accept} was asked for: not a GAN Atelier service?", 200
+            )
+        return answer
+
+    def _refusal(self, answer: httpx.Response) -> ServiceError:
+        try:
+            error = answer.json()["error"]
+            return ServiceError(str(error["message"]), answer.status_code, str(error["code"]))
+        except (ValueError, KeyError, TypeError):
+            told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
+            return ServiceError(
+                f"{answer.url} answered {answer.status_code} with {told}: not a GAN Atelier service?",
+                answer.status_code,
+            )

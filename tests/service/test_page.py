@@ -1,0 +1,66 @@
+"""Claims about how the page and its files are served. What it does in a browser: test_studio."""
+
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api import create_app
+from service.routes.page import FILES
+from service.settings import Settings
+
+client = TestClient(create_app(Settings()), raise_server_exceptions=False)
+PATHS = ["/", *(f"/studio/{name}" for name in sorted(FILES) if name != "index.html")]
+
+
+def test_every_file_that_the_page_names_is_served_and_no_file_is_left_over() -> None:
+    named = {"index.html"}
+    for path in FILES.values():
+        text = path.read_text()
+        named |= set(re.findall(r'(?:href|src)="studio/([^"]+)"', text)) | set(re.findall(r'from "\./([^"]+)"', text))
+    assert named == set(FILES)
+    assert client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
+    assert client.get("/studio/main.js").headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert client.get("/studio/studio.css").headers["Content-Type"] == "text/css; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_comes_from_elsewhere_and_nothing_is_inline(path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"<style|<script(?! type=\"module\" src=)| style=| on[a-z]+=\"", answer.text)
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "unsafe" not in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_is_asked_about_each_time_and_sent_once(path: str) -> None:
+    first = client.get(path)
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get(path, headers={"If-None-Match": '"older"'}).content == first.content
+    head = client.head(path)
+    assert (head.status_code, head.headers["ETag"]) == (200, first.headers["ETag"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.html",
+        "nope.js",
+        "..%2Fsettings.py",
+        "../settings.py",
+        "%2e%2e/settings.py",
+        "main.js%00",
+        "",
+        "a/main.js",
+    ],
+)
+def test_no_other_file_is_reached(name: str) -> None:
+    answer = client.get(f"/studio/{name}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "route_not_found"

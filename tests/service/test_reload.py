@@ -1,0 +1,371 @@
+"""The folder changes while it is served; `look` is called by hand. By itself, in processes: test_reload_served."""
+
+import os
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import ApiError
+from service.generator import Generator
+from service.metrics import Metrics
+from service.models import Repository
+from service.settings import Settings
+from tests.service.plain_generators import write_plain
+from tests.tiny_generator import write_tiny_generator
+
+Z = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+
+
+def opened(folder: Path | None, **settings: object) -> Repository:
+    repository = Repository(Settings(model_dir=folder, **settings), Metrics())  # type: ignore[arg-type]
+    repository.load_all()
+    return repository
+
+
+def look_twice(repository: Repository) -> None:
+    """Once sees a change, once more sees that it is over."""
+    repository.look()
+    repository.look()
+
+
+def names(repository: Repository) -> list[str]:
+    return [g.metadata.name for g in repository.all()]
+
+
+def value(repository: Repository, series: str, **labels: str) -> float:
+    return repository._metrics.registry.get_sample_value(series, labels) or 0.0
+
+
+def test_new_replaced_and_removed_files_are_noticed(tmp_path: Path) -> None:
+    write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
+    repository = opened(tmp_path)
+    first = repository.get("a")
+    write_tiny_generator(tmp_path / "b.onnx", name="b")
+    look_twice(repository)
+    assert names(repository) == ["a", "b"]
+    assert repository.get("a") is first
+    write_tiny_generator(tmp_path / "a.onnx", name="a", seed=2)
+    look_twice(repository)
+    second = repository.get("a")
+    assert second.metadata.digest != first.metadata.digest
+    assert first.retired
+    assert not second.retired
+    assert (second.run(Z, None) != first.run(Z, None)).any(), "a request that began on the old one ends on it"
+    (tmp_path / "a.onnx").unlink()
+    look_twice(repository)
+    assert names(repository) == ["b"]
+    with pytest.raises(ApiError) as error:
+        repository.get("a")
+    assert error.value.status == 404
+
+
+def test_a_file_that_fails_leaves_the_old_one_serving_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a")
+    repository = opened(tmp_path)
+    before = repository.get("a")
+    path.write_bytes(b"garbage")
+    look_twice(repository)
+    assert repository.get("a") is before
+    assert not before.retired
+    failed = repository.failed["a.onnx"]
+    assert failed.reason == "not an ONNX file"
+    assert failed.serving == ("a", before.metadata.digest)
+    assert "a.onnx is not served: not an ONNX file" in caplog.text
+    assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1
+    assert value(repository, "atelier_models_failed") == 1
+    for _ in range(3):
+        repository.look()
+    assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1, "tried once, not at each look"
+    path.write_bytes(b"other garbage")
+    look_twice(repository)
+    assert repository.failed["a.onnx"].since == failed.since, "it has failed since the first"
+    write_tiny_generator(path, name="a", seed=5)
+    look_twice(repository)
+    assert repository.failed == {}
+    assert repository.get("a") is not before
+    assert value(repository, "atelier_models_failed") == 0
+
+
+def test_a_file_in_the_making_is_left_alone_until_it_is_still(tmp_path: Path) -> None:
+    whole = write_tiny_generator(tmp_path / "x", name="a", size=16).read_bytes()
+    repository = opened(tmp_path)
+    with (tmp_path / "a.onnx").open("wb") as file:
+        for first in range(0, len(whole), 100):
+            file.write(whole[first : first + 100])
+            file.flush()
+            repository.look()
+            assert names(repository) == []
+            assert repository.failed == {}
+    look_twice(repository)
+    assert names(repository) == ["a"]
+
+
+def test_a_copy_that_pauses_half_way_is_refused_and_then_taken(tmp_path: Path) -> None:
+    whole = write_tiny_generator(tmp_path / "x", name="a", size=16).read_bytes()
+    repository = opened(tmp_path)
+    (tmp_path / "a.onnx").write_bytes(whole[: len(whole) // 2])
+    look_twice(repository)
+    assert "a.onnx" in repository.failed
+    with (tmp_path / "a.onnx").open("ab") as file:
+        file.write(whole[len(whole) // 2 :])
+    look_twice(repository)
+    assert names(repository) == ["a"]
+    assert repository.failed == {}
+
+
+def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service import models
+
+    write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
+    repository = opened(tmp_path)
+    write_tiny_generator(tmp_path / "a.onnx", name="a", seed=2)
+    repository.look()
+    straight, torn = models.read, iter([True])
+
+    def read(path: Path, max_bytes: int) -> bytes:
+        content = straight(path, max_bytes)
+        if next(torn, False):
+            write_tiny_generator(path, name="a", seed=3)
+            return content[:50]
+        return content
+
+    monkeypatch.setattr(models, "read", read)
+    repository.look()
+    assert repository.failed == {}, "half of one and half of the other is neither"
+    look_twice(repository)
+    wanted = write_tiny_generator(tmp_path / "wanted", name="a", seed=3)
+    assert wanted.read_bytes() == (tmp_path / "a.onnx").read_bytes()
+    assert repository.get("a").metadata.digest == opened_digest(tmp_path)
+
+
+def opened_digest(folder: Path) -> str:
+    return opened(folder).get("a").metadata.digest
+
+
+def test_kubernetes_swaps_a_folder_of_links(tmp_path: Path) -> None:
+    """MODEL_DIR/a.onnx → ..data/a.onnx, ..data → ..1; then ..data is renamed over to point at ..2."""
+    write_tiny_generator(tmp_path / "..1" / "a.onnx", name="a", seed=1)
+    write_tiny_generator(tmp_path / "..2" / "a.onnx", name="a", seed=2)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "a.onnx").symlink_to("..data/a.onnx")
+    repository = opened(tmp_path)
+    before = repository.get("a").metadata.digest
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    look_twice(repository)
+    assert repository.get("a").metadata.digest != before
+    assert repository.failed == {}
+
+
+def test_a_link_to_nothing_leaves_the_old_one_and_is_tried_again(tmp_path: Path) -> None:
+    write_tiny_generator(tmp_path / "1", name="a", seed=1)
+    (tmp_path / "a.onnx").symlink_to("1")
+    repository = opened(tmp_path)
+    before = repository.get("a")
+    (tmp_path / "1").rename(tmp_path / "2")
+    look_twice(repository)
+    assert repository.get("a") is before
+    assert "cannot be read: No such file" in repository.failed["a.onnx"].reason
+    repository.look()
+    assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1
+    (tmp_path / "2").rename(tmp_path / "1")
+    look_twice(repository)
+    assert repository.get("a") is before, "the same content is the same generator"
+    assert repository.failed == {}
+
+
+def test_renamed_touched_or_stamped_it_is_the_same_session(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a")
+    repository = opened(tmp_path)
+    before = repository.get("a")
+    path.rename(tmp_path / "b.onnx")
+    repository.look()
+    assert names(repository) == ["a"], "not missed for a moment"
+    repository.look()
+    os.utime(tmp_path / "b.onnx", (1, 1))
+    look_twice(repository)
+    write_tiny_generator(tmp_path / "b.onnx", name="a", **{"evaluation.fid10k": "12.5"})
+    look_twice(repository)
+    assert repository.get("a") is before
+    assert (before.describe()["evaluation"], before.describe()["file"]) == ({"fid10k": 12.5}, "b.onnx")
+    assert repository.failed == {}
+    assert value(repository, "atelier_model_loads_total", model="a", why="start") == 1
+    assert value(repository, "atelier_model_loads_total", model="a", why="changed") == 0
+
+
+def test_removed_and_put_again_between_two_looks_it_is_not_missed(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
+    repository = opened(tmp_path)
+    path.unlink()
+    repository.look()
+    assert names(repository) == ["a"]
+    write_tiny_generator(path, name="a", seed=2)
+    repository.look()
+    assert names(repository) == ["a"]
+    look_twice(repository)
+    assert names(repository) == ["a"]
+    assert value(repository, "atelier_model_loads_total", model="a", why="changed") == 1
+
+
+def test_others_unfinished_copies_are_not_looked_at(tmp_path: Path) -> None:
+    write_tiny_generator(tmp_path / ".a.onnx", name="hidden")
+    write_tiny_generator(tmp_path / "a.onnx.partial", name="partial")
+    repository = opened(tmp_path)
+    assert (names(repository), repository.failed) == ([], {})
+
+
+def test_an_empty_folder_becomes_ready_when_a_file_arrives_and_ceases_to_be(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    repository = opened(folder)
+    assert "does not exist" in str(repository.not_ready)
+    folder.mkdir()
+    look_twice(repository)
+    assert repository.not_ready is not None
+    path = write_plain(folder / "theirs.onnx")
+    look_twice(repository)
+    assert repository.not_ready is None
+    assert repository.get(None).metadata.name == "theirs"
+    path.unlink()
+    look_twice(repository)
+    assert "no usable generator file" in str(repository.not_ready)
+
+
+def test_a_folder_out_of_reach_for_a_moment_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from service import models
+
+    write_tiny_generator(tmp_path / "a.onnx", name="a")
+    repository = opened(tmp_path)
+
+    def stale(folder: Path) -> list[Path]:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(models, "generator_files", stale)
+    for _ in range(3):
+        repository.look()
+    assert names(repository) == ["a"]
+    assert repository.not_ready is None
+
+
+def test_the_bundled_serve_until_a_file_of_ours_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_DIR", raising=False)
+    repository = opened(None)
+    bundled = names(repository)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "x.onnx").write_bytes(b"junk")
+    for _ in range(3):
+        repository.look()
+    assert names(repository) == bundled
+    assert "x.onnx" in repository.failed
+    write_tiny_generator(tmp_path / "models" / "x.onnx", name="mine")
+    look_twice(repository)
+    assert names(repository) == ["mine"]
+    assert repository.failed == {}
+
+
+def test_a_generator_that_nobody_needs_any_more_is_freed(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
+    retired: list[str] = []
+    repository = Repository(Settings(model_dir=tmp_path), Metrics(), lambda g: retired.append(g.metadata.digest))
+    repository.load_all()
+    before = weakref.ref(repository.get("a"))
+    digest = repository.get("a").metadata.digest
+    write_tiny_generator(path, name="a", seed=2)
+    look_twice(repository)
+    assert retired == [digest]
+    assert before() is None
+
+
+# memory: what has no room makes way
+
+
+def three(folder: Path, room: int) -> tuple[Repository, list[Generator]]:
+    size = 0
+    for seed, name in enumerate("abc"):
+        size = write_tiny_generator(folder / f"{name}.onnx", name=name, seed=seed).stat().st_size
+    repository = opened(folder, max_loaded_bytes=room * size + 10)
+    return repository, repository.all()
+
+
+def test_the_least_recently_used_makes_way_and_comes_back_the_same(tmp_path: Path) -> None:
+    everything = [g.run(Z, None) for g in three(tmp_path / "all", 3)[1]]
+    repository, (a, b, c) = three(tmp_path / "two", 2)
+    assert value(repository, "atelier_models_loaded") == 2
+    assert a.loaded, "the default is in memory, wherever it comes in the folder"
+    assert [g.loaded for g in (a, b, c)].count(True) == 2
+    for _ in range(2):
+        for g, images in zip((a, b, c), everything, strict=True):
+            np.testing.assert_array_equal(g.run(Z, None), images)
+            assert g.loaded
+            assert sum(other.loaded for other in (a, b, c)) == 2
+    a.run(Z, None)
+    c.run(Z, None)
+    a.run(Z, None)
+    b.run(Z, None)
+    assert [g.loaded for g in (a, b, c)] == [True, True, False]
+    assert value(repository, "atelier_model_loads_total", model="c", why="recalled") >= 2
+    assert repository.describe()["data"][2]["loaded"] is False
+    assert repository.describe()["data"][2]["z_dim"] == 8, "its metadata stays"
+
+
+def test_what_made_way_comes_back_though_its_file_is_garbage_or_gone(tmp_path: Path) -> None:
+    repository, (a, b, c) = three(tmp_path, 1)
+    wanted = [g.run(Z, None) for g in (a, b, c)]
+    (tmp_path / "a.onnx").write_bytes(b"garbage")
+    (tmp_path / "b.onnx").unlink()
+    np.testing.assert_array_equal(a.run(Z, None), wanted[0])
+    np.testing.assert_array_equal(b.run(Z, None), wanted[1])
+    look_twice(repository)
+    assert names(repository) == ["a", "c"]
+    np.testing.assert_array_equal(a.run(Z, None), wanted[0])
+    folder = repository._shelf._folder
+    assert folder is not None
+    assert folder.is_dir()
+    repository.close()
+    assert not folder.exists()
+
+
+def test_what_cannot_be_copied_any_more_stays_in_memory(tmp_path: Path) -> None:
+    size = write_tiny_generator(tmp_path / "a.onnx", name="a").stat().st_size
+    repository = opened(tmp_path, max_loaded_bytes=size + 10)
+    a = repository.get("a")
+    (tmp_path / "a.onnx").write_bytes(b"garbage")
+    write_tiny_generator(tmp_path / "b.onnx", name="b")
+    look_twice(repository)
+    assert a.loaded
+    assert repository.get("b").loaded
+    assert a.run(Z, None).shape == (3, 8, 8, 1)
+
+
+def test_a_foreign_generator_comes_back_too(tmp_path: Path) -> None:
+    size = max(write_plain(tmp_path / f"{n}.onnx", seed=i, batch=2).stat().st_size for i, n in enumerate("ab"))
+    repository = opened(tmp_path, max_loaded_bytes=size + 10)
+    a, b = repository.all()
+    first = a.run(Z, None)
+    b.run(Z, None)
+    assert not a.loaded
+    np.testing.assert_array_equal(a.run(Z, None), first)
+
+
+def test_many_that_ask_at_once_load_it_once(tmp_path: Path) -> None:
+    repository, (a, b, c) = three(tmp_path, 1)
+    b.run(Z, None)
+    c.run(Z, None)
+    assert not a.loaded
+    before = value(repository, "atelier_model_loads_total", model="a", why="recalled")
+    start = threading.Barrier(16)
+
+    def ask(_: int) -> np.ndarray:
+        start.wait()
+        return a.run(Z, None)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(16)))
+    assert all((answer == answers[0]).all() for answer in answers)
+    assert value(repository, "atelier_model_loads_total", model="a", why="recalled") == before + 1

@@ -1,0 +1,128 @@
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service import sessions
+from service.sessions import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
+from tests import tiny_generator as tiny
+
+
+class Recorder:
+    """In place of a session that runs some sizes alone: row i's image is latent i's first number."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, latents: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        self.sizes.append(len(latents))
+        assert labels is None or len(labels) == len(latents)
+        images = latents[:, 0].astype(np.uint8)
+        return (images if labels is None else images + labels.astype(np.uint8)).reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ran"),
+    [
+        (1, [1]),
+        (2, [4]),
+        (4, [4]),
+        (5, [16]),
+        (17, [64]),
+        (64, [64]),
+        (65, [100]),
+        (100, [100]),
+        (101, [100, 1]),
+        (230, [100, 100, 64]),
+    ],
+)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_rows_run_in_a_few_sizes_and_come_back_in_order(rows: int, ran: list[int], labelled: bool) -> None:
+    run = Recorder()
+    latents = np.arange(rows, dtype=np.float32)[:, None] % 200
+    labels = np.arange(rows) % 5 if labelled else None
+    images = run_in_sizes(run, Runtime(1, 100).cuda_sizes, latents, labels)
+    assert run.sizes == ran
+    np.testing.assert_array_equal(images.ravel(), latents[:, 0] + (0 if labels is None else labels))
+
+
+def test_the_sizes_of_a_gpu_end_with_the_largest_batch() -> None:
+    assert Runtime(1, 64).cuda_sizes == (1, 4, 16, 64)
+    assert Runtime(1, 10).cuda_sizes == (1, 4, 10)
+    assert Runtime(1, 1).cuda_sizes == (1,)
+    assert Runtime(1, 256).cuda_sizes == (1, 4, 16, 64, 256)
+
+
+def test_padded_batches_are_the_same_images() -> None:
+    """What a GPU would be fed, run by the CPU."""
+    session = Session(tiny.tiny_generator(num_classes=3).SerializeToString(), Runtime(1, 64))
+    latents = np.random.default_rng(0).standard_normal((150, 8)).astype(np.float32)
+    labels = np.arange(150) % 3
+    whole = session.run(latents, labels)
+    session.sizes = Runtime(1, 64).cuda_sizes
+    np.testing.assert_array_equal(session.run(latents, labels), whole)
+    assert (session.provider, whole.std() > 10) == (CPU, True)
+
+
+class FakeOrt:
+    """ONNX Runtime as it behaves where CUDA is offered; `works`: and starts."""
+
+    def __init__(self, works: bool):
+        self.works, self.asked = works, []  # type: ignore[var-annotated]
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = ort.InferenceSession
+
+        def session(content: bytes, options: ort.SessionOptions, providers: list) -> ort.InferenceSession:
+            self.asked.append(providers)
+            made = real(content, options, providers=[CPU])
+            if self.works and len(providers) == 2:
+                made.get_providers = lambda: [CUDA, CPU]
+            return made
+
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+        monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
+        monkeypatch.setattr(ort, "InferenceSession", session)
+        monkeypatch.setattr(sessions, "cuda_devices", lambda: 1)
+
+
+def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from service.generator import load
+
+    fake = FakeOrt(works=True)
+    fake.install(monkeypatch)
+    assert choose_provider("auto") == choose_provider("cuda") == "cuda"
+    path = tiny.write_tiny_generator(tmp_path_factory.mktemp("m") / "x.onnx", num_classes=2)
+    ran: list[int] = []
+    straight = Session._run
+    monkeypatch.setattr(Session, "_run", lambda self, z, y: ran.append(len(z)) or straight(self, z, y))
+    generator = load(path, 2**20, Runtime(1, 100, "cuda"))
+    assert fake.asked == [[(CUDA, sessions.CUDA_OPTIONS), CPU]]
+    assert sessions.CUDA_OPTIONS["cudnn_conv_algo_search"] in ("HEURISTIC", "EXHAUSTIVE")
+    assert set(ran) == {1, 4, 16, 64, 100}
+    assert generator.describe()["provider"] == CUDA
+    ran.clear()
+    assert generator.run(np.zeros((33, 8), np.float32), np.zeros(33, np.int64)).shape == (33, 8, 8, 1)
+    assert ran == [64]
+
+
+def test_cuda_that_does_not_start_is_the_cpu_or_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeOrt(works=False).install(monkeypatch)
+    content = tiny.tiny_generator().SerializeToString()
+    session = Session(content, Runtime(1, 64, "cuda"))
+    assert (session.provider, session.sizes) == (CPU, None)
+    with pytest.raises(Exception, match="could not run it with CUDA"):
+        Session(content, Runtime(1, 64, "cuda", strict=True))
+
+
+def test_cuda_is_asked_for_in_vain_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
+    assert choose_provider("auto") == choose_provider("cpu") == "cpu"
+    with pytest.raises(ProviderError, match=r"pip install 'gan-atelier\[gpu\]'"):
+        choose_provider("cuda")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(sessions, "cuda_devices", lambda: 0)
+    assert choose_provider("auto") == "cpu"
+    with pytest.raises(ProviderError, match="no device"):
+        choose_provider("cuda")

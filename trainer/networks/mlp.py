@@ -1,0 +1,27 @@
+"""Fully connected networks (Goodfellow et al. 2014; sources 000 and 004)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trainer.config import Model
+from trainer.networks.base import Discriminator, Generator
+
+
+def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
+    layers: list[nn.Module] = []
+    width = model.z_dim
+    for hidden in model.g_widths:
+        layers += [nn.Linear(width, hidden, bias=model.bias != "none"), nn.ReLU(inplace=True)]
+        width = hidden
+    layers.append(nn.Linear(width, channels * resolution**2, bias=model.bias != "none"))
+    return Generator(nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels)
+
+
+def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = channels * resolution**2
+    for hidden in model.d_widths:
+        layers += [nn.Linear(width, hidden, bias=model.bias != "none"), nn.LeakyReLU(0.2, inplace=True)]
+        width = hidden
+    return Discriminator(nn.Sequential(*layers), nn.Linear(width, 1, bias=model.bias != "none"), width=width)
