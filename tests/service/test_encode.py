@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from service import encode
 from service.errors import ApiError
@@ -33,6 +34,16 @@ def test_npy_is_numpys_own_format(shape: tuple[int, ...]) -> None:
 def test_npy_of_a_view_is_its_own_rows() -> None:
     images = np.arange(64, dtype=np.uint8).reshape(16, 2, 2, 1)
     np.testing.assert_array_equal(np.load(io.BytesIO(encode.npy(images[3:7]))), images[3:7])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), (300, 200, 3), (300, 200, 1)])
+def test_a_png_holds_the_very_pixels(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    read = Image.open(io.BytesIO(encode.still(image, "png")))
+    read.verify()  # its checksums
+    read = Image.open(io.BytesIO(encode.still(image, "png")))
+    assert read.mode == ("L" if shape[2] == 1 else "RGB")
+    np.testing.assert_array_equal(np.asarray(read).reshape(shape), image)
 
 
 @pytest.mark.parametrize(
