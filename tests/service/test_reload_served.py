@@ -1,0 +1,122 @@
+"""A folder that changes under a real `bentoml serve` with two workers."""
+
+import io
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service import latents as z
+from tests.service.conftest import wait_until
+from tests.service.plain_generators import write_plain
+from tests.service.test_served import served
+from tests.tiny_generator import write_tiny_generator
+
+pytestmark = pytest.mark.slow
+WORKERS = 2
+NOTICED_S = 2.0
+
+
+def images_of(path: Path) -> np.ndarray:
+    """Seeds 0 to 99, from a session of the test's own."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"latents": z.seeds_to_latents(range(100), 8)[0]})[0]
+
+
+def in_every_worker(url: str, true: Callable[[dict[str, Any]], object]) -> float:
+    """Seconds until it is `true` of /v1/models on each of 12 connections in a row."""
+    began = time.monotonic()
+    since = began
+
+    def all_agree() -> bool:
+        nonlocal since
+        since = time.monotonic()
+        return all(true(httpx.get(f"{url}/v1/models").json()) for _ in range(12))
+
+    wait_until(all_agree, 20)
+    return since - began
+
+
+def digests(listing: dict[str, Any]) -> dict[str, str]:
+    return {m["name"]: m["digest"] for m in listing["data"]}
+
+
+def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
+    sources = [write_tiny_generator(tmp_path / "made" / str(i), name="tiny", size=16, seed=i) for i in range(3)]
+    served_file = tmp_path / "tiny.onnx"
+    served_file.write_bytes(sources[0].read_bytes())
+    outcomes: Counter[object] = Counter()
+    done = threading.Event()
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as url:
+        expected = {digests(httpx.get(f"{url}/v1/models").json())["tiny"]: images_of(sources[0])}
+
+        def client(i: int) -> list[tuple[str, int, np.ndarray]]:
+            answers = []
+            seed = i
+            while not done.is_set():
+                with httpx.Client(base_url=url, timeout=30) as http:  # a new connection: now and then the other worker
+                    for _ in range(10):
+                        seed = (seed + 7) % 90
+                        answer = http.post(
+                            "/v1/generate", json={"seed": seed, "n": 2}, headers={"Accept": "application/x-npy"}
+                        )
+                        outcomes[answer.status_code] += 1
+                        if answer.status_code == 200:
+                            array = np.load(io.BytesIO(answer.content))
+                            answers.append((answer.headers["Atelier-Digest"], seed, array))
+            return answers
+
+        with ThreadPoolExecutor(8) as pool:
+            clients = [pool.submit(client, i) for i in range(8)]
+            try:
+                for source in sources[1:]:
+                    served_file.write_bytes(np.random.default_rng(0).bytes(5000))  # in place, under the reader's feet
+                    in_every_worker(url, lambda told: told["failed"])
+                    (failed,) = httpx.get(f"{url}/v1/models").json()["failed"]
+                    assert failed["serving"]["digest"] in expected
+                    assert failed["reason"] == "not an ONNX file"
+                    served_file.write_bytes(source.read_bytes())
+                    in_every_worker(url, lambda told: not told["failed"])
+                    expected[digests(httpx.get(f"{url}/v1/models").json())["tiny"]] = images_of(source)
+            finally:
+                done.set()
+            answers = [answer for future in clients for answer in future.result()]
+        metrics = httpx.get(f"{url}/metrics").text
+    assert set(outcomes) == {200}
+    assert {digest for digest, _, _ in answers} == set(expected)
+    assert len(expected) == 3
+    for digest, seed, images in answers:
+        np.testing.assert_array_equal(images, expected[digest][seed : seed + 2], "not the images of the digest told")
+    assert f'atelier_model_loads_total{{model="tiny",why="start"}} {WORKERS}.0' in metrics
+    assert f'atelier_model_loads_total{{model="tiny",why="changed"}} {2 * WORKERS}.0' in metrics
+    assert f'atelier_model_load_failures_total{{file="tiny.onnx"}} {2 * WORKERS}.0' in metrics
+    assert "is not served: not an ONNX file" in (tmp_path / "serve.log").read_text()
+
+
+def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a")
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as url:
+        write_plain(tmp_path / "theirs.onnx", batch=4)
+        assert in_every_worker(url, lambda told: set(digests(told)) == {"a", "theirs"}) < NOTICED_S
+        body = {"model": "theirs", "seed": 1, "n": 6}
+        assert httpx.post(f"{url}/v1/generate", json=body).status_code == 200
+        before = digests(httpx.get(f"{url}/v1/models").json())["a"]
+        write_tiny_generator(tmp_path / "next", name="a", seed=9).rename(path)
+        assert in_every_worker(url, lambda told: digests(told)["a"] != before) < NOTICED_S
+        path.unlink()
+        (tmp_path / "theirs.onnx").unlink()
+        assert in_every_worker(url, lambda told: not told["data"]) < NOTICED_S
+        refused = httpx.get(f"{url}/readyz")
+        assert refused.status_code == 503
+        assert "no usable generator file" in refused.json()["error"]["message"]
+        write_tiny_generator(path, name="back")
+        assert in_every_worker(url, lambda told: digests(told).keys() == {"back"}) < NOTICED_S
+        assert httpx.get(f"{url}/readyz").status_code == 200
