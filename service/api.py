@@ -8,9 +8,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
-from service import openapi
+from service import drain, openapi, tracing
 from service.errors import ApiError, error_response
 from service.gate import Gate
 from service.routes import health, images, models, page, resource
@@ -28,6 +29,8 @@ def create_app(config: Settings | None = None) -> FastAPI:
         from service.atelier import Atelier  # numpy, scipy, Pillow: here, so that a supervisor stays small
 
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
+        tracing.install(service_version())
+        drain.install(atelier)
         loading = asyncio.create_task(asyncio.to_thread(atelier.load))
         yield
         loading.cancel()
@@ -46,11 +49,24 @@ def create_app(config: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(
-        Gate, metrics=lambda: app.state.atelier.metrics, max_body_bytes=app.state.settings.max_body_bytes
-    )
+    app.add_middleware(Gate, atelier=lambda: app.state.atelier)
+    if app.state.settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.cors_origins))
     openapi.install(app)
     return app
+
+
+def cross_origin(origins: str) -> dict[str, Any]:
+    """What pages of other origins may do: all that the service can, with a key of their own and no cookies."""
+    return {
+        "allow_origins": [origin.strip() for origin in origins.split(",") if origin.strip()],
+        "allow_methods": ["GET", "HEAD", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "If-None-Match", "X-Request-Id"],
+        "expose_headers": [
+            *("Atelier-Model", "Atelier-Digest", "Atelier-Images", "Atelier-Seeds", "Atelier-Labels"),
+            *("ETag", "Retry-After", "X-Request-Id"),
+        ],
+    }
 
 
 async def _api_error(request: Request, error: Any) -> Response:

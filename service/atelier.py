@@ -9,9 +9,13 @@ from collections.abc import Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from service import logs, protocol, tracing
+from service.access import AccessLog
 from service.errors import ApiError, ClientGone
+from service.keys import Keys
 from service.lanes import Lanes
-from service.metrics import Metrics
+from service.limits import Limiter
+from service.metrics import Metrics, meeting_place
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +38,13 @@ class Atelier:
 
         self.settings = settings
         self.metrics = Metrics()
+        self.keys = Keys(settings)
+        self.limiter = (
+            Limiter(settings.rate_limit, settings.rate_burst, meeting_place()) if settings.rate_limit else None
+        )
+        self.access = AccessLog(settings, logs.as_json(settings))
+        self.draining = False
+        protocol.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.repository = Repository(settings, self.metrics, self._forget)
         self._lanes = Lanes(self.repository.lanes)
         self._encoding = ThreadPoolExecutor(2, "encoding")
@@ -52,9 +63,16 @@ class Atelier:
         url = next(iter(json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).values()), "")
         log.info("ready with %s%s", names, f": open {url}/ in a browser" if url else "")
 
+    def drain(self) -> None:
+        """Tell everyone that the end is near: /readyz is 503 and answers close their connections."""
+        self.draining = True
+        self.metrics.recent.drain()
+
     def stop(self) -> None:
         self.repository.close()
         self._lanes.close()
+        self.access.flush()
+        tracing.shutdown()
         self._encoding.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, generator: "Generator") -> "Batcher":
@@ -102,8 +120,10 @@ class Atelier:
         job: Future[bytes] | None = None
         try:
             async with asyncio.timeout(self.settings.deadline_s):
-                job = self._encoding.submit(encode, await self.images(plan))
-                return await asyncio.wrap_future(job)
+                images = await self.images(plan)
+                with tracing.part("encode"):
+                    job = self._encoding.submit(encode, images)
+                    return await asyncio.wrap_future(job)
         except TimeoutError:
             self.metrics.rejected.labels("deadline").inc()
             message = f"not finished within {self.settings.deadline_s:g} s; ask for fewer images or try again"
@@ -132,6 +152,8 @@ class Atelier:
             self._encoding_pixels -= pixels
 
     def require_ready(self) -> None:
+        if self.draining:
+            raise ApiError(503, "draining", "this worker is stopping; others, or the next one, take its requests")
         if reason := self.repository.not_ready:
             raise ApiError(503, "not_ready", reason)
 

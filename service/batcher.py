@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from service import tracing
 from service.errors import INTERNAL, ApiError
 from service.lanes import Lanes
 from service.metrics import Metrics
@@ -32,7 +33,7 @@ MAX_RETRY_AFTER_S = 60
 class _Job:
     """One request's rows: `taken` of them are in a batch or done, `done` have their image."""
 
-    __slots__ = ("done", "future", "images", "labels", "latents", "since", "taken")
+    __slots__ = ("done", "future", "images", "labels", "latents", "since", "taken", "trace")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class _Job:
         self.images: NDArray[np.uint8] | None = None
         self.taken = self.done = 0
         self.since = time.perf_counter()
+        self.trace = tracing.current.get()
 
 
 class Batcher:
@@ -196,6 +198,12 @@ class Batcher:
         each = seconds * (self._lanes.count if alone else 1) / len(images)
         self._row_seconds = 0.8 * self._row_seconds + 0.2 * each if self._row_seconds else each
         self._metrics.inference_seconds.observe(seconds)
+        for job, first, end in batch:
+            if job.trace is not None:
+                if first == 0:
+                    job.trace.add("queue", job.since, started)
+                told = {"atelier.rows": end - first, "atelier.batch_rows": len(images)}
+                job.trace.add("inference", started, started + seconds, **told)
         self._metrics.batch_rows.observe(len(images))
         parts: list[NDArray[np.uint8] | None] = []
         at = 0

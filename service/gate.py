@@ -1,38 +1,51 @@
-"""ASGI around the routes: counts requests, refuses large bodies, and lets no traceback out."""
+"""ASGI around the routes: who may pass and how much, what is counted and logged of it, and no traceback gets out."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import access, keys, limits, logs, tracing
 from service.errors import INTERNAL, ApiError, ClientGone, error_response
-from service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.atelier import Atelier
 
 log = logging.getLogger("bentoml.atelier")
 
 LINGER_S = 2.0
 CLIENT_GONE = 499  # nginx's word for it, in the metrics alone
+METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # methods are the client's words too
 
 
 class Gate:
-    """Around an ASGI app. `metrics` and `max_body_bytes` are asked for at each request."""
+    """Around an ASGI app. `atelier` is asked for at each request; `route` labels requests that no template does."""
 
-    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics], max_body_bytes: int):
-        self.app, self._metrics, self._max_body_bytes = app, metrics, max_body_bytes
+    def __init__(self, app: ASGIApp, atelier: Callable[[], "Atelier"], route: Callable[[str], str] | None = None):
+        self.app, self._atelier, self._route = app, atelier, route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
+        atelier = self._atelier()
+        told: dict[bytes, bytes] = dict(scope["headers"])
+        request = access.request_id(told.get(b"x-request-id"))
+        logs.current_request.set(request)
+        trace = tracing.start(scope, told)
+        max_body_bytes = atelier.settings.max_body_bytes
         status = received = 0
         whole = refused = False
-        message = f"the body is larger than {self._max_body_bytes} bytes; split the request"
+        model: str | None = None
+        rows: int | None = None
+        message = f"the body is larger than {max_body_bytes} bytes; split the request"
         too_large = ApiError(413, "body_too_large", message, headers={"Connection": "close"})
 
         async def limited_receive() -> Message:
@@ -40,21 +53,37 @@ class Gate:
             message = await receive()
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            if received > self._max_body_bytes:
+            if received > max_body_bytes:
                 refused = True
                 raise too_large
             return message
 
-        async def watched_send(message: Message) -> None:
-            nonlocal status
-            if refused and not status:
-                return  # whatever the app makes of the refusal, the answer is the one below
+        async def marked_send(message: Message) -> None:
+            nonlocal status, model, rows
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = message["headers"] = list(message.get("headers", ()))
+                if status == 200:
+                    for name, value in headers:
+                        if name == b"atelier-model":
+                            model = value.decode()
+                        elif name == b"atelier-images":
+                            rows = int(value)
+                headers.append((b"x-request-id", request.encode()))
+                if atelier.draining:
+                    headers.append((b"connection", b"close"))
             await send(message)
 
+        async def watched_send(message: Message) -> None:
+            if refused and not status:
+                return  # whatever the app makes of the refusal, the answer is the one below
+            await marked_send(message)
+
+        client: str | None = None
         try:
-            if _content_length(scope) > self._max_body_bytes:
+            client = self._admit(atelier, scope, told)
+            announced = told.get(b"content-length", b"0")
+            if len(announced) > 19 or (announced.isdigit() and int(announced) > max_body_bytes):
                 refused = True
             else:
                 await self.app(scope, limited_receive, watched_send)
@@ -71,19 +100,43 @@ class Gate:
                 await error_response(INTERNAL)(scope, receive, watched_send)
         finally:
             if refused and not status:
-                status = too_large.status
-                await error_response(too_large)(scope, receive, _lingering(send, receive, whole))
-            route = getattr(scope.get("route"), "path", "unmatched")
-            # methods are the client's words too
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-            self._metrics().answered(method, route, status or CLIENT_GONE, time.perf_counter() - started)
+                atelier.metrics.rejected.labels("body_too_large").inc()
+                await error_response(too_large)(scope, receive, _lingering(marked_send, receive, whole))
+            status = status or CLIENT_GONE
+            route = getattr(scope.get("route"), "path", None) or (self._route or _unmatched)(scope["path"])
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            seconds = time.perf_counter() - started
+            atelier.metrics.answered(method, route, status, seconds)
+            if atelier.access.wants(route, status):
+                trace_id = trace.trace_id if trace else None
+                atelier.access.line(method, route, status, seconds, request, model, rows, client, trace_id)
+            if trace:
+                trace.end(method, route, status, request, model, rows)
+
+    def _admit(self, atelier: "Atelier", scope: Scope, told: dict[bytes, bytes]) -> str | None:
+        """Whose request it is, if that is told. ApiError: 401, 429, 415."""
+        holder = None
+        free = keys.is_open(scope["path"])
+        if atelier.keys and not free:
+            holder = atelier.keys.holder(told.get(b"authorization", b""))
+        if atelier.limiter and not free:
+            # one without a key is counted by its address, so that keys cannot be guessed at speed
+            client = holder or limits.address(scope["client"][0] if scope.get("client") else "")
+            if wait := atelier.limiter.take(client):
+                atelier.metrics.rejected.labels("rate_limited").inc()
+                raise limits.too_many(wait)
+        if atelier.keys and not free and holder is None:
+            atelier.metrics.rejected.labels("unauthorized").inc()
+            raise keys.UNAUTHORIZED
+        if told.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            # a megabyte of gzip unpacks to a gigabyte
+            message = "send the body as it is, without Content-Encoding"
+            raise ApiError(415, "unsupported_media_type", message, "Content-Encoding")
+        return holder
 
 
-def _content_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0
-    return 0
+def _unmatched(path: str) -> str:
+    return "unmatched"
 
 
 def _lingering(send: Send, receive: Receive, whole: bool) -> Send:

@@ -37,6 +37,12 @@ def place(workers: int) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[FOLDER]
 
 
+def meeting_place() -> Path | None:
+    """The folder that the workers share; None: this one is alone."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
+
+
 class Metrics:
     """The service's series, in a registry of their own."""
 
@@ -74,8 +80,7 @@ class Metrics:
             "atelier_models_failed", "Files refused as they are now", multiprocess_mode="livemax", **in_registry
         )
         self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self.recent = Recent(Path(folder) if folder else None)
+        self.recent = Recent(meeting_place())
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request, by its route's template."""

@@ -8,19 +8,24 @@ import numpy as np
 from bentoml.validators import DType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import metrics
+from service import logs, metrics, protocol, supervisor
 from service.api import create_app
 from service.errors import ApiError, error_response
 from service.gate import Gate
+from service.keys import Keys
 from service.native import GENERATE, NATIVE_ROUTES, Checked, Enveloped
 from service.settings import SettingsError, settings
 
 try:
     _settings = settings()
+    Keys(_settings)
 except SettingsError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 metrics.place(_settings.workers)
+logs.configure(_settings)
+supervisor.watch_workers()
+protocol.install(_settings)
 app = create_app(_settings)
 
 
@@ -32,9 +37,8 @@ class Door:
     """
 
     def __init__(self, bentoml_app: ASGIApp):
-        self._native = Gate(
-            Checked(Enveloped(bentoml_app)), lambda: app.state.atelier.metrics, _settings.max_body_bytes
-        )
+        # these paths are few, and ours: each is its own template
+        self._native = Gate(Checked(Enveloped(bentoml_app)), lambda: app.state.atelier, route=str)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         native = scope["type"] != "http" or scope["path"] in NATIVE_ROUTES

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -50,6 +50,30 @@ class Settings(BaseSettings):
         "auto", description="What runs the models. auto: CUDA where onnxruntime-gpu finds a device, else the CPU"
     )
     max_model_bytes: int = Field(2**30, ge=1024, description="Size of a generator file that is still read")
+
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="Keys, comma-separated, of which a request must bear one. Not set: it needs none"
+    )
+    api_keys_file: Path | None = Field(None, description="A file of more such keys, one a line; for secrets")
+    cors_origins: str | None = Field(None, description="Origins, comma-separated, whose pages may call (*: any's)")
+    rate_limit: float | None = Field(
+        None, gt=0, description="Requests a second of one key (without keys: one address), all workers together"
+    )
+    rate_burst: int = Field(20, ge=1, description="Requests that may come at once before the rate is asked of them")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+    access_log: Literal["all", "errors", "off"] = Field("all", description="Which requests are logged")
+    access_log_sample: float = Field(1.0, ge=0, le=1, description="Share of the requests without error that is logged")
+
+    drain_s: float = Field(1.0, ge=0, le=3600, description="Seconds that a stopping service goes on accepting requests")
+    grace_s: float = Field(28.0, gt=0, le=3600, description="Seconds a stop may take; then what is left is cut off")
+    max_connections: int | None = Field(
+        None, ge=1, description="Open connections of a worker. Not set: what its file descriptors allow, at most 16384"
+    )
+    header_timeout_s: float = Field(10.0, gt=0, description="Seconds until a request's headers must have come")
+    body_timeout_s: float = Field(30.0, gt=0, description="Seconds until a request's body must have come")
+    write_timeout_s: float = Field(20.0, gt=0, description="Seconds that a client may take none of its answer")
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ WINDOW_S = 60
 FIRST_MS, GROWTH = 0.1, 1.1
 BINS = 150  # the last one ends at 160 s
 
-_STARTED, _QUEUE_ROWS, _HEADER = 0, 1, 2
+_STARTED, _QUEUE_ROWS, _DRAINING, _HEADER = 0, 1, 2, 3
 _SECOND, _REQUESTS, _REFUSED, _FAILED, _IMAGES, _BINS = 0, 1, 2, 3, 4, 5
 _SLOT = _BINS + BINS
 _SLOTS = WINDOW_S + 4
@@ -72,6 +72,13 @@ class Recent:
         """Rows that began to wait (or, below 0, that wait no more)."""
         with self._lock:
             self._words[_QUEUE_ROWS] += rows
+
+    def drain(self) -> None:
+        self._words[_DRAINING] = 1
+
+    def all_drain(self) -> bool:
+        """Whether every worker that lives is stopping."""
+        return all(ring[_DRAINING] for ring in self._rings())
 
     def report(self) -> dict[str, Any]:
         """The last minute over all workers that live, as /v1/status tells it."""

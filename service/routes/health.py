@@ -55,7 +55,8 @@ async def status(request: Request) -> JSONResponse:
     """What the service is doing: the last minute of all its worker processes together."""
     atelier = atelier_of(request)
     reason = atelier.repository.not_ready
-    report = {"status": "not_ready" if reason else "ready", "reason": reason, "scope": "all_workers"}
+    state = "draining" if atelier.draining else "not_ready" if reason else "ready"
+    report = {"status": state, "reason": reason, "scope": "all_workers"}
     report |= await asyncio.to_thread(atelier.metrics.recent.report)
     return JSONResponse(report, headers={"Cache-Control": "no-store"})
 

@@ -1,0 +1,94 @@
+"""A rate limit for each client, shared by the worker processes."""
+
+import fcntl
+import hashlib
+import ipaddress
+import math
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from service.errors import ApiError
+
+SLOTS, PROBES = 8192, 8
+
+
+class Limiter:
+    """Token buckets as the generic cell rate algorithm (ITU-T I.371): of each client the time is kept at which its
+    bucket is full again, and a request moves it on by 1 / `rate`.
+
+    The table is in memory that the workers share by a file in `folder` (None: one worker). Of a client that has no
+    slot the bucket is full; a new one takes the slot of the client whose bucket is full soonest.
+    """
+
+    def __init__(self, rate: float, burst: int, folder: Path | None = None, clock: Any = time.monotonic_ns):
+        self._interval = int(1e9 / rate)
+        self._slack = (burst - 1) * self._interval
+        self._clock = clock  # a machine's processes share the monotonic clock
+        self._file: int | None = None
+        size = SLOTS * 16
+        if folder is None:
+            table = mmap.mmap(-1, size)
+        else:
+            self._file = os.open(folder / "limits", os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(self._file, size)  # the others' marks stay
+            table = mmap.mmap(self._file, size)
+        self._words = memoryview(table).cast("Q")
+
+    def take(self, client: str) -> float:
+        """One request of `client`: 0.0 if it may go on, else the seconds until it may."""
+        mark = _mark(client)
+        now = self._clock()
+        with self._locked():
+            at = self._slot(mark)
+            full = max(now, self._words[at + 1]) if self._words[at] == mark else now
+            wait = full - self._slack - now
+            if wait > 0:
+                return wait / 1e9
+            self._words[at], self._words[at + 1] = mark, full + self._interval
+        return 0.0
+
+    def _slot(self, mark: int) -> int:
+        places = [(mark + i) % SLOTS * 2 for i in range(PROBES)]
+        for at in places:
+            if self._words[at] == mark:
+                return at
+        return min(places, key=lambda at: self._words[at + 1])
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The kernel lets go of the lock of a process that dies."""
+        if self._file is None:
+            yield
+            return
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+@lru_cache(maxsize=4096)
+def _mark(client: str) -> int:
+    """64 bits that stand for a client, never 0."""
+    return int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest()) or 1
+
+
+@lru_cache(maxsize=4096)
+def address(host: str) -> str:
+    """A client by its address. One household has a whole IPv6 /64, so that counts as one."""
+    try:
+        parsed = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else host
+
+
+def too_many(wait: float) -> ApiError:
+    message = f"more requests than this service allows; try again in {wait:.3g} s"
+    return ApiError(429, "rate_limited", message, headers={"Retry-After": str(math.ceil(wait))})

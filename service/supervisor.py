@@ -1,0 +1,40 @@
+"""The process above the workers: it learns of a worker's death at once.
+
+`bentoml serve` supervises by circus, which looks after its workers every 10 s, and in a container (where BentoML
+leaves restarts to the orchestrator) never replaces one of several that died. The kernel tells of a child's death
+by SIGCHLD, so that is when to look.
+"""
+
+import signal
+import threading
+from typing import Any
+
+
+def watch_workers() -> None:
+    """Have whatever circus arbiter comes to run in this process replace dead workers at once.
+
+    Harmless in a process that supervises nothing, or where another handler is in place.
+    """
+    ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
+        signal.signal(signal.SIGCHLD, _child_died)
+
+
+def _child_died(number: int, frame: Any) -> None:
+    # circus handles SIGTERM by a method of an object that knows its controller
+    controller = getattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "controller", None)
+    if controller is not None:
+        controller.loop.add_callback_from_signal(_replace, controller.arbiter, 5)
+
+
+def _replace(arbiter: Any, tries: int) -> None:
+    """On the supervisor's loop. Circus refuses while another of its commands runs: then a moment later."""
+    from circus.exc import ConflictError
+
+    for watcher in arbiter.iter_watchers():
+        watcher.respawn = True
+    try:
+        arbiter.manage_watchers()
+    except ConflictError:
+        if tries:
+            arbiter.loop.call_later(0.2, _replace, arbiter, tries - 1)

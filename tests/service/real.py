@@ -1,0 +1,95 @@
+"""A real `bentoml serve`, for claims that no client within the process can test."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def workers(self) -> list[int]:
+        """The workers' process ids."""
+        children = psutil.Process(self.process.pid).children()
+        return [c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE and "--fd" in c.cmdline()]
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(self.address)
+        connection.settimeout(20)
+        return connection
+
+    def ask(self, raw: bytes) -> bytes:
+        """All that the service answers to these bytes until it closes the connection, or is silent for 20 s."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            return everything(connection)
+
+
+def everything(connection: socket.socket) -> bytes:
+    told = b""
+    try:
+        while part := connection.recv(65536):
+            told += part
+    except ConnectionError:
+        pass
+    return told
+
+
+@contextmanager
+def served(models: Path, log: Path, files: int | None = None, ready: int = 200, **settings: Any) -> Iterator[Server]:
+    """`bentoml serve` on `models`, its log in the file `log`. `files`: the most file descriptors a process may have."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    env = {**os.environ, "ATELIER_MODEL_DIR": str(models), **{k: str(v) for k, v in settings.items()}}
+    command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(port)]
+    if files is not None:
+        command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-", *command]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            until_ready(server)
+            yield server
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+
+
+def until_ready(server: Server, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        assert server.process.poll() is None, server.log
+        assert time.monotonic() < end, server.log
+        try:
+            if httpx.get(f"{server.url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
