@@ -10,6 +10,7 @@ connections would be lost, and without the third one slow reader would hold up t
 """
 
 import asyncio
+import contextvars
 import ctypes
 import logging
 import os
@@ -61,7 +62,8 @@ class _Ending:
         """The signal handler. Ctrl+C at a terminal reaches a worker twice: by itself and by its supervisor."""
         if not self._asked:
             self._asked = True
-            self._loop.call_soon_threadsafe(self._drain, number)
+            # without the context of the request that the signal happened to interrupt
+            self._loop.call_soon_threadsafe(self._drain, number, context=contextvars.Context())
 
     def _drain(self, number: int) -> None:
         settings = self._atelier.settings

@@ -1,6 +1,7 @@
 """Claims about how the page and its files are served. What it does in a browser: test_studio."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
@@ -11,6 +12,12 @@ from service.settings import Settings
 
 client = TestClient(create_app(Settings()), raise_server_exceptions=False)
 PATHS = ["/", *(f"/studio/{name}" for name in sorted(FILES) if name != "index.html")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started() -> Iterator[None]:
+    with client:
+        yield
 
 
 def test_every_file_that_the_page_names_is_served_and_no_file_is_left_over() -> None:
