@@ -11,12 +11,14 @@ NUM_IMAGES  ?= 10000
 METRICS     ?= fid,kid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 
+GENERATORS  ?= $(or $(wildcard $(MODEL_DIR)/*.onnx),service/bundled/digits.onnx)
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate test quick lint format bench bundled constraints clean
+.PHONY: help setup demo train serve evaluate test quick lint format bench bento bundled constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +70,9 @@ format: setup ## Format the code and mend what the linter can mend
 bench: setup ## Measure the training step and the service beside plain ones; results as JSON in benchmarks/results
 	$(BIN)/python benchmarks/train_step.py --data-root $(DATA_ROOT)
 	$(BIN)/python benchmarks/serving.py
+
+bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
+	$(BIN)/python -m service.store build $(GENERATORS)
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --runs runs --export service/bundled/digits.onnx

@@ -1,0 +1,101 @@
+"""BentoML's model store, and a bento that is built and served for real."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service import bento, latents, store
+from tests.service.plain_generators import write_plain
+from tests.tiny_generator import write_tiny_generator
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment with a BentoML of its own, and nothing of this checkout's."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MODEL_DIR", "ATELIER_MODEL_DIR")}
+    return kept | {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "true"}
+
+
+def stored(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service.store", *words]
+    return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str]) -> None:
+    ours = write_tiny_generator(tmp_path / "ours.onnx", name="Packed", seed=7)
+    theirs = write_plain(tmp_path / "theirs.onnx")
+    done = stored(home, "build", str(ours), str(theirs))
+    assert done.returncode == 0, done.stderr
+    tag = done.stdout.split()[-1]
+    assert tag.startswith("gan_atelier:")
+    wanted = ort.InferenceSession(str(ours), providers=["CPUExecutionProvider"]).run(
+        None, {"latents": latents.seeds_to_latents(range(4), 8)[0]}
+    )[0]
+    ours.unlink()
+    theirs.unlink()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=home, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        listing = httpx.get(f"{url}/v1/models").json()
+        assert {m["name"]: m["foreign"] for m in listing["data"]} == {"Packed": False, "theirs": True}
+        answer = httpx.post(
+            f"{url}/v1/generate",
+            json={"model": "Packed", "seed": 0, "n": 4},
+            headers={"Accept": "application/x-npy"},
+        )
+        np.testing.assert_array_equal(np.load(io.BytesIO(answer.content)), wanted)
+        assert stored(home, "put", str(write_tiny_generator(ours, name="Packed", seed=7))).stdout.strip() == (
+            f"packed:{answer.headers['Atelier-Digest'][:16]}"
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_a_file_is_put_once_and_again_when_its_scores_change(tmp_path: Path, home: dict[str, str]) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="tiny")
+    stamped = write_tiny_generator(tmp_path / "stamped" / "a.onnx", name="tiny", **{"evaluation.fid10k": "12.5"})
+    first, again, other = (stored(home, "put", str(p)).stdout.strip() for p in (path, path, stamped))
+    assert first == again == other
+    (kept,) = (tmp_path / "home" / "models" / "tiny").glob("*/a.onnx")
+    assert kept.read_bytes() == stamped.read_bytes()
+
+
+def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[str, str]) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"junk")
+    done = stored(home, "build", str(tmp_path / "x.onnx"))
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'x.onnx'}: not an ONNX file\n")
+    with pytest.raises(store.StoreError, match="two files have one name"):
+        store.build([tmp_path / "a" / "x.onnx", tmp_path / "b" / "x.onnx"])
+
+
+def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
+    assert bento.generator_files() == []
