@@ -69,7 +69,7 @@ format: setup ## Format the code and mend what the linter can mend
 
 bench: setup ## Measure the training step and the service beside plain ones; results as JSON in benchmarks/results
 	$(BIN)/python benchmarks/train_step.py --data-root $(DATA_ROOT)
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python -m benchmarks.serving
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)

@@ -1,0 +1,236 @@
+"""What the serving benchmarks share: generators without training, servers in processes of their own, light clients."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+ROOT = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0))
+NPY, JSON = "application/x-npy", "application/json"
+WRK_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Accept"] = "%(accept)s"
+local seed, wait, answers = 0, 0, {}
+function setup(thread) main = thread end
+function request()
+  seed = seed + %(n)d
+  return wrk.format(nil, nil, nil, string.format('%(body)s', %(values)s))
+end
+if %(count)s then
+  status_200, status_503, others = 0, 0, 0
+  function response(status, headers)
+    wait = 0
+    if status == 200 then status_200 = status_200 + 1
+    elseif status == 503 then
+      status_503 = status_503 + 1
+      wait = 1000 * tonumber(headers["retry-after"])
+    else others = others + 1 end
+  end
+  function delay() local w = wait; wait = 0; return w end
+end
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('RESULT {"requests":%%d,"seconds":%%f,"refused":%%d,"broken":%%d,"p50_ms":%%f,"p99_ms":%%f',
+    summary.requests, summary.duration / 1e6, e.status, e.connect + e.read + e.write + e.timeout,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+  if %(count)s then
+    io.write(string.format(',"status_200":%%d,"status_503":%%d,"others":%%d',
+      main:get("status_200"), main:get("status_503"), main:get("others")))
+  end
+  io.write("}\\n")
+end
+"""
+
+
+def make_generator(preset: str, folder: Path) -> Path:
+    """The generator file of a preset that was never trained: its speed is a trained one's."""
+    import torch
+
+    from trainer import export
+    from trainer.config import resolve
+    from trainer.networks import build
+
+    torch.manual_seed(0)
+    config = resolve(preset)
+    model = export.to_onnx(build(config)[0].eval())
+    payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
+    export.describe(model, export.metadata(config, payload, preset))
+    path = folder / f"{preset}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def server(command: list[str], ready: str, **environment: str) -> Iterator[tuple[int, int, float]]:
+    """A server on a free port ({port} in `command`): its process, the port, and the seconds until `ready` answers."""
+    port = free_port()
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *(part.format(port=port) for part in command)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=1):
+                    break
+            except (OSError, urllib.error.URLError):
+                if process.poll() is not None or time.perf_counter() - began > 90:
+                    raise SystemExit(f"{command[-1]}: did not become ready") from None
+                time.sleep(0.02)
+        yield process.pid, port, time.perf_counter() - began
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def atelier(folder: Path, **environment: str) -> Any:
+    command = ["bentoml", "serve", "service.service:GanAtelier", "--port", "{port}"]
+    return server(command, "/readyz", ATELIER_MODEL_DIR=str(folder), **environment)
+
+
+def wrk(
+    port: int,
+    clients: int,
+    n: int,
+    seconds: float,
+    accept: str = NPY,
+    *,
+    count: bool = False,
+    seeds: bool = False,
+) -> dict[str, float]:
+    """Clients that ask for n images again and again. `count`: by status, and a refused one waits its Retry-After.
+    `seeds`: the body lists them."""
+    body, values = ('{"seed":%d,"n":' + str(n) + "}", "seed")
+    if seeds:
+        body, values = '{"seeds":[' + ",".join(["%d"] * n) + "]}", ",".join(f"seed+{i}" for i in range(n))
+    fields = {"n": n, "accept": accept, "body": body, "values": values, "count": "true" if count else "false"}
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(WRK_SCRIPT % fields)
+        script.flush()
+        url = f"http://127.0.0.1:{port}/v1/generate"
+        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "60s", "-s", script.name, url]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = json.loads(text.partition("RESULT ")[2].splitlines()[0])
+    return {**found, "images_per_s": (found["requests"] - found["refused"]) * n / found["seconds"]}
+
+
+def require_wrk() -> None:
+    if not shutil.which("wrk"):
+        print("the load generator wrk is missing; Debian: apt-get install wrk", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def bare_session(path: Path, spinning: bool = False) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = CORES
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def bare_feed(session: ort.InferenceSession, batch: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    feed: dict[str, Any] = {"latents": rng.standard_normal((batch, session.get_inputs()[0].shape[1]), np.float32)}
+    if len(session.get_inputs()) > 1:
+        feed["labels"] = np.zeros(batch, np.int64)
+    return feed
+
+
+def bare_rate(session: ort.InferenceSession, batch: int, seconds: float) -> float:
+    """Images a second of a loop that does nothing but run."""
+    feed = bare_feed(session, batch)
+    session.run(None, feed)
+    runs, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        session.run(None, feed)
+        runs += 1
+    return runs * batch / (time.perf_counter() - began)
+
+
+def tree(root: int) -> set[int]:
+    """A process and all its descendants."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def tree_pss_mb(root: int) -> float:
+    """Proportional set size of a process and all its descendants, MB (10^6 bytes)."""
+    total = 0
+    for pid in tree(root):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
+    return total * 1024 / 1e6
+
+
+def tree_anonymous_mb(root: int) -> float:
+    """Memory of a process and its descendants that no file backs, MB: what grows with a leak, whoever else maps the
+    same libraries."""
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in tree(root)]
+    found = [re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE) for text in texts]
+    return sum(int(match.group(1)) for match in found if match) * 1024 / 1e6
+
+
+def tree_cpu_s(root: int) -> float:
+    """Processor seconds, user and system, that a process and its descendants have used."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in tree(root)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "cpu": model.group(1) if model else platform.processor(),
+        "cores": CORES,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("onnxruntime", "bentoml", "fastapi", "uvicorn", "numpy", "torch")},
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """The result as JSON, to three decimals."""
+    rounded = json.loads(json.dumps(result), parse_float=lambda x: round(float(x), 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rounded, indent=2) + "\n")
