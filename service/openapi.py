@@ -88,6 +88,7 @@ IMAGE_PARAMETERS: dict[str, Any] = {
         },
         {"name": "form", "in": "path", "required": True, "schema": {"enum": ["png", "webp", "jpg"]}},
         *_query(ImageQuery),
+        {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
     ]
 }
 
@@ -98,17 +99,39 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
 
 
+IMAGE_HEADERS = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in (
+        ("Atelier-Model", "The model that made the images"),
+        ("Atelier-Digest", "Its digest"),
+        ("Atelier-Images", "How many images the answer holds"),
+        ("Atelier-Seeds", "Their seeds in order, rising runs joined: 0-63,70. Absent for latents, and when too long"),
+        ("Atelier-Labels", "Of a conditional model, their class indices: 3,0,7. Absent when too long"),
+    )
+}
+RESOURCE_HEADERS = {
+    "ETag": {"description": "Strong", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "immutable with ?digest=, else no-cache", "schema": {"type": "string"}},
+}
+NOT_MODIFIED = {304: {"description": "If-None-Match names the image's ETag", "headers": RESOURCE_HEADERS}}
+
 POSTED = (400, 404, 406, 413, 415, 422, 503)  # what a route that reads a body and chooses a form may refuse with
 
 
-def answers(forms: dict[str, Any], *errors: int) -> dict[str, Any]:
+def answers(
+    forms: dict[str, Any],
+    *errors: int,
+    headers: dict[str, Any] | None = None,
+    others: dict[int, Any] | None = None,
+) -> dict[str, Any]:
     """Keyword arguments of a route: its forms of a 200, and the statuses that carry the error envelope."""
     error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     ok = {form: {"schema": schema or {}} for form, schema in forms.items()}
     return {
         "response_model": None,
-        "responses": {200: {"description": "The answer", "content": ok}}
-        | {status: {"description": "Refused", "content": error} for status in (*errors, 500)},
+        "responses": {200: {"description": "The answer", "content": ok, "headers": headers or {}}}
+        | {status: {"description": "Refused", "content": error} for status in (*errors, 500)}
+        | (others or {}),
     }
 
 

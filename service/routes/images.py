@@ -24,7 +24,9 @@ STRIP_COLUMNS = 16
 
 
 @router.post(
-    "/v1/generate", openapi_extra=openapi.body(GenerateRequest), **openapi.answers(openapi.GENERATE, *openapi.POSTED)
+    "/v1/generate",
+    openapi_extra=openapi.body(GenerateRequest),
+    **openapi.answers(openapi.GENERATE, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
 )
 async def generate(request: Request) -> Response:
     """Images of seeds or latents."""
@@ -49,7 +51,7 @@ async def generate(request: Request) -> Response:
 @router.post(
     "/v1/interpolate",
     openapi_extra=openapi.body(InterpolateRequest),
-    **openapi.answers(openapi.INTERPOLATE, *openapi.POSTED),
+    **openapi.answers(openapi.INTERPOLATE, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
 )
 async def interpolate(request: Request) -> Response:
     """Frames along a path through latent space: each, an animation, or a strip."""
@@ -73,7 +75,11 @@ async def interpolate(request: Request) -> Response:
     )
 
 
-@router.post("/v1/mix", openapi_extra=openapi.body(MixRequest), **openapi.answers(openapi.MIX, *openapi.POSTED))
+@router.post(
+    "/v1/mix",
+    openapi_extra=openapi.body(MixRequest),
+    **openapi.answers(openapi.MIX, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
+)
 async def mix(request: Request) -> Response:
     """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
     from service import plans

@@ -22,7 +22,14 @@ FORMS = {"png": PNG, "webp": WEBP, "jpg": JPEG}
 @router.get(
     "/v1/models/{name}/images/{seed}.{form}",
     openapi_extra=openapi.IMAGE_PARAMETERS,
-    **openapi.answers(dict.fromkeys(FORMS.values()), 404, 422, 503),
+    **openapi.answers(
+        dict.fromkeys(FORMS.values()),
+        404,
+        422,
+        503,
+        headers=openapi.IMAGE_HEADERS | openapi.RESOURCE_HEADERS,
+        others=openapi.NOT_MODIFIED,
+    ),
 )
 @router.head("/v1/models/{name}/images/{seed}.{form}", include_in_schema=False, response_model=None)
 async def image(request: Request) -> Response:
