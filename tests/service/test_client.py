@@ -146,7 +146,7 @@ def test_lasting_overload_is_one_error_when_patience_is_at_its_end() -> None:
             with Client(url, patience_s=patience_s) as client, pytest.raises(ServiceError) as error:
                 client.generate(seed=0, n=1)
             assert (error.value.status, error.value.code, str(error.value)) == (503, "queue_full", "too many")
-            assert calls[-1] - calls[0] <= patience_s
+            assert calls[-1] - calls[0] <= patience_s + 0.3  # a machine that is busy wakes late
             assert len(calls) == 1 if not patience_s else 5 < len(calls) < 20  # waits double from 0.1 ms
 
 
