@@ -1,5 +1,6 @@
 """From a file's bytes to what a session is made of: its own kind checked, others' brought under the contract."""
 
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,10 @@ class Prepared:
 
 
 def read(path: Path, max_bytes: int) -> bytes:
-    """A file's bytes. Unreadable: out of reach. ContractError: too large."""
+    """A file's bytes. Unreadable: out of reach. ContractError: no file (a pipe would never end), or too large."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ContractError("not a file")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
@@ -50,6 +53,9 @@ def prepare(path: Path, content: bytes, probe: bool = True) -> Prepared:
         return Prepared(check(model), content, None)
     try:
         created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
+    try:
         wrapped, metadata, batch = foreign.adopt(model, content, path.stem, created, probe)
         return Prepared(metadata, wrapped.SerializeToString(), batch)
     except ContractError:

@@ -203,3 +203,19 @@ def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> 
 def test_a_file_is_named_after_itself_and_must_be_able_to(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="rename 'my cats'"):
         loaded(others.write_plain(tmp_path / "my cats.onnx"))
+
+
+def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import re
+    import warnings
+
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "serving-models.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in blocks:
+            exec(block, {})
+    m = loaded(tmp_path / "theirs.onnx").metadata
+    assert (m.z_dim, m.image_shape, m.z_distribution, m.dataset) == (100, (16, 16, 3), "uniform", "cats")

@@ -1,3 +1,4 @@
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,11 @@ def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "endless.onnx").symlink_to("/dev/zero")
     found = repository(tmp_path)
     assert [g.metadata.name for g in found.all()] == ["good"]
-    assert set(found.failed) == {"junk.onnx", "empty.onnx", "folder.onnx"}
+    assert set(found.failed) == {"junk.onnx", "empty.onnx", "folder.onnx", "pipe.onnx", "endless.onnx"}
     assert found.not_ready is None
 
 

@@ -3,11 +3,13 @@
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from service.errors import ApiError
 from service.generator import Generator
@@ -369,3 +371,23 @@ def test_many_that_ask_at_once_load_it_once(tmp_path: Path) -> None:
         answers = list(pool.map(ask, range(16)))
     assert all((answer == answers[0]).all() for answer in answers)
     assert value(repository, "atelier_model_loads_total", model="a", why="recalled") == before + 1
+
+
+def test_requests_bring_back_what_made_way(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
+    for seed, name in enumerate("abc"):
+        write_tiny_generator(tmp_path / f"{name}.onnx", name=name, seed=seed)
+    client = serve(tmp_path, max_loaded_bytes=1)
+
+    def ask(i: int) -> str:
+        answer = client.post("/v1/generate", json={"model": "abc"[i % 3], "seed": 1}, headers={"Accept": "image/png"})
+        assert answer.status_code == 200, answer.text
+        return answer.headers["Atelier-Model"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(ask, range(24))) == sorted("abc" * 8)
+    told = client.get("/v1/models").json()["data"]
+    assert [m["name"] for m in told] == ["a", "b", "c"]
+    assert sum(m["loaded"] for m in told) == 1
+    text = client.get("/metrics").text
+    assert "atelier_models_loaded 1.0" in text
+    assert 'why="recalled"' in text
