@@ -1,20 +1,32 @@
-"""FID's Inception, on a seeded random state dict that pytorch-fid loads too."""
+"""FID's Inception beside its peers': the same real images, resized and looked at with the same random weights."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
+from cleanfid import inception_pytorch as clean_fid_network
+from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
+from PIL import Image
 from pytorch_fid import inception as pytorch_fid
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import load_extractor
-from evaluation.extractors.graph import centred_relative_error
-from evaluation.extractors.inception import FidInception, build_inception
+from evaluation.extractors import graph, load_extractor
+from evaluation.extractors.graph import RESIZES, centred_relative_error, preamble
+from evaluation.extractors.inception import FidInception, build_inception, load_network
+from imagesets import load_image_set
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # of the spread of images or features about their mean
+RESIZE_NAMES = ("tf1", "torch", "clean")
 
 
 def random_state() -> dict:
@@ -37,31 +49,157 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def files(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An extractor file a resize, made by the builder; the network, which they share, is exported once."""
+    folder, export, exported = tmp_path_factory.mktemp("extractors"), graph.export_network, []
+
+    def once(*arguments: Any) -> onnx.ModelProto:
+        if not exported:
+            exported.append(export(*arguments))
+        copy = onnx.ModelProto()
+        copy.CopyFrom(exported[0])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "export_network", once)
+        for resize in RESIZE_NAMES:
+            build_inception(weights, resize, folder / f"{resize}.onnx", expected_sha256_prefix=None)
+    return {resize: folder / f"{resize}.onnx" for resize in RESIZE_NAMES}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
+    """uint8 [4, S, S, 3] of each size: two digits in colour, and two pictures of noise, coarse and fine."""
+    cache, random, found = tmp_path_factory.mktemp("cache"), np.random.default_rng(0), {}
+    for side in (32, 64, 400):
+        digits = load_image_set("digits@test", resolution=side, channels=3, cache_root=cache).images[:2]
+        coloured = (digits * random.uniform(0.2, 1, (2, 1, 1, 3))).astype(np.uint8)
+        noise = [
+            np.asarray(Image.fromarray(random.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((side, side)))
+            for n in (9, side)
+        ]
+        found[side] = np.concatenate([coloured, noise])
+    return found
+
+
+class Peer:
+    """A peer's own code from uint8 [N, H, W, 3] to the tensor its network sees, and on to features."""
+
+    def __init__(self, run: Callable[[np.ndarray], torch.Tensor], first: torch.nn.Module) -> None:
+        self.run = run
+        first.register_forward_pre_hook(lambda _, inputs: self.seen.append(inputs[0].clone()))
+        self.seen: list[torch.Tensor] = []
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.seen.clear()
+        with torch.no_grad():
+            features = self.run(images).reshape(len(images), 2048).numpy()
+        return self.seen[0].numpy(), features
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+
+def torch_fidelity_peer(weights: Path, _: Path) -> Peer:
+    network = FeatureExtractorInceptionV3("peer", ["2048"], feature_extractor_weights_path=str(weights))
+    return Peer(lambda images: network(nchw(images))[0], network.Conv2d_1a_3x3)
+
+
+def pytorch_fid_peer(weights: Path, _: Path) -> Peer:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch_fid, "load_state_dict_from_url", lambda *_, **__: torch.load(weights))
+        network = pytorch_fid.InceptionV3([3]).eval()
+    return Peer(lambda images: network(nchw(images).float() / 255)[0], network.blocks[0])
+
+
+def clean_fid_peer(weights: Path, folder: Path) -> Peer:
+    """Its wrapper wants a TorchScript file: an empty one, into which its own torch network is put."""
+
+    class Layers(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    class Base(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = Layers()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)
+
+    torch.jit.script(Base()).save(folder / "inception-2015-12-05.pt")
+    wrapper = InceptionV3W(str(folder), download=False, resize_inside=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clean_fid_network, "load_state_dict_from_url", lambda *_, **__: torch.load(weights))
+        network = clean_fid_network.InceptionV3([3], resize_input=False, normalize_input=False).eval()
+
+    class Its(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return network(x)[0]
+
+    wrapper.layers = Its()
+    resize = build_resizer("clean")
+    return Peer(
+        lambda images: wrapper(torch.stack([torch.from_numpy(resize(image)) for image in images]).permute(0, 3, 1, 2)),
+        network.blocks[0],
+    )
+
+
+PEERS = {"tf1": torch_fidelity_peer, "torch": pytorch_fid_peer, "clean": clean_fid_peer}
+
+# What goes wrong in the field, for each protocol: a resize of another kind, and another normalisation.
+WRONG = {
+    "tf1": {
+        "half a pixel off": dataclasses.replace(RESIZES["torch"], offset=128.0, scale=128.0),
+        "normalised as pytorch-fid": dataclasses.replace(RESIZES["tf1"], offset=127.5, scale=127.5),
+    },
+    "torch": {
+        "half a pixel off": dataclasses.replace(RESIZES["tf1"], offset=127.5, scale=127.5),
+        "normalised as TensorFlow": dataclasses.replace(RESIZES["torch"], offset=128.0, scale=128.0),
+    },
+    "clean": {
+        "without antialiasing": dataclasses.replace(
+            RESIZES["clean"],
+            attributes={name: value for name, value in RESIZES["clean"].attributes.items() if name != "antialias"}
+            | {"cubic_coeff_a": -0.75},
+        ),
+        "normalised as pytorch-fid": dataclasses.replace(RESIZES["clean"], offset=127.5, scale=127.5),
+    },
+}
+
+
+def prepared(resize: str, images: np.ndarray) -> np.ndarray:
+    return ort.InferenceSession(preamble(resize, 299, 3).SerializeToString()).run(None, {"images": images})[0]
+
+
 @pytest.mark.slow
-def test_features_are_pytorch_fids_and_a_wrong_resize_is_not(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("resize", RESIZE_NAMES)
+def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
+    resize: str,
+    weights: Path,
+    files: dict[str, Path],
+    pictures: dict[int, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    state = torch.load(weights, weights_only=True)
-    monkeypatch.setattr(pytorch_fid, "load_state_dict_from_url", lambda *_, **__: state)
-    peer = pytorch_fid.InceptionV3([3]).eval()
-    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    images[:3] //= 3  # images that differ in more than noise
-    with torch.no_grad():
-        expected = peer(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)[0][:, :, 0, 0].numpy()
-    assert 0.1 < expected.mean() < 10
-    for resize in ("torch", "tf1"):
-        path = tmp_path / f"{resize}.onnx"
-        build_inception(weights, resize, path, expected_sha256_prefix=None)
-        extractor = load_extractor(path)
-        assert extractor.dim == 2048
-        assert extractor.metric == "fd_inception_unverified", "no other weights' distance is a FID"
-        features, logits = extractor(images)
-        assert logits.shape == (6, 1008)
-        error = centred_relative_error(features, expected)
-        if resize == "torch":
-            assert error < TOLERANCE
-        else:
-            assert error > 100 * TOLERANCE
+    peer, extractor, network = PEERS[resize](weights, tmp_path), load_extractor(files[resize]), load_network(weights)
+    assert extractor.dim == 2048
+    assert extractor.metric == "fd_inception_unverified", "no other weights' distance is a FID"
+    for side, images in pictures.items():
+        tensor, features = peer(images)
+        assert tensor.shape == (4, 3, 299, 299)
+        assert 0.1 < features.mean() < 10, side
+        assert centred_relative_error(prepared(resize, images), tensor) < TOLERANCE, side
+        assert centred_relative_error(extractor(images).features, features) < TOLERANCE, side
+        for how, wrong in WRONG[resize].items():
+            monkeypatch.setitem(RESIZES, "wrong", wrong)
+            got = prepared("wrong", images)
+            with torch.no_grad():
+                wrong_features = network(torch.from_numpy(got))[0].numpy()
+            assert centred_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
+            assert centred_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
 
 
 def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp_path: Path) -> None:
