@@ -44,6 +44,7 @@ class Atelier:
         )
         self.access = AccessLog(settings, logs.as_json(settings))
         self.draining = False
+        protocol.BOUNDS.counted = self.metrics.connections.set
         protocol.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.repository = Repository(settings, self.metrics, self._forget)
         self._lanes = Lanes(self.repository.lanes)

@@ -80,6 +80,7 @@ class Metrics:
             "atelier_models_failed", "Files refused as they are now", multiprocess_mode="livemax", **in_registry
         )
         self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
+        self.connections = Gauge("atelier_connections", "Open connections", multiprocess_mode="livesum", **in_registry)
         self.recent = Recent(meeting_place())
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -108,7 +109,8 @@ class Metrics:
             from prometheus_client.multiprocess import MultiProcessCollector
 
             # what waited in a worker that died waits no more; its counts stay
-            living(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), "gauge_livesum_", ".db")
+            for kind in ("livesum", "livemax"):
+                living(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), f"gauge_{kind}_", ".db")
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -30,6 +30,7 @@ class Bounds:
         self.header_timeout_s, self.body_timeout_s, self.write_timeout_s = 10.0, 30.0, 20.0
         self.max_connections = 1024
         self.rejected: Callable[[str], Any] = lambda reason: None
+        self.counted: Callable[[int], Any] = lambda connections: None
         self.idle: dict[Connection, float] = {}  # without a whole head, the oldest first
         self.receiving: dict[Connection, float] = {}  # without a whole body, the oldest first
         self.sweeping = False
@@ -164,6 +165,7 @@ class Connection(HttpToolsProtocol):
 def _sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
     """Once in a while over all connections: cheaper than timers, which every request would set and cancel."""
     now = loop.time()
+    BOUNDS.counted(len(connections))
     for connection in list(connections):
         if isinstance(connection, Connection):
             connection._check(now)

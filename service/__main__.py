@@ -1,0 +1,62 @@
+"""`python -m service settings [--markdown]`: every setting, its value here, and what it does."""
+
+import argparse
+import sys
+from typing import Any
+
+from pydantic import SecretStr
+
+from service.settings import Settings, SettingsError, settings
+
+
+def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
+    """(variable, value, what it does) of each setting; the value that it has when not set, without `values`."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        value = field.default if values is None else getattr(values, name)
+        variable = "ATELIER_" + name.upper()
+        if name == "model_dir":
+            variable += " or MODEL_DIR"
+        found.append((variable, shown(value), field.description or ""))
+    return found
+
+
+def shown(value: Any) -> str:
+    """As it would be written in the environment; a secret is not told."""
+    if isinstance(value, SecretStr):
+        return "(secret)" if value.get_secret_value() else ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+def markdown() -> str:
+    """The settings and their defaults as the table in docs/operations.md."""
+    lines = ["| environment | default | |", "|---|---|---|"]
+    for variable, value, does in rows():
+        names = " or ".join(f"`{name}`" for name in variable.split(" or "))
+        lines.append(f"| {names} | {value} | {does} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m service", description="The service's settings.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("settings", help="list every setting and the value it has here")
+    listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
+    if parser.parse_args(arguments).markdown:
+        print(markdown(), end="")
+        return 0
+    try:
+        found = rows(settings())
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    width = max(len(f"{variable}={value}") for variable, value, _ in found)
+    for variable, value, does in found:
+        print(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

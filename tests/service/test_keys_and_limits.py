@@ -1,0 +1,144 @@
+"""Claims about who may ask, how often, and from where."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import keys
+from service.keys import Keys
+from service.limits import Limiter, address
+from service.settings import Settings, SettingsError
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_with_keys_set_only_probes_and_the_page_are_open(serve, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text("third\n\n  fourth  \n")
+    client = serve(folder, api_keys="hush-1, hush-2", api_keys_file=file)
+    for path in ("/livez", "/readyz", "/"):
+        assert client.get(path).status_code == 200
+    for path in ("/v1/models", "/v1/status", "/metrics", "/openapi.json", "/v1/models/tiny/images/1.png"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        for key in ("hush-1", "hush-2", "third", "fourth"):
+            assert client.get(path, headers=bearer(key)).status_code == 200
+    for wrong in ("", "hush-", "hush-11", "HUSH-1", "hush-1, hush-2", "é"):
+        assert client.get("/v1/models", headers={"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
+    assert client.get("/v1/models", headers={"Authorization": "Basic hush-1"}).status_code == 401
+    text = client.get("/metrics", headers=bearer("hush-1")).text
+    assert 'atelier_rejected_total{reason="unauthorized"}' in text
+    assert "hush" not in text
+
+
+def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
+    settings = Settings(api_keys="hush")
+    assert "hush" not in repr(settings)
+    assert "hmac.compare_digest" in inspect.getsource(Keys.holder)
+    assert len(Keys(settings).holder(b"Bearer hush") or "") == 8
+    assert Keys(settings).holder(b"Bearer hush!") is None
+    assert not Keys(Settings())
+
+
+def test_a_file_of_keys_that_has_none_or_is_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n \n")
+    for path in (tmp_path / "empty", tmp_path / "missing"):
+        with pytest.raises(SettingsError, match="ATELIER_API_KEYS_FILE") as error:
+            Keys(Settings(api_keys_file=path))
+        assert "\n" not in str(error.value)
+
+
+def test_no_path_slips_past_the_keys() -> None:
+    for path in ("//", "/livez/", "/studio", "/v1/models", "/studio/../v1/models", "/Livez"):
+        assert not keys.is_open(path) or path.startswith("/studio/")
+
+
+def test_the_page_opens_no_way_to_the_rest(serve, folder: Path) -> None:
+    client = serve(folder, api_keys="k")
+    for path in ("/studio/../v1/models", "/studio/%2e%2e/v1/models", "/studio/..%2fv1/models"):
+        assert client.get(path).status_code in (401, 404)
+
+
+class Clock:
+    now = 10**12
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_a_burst_passes_and_then_the_rate() -> None:
+    clock = Clock()
+    limiter = Limiter(rate=10, burst=3, clock=clock)
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 0]
+    assert limiter.take("a") == pytest.approx(0.1)
+    assert limiter.take("b") == 0
+    clock.now += 10**8
+    assert limiter.take("a") == 0
+    assert limiter.take("a") > 0
+    clock.now += 10**9
+    assert [limiter.take("a") > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_more_clients_than_slots_are_all_served_at_first() -> None:
+    limiter = Limiter(rate=1, burst=1)
+    assert all(limiter.take(f"client {i}") == 0 for i in range(20_000))
+
+
+def test_processes_share_the_buckets(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from service.limits import Limiter\n"
+        f"limiter = Limiter(0.001, 100, Path({str(tmp_path)!r}))\n"
+        "print(sum(limiter.take('someone') == 0 for _ in range(80)))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sum(int(process.communicate()[0]) for process in both) == 100
+
+
+def test_an_ipv6_household_is_one_client() -> None:
+    assert address("2001:db8::1") == address("2001:db8::ffff") != address("2001:db8:0:1::1")
+    assert address("10.0.0.1") != address("10.0.0.2")
+    assert address("testclient") == "testclient"
+
+
+def test_beyond_the_rate_is_429_with_retry_after_and_probes_are_free(serve, folder: Path) -> None:
+    client = serve(folder, rate_limit=0.01, rate_burst=2)
+    assert [client.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
+    answer = client.get("/v1/models")
+    assert answer.json()["error"] == {
+        "type": "unavailable_error",
+        "code": "rate_limited",
+        "message": answer.json()["error"]["message"],
+        "param": None,
+    }
+    assert 90 < int(answer.headers["Retry-After"]) <= 100
+    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+
+
+def test_a_key_is_a_client_and_guesses_at_keys_are_bounded(serve, folder: Path) -> None:
+    client = serve(folder, rate_limit=0.01, rate_burst=2, api_keys="a,b")
+    for key in "ab":
+        statuses = [client.get("/v1/models", headers=bearer(key)).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+    assert [client.get("/v1/models", headers=bearer(f"guess {i}")).status_code for i in range(3)] == [401, 401, 429]
+
+
+def test_cross_origin_is_off_unless_named(serve, folder: Path) -> None:
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    client = serve(folder)
+    assert "access-control-allow-origin" not in client.get("/v1/models", headers=asked).headers
+    client = serve(folder, cors_origins="https://page.example, https://other.example", api_keys="k")
+    preflight = client.options("/v1/generate", headers=asked | {"Access-Control-Request-Headers": "authorization"})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://page.example"
+    refused = client.get("/v1/models", headers=asked)
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://page.example"  # so that the page can read it
+    assert "x-request-id" in refused.headers["access-control-expose-headers"].lower()
+    elsewhere = client.get("/v1/models", headers={"Origin": "https://evil.example"} | bearer("k"))
+    assert "access-control-allow-origin" not in elsewhere.headers

@@ -1,0 +1,201 @@
+"""Claims about what the service tells of itself: request ids, logs, metrics, traces, settings, the dashboard."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import __main__ as command
+from service import logs, tracing
+from service.access import KEEP_LINES, AccessLog, request_id
+from service.settings import Settings
+from tests.service.conftest import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "gan-atelier.json"
+
+
+def test_a_sane_request_id_is_echoed_and_any_other_replaced(serve, folder: Path) -> None:
+    client = serve(folder)
+    for path in ("/v1/models", "/nowhere", "/v1/models/nope"):
+        assert client.get(path, headers={"X-Request-Id": "abc-1.2:x/y+z="}).headers["X-Request-Id"] == "abc-1.2:x/y+z="
+        for insane in ("", "a b", 'x"y', "a" * 129, "{}"):
+            told = client.get(path, headers={"X-Request-Id": insane}).headers["X-Request-Id"]
+            assert re.fullmatch("[0-9a-f]{16}", told)
+    assert request_id(None) != request_id(None)
+
+
+def lines(**settings: object) -> tuple[AccessLog, list[str]]:
+    written: list[str] = []
+    return AccessLog(Settings(**settings), True, written.append), written  # type: ignore[arg-type]
+
+
+def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    client = serve(folder, log_format="json")
+    client.post("/v1/generate", json={"seed": 1, "n": 3, "model": "tiny"}, headers={"X-Request-Id": "one"})
+    client.post("/v1/generate", json={"n": 0})
+    client.get("/a path/" + "x" * 500)
+    client.get("/livez")
+    told = ""
+
+    def written() -> list[dict[str, object]]:
+        nonlocal told
+        told += capsys.readouterr().out
+        return [json.loads(line) for line in told.splitlines() if line.startswith('{"time":"')]
+
+    wait_until(lambda: len(written()) == 3)
+    first, second, third = written()
+    assert isinstance(first.pop("ms"), float)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(first.pop("time")))
+    assert first == {
+        "level": "info", "event": "request", "request_id": "one", "method": "POST", "route": "/v1/generate",
+        "status": 200, "rows": 3, "model": "tiny",
+    }  # fmt: skip
+    assert (second["status"], second["route"]) == (422, "/v1/generate")
+    assert (third["status"], third["route"]) == (404, "unmatched")
+    assert "a path" not in told
+
+
+def test_what_is_logged_is_a_setting() -> None:
+    everything, _ = lines()
+    assert everything.wants("/v1/generate", 200)
+    assert not everything.wants("/livez", 200)
+    assert everything.wants("/readyz", 503)
+    errors, _ = lines(access_log="errors")
+    assert (errors.wants("/v1/generate", 200), errors.wants("/v1/generate", 422)) == (False, True)
+    off, _ = lines(access_log="off")
+    assert not off.wants("/v1/generate", 500)
+    some, _ = lines(access_log_sample=0.25)
+    assert 2000 < sum(some.wants("/v1/generate", 200) for _ in range(10_000)) < 3000
+    assert some.wants("/v1/generate", 500)
+
+
+def test_a_log_that_nobody_reads_stays_small_and_says_what_it_lost() -> None:
+    import asyncio
+
+    async def flood() -> None:
+        log, written = lines()
+        for _ in range(KEEP_LINES + 5):
+            log.line("GET", "/", 200, 0.1, "id", 'a "model"', 1)
+        log.flush()
+        told = written[0].splitlines()
+        assert len(told) == KEEP_LINES + 1
+        assert json.loads(told[0])["model"] == 'a "model"'
+        assert json.loads(told[-1]) == {"level": "warning", "event": "access lines dropped", "lines": 5}
+
+    asyncio.run(flood())
+
+
+def test_a_record_is_one_line_with_its_traceback_and_request() -> None:
+    token = logs.current_request.set("req-1")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "it %s", ("failed",), sys.exc_info())
+    told = logs.JsonLines().format(record)
+    logs.current_request.reset(token)
+    assert "\n" not in told
+    read = json.loads(told)
+    assert (read["level"], read["event"], read["request_id"]) == ("error", "it failed", "req-1")
+    assert "ValueError: two" in read["traceback"]
+
+
+def test_strangers_paths_methods_and_ids_add_no_series(serve, folder: Path) -> None:
+    client = serve(folder)
+    client.get("/metrics")
+    before = None
+    for i in range(3):
+        for path in (f"/{i}", f"/v1/models/{i}", f"/v1/models/tiny/images/{i}.png", f"/v1/models/{i}/images/1.png"):
+            for method in ("GET", "POST", "BREW"):
+                client.request(method, path, headers={"X-Request-Id": f"r{i}"})
+        series = {line.rpartition(" ")[0] for line in client.get("/metrics").text.splitlines() if line[0] != "#"}
+        before = before or series
+    assert series == before
+
+
+@pytest.fixture
+def spans():
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    tracing.shutdown()
+    exporter = InMemorySpanExporter()
+    tracing.install("1", exporter)
+    yield exporter
+    tracing.shutdown()
+
+
+def test_a_traced_request_tells_its_queue_inference_and_encoding(serve, folder: Path, spans) -> None:
+    client = serve(folder)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    sent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-Request-Id": "r"}
+    assert client.post("/v1/generate", json={"n": 5, "model": "tiny"}, headers=sent).status_code == 200
+    client.get("/livez")
+    wait_until(lambda: len(spans.get_finished_spans()) == 4)
+    told = {span.name: span for span in spans.get_finished_spans()}
+    assert set(told) == {"POST /v1/generate", "queue", "inference", "encode"}
+    request = told["POST /v1/generate"]
+    assert all(format(span.context.trace_id, "032x") == trace for span in told.values())
+    assert format(request.parent.span_id, "016x") == "b7ad6b7169203331"
+    for name in ("queue", "inference", "encode"):
+        assert told[name].parent.span_id == request.context.span_id
+        assert request.start_time <= told[name].start_time <= told[name].end_time <= request.end_time + 10**6
+    assert told["queue"].end_time <= told["inference"].start_time <= told["encode"].start_time
+    assert request.attributes["http.route"] == "/v1/generate"
+    assert request.attributes["http.response.status_code"] == 200
+    assert (request.attributes["atelier.rows"], request.attributes["atelier.model"]) == (5, "tiny")
+    assert told["inference"].attributes["atelier.batch_rows"] == 5
+
+
+def test_a_client_that_samples_nothing_is_not_traced(serve, folder: Path, spans) -> None:
+    client = serve(folder)
+    sent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
+    assert client.post("/v1/generate", json={"n": 1}, headers=sent).status_code == 200
+    assert client.post("/v1/generate", json={"n": 1}, headers={"traceparent": "garbage"}).status_code == 200
+    wait_until(lambda: spans.get_finished_spans())
+    assert {format(s.context.trace_id, "032x") for s in spans.get_finished_spans()} != {sent["traceparent"][3:35]}
+
+
+def test_the_standard_variables_switch_tracing() -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318"}
+    assert not tracing.wanted({})
+    assert tracing.wanted(endpoint)
+    assert tracing.wanted({"OTEL_TRACES_EXPORTER": "otlp"})
+    assert not tracing.wanted(endpoint | {"OTEL_TRACES_EXPORTER": "none"})
+    assert not tracing.wanted(endpoint | {"OTEL_SDK_DISABLED": "true"})
+
+
+def test_the_documented_settings_are_those_there_are() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    table = text.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
+    assert table == command.markdown(), "python -m service settings --markdown"
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_command_lists_values_but_no_secret() -> None:
+    env = {"PATH": "/bin", "ATELIER_API_KEYS": "hush", "ATELIER_WORKERS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "settings"], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "ATELIER_WORKERS=3 " in done.stdout
+    assert "ATELIER_API_KEYS=(secret)" in done.stdout
+    assert "hush" not in done.stdout
+    assert len(done.stdout.splitlines()) == len(Settings.model_fields)
+
+
+def test_every_metric_of_the_dashboard_and_of_the_docs_exists(serve, folder: Path) -> None:
+    client = serve(folder)
+    client.post("/v1/generate", json={"n": 1})
+    exposed = set(re.findall(r"^# TYPE (\w+) ", client.get("/metrics").text, re.M))
+    suffixes = re.compile(r"_(bucket|sum|count)$")
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    assert len(queries) > 15
+    for told in (*queries, (ROOT / "docs" / "operations.md").read_text()):
+        for name in re.findall(r"\batelier_[a-z_]+", told):
+            assert suffixes.sub("", name) in exposed, name
+    for query in queries:
+        assert re.search(r"\batelier_", query)
