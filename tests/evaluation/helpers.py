@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,9 +87,13 @@ def fake_service(
     shape: tuple[int, int, int] = (8, 8, 1),
     fail_after: int | None = None,
     change_after: int | None = None,
+    away_after: int | None = None,
+    away_s: float = 0.0,
 ) -> Iterator[str]:
-    """A service whose image of a seed is make(seed); it dies or changes its model after so many answers."""
+    """A service whose image of a seed is make(seed); after so many answers it dies, changes its model, or is away:
+    for half of `away_s` it hangs up on everyone, for the other half it answers 503."""
     answered = {"n": 0}
+    left: list[float] = []
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *arguments: Any) -> None:
@@ -113,6 +118,15 @@ def fake_service(
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seeds = asked.get("seeds") or list(range(asked["seed"], asked["seed"] + asked["n"]))
             answered["n"] += 1
+            if away_after is not None and answered["n"] > away_after:
+                left.append(time.monotonic())
+                if left[-1] - left[0] < away_s / 2:
+                    self.close_connection = True
+                    return
+                if left[-1] - left[0] < away_s:
+                    error = {"type": "server_error", "code": "not_ready", "message": "loading", "param": None}
+                    self._answer(503, "application/json", json.dumps({"error": error}).encode())
+                    return
             if fail_after is not None and answered["n"] > fail_after:
                 error = {"type": "server_error", "code": "internal", "message": "it broke", "param": None}
                 self._answer(500, "application/json", json.dumps({"error": error}).encode())

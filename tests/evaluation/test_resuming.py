@@ -1,0 +1,196 @@
+"""A job killed at any moment and run again gives the identical number; whatever stops it, its work is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from evaluation.collecting import collect, state_of
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+from evaluation.sources import Draw, ImageBatch, open_source
+from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
+from tests.evaluation.test_cli import noise, one_line, run
+from tests.tiny_generator import write_tiny_generator
+
+METRICS = "fid,kid,precision,is,fid_infinity"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures", n_train=1100, n_test=1050)
+    write_tiny_extractor(tmp_path / "e.onnx")
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
+    return tmp_path
+
+
+def slowed(make: Callable[[int], np.ndarray], seconds: float) -> Callable[[int], np.ndarray]:
+    """A service's images, so slow that a job over them can be caught in the middle."""
+
+    def slow(seed: int) -> np.ndarray:
+        time.sleep(seconds)
+        return make(seed)
+
+    return slow
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def seen(folder: Path) -> int:
+    return sum(state_of(state.parent) for state in folder.rglob("state.npz"))
+
+
+@pytest.mark.slow
+def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -> None:
+    words = ("--reference", "r.npz", "--num-images", "1200", "--metrics", METRICS, "--no-baseline")
+    kills, resumed = 0, False
+    with fake_service(slowed(noise, 0.004)) as url:
+        assert run("score", url, *words, "--output", "whole").exit_code == 0
+        command = [sys.executable, "-m", "evaluation", "score", url, *words, "--output", "killed"]
+        for at_least in (64, 300, 700):
+            job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+            until(lambda: seen(place / "killed") >= at_least or job.poll() is not None)  # noqa: B023
+            time.sleep(0.05 * kills)  # not always in the same place between two saves
+            job.send_signal(signal.SIGKILL)
+            kills += job.wait() == -signal.SIGKILL
+            assert job.stderr is not None
+            resumed |= "going on with" in job.stderr.read()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert kills == 3
+    assert resumed
+    assert "going on with" in done.stderr
+    whole, killed = (json.loads((place / name / "report.json").read_text()) for name in ("whole", "killed"))
+    assert whole["scores"] == killed["scores"], "to the last bit"
+    assert [result["std"] for result in whole["results"]] == [result["std"] for result in killed["results"]]
+    assert not (place / "killed" / ".partial").exists()
+    for name in ("samples", "reals"):
+        assert (place / "killed/images" / f"{name}.npy").read_bytes() == (
+            place / "whole/images" / f"{name}.npy"
+        ).read_bytes()
+
+
+def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_path: Path) -> None:
+    source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", num_classes=3)))
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
+    keep = frozenset({"features", "logits", "labels", "samples"})
+    whole = collect(source, extractor, Draw(5, 200), tmp_path / "whole", keep=keep)
+
+    class Stopping:
+        def __init__(self, after: int) -> None:
+            self.after = after
+            self.description, self.shape = source.description, source.shape
+
+        def batches(self, *arguments: Any) -> Any:
+            for index, batch in enumerate(source.batches(*arguments)):
+                if index == self.after:
+                    raise EvaluationError("stopped")
+                yield batch
+
+    for after in (0, 1, 3):
+        folder = tmp_path / f"after-{after}"
+        with pytest.raises(EvaluationError, match="stopped"):
+            collect(Stopping(after), extractor, Draw(5, 200), folder, keep=keep)  # type: ignore[arg-type]
+        assert state_of(folder) == 64 * after
+        again = collect(source, extractor, Draw(5, 200), folder, keep=keep)
+        assert (again.statistics.mu == whole.statistics.mu).all()
+        assert (again.statistics.sigma == whole.statistics.sigma).all()
+        for what in keep:
+            assert (again.rows(what) == whole.rows(what)).all(), what
+
+
+def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> None:
+    write_tiny_generator(place / "g.onnx")
+    with fake_service(noise, fail_after=3) as url:
+        words = ("score", url, "--reference", "r.npz", "--output", "report")
+        line = one_line(run(*words, "--num-images", 1000))
+    assert "it broke (192 of 1000 images are kept in report/.partial/" in line
+    (kept,) = (place / "report" / ".partial").glob("*/partial.json")
+    partial = json.loads(kept.read_text())
+    assert partial["n"] == 192
+    assert list(partial["scores"]) == ["fd_tiny192"]
+    assert "it broke" in partial["stopped"]
+    done = run("score", "g.onnx", "--reference", "r.npz", "--output", "report", "--num-images", 70, "--no-baseline")
+    assert done.exit_code == 0
+    assert "holds unfinished work of other arguments" in done.stderr
+    assert "num_images 1000, not 70" in done.stderr
+    assert kept.exists()
+
+
+def test_a_model_replaced_midway_is_refused_and_what_there_was_is_kept(place: Path) -> None:
+    with fake_service(noise, change_after=3) as url:
+        line = one_line(run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report"))
+    assert "changed" in line or "replaced" in line
+    (kept,) = (place / "report" / ".partial").glob("*/partial.json")
+    assert 0 < json.loads(kept.read_text())["n"] < 1000
+
+
+def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -> None:
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
+    draws = np.random.default_rng(0).integers(0, 256, (128, 8, 8, 1), dtype=np.uint8)
+
+    class Model:
+        description: ClassVar[dict[str, Any]] = {}
+        shape = (8, 8, 1)
+        digest = "a" * 64
+
+        def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Any:
+            for first in range(start, stop, batch):
+                if first == 64 and self.digest[0] == "a":
+                    raise EvaluationError("stopped")
+                yield ImageBatch(draws[first : min(first + batch, stop)], self.digest)
+
+    model: Any = Model()
+    with pytest.raises(EvaluationError, match="stopped"):
+        collect(model, extractor, Draw(0, 128), tmp_path / "work")
+    model.digest = "b" * 64
+    with pytest.raises(EvaluationError, match="one score is of one model"):
+        collect(model, extractor, Draw(0, 128), tmp_path / "work")
+    assert state_of(tmp_path / "work") == 64
+
+
+def test_two_jobs_at_the_same_work_do_not_mix(place: Path) -> None:
+    with fake_service(slowed(noise, 0.01)) as url:
+        words = ("score", url, "--reference", "r.npz", "--num-images", 400, "--output", "report", "--no-baseline")
+        command = [sys.executable, "-m", "evaluation", *map(str, words)]
+        first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+        until(lambda: list((place / "report").glob(".partial/*/arguments.json")) or first.poll() is not None)
+        line = one_line(run(*words))
+        first.kill()
+        first.wait()
+    assert "another job is at this very work" in line
+
+
+@pytest.mark.slow
+def test_a_job_survives_its_service_restarting(place: Path) -> None:
+    """The port is silent for a while in the middle, then answers 503, then is there again."""
+    words = ("--reference", "r.npz", "--num-images", "600", "--no-baseline")
+    with fake_service(noise) as url:
+        assert run("score", url, *words, "--output", "calm.json").exit_code == 0
+    with fake_service(noise, away_after=3, away_s=3.0) as url:
+        done: list[Any] = []
+        job = threading.Thread(target=lambda: done.append(run("score", url, *words, "--output", "rough.json")))
+        job.start()
+        job.join(60)
+    assert done[0].exit_code == 0, done[0].output
+    calm, rough = (json.loads((place / name).read_text()) for name in ("calm.json", "rough.json"))
+    assert calm["scores"] == rough["scores"]
+    assert rough["timing"]["seconds"] > 3
