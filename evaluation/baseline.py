@@ -19,7 +19,7 @@ from evaluation.references import Places, cached_reference, other_split
 from evaluation.statistics import FeatureStatistics
 
 # Its own output tells the held-out images' share beside the samples'.
-_WITHOUT = ("memorisation",)
+WITHOUT = ("memorisation",)
 
 
 def train_against_test(
@@ -32,7 +32,7 @@ def train_against_test(
     """
     real = reference.image_set
     name = other_split(real)
-    metrics = [metric for metric in metrics if metric.name not in _WITHOUT]
+    metrics = [metric for metric in metrics if metric.name not in WITHOUT]
     images = places.image_set(name, real["resolution"], real["channels"])
     taken = min(n, len(images))
     key = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.baseline import train_against_test
+from evaluation.baseline import WITHOUT, train_against_test
 from evaluation.collecting import Collected, batch_size, collect, state_of
 from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json
 from evaluation.errors import EvaluationError
@@ -203,6 +203,8 @@ def real_side(reference: Reference, extractor: Extractor, metrics: Sequence[Metr
 
 
 def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
+    if all(metric.name in WITHOUT for metric in job.settings.metrics):
+        return None
     try:
         beside = train_against_test(reference, job.extractor, job.settings.metrics, n, job.places)
     except (EvaluationError, ImageSetError) as error:

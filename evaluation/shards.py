@@ -104,8 +104,8 @@ def find(paths: Sequence[Path]) -> list[Shard]:
                 other = key if key != "arguments" else ", ".join(k for k in ours if ours[k] != theirs.get(k))
                 raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one job: their {other} differ")
     there = [shard.told["arguments"]["shard"][0] for shard in shards]
-    if twice := next((index for index in there if there.count(index) > 1), None) is not None:
-        raise EvaluationError(f"shard {there[there.index(twice)]} of {count} was given twice")
+    if twice := [index for index in there if there.count(index) > 1]:
+        raise EvaluationError(f"shard {twice[0]} of {count} was given twice")
     if missing := sorted(set(range(count)) - set(there)):
         raise EvaluationError(f"shard {', '.join(map(str, missing[:5]))} of {count} is missing (counted from 0)")
     return shards

