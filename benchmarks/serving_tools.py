@@ -49,8 +49,10 @@ if %(count)s then
 end
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('RESULT {"requests":%%d,"seconds":%%f,"refused":%%d,"broken":%%d,"p50_ms":%%f,"p99_ms":%%f',
-    summary.requests, summary.duration / 1e6, e.status, e.connect + e.read + e.write + e.timeout,
+  io.write(string.format('RESULT {"requests":%%d,"seconds":%%f,"refused":%%d', summary.requests,
+    summary.duration / 1e6, e.status))
+  io.write(string.format(',"broken":%%d,"closed":%%d,"timed_out":%%d', e.connect + e.write, e.read, e.timeout))
+  io.write(string.format(',"p50_ms":%%f,"p99_ms":%%f',
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
   if %(count)s then
     io.write(string.format(',"status_200":%%d,"status_503":%%d,"others":%%d',
@@ -141,7 +143,17 @@ def wrk(
         script.write(WRK_SCRIPT % fields)
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/generate"
-        command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "60s", "-s", script.name, url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{clients}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "60s",
+            "-s",
+            script.name,
+            url,
+        ]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = json.loads(text.partition("RESULT ")[2].splitlines()[0])
     return {**found, "images_per_s": (found["requests"] - found["refused"]) * n / found["seconds"]}

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -132,3 +134,27 @@ def test_cuda_is_asked_for_in_vain_in_one_line(monkeypatch: pytest.MonkeyPatch) 
     assert choose_provider("auto") == "cpu"
     with pytest.raises(ProviderError, match="no device"):
         choose_provider("cuda")
+
+
+def test_a_lane_makes_the_very_images_that_all_the_threads_make() -> None:
+    model = tiny.tiny_generator(size=16, channels=3).SerializeToString()
+    session = Session(model, Runtime(2, 8, lanes=2))
+    latents = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    np.testing.assert_array_equal(session.run(latents, None, alone=True), session.run(latents, None, alone=False))
+
+
+def test_the_best_batch_is_the_smallest_whose_rows_cost_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(tiny.tiny_generator().SerializeToString(), Runtime(1, 64))
+    monkeypatch.setattr(sessions, "CALIBRATION_S", 60)
+
+    def run(latents: np.ndarray, labels: np.ndarray | None, alone: bool = True) -> np.ndarray:
+        """A batch costs as much as 16 rows at least, and a row of more than 32 the double."""
+        rows = len(latents)
+        end = time.thread_time() + 0.0005 * max(16, rows) * (2 if rows > 32 else 1)
+        while time.thread_time() < end:
+            pass
+        return np.zeros((rows, 1, 1, 1), np.uint8)
+
+    monkeypatch.setattr(session, "run", run)
+    assert session.best_batch(8, 0, 64) == 16
+    assert session.best_batch(8, 0, 8) == 8
