@@ -63,7 +63,7 @@ async def image(request: Request) -> Response:
     pixels = plans.picture_pixels(plan, body, form, None, atelier.settings)
     appearance = query.model_dump(exclude={"digest"})
     headers = {
-        "ETag": _etag(plan.generator.metadata.digest, seed, form, *appearance.values()),
+        "ETag": _etag(plan.generator.metadata.digest, plan.generator.provider, seed, form, *appearance.values()),
         "Cache-Control": "public, max-age=31536000, immutable" if query.digest else "public, no-cache",
         **{k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")},
     }
