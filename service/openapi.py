@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from service.keys import Keys, is_open
 from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
 from service.schemas import SEEDS, GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
 
@@ -135,6 +136,19 @@ def answers(
     }
 
 
+def _guard(document: dict[str, Any], keys: bool) -> None:
+    """Tell what stands before the routes: the rate limit, and the key if one is asked for."""
+    refused = {"description": "Refused", "content": {JSON: {"schema": {"$ref": _REF.format(model="Error")}}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if not is_open(path) else ():
+            operation["responses"]["429"] = refused
+            if keys:
+                operation["responses"]["401"] = refused
+                operation["security"] = [{"key": []}]
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+
+
 def install(app: FastAPI) -> None:
     """Make `app.openapi()` hold the schemas that the routes refer to."""
 
@@ -147,6 +161,7 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            _guard(result, bool(Keys(app.state.settings)))
             app.openapi_schema = result
         return app.openapi_schema
 

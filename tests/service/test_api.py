@@ -389,6 +389,16 @@ def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
     assert body == {"$ref": "#/components/schemas/GenerateRequest"}
 
 
+def test_openapi_asks_for_a_key_where_the_service_does(serve: Serve, folder: Path) -> None:
+    open_one = serve(folder).get("/openapi.json").json()
+    assert "securitySchemes" not in open_one["components"]
+    guarded = serve(folder, api_keys="secret").get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()
+    assert guarded["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    generate, livez = guarded["paths"]["/v1/generate"]["post"], guarded["paths"]["/livez"]["get"]
+    assert (generate["security"], "401" in generate["responses"]) == ([{"key": []}], True)
+    assert "security" not in livez
+
+
 def test_openapi_documents_what_is_answered(client: TestClient) -> None:
     """Status, content type and Atelier- headers of a request of each kind; and every reference leads somewhere."""
     document = client.get("/openapi.json").json()

@@ -28,19 +28,23 @@ MODELS = {"default": "tiny", "data": [{"name": "tiny", "digest": DIGEST}, {"name
 
 
 @contextmanager
-def service(answer: Callable[[str, Any], Answer | None], port: int = 0) -> Iterator[str]:
+def service(
+    answer: Callable[[str, Any], Answer | None], port: int = 0, seen: Callable[[Any], None] = lambda headers: None
+) -> Iterator[str]:
     """A server whose POST answers are `answer(path, body)`; None hangs up. /v1/models answers as ours does."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            seen(self.headers)
             self._send(
                 answer("GET " + self.path, None)
                 or (200, {"Content-Type": "application/json"}, json.dumps(MODELS).encode())
             )
 
         def do_POST(self) -> None:
+            seen(self.headers)
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             told = answer(self.path, body)
             if told is None:
@@ -262,6 +266,18 @@ def test_an_image_is_asked_for_by_its_address() -> None:
         "GET /v1/models",
         "GET /v1/models/tiny/images/7.jpg",
     ]
+
+
+def test_a_key_is_sent_and_no_key_that_no_header_can_carry() -> None:
+    shown: list[str | None] = []
+    with service(posts(images_of), seen=lambda headers: shown.append(headers["Authorization"])) as url:
+        with Client(url, api_key="secret") as client:
+            client.generate(seed=0, n=1)
+        with Client(url) as client:
+            client.models()
+        with pytest.raises(ServiceError, match="characters"):
+            Client(url, api_key="ключ")
+    assert shown == ["Bearer secret", None]
 
 
 def test_what_json_cannot_say_is_a_service_error() -> None:

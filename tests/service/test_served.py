@@ -40,7 +40,7 @@ def served(folder: Path, **settings: Any) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while True:
             assert process.poll() is None, (folder / "serve.log").read_text()
             assert time.monotonic() < end, (folder / "serve.log").read_text()
