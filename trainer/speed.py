@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from evaluation.extractors import Extractor
-    from evaluation.statistics import Reference
+    from evaluation.reference_files import Reference
 
 BATCHES = (1, 16, 64)
 ROUNDS = 7
@@ -118,7 +118,7 @@ class Judge:
         """Raises TrainerError for files that cannot be read, or do not belong together."""
         from evaluation.errors import EvaluationError
         from evaluation.extractors import load_extractor
-        from evaluation.statistics import load_reference
+        from evaluation.reference_files import load_reference
 
         try:
             self.reference: Reference = load_reference(reference)

@@ -1,0 +1,189 @@
+"""An optimised file keeps the contract, says what was done to it, and is written only where it gains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from evaluation.extractors.reader import load_extractor
+from evaluation.reference_files import save_reference
+from evaluation.sources import Draw, open_source
+from evaluation.statistics import FeatureStatistics
+from service.generator import load
+from service.sessions import Runtime
+from tests.evaluation.helpers import write_tiny_extractor
+from tests.trainer.test_rewrite import CLASSES, lively
+from trainer import export, optimize, speed
+from trainer.cli import app
+from trainer.config import Config
+from trainer.speed import Rates
+
+Tiny = Callable[..., Config]
+
+
+def generator_file(config: Config, folder: Path) -> Path:
+    """A generator file as `trainer export` writes it, of a generator that was never trained."""
+    model = export.to_onnx(lively(config))
+    payload = {"counters": {"images_seen": 40}, "created": "2026-01-01T00:00:00+00:00"}
+    export.describe(model, export.metadata(config, payload, config.name))
+    path = folder / f"{config.name}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def conditional(tiny: Tiny, tmp_path: Path) -> Path:
+    config = tiny(
+        data={"resolution": 16, "channels": 3, "class_names": CLASSES},
+        model={"g_widths": [24, 16, 8], "conditional": True},
+    )
+    return generator_file(config, tmp_path)
+
+
+@pytest.fixture
+def of_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """of_speed(ratio): what the machine is told to measure, which tests cannot leave to it."""
+
+    def be(ratio: float) -> None:
+        monkeypatch.setattr(speed, "rates", lambda *_: Rates(100.0, 100.0 * ratio, ratio))
+
+    return be
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("how", ["int8", "fp16"])
+def test_every_reader_takes_the_optimised_file(
+    how: str, conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+) -> None:
+    of_speed(2.0)
+    code, said = run(conditional, "--optimize", how, "--output", tmp_path / "models")
+    assert code == 0, said
+    path = tmp_path / "models" / "tiny.onnx"
+    plain, made = ({entry.key: entry.value for entry in onnx.load(one).metadata_props} for one in (conditional, path))
+    assert made.pop("optimize") == how
+    if how == "int8":
+        assert json.loads(made.pop("calibration")) == {"method": "minmax", "seeds": [2_000_000, 2_000_255]}
+    assert made.pop("digest") != plain.pop("digest")
+    assert made == plain  # all the rest is carried over
+
+    served = load(path, 2**30, Runtime(1, 4))  # digest, metadata and graph agree, and it runs
+    assert served.metadata.name == "tiny"
+    ours, theirs = (
+        np.concatenate([batch.images for batch in open_source(str(one)).batches(Draw(0, 256), 0, 256, 64)])
+        for one in (path, conditional)
+    )
+    off = np.abs(ours.astype(int) - theirs.astype(int))
+    assert ours.shape == (256, 16, 16, 3)
+    assert theirs.std() > 30  # images that differ from each other
+    assert 0 < off.mean() < (1.5 if how == "int8" else 0.2)
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("QuantizeLinear" in kinds) is (how == "int8")
+
+
+def test_two_runs_make_one_file(conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]) -> None:
+    of_speed(2.0)
+    for folder in ("a", "b"):
+        assert run(conditional, "--optimize", "int8", "--output", tmp_path / folder)[0] == 0
+    assert (tmp_path / "a" / "tiny.onnx").read_bytes() == (tmp_path / "b" / "tiny.onnx").read_bytes()
+
+
+def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
+    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_speed(0.7)
+    monkeypatch.setattr(speed, "has_vnni", lambda: False)
+    path = tmp_path / "models" / "tiny.onnx"
+    code, said = run(conditional, "--optimize", "int8", "--output", path)
+    assert code == 0
+    assert "kept float32: it is not faster: 0.70 times float32's images/s on this CPU, which has no VNNI" in said
+    assert path.read_bytes() == conditional.read_bytes()
+    report = json.loads(path.with_suffix(".optimize.json").read_text())
+    assert (report["asked"], report["written"]) == ("int8", "none")
+    assert report["digest"] == export.digest(onnx.load(path))
+    assert report["images_per_s"]["16"] == {"fp32": 100.0, "int8": 70.0, "ratio": 0.7}
+
+    assert run(conditional, "--optimize", "int8", "--output", path, "--force")[0] == 0
+    assert json.loads(path.with_suffix(".optimize.json").read_text())["written"] == "int8"
+    assert path.read_bytes() != conditional.read_bytes()
+
+
+def test_the_score_of_both_is_told_and_decides(
+    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_speed(2.0)
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "extractor.onnx"))
+    statistics = FeatureStatistics(extractor.dim)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    statistics.update(extractor(noise).features)
+    real = {"extractor": extractor.provenance(), "image_set": {"resolution": 16}}
+    save_reference(tmp_path / "real.npz", statistics, real)
+    options = ("--reference", tmp_path / "real.npz", "--extractor", extractor.path, "--num-images", "1000")
+
+    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    assert code == 0, said
+    told = json.loads((tmp_path / "models" / "tiny.optimize.json").read_text())["difference"]
+    assert (told["metric"], told["images"]) == ("fd_tiny1k", 1000)
+    assert told["plain_score"] > 0
+    assert told["score_change"] == pytest.approx(told["optimized_score"] / told["plain_score"] - 1)
+    assert "fd_tiny1k" in said
+
+    monkeypatch.setattr(optimize, "MAX_SCORE_LOSS", told["score_change"] - 1e-9)
+    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    assert code == 0
+    assert "kept float32: its fd_tiny1k is" in said
+
+    save_reference(tmp_path / "real.npz", statistics, real | {"image_set": {"resolution": 32}})
+    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "make a reference with --resolution 16" in said
+
+
+def test_the_speed_that_decides_is_measured(conditional: Path) -> None:
+    model = onnx.load(conditional)
+    session = speed.session(model, threads=1)
+    feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
+    told = speed.rates(session, speed.session(model, threads=1), feed, rounds=5, turn_s=0.02)
+    assert told.plain > 0
+    assert 0.2 < told.ratio < 5  # the same model twice, on a machine that may be doing much else
+
+
+def test_a_generator_without_inner_layers_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    code, said = run(generator_file(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "int8 has nothing to work on here" in said
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_cannot_be_optimised_is_one_line(
+    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+) -> None:
+    of_speed(2.0)
+    done = tmp_path / "done.onnx"
+    assert run(conditional, "--optimize", "int8", "--output", done)[0] == 0
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    altered = onnx.load(conditional)
+    altered.metadata_props[0].value += "x"
+    onnx.save(altered, tmp_path / "altered.onnx")
+    for arguments, words in (
+        ((done, "--optimize", "int8"), "is int8 already"),
+        ((tmp_path / "junk.onnx", "--optimize", "int8"), "not an ONNX file"),
+        ((tmp_path / "none.onnx", "--optimize", "int8"), "there is no file"),
+        ((tmp_path / "altered.onnx", "--optimize", "int8"), "digest does not match"),
+        ((conditional, "--optimize", "int8", "--name", "../x"), "a model's name is"),
+        ((conditional, "--optimize", "int8", "--extractor", done), "needs both"),
+        ((conditional, "--force"), "belong to --optimize"),
+        ((conditional, "--optimize", "int8", "--output", conditional / "models"), "could not write"),
+    ):
+        code, said = run(*arguments)
+        assert (code, said.count("\n")) == (2, 1), said
+        assert words in said
