@@ -8,6 +8,7 @@ PORT        ?= 3000
 URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
+CASES       ?= 5000
 METRICS     ?= fid,kid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 
@@ -18,7 +19,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate test quick lint format bench bento bundled constraints clean
+.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento bundled constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,9 @@ bench: setup ## Measure the training step and the service beside plain ones; res
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)
+
+fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
+	$(BIN)/python -m tests.service.fuzz --cases $(CASES)
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --runs runs --export service/bundled/digits.onnx

@@ -1,0 +1,197 @@
+"""Claims about hostile clients and bad luck, against a real `bentoml serve` with few file descriptors."""
+
+import gzip
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.service.conftest import wait_until
+from tests.service.real import Server, everything, served
+from tests.tiny_generator import write_tiny_generator
+
+pytestmark = pytest.mark.slow
+FILES = 256
+BODY = b'{"n": 1}'
+POST = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("attacked")
+    write_tiny_generator(folder / "models" / "tiny.onnx", size=128, channels=3)
+    bounds = {"ATELIER_HEADER_TIMEOUT_S": 2, "ATELIER_BODY_TIMEOUT_S": 2, "ATELIER_WRITE_TIMEOUT_S": 2}
+    with served(folder / "models", folder / "log", files=FILES, **bounds, ATELIER_DRAIN_S=0) as real:
+        yield real
+
+
+@pytest.fixture(autouse=True)
+def well_afterwards(server: Server) -> Iterator[None]:
+    pid = server.workers()
+    yield
+    assert server.workers() == pid  # the same process
+    assert httpx.post(f"{server.url}/v1/generate", json={"seed": 1}, timeout=20).status_code == 200
+    assert "Traceback" not in server.log
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def rejected(server: Server, reason: str) -> float:
+    text = httpx.get(f"{server.url}/metrics", timeout=20).text
+    found = [line for line in text.splitlines() if line.startswith(f'atelier_rejected_total{{reason="{reason}"}}')]
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+STRANGE = [
+    (b"[" * 100_000, 400),
+    (b'{"a":' * 50_000, 400),
+    (b'{"latents": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
+    (b'{"seed": NaN}', 422),
+    (b'{"truncation": 1e999}', 422),
+    (b'{"truncation": Infinity}', 422),
+    (b'{"seed": ' + b"9" * 10_000 + b"}", 400),
+    (b'{"n": -1}', 422),
+    (b'{"n": 1e308}', 422),
+    (b'{"seeds": [' + b"1," * 300_000 + b"1]}", 422),
+    (b'{"model": "../../etc/passwd"}', 404),
+    ('{"model": "модель\U0001f600\u202e"}'.encode(), 404),
+    (b'{"model": "\\ud800"}', 400),
+    (b'{"model": "' + b"x" * 10**6 + b'"}', 422),
+    (b"\xff\xfe{}", 400),
+    (b"", 400),
+    (b"null", 422),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), STRANGE, ids=range(len(STRANGE)))
+def test_strange_bodies_are_4xx_with_the_envelope(server: Server, body: bytes, expected: int) -> None:
+    for path in ("/v1/generate", "/v1/interpolate", "/v1/mix"):
+        answer = httpx.post(server.url + path, content=body, headers={"Content-Type": "application/json"}, timeout=30)
+        assert answer.status_code in ({expected} if path == "/v1/generate" else {400, 404, 422}), answer.text
+        assert set(answer.json()["error"]) == {"type", "code", "message", "param"}
+        assert len(answer.content) < 2000
+
+
+def test_no_name_in_a_path_reaches_a_file(server: Server) -> None:
+    for path in (
+        b"/v1/models/../../../etc/passwd", b"/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd", b"/studio/../service.py",
+        b"/studio/..%2fservice.py", b"/studio/%2e%2e/settings.py", b"//etc/passwd", b"/v1/models/%00", b"/%ff%fe",
+        b"/v1/models/%D0%BC%D0%BE%F0%9F%98%80", b"/v1/models/tiny/images/..%2f1.png",
+    ):  # fmt: skip
+        answer = server.ask(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert status(answer) in (400, 404, 422), (path, answer[:200])
+        assert b"import" not in answer
+
+
+def test_what_is_packed_is_refused_unpacked(server: Server) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    for path in ("/v1/generate", "/v1/native/generate"):
+        answer = httpx.post(server.url + path, content=bomb, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (415, "Content-Encoding")
+
+
+SMUGGLED = [
+    b"Content-Length: 8\r\nContent-Length: 9\r\n\r\n" + BODY,
+    b"Content-Length: 8\r\nContent-Length: 8\r\n\r\n" + BODY,
+    b"Content-Length: 8\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 8\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n\r\n",
+    b"Transfer-Encoding: xchunked\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n\r\n",
+    b"Content-Length: +8\r\n\r\n" + BODY,
+    b"Content-Length: 99999999999999999999999\r\n\r\n" + BODY,
+    b"Content-Length : 8\r\n\r\n" + BODY,
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY,
+    b"Bad\x00Header: 1\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("rest", SMUGGLED, ids=range(len(SMUGGLED)))
+def test_a_request_whose_length_is_ambiguous_is_400_and_closed(server: Server, rest: bytes) -> None:
+    before = rejected(server, "malformed_http")
+    answer = server.ask(POST + rest)
+    assert status(answer) == 400
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_http"
+    assert answer.count(b"\r\n\r\n") == 1  # the bytes behind it were not taken for another request
+    assert rejected(server, "malformed_http") == before + 1
+
+
+def test_a_head_without_end_is_431(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        try:
+            for i in range(2000):
+                connection.sendall(b"X-%d: %b\r\n" % (i, b"a" * 1000))
+        except ConnectionError:
+            return
+        assert status(everything(connection)) == 431
+
+
+def test_slow_heads_and_half_bodies_are_let_go(server: Server) -> None:
+    began = time.monotonic()
+    with ExitStack() as stack:
+        silent = [stack.enter_context(server.connect()) for _ in range(5)]
+        heads = [stack.enter_context(server.connect()) for _ in range(5)]
+        bodies = [stack.enter_context(server.connect()) for _ in range(5)]
+        for i in range(4):
+            for connection in heads:
+                connection.sendall(b"GET / HTTP/1.1\r\n" if i == 0 else b"X-A: b\r\n")
+            for connection in bodies:
+                connection.sendall(POST + b"Content-Length: 100\r\n\r\n{" if i == 0 else b" ")
+            assert httpx.get(f"{server.url}/livez", timeout=20).status_code == 200
+        assert all(everything(c) == b"" for c in silent)
+        assert all(status(everything(c)) == 408 for c in (*heads, *bodies))
+    assert 1.5 < time.monotonic() - began < 15
+
+
+def test_a_client_that_half_closes_still_gets_its_answer(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 8\r\nConnection: close\r\n\r\n" + BODY)
+        connection.shutdown(socket.SHUT_WR)
+        answer = everything(connection)
+    assert answer == b"" or status(answer) == 200  # either, but never a hanging connection
+
+
+def test_a_client_that_reads_nothing_is_let_go(server: Server) -> None:
+    before = rejected(server, "slow_client")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(server.address)
+        body = b'{"n": 256}'
+        connection.sendall(POST + b"Accept: application/x-npy\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(lambda: rejected(server, "slow_client") > before, 40)
+
+
+def test_more_idle_connections_than_file_descriptors_leave_the_service_answering(server: Server) -> None:
+    with ExitStack() as stack:
+        for i in range(2 * FILES):
+            connection = stack.enter_context(server.connect())
+            if i % 3 == 1:
+                connection.sendall(b"GET / HTTP/1.1\r\nX-Part")
+            if i % 50 == 0:
+                assert httpx.get(f"{server.url}/v1/models", timeout=20).status_code == 200
+        for _ in range(5):
+            answer = httpx.post(f"{server.url}/v1/generate", json={"seed": 1}, timeout=20)
+            assert answer.status_code == 200
+        connections = float(
+            next(
+                line.split()[1]
+                for line in httpx.get(f"{server.url}/metrics", timeout=20).text.splitlines()
+                if line.startswith("atelier_connections ")
+            )
+        )
+        assert connections < FILES
+
+
+def test_an_upgrade_that_nobody_offers_breaks_nothing(server: Server) -> None:
+    for upgrade in (b"websocket", b"h2c", b"TLS/1.0"):
+        answer = server.ask(
+            b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: " + upgrade
+            + b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )  # fmt: skip
+        assert answer == b"" or status(answer) < 500
