@@ -9,7 +9,7 @@ URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
 CASES       ?= 5000
-METRICS     ?= fid,kid,precision,recall
+METRICS     ?= fid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 
 GENERATORS  ?= $(or $(wildcard $(MODEL_DIR)/*.onnx),service/bundled/digits.onnx)

@@ -13,7 +13,7 @@ from evaluation.document import write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.measuring import Real, kept_by, results_of
-from evaluation.metrics import Metric
+from evaluation.metrics import Metric, Options
 from evaluation.reference_files import Reference
 from evaluation.references import Places, cached_reference, other_split
 from evaluation.statistics import FeatureStatistics
@@ -23,7 +23,12 @@ WITHOUT = ("memorisation",)
 
 
 def train_against_test(
-    reference: Reference, extractor: Extractor, metrics: Sequence[Metric], n: int, places: Places
+    reference: Reference,
+    extractor: Extractor,
+    metrics: Sequence[Metric],
+    n: int,
+    places: Places,
+    options: Options = Options(),
 ) -> dict[str, Any]:
     """Scores of n real images (or as many as there are) of the reference's other split, against the reference.
 
@@ -41,6 +46,7 @@ def train_against_test(
         "n": taken,
         "extractor": extractor.digest,
         "metrics": [metric.name for metric in metrics],
+        "options": vars(options),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = places.references / f"baseline-{digest[:20]}.json"
@@ -57,7 +63,7 @@ def train_against_test(
         num_images=taken,
         keep=kept_by(metrics) & {"features", "logits"},
     )
-    found = results_of([_as_images(others)], metrics, extractor, Real(reference), images.class_names)
+    found = results_of([_as_images(others)], metrics, extractor, Real(reference), images.class_names, options)
     beside = {
         "scores": {result["name"]: result["value"] for result in found},
         "results": found,

@@ -16,7 +16,7 @@ from evaluation.document import FORMAT_VERSION, now, score_document, threshold, 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.measuring import FRECHET, Real, check_possible, kept_by, results_of
-from evaluation.metrics import Metric, needs_of, result_name
+from evaluation.metrics import Metric, Options, needs_of, result_name
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.reference_files import Reference
 from evaluation.references import Places, cached_reference, is_constant, other_split, size_warnings
@@ -37,6 +37,12 @@ class Settings:
     baseline: bool = True
     fail_above: float | None = None
     shard: tuple[int, int] | None = None
+    kid_subset_size: int = 1000
+
+    @property
+    def options(self) -> Options:
+        """The metrics' own settings."""
+        return Options(kid_subset_size=self.kid_subset_size)
 
 
 @dataclass
@@ -132,6 +138,12 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
     settings = job.settings
     check_possible(settings.metrics, job.source, job.extractor, reference)
     draws = job.draws()
+    fewest = min(draws[0].n, reference.n)
+    if fewest < settings.kid_subset_size and any(metric.name == "kid" for metric in settings.metrics):
+        raise EvaluationError(
+            f"kid takes subsets of {settings.kid_subset_size} images and a side has {fewest}; leave it out, or say "
+            f"--kid-subset-size {fewest // 2}, which makes it another protocol"
+        )
     job.note(*size_warnings(draws[0].n, "images", job.extractor))
     job.note(*size_warnings(reference.n, "reference images", job.extractor))
     if reference.provenance.get("imported"):
@@ -159,7 +171,7 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
     settings = job.settings
     _refuse_constant(parts[0])
     real = real_side(reference, job.extractor, settings.metrics, job.places)
-    results = results_of(parts, settings.metrics, job.extractor, real, job.source.class_names)
+    results = results_of(parts, settings.metrics, job.extractor, real, job.source.class_names, settings.options)
     told = job.source.description
     first = settings.first_seed
     n = parts[0].statistics.n
@@ -206,7 +218,7 @@ def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
     if all(metric.name in WITHOUT for metric in job.settings.metrics):
         return None
     try:
-        beside = train_against_test(reference, job.extractor, job.settings.metrics, n, job.places)
+        beside = train_against_test(reference, job.extractor, job.settings.metrics, n, job.places, job.settings.options)
     except (EvaluationError, ImageSetError) as error:
         job.note(f"no train-against-test baseline: {error}")
         return None
@@ -250,8 +262,8 @@ def partial_kept(job: Job, reference: Reference | None, draws: Sequence[Draw], f
         }
         with contextlib.suppress(EvaluationError):
             write_json(folder / "partial.json", document)
-            if isinstance(error, EvaluationError) and seen:
-                raise EvaluationError(f"{error} ({seen} of {wanted} images are kept in {folder})") from error
+        if isinstance(error, EvaluationError) and seen:
+            raise EvaluationError(f"{error} ({seen} of {wanted} images are kept in {folder})") from error
         raise
 
 

@@ -28,6 +28,7 @@ OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report; or a .json file, the numbers alone.")
 ]
 FailAbove = Annotated[float | None, typer.Option(help="Exit 1 when the first metric is larger.", min=0)]
+KidSubsetSize = Annotated[int, typer.Option(help="Images a subset of the kernel distance; 1,000 are usual.", min=2)]
 Baseline = Annotated[bool, typer.Option(help="Show what real images get, train against test, beside the score.")]
 
 
@@ -61,6 +62,7 @@ def score(
         str | None,
         typer.Option(help="Compare at this side in pixels, or at the `reference`'s own; default: the images' own."),
     ] = None,
+    kid_subset_size: KidSubsetSize = 1000,
     output: OutputPath = None,
     fail_above: FailAbove = None,
     baseline: Baseline = True,
@@ -101,7 +103,7 @@ def score(
         loaded = load_extractor(extractor or recorded_extractor(reference))
         places = Places(data_root, cache_root)
         share = None if shard is None else shards.parse(shard)
-        settings = Settings(chosen, num_images, seed, intervals, baseline, fail_above, share)
+        settings = Settings(chosen, num_images, seed, intervals, baseline, fail_above, share, kid_subset_size)
 
         def job_of(text: str) -> tuple[Job, Any]:
             warnings: list[str] = []
@@ -148,6 +150,7 @@ def merge(
     metrics: Annotated[str | None, typer.Option(help="Default: those that the shards were made for.")] = None,
     reference: Annotated[str | None, typer.Option(help="Default: the shards' own.")] = None,
     extractor: Annotated[Path | None, typer.Option(help="Default: where the shards were made with it.")] = None,
+    kid_subset_size: KidSubsetSize = 1000,
     output: OutputPath = None,
     fail_above: FailAbove = None,
     baseline: Baseline = True,
@@ -183,7 +186,13 @@ def merge(
             real = cached_reference(name, loaded, places, resolution=height, channels=channels, keep=keep)
         arguments = told["arguments"]
         settings = Settings(
-            chosen, arguments["num_images"], arguments["first_seed"], arguments["parts"] > 1, baseline, fail_above
+            chosen,
+            arguments["num_images"],
+            arguments["first_seed"],
+            arguments["parts"] > 1,
+            baseline,
+            fail_above,
+            kid_subset_size=kid_subset_size,
         )
         source = shards.RecordedSource(told)
         warnings = list(dict.fromkeys(text for shard in found for text in shard.told["warnings"]))

@@ -105,7 +105,7 @@ def main() -> None:
         report, opinion = folder / "report", folder / "readable.json"
         run(
             *("evaluation", "score", url, "--reference", "digits@test", "--extractor", str(extractor)),
-            *("--metrics", "fid,kid,precision,recall", "--num-images", str(NUM_IMAGES), "--output", str(report)),
+            *("--metrics", "fid,precision,recall", "--num-images", str(NUM_IMAGES), "--output", str(report)),
         )
         run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(judge))
         run(

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "trainer": {
         "imagesets",
         "evaluation.statistics",
+        "evaluation.reference_files",
         "evaluation.metrics",
         "evaluation.extractors",  # reading and running one needs no torch
         "evaluation.reference_files",

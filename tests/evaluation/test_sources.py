@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
+from evaluation.latents import drawn_labels, latents_of
 from evaluation.metrics.certainty import certainty
-from evaluation.sources import Draw, choice, open_source
-from tests.evaluation.helpers import fake_service, write_pictures
+from evaluation.sources import Draw, ResizedSource, choice, open_source
+from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
 
@@ -50,3 +55,98 @@ def test_certainty_is_softmax_and_shares() -> None:
     assert classes.tolist() == [0.75, 0.25]
     with pytest.raises(ValueError, match="N of 1 or more"):
         certainty(np.zeros((0, 2)), 0.9)
+
+
+def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(20) % 4
+    np.save(tmp_path / "a.npy", images)
+    np.savez(tmp_path / "b.npz", arr_0=images, arr_1=labels)
+    np.savez_compressed(tmp_path / "c.npz", images=images[..., 0])
+    for name in ("a.npy", "b.npz"):
+        assert (images_of(open_source(str(tmp_path / name)), 0, 20, 7) == images).all()
+    (batch,) = open_source(str(tmp_path / "b.npz")).batches(Draw(0, 20), 0, 20, 64)
+    assert batch.labels.tolist() == labels.tolist()
+    assert open_source(str(tmp_path / "c.npz")).shape == (8, 8, 1)
+    for made, reason in (
+        (images / 255.0, "float64, not uint8"),
+        (images.transpose(0, 3, 1, 2), r"save images.transpose\(0, 2, 3, 1\)"),
+        (images[0, 0], "not \\[N, H, W\\]"),
+    ):
+        np.save(tmp_path / "bad.npy", made)
+        with pytest.raises(EvaluationError, match=reason):
+            open_source(str(tmp_path / "bad.npy"))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "b.npz").read_bytes()[:-50])
+    with pytest.raises(EvaluationError, match="truncated"):
+        open_source(str(tmp_path / "cut.npz"))
+
+
+def test_disjoint_parts_of_a_set_share_no_image() -> None:
+    parts = [choice(100, 20, 3, part) for part in range(5)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> None:
+    from PIL import Image
+
+    source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", size=8, channels=3)))
+    small = images_of(source, 0, 5, 5)
+    big = ResizedSource(source, 12)
+    assert big.shape == (12, 12, 3)
+    assert big.description["resized"] == {"from": [8, 8], "by": "pil-bicubic"}
+    expected = [np.asarray(Image.fromarray(image).resize((12, 12), Image.Resampling.BICUBIC)) for image in small]
+    assert (images_of(big, 0, 5, 2) == np.stack(expected)).all()
+    wrong = [np.asarray(Image.fromarray(image).resize((12, 12), Image.Resampling.BILINEAR)) for image in small]
+    assert (images_of(big, 0, 5, 2) != np.stack(wrong)).any()
+
+
+def test_truncation_and_labels_are_the_services_own() -> None:
+    """The same seeds under the same conditions as the service's own arithmetic, whichever room makes them."""
+    from service.latents import seeds_to_latents
+
+    for truncation in (None, 0.7):
+        ours = latents_of(5, 9, 6, "normal", 10, truncation)
+        theirs = seeds_to_latents(range(5, 14), 6, "normal", truncation, 10)
+        assert (ours[0] == theirs[0]).all()
+        assert (ours[1] == theirs[1]).all()
+        assert (drawn_labels(5, 9, 6, 10) == theirs[1]).all()
+
+
+@pytest.mark.slow
+def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_torch(tmp_path: Path) -> None:
+    """A real run of two checkpoints, a trainer that exports them, and a job in which torch never was imported."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "ATELIER_CACHE": str(tmp_path / "cache")}
+    sets = ["data.resolution=8", "model.z_dim=4", "model.g_widths=[8]", "model.d_widths=[8]", "optim.batch_size=8"]
+    sets += [
+        "run.total_kimg=0.08",
+        "run.tick_kimg=0.04",
+        "run.checkpoint_ticks=1",
+        "run.threads=1",
+        "model.architecture=dcgan",
+    ]
+    words = [word for value in sets for word in ("--set", value)]
+    train = [sys.executable, "-m", "trainer", "train", "--preset", "digits-dcgan", *words, "--runs", "runs"]
+    done = subprocess.run(train, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    write_tiny_extractor(tmp_path / "e.onnx")
+    code = (
+        "import sys\n"
+        "from evaluation.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "assert not {'torch', 'trainer'} & set(sys.modules), 'torch was imported'"
+    )
+    score = [sys.executable, "-c", code, "score", str(run), "--reference", "digits@test", "--extractor", "e.onnx"]
+    score += ["--num-images", "40", "--output", "report", "--all-checkpoints", "--no-baseline"]
+    done = subprocess.run(score, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [entry["images_seen"] for entry in report["checkpoints"]] == [40, 80]
+    assert len({entry["digest"] for entry in report["checkpoints"]}) == 2
+    assert report["scores"] == report["checkpoints"][-1]["scores"]
+    assert report["source"]["kind"] == "checkpoint"
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(EvaluationError, match=r"broken.pt could not be exported: .*not a checkpoint"):
+        open_source(str(tmp_path / "broken.pt"))

@@ -1,0 +1,150 @@
+"""Reference statistics are made once for what decides them, and change hands with the field's other tools."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
+
+from evaluation.extractors import load_extractor
+from evaluation.reference_files import beside, load_reference
+from evaluation.references import Places, cached_reference
+from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.test_cli import one_line, run
+from tests.tiny_generator import write_tiny_generator
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures")
+    write_tiny_extractor(tmp_path / "e.onnx")
+    write_tiny_generator(tmp_path / "g.onnx")
+    return tmp_path
+
+
+def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Path) -> None:
+    extractor, places = load_extractor("e.onnx"), Places()
+    first = cached_reference("folder:pictures@test", extractor, places)
+    assert first.path is not None
+    made = first.path.stat().st_mtime_ns
+    assert first.features is None, "kept only when a metric needs them"
+    again = cached_reference("folder:pictures@test", extractor, places)
+    assert again.path == first.path
+    assert again.path.stat().st_mtime_ns == made
+    full = cached_reference("folder:pictures@test", extractor, places, keep=frozenset({"features"}))
+    assert full.path == first.path
+    assert full.features is not None
+    assert np.allclose(full.features.mean(0), full.mu, rtol=1e-5)
+    others = [
+        cached_reference("folder:pictures@train", extractor, places),
+        cached_reference("folder:pictures@test", extractor, places, resolution=16),
+        cached_reference("folder:pictures@test", extractor, places, num_images=30),
+        cached_reference(
+            "folder:pictures@test", load_extractor(write_tiny_extractor(place / "o.onnx", seed=2)), places
+        ),
+    ]
+    assert len({reference.path for reference in (first, *others)}) == 5
+    (place / "pictures/test/new.png").write_bytes((place / "pictures/train/000.png").read_bytes())
+    assert cached_reference("folder:pictures@test", extractor, places).n == 41, "another content, another entry"
+    first.path.write_bytes(b"damaged")
+    (place / "pictures/test/new.png").unlink()
+    assert cached_reference("folder:pictures@test", extractor, places).n == 40, "made again"
+
+
+def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_kept(place: Path) -> None:
+    words = ("--extractor", "e.onnx", "--num-images", 50, "--metrics", "fid,kid,precision", "--kid-subset-size", 20)
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
+    scores = []
+    for reference in ("r.npz", "folder:pictures@test", "folder:pictures@test"):
+        done = run("score", "g.onnx", "--reference", reference, *words, "--output", "report")
+        assert done.exit_code == 0, done.output
+        report = json.loads((place / "report" / "report.json").read_text())
+        scores.append((report["scores"], report["baseline"]))
+    assert scores[0] == scores[1] == scores[2]
+    assert list((place / "cache" / "references").glob("baseline-*.json")), "for the next time"
+
+
+def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
+    ours = load_reference("r.npz")
+    mu, sigma = compute_statistics_of_path(str(place / "r.npz"), None, 1, 4, "cpu")
+    assert (mu == ours.mu).all()
+    assert (sigma == ours.sigma).all()
+    np.savez("theirs.npz", mu=ours.mu, sigma=ours.sigma)  # as its --save-stats does
+    line = one_line(run("score", "g.onnx", "--reference", "theirs.npz", "--extractor", "e.onnx"))
+    assert "which extractor made it is not known" in line
+    words = ("reference", "theirs.npz", "--extractor", "e.onnx", "--import-as", "pictures@test", "--resolution", 8)
+    assert "--num-images" in one_line(run(*words))
+    done = run(*words, "--num-images", 40, "--output", "imported.npz")
+    assert done.exit_code == 0, done.output
+    assert "is now your word" in done.stderr
+    scores = []
+    for reference in ("r.npz", "imported.npz"):
+        done = run("score", "g.onnx", "--reference", reference, "--num-images", 60, "--no-baseline", "-o", "s.json")
+        assert done.exit_code == 0, done.output
+        scores.append(next(iter(json.loads((place / "s.json").read_text())["scores"].values())))
+    assert "importer's word" in done.stderr
+    assert scores[0] == pytest.approx(scores[1], rel=1e-9)
+    images = load_extractor("e.onnx")
+    from evaluation.sources import Draw, open_source
+
+    features = np.concatenate(
+        [images(batch.images).features for batch in open_source("g.onnx").batches(Draw(0, 60), 0, 60, 64)]
+    )
+    theirs = calculate_frechet_distance(features.mean(0), np.cov(features, rowvar=False), mu, sigma)
+    assert scores[0] == pytest.approx(theirs, rel=1e-4)
+    line = one_line(run("score", "g.onnx", "--reference", "imported.npz", "--metrics", "kid"))
+    assert "needs the features of the real images" in line
+
+
+def test_features_are_imported_and_pickles_are_not_read(place: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.savez("clean_kid.npz", feats=features)  # clean-fid's for KID
+    np.save("features.npy", features)
+    words = ("--extractor", "e.onnx", "--resolution", 8, "--import-as", "noise")
+    for name in ("clean_kid.npz", "features.npy"):
+        done = run("reference", name, *words, "--output", "out.npz")
+        assert done.exit_code == 0, done.output
+        made = load_reference("out.npz")
+        assert made.n == 50
+        assert (np.asarray(made.features) == features).all()
+        np.testing.assert_allclose(made.sigma, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-9)
+
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (place / "sprung",))
+
+    (place / "stylegan.pkl").write_bytes(pickle.dumps({"raw_mean": Trap()}))
+    np.save("object.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    assert "is a pickle, which runs code" in one_line(run("reference", "stylegan.pkl", *words))
+    assert "object.npy" in one_line(run("reference", "object.npy", *words))
+    assert not (place / "sprung").exists()
+    np.savez("wide.npz", mu=np.zeros(7), sigma=np.eye(7))
+    assert "tiny has 4 features" in one_line(run("reference", "wide.npz", *words, "--num-images", 9))
+    np.savez("bent.npz", mu=np.zeros(4), sigma=np.arange(16.0).reshape(4, 4))
+    assert "not symmetric" in one_line(run("reference", "bent.npz", *words, "--num-images", 9))
+
+
+def test_features_of_another_reference_are_noticed(place: Path) -> None:
+    for split in ("test", "train"):
+        assert (
+            run(
+                "reference",
+                f"folder:pictures@{split}",
+                "--extractor",
+                "e.onnx",
+                "--num-images",
+                40,
+                "-o",
+                f"{split}.npz",
+            ).exit_code
+            == 0
+        )
+    beside(Path("train.npz"), "features").replace(beside(Path("test.npz"), "features"))
+    assert "are not the features of test.npz" in one_line(run("score", "g.onnx", "--reference", "test.npz"))
