@@ -22,7 +22,6 @@ MAY_IMPORT = {
         "evaluation.reference_files",
         "evaluation.metrics",
         "evaluation.extractors",  # reading and running one needs no torch
-        "evaluation.reference_files",
         "evaluation.errors",
     },
     "service": set(),
