@@ -6,7 +6,7 @@ import { remark } from "./trouble.js";
 
 const $ = id => document.getElementById(id);
 const FEW_CLASSES = 16; // up to here a class is a button, beyond an entry of a list
-let models = [], limits = {}, failedBefore = "";
+let models = [], limits = {}, failedBefore = "", shownFacts = "";
 
 /** The chosen model's description, or undefined when it is not served. */
 export const model = () => models.find(m => m.name === state.model);
@@ -45,13 +45,16 @@ export function fileName(what, form) {
 function showChoice() {
   const options = models.map(m => new Option(m.name, m.name));
   if (!model()) options.unshift(Object.assign(new Option(`${state.model} (not served)`, state.model), { disabled: true }));
-  $("model").replaceChildren(...options);
+  // an open list is not pulled away from under a person's finger
+  if (options.map(o => o.text).join() !== [...$("model").options].map(o => o.text).join()) $("model").replaceChildren(...options);
   $("model").value = state.model;
 }
 
 /** Show the facts of the chosen model, and the settings that it has. */
 export function showFacts() {
-  const m = model();
+  const m = model(), now = JSON.stringify(m);
+  if (now === shownFacts) return;
+  shownFacts = now;
   $("facts").replaceChildren(...(m ? facts(m) : []).flatMap(([name, value, title = ""]) => {
     const term = document.createElement("dt"), text = document.createElement("dd");
     term.textContent = name;
@@ -61,6 +64,7 @@ export function showFacts() {
   }));
   if (m) state.digest = m.digest;
   $("cut").hidden = m?.z_distribution !== "normal";
+  if (m && state.label >= m.class_names.length) state.label = null;
   showClasses(m?.class_names ?? []);
   showSettings();
 }
@@ -69,13 +73,14 @@ function facts(m) {
   const count = n => n.toLocaleString("en");
   const list = [
     ["Trained on", m.dataset],
-    ["Images seen", m.images_seen ? count(m.images_seen) : "none: untrained"],
+    ["Images seen", m.images_seen ? count(m.images_seen) : m.foreign ? "not told" : "none: untrained"],
     ...scores(m),
     ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "grey" : "colour"}`],
     ["Latent", `${m.z_dim} ${m.z_distribution} numbers`],
     ["Network", m.architecture + (m.ema ? ", averaged weights" : "")],
   ];
   if (Number.isFinite(m.parameters)) list.push(["Parameters", count(m.parameters)]);
+  if (Number.isFinite(m.bytes)) list.push(["File", `${count(Math.max(1, Math.round(m.bytes / 1000)))} kB`, m.file]);
   list.push(["Made", m.created.slice(0, 10), m.created], ["Digest", m.digest.slice(0, 12), m.digest]);
   return list.filter(([, value]) => value);
 }
@@ -88,7 +93,6 @@ function scores(m) {
 
 function showClasses(names) {
   $("classes").hidden = !names.length;
-  if (state.label !== null && state.label >= names.length) state.label = null;
   const few = names.length <= FEW_CLASSES, all = [["", "each its own"], ...names.map((name, i) => [i, name])];
   $("chips").hidden = !few;
   $("class").hidden = few;

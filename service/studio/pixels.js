@@ -10,13 +10,15 @@ export function parseNpy(buffer) {
   return { data: new Uint8Array(buffer, 10 + length), n, height, width, channels };
 }
 
+const isSmall = ({ width, height }) => Math.max(width, height) <= 64;
+
 /** Image `i` on a canvas, pixel for pixel; the style sheet enlarges it, crisply when it is small. */
 export function paint(canvas, images, i) {
   if (canvas.width !== images.width || canvas.height !== images.height) {
     canvas.width = images.width;
     canvas.height = images.height;
-    canvas.classList.toggle("crisp", Math.max(images.width, images.height) <= 64);
   }
+  canvas.classList.toggle("crisp", isSmall(images));
   canvas.getContext("2d").putImageData(rgba(images, i), 0, 0);
 }
 
@@ -24,7 +26,7 @@ export function paint(canvas, images, i) {
 export function paintStrip(canvas, images, chosen) {
   canvas.width = images.width * chosen.length;
   canvas.height = images.height;
-  canvas.classList.toggle("crisp", Math.max(images.width, images.height) <= 64);
+  canvas.classList.toggle("crisp", isSmall(images));
   const context = canvas.getContext("2d");
   chosen.forEach((i, place) => context.putImageData(rgba(images, i), place * images.width, 0));
 }

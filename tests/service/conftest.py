@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from service.api import create_app
 from service.settings import Settings
+from tests.service.browser import browser, server, visit  # noqa: F401  (fixtures of the page's tests)
 from tests.tiny_generator import write_tiny_generator
 
 

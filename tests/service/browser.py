@@ -1,0 +1,172 @@
+"""A real service and a real browser for the tests of the page: what they share."""
+
+import base64
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.tiny_generator import write_tiny_generator
+
+Open = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL = "the page's tests need Chromium and playwright: apt-get install chromium, pip install playwright"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Server:
+    """`bentoml serve` on a port of its own, which it keeps when it is started again."""
+
+    def __init__(self, folder: Path, **environment: str):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "serve.log"
+        self._environment = {**os.environ, "ATELIER_MODEL_DIR": str(folder), "ATELIER_THREADS": "1", **environment}
+
+    def start(self) -> "Server":
+        command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+        end = time.monotonic() + 120
+        while True:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+
+    def images(self, path: str, body: dict[str, Any]) -> np.ndarray:
+        """What the service itself answers: uint8 [N, H, W, C]."""
+        answer = httpx.post(f"{self.url}/v1/{path}", json=body, headers={"Accept": "application/x-npy"}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return np.load(io.BytesIO(answer.content))
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. Without one the tests are skipped, but never in CI."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None  # type: ignore[assignment]
+    if sync_playwright is None or CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail(INSTALL)
+        pytest.skip(INSTALL)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True)
+        yield browser
+        browser.close()
+
+
+READ = """elements => elements.map(canvas => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let text = "";
+  for (let i = 0; i < data.length; i += 4096) text += String.fromCharCode(...data.subarray(i, i + 4096));
+  return [canvas.width, canvas.height, btoa(text)];
+})"""
+
+
+def drawn(page: Any, selector: str) -> np.ndarray:
+    """The pixels on the canvases that `selector` finds, RGB: uint8 [N, H, W, 3]. They must be opaque."""
+    pictures = []
+    for width, height, data in page.eval_on_selector_all(selector, READ):
+        pixels = np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
+        pictures.append(pixels[..., :3] if (pixels[..., 3] == 255).all() else np.zeros_like(pixels[..., :3]))
+    return np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
+
+
+def until(page: Any, true: Callable[[], object], seconds: float = 10.0) -> None:
+    """Poll, with the page's own clock running on."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        page.wait_for_timeout(20)
+
+
+def shows(page: Any, selector: str, images: np.ndarray, seconds: float = 10.0) -> None:
+    """Wait until the canvases are exactly `images`, uint8 [N, H, W, C]."""
+    wanted = np.broadcast_to(images, (*images.shape[:3], 3))
+    end = time.monotonic() + seconds
+    while not np.array_equal(found := drawn(page, selector), wanted):
+        if time.monotonic() > end:
+            assert found.shape == wanted.shape, f"{selector}: {found.shape}, not {wanted.shape}"
+            wrong = (found != wanted).any((1, 2, 3)).sum()
+            raise AssertionError(f"{selector}: {wrong} of {len(wanted)} images differ; {page.url}")
+        page.wait_for_timeout(20)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_generator(
+        folder / "a.onnx", name="classy", size=16, num_classes=3, dataset="shapes", images_seen=123456,
+        class_names='["dot", "line", "ring"]', **{"evaluation.fd_classifier10k": "9.45"},
+    )  # fmt: skip
+    write_tiny_generator(folder / "b.onnx", name="plain", size=8, channels=3, seed=1)
+    write_tiny_generator(folder / "c.onnx", name="boxed", z_distribution="uniform", seed=2)
+    server = Server(folder, ATELIER_DEFAULT_MODEL="classy").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser: Any, server: Server) -> Iterator[Open]:
+    """visit("#…", **context options): a page of its own. It may neither fail silently nor ask anyone else."""
+    contexts, complaints = [], []
+
+    def heard(message: Any) -> None:
+        # a refusal that the test provokes, and advice about the reading that the tests do
+        expected = ("Failed to load resource", "willReadFrequently")
+        if message.type in ("error", "warning") and not any(words in message.text for words in expected):
+            complaints.append(message.text)
+
+    def visit(link: str = "", at: str | None = None, **options: Any) -> Any:
+        options = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked = []  # every request, in order
+        page.on("request", lambda request: page.asked.append(request))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", heard)
+        page.goto((at or server.url) + "/" + link)
+        return page
+
+    yield visit
+    for context in contexts:
+        for page in context.pages:
+            elsewhere = [
+                r.url for r in getattr(page, "asked", []) if not r.url.startswith(("http://127.0.0.1:", "blob:"))
+            ]
+            assert elsewhere == []
+        context.close()
+    assert complaints == []
