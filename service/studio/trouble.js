@@ -12,11 +12,17 @@ export function trouble(error, again) {
   retry = again;
   gone = error.status === 0;
   lasting = false;
-  show(error.code === "model_not_found" ? `${state.model} is not served any more. Choose another model.` : error.message);
+  show(inWords(error));
   button("Try again");
   $("key-form").hidden = error.status !== 401;
   document.body.classList.toggle("gone", gone);
   if (error.status === 503) retrying = setTimeout(tryAgain, 3000);
+}
+
+function inWords(error) {
+  if (error.code === "model_not_found") return `${state.model} is not served any more. Choose another model.`;
+  if (error.status !== 401) return error.message;
+  return sessionStorage.getItem("atelier-key") ? "That API key was not accepted." : "This service asks for an API key.";
 }
 
 /** A remark that stays until it is dismissed, though all goes well. */

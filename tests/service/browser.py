@@ -35,12 +35,12 @@ class Server:
             self.port = s.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "serve.log"
-        self._environment = {**os.environ, "ATELIER_MODEL_DIR": str(folder), "ATELIER_THREADS": "1", **environment}
+        self.environment = {**os.environ, "ATELIER_MODEL_DIR": str(folder), "ATELIER_THREADS": "1", **environment}
 
     def start(self) -> "Server":
         command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(self.port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         end = time.monotonic() + 120
         while True:
             assert self._process.poll() is None, self.log.read_text()

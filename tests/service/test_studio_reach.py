@@ -190,5 +190,17 @@ def test_models_come_and_go_and_so_does_the_server(visit: Open, tmp_path: Path) 
         shows(page, WALL, later)
         page.get_by_role("alert").wait_for(state="hidden")
         page.get_by_text(re.compile("Server ready")).wait_for()
+
+        server.stop()
+        server.environment["ATELIER_API_KEYS"] = "sesame"
+        server.start()
+        page.reload()
+        page.get_by_role("alert").get_by_text("This service asks for an API key.").wait_for()
+        page.get_by_label("API key").fill("mellon")
+        page.get_by_role("button", name="Use it").click()
+        page.get_by_role("alert").get_by_text("That API key was not accepted.").wait_for()
+        page.get_by_label("API key").fill("sesame")
+        page.get_by_role("button", name="Use it").click()
+        shows(page, WALL, later)
     finally:
         server.stop()
