@@ -32,6 +32,7 @@ def take(browser: Any, url: str, name: str) -> bytes:
     page.locator("#stage[aria-busy=false]").wait_for()
     if frame:
         page.locator("#frame").fill(str(frame))
+        page.locator("#frame").blur()
     picture = page.screenshot()
     page.close()
     return picture
@@ -44,7 +45,7 @@ def main(url: str = "http://127.0.0.1:3000") -> None:
         for name in PICTURES:
             picture = Image.open(io.BytesIO(take(browser, url, name))).convert("RGB")
             file = FOLDER / f"studio-{name}.png"
-            picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+            picture.save(file, optimize=True)
             print(f"{file}: {file.stat().st_size // 1000} kB")
         browser.close()
 

@@ -110,7 +110,12 @@ export function showSettings() {
   const label = String(state.label ?? "");
   $("model").value = state.model;
   $("class").value = label;
-  for (const input of $("chips").querySelectorAll("input")) input.checked = input.value === label;
+  for (const input of $("chips").querySelectorAll("input")) {
+    const chosen = input.value === label;
+    // on a phone the row is longer than the screen
+    if (chosen && !input.checked) $("chips").scrollLeft = input.parentElement.offsetLeft - $("chips").clientWidth / 2;
+    input.checked = chosen;
+  }
   $("truncation").value = state.truncation ?? $("truncation").max;
   $("cut-told").textContent = state.truncation ?? "off";
   $("truncation").setAttribute("aria-valuetext", state.truncation ?? "off");
