@@ -73,7 +73,10 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
             pss_ready = tree_pss_mb(pid)
             wrk(port, args.clients, args.n, 1.0)
             for _ in range(args.rounds):
+                used = time.process_time()
                 row: dict[str, Any] = {"bare_images_per_s": bare_rate(session, batch, args.seconds)}
+                row["bare_cpu_ms_per_image"] = 1e3 * (time.process_time() - used) / args.seconds
+                row["bare_cpu_ms_per_image"] /= row["bare_images_per_s"]
                 for name, accept in (("npy", NPY), ("json", JSON)):
                     used = tree_cpu_s(pid)
                     row[name] = wrk(port, args.clients, args.n, args.seconds, accept)
@@ -97,6 +100,8 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
             "ratio": median(rounds, f"{name}_ratio"),
             **{key: median([r[name] for r in rounds], key) for key in ("images_per_s", "p50_ms", "p99_ms")},
             "cpu_ms_per_image": median([r[name] for r in rounds], "cpu_ms_per_image"),
+            # what the machine's other work cannot flatter: a bare image's processor time over a served one's
+            "cpu_ratio": statistics.median(r["bare_cpu_ms_per_image"] / r[name]["cpu_ms_per_image"] for r in rounds),
         }
         for name in ("npy", "json")
     }
