@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -29,6 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# A script's folder comes first among Python's paths, and there `evaluation` is this file.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 RESULTS = Path(__file__).with_name("results") / "evaluation.json"
 FEATURES = 2048

@@ -114,8 +114,11 @@ def preamble(resize: str, side: int, channels: int) -> onnx.ModelProto:
     )
 
 
-def export_network(network: torch.nn.Module, channels: int, side: int) -> onnx.ModelProto:
-    """A network of `prepared` float32 [N, channels, side, side] → (`features`, `logits`) as ONNX."""
+def export_network(network: torch.nn.Module, channels: int, side: int, logits: bool = True) -> onnx.ModelProto:
+    """A network of `prepared` float32 [N, channels, side, side] → (`features`, `logits`) as ONNX.
+
+    With `logits` False it gives `features` alone.
+    """
     import logging
     import warnings
 
@@ -131,7 +134,7 @@ def export_network(network: torch.nn.Module, channels: int, side: int) -> onnx.M
             (example,),
             dynamo=True,
             input_names=["prepared"],
-            output_names=["features", "logits"],
+            output_names=["features", "logits"] if logits else ["features"],
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=OPSET,
             external_data=False,
@@ -141,12 +144,14 @@ def export_network(network: torch.nn.Module, channels: int, side: int) -> onnx.M
     return program.model_proto
 
 
-def extractor_model(network: torch.nn.Module, resize: str, channels: int, side: int) -> onnx.ModelProto:
+def extractor_model(
+    network: torch.nn.Module, resize: str, channels: int, side: int, logits: bool = True
+) -> onnx.ModelProto:
     """Preamble and network as one model, without the exporter's notes about this machine's files."""
     import onnx
     from onnx import compose
 
-    core = export_network(network, channels, side)
+    core = export_network(network, channels, side, logits)
     front = preamble(resize, side, channels)
     core.ir_version = front.ir_version = 10
     model = compose.merge_models(front, core, io_map=[("prepared", "prepared")])
@@ -179,17 +184,15 @@ def seal(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     helper.set_model_props(model, {**metadata_strings(values), "digest": extractor_digest(model)})
 
 
-def verify_and_write(
-    model: onnx.ModelProto, expected: tuple[np.ndarray, np.ndarray], images: np.ndarray, path: Path
-) -> float:
+def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], images: np.ndarray, path: Path) -> float:
     """Compare ONNX Runtime's outputs with torch's on `images`, then write the file in one rename.
 
-    `expected` are torch's features and logits. Returns the features' largest centred relative error,
-    which must be below 1e-4 (a damaged export is wrong by far more; 1e-5 is usual).
+    `expected` are torch's features, and logits where the model has them. Returns the features' centred relative
+    error, which must be below 1e-4 (a damaged export is wrong by far more; 1e-5 is usual).
     """
     from evaluation.onnx_files import session_of
 
-    got = session_of(model, path).run(["features", "logits"], {"images": images})
+    got = session_of(model, path).run(["features", "logits"][: len(expected)], {"images": images})
     errors = [centred_relative_error(mine, torchs) for mine, torchs in zip(got, expected, strict=True)]
     if not max(errors) < 1e-4:
         raise EvaluationError(f"the exported extractor differs from torch's by {max(errors):.1e}; not written")

@@ -192,8 +192,16 @@ def _downloaded() -> Path:
             written_whole(path) as handle,
         ):
             answer.raise_for_status()
+            digest = hashlib.sha256()
             for chunk in answer.iter_bytes():
+                digest.update(chunk)
                 handle.write(chunk)
+            if not digest.hexdigest().startswith(WEIGHTS_SHA256_PREFIX):
+                # Raised here, nothing is kept: a damaged copy would be found again by every later run.
+                raise EvaluationError(
+                    f"what came from {WEIGHTS_URL} is not {WEIGHTS_FILE}: its sha256 begins "
+                    f"{digest.hexdigest()[:8]}; give --weights PATH"
+                )
     except httpx.HTTPError as error:
         raise EvaluationError(f"{absent} (the download failed: {str(error)[:100]})") from error
     return path

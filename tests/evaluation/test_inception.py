@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import http.server
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from pytorch_fid import inception as pytorch_fid
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import graph, load_extractor
+from evaluation.extractors import graph, inception, load_extractor
 from evaluation.extractors.graph import RESIZES, centred_relative_error, preamble
 from evaluation.extractors.inception import FidInception, build_inception, load_network
 from imagesets import load_image_set
@@ -220,3 +223,51 @@ def test_without_weights_or_network_it_says_where_to_put_them(tmp_path: Path, mo
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path))
     with pytest.raises(EvaluationError, match="--weights PATH"):
         build_inception(None, "torch", tmp_path / "i.onnx")
+
+
+@pytest.fixture
+def host() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """An HTTP server on this machine: its URL, and the bodies it answers with by path (404 for others)."""
+    bodies: dict[str, bytes] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = bodies.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", bodies
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_weights_are_downloaded_once_and_a_damaged_download_is_not_kept(
+    host: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bodies = host
+    body = b"stands for the weights"
+    monkeypatch.delenv("ATELIER_OFFLINE")
+    monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(inception, "WEIGHTS_URL", f"{url}/weights.pth")
+    monkeypatch.setattr(inception, "WEIGHTS_SHA256_PREFIX", hashlib.sha256(body).hexdigest()[:8])
+    kept = tmp_path / "weights" / inception.WEIGHTS_FILE
+
+    with pytest.raises(EvaluationError, match=r"--weights PATH.*404"):
+        inception._downloaded()
+    bodies["/weights.pth"] = body[:-3]
+    with pytest.raises(EvaluationError, match="its sha256 begins"):
+        inception._downloaded()
+    assert not kept.exists()
+    bodies["/weights.pth"] = body
+    assert inception._downloaded() == kept
+    bodies.clear()
+    assert inception._downloaded().read_bytes() == body

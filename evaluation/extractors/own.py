@@ -1,0 +1,80 @@
+"""Any torch network as an extractor file: a DINOv2, a CLIP image tower, one that you trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evaluation.atomic import check_writable
+from evaluation.errors import EvaluationError
+from evaluation.extractors.classifier import Built
+from evaluation.extractors.graph import RESIZES, extractor_model, seal, verify_and_write, weights_sha256
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Normalised(nn.Module):
+    """[N, 3, S, S] in [-1, 1], as the file's preamble gives it → the network on ((x + 1) / 2 - mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(((x + 1) / 2 - self.mean) / self.std)
+
+
+def build_own(
+    network: nn.Module,
+    output: Path | str,
+    *,
+    name: str,
+    side: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    resize: str = "linear-antialias",
+) -> Built:
+    """Write `network`, float32 [N, 3, side, side] → float32 [N, d], as an extractor file.
+
+    `name` (letters, digits, - and _) names the metrics in its features: `dinov2` gives `fd_dinov2`. `mean` and `std`
+    are of pixels in [0, 1], by colour; `resize` is one of `RESIZES`. The file is compared with torch before it is
+    written. Raises EvaluationError for a network of another shape, a name or resize that is none, or an export that
+    differs.
+    """
+    output = Path(output)
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise EvaluationError(f"an extractor's name is of letters, digits, - and _, not {name!r}")
+    if resize not in RESIZES:
+        raise EvaluationError(f"there is no resize {resize!r}; there are {', '.join(RESIZES)}")
+    check_writable(output)
+    whole = Normalised(network, mean, std).eval()
+    how = RESIZES[resize]
+    images = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    with torch.no_grad():
+        features = whole((torch.from_numpy(images).permute(0, 3, 1, 2).float() - how.offset) / how.scale)
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise EvaluationError(f"a network for an extractor gives one tensor [N, d] for N images, not {shape}")
+    metadata: dict[str, Any] = {
+        "name": name,
+        "network": type(network).__name__,
+        "metric": f"fd_{name}",
+        "weights_sha256": weights_sha256(network),
+        "resize": resize,
+        "resolution": side,
+        "channels": 3,
+        "versions": {"torch": torch.__version__},
+    }
+    model = extractor_model(whole, resize, 3, side, logits=False)
+    seal(model, metadata)
+    return Built(output, metadata, verify_and_write(model, (features.numpy(),), images, output))

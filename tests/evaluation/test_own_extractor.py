@@ -1,0 +1,53 @@
+"""A network of one's own as an extractor file, on a small vision transformer with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+from evaluation.extractors.graph import centred_relative_error
+from evaluation.extractors.own import IMAGENET_MEAN, IMAGENET_STD, build_own
+from evaluation.metrics import result_name
+
+
+def small_transformer() -> nn.Module:
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48)
+    network.heads = nn.Identity()  # the class token, as DINOv2's forward gives it
+    return network.eval()
+
+
+def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tmp_path: Path) -> None:
+    network = small_transformer()
+    built = build_own(network, tmp_path / "vit.onnx", name="small-vit", side=32)
+    assert built.export_error < 1e-5
+    extractor = load_extractor(built.path)
+    assert (extractor.dim, extractor.has_logits, extractor.metric) == (24, False, "fd_small-vit")
+    assert result_name("kid", extractor.metric, 10_000) == "kd_small-vit10k"
+    images = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = network((x - mean) / std).numpy()
+        unnormalised = network(x).numpy()
+    assert centred_relative_error(extractor(images).features, expected) < 1e-5
+    assert centred_relative_error(unnormalised, expected) > 1e-3
+    assert extractor(images[:1, :20, :25, :1]).features.shape == (1, 24)  # other sizes, grey
+
+
+def test_what_is_no_extractor_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    maps = nn.Conv2d(3, 4, 3)
+    with pytest.raises(EvaluationError, match=r"not \[5, 4, 6, 6\]"):
+        build_own(maps, tmp_path / "maps.onnx", name="maps", side=8)
+    with pytest.raises(EvaluationError, match="letters"):
+        build_own(maps, tmp_path / "maps.onnx", name="a name", side=8)
+    with pytest.raises(EvaluationError, match="no resize"):
+        build_own(maps, tmp_path / "maps.onnx", name="maps", side=8, resize="bilinear")
+    assert not list(tmp_path.iterdir())
