@@ -60,7 +60,8 @@ export function showMorphSettings() {
   $("download-mode").textContent = mode();
 }
 
-const mode = () => (state.view === "both" ? "slerp" : state.view);
+/** What is downloaded and on the strip: the one that is shown; of both, the one that suits the latents. */
+const mode = () => (state.view !== "both" ? state.view : model()?.z_distribution === "uniform" ? "lerp" : "slerp");
 
 function drawStrip(body) {
   const shown = Math.min(STRIP, frames.count), last = frames.count - 1;

@@ -98,7 +98,7 @@ def drawn(page: Any, selector: str) -> np.ndarray:
     return np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
 
 
-def until(page: Any, true: Callable[[], object], seconds: float = 10.0) -> None:
+def until(page: Any, true: Callable[[], object], seconds: float = 30.0) -> None:
     """Poll, with the page's own clock running on."""
     end = time.monotonic() + seconds
     while not true():
@@ -106,7 +106,7 @@ def until(page: Any, true: Callable[[], object], seconds: float = 10.0) -> None:
         page.wait_for_timeout(20)
 
 
-def shows(page: Any, selector: str, images: np.ndarray, seconds: float = 10.0) -> None:
+def shows(page: Any, selector: str, images: np.ndarray, seconds: float = 30.0) -> None:
     """Wait until the canvases are exactly `images`, uint8 [N, H, W, C]."""
     wanted = np.broadcast_to(images, (*images.shape[:3], 3))
     end = time.monotonic() + seconds
