@@ -12,8 +12,7 @@ class Lanes:
     """`count` threads that take steps in the order they were submitted.
 
     Batches that run side by side, each on its share of the cores, need not meet at the end of every layer as the
-    threads of one batch must, and what else the cores do delays one of them and not all: 10 to 15 % more images a
-    second on two cores. A batch that is alone is better run on all the cores; `running` tells.
+    threads of one batch must, and what else the cores do delays one of them and not all. A batch that is alone is better run on all the cores; `running` tells.
     """
 
     def __init__(self, count: int):
