@@ -12,7 +12,8 @@ class Lanes:
     """`count` threads that take steps in the order they were submitted.
 
     Batches that run side by side, each on its share of the cores, need not meet at the end of every layer as the
-    threads of one batch must, and what else the cores do delays one of them and not all. A batch that is alone is better run on all the cores; `running` tells.
+    threads of one batch must, and what else the cores do delays one of them and not all. A batch that is alone is
+    better run on all the cores; `enter` tells.
     """
 
     def __init__(self, count: int):
