@@ -1,11 +1,13 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
 Plain tensors and primitives, so `torch.load(weights_only=True)` reads them; written to a temporary name,
-fsynced, renamed, so that a file of the final name is always whole.
+fsynced, renamed, so that a file of the final name is always whole. Beside each stands its sha256, as `sha256sum -c`
+reads it; `best.json` names the checkpoint whose images were measured the best.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -27,6 +29,7 @@ FORMAT_VERSION = 1
 COUNTERS = {"steps": int, "images_seen": int, "ticks": int, "seconds": float, "summed_steps": int}
 PARTS = ("config", "G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "created", "sums", "rng", "threads")
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
+BEST = "best.json"
 
 
 def paths(run_dir: Path) -> list[Path]:
@@ -35,8 +38,16 @@ def paths(run_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def path_of(run_dir: Path, step: int) -> Path:
+    return run_dir / f"checkpoint-{step:08d}.pt"
+
+
+def digest_path(path: Path) -> Path:
+    return path.with_suffix(".pt.sha256")
+
+
 def save(state: State, run_dir: Path, keep: int) -> Path:
-    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep`."""
+    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep` and the best."""
     payload = {
         "format_version": FORMAT_VERSION,
         "made_by": f"gan-atelier {__version__}, torch {torch.__version__}",
@@ -51,15 +62,52 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         "sums": state.sums,
         "rng": state.rng.get_state(),
         "threads": torch.get_num_threads(),
+        "best": state.best,
     }
-    path = run_dir / f"checkpoint-{state.steps:08d}.pt"
+    path = path_of(run_dir, state.steps)
     try:
         with replacing(path) as partial:
             torch.save(payload, partial)
+            digest = sha256(partial)
+            digest_path(path).unlink(missing_ok=True)  # of an older file of this name, never beside the new one
+        with replacing(digest_path(path)) as partial:
+            partial.write_text(f"{digest}  {path.name}\n")
+        write_best(state, run_dir)
     except (OSError, RuntimeError) as error:
         raise TrainerError(f"could not write {path} ({error}); the checkpoints before it are kept") from error
+    kept = path_of(run_dir, int(state.best["step"])) if state.best else None
     for old in paths(run_dir)[:-keep]:
-        old.unlink(missing_ok=True)
+        if old != kept:
+            old.unlink(missing_ok=True)
+            digest_path(old).unlink(missing_ok=True)
+    return path
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_best(state: State, run_dir: Path) -> None:
+    """`best.json`, or none while nothing was measured. Raises OSError."""
+    if not state.best:
+        (run_dir / BEST).unlink(missing_ok=True)
+        return
+    record = {"checkpoint": path_of(run_dir, int(state.best["step"])).name, **state.best}
+    with replacing(run_dir / BEST) as partial:
+        partial.write_text(json.dumps(record) + "\n")
+
+
+def best(run_dir: Path) -> Path:
+    """The checkpoint that `best.json` names. Raises TrainerError when none was measured, or it is gone."""
+    try:
+        path = run_dir / str(json.loads((run_dir / BEST).read_text())["checkpoint"])
+    except FileNotFoundError:
+        raise TrainerError(f"{run_dir} has no {BEST}: its quality was not measured (run.quality_ticks)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainerError(f"{run_dir / BEST} is damaged: {error}") from error
+    if not NAME.fullmatch(path.name) or not path.is_file():
+        raise TrainerError(f"{run_dir / BEST} names {path.name}, which is not there")
     return path
 
 
@@ -70,6 +118,12 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
+    try:
+        recorded = digest_path(path).read_text().split()[0]
+    except (OSError, IndexError, UnicodeDecodeError):
+        recorded = ""  # the process died before it wrote one, or the file was moved alone
+    if recorded and recorded != sha256(path):
+        raise TrainerError(f"{path} is damaged: it does not match {digest_path(path).name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -142,12 +196,14 @@ def restore(payload: Mapping[str, Any], config: Config) -> State:
     Raises TrainerError when a part does not fit or is damaged.
     """
     state = State.create(config)
+    best = payload.get("best")
     for name in ("G", "D", "G_ema"):
         load_weights(getattr(state, name), payload[name], f"the checkpoint's {name}")
     try:
         for name in ("g_optimizer", "d_optimizer"):
             _load_optimizer(getattr(state, name), payload[name])
         state.sums = {name: total.to(state.device) for name, total in payload["sums"].items()}
+        state.best = {"step": int(best["step"]), "frechet": float(best["frechet"])} if best else {}
         if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
             state.rng.set_state(payload["rng"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -157,7 +157,7 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None) -> No
     if not train():
         typer.echo(f"stopped and saved; go on with: trainer resume {run_dir}")
         raise typer.Exit(130)
-    typer.echo(f"trained: {run_dir}")
+    typer.echo(f"trained: {run_dir}; open {run_dir / 'report.html'}")
     _export_if_asked(run_dir, export)
 
 
@@ -263,6 +263,28 @@ def sample(
         images = pictures.sample(checkpoint.generator_of(payload), range(seed, seed + count), z_distribution)
         pictures.write_png(pictures.grid(images), output)
         typer.echo(f"{output}: seeds {seed} to {seed + count - 1}")
+
+
+@app.command()
+def animate(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    fps: Annotated[float, typer.Option(help="Ticks shown a second.", min=0.5, max=50)] = 8.0,
+) -> None:
+    """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (fresh ones)."""
+    with one_line_errors():
+        from trainer import report as report_
+
+        for kind in report_.KINDS:
+            typer.echo("  ".join(str(path) for path in report_.animate(run_dir, kind, fps)))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Write a run's curves.png, animations and report.html, as its end does: for one that is still going."""
+    with one_line_errors():
+        from trainer import report as report_
+
+        typer.echo(str(report_.write_all(run_dir)))
 
 
 def _payload(source: Path) -> dict[str, Any]:

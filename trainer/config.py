@@ -116,7 +116,9 @@ class Run(Section):
     total_kimg: float = Field(100.0, gt=0, le=10_000_000, description="thousands of real images shown to D")
     tick_kimg: float = Field(10.0, gt=0, description="between two ticks: metrics and a sample grid")
     checkpoint_ticks: int = Field(1, ge=1, description="ticks between two checkpoints")
-    keep_checkpoints: int = Field(3, ge=1, le=1000)
+    keep_checkpoints: int = Field(3, ge=1, le=1000, description="the newest ones kept; the best is kept beside them")
+    quality_ticks: int = Field(5, ge=0, le=100_000, description="ticks between two measures of quality; 0: none")
+    quality_images: int = Field(2000, ge=10, le=50_000, description="images that a measure of quality looks at")
     seed: int = Field(0, ge=0, lt=2**32)
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = Field(

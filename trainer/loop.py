@@ -43,6 +43,7 @@ class State:
     sums: dict[str, Tensor] = field(default_factory=dict)  # since the last tick, on the device
     summed_steps: int = 0
     gradient_norms: dict[str, Tensor] = field(default_factory=dict)  # before they were clipped, of the last step
+    best: dict[str, float] = field(default_factory=dict)  # {"step", "frechet"} of the lowest Fréchet distance so far
 
     @classmethod
     def create(cls, config: Config) -> State:
@@ -283,10 +284,12 @@ def train(
     watcher: Watcher,
     save: Callable[[State], None],
     should_stop: Callable[[], bool] = lambda: False,
+    measure: Callable[[State], dict[str, float]] | None = None,
 ) -> bool:
     """Train until total_kimg, or until `should_stop` after a step; True when it reached the end.
 
-    `save` writes a checkpoint: every `checkpoint_ticks` ticks, at the end, and when stopped.
+    `measure` tells the quality of G_ema (quality.py), every `quality_ticks` ticks and at the end. `save` writes a
+    checkpoint: every `checkpoint_ticks` ticks, when quality is the best so far, at the end, and when stopped.
     Raises TrainingDiverged when a loss is NaN or infinite, before anything of it is saved.
     """
     run = state.config.run
@@ -306,8 +309,25 @@ def train(
         check_finite(state)
         means = take_means(state)
         before, state.ticks = state.ticks, int(state.images_seen // tick_images)
+        best = False
+        if measure is not None and due(before, state, run.quality_ticks):
+            means |= measure(state)
+            best = note_if_best(state, means["quality/frechet"])
         state.seconds = time.perf_counter() - started
         watcher.ticked(state, means)
-        if before // run.checkpoint_ticks != state.ticks // run.checkpoint_ticks or state.finished:
+        if best or due(before, state, run.checkpoint_ticks):
             save(state)
+    return True
+
+
+def due(ticks_before: int, state: State, every: int) -> bool:
+    """Whether a multiple of `every` ticks was reached since, or the end; never where `every` is 0."""
+    return every > 0 and (ticks_before // every != state.ticks // every or state.finished)
+
+
+def note_if_best(state: State, frechet: float) -> bool:
+    """Remember this step if no Fréchet distance before it was lower; True if so."""
+    if frechet >= state.best.get("frechet", float("inf")):
+        return False
+    state.best = {"step": state.steps, "frechet": frechet}
     return True

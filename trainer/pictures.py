@@ -1,9 +1,10 @@
-"""Pictures of a generator: grids of uint8 images as PNG."""
+"""Pictures of a generator: grids of uint8 images as PNG, and animations of grids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,11 +49,42 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.nda
     return sheet
 
 
-def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
-    """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
+def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 12) -> np.ndarray:
+    """Two pictures uint8 [H, W, C] of one height as one, a white bar of `gap` pixels between them."""
+    bar = np.full((left.shape[0], gap, left.shape[2]), 255, dtype=np.uint8)
+    return np.concatenate([left, bar, right], axis=1)
+
+
+def saturated(images: np.ndarray) -> float:
+    """The share of values of uint8 images that are 0 or 255."""
+    return float(((images == 0) | (images == 255)).mean())
+
+
+def as_image(picture: np.ndarray, min_side: int) -> Image.Image:
+    """uint8 [H, W, C] for Pillow, enlarged by a whole factor where it is smaller than `min_side`."""
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     factor = max(1, -(-min_side // max(image.size)))
-    if factor > 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
+    """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
     with replacing(path) as partial:
-        image.save(partial, format="PNG", optimize=True)
+        as_image(picture, min_side).save(partial, format="PNG", optimize=True)
+
+
+def write_animation(frames: Sequence[Image.Image], path: Path, fps: float = 8.0) -> None:
+    """Write frames as .gif or .webp, endless, the last one held for a second. Atomic."""
+    durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
+    first, *rest = [frame.convert("RGB") for frame in frames]
+    options: dict[str, Any] = {"lossless": False, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
+    with replacing(path) as partial:
+        first.save(
+            partial,
+            format=path.suffix[1:].upper(),
+            save_all=True,
+            append_images=rest,
+            duration=durations if rest else durations[0],
+            loop=0,
+            **options,
+        )

@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 
 from imagesets import ImageSet, load_image_set
-from trainer import checkpoint, hardware
+from trainer import checkpoint, hardware, report
 from trainer.atomic import replacing
 from trainer.batches import Batches
 from trainer.config import Config, to_json
 from trainer.errors import TrainerError
 from trainer.loop import State, train
 from trainer.monitor import Monitor
+from trainer.quality import Quality
 
 try:
     import fcntl
@@ -83,6 +84,7 @@ def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: Image
     with exclusive(run_dir):
         state = checkpoint.restore(payload, config)
         write_text(run_dir / "config.json", to_json(config))
+        checkpoint.write_best(state, run_dir)
         return _train(state, images, run_dir, console)
 
 
@@ -118,18 +120,31 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         labels=images.labels if config.model.conditional else None,
         flip=config.data.flip,
     )
-    with graceful_stop() as should_stop, Monitor(state, run_dir, console) as monitor:
-        return train(
-            state,
-            batches,
-            monitor,
-            save=lambda s: _save(s, run_dir),
-            should_stop=should_stop,
-        )
+    measure = measure_of(config, images, state.device) if config.run.quality_ticks else None
+
+    def save(state: State) -> None:
+        checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)
+
+    with graceful_stop() as should_stop, Monitor(state, run_dir, console, images.images) as monitor:
+        finished = train(state, batches, monitor, save, should_stop, measure)
+    if finished:
+        try:
+            report.write_all(run_dir)
+        except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
+            console.print(f"warning: no report ({error}); `trainer report {run_dir}` writes it later")
+    return finished
 
 
-def _save(state: State, run_dir: Path) -> None:
-    checkpoint.save(state, run_dir, keep=state.config.run.keep_checkpoints)
+def measure_of(config: Config, images: ImageSet, device: torch.device) -> Callable[[State], dict[str, float]]:
+    """What tells a state's quality against the images it trains on."""
+    quality = Quality(
+        images.images,
+        config.run.quality_images,
+        seed=config.run.seed,
+        z_distribution=config.model.z_distribution,
+        device=device,
+    )
+    return lambda state: quality.measure(state.G_ema)
 
 
 @contextmanager

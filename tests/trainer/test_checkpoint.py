@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(tiny: Tiny,
     path, _, complaints = checkpoint.newest(tmp_path)
     assert path == first
     assert len(complaints) == 1
-    assert "truncated" in complaints[0]
+    assert "does not match" in complaints[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint at all", b"\x80\x04N."])
@@ -161,7 +162,7 @@ def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatc
     state.steps = 1
     with pytest.raises(TrainerError, match="No space left"):
         checkpoint.save(state, tmp_path, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+    assert {path.name for path in tmp_path.iterdir()} == {first.name, f"{first.name}.sha256"}
 
 
 @pytest.mark.parametrize(
@@ -174,12 +175,15 @@ def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatc
         ("sums", []),
         ("rng", 7),
         ("g_optimizer", {"state": {}, "param_groups": []}),
+        ("best", {"step": 3}),
+        ("best", "yes"),
         ("config", {"name": "x", "run": 3}),
     ],
 )
 def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
     torch.save(torch.load(path, weights_only=True) | {part: value}, path)
+    checkpoint.digest_path(path).unlink()
 
     def go_on() -> State:
         payload = checkpoint.read(path)
@@ -188,3 +192,34 @@ def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_pa
     with pytest.raises(TrainerError) as error:
         go_on()
     assert "\n" not in str(error.value)
+
+
+def test_the_digest_beside_is_the_files_as_sha256sum_reads_it(tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    digest, name = (tmp_path / f"{path.name}.sha256").read_text().split()
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert name == path.name
+
+
+def test_one_changed_bit_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TrainerError, match="does not match"):
+        checkpoint.read(path)
+
+
+def test_a_checkpoint_that_was_moved_alone_is_read(tiny: Tiny, tmp_path: Path) -> None:
+    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    checkpoint.digest_path(path).unlink()
+    assert checkpoint.read(path)["counters"]["steps"] == 0
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"checkpoint": "../x.pt"}', '{"checkpoint": "checkpoint-9.pt"}'])
+def test_a_best_that_is_not_there_is_one_line(record: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="was not measured"):
+        checkpoint.best(tmp_path)
+    (tmp_path / "best.json").write_text(record)
+    with pytest.raises(TrainerError, match=r"best\.json"):
+        checkpoint.best(tmp_path)

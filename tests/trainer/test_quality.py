@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import config as configuration
+from trainer import networks
+from trainer.quality import Quality, RandomFeatures
+
+CPU = torch.device("cpu")
+CONFIG = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 4, "g_widths": [8], "d_widths": [8]}}
+
+
+class Replays(networks.Generator):
+    """A generator that shows given images, one a call's row, whatever its latents are."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        super().__init__(torch.nn.Sequential(), z_dim=4, resolution=images.shape[1], channels=images.shape[3])
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        self.at = 0
+        self.register_parameter("nothing", torch.nn.Parameter(torch.zeros(())))
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        self.at += len(z)
+        return self.images[self.at - len(z) : self.at]
+
+
+def smooth(n: int, seed: int) -> np.ndarray:
+    """Soft blobs, uint8 [n, 16, 16, 1]."""
+    rng = np.random.default_rng(seed)
+    x, y = np.mgrid[0:16, 0:16]
+    cx, cy, width = rng.uniform(3, 13, n), rng.uniform(3, 13, n), rng.uniform(2, 4, n)
+    blobs = np.exp(
+        -((x[None] - cx[:, None, None]) ** 2 + (y[None] - cy[:, None, None]) ** 2) / width[:, None, None] ** 2
+    )
+    return (255 * blobs).astype(np.uint8)[..., None]
+
+
+def quality_of(fakes: np.ndarray, reals: np.ndarray) -> dict[str, float]:
+    quality = Quality(reals, len(reals), seed=0, z_distribution="normal", device=CPU)
+    return quality.measure(Replays(fakes))
+
+
+def test_the_real_images_themselves_are_as_good_as_can_be() -> None:
+    reals = smooth(300, 0)
+    told = quality_of(reals, reals)
+    assert told["quality/frechet"] == pytest.approx(0, abs=1e-6)
+    assert told["quality/recall"] == 1
+
+
+def test_images_alike_are_better_than_noise_and_a_collapsed_generator_has_no_recall() -> None:
+    reals = smooth(300, 0)
+    alike = quality_of(smooth(300, 1), reals)
+    noise = quality_of(np.random.default_rng(0).integers(0, 256, reals.shape, dtype=np.uint8), reals)
+    collapsed = quality_of(np.repeat(smooth(1, 1), 300, axis=0), reals)
+    assert alike["quality/frechet"] < noise["quality/frechet"] / 10
+    assert alike["quality/frechet"] < collapsed["quality/frechet"] / 10
+    assert alike["quality/recall"] > 0.5 > collapsed["quality/recall"]
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 4, 1), (5, 28, 28, 1), (5, 32, 32, 3)])
+def test_features_are_the_same_whatever_the_batch_and_the_global_seed(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    features = RandomFeatures(shape[3], CPU)(images)
+    torch.manual_seed(5)
+    again = np.concatenate([RandomFeatures(shape[3], CPU)(images[i : i + 1]) for i in range(5)])
+    assert features.shape == (5, RandomFeatures.dim)
+    np.testing.assert_allclose(features, again, rtol=1e-4, atol=1e-5)
+
+
+def test_measuring_leaves_the_random_state_of_training_alone() -> None:
+    G, _ = networks.build(configuration.parse(CONFIG))
+    reals = smooth(40, 0)[:, :8, :8]
+    before = torch.get_rng_state()
+    Quality(reals, 40, seed=0, z_distribution="normal", device=CPU).measure(G.eval())
+    assert torch.equal(before, torch.get_rng_state())

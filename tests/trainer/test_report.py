@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from imagesets.image_set import ImageSet
+from tests.trainer.crashes import images
+from trainer import checkpoint, curves, report, run
+from trainer.config import Config
+from trainer.errors import TrainerError
+
+Tiny = Callable[..., Config]
+
+
+@pytest.fixture
+def trained(tiny: Tiny, tmp_path: Path) -> Path:
+    return train(tiny(run={"quality_ticks": 2, "quality_images": 20}), images(), tmp_path)
+
+
+def train(config: Config, image_set: ImageSet, runs: Path, console: Console | None = None) -> Path:
+    run_dir = run.create(runs, config)
+    assert run.start(config, image_set, run_dir, console or Console(file=io.StringIO()))
+    return run_dir
+
+
+def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
+    for name in ("fixed.gif", "fixed.webp", "random.gif", "random.webp"):
+        with Image.open(trained / name) as animation:
+            assert animation.n_frames == 4 or (
+                name.endswith("webp") and animation.n_frames > 1
+            )  # WebP joins equal ones
+    with Image.open(trained / "curves.png") as picture:
+        assert picture.width > 500
+    for kind in ("fixed", "random", "real-beside-fake"):
+        assert len(report.sheets(trained, kind)) == 4
+
+
+def test_the_page_holds_everything_itself(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    assert page.count('src="data:image/') == 4
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "dcgan; G" in page
+    assert "quality/frechet" in page
+    assert "Fréchet distance" in page
+
+
+def test_a_runs_name_cannot_put_markup_into_its_page(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    config["data"]["source"] = "<script>alert(1)</script>"
+    (trained / "config.json").write_text(json.dumps(config))
+    assert "<script>" not in report.write_page(trained).read_text()
+
+
+def test_a_long_run_is_thinned_to_a_short_animation() -> None:
+    paths = [Path(f"fixed-{i}.png") for i in range(1000)]
+    chosen = report.thinned(paths)
+    assert len(chosen) == report.MAX_FRAMES
+    assert (chosen[0], chosen[-1]) == (paths[0], paths[-1])
+    assert report.thinned(paths[:5]) == paths[:5]
+
+
+def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+    for work in (report.write_all, lambda path: report.animate(path, "fixed"), report.write_page):
+        with pytest.raises(TrainerError, match="is it a run folder"):
+            work(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with pytest.raises(TrainerError, match="damaged"):
+        curves.write(tmp_path)
+
+
+def test_curves_of_several_runs_share_their_panels() -> None:
+    lines = [{"images_seen": 1000 * i, "loss/D": i, "images_per_second": 9} for i in range(3)]
+    with Image.open(io.BytesIO(curves.draw({"a": lines, "b": lines}))) as picture:
+        assert picture.format == "PNG"
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(run={"quality_ticks": 1, "quality_images": 20, "keep_checkpoints": 1})
+    run_dir = train(config, images(), tmp_path)
+    lines = curves.read_metrics(run_dir / "metrics.jsonl")
+    lowest = min(lines, key=lambda line: line["quality/frechet"])
+    best = checkpoint.best(run_dir)
+    assert best.name == f"checkpoint-{lowest['step']:08d}.pt"
+    newest = checkpoint.newest(run_dir)[0]
+    assert sorted({best, newest}) == checkpoint.paths(run_dir)
+    assert {path.name for path in run_dir.glob("*.sha256")} == {f"{path.name}.sha256" for path in (best, newest)}
+
+
+def test_the_terminal_sees_the_last_tick_live(tiny: Tiny, tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=200)
+    train(tiny(run={"quality_ticks": 2, "quality_images": 20}), images(), tmp_path, console)
+    for word in ("loss/G", "D/real", "gradient/D", "quality/recall", "memory", "img/s", "left"):
+        assert word in screen.getvalue(), word
+
+
+def test_where_there_is_no_terminal_lines_are_plain(tiny: Tiny, tmp_path: Path) -> None:
+    text = io.StringIO()
+    train(tiny(), images(), tmp_path, Console(file=text, width=200))
+    assert "\x1b" not in text.getvalue()
+    assert text.getvalue().count("img/s") == 4

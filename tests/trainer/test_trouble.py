@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from trainer.trouble import troubles
+
+
+def ticks(**series: list[float]) -> list[dict[str, float]]:
+    """tick(**{"loss/D": [..], ...}) → a line a tick."""
+    return [dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)]
+
+
+def losses(d: list[float], g: list[float]) -> list[dict[str, float]]:
+    return ticks(**{"loss/D": d, "loss/G": g})
+
+
+def test_a_winning_d_is_named_with_remedies() -> None:
+    (line,) = troubles(losses([0.5, 0.1, 0.01], [2.0, 4.0, 8.0]), "non-saturating")
+    assert "D wins" in line
+    assert "optim.d_lr" in line
+    assert "\n" not in line
+
+
+def test_a_strong_d_whose_g_keeps_up_is_no_trouble() -> None:
+    assert not troubles(losses([0.5, 0.1, 0.01], [8.0, 4.0, 5.0]), "non-saturating")
+    assert not troubles(losses([0.5, 0.6, 0.5], [2.0, 4.0, 8.0]), "non-saturating")
+    assert not troubles(losses([0.1, 0.01], [2.0, 4.0]), "non-saturating")
+
+
+def test_a_critics_loss_near_zero_is_convergence() -> None:
+    assert not troubles(losses([-3.0, -1.0, -0.01], [1.0, 2.0, 3.0]), "wasserstein")
+
+
+def recall(values: list[float]) -> list[dict[str, float]]:
+    flat = [0.7] * len(values)
+    return ticks(**{"loss/D": flat, "loss/G": flat, "quality/recall": values})
+
+
+def test_diversity_that_falls_and_stays_down_is_named() -> None:
+    (line,) = troubles(recall([0.2, 0.6, 0.25, 0.2]), "hinge")
+    assert "diversity falls: recall is 0.20, after 0.60" in line
+
+
+def test_diversity_that_grows_dips_or_never_was_is_no_collapse() -> None:
+    for values in ([0.1, 0.3, 0.6], [0.6, 0.2, 0.4], [0.6, 0.5, 0.4], [0.02, 0.01, 0.0], [0.6, 0.1]):
+        assert not troubles(recall(values), "hinge")
+
+
+def test_saturated_pixels_are_judged_beside_the_real_ones() -> None:
+    def of(fake: float, real: float) -> list[str]:
+        return troubles(
+            ticks(**{"loss/D": [1.0], "loss/G": [1.0], "saturated/fake": [fake], "saturated/real": [real]}), "lsgan"
+        )
+
+    (line,) = of(0.9, 0.1)
+    assert "90%" in line
+    assert not of(0.8, 0.81)  # MNIST: mostly black

@@ -1,0 +1,74 @@
+"""A run's metrics as pictures: losses, opinions, gradients and quality against the images seen."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.atomic import replacing
+from trainer.errors import TrainerError
+
+Line = dict[str, Any]
+
+# panel → the metrics drawn in it; a panel whose metrics a run does not have is left out
+PANELS: dict[str, tuple[str, ...]] = {
+    "loss": ("loss/D", "loss/G", "loss/penalty"),
+    "D's opinion": ("D/real", "D/fake"),
+    "gradient norm": ("gradient/D", "gradient/G"),
+    "Fréchet distance": ("quality/frechet",),
+    "recall": ("quality/recall",),
+    "images/s": ("images_per_second",),
+}
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """The lines of a metrics.jsonl. Raises TrainerError when there is none or it cannot be read."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise TrainerError(f"no metrics at {path}; is it a run folder that has had a tick?") from None
+    except ValueError as error:
+        raise TrainerError(f"{path} is damaged: {error}") from error
+
+
+def draw(runs: Mapping[str, Sequence[Line]]) -> bytes:
+    """PNG of the panels, one line a metric; several runs share each panel, drawn in the order given."""
+    from matplotlib.figure import Figure
+
+    panels = [
+        (title, [m for m in metrics if any(m in line for lines in runs.values() for line in lines)])
+        for title, metrics in PANELS.items()
+    ]
+    panels = [(title, metrics) for title, metrics in panels if metrics]
+    columns = min(2, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(5.5 * columns, 2.8 * rows), layout="constrained")
+    for index, (title, metrics) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for name, lines in runs.items():
+            for metric in metrics:
+                points = [(line["images_seen"] / 1000, line[metric]) for line in lines if metric in line]
+                if points:
+                    label = metric if len(runs) == 1 else f"{name} {metric}"
+                    axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, marker="." * (len(points) < 30))
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("kimg", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        if len(axes.lines) > 1:
+            axes.legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": "GAN Atelier"})
+    return buffer.getvalue()
+
+
+def write(run_dir: Path) -> Path:
+    """Draw a run's metrics.jsonl to curves.png in its folder."""
+    path = run_dir / "curves.png"
+    content = draw({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+    return path
