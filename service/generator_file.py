@@ -44,6 +44,7 @@ class Metadata:
     created: str
     digest: str
     evaluation: dict[str, Any]
+    optimize: str = "none"  # how the graph was made faster after its export: fp16, int8
     foreign: bool = False  # made from the graph and the file's name, for the file itself says nothing
 
     @property
@@ -146,6 +147,7 @@ def _parse(props: dict[str, str]) -> Metadata:
         config=loads("config", dict, props["config"]),
         created=props["created"],
         digest=props["digest"],
+        optimize=props.get("optimize", "none")[:100],
         evaluation={
             key.removeprefix("evaluation."): score(value)
             for key, value in props.items()

@@ -77,7 +77,7 @@ function facts(m) {
     ...scores(m),
     ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "grey" : "colour"}`],
     ["Latent", `${m.z_dim} ${m.z_distribution} numbers`],
-    ["Network", m.architecture + (m.ema ? ", averaged weights" : "")],
+    ["Network", m.architecture + (m.ema ? ", averaged weights" : "") + (m.optimize === "none" ? "" : `, ${m.optimize}`)],
   ];
   if (Number.isFinite(m.parameters)) list.push(["Parameters", count(m.parameters)]);
   if (Number.isFinite(m.bytes)) list.push(["File", `${count(Math.max(1, Math.round(m.bytes / 1000)))} kB`, m.file]);

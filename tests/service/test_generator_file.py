@@ -103,3 +103,8 @@ def test_external_weights_are_refused_wherever_they_hide() -> None:
     hidden = onnx.TensorProto(name="h", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["unused"], value=hidden))
     assert "external" in refused(resealed(model))
+
+
+def test_a_faster_form_is_told() -> None:
+    assert check(tiny.tiny_generator()).optimize == "none"
+    assert check(tiny.tiny_generator(optimize="int8")).optimize == "int8"
