@@ -241,6 +241,51 @@ def _optimized(
     typer.echo(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A foreign generator's state dict (.pth, .pt).")],
+    architecture: Annotated[str, typer.Option(help="dcgan or mlp: what kind of layers it has.")],
+    output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
+    name: Annotated[str | None, typer.Option(help="Name of the served model; the file's by default.")] = None,
+    dataset: Annotated[str, typer.Option(help="What it was trained on, to be told.")] = "unknown",
+    z_distribution: Annotated[str, typer.Option(help="normal or uniform: what its latents are drawn from.")] = "normal",
+    images_seen: Annotated[int, typer.Option(help="How many real images its training showed, if known.", min=0)] = 0,
+) -> None:
+    """Turn a generator of other code into a generator file: the PyTorch examples' netG_epoch_N.pth, for one.
+
+    Its layers are found by their shapes and order, whatever they are called; what does not fit is named.
+    """
+    with one_line_errors():
+        from trainer import foreign
+        from trainer.errors import TrainerError
+        from trainer.export import export as export_
+        from trainer.export import require_runtime
+
+        for option, value, allowed in (
+            ("--architecture", architecture, foreign.ARCHITECTURES),
+            ("--z-distribution", z_distribution, ("normal", "uniform")),
+        ):
+            if value not in allowed:
+                raise TrainerError(f"{option} is {' or '.join(allowed)}, not {value}")
+        require_runtime()
+        made = foreign.payload(
+            file,
+            architecture,
+            name=name or _model_name(file),
+            dataset=dataset,
+            z_distribution=z_distribution,
+            images_seen=images_seen,
+        )
+        _tell(export_(made, output, name=name))
+
+
+def _model_name(file: Path) -> str:
+    """A name for what a file holds: its stem, of the letters that a name may have."""
+    import re
+
+    return re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._")[:64] or "imported"
+
+
 @app.command()
 def sample(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a checkpoint file.")],

@@ -164,6 +164,7 @@ def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str,
         "ema": "true" if config.ema.halflife_kimg > 0 else "false",
         "config": json.dumps(described),
         "created": payload["created"],  # the weights' time: two exports of a checkpoint are the same file
+        **({"imported": payload["imported"]} if "imported" in payload else {}),
     }
 
 
