@@ -1,4 +1,4 @@
-"""`evaluation extractor|reference|score|merge|classify`. Heavy imports happen inside the commands."""
+"""`evaluation extractor|reference|score|merge|report|classify`. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from evaluation import score_cli  # noqa: F401 - its commands are the app's too
+from evaluation import report_cli, score_cli  # noqa: F401 - their commands are the app's too
 from evaluation.app import CacheRoot, DataRoot, app, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 

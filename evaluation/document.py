@@ -28,7 +28,7 @@ def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, An
         **fields,
         "versions": versions(),
         "created": now(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["evaluation", *sys.argv[1:]]),
     }
 
 

@@ -234,12 +234,16 @@ def _metrics(text: str) -> tuple[Metric, ...]:
 
 
 def _tell(document: dict[str, Any], output: Path | None, at: Output) -> None:
-    """Print the scores; CheckFailed when a threshold was missed."""
+    """Print the scores and write the report's views; CheckFailed when a threshold was missed."""
     from evaluation.document import summary
 
     print("\n".join(summary(document)))
+    if at.images is not None:
+        from evaluation.report import write_views
+
+        write_views(at.document)
     if output is not None:
-        print(f"report: {at.document}")
+        print(f"report: {at.document if at.images is None else at.document.with_suffix('.html')}")
     limit = document["threshold"]
     if limit is not None and not limit["passed"]:
         value = document["scores"][limit["name"]]

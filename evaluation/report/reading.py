@@ -1,0 +1,149 @@
+"""A report document read back: checked once, so that no view has to doubt it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evaluation.document import FORMAT_VERSION, NAME
+from evaluation.errors import EvaluationError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Interval(_Part):
+    """Of the mean over disjoint ranges of seeds, of which the score itself is the first."""
+
+    low: float
+    high: float
+    mean: float
+    level: float
+    values: list[float]
+    method: str
+
+
+class Result(_Part):
+    """One metric's value, and all that it depends on."""
+
+    name: str
+    metric: str
+    title: str
+    value: float
+    std: float | None = None
+    interval: Interval | None = None
+    n: int
+    n_reference: int
+    extractor: str
+    extractor_digest: str
+    resize: str
+    reference: str | None
+    split: str | None
+    resolution: int | None
+    better: Literal["lower", "higher"]
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Baseline(_Part):
+    """What real images get in the same metrics."""
+
+    results: list[Result]
+    image_set: str
+    against: str
+    n: int
+
+
+class Threshold(_Part):
+    fail_above: float
+    name: str
+    passed: bool
+
+
+class Checkpoint(_Part):
+    """One point of the score against images seen."""
+
+    checkpoint: str
+    step: int | None = None
+    images_seen: int | None = None
+    results: list[Result]
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Document(_Part):
+    """`report.json`, format version 2, kind `score`."""
+
+    results: list[Result] = Field(min_length=1)
+    baseline: Baseline | None = None
+    threshold: Threshold | None = None
+    n: int
+    seeds: dict[str, int] | None = None
+    labels: Any = None
+    truncation: float | None = None
+    warnings: list[str] = Field(default_factory=list)
+    source: dict[str, Any]
+    service: dict[str, Any] | None = None
+    model: str | None = None
+    digest: str | None = None
+    images_seen: int | None = None
+    extractor: dict[str, Any]
+    reference: dict[str, Any]
+    pictures: dict[str, str] | None = None
+    timing: dict[str, Any]
+    versions: dict[str, str]
+    created: str
+    command: str
+    checkpoints: list[Checkpoint] = Field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The model's name, or what the images came from."""
+        return self.model or str(self.source.get("name") or self.source.get("path") or self.source.get("kind"))
+
+    def real(self, result: Result) -> float | None:
+        """The same figure of real images: the baseline's, and for near-copies that of the held-out images."""
+        if result.metric == "memorisation":
+            return result.details.get("held_out_share")
+        if self.baseline is None:
+            return None
+        return next((one.value for one in self.baseline.results if one.metric == result.metric), None)
+
+    def of(self, metric: str) -> Result | None:
+        return next((result for result in self.results if result.metric == metric), None)
+
+
+def document_path(path: Path) -> Path:
+    """The JSON of a report's folder; a file itself. Raises EvaluationError when there is none."""
+    if path.is_dir():
+        if not (path / NAME).is_file():
+            raise EvaluationError(f"there is no {NAME} in {path}; `evaluation score … --output {path}` makes one")
+        return path / NAME
+    if not path.is_file():
+        raise EvaluationError(f"there is no report {path}")
+    return path
+
+
+def read(path: Path) -> Document:
+    """Raises EvaluationError, in one line, for a file that is no whole report of this format."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is not a report: it is not JSON ({str(error)[:100]})") from error
+    kind = told.get("kind") if isinstance(told, dict) else None
+    if kind == "partial":
+        raise EvaluationError(f"{path} is of a job that was stopped; the same `evaluation score` command goes on")
+    if kind != "score":
+        raise EvaluationError(f"{path} is not a report of `evaluation score`" + (f", but a {kind}" if kind else ""))
+    if told.get("format_version") != FORMAT_VERSION:
+        raise EvaluationError(
+            f"{path} is of format version {told.get('format_version')}, and this reads {FORMAT_VERSION}; score again"
+        )
+    try:
+        return Document.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EvaluationError(f"{path} is damaged: {where}: {first['msg']}") from error

@@ -1,0 +1,370 @@
+"""What a score's report shows: parsed from the files that real, small jobs leave."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from evaluation.report import write_views
+from evaluation.report.chart import Series, line_chart, strip, ticks
+from evaluation.report.markdown import escaped
+from evaluation.report.pictures import GAP, SMALLEST, row, sheet, tile
+from evaluation.report.words import number
+from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.test_cli import one_line, run
+from tests.tiny_generator import write_tiny_generator
+
+METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorisation"
+NASTY = '<script>alert("1")</script> & | *b*'
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The page's text, elements and headings; fails when a tag is left open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.headings: list[str] = []
+        self.rows: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "tags are closed in order"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if "tr" in self.open:
+            self.rows[-1] = " ".join(f"{self.rows[-1]} {data}".split())
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def embedded(page: Page) -> list[Image.Image]:
+    """Each picture of the page, from inside it."""
+    sources = [str(attributes["src"]) for attributes in page.of("img")]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `report/` of a job with everything that needs no labels, of a generator with markup in its name."""
+    root = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATELIER_CACHE", str(root / "cache"))
+        patch.chdir(root)
+        write_pictures(root / "pictures")
+        write_tiny_extractor(root / "e.onnx")
+        write_tiny_generator(root / "g.onnx", name=NASTY)
+        words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
+        done = run(*words, "--metrics", METRICS, "--intervals", "--seed", 7, "--output", "report")
+    assert done.exit_code == 0, done.output
+    return root
+
+
+@pytest.fixture
+def told(place: Path) -> dict[str, Any]:
+    return json.loads((place / "report/report.json").read_text())
+
+
+@pytest.fixture
+def page(place: Path) -> Page:
+    return Page((place / "report/report.html").read_text())
+
+
+def write(folder: Path, told: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(told))
+    return folder / "report.json"
+
+
+def test_a_job_leaves_its_views_beside_its_numbers(place: Path) -> None:
+    left = {path.name for path in (place / "report").iterdir()}
+    assert left == {"report.json", "report.md", "report.html", "samples.png", "reals.png", "neighbours.png", "images"}
+
+
+def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: dict[str, Any], page: Page) -> None:
+    reals = {result["metric"]: result["value"] for result in told["baseline"]["results"]}
+    reals["memorisation"] = next(r for r in told["results"] if r["metric"] == "memorisation")["details"][
+        "held_out_share"
+    ]
+    for result in told["results"]:
+        (row,) = (row for row in page.rows if f"is better {result['name']} " in row)
+        assert f"{result['name']} {number(result['value'])} " in row
+        assert row.endswith(f" {number(reals[result['metric']])}"), "real images' own is its last cell"
+        if result["interval"]:
+            low, high = (number(result["interval"][end]) for end in ("low", "high"))
+            assert f"95% interval {low} to {high} " in row
+        if result["std"] is not None:
+            assert f"± {number(result['std'])} " in row
+    assert sum(bool(result["interval"]) for result in told["results"]) == 2
+    assert len([svg for svg in page.of("svg") if svg["class"] == "strip"]) == 2
+    real = told["reference"]["image_set"]["name"]
+    assert f"50 images against 40 of {real}, 8 px; extractor tiny, resize none" in page.words
+
+
+def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
+    pictures = embedded(page)
+    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorisation")["details"]["nearest"][:8]
+    assert len(pictures) == 2 + len(pairs)
+    samples = np.load(place / "report/images/samples.npy")
+    factor = SMALLEST // 8
+    first = np.asarray(pictures[0].convert("L"))[: factor * 8, : factor * 8]
+    np.testing.assert_array_equal(first[::factor, ::factor], samples[0, ..., 0])
+    np.testing.assert_array_equal(first, np.kron(samples[0, ..., 0], np.ones((factor, factor), np.uint8)))
+    raw = (place / "report/report.html").read_text()
+    assert not page.of("script")
+    assert not page.of("link")
+    assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)\w+:", raw), "an address outside of the page"
+    assert "default-src 'none'" in raw
+
+
+def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
+    assert NASTY in page.words
+    assert "<script" not in (place / "report/report.html").read_text()
+    markdown = (place / "report/report.md").read_text()
+    assert "<script" not in markdown
+    heading = markdown.splitlines()[0]
+    assert heading == '# &lt;script&gt;alert("1")&lt;/script&gt; &amp; \\| \\*b\\*'
+
+
+@pytest.mark.parametrize("text", ["a|b", "[x](y)", "`c`", "_i_", "<b>", "&lt;", "a\nb", "~~s~~", "![p](q)"])
+def test_markdown_takes_outside_text_as_text(text: str) -> None:
+    """Rendered by a reader of Markdown, what comes out is what went in."""
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    html = Page(reader.render(f"| h |\n| --- |\n| {escaped(text)} |\n"))
+    assert html.words == f"h {' '.join(text.split())}"
+    assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_to(
+    told: dict[str, Any], page: Page, place: Path
+) -> None:
+    result = next(one for one in told["results"] if one["metric"] == "memorisation")
+    for pair in result["details"]["nearest"][:8]:
+        assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
+    assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
+    rows = np.load(place / "report/images/neighbours.npy")
+    shown = np.asarray(embedded(page)[2].convert("L"))
+    side = SMALLEST
+    for i in range(rows.shape[1]):  # the sample, a gap, then its neighbours
+        left = round((i + (i > 0) * 0.25) * (side + GAP))
+        np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
+
+
+def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], page: Page, place: Path) -> None:
+    result = next(one for one in told["results"] if one["metric"] == "fid_infinity")
+    curve = result["details"]["curve"]
+    assert "Fréchet distance against N" in page.headings
+    for n, value in zip(curve["n"], curve["value"], strict=True):
+        assert f"{number(n)}: {number(value)}" in page.words
+        assert f"| {n} | {number(value)} |" in (place / "report/report.md").read_text()
+    assert f"N → ∞: {number(result['value'])}" in page.words
+
+
+def test_how_it_was_made_is_there_to_be_repeated(told: dict[str, Any], page: Page, place: Path) -> None:
+    markdown = (place / "report/report.md").read_text()
+    for text in (told["digest"], told["reference"]["sha256"], told["extractor"]["digest"], "7 to 256", "onnxruntime"):
+        assert text in page.words
+        assert text in markdown
+
+
+def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_path: Path) -> None:
+    name = told["results"][0]["name"]
+    told |= {
+        "warnings": ["no more images <than> features"],
+        "threshold": {"fail_above": 0.5, "name": name, "passed": False},
+    }
+    write_views(write(tmp_path, told))
+    words = Page((tmp_path / "report.html").read_text()).words
+    assert words.index("above the limit of 0.5: failed") < words.index("Scores")
+    assert words.index("no more images <than> features") < words.index("Scores")
+    assert "**Warning:** no more images &lt;than&gt; features" in (tmp_path / "report.md").read_text()
+
+
+def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
+    """Nor baseline, memorisation, curve: each part stands only where its figures are."""
+    told |= {"results": told["results"][:1], "baseline": None}
+    write_views(write(tmp_path, told))
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.headings == ["Scores", "How it was made"]
+    assert page.of("img") == []
+
+
+def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_path: Path) -> None:
+    values = {30_000: 9.0, 10_000: 40.0, 20_000: 8.0}
+    told["checkpoints"] = [
+        {
+            "checkpoint": f"checkpoint-{seen:08}.pt",
+            "step": seen // 64,
+            "images_seen": seen,
+            "results": [told["results"][0] | {"value": value}, told["results"][1] | {"value": value / 100}],
+            "warnings": [],
+        }
+        for seen, value in values.items()
+    ]
+    write_views(write(tmp_path, told))
+    page = Page((tmp_path / "report.html").read_text())
+    assert "Score against images seen" in page.headings
+    assert "best 8 at 20,000" in page.words, "a distance is best where it is lowest"
+    assert "best 0.4 at 10,000" in page.words, "precision where it is highest"
+    order = [page.words.index(f"checkpoint-{seen:08}.pt") for seen in sorted(values)]
+    assert order == sorted(order)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| 10,000 | 40 | **0.4** |\n| 20,000 | **8** | 0.08 |\n| 30,000 | 9 | 0.09 |" in markdown
+
+
+def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
+    monkeypatch.chdir(place)
+    words = ("score", "digits@train", "--reference", "digits@test", "--extractor", "e.onnx", "--num-images", 300)
+    done = run(*words, "--metrics", "per_class", "--output", "classes")
+    assert done.exit_code == 0, done.output
+    told = json.loads((place / "classes/report.json").read_text())
+    page = Page((place / "classes/report.html").read_text())
+    (result,) = told["results"]
+    (real,) = told["baseline"]["results"]
+    for one, beside in zip(result["details"]["classes"], real["details"]["classes"], strict=True):
+        row = f"{one['class']} {number(one['value'])} {number(beside['value'])} {one['n']} {one['n_reference']}"
+        assert row in page.rows
+
+
+def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
+    monkeypatch.chdir(place)
+    words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
+    for index in range(2):
+        assert run(*words, "--output", "parts", "--shard", f"{index}/2").exit_code == 0
+    done = run("merge", "parts", "--output", "merged")
+    assert done.exit_code == 0, done.output
+    page = Page((place / "merged/report.html").read_text())
+    assert len(embedded(page)) == 2
+    assert "shards took" in page.words
+
+
+def test_a_report_is_rendered_again_where_it_lies_or_elsewhere(place: Path, tmp_path: Path) -> None:
+    before = (place / "report/report.html").read_bytes()
+    (place / "report/report.html").unlink()
+    assert run("report", place / "report").exit_code == 0
+    assert (place / "report/report.html").read_bytes() == before
+    done = run("report", place / "report/report.json", "--output", tmp_path / "there")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "there/report.html").read_bytes() == before
+    assert (tmp_path / "there/samples.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "partial"}, "stopped"),
+        ({"kind": "shard"}, "but a shard"),
+        ({"format_version": 1}, "format version 1"),
+        ({"results": []}, "results"),
+        ({"results": [{"name": "fid10k"}]}, "results.0.metric"),
+        ({"warnings": 3}, "warnings"),
+        ({"pictures": {"samples": "../elsewhere.npy"}}, "outside"),
+        ({"pictures": {"samples": "damaged.npy"}}, "damaged"),
+        ({"pictures": {"samples": "floats.npy"}}, "not images"),
+    ],
+)
+def test_what_is_no_report_is_one_line(
+    told: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    path = write(tmp_path / "r", told | change)
+    np.save(tmp_path / "elsewhere.npy", np.zeros((1, 8, 8, 1), np.uint8))
+    np.save(tmp_path / "r/floats.npy", np.zeros((1, 8, 8, 1)))
+    (tmp_path / "r/damaged.npy").write_bytes(b"no")
+    assert words in one_line(run("report", path.parent))
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    assert "no report.json" in one_line(run("report", tmp_path / "r"))
+    assert "no report" in one_line(run("report", tmp_path / "x.json"))
+    (tmp_path / "r/report.json").write_text("<html>")
+    assert "not JSON" in one_line(run("report", tmp_path / "r"))
+
+
+def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
+    assert tile(small).size == (56, 56)
+    np.testing.assert_array_equal(np.asarray(tile(small))[1::2, ::2], small)
+    assert tile(np.zeros((64, 64, 1), np.uint8)).size == (64, 64)
+    assert tile(np.zeros((256, 512, 3), np.uint8)).size == (128, 64)
+    assert sheet(np.zeros((9, 64, 64, 3), np.uint8)).size == (8 * 64 + 7 * GAP, 2 * 64 + GAP)
+    assert row(np.zeros((1, 64, 64, 1), np.uint8)).size == (64, 64)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (1e-5, 3e-5), (0.9999, 1.0001), (-5e6, 2e9), (-2, -1)])
+def test_ticks_are_round_few_and_within(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 7
+    assert all(low <= tick <= high for tick in found)
+    assert np.allclose(np.diff(found), found[1] - found[0])
+    assert f"{found[1] - found[0]:.0e}"[0] in "125"
+
+
+def test_a_chart_puts_its_points_where_they_belong() -> None:
+    svg = Page(line_chart([Series([(0, 0), (10, 5), (20, 10)])], title="<t>", x_title="x", levels=[("<l>", 5)]))
+    dots = [(float(str(dot["cx"])), float(str(dot["cy"]))) for dot in svg.of("circle")]
+    (x0, y0), (x1, y1), (x2, y2) = dots
+    assert x0 < x1 < x2
+    assert y0 > y1 > y2, "upwards on the page"
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
+    level = next(line for line in svg.of("line") if line["class"] == "level")
+    assert float(str(level["y1"])) == y1
+    assert "<t>" in svg.words
+    assert "<l>" in svg.words
+    for points in ([], [(0.0, float("nan"))]):
+        with pytest.raises(ValueError, match="points"):
+            line_chart([Series(points)], title="", x_title="")
+    assert Page(line_chart([Series([(3, 3)])], title="", x_title="")).of("circle"), "one point has no extent"
+
+
+def test_an_interval_is_drawn_to_scale() -> None:
+    drawn = Page(strip([1.0, 2.0, 3.0], 1.5, 2.5, 2.0))
+    (bar,) = drawn.of("rect")
+    centres = sorted(float(str(dot["cx"])) for dot in drawn.of("circle"))
+    assert float(str(bar["width"])) == pytest.approx((centres[2] - centres[0]) / 2, abs=0.2)
+    assert float(str(bar["x"])) == pytest.approx((centres[0] + centres[1]) / 2, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(9.65358, "9.654"), (0.57, "0.57"), (-0.7406, "−0.7406"), (12345.6, "12,346"), (0.0, "0"), (1e-6, "1e-06")],
+)
+def test_numbers_have_four_figures(value: float, told: str) -> None:
+    assert number(value) == told
