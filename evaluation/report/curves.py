@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from evaluation.report.chart import Series, line_chart
-from evaluation.report.reading import Document
+from evaluation.report.reading import Checkpoint, Document
 from evaluation.report.words import number
 
 
@@ -60,9 +60,14 @@ def against_n_chart(fit: Fit) -> Markup:
     )
 
 
+def ordered(document: Document) -> list[Checkpoint]:
+    """The checkpoints in the order of images seen, or of steps where those are not known."""
+    return sorted(document.checkpoints, key=lambda entry: entry.images_seen or entry.step or 0)
+
+
 def histories(document: Document) -> list[History]:
     """Of each metric that every checkpoint has, in the order of images seen; none for fewer than two checkpoints."""
-    entries = sorted(document.checkpoints, key=lambda entry: entry.images_seen or entry.step or 0)
+    entries = ordered(document)
     if len(entries) < 2 or any((entry.images_seen or entry.step) is None for entry in entries):
         return []
     found = []

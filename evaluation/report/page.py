@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.report import words
 from evaluation.report.chart import strip
-from evaluation.report.curves import against_n, against_n_chart, histories, history_chart
+from evaluation.report.curves import against_n, against_n_chart, histories, history_chart, ordered
 from evaluation.report.pictures import LARGEST, data_url, row, sheet
 from evaluation.report.reading import Document
 
@@ -38,6 +38,7 @@ def page(document: Document, pictures: Mapping[str, np.ndarray]) -> str:
         fit=fit,
         fit_chart=None if fit is None else against_n_chart(fit),
         histories=[(history, history_chart(document, history)) for history in histories(document)],
+        checkpoints=ordered(document),
         facts=words.facts(document),
     )
 

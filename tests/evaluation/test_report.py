@@ -244,6 +244,12 @@ def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_p
     assert order == sorted(order)
     markdown = (tmp_path / "report.md").read_text()
     assert "| 10,000 | 40 | **0.4** |\n| 20,000 | **8** | 0.08 |\n| 30,000 | 9 | 0.09 |" in markdown
+    for entry in told["checkpoints"]:  # others' files tell steps alone; and nothing is best where all are alike
+        entry |= {"images_seen": None, "results": [entry["results"][0] | {"value": 3.0}]}
+    write_views(write(tmp_path, told))
+    alike = Page((tmp_path / "report.html").read_text())
+    assert f"checkpoint-00010000.pt {number(10_000 // 64)} 3" in alike.rows
+    assert "best" not in alike.words[alike.words.index("Score against images seen") :].split("checkpoint", 1)[0]
 
 
 def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
