@@ -332,6 +332,28 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
         typer.echo(str(report_.write_all(run_dir)))
 
 
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders, two or more.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("compare"),
+) -> None:
+    """Runs side by side at equal images seen: compare.html with parameters, time, curves, images, quality."""
+    with one_line_errors():
+        from rich.console import Console
+        from rich.table import Table
+
+        from trainer import compare as compare_
+        from trainer import report as report_
+
+        page = compare_.compare(run_dirs, output)
+        told = report_.read_json(output / "compare.json")
+        table = Table("", *told["runs"], box=None)
+        for title, values in told["rows"].items():
+            table.add_row(title, *values)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        typer.echo(f"{page}: at {told['images_seen'] / 1000:g} kimg")
+
+
 def _payload(source: Path) -> dict[str, Any]:
     from trainer import checkpoint
 

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -16,9 +16,10 @@ from trainer.atomic import replacing
 from trainer.config import Config
 from trainer.errors import TrainerError
 
-TEMPLATE = Path(__file__).with_name("report.html")
+PAGES = Path(__file__).with_name("pages")
 MAX_FRAMES = 60  # of an animation; a longer run shows every so-manieth tick
 KINDS = ("fixed", "random")
+Item = TypeVar("Item")
 
 
 def write_all(run_dir: Path) -> Path:
@@ -45,23 +46,21 @@ def animate(run_dir: Path, kind: str, fps: float = 8.0) -> list[Path]:
     return written
 
 
-def thinned(paths: Sequence[Path]) -> list[Path]:
-    """At most MAX_FRAMES of the paths, evenly spaced, the first and the last among them."""
-    if len(paths) <= MAX_FRAMES:
-        return list(paths)
-    return [paths[round(i * (len(paths) - 1) / (MAX_FRAMES - 1))] for i in range(MAX_FRAMES)]
+def thinned(items: Sequence[Item]) -> list[Item]:
+    """At most MAX_FRAMES of them, evenly spaced, the first and the last among them."""
+    if len(items) <= MAX_FRAMES:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (MAX_FRAMES - 1))] for i in range(MAX_FRAMES)]
 
 
 def write_page(run_dir: Path) -> Path:
     """`report.html`: what was trained, how it went, what it looks like; every picture inside the file."""
-    import jinja2
-
     lines = curves.read_metrics(run_dir / "metrics.jsonl")
     if not lines:
         raise TrainerError(f"{run_dir} has had no tick yet; there is nothing to report")
     config = read_config(run_dir)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = rendered(
+        "report.html",
         name=config.name,
         run=run_dir.name,
         facts=facts(run_dir, config, lines),
@@ -73,12 +72,20 @@ def write_page(run_dir: Path) -> Path:
         beside=embedded(sheets(run_dir, "real-beside-fake")[-1]),
         config=configuration.to_json(config),
         made_by=read_json(run_dir / "made_by.json"),
-        version=__version__,
     )
     path = run_dir / "report.html"
     with replacing(path) as partial:
         partial.write_text(page)
     return path
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of trainer/pages, all that is put into it escaped."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(PAGES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(template).render(version=__version__, **values)
 
 
 def facts(run_dir: Path, config: Config, lines: Sequence[curves.Line]) -> dict[str, str]:
@@ -138,5 +145,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def embedded(path: Path) -> str:
     """A picture as a data URL."""
-    kind = path.suffix[1:]
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return data_url(path.suffix[1:], path.read_bytes())
+
+
+def data_url(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
