@@ -192,7 +192,7 @@ def export(
         Path | None, typer.Option(help="Reference statistics: score both forms, with --extractor.")
     ] = None,
     extractor: Annotated[Path | None, typer.Option(help="The extractor file that made --reference.")] = None,
-    num_images: Annotated[int, typer.Option(help="Latents that are scored.", min=2)] = 10_000,
+    num_images: Annotated[int | None, typer.Option(help="Latents that are scored; 10,000 by default.", min=2)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the optimised form even where it is no gain.")] = False,
 ) -> None:
     """Turn the averaged generator of a run into a generator file, verified against torch.
@@ -207,10 +207,16 @@ def export(
             raise TrainerError("a score needs both --reference and --extractor")
         if optimize == "none" and (reference or force):
             raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
+        if num_images is not None and reference is None:
+            raise TrainerError("--num-images is of a score, which needs --reference and --extractor")
+        if optimize == "none" and source.suffix == ".onnx":
+            raise TrainerError(
+                f"{source} is a generator file already; --optimize int8 or fp16 makes a faster form of it"
+            )
         if optimize == "none":
             _tell(export_(_payload(source), output, name=name))
             return
-        _optimized(source, output, name, optimize, reference, extractor, num_images, force)
+        _optimized(source, output, name, optimize, reference, extractor, num_images or 10_000, force)
 
 
 def _optimized(
@@ -226,6 +232,7 @@ def _optimized(
     import tempfile
 
     from trainer import optimize
+    from trainer.errors import TrainerError
     from trainer.export import destination, export, require_runtime
 
     require_runtime()
@@ -236,6 +243,10 @@ def _optimized(
         else:
             plain = optimize.read(export(_payload(source), Path(folder), name=name).path)
     path = destination(optimize.properties_of(plain)["name"], output)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise TrainerError(
+            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
+        )
     outcome = optimize.optimize(plain, path, how, judge=judge, num_images=num_images, force=force)
     typer.echo("\n".join(optimize.table(outcome)))
     typer.echo(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")

@@ -165,7 +165,9 @@ def _decide(how: Optimize, ratio: float, difference: Difference, where: str, for
     change = difference.score_change
     against = []
     if how == "fp16" and not where.startswith("CUDA"):
-        gain += "; float16 gains nothing on a CPU, which computes it in float32: it is for GPUs, and there is none here"
+        against.append(
+            f"float16 is for GPUs, a CPU computes it in float32: {gain}; --force writes it for a GPU elsewhere"
+        )
     elif ratio < MIN_GAIN:
         missing = how == "int8" and speed.has_vnni() is False
         against.append(f"it is not faster: {gain}" + (", which has no VNNI" if missing else ""))

@@ -66,7 +66,8 @@ def test_every_reader_takes_the_optimised_file(
     how: str, conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
 ) -> None:
     of_speed(2.0)
-    code, said = run(conditional, "--optimize", how, "--output", tmp_path / "models")
+    forced = ["--force"] if how == "fp16" else []  # there is no GPU that gains by it
+    code, said = run(conditional, "--optimize", how, "--output", tmp_path / "models", *forced)
     assert code == 0, said
     path = tmp_path / "models" / "tiny.onnx"
     plain, made = ({entry.key: entry.value for entry in onnx.load(one).metadata_props} for one in (conditional, path))
@@ -187,3 +188,36 @@ def test_what_cannot_be_optimised_is_one_line(
         code, said = run(*arguments)
         assert (code, said.count("\n")) == (2, 1), said
         assert words in said
+
+
+def test_float16_on_a_cpu_stays_float32_and_says_why(
+    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+) -> None:
+    of_speed(2.0)
+    code, said = run(conditional, "--optimize", "fp16", "--output", tmp_path / "models")
+    assert code == 0
+    assert "float16 is for GPUs" in " ".join(said.split())
+    assert (tmp_path / "models" / "tiny.onnx").read_bytes() == conditional.read_bytes()
+
+
+def test_the_float32_source_is_never_replaced(conditional: Path) -> None:
+    before = conditional.read_bytes()
+    for output in (conditional, conditional.parent):
+        code, said = run(conditional, "--optimize", "int8", "--output", output, "--name", conditional.stem)
+        assert code == 2
+        assert "would replace" in " ".join(said.split())
+    assert conditional.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--optimize", "int8", "--num-images", "50"], "--num-images is of a score"),
+        (["--optimize", "none"], "is a generator file already"),
+        ([], "is a generator file already"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options: list[str], says: str, conditional: Path, tmp_path: Path) -> None:
+    code, said = run(conditional, "--output", tmp_path, *options)
+    assert code == 2
+    assert says in " ".join(said.split())
