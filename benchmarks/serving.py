@@ -3,9 +3,10 @@
     python -m benchmarks.serving [GENERATOR.onnx ...] [--no-peers]
 
 Without generator files it makes those of `cifar10-dcgan` and `mnist-dcgan`, untrained. Starts a real `bentoml serve`
-for each; then takes turns, round by round, between a bare loop at its best batch size and spinning, wrk with 32
+for each; then takes turns, round by round, between a bare loop at its best (batch size, spinning or not), wrk with 32
 clients of n=4 that ask for raw uint8 images, the same for PNGs in JSON, and one client alone. Then the peers of
-benchmarks/peers take turns with a bare loop. Ratios are medians over the rounds of a round's own ratio.
+benchmarks/peers take turns with a bare loop. Ratios are medians over the rounds of a round's own ratio. Exit 1: a
+target was missed.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from benchmarks.serving_tools import (
     bare_session,
     machine,
     make_generator,
+    report,
     require_wrk,
     server,
     tree_cpu_s,
@@ -37,6 +39,8 @@ from benchmarks.serving_tools import (
 )
 
 PRESETS = ("cifar10-dcgan", "mnist-dcgan")
+SHARES = {"cifar10-dcgan": {"npy": 0.9, "json": 0.5}, "mnist-dcgan": {"npy": 0.7, "json": 0.5}}  # of the bare loop
+ALONE_MS, ALONE_SPREAD = 4.0, 3.0  # over the bare session's single run; p99 over p50
 BATCHES = (4, 8, 16, 32, 64, 128)
 
 
@@ -157,6 +161,22 @@ def measure_peers(preset: str, path: Path, args: argparse.Namespace) -> dict[str
     return {name: {key: median([r[name] for r in rounds], key) for key in keys} for name in loads}
 
 
+def targets(generators: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is promised of the presets on two cores, and whether it was kept."""
+    found = []
+    for name, shares in SHARES.items():
+        told = generators.get(name)
+        if told is None:
+            continue
+        checks = [(f"{form}, share of the bare loop", told[form]["ratio"], "at least", s) for form, s in shares.items()]
+        checks.append(("alone, ms over the bare single run", told["alone"]["over_bare_ms"], "at most", ALONE_MS))
+        checks.append(("alone, p99 over p50", told["alone"]["p99_over_p50"], "at most", ALONE_SPREAD))
+        for what, value, sense, limit in checks:
+            met = value >= limit if sense == "at least" else value <= limit
+            found.append({"target": f"{name}: {what}", "value": value, sense: limit, "met": met})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", type=Path, nargs="*", help="generator files (.onnx); default: untrained ones")
@@ -177,13 +197,17 @@ def main() -> None:
         "clients": args.clients,
         "images_per_request": args.n,
         "load_generator": "wrk, on the same cores",
+        "seconds": args.seconds,
+        "rounds": args.rounds,
     }
     with tempfile.TemporaryDirectory() as folder:
         made = {preset: make_generator(preset, Path(folder)) for preset in (() if args.generators else PRESETS)}
         result["generators"] = {p.stem: measure(p, args) for p in args.generators or made.values()}
         if made and not args.no_peers:
             result["peers"] = {preset: measure_peers(preset, path, args) for preset, path in made.items()}
+    result["targets"] = targets(result["generators"])
     write(args.output, result)
+    report(result["targets"])
 
 
 if __name__ == "__main__":

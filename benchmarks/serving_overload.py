@@ -4,7 +4,7 @@ soon a lone client is served as on an idle server again.
     python -m benchmarks.serving_overload [GENERATOR.onnx]
 
 Twice: with n=4 all rows find room in the queue; with n=16 they do not, and clients that are refused (503) wait as
-long as Retry-After tells. Goodput is over the images a second of 32 clients just before.
+long as Retry-After tells. Goodput is over the images a second of 32 clients just before. Exit 1: a target was missed.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from benchmarks.serving_tools import (
     atelier,
     machine,
     make_generator,
+    report,
     require_wrk,
     tree_anonymous_mb,
     write,
@@ -85,6 +86,24 @@ def overload(pid: int, port: int, n: int, args: argparse.Namespace) -> dict[str,
     }
 
 
+def targets(loads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is promised of an overloaded service, and whether it was kept."""
+    found = []
+    for load in loads:
+        strange = load["others"] + load["broken"] + load["timed_out"]
+        for what, value, sense, limit in (
+            ("answers but 200 and 503", strange, "at most", 0),
+            ("goodput", load["goodput"], "at least", 0.8),
+            ("growth of memory", load["growth"], "at most", 0.02),
+            ("seconds until it is as idle", load["back_to_idle_s"], "at most", 2.0),
+        ):
+            met = value >= limit if sense == "at least" else value <= limit
+            found.append(
+                {"target": f"n={load['images_per_request']}: {what}", "value": value, sense: limit, "met": met}
+            )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generator", type=Path, nargs="?", help="generator file; default: mnist-dcgan, untrained")
@@ -104,7 +123,9 @@ def main() -> None:
             for n in (4, 16):
                 result["loads"].append(overload(pid, port, n, args))
                 print(json.dumps(result["loads"][-1], indent=2), flush=True)
+    result["targets"] = targets(result["loads"])
     write(args.output, result)
+    report(result["targets"])
 
 
 if __name__ == "__main__":

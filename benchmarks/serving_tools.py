@@ -159,6 +159,16 @@ def wrk(
     return {**found, "images_per_s": (found["requests"] - found["refused"]) * n / found["seconds"]}
 
 
+def report(targets: list[dict[str, Any]]) -> None:
+    """Say which targets were kept; exit 1 when one was not."""
+    for target in targets:
+        sense = "at least" if "at least" in target else "at most"
+        verdict = "met" if target["met"] else "MISSED"
+        print(f"{verdict}: {target['target']} {target['value']:.3g} ({sense} {target[sense]:g})")
+    if not all(target["met"] for target in targets):
+        raise SystemExit(1)
+
+
 def require_wrk() -> None:
     if not shutil.which("wrk"):
         print("the load generator wrk is missing; Debian: apt-get install wrk", file=sys.stderr)
