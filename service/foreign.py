@@ -33,13 +33,16 @@ def adopt(
 ) -> "tuple[onnx.ModelProto, Metadata, int | None]":
     """(the model with the contract's names and tail, metadata from graph and file name, its fixed batch or None).
 
-    content: the file's bytes, of which the digest is the sha256; name: the model's, the file's without suffix;
-    created: the file's time; probe: run it, to see that it does as it should. ContractError: it is refused, and why.
+    content: the file's bytes, its weights among them, of which the digest is the sha256; name: the model's, the file's
+    without suffix; created: the file's time; probe: run it, to see that it does as it should. ContractError: it is
+    refused, and why.
     """
     if not NAME.fullmatch(name):
         raise ContractError(f"a generator of others is named after its file: rename {name[:40]!r} to [A-Za-z0-9._-]")
     if holds_external_weights(model):
-        raise ContractError("weights lie in external files; export with them inside")
+        raise ContractError(
+            f"weights lie in external files: put {name}.onnx.data beside it, or export with external_data=False"
+        )
     props = {p.key: p.value for p in model.metadata_props}
     z_distribution = props.get("z_distribution", "normal")
     if z_distribution not in ("normal", "uniform"):

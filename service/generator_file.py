@@ -200,10 +200,10 @@ def _shown(shape: list[int | None]) -> str:
 
 
 def holds_external_weights(model: "onnx.ModelProto") -> bool:
-    return any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(model))
+    return any(tensor.data_location == tensor.EXTERNAL for tensor in tensors(model))
 
 
-def _tensors(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
+def tensors(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
     """Every tensor of a model, those inside nodes, subgraphs and functions too."""
 
     def of_nodes(nodes: Any) -> "Iterator[onnx.TensorProto]":

@@ -21,7 +21,7 @@ from service.reading import Unreadable, first_line, prepare, read
 from service.sessions import ProviderError, Runtime, choose_provider
 from service.settings import Settings
 from service.shelf import Shelf
-from service.watch import Signature, generator_files, signature
+from service.watch import Signature, generator_files, signature, size
 
 log = logging.getLogger("bentoml.atelier")
 
@@ -67,7 +67,7 @@ class Repository:
     ):
         self._settings, self._metrics, self._on_retire = settings, metrics or Metrics(), on_retire
         self._runtime: Runtime | None = None
-        self._shelf = Shelf(settings.max_loaded_bytes, self._metrics)
+        self._shelf = Shelf(settings.max_loaded_bytes, self._metrics, settings.max_model_bytes)
         self._recalling = ThreadPoolExecutor(1, "recalling")
         self._looking = threading.Lock()
         self._stopping = threading.Event()
@@ -143,7 +143,8 @@ class Repository:
         """
         with self._looking:
             before, self._seen = self._seen, {path: signature(path) for path in self._listed(self._seen)}
-            for path, found in self._seen.items():
+            # small files first, so that none waits for a large one that changed at the same time
+            for path, found in sorted(self._seen.items(), key=lambda seen: size(seen[1])):
                 old = self._entries.get(path)
                 changed = old is None or old.signature is None or old.signature != found
                 if changed and path in before and before[path] == found and not self._stopping.is_set():

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from service import foreign
+from service.external_weights import weights_beside, with_weights_inside
 from service.generator_file import ContractError, Metadata, check
 
 
@@ -23,17 +24,29 @@ class Prepared:
 
 
 def read(path: Path, max_bytes: int) -> bytes:
-    """A file's bytes. Unreadable: out of reach. ContractError: no file (a pipe would never end), or too large."""
+    """A file's bytes; a plain generator's with the weights in it that lie beside it, in `<file>.data`.
+
+    Unreadable: out of reach. ContractError: no file (a pipe would never end), or, with its weights, too large.
+    """
+    content = _read(path, max_bytes)
+    beside = weights_beside(path)
+    if not beside.exists():
+        return content
+    return with_weights_inside(content, _read(beside, max_bytes), beside.name, max_bytes)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise ContractError("not a file")
+        if found.st_size > max_bytes:
+            raise ContractError(f"larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            # no more than was looked at: memory is taken for as much as is asked for, and a file may grow
+            return file.read(found.st_size)
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
-    if len(content) > max_bytes:
-        raise ContractError(f"larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
-    return content
 
 
 def prepare(path: Path, content: bytes, probe: bool = True) -> Prepared:

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
     watch_s: float = Field(
-        0.5, ge=0, le=3600, description="Seconds between looks for new, replaced and removed files; 0: never"
+        0.25, ge=0, le=3600, description="Seconds between looks for new, replaced and removed files; 0: never"
     )
     max_loaded_bytes: int = Field(
         4 * 2**30, ge=1, description="Bytes of generator files in memory, a worker; the least recently used make way"

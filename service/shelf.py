@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.metrics import Metrics
-from service.reading import prepare
+from service.reading import prepare, read
 
 if TYPE_CHECKING:
     from service.generator import Generator
@@ -26,8 +26,8 @@ class Shelf:
     same even when its file has been overwritten or removed meanwhile. One that cannot be copied stays.
     """
 
-    def __init__(self, max_bytes: int, metrics: Metrics):
-        self._max_bytes, self._metrics = max_bytes, metrics
+    def __init__(self, max_bytes: int, metrics: Metrics, max_model_bytes: int = 2**30):
+        self._max_bytes, self._metrics, self._max_model_bytes = max_bytes, metrics, max_model_bytes
         self._lock = threading.Lock()  # over `_held`; never kept while a file is read
         self._making_way = threading.Lock()
         self._held: OrderedDict[Generator, None] = OrderedDict()  # the least recently used first
@@ -81,7 +81,7 @@ class Shelf:
         if generator in self._copies:
             return True
         try:
-            content = generator.path.read_bytes()
+            content = read(generator.path, self._max_model_bytes)
             if sha256(content).digest() != generator.sha256:
                 return False  # overwritten meanwhile
             if self._folder is None:

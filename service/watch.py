@@ -3,11 +3,26 @@
 import os
 from pathlib import Path
 
-Signature = tuple[int, int, int, int, int]
+from service.external_weights import weights_beside
+
+Signature = tuple[int, ...]
 
 
 def signature(path: Path) -> Signature | None:
-    """What changes whenever the file behind a path does, links followed; None: there is none, or it is out of reach."""
+    """What changes whenever the file behind a path does, links followed, or the weights that lie beside it.
+
+    None: there is none, or it is out of reach.
+    """
+    told = _told(path)
+    return None if told is None else told + (_told(weights_beside(path)) or ())
+
+
+def size(found: Signature | None) -> int:
+    """Bytes of a file with this signature, those beside it included."""
+    return sum((found or ())[2::5])
+
+
+def _told(path: Path) -> Signature | None:
     try:
         found = path.stat()
     except OSError:

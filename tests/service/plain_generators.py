@@ -59,5 +59,6 @@ def plain(
 
 
 def write_plain(path: Path, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(plain(**how).SerializeToString())
     return path

@@ -1,6 +1,7 @@
 """What others export is served as they meant it: the pixels are those of their own floats."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def test_the_examples_dcgan_gives_torchs_images_however_it_was_exported(tmp_path
     assert (m.name, m.z_dim, m.z_distribution, m.image_shape, m.foreign) == (
         "their-dcgan", 100, "normal", (16, 16, 3), True,
     )  # fmt: skip
+    assert (tmp_path / "their-dcgan.onnx.data").exists() == (how == "dynamo")
     z = latents(37)
     images = generator.run(z, None)
     with torch.no_grad():
@@ -189,6 +191,59 @@ def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
     with pytest.raises(ContractError, match=told) as error:
         loaded(tmp_path / "x.onnx")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("location", "/etc/passwd", "lie in '/etc/passwd'; only 'x.onnx.data', beside it, is read"),
+        ("location", "../x.onnx.data", "only 'x.onnx.data'"),
+        ("offset", "999999", "end past that"),
+        ("offset", "-1", "end past that"),
+        ("length", "-1", "end past that"),
+        ("length", "999999", "end past that"),
+        ("offset", "many", "not a number"),
+        ("length", "7", "ONNX Runtime does not run it"),
+    ],
+)
+def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, value: str, told: str) -> None:
+    path = tmp_path / "x.onnx"
+    onnx.save(others.plain(), path, save_as_external_data=True, location="x.onnx.data", size_threshold=0)
+    whole = loaded(others.write_plain(tmp_path / "y.onnx")).run(latents(4, 8), None)
+    np.testing.assert_array_equal(loaded(path).run(latents(4, 8), None), whole)
+    model = onnx.load(path, load_external_data=False)
+    tensor = model.graph.initializer[0]
+    kept = {entry.key: entry.value for entry in tensor.external_data if entry.key != key} | {key: value}
+    del tensor.external_data[:]
+    for k, v in kept.items():
+        tensor.external_data.add(key=k, value=v)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ContractError, match=told):
+        loaded(path)
+
+
+def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    model = others.plain(size=16)
+    onnx.save(model, path, save_as_external_data=True, location="x.onnx.data", size_threshold=1000)
+    sizes = path.stat().st_size, (tmp_path / "x.onnx.data").stat().st_size
+    assert max(sizes) == sizes[1] == 8 * 16 * 16 * 4
+    load(path, sum(sizes), Runtime(1, 64))
+    again = onnx.load(path, load_external_data=False)
+    for i in range(100):
+        again.graph.initializer.add().CopyFrom(again.graph.initializer[0])
+        again.graph.initializer[-1].name = f"bomb{i}"
+    path.write_bytes(again.SerializeToString())
+    for limit in (sizes[1] + 100, 50 * sizes[1]):
+        with pytest.raises(ContractError, match=f"larger than ATELIER_MAX_MODEL_BYTES .{limit} bytes"):
+            load(path, limit, Runtime(1, 64))
+    os.truncate(tmp_path / "x.onnx.data", 100)
+    with pytest.raises(ContractError, match="has 100 bytes; its external"):
+        loaded(path)
+    (tmp_path / "x.onnx.data").unlink()
+    os.mkfifo(tmp_path / "x.onnx.data")
+    with pytest.raises(ContractError, match="not a file"):
+        loaded(path)
 
 
 def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from service.generator import load
 from service.generator_file import ContractError
 from service.models import Repository
+from service.reading import read
 from service.sessions import Runtime
 from service.settings import Settings
 from tests import tiny_generator as tiny
@@ -24,6 +26,23 @@ def repository(folder: Path | None, **settings: object) -> Repository:
     result = Repository(Settings(model_dir=folder, **settings))  # type: ignore[arg-type]
     result.load_all()
     return result
+
+
+def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
+    for size, told in ((3 * 2**30, r"larger than ATELIER_MAX_MODEL_BYTES \(1073741824 bytes\)"), (1000, "")):
+        path = tmp_path / "x.onnx"
+        with path.open("wb") as file:
+            file.truncate(size)  # sparse: it takes no room on disk
+        tracemalloc.start()
+        try:
+            if told:
+                with pytest.raises(ContractError, match=told):
+                    read(path, 2**30)
+            else:
+                assert read(path, 2**30) == bytes(size)
+            assert tracemalloc.get_traced_memory()[1] < 2**20
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_file_larger_than_the_setting_is_not_read(tmp_path: Path) -> None:

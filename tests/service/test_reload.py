@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from starlette.testclient import TestClient
 
@@ -16,7 +17,7 @@ from service.generator import Generator
 from service.metrics import Metrics
 from service.models import Repository
 from service.settings import Settings
-from tests.service.plain_generators import write_plain
+from tests.service.plain_generators import plain, write_plain
 from tests.tiny_generator import write_tiny_generator
 
 Z = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
@@ -144,6 +145,62 @@ def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypa
     wanted = write_tiny_generator(tmp_path / "wanted", name="a", seed=3)
     assert wanted.read_bytes() == (tmp_path / "a.onnx").read_bytes()
     assert repository.get("a").metadata.digest == opened_digest(tmp_path)
+
+
+def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service import models
+
+    repository = opened(tmp_path, max_model_bytes=2**20)
+    with (tmp_path / "a.onnx").open("wb") as file:
+        file.truncate(3 * 2**30)  # sparse: it takes no room
+    write_tiny_generator(tmp_path / "b.onnx", name="large", size=64)
+    write_tiny_generator(tmp_path / "c.onnx", name="small", size=4)
+    straight, order = models.read, []
+
+    def read(path: Path, max_bytes: int) -> bytes:
+        order.append(path.name)
+        return straight(path, max_bytes)
+
+    monkeypatch.setattr(models, "read", read)
+    look_twice(repository)
+    assert order == ["c.onnx", "b.onnx", "a.onnx"]
+    assert names(repository) == ["large", "small"]
+    assert "larger than ATELIER_MAX_MODEL_BYTES" in repository.failed["a.onnx"].reason
+
+
+def test_weights_beside_a_plain_generator_are_part_of_it(tmp_path: Path) -> None:
+    """The model comes first, then its weights; then other weights; then they make way and come back."""
+    size = split(tmp_path / "made" / "a.onnx", seed=1)
+    repository = opened(tmp_path, max_loaded_bytes=size + 10)
+    (tmp_path / "made" / "a.onnx").rename(tmp_path / "a.onnx")
+    look_twice(repository)
+    assert "put a.onnx.data beside it" in repository.failed["a.onnx"].reason
+    (tmp_path / "made" / "a.onnx.data").rename(tmp_path / "a.onnx.data")
+    look_twice(repository)
+    assert repository.failed == {}
+    first = repository.get("a")
+    split(tmp_path / "made" / "a.onnx", seed=2)
+    (tmp_path / "made" / "a.onnx.data").rename(tmp_path / "a.onnx.data")
+    look_twice(repository)
+    second = repository.get("a")
+    assert second.metadata.digest != first.metadata.digest
+    for generator, seed in ((first, 1), (second, 2)):
+        whole = write_plain(tmp_path / "whole" / "a.onnx", seed=seed)
+        np.testing.assert_array_equal(generator.run(Z, None), opened(whole.parent).get("a").run(Z, None))
+    images = second.run(Z, None)
+    write_plain(tmp_path / "b.onnx", seed=3)
+    look_twice(repository)
+    assert not second.loaded
+    np.testing.assert_array_equal(second.run(Z, None), images)
+
+
+def split(path: Path, seed: int) -> int:
+    """A plain generator with its weights beside it; the bytes of both."""
+    path.parent.mkdir(exist_ok=True)
+    onnx.save(plain(seed=seed), path, save_as_external_data=True, location=path.name + ".data", size_threshold=0)
+    return path.stat().st_size + path.with_name(path.name + ".data").stat().st_size
 
 
 def opened_digest(folder: Path) -> str:
