@@ -92,6 +92,27 @@ def test_a_dead_feature_is_nothing_special() -> None:
     assert frechet_distance(np.zeros(9), padded[0], np.zeros(9), padded[1]) == pytest.approx(whole, rel=1e-9)
 
 
+def test_a_feature_that_one_side_lacks_keeps_only_its_own_variance() -> None:
+    first, second = covariance(5, 8), covariance(6, 8)
+    first[3], first[:, 3] = 0, 0
+    rest = np.delete(np.arange(8), 3)
+    without = frechet_distance(np.zeros(7), first[np.ix_(rest, rest)], np.zeros(7), second[np.ix_(rest, rest)])
+    for there in (frechet_distance, lambda *pair: frechet_distance(*pair[2:], *pair[:2])):
+        got = there(np.zeros(8), first, np.zeros(8), second)
+        assert got == pytest.approx(without + second[3, 3], rel=1e-9)
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-9, 1e-12, 1e-15])
+def test_a_few_large_variances_over_many_small_ones_are_exact(small: float) -> None:
+    """Where the roots of the eigenvalues would be rounding, at whatever size that sets in."""
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(150, 150)))[0]
+    spectrum = np.where(np.arange(150) < 5, 1.0, small)
+    sigma = (rotation * spectrum) @ rotation.T
+    got = frechet_distance(np.zeros(150), sigma, np.zeros(150), 9 * sigma)
+    assert got == pytest.approx(4 * spectrum.sum(), rel=1e-9)
+    assert frechet_distance(np.zeros(150), sigma, np.zeros(150), sigma) <= 1e-9 * spectrum.sum()
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 30))
 def test_it_is_symmetric_and_never_negative(seed: int, d: int, n: int) -> None:
