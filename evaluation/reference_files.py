@@ -18,6 +18,7 @@ import numpy as np
 
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
+from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
 
 FORMAT_VERSION = 1
@@ -136,5 +137,6 @@ def _same_means(path: Path, features: np.ndarray, mu: np.ndarray) -> None:
     total = np.zeros(features.shape[1])
     for start in range(0, len(features), 4096):
         total += features[start : start + 4096].sum(axis=0, dtype=np.float64)
+        release(features)
     if features.shape[1] != len(mu) or not np.allclose(total / len(features), mu, rtol=1e-6, atol=1e-9):
         raise EvaluationError(f"{beside(path, 'features')} are not the features of {path}; make it again")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from evaluation.rows import release
+
 
 class FeatureStatistics:
     """Running mean and covariance of rows, in float64 (Chan, Golub and LeVeque 1979, pairwise update).
@@ -82,4 +84,5 @@ class FeatureStatistics:
         made = cls(features.shape[1])
         for start in range(0, len(features), 1024):
             made.update(np.asarray(features[start : start + 1024]))
+            release(features)
         return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.metrics.kernel import SEED, Spread
+from evaluation.rows import release
 
 SPLITS = 10
 
@@ -23,6 +24,7 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | Non
     scores = []
     for i in range(splits):
         part = logits[order[i * n // splits : (i + 1) * n // splits]].astype(np.float64)
+        release(logits)
         if not np.isfinite(part).all():
             raise ValueError("logits are not finite")
         part -= part.max(axis=1, keepdims=True)

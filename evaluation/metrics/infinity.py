@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.metrics.frechet import frechet_distance
+from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
 
 POINTS = 15
@@ -57,4 +58,5 @@ def subset_statistics(features: np.ndarray, rows: np.ndarray) -> FeatureStatisti
     statistics = FeatureStatistics(features.shape[1])
     for start in range(0, len(rows), _ROWS):
         statistics.update(features[rows[start : start + _ROWS]])
+        release(features)
     return statistics

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.rows import release
+
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SEED = 2020
@@ -44,6 +46,8 @@ def kernel_distance(
     estimates = []
     for _ in range(subsets):
         chosen = [features[random.choice(len(features), subset_size, replace=False)] for features in (fake, real)]
+        for features in (fake, real):
+            release(features)
         estimates.append(mmd2(*(rows.astype(np.float64) for rows in chosen)))
     if not np.isfinite(estimates).all():
         raise ValueError("features are not finite")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from evaluation.rows import release
+
 BLOCK = 2048
 
 
@@ -25,6 +27,7 @@ def mean_of(features: np.ndarray) -> np.ndarray:
     total = np.zeros(features.shape[1])
     for start in range(0, len(features), BLOCK):
         total += features[start : start + BLOCK].sum(axis=0, dtype=np.float64)
+        release(features)
     return total / max(1, len(features))
 
 
@@ -33,6 +36,7 @@ def blocks(features: np.ndarray, centre: np.ndarray) -> Iterator[tuple[slice, np
     for start in range(0, len(features), BLOCK):
         rows = slice(start, min(start + BLOCK, len(features)))
         block = features[rows] - centre
+        release(features)
         if not np.isfinite(block).all():
             raise ValueError("features are not finite")
         yield rows, block, np.einsum("ij,ij->i", block, block)
@@ -98,6 +102,8 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1) -> tuple[np.nda
             exact = np.sqrt(np.einsum("ij,ij->i", differences, differences))
             order = np.argsort(exact, kind="stable")
             told[row], found[row] = exact[order], indices[i][order]
+        release(points)
+        release(queries)
     return told, found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.errors import EvaluationError
+from evaluation.rows import release
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
 
@@ -48,6 +49,7 @@ class ArraySource:
             rows = chosen[first : min(first + batch, stop)]
             labels = None if self._labels is None else self._labels[rows]
             yield ImageBatch(np.asarray(self._images[rows]), labels=labels)
+            release(self._images)
 
 
 class ImageSetSource(ArraySource):
@@ -82,6 +84,7 @@ def array_source(path: Path) -> ArraySource:
     digest = hashlib.sha256(f"{list(images.shape)}".encode())
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+        release(images)
     description = {
         "kind": "array file",
         "path": str(path),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
+from evaluation.metrics.infinity import fid_infinity
+from evaluation.metrics.kernel import kernel_distance
+from evaluation.metrics.neighbours import nearest
 from evaluation.reference_files import load_reference, save_reference
+from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y"}}
@@ -68,3 +73,25 @@ def test_a_bad_reference_file_is_one_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(EvaluationError, match=r"r\.npz") as caught:
         load_reference(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
+    """64 MB of features: statistics, neighbours and subsets leave no more than a block of them in memory."""
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(1 << 18, 64)).astype(np.float32))
+    features = np.load(tmp_path / "f.npy", mmap_mode="r")
+
+    def resident() -> float:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["RssFile"].split()[0]) / 1024
+
+    before = resident()
+    assert features.sum(dtype=np.float64) != 0
+    assert resident() > before + 60, "reading maps it"
+    release(np.asarray(features)[5:])  # any view
+    assert resident() < before + 5
+    FeatureStatistics.of(features)
+    kernel_distance(features, features, subsets=3, subset_size=100)
+    nearest(np.asarray(features[:3]), features)
+    fid_infinity(features, np.zeros(64), np.eye(64), points=2)
+    assert resident() < before + 15
