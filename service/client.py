@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from service.generator_file import NAME
 from service.transport import ServiceError, Transport
 from service.wire import expand, read_npy, read_npz
 
@@ -176,8 +176,10 @@ class Client:
     ) -> bytes:
         """One seed's image as a picture file, from the resource that HTTP caches between here and there may keep."""
         name = self.model()["name"] if model is None else model
+        if not NAME.fullmatch(name):  # in a path it would lead elsewhere
+            raise ServiceError(f"{self.base_url} does not serve a model named {name!r}", 404, "model_not_found")
         query = {"truncation": truncation, "label": label, "scale": scale, "quality": quality}
-        path = f"/v1/models/{quote(name, safe='')}/images/{int(seed)}.{form}"
+        path = f"/v1/models/{name}/images/{int(seed)}.{form}"
         given = "&".join(f"{key}={value}" for key, value in query.items() if value is not None)
         return self._transport.answer(
             "GET", path + (f"?{given}" if given else ""), f"image/{form.replace('jpg', 'jpeg')}"

@@ -63,11 +63,7 @@ class Transport:
         given_up: threading.Event | None = None,
     ) -> httpx.Response:
         """The 200 answer of that content type, after waits. ServiceError: there is none. `given_up` ends the waits."""
-        try:
-            told = {k: v for k, v in (body or {}).items() if v is not None}
-            content = None if body is None else json.dumps(told, allow_nan=False).encode()
-        except (ValueError, TypeError) as error:
-            raise ServiceError(f"this cannot be asked for in JSON: {error}") from None
+        content = None if body is None else _written(body)
         first_failure, wait = None, FIRST_WAIT_S
         while True:
             try:
@@ -135,3 +131,17 @@ class Transport:
                 f"{answer.url} answered {answer.status_code} with {told}: not a GAN Atelier service?",
                 answer.status_code,
             )
+
+
+def _written(body: dict[str, Any]) -> bytes:
+    """The fields that are not None, as JSON. ServiceError: JSON cannot say one of them, and which."""
+    told = {k: v for k, v in body.items() if v is not None}
+    try:
+        return json.dumps(told, allow_nan=False).encode()
+    except (ValueError, TypeError):
+        for field, value in told.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (ValueError, TypeError) as error:
+                raise ServiceError(f"{field} cannot be said in JSON: {error}") from None
+        raise

@@ -259,10 +259,14 @@ def test_an_image_is_asked_for_by_its_address() -> None:
         return (200, {"Content-Type": "image/jpeg"}, b"jpeg") if "/images/" in path else None
 
     with service(answer) as url, Client(url, api_key="k") as client:
-        assert client.image(7, model="a b/ü", form="jpg", truncation=0.5, label=1) == b"jpeg"
+        assert client.image(7, model="a.b-C", form="jpg", truncation=0.5, label=1) == b"jpeg"
         assert client.image(7, form="jpg") == b"jpeg"
+        for name in ("../x", "a b/ü", "", "..", "x?y=1"):
+            with pytest.raises(ServiceError, match="does not serve a model named") as error:
+                client.image(7, model=name)
+            assert (error.value.status, error.value.code) == (404, "model_not_found")
     assert asked == [
-        "GET /v1/models/a%20b%2F%C3%BC/images/7.jpg?truncation=0.5&label=1",
+        "GET /v1/models/a.b-C/images/7.jpg?truncation=0.5&label=1",
         "GET /v1/models",
         "GET /v1/models/tiny/images/7.jpg",
     ]
@@ -281,8 +285,14 @@ def test_a_key_is_sent_and_no_key_that_no_header_can_carry() -> None:
 
 
 def test_what_json_cannot_say_is_a_service_error() -> None:
-    with service(posts(images_of)) as url, Client(url) as client, pytest.raises(ServiceError, match="JSON"):
-        client.generate(latents=[[float("nan")]])
+    nan = float("nan")
+    with service(posts(images_of)) as url, Client(url) as client:
+        with pytest.raises(ServiceError, match=r"^latents cannot be said in JSON: "):
+            client.generate(latents=[[0.0, nan]], truncation=1.0)
+        with pytest.raises(ServiceError, match=r"^keyframes cannot"):
+            client.interpolate([0, [nan]])
+        with pytest.raises(ServiceError, match=r"^terms cannot"):
+            client.mix([{"seed": 0, "weight": nan}])
 
 
 def test_a_refusal_is_not_tried_again() -> None:
