@@ -138,20 +138,21 @@ def weighted_sum(
     With `normalize` the sum is again like a latent, however many terms there are. Normal: it gets the norm
     sqrt(Σ wᵢ²‖zᵢ‖² / Σ wᵢ²), which for independent terms is dividing by sqrt(Σ wᵢ²) on average, and which gives
     exactly z for one term z of any positive weight and for the same z many times. Uniform: Σ wᵢzᵢ / Σ |wᵢ|, which
-    stays within [−1, 1]. ValueError: normalising a sum that cancels to nothing, or whose weights are all 0.
+    stays within [−1, 1]. ValueError: normalising a sum that cancels to nothing, of either
+    distribution, or whose weights are all 0.
     """
     z, w = latents.astype(np.float64), np.asarray(weights, np.float64)
-    total = w @ z
     if not normalize:
-        return total.astype(np.float32)
+        return (w @ z).astype(np.float32)
     if not w.any():
         raise ValueError("the weights are all 0")
-    if distribution == "uniform":
-        return (total / np.abs(w).sum()).astype(np.float32)
-    norms = np.linalg.norm(z, axis=1)
+    w = w / np.abs(w).max()  # their proportions alone matter; the square of 1e-200 would be 0
+    total, norms = w @ z, np.linalg.norm(z, axis=1)
     length, wanted = np.linalg.norm(total), np.linalg.norm(w * norms) / np.linalg.norm(w)
     if length <= 1e-9 * (np.abs(w) @ norms):  # what rounding leaves of terms that cancel has no direction
         if wanted > 0:
             raise ValueError("the terms cancel, so that their sum has no direction")
         return np.zeros_like(latents[0])
+    if distribution == "uniform":
+        return (total / np.abs(w).sum()).astype(np.float32)
     return (total * (wanted / length)).astype(np.float32)

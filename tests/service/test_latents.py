@@ -165,9 +165,23 @@ def test_a_normalised_sum_of_uniform_latents_stays_in_their_cube(w: list[float],
 
 def test_a_sum_without_a_direction_is_refused() -> None:
     one = z.seeds_to_latents([0], 16)[0]
-    with pytest.raises(ValueError, match="cancel"):
-        z.weighted_sum(one[[0, 0, 0]], [0.1, 0.2, -0.3], "normal", True)
+    for distribution in ("normal", "uniform"):
+        with pytest.raises(ValueError, match="cancel"):
+            z.weighted_sum(one[[0, 0, 0]], [0.1, 0.2, -0.3], distribution, True)
+        with pytest.raises(ValueError, match="cancel"):
+            z.weighted_sum(one[[0, 0]], [1e-300, -1e-300], distribution, True)
     with pytest.raises(ValueError, match="all 0"):
         z.weighted_sum(one, [0.0], "normal", True)
     assert not z.weighted_sum(0 * one, [2.0], "normal", True).any()
     assert not z.weighted_sum(one, [0.0], "normal", False).any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-160, 1e200])
+def test_the_proportions_of_the_weights_matter_however_small_they_are(scale: float) -> None:
+    for distribution in ("normal", "uniform"):
+        terms = z.seeds_to_latents(range(3), 16, distribution)[0]
+        w = np.array([1.0, -0.5, 0.25])
+        wanted = z.weighted_sum(terms, w, distribution, True)
+        np.testing.assert_allclose(z.weighted_sum(terms, w * scale, distribution, True), wanted, rtol=0.01, atol=1e-3)
+        np.testing.assert_array_equal(z.weighted_sum(terms[:1], [scale], distribution, True), terms[0])
