@@ -77,10 +77,17 @@ def _webp(quality: int | None) -> dict[str, Any]:
 
 
 def animation(images: Images, form: str, fps: float, loop: bool, quality: int | None = None) -> bytes:
-    """Frames as `gif` (grey or 256 colours) or `webp` (as `still`); played once, or forever with `loop`."""
+    """Frames as `gif` (grey or 256 colours) or `webp` (as `still`); played once, or forever with `loop`.
+
+    A GIF counts hundredths of a second, a WebP thousandths: each frame ends at the one next to its time, so that the
+    whole lasts as long as `fps` says. Equal frames in a row are written as one that is shown as long as they.
+    """
     first, *rest = (picture(image) for image in images)
     out = io.BytesIO()
-    options: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": round(1000 / fps)}
+    tick_ms = 10 if form == "gif" else 1
+    ends = [round((i + 1) * 1000 / fps / tick_ms) * tick_ms for i in range(len(images))]
+    shown = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    options: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": shown}
     if form == "gif":
         # a GIF says how often to repeat; without the word it is played once
         first.save(out, "GIF", **options, **({"loop": 0} if loop else {}), disposal=1)
