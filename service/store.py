@@ -47,20 +47,7 @@ def put(path: Path) -> str:
         bentoml.models.delete(tag)
     except (NotFound, OSError):
         pass
-    told: dict[str, Any] = {
-        key: getattr(metadata, key)
-        for key in (
-            "digest",
-            "architecture",
-            "dataset",
-            "z_dim",
-            "height",
-            "width",
-            "channels",
-            "images_seen",
-            "foreign",
-        )
-    }
+    told: dict[str, Any] = {key: getattr(metadata, key) for key in TOLD}
     with bentoml.models.create(tag, labels={"project": "gan-atelier"}, metadata=told | metadata.evaluation) as model:
         Path(model.path_of(path.name)).write_bytes(content)
     return tag
