@@ -42,6 +42,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         description="Images from trained generators: one seed is one image.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would send the client to the Host that the client named
         lifespan=lifespan,
     )
     app.state.settings = config or settings()

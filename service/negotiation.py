@@ -46,7 +46,8 @@ def choose(accept: str, forms: tuple[str, ...]) -> str:
 
     best = max(forms, key=quality_of)
     if quality_of(best) <= 0:
-        raise ApiError(406, "not_acceptable", f"Accept names none of the forms there are: {', '.join(forms)}")
+        message = f"Accept names none of the forms there are: {', '.join(forms)}"
+        raise ApiError(406, "not_acceptable", message, headers={"Vary": "Accept"})
     return best
 
 

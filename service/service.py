@@ -60,6 +60,7 @@ class GanAtelier:
     @bentoml.api(route=GENERATE)
     async def generate(
         self,
+        ctx: bentoml.Context,
         n: int | None = None,
         seed: int | None = None,
         seeds: list[int] | None = None,
@@ -68,8 +69,9 @@ class GanAtelier:
         truncation: float | None = None,
         model: str | None = None,
     ) -> Annotated[np.ndarray, DType("uint8")]:
-        """uint8 [N, H, W, C] for BentoML's own client; the fields are those of /v1/generate."""
+        """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
         from service import negotiation, plans
+        from service.routes.told import headers_of
         from service.schemas import Wanted
 
         fields: dict[str, Any] = {
@@ -79,9 +81,13 @@ class GanAtelier:
         atelier = app.state.atelier
         try:
             body = negotiation.checked(Wanted, fields)
-            return await atelier.images(plans.generation(body, atelier.repository, atelier.settings))
+            plan = plans.generation(body, atelier.repository, atelier.settings)
+            images = await atelier.images(plan)
         except ApiError as error:
-            return cast(Any, error_response(error))  # BentoML passes a response through
+            ctx.response.status_code = error.status  # BentoML passes a response through, but for its status
+            return cast(Any, error_response(error))
+        ctx.response.headers.update(headers_of(plan))
+        return images
 
 
 class _Fronted(type(cast(Any, GanAtelier))):  # type: ignore[misc]

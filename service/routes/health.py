@@ -51,6 +51,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/v1/status", **openapi.answers({JSON: STATUS}))
+@router.head("/v1/status", include_in_schema=False, response_model=None)
 async def status(request: Request) -> JSONResponse:
     """What the service is doing: the last minute of all its worker processes together."""
     atelier = atelier_of(request)

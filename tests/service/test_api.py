@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.testclient import TestClient
 
 from service import latents as z
+from service.api import ROUTERS
 from tests.service.conftest import wait_until
 from tests.tiny_generator import write_tiny_generator
 
@@ -330,7 +332,13 @@ def test_other_refusals_have_the_same_envelope(client: TestClient) -> None:
         415,
         "unsupported_media_type",
     )
-    refusal(client.post("/v1/generate", json={}, headers={"Accept": "image/gif"}), 406, "not_acceptable")
+    unacceptable = client.post("/v1/generate", json={}, headers={"Accept": "image/gif"})
+    refusal(unacceptable, 406, "not_acceptable")
+    assert unacceptable.headers["Vary"] == "Accept"
+    for path in ("/v1/models/", "/v1/status/", "/v1/models/tiny/images/1.png/", "/livez/", "/docs/"):
+        answer = client.get(path, headers={"Host": "elsewhere"}, follow_redirects=False)
+        refusal(answer, 404, "route_not_found")
+        assert "Location" not in answer.headers
     refusal(client.get("/v1/models/nope"), 404, "model_not_found")
     for path in ("x.png", "-1.png", "1.5.png", "01.png", f"{2**53}.png", "9" * 5000 + ".png", "1.png?truncation=x"):
         refusal(client.get(f"/v1/models/tiny/images/{path}"), 422, "invalid_field")
@@ -339,6 +347,16 @@ def test_other_refusals_have_the_same_envelope(client: TestClient) -> None:
     refusal(client.get("/v1/models/tiny/images/1.png?label=1"), 422, "model_has_no_labels")
     error = refusal(client.get("/v1/models/coloured/images/1.png?label=10"), 422, "unknown_label")
     assert error["param"] == "label"
+
+
+def test_what_answers_get_answers_head(client: TestClient) -> None:
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    fixed = {route.path for route in routes if "GET" in route.methods and "{" not in route.path}
+    assert {"/", "/livez", "/readyz", "/v1/models", "/v1/status", "/metrics"} <= fixed
+    for path in (*fixed, "/v1/models/tiny", "/v1/models/tiny/images/1.png", "/studio/studio.css"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
 
 
 def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) -> None:
@@ -557,6 +575,7 @@ def test_a_mix_has_the_label_given_or_that_of_its_heaviest_term(client: TestClie
         ({"terms": [{"seed": 0, "weight": 101}]}, "invalid_field", "terms.0.weight"),
         ({"terms": [{"latent": [1.0]}]}, "wrong_latent_width", "terms.0"),
         ({"terms": [{"seed": 0}, {"seed": 0, "weight": -1}]}, "terms_cancel", "terms"),
+        ({"terms": [{"seed": 0}, {"seed": 0, "weight": -1}], "model": "boxed"}, "terms_cancel", "terms"),
         ({"terms": [{"seed": 0, "weight": 0}]}, "terms_cancel", "terms"),
         ({"terms": [{"seed": 0, "label": 1}]}, "model_has_no_labels", "terms.0.label"),
         ({"terms": [{"seed": 0}], "labels": [1]}, "model_has_no_labels", "labels"),
