@@ -68,9 +68,10 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure the training step and the service beside plain ones; results as JSON in benchmarks/results
+bench: setup ## Measure training, service and evaluation beside plain ones; results as JSON in benchmarks/results
 	$(BIN)/python benchmarks/train_step.py --data-root $(DATA_ROOT)
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python benchmarks/evaluation.py
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)

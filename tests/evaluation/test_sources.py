@@ -124,6 +124,7 @@ def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_to
         "run.tick_kimg=0.04",
         "run.checkpoint_ticks=1",
         "run.threads=1",
+        "run.quality_ticks=0",
         "model.architecture=dcgan",
     ]
     words = [word for value in sets for word in ("--set", value)]
