@@ -15,11 +15,11 @@ from playwright.sync_api import sync_playwright
 FOLDER = Path(__file__).parent
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 780}
 PICTURES: dict[str, tuple[str, str, dict[str, int], int]] = {  # name: link, colours, size, the morph's frame
-    "wall-light": ("#picks=3,21", "light", WIDE, 0),
+    "wall-light": ("#seed=48291&picks=48303,48322", "light", WIDE, 0),
     "morph-dark": ("#tab=morph&picks=3,21,25&class=8", "dark", WIDE, 30),
     "mix-light": ("#tab=mix&picks=3,21,25&weights=1,-0.5,1.25", "light", WIDE, 0),
     "alone-dark": ("#alone=25&picks=3,21", "dark", WIDE, 0),
-    "phone-light": ("#picks=3,9", "light", PHONE, 0),
+    "phone-light": ("#seed=7340&picks=7342,7349", "light", PHONE, 0),
     "phone-dark": ("#tab=morph&picks=3,21&class=8", "dark", PHONE, 9),
 }
 

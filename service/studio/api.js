@@ -19,6 +19,8 @@ export async function ask(path, { body, accept = "application/json", signal } = 
     if (answer.ok) return answer;
     const again = (answer.status === 503 || answer.status === 429) && attempt < PATIENCE;
     const refusal = await words(answer);
+    // a plain link cannot show a key, so those for programs are of no use here
+    if (answer.status === 401) document.body.classList.add("keyed");
     if (!again || refusal.code === "not_ready") throw refusal;
     const seconds = Math.min(5, Number(answer.headers.get("Retry-After")) || 1);
     await busy(refusal.message, seconds, signal);
@@ -27,7 +29,10 @@ export async function ask(path, { body, accept = "application/json", signal } = 
 
 async function reach(path, body, accept, signal) {
   const headers = { Accept: accept }, key = sessionStorage.getItem("atelier-key");
-  if (key) headers.Authorization = `Bearer ${key}`;
+  if (key) {
+    headers.Authorization = `Bearer ${key}`;
+    document.body.classList.add("keyed");
+  }
   if (body) headers["Content-Type"] = "application/json";
   try {
     return await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });

@@ -3,6 +3,7 @@
 import { loadModels, model, showFacts, showSettings } from "./models.js";
 import { repaintTerms, showMix } from "./mix.js";
 import { showMorph, showMorphSettings, stop, watch } from "./morph.js";
+import { showNothing } from "./nothing.js";
 import { forgetAll } from "./pixels.js";
 import { copy } from "./share.js";
 import { address, change, onChange, restore, state, TABS } from "./state.js";
@@ -20,9 +21,10 @@ function showTab() {
     const chosen = tab === state.tab;
     $(`tab-${tab}`).ariaSelected = chosen;
     $(`tab-${tab}`).tabIndex = chosen ? 0 : -1;
-    $(`${tab}-view`).hidden = !chosen;
+    $(`${tab}-view`).hidden = !chosen || !model();
   }
-  if (state.tab !== "morph") stop();
+  if (state.tab !== "morph" || !model()) stop();
+  if (state.tab !== "mix") well("terms_cancel"); // only its own view leads out of that
 }
 
 let before = null;
@@ -36,9 +38,10 @@ onChange(() => {
   showSettings();
   showMorphSettings();
   showTab();
+  showNothing();
   showTray();
   mark();
-  views[state.tab]();
+  if (model()) views[state.tab]();
 });
 document.addEventListener("seen", () => {
   showTray();
@@ -64,18 +67,22 @@ document.querySelector(".skip").onclick = event => {
 /** The models as they are now; what is shown follows. */
 async function renew() {
   const served = Boolean(model()), changed = await loadModels();
-  if (!model()) return served && trouble({ code: "model_not_found" }, renew);
+  if (!served || !model()) {
+    forgetAll();
+    well();
+    return change({});
+  }
   if (changed) {
     forgetAll();
     remark(`${state.model} was replaced on the server. These are the new one’s images.`);
   }
-  if (changed || !served) change({});
+  if (changed) change({});
 }
 document.addEventListener("replaced", () => renew().catch(error => trouble(error, renew)));
 
 let looks = 0;
 async function beat(back) {
-  if (back || ++looks % MODELS_EVERY === 0) await renew();
+  if (back || !model() || ++looks % MODELS_EVERY === 0) await renew();
 }
 
 async function start() {
@@ -86,7 +93,7 @@ async function start() {
     return trouble(error, start);
   }
   well();
-  if (earlier && !state.digest.startsWith(earlier)) {
+  if (earlier && model() && !state.digest.startsWith(earlier)) {
     remark(`This link was made with an earlier ${state.model}. The images are the present one's.`);
   }
   change({});

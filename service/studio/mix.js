@@ -1,7 +1,7 @@
 // The mix: the picked images' latents, weighted and added, and the image of the sum.
 
 import { letter, model, request } from "./models.js";
-import { paint, paintSeen, remember } from "./pixels.js";
+import { paint, paintSeen, remember, reserve } from "./pixels.js";
 import { save } from "./share.js";
 import { keepUp, stack } from "./stacks.js";
 import { change, state } from "./state.js";
@@ -13,6 +13,7 @@ export const showMix = keepUp(
   () => {
     if (!model() || state.picks.length < 2) return null;
     showTerms();
+    reserve($("mixed"), model());
     return sum();
   },
   (body, signal) => stack("v1/mix", body, signal),
@@ -24,7 +25,15 @@ export const showMix = keepUp(
     $("formula").textContent = formula() + (name ? `, class ${name}` : "");
     $("mixed").ariaLabel = `The mix ${$("formula").textContent}`;
     $("mixed").dataset.weights = state.weights.join();
+    $("save-mix").disabled = false;
     say(`Mix drawn: ${$("formula").textContent}`);
+  },
+  () => {
+    const canvas = $("mixed");
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    $("formula").textContent = canvas.ariaLabel = "No image of these weights";
+    delete canvas.dataset.weights;
+    $("save-mix").disabled = true;
   },
 );
 

@@ -2,27 +2,26 @@
 
 import { ask } from "./api.js";
 import { change, state } from "./state.js";
-import { remark } from "./trouble.js";
 
 const $ = id => document.getElementById(id);
 const FEW_CLASSES = 16; // up to here a class is a button, beyond an entry of a list
-let models = [], limits = {}, failedBefore = "", shownFacts = "";
+let models = [], limits = {}, failed = [], notReady = null, asked = false, shownFacts = "";
 
 /** The chosen model's description, or undefined when it is not served. */
 export const model = () => models.find(m => m.name === state.model);
+/** What there is to say when it is not: {asked: was the service asked, names, failed, notReady}. */
+export const served = () => ({ asked, names: models.map(m => m.name), failed, notReady });
 export const limit = name => limits[name] ?? Infinity;
 export const letter = i => String.fromCharCode(65 + i);
 
 /** Ask what is served; true when the chosen model's file is another than before. */
 export async function loadModels() {
   const told = await (await ask("v1/models")).json(), before = model();
-  ({ data: models, limits } = told);
-  if (!models.length) throw Object.assign(new Error(told.not_ready ?? "No model is served."), { status: 503 });
-  const failed = told.failed.map(f => `${f.file} is not served: ${f.reason}.`).join(" ");
-  if (failed && failed !== failedBefore) remark(failed);
-  failedBefore = failed;
-  state.model ??= told.default ?? models[0].name;
+  ({ data: models, limits, failed, not_ready: notReady } = told);
+  asked = true;
+  state.model ??= (models.find(m => m.name === told.default) ?? models[0])?.name ?? null;
   showChoice();
+  showRefused();
   showFacts();
   return before?.digest !== undefined && model() !== undefined && before.digest !== model().digest;
 }
@@ -44,10 +43,22 @@ export function fileName(what, form) {
 
 function showChoice() {
   const options = models.map(m => new Option(m.name, m.name));
-  if (!model()) options.unshift(Object.assign(new Option(`${state.model} (not served)`, state.model), { disabled: true }));
+  const missing = state.model === null ? "none" : `${state.model} (not served)`;
+  if (!model()) options.unshift(Object.assign(new Option(missing, state.model ?? ""), { disabled: true }));
   // an open list is not pulled away from under a person's finger
   if (options.map(o => o.text).join() !== [...$("model").options].map(o => o.text).join()) $("model").replaceChildren(...options);
-  $("model").value = state.model;
+  $("model").value = state.model ?? "";
+  $("model").disabled = !models.length;
+}
+
+/** The files that are not served, and why: for whoever runs the service, and in nobody's way. */
+function showRefused() {
+  const told = failed.map(({ file, reason }) => `${file}: ${reason}`), list = $("refused").querySelector("ul");
+  $("refused").hidden = !told.length;
+  $("refused").querySelector("summary").textContent = told.length === 1 ? "1 file is not served" : `${told.length} files are not served`;
+  if (!models.length) $("refused").open = true;
+  if (told.join() === [...list.children].map(item => item.textContent).join()) return;
+  list.replaceChildren(...told.map(text => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
 /** Show the facts of the chosen model, and the settings that it has. */
@@ -62,6 +73,7 @@ export function showFacts() {
     text.title = title;
     return [term, text];
   }));
+  $("about").hidden = !m;
   if (m) state.digest = m.digest;
   $("cut").hidden = m?.z_distribution !== "normal";
   if (m && state.label >= m.class_names.length) state.label = null;
@@ -108,7 +120,7 @@ function showClasses(names) {
 /** Put the controls where the state is. */
 export function showSettings() {
   const label = String(state.label ?? "");
-  $("model").value = state.model;
+  $("model").value = state.model ?? "";
   $("class").value = label;
   for (const input of $("chips").querySelectorAll("input")) {
     const chosen = input.value === label;

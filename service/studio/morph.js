@@ -1,7 +1,7 @@
 // The morph: frames along the path between the picked images, spherical and straight.
 
 import { letter, limit, model, request } from "./models.js";
-import { distance, paint, paintStrip, remember } from "./pixels.js";
+import { distance, paint, paintStrip, remember, reserve } from "./pixels.js";
 import { save } from "./share.js";
 import { keepUp, stack } from "./stacks.js";
 import { change, state } from "./state.js";
@@ -17,7 +17,10 @@ export const showMorph = keepUp(
       stop();
       return null;
     }
-    return path();
+    const body = path();
+    for (const name of ["slerp", "lerp"]) reserve($(name), model());
+    reserve($("strip"), model(), Math.min(STRIP, length(body)));
+    return body;
   },
   async (body, signal) => {
     const [slerp, lerp] = await Promise.all(["slerp", "lerp"].map(mode => stack("v1/interpolate", { ...body, mode }, signal)));
@@ -50,6 +53,9 @@ function path() {
   const steps = Math.max(2, Math.min(STEPS, Math.floor(most / segments) + 1));
   return request({ keyframes: state.picks, steps, easing: state.easing, loop: state.loop });
 }
+
+/** How many frames a path has; one that comes back does not show its first image twice. */
+const length = ({ keyframes, steps, loop }) => (keyframes.length - !loop) * (steps - 1) + !loop;
 
 /** Put the controls where the state is. */
 export function showMorphSettings() {

@@ -12,20 +12,23 @@ export function parseNpy(buffer) {
 
 const isSmall = ({ width, height }) => Math.max(width, height) <= 64;
 
+/** Give a canvas the size of `n` images side by side, so that nothing moves when they come; what has it keeps its look. */
+export function reserve(canvas, { width, height }, n = 1) {
+  if (canvas.width === n * width && canvas.height === height) return;
+  canvas.width = n * width;
+  canvas.height = height;
+}
+
 /** Image `i` on a canvas, pixel for pixel; the style sheet enlarges it, crisply when it is small. */
 export function paint(canvas, images, i) {
-  if (canvas.width !== images.width || canvas.height !== images.height) {
-    canvas.width = images.width;
-    canvas.height = images.height;
-  }
+  reserve(canvas, images);
   canvas.classList.toggle("crisp", isSmall(images));
   canvas.getContext("2d").putImageData(rgba(images, i), 0, 0);
 }
 
 /** Some of the images side by side on one canvas. */
 export function paintStrip(canvas, images, chosen) {
-  canvas.width = images.width * chosen.length;
-  canvas.height = images.height;
+  reserve(canvas, images, chosen.length);
   canvas.classList.toggle("crisp", isSmall(images));
   const context = canvas.getContext("2d");
   chosen.forEach((i, place) => context.putImageData(rgba(images, i), place * images.width, 0));

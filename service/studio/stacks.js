@@ -22,9 +22,10 @@ export async function stack(path, body, signal) {
 /**
  * A view's way of keeping up: call the result whenever something may have changed.
  * `describe()` tells what the view needs (null: nothing), `fetch(what, signal)` gets it and `draw(what, got)` shows it.
- * Nothing is asked for what is shown already; only the newest question is asked.
+ * Nothing is asked for what is shown already; only the newest question is asked. `refused()`: what is shown is
+ * not what was asked for, and the service will not give that.
  */
-export function keepUp(describe, fetch, draw) {
+export function keepUp(describe, fetch, draw, refused = () => {}) {
   let shown = "";
   const key = what => JSON.stringify([model()?.digest, what]);
   const update = newest(async signal => {
@@ -33,11 +34,13 @@ export function keepUp(describe, fetch, draw) {
     busy(1);
     try {
       const got = await fetch(what, signal);
-      if (signal.aborted) return;
+      if (signal.aborted || !model()) return; // it may have gone meanwhile
       shown = key(what);
       draw(what, got);
       well();
     } catch (error) {
+      if (error.name !== "AbortError") shown = "";
+      if (error.status === 422) refused();
       trouble(error, update);
     } finally {
       busy(-1);

@@ -21,14 +21,16 @@ async function look(beat) {
     if (back) tryAgain();
     await beat(back);
   } catch (error) {
-    tell("bad", error.status === 0 ? "not answering" : `says: ${error.message}`);
+    const told = { 0: "not answering", 401: "asks for an API key" };
+    tell("bad", told[error.status] ?? `says: ${error.message}`);
     if (error.status === 0 && !isGone()) trouble(error, () => {});
   }
 }
 
 function show(told) {
   const waits = told.queue_rows, ms = value => (value === null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
-  if (told.status !== "ready") tell("bad", told.reason ?? told.status.replace("_", " "));
+  const reason = told.reason?.includes("/") ? "" : told.reason; // its folders are for its log
+  if (told.status !== "ready") tell("bad", reason ? `not ready: ${reason}` : told.status.replace("_", " "));
   else if (waits && waited) tell("busy", `busy, ${waits} image${waits === 1 ? "" : "s"} waiting`);
   else tell("good", told.requests ? `ready, answers in ${ms(told.latency_ms.p50)}` : "ready, and idle");
   waited = waits > 0; // once may be this page's own question, on its way

@@ -1,7 +1,7 @@
 // The wall: images by seed, as on a contact sheet; and one of them by itself.
 
 import { limit, model, request } from "./models.js";
-import { paint, paintSeen, remember } from "./pixels.js";
+import { paint, paintSeen, remember, reserve } from "./pixels.js";
 import { copy, save } from "./share.js";
 import { keepUp, stack } from "./stacks.js";
 import { address, change, seedFrom, SEEDS, state } from "./state.js";
@@ -11,11 +11,12 @@ import { say } from "./trouble.js";
 const $ = id => document.getElementById(id);
 const MOST = 60, BYTES = 4e6; // a wall of large images has fewer
 const MOST_KIN = 32;
+const ANYWHERE = 1e5; // another wall begins below this: seeds that can be read and said
 let at = 0; // the tile that the keyboard is on
 
 const size = () => {
-  const m = model();
-  return Math.max(1, Math.min(MOST, limit("max_images") - state.picks.length, Math.floor(BYTES / (m.width * m.height * m.channels))));
+  const m = model(), fit = m ? Math.floor(BYTES / (m.width * m.height * m.channels)) : MOST;
+  return Math.max(1, Math.min(MOST, limit("max_images") - state.picks.length, fit));
 };
 const firstSeed = () => Math.min(state.seed, SEEDS - size());
 const seeds = () => (state.alone !== null ? [state.alone] : Array.from({ length: size() }, (_, i) => firstSeed() + i));
@@ -61,7 +62,10 @@ function prepare() {
   $("wall").hidden = state.alone !== null;
   $("seed").value = state.alone ?? firstSeed();
   $("seed-hint").textContent = state.alone === null ? `${size()} images, seeds ${firstSeed()} to ${firstSeed() + size() - 1}` : "one image";
-  if (state.alone !== null) return void showKin();
+  if (state.alone !== null) {
+    reserve($("alone-image"), model());
+    return void showKin();
+  }
   const wanted = seeds(), tiles = [...$("wall").children];
   if (tiles.length !== wanted.length || tiles[0].dataset.seed !== String(wanted[0])) {
     at = 0;
@@ -75,7 +79,7 @@ function tile(seed) {
   const item = $("frame-of-wall").content.firstElementChild.cloneNode(true);
   const name = item.querySelector(".seed"), link = item.querySelector(".alone");
   item.dataset.seed = seed;
-  Object.assign(item.querySelector("canvas"), { width: model().width, height: model().height });
+  reserve(item.querySelector("canvas"), model());
   paintSeen(item.querySelector("canvas"), seed);
   name.textContent = seed;
   name.title = name.ariaLabel = `Copy seed ${seed}`;
@@ -154,7 +158,7 @@ $("seed").onchange = () => {
 const step = by => (state.alone === null ? wall(firstSeed() + by * size()) : change({ alone: Math.max(0, Math.min(state.alone + by, SEEDS - 1)) }, { visit: true }));
 $("earlier").onclick = () => step(-1);
 $("later").onclick = () => step(1);
-$("another").onclick = () => wall(Math.floor(Math.random() * 1e6));
+$("another").onclick = () => wall(Math.floor(Math.random() * ANYWHERE));
 $("alone-pick").onclick = () => toggle(state.alone);
 $("alone-copy").onclick = () => copy(state.alone, `Seed ${state.alone} copied`);
 $("alone-save").onclick = () => save("v1/generate", request({ seeds: [state.alone] }), `seed-${state.alone}`, "png");
