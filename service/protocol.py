@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections as a hostile network has them: bounded in number, in time and in the size of a head.
+"""HTTP/1.1 connections as a hostile network has them: bounded in number, in time and in what each may keep.
 
 uvicorn bounds none of these by itself: a client may be silent, send a header a second, never read its answer, or
 open more connections than the process may have files, and hold its place for ever.
@@ -6,17 +6,20 @@ open more connections than the process may have files, and hold its place for ev
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import envelope
 from service.settings import Settings
 
 MAX_HEAD_BYTES = 65536
+PIECE = 1024  # bytes parsed at once: some 50 of the shortest requests, of which each takes kilobytes
 SWEEP_S = 0.5
 SPARE_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
 MOST_CONNECTIONS = 16384
@@ -44,6 +47,9 @@ def install(settings: Settings) -> None:
     import uvicorn.config
 
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "service.protocol:Connection"
+    uvicorn.config.WS_PROTOCOLS["auto"] = None  # no route speaks it
+    # uvicorn would believe X-Forwarded-For of whoever is on this machine
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     BOUNDS.header_timeout_s, BOUNDS.body_timeout_s = settings.header_timeout_s, settings.body_timeout_s
     BOUNDS.write_timeout_s = settings.write_timeout_s
     opened = Path("/proc/self/fd")
@@ -61,16 +67,37 @@ def more_files() -> int:
     return MOST_CONNECTIONS + 1024 if soft == resource.RLIM_INFINITY else soft
 
 
+class _Flow(FlowControl):
+    """uvicorn's flow control, which does not read on while requests of the connection wait."""
+
+    def __init__(self, connection: "Connection"):
+        super().__init__(connection.transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if not self._connection.held_up():
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with its bounds."""
+    """uvicorn's connection, with its bounds.
+
+    Requests that wait behind another (pipelined) are parsed a few at a time: as long as one waits, or the client
+    reads no answers, what came is kept as it is, at most one read of the socket, and nothing more is read.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._unparsed = bytearray()
+        self._head_bytes = 0  # since the last byte of a body or the last end of a head: of a head or of trailers
+        self._body_left = 0  # as Content-Length told
+        self._in_body = False  # between the end of a head and that of its request
+        self._running: Any = None  # the cycle that is answered; those in `pipeline` wait for its end
         self._unsent, self._unsent_since = 0, 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(self)
         if not BOUNDS.sweeping:
             BOUNDS.sweeping = True
             self.loop.call_later(SWEEP_S, _sweep, self.loop, self.connections)
@@ -78,7 +105,7 @@ class Connection(HttpToolsProtocol):
             BOUNDS.rejected("too_many_connections")
             self._refuse(503, "too_many_connections", "every connection is in use; try again in a moment")
             return
-        BOUNDS.idle[self] = self.loop.time()
+        self._place()
 
     def _make_room(self) -> bool:
         """Close the connection that has been without a request the longest; with a whole request none is closed."""
@@ -90,41 +117,118 @@ class Connection(HttpToolsProtocol):
                 return True
         return False
 
+    def _place(self) -> None:
+        """Say whether the connection waits for its client: for a head, for the rest of a body, or for neither."""
+        running = self._running
+        working = running is not None and not running.response_complete
+        if working and not (self._in_body and running is self.cycle):
+            BOUNDS.idle.pop(self, None)
+            BOUNDS.receiving.pop(self, None)
+        elif self._in_body:
+            BOUNDS.idle.pop(self, None)
+            BOUNDS.receiving.setdefault(self, self.loop.time())
+        else:
+            BOUNDS.receiving.pop(self, None)
+            BOUNDS.idle.setdefault(self, self.loop.time())
+
     def _abandon(self) -> None:
-        BOUNDS.idle.pop(self, None)
-        BOUNDS.receiving.pop(self, None)
+        self._forget()
         self.connections.discard(self)
         self.transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _forget(self) -> None:
         BOUNDS.idle.pop(self, None)
         BOUNDS.receiving.pop(self, None)
+        self._unparsed.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
         super().connection_lost(exc)
+        if self._running is not None and self._running is not self.cycle:  # uvicorn tells the last one alone
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
+
+    def held_up(self) -> bool:
+        """Whether enough has come for now."""
+        return bool(self.pipeline or self._unparsed or self.flow.write_paused)
 
     def data_received(self, data: bytes) -> None:
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        unparsed = self._unparsed
+        while unparsed and not self.pipeline and not self.flow.write_paused and not self.transport.is_closing():
+            piece = bytes(unparsed[: max(PIECE, self._body_left)])
+            del unparsed[: len(piece)]
+            self._head_bytes += len(piece)
+            super().data_received(piece)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                BOUNDS.rejected("head_too_large")
+                message = f"the request's head, or what trails its body, is larger than {MAX_HEAD_BYTES} bytes"
+                self._refuse(431, "head_too_large", message)
         if self.transport.is_closing():
-            return
-        if self in BOUNDS.idle:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_bytes > MAX_HEAD_BYTES and self in BOUNDS.idle:
-            BOUNDS.rejected("head_too_large")
-            self._refuse(431, "head_too_large", f"the request's head is larger than {MAX_HEAD_BYTES} bytes")
+            unparsed.clear()
+        elif self.held_up():
+            self.flow.pause_reading()
+
+    def _go_on(self) -> None:
+        """Something that held the connection up may be over."""
+        if not self.transport.is_closing() and self.parser is not None:
+            self._parse()
+            self.flow.resume_reading()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # trailers are nobody's headers
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        BOUNDS.idle.pop(self, None)
-        self._head_bytes = 0
-        BOUNDS.receiving[self] = self.loop.time()
+        length = coded = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                coded += 1
+                if coded > 1 or value.strip().lower() != b"chunked":
+                    raise ValueError("a coding that would be passed on undecoded")  # llhttp's error then
+        self._head_bytes, self._body_left, self._in_body = 0, length, True
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and not self.pipeline:
+            self._running = self.cycle
+        self._place()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        self._body_left = max(0, self._body_left - len(body))
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        BOUNDS.receiving.pop(self, None)
+        self._head_bytes, self._in_body = 0, False
         super().on_message_complete()
+        self._place()
 
     def on_response_complete(self) -> None:
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if not self.transport.is_closing() and self not in BOUNDS.receiving:
-            BOUNDS.idle[self] = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if following is not None:
+            self._running = following
+            BOUNDS.receiving.pop(self, None)  # its body was not read until now
+        self._place()
+        if self._unparsed or following is not None:
+            self.loop.call_soon(self._go_on)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._go_on()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is upgraded; what follows such a request is in a protocol that is not spoken here."""
+        self._unparsed.clear()
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """llhttp refused it: no HTTP, or ambiguous about its length as smuggled requests are."""
@@ -132,10 +236,11 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, "malformed_http", "this is not a valid HTTP/1.1 request")
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer without the app, and close. Amid an answer it is only closed."""
-        BOUNDS.idle.pop(self, None)
-        BOUNDS.receiving.pop(self, None)
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        """Answer without the app, and close. Amid an answer, or before one that is owed, it is only closed."""
+        self._forget()
+        running = self._running
+        owed = running is not None and not running.response_complete
+        if not owed or (running is self.cycle and self._in_body and not running.response_started):
             body = json.dumps(envelope(status, code, message)).encode()
             head = [STATUS_LINE[status], b"content-type: application/json\r\ncache-control: no-store\r\n"]
             head += [b"retry-after: 1\r\n"] if status == 503 else []
@@ -145,6 +250,10 @@ class Connection(HttpToolsProtocol):
 
     def _check(self, now: float) -> None:
         """Close the connection if its client has taken too long."""
+        if self.held_up():  # nothing is read, so nothing can come
+            for waiting in (BOUNDS.idle, BOUNDS.receiving):
+                if waiting.pop(self, None) is not None:
+                    waiting[self] = now
         if now - BOUNDS.idle.get(self, now) > BOUNDS.header_timeout_s:
             if self._head_bytes:
                 BOUNDS.rejected("slow_client")

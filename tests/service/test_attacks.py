@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
+import psutil
 import pytest
 
 from tests.service.conftest import wait_until
@@ -195,3 +198,98 @@ def test_an_upgrade_that_nobody_offers_breaks_nothing(server: Server) -> None:
             + b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )  # fmt: skip
         assert answer == b"" or status(answer) < 500
+
+
+def memory(server: Server) -> float:
+    """MB that the worker keeps for itself."""
+    (pid,) = server.workers()
+    return psutil.Process(pid).memory_full_info().uss / 1e6
+
+
+def pour(connection: socket.socket, block: bytes, seconds: float) -> None:
+    """Send without reading, as long as it is taken."""
+    connection.settimeout(0.5)
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            connection.sendall(block)
+    except OSError:
+        pass
+
+
+def quick(server: Server) -> None:
+    began = time.monotonic()
+    assert httpx.get(f"{server.url}/livez", timeout=20).status_code == 200
+    assert time.monotonic() - began < 2
+
+
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n"
+SLOW = POST + b"Accept: application/x-npy\r\nContent-Length: 10\r\n\r\n" + b'{"n": 256}'
+
+
+@pytest.mark.parametrize(
+    ("first", "block"),
+    [
+        (b"", LIVEZ * 2000),
+        (SLOW, LIVEZ * 2000),
+        (CHUNKED, b"x1: %b\r\n" % (b"a" * 1000) * 64),
+        (CHUNKED + b"x1: ", b"a" * 65536),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n8;x=", b"a" * 65536),
+        (SLOW + b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ", b"a" * 65536),
+        (SLOW + b"GET /", b"a" * 65536),
+    ],
+    ids=["pipelined", "pipelined-behind-work", "trailers", "trailer", "extension", "header-behind-work", "target"],
+)
+def test_no_connection_takes_memory_without_bound_or_the_loop(server: Server, first: bytes, block: bytes) -> None:
+    httpx.get(f"{server.url}/livez")
+    before = memory(server)
+    with server.connect() as connection:
+        connection.sendall(first)
+        sending = threading.Thread(target=pour, args=(connection, block, 2.5))
+        sending.start()
+        while sending.is_alive():
+            quick(server)
+            sending.join(0.2)
+        # an answer of 256 pictures is 13 MB; without bounds these took hundreds in this time
+        assert memory(server) - before < 60
+
+
+def test_pipelined_requests_are_all_answered_in_order(server: Server) -> None:
+    asked = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n\r\n" % (i, i) for i in range(1000))
+    asked += LIVEZ.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    with server.connect() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(asked,))
+        sending.start()
+        answer = everything(connection)
+        sending.join()
+    assert re.findall(rb"x-request-id: r(\d+)", answer) == [b"%d" % i for i in range(1000)]
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+def test_bodies_among_pipelined_requests_are_read_whole(server: Server) -> None:
+    body = json.dumps({"seeds": list(range(50))}).encode() + b" " * 100_000
+    one = POST + b"Accept: application/x-npy\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(body[i : i + 999]), body[i : i + 999]) for i in range(0, len(body), 999))
+    other = POST + b"Accept: application/x-npy\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nX-T: 1\r\n\r\n"
+    with server.connect() as connection:
+        sending = threading.Thread(target=connection.sendall, args=((one + other) * 3 + LIVEZ,))
+        sending.start()
+        answer = everything(connection)
+        sending.join()
+    assert answer.count(b"HTTP/1.1 200") == 7
+    assert answer.count(b"atelier-images: 50") == 6
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"chunked\r\nTransfer-Encoding: chunked", b"chunked, chunked"])
+def test_a_transfer_coding_that_is_not_undone_is_400(server: Server, coding: bytes) -> None:
+    answer = server.ask(POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n\r\n")
+    assert status(answer) == 400
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+def test_trailers_are_nobodys_headers(server: Server) -> None:
+    answer = server.ask(
+        CHUNKED.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"Content-Encoding: gzip\r\n\r\n"
+    )
+    assert status(answer) == 200
