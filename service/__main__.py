@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
 
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         found = rows(settings())
+        Keys(settings())
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

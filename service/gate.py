@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("bentoml.atelier")
 
 LINGER_S = 2.0
+CUT_OFF = ApiError(
+    503,
+    "draining",
+    "the service stopped before this was done; others, or the next one, take it",
+    headers={"Connection": "close"},
+)
 CLIENT_GONE = 499  # nginx's word for it, in the metrics alone
 METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # methods are the client's words too
 
@@ -27,7 +33,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # methods are the clien
 class Gate:
     """Around an ASGI app. `atelier` is asked for at each request; `route` labels requests that no template does."""
 
-    def __init__(self, app: ASGIApp, atelier: Callable[[], "Atelier"], route: Callable[[str], str] | None = None):
+    def __init__(self, app: ASGIApp, atelier: Callable[[], "Atelier"], route: Callable[[Scope], str] | None = None):
         self.app, self._atelier, self._route = app, atelier, route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +96,11 @@ class Gate:
         except ApiError as error:
             if not status and not refused:
                 await error_response(error)(scope, receive, watched_send)
+        except asyncio.CancelledError:
+            # the server's time to stop is over; its own word for it would be a 500 and a traceback
+            atelier.metrics.rejected.labels("cut_off").inc()
+            if not status and not refused:
+                await error_response(CUT_OFF)(scope, receive, watched_send)
         except (ClientGone, ClientDisconnect):
             if not status and not refused:
                 # nobody reads it, but BentoML's timeout holds a request, and a shutdown, until an answer begins
@@ -103,7 +114,7 @@ class Gate:
                 atelier.metrics.rejected.labels("body_too_large").inc()
                 await error_response(too_large)(scope, receive, _lingering(marked_send, receive, whole))
             status = status or CLIENT_GONE
-            route = getattr(scope.get("route"), "path", None) or (self._route or _unmatched)(scope["path"])
+            route = getattr(scope.get("route"), "path", None) or (self._route or _unmatched)(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
             seconds = time.perf_counter() - started
             atelier.metrics.answered(method, route, status, seconds)
@@ -135,7 +146,7 @@ class Gate:
         return holder
 
 
-def _unmatched(path: str) -> str:
+def _unmatched(scope: Scope) -> str:
     return "unmatched"
 
 

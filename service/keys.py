@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from functools import lru_cache
 
 from service.errors import ApiError
 from service.settings import Settings, SettingsError
@@ -17,6 +16,8 @@ class Keys:
 
     def __init__(self, settings: Settings):
         told = settings.api_keys.get_secret_value().split(",")
+        if settings.api_keys.get_secret_value() and not any(key.strip() for key in told):
+            raise SettingsError("ATELIER_API_KEYS holds no key; to ask for none, leave it empty")
         if settings.api_keys_file is not None:
             try:
                 told += settings.api_keys_file.read_text().splitlines()
@@ -42,7 +43,6 @@ class Keys:
         return digest.hex()[:8] if found and scheme.lower() == b"bearer" else None
 
 
-@lru_cache(maxsize=1024)
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
     return path in OPEN_ROUTES or path.startswith(OPEN_PREFIX)

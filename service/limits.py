@@ -79,9 +79,13 @@ def _mark(client: str) -> int:
     return int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest()) or 1
 
 
-@lru_cache(maxsize=4096)
 def address(host: str) -> str:
     """A client by its address. One household has a whole IPv6 /64, so that counts as one."""
+    return _network(host[:64])  # what a proxy passes on may be of any length
+
+
+@lru_cache(maxsize=4096)
+def _network(host: str) -> str:
     try:
         parsed = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

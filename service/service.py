@@ -38,7 +38,9 @@ class Door:
 
     def __init__(self, bentoml_app: ASGIApp):
         # these paths are few, and ours: each is its own template
-        self._native = Gate(Checked(Enveloped(bentoml_app)), lambda: app.state.atelier, route=str)
+        self._native = Gate(
+            Checked(Enveloped(bentoml_app)), lambda: app.state.atelier, route=lambda scope: str(scope["path"])
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         native = scope["type"] != "http" or scope["path"] in NATIVE_ROUTES

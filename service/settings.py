@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,7 +18,9 @@ class Settings(BaseSettings):
     A variable that is empty is not set.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, populate_by_name=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ATELIER_", frozen=True, populate_by_name=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     model_dir: Path | None = Field(
         None,
@@ -27,29 +29,39 @@ class Settings(BaseSettings):
     )
     default_model: str | None = Field(None, description="Name of the model that answers when none is named")
     workers: int = Field(1, ge=1, le=64, description="Server processes; each holds every model")
-    threads: int | None = Field(None, ge=1, description="Threads an inference uses. Not set: available cores / workers")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads an inference uses. Not set: available cores / workers"
+    )
     lanes: int | None = Field(None, ge=1, le=64, description="Batches run side by side. Not set: threads, 4 at most")
     max_images: int = Field(256, ge=1, le=65536, description="Images a request may ask for")
     max_frames: int = Field(600, ge=2, le=65536, description="Frames an interpolation may have")
     max_keyframes: int = Field(64, ge=2, le=4096, description="Keyframes an interpolation may have")
-    max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Bytes a request body may have")
+    max_body_bytes: int = Field(4 * 2**20, ge=1024, le=2**40, description="Bytes a request body may have")
     max_batch: int = Field(64, ge=1, le=4096, description="Rows of one inference")
-    max_queue_rows: int = Field(1024, ge=1, description="Rows that may wait, a model; more are refused (503)")
-    max_scaled_pixels: int = Field(2**24, ge=1, description="Pixels that an answer's enlarged pictures may have")
-    max_encoding_pixels: int = Field(
-        2**25, ge=1, description="Pixels that may be on their way to answers as pictures; more are refused (503)"
+    max_queue_rows: int = Field(1024, ge=1, le=2**31, description="Rows that may wait, a model; more are refused (503)")
+    max_scaled_pixels: int = Field(
+        2**24, ge=1, le=2**40, description="Pixels that an answer's enlarged pictures may have"
     )
-    deadline_s: float = Field(30.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
+    max_encoding_pixels: int = Field(
+        2**25,
+        ge=1,
+        le=2**40,
+        description="Pixels that may be on their way to answers as pictures; more are refused (503)",
+    )
+    deadline_s: float = Field(25.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
     watch_s: float = Field(
         0.25, ge=0, le=3600, description="Seconds between looks for new, replaced and removed files; 0: never"
     )
     max_loaded_bytes: int = Field(
-        4 * 2**30, ge=1, description="Bytes of generator files in memory, a worker; the least recently used make way"
+        4 * 2**30,
+        ge=1,
+        le=2**50,
+        description="Bytes of generator files in memory, a worker; the least recently used make way",
     )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="What runs the models. auto: CUDA where onnxruntime-gpu finds a device, else the CPU"
     )
-    max_model_bytes: int = Field(2**30, ge=1024, description="Size of a generator file that is still read")
+    max_model_bytes: int = Field(2**30, ge=1024, le=2**50, description="Size of a generator file that is still read")
 
     api_keys: SecretStr = Field(
         SecretStr(""), description="Keys, comma-separated, of which a request must bear one. Not set: it needs none"
@@ -57,9 +69,14 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(None, description="A file of more such keys, one a line; for secrets")
     cors_origins: str | None = Field(None, description="Origins, comma-separated, whose pages may call (*: any's)")
     rate_limit: float | None = Field(
-        None, gt=0, description="Requests a second of one key (without keys: one address), all workers together"
+        None,
+        ge=0.001,
+        le=1e6,
+        description="Requests a second of one key (without keys: one address), all workers together",
     )
-    rate_burst: int = Field(20, ge=1, description="Requests that may come at once before the rate is asked of them")
+    rate_burst: int = Field(
+        20, ge=1, le=10**6, description="Requests that may come at once before the rate is asked of them"
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
@@ -69,11 +86,25 @@ class Settings(BaseSettings):
     drain_s: float = Field(1.0, ge=0, le=3600, description="Seconds that a stopping service goes on accepting requests")
     grace_s: float = Field(28.0, gt=0, le=3600, description="Seconds a stop may take; then what is left is cut off")
     max_connections: int | None = Field(
-        None, ge=1, description="Open connections of a worker. Not set: what its file descriptors allow, at most 16384"
+        None,
+        ge=1,
+        le=2**20,
+        description="Open connections of a worker. Not set: what its file descriptors allow, at most 16384",
     )
-    header_timeout_s: float = Field(10.0, gt=0, description="Seconds until a request's headers must have come")
-    body_timeout_s: float = Field(30.0, gt=0, description="Seconds until a request's body must have come")
-    write_timeout_s: float = Field(20.0, gt=0, description="Seconds that a client may take none of its answer")
+    header_timeout_s: float = Field(
+        10.0, ge=0.1, le=3600, description="Seconds until a request's headers must have come"
+    )
+    body_timeout_s: float = Field(30.0, ge=0.1, le=3600, description="Seconds until a request's body must have come")
+    write_timeout_s: float = Field(
+        20.0, ge=0.1, le=3600, description="Seconds that a client may take none of its answer"
+    )
+
+    @model_validator(mode="after")
+    def _stop_has_time(self) -> "Settings":
+        if self.drain_s >= self.grace_s:
+            told = f"ATELIER_DRAIN_S ({self.drain_s:g}) has to be less than ATELIER_GRACE_S ({self.grace_s:g})"
+            raise ValueError(f"{told}, which is the time for the whole stop")
+        return self
 
 
 @lru_cache(maxsize=1)
@@ -84,6 +115,9 @@ def settings() -> Settings:
     except ValidationError as error:
         told = []
         for problem in error.errors(include_url=False):
+            if not problem["loc"]:  # of several settings together
+                told.append(problem["msg"].removeprefix("Value error, "))
+                continue
             name = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
             told.append(f"ATELIER_{name} is {str(problem['input'])[:100]!r}: {problem['msg']}")
         raise SettingsError("; ".join(told)) from None

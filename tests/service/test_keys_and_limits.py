@@ -142,3 +142,22 @@ def test_cross_origin_is_off_unless_named(serve, folder: Path) -> None:
     assert "x-request-id" in refused.headers["access-control-expose-headers"].lower()
     elsewhere = client.get("/v1/models", headers={"Origin": "https://evil.example"} | bearer("k"))
     assert "access-control-allow-origin" not in elsewhere.headers
+
+
+def test_what_is_turned_away_is_counted_by_its_route(serve, folder: Path) -> None:
+    client = serve(folder, api_keys="right", rate_limit=0.001, rate_burst=2)
+    key = {"Authorization": "Bearer right"}
+    assert client.post("/v1/generate", json={"n": 1}).status_code == 401
+    packed = {**key, "Content-Encoding": "gzip"}
+    assert client.get("/v1/models/tiny/images/7.png", headers=packed).status_code == 415
+    assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 200
+    assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 429
+    atelier = client.app.state.atelier
+    text = atelier.metrics.exposition()[0].decode()
+    for method, route, status in (
+        ("POST", "/v1/generate", 401),
+        ("GET", "/v1/models/{name}/images/{seed}.{form}", 415),
+        ("POST", "/v1/generate", 429),
+    ):
+        assert f'atelier_requests_total{{method="{method}",route="{route}",status="{status}"}} 1.0' in text
+    assert atelier.metrics.recent.report()["refused"] == 1

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from service.__main__ import main
+from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
 
@@ -52,3 +54,45 @@ def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None
     assert folders[0] == folders[1]
     assert not Path(folders[0]).exists()
     shutil.rmtree(folders[0], ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RATE_LIMIT", "1e-300"), ("RATE_LIMIT", "inf"), ("RATE_LIMIT", "nan"), ("RATE_BURST", "1" + "0" * 23),
+        ("THREADS", "100000000"), ("HEADER_TIMEOUT_S", "inf"), ("BODY_TIMEOUT_S", "1e308"), ("WRITE_TIMEOUT_S", "nan"),
+        ("DEADLINE_S", "inf"), ("MAX_BODY_BYTES", "1" + "0" * 30), ("MAX_CONNECTIONS", "1" + "0" * 30),
+    ],
+)  # fmt: skip
+def test_a_setting_out_of_all_reason_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    settings.cache_clear()
+    monkeypatch.setenv(f"ATELIER_{name}", value)
+    with pytest.raises(SettingsError, match=f"^ATELIER_{name} is '{value[:99]}"):
+        settings()
+
+
+def test_a_drain_that_takes_the_whole_stop_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.cache_clear()
+    monkeypatch.setenv("ATELIER_DRAIN_S", "28")
+    with pytest.raises(SettingsError, match=r"^ATELIER_DRAIN_S \(28\) has to be less than ATELIER_GRACE_S \(28\)"):
+        settings()
+
+
+def test_by_default_a_stop_has_time_for_a_request_that_comes_at_the_end_of_the_drain() -> None:
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+    assert default["drain_s"] + default["deadline_s"] <= default["grace_s"]
+
+
+@pytest.mark.parametrize("told", [",", "   ", " , ,"])
+def test_keys_that_are_none_are_refused(told: str) -> None:
+    """A key that was left out by mistake must not open the service to all."""
+    with pytest.raises(SettingsError, match="ATELIER_API_KEYS holds no key"):
+        Keys(Settings(api_keys=told))  # type: ignore[arg-type]
+    assert not Keys(Settings(api_keys=""))  # type: ignore[arg-type]
+
+
+def test_listing_the_settings_refuses_what_serving_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.cache_clear()
+    monkeypatch.setenv("ATELIER_API_KEYS_FILE", "/nope")
+    assert main(["settings"]) == 2
+    settings.cache_clear()
