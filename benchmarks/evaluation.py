@@ -9,8 +9,7 @@ should give 0.
 `get_activations` calls it (batches of 50, images already decoded, which spares it the reading of files), beside an
 extractor file with the `torch` resize; and how far apart the features are.
 `score`: scoring 10,000 images of a service with a classifier, beside generating and extracting each alone.
-`memory`: the peak of a job's memory, with the Fréchet distance alone and with every metric (--images of 64 px; 50,000
-take half an hour on two cores).
+`memory`: the peak of a job's memory, with the Fréchet distance alone and with every metric (--images of 64 px).
 
 The two take turns, so that a machine whose speed drifts changes both alike; the ratio is that of medians.
 Each sub-benchmark replaces its own part of benchmarks/results/evaluation.json.
