@@ -46,15 +46,17 @@ def summary(document: dict[str, Any]) -> list[str]:
     """The lines that a person reads: each score and, beside it, what real images get in the same features."""
     reference, beside = document["reference"], document["baseline"]
     reals = {} if beside is None else {result["metric"]: result["value"] for result in beside["results"]}
-    of = f"({document['n']} images against {reference['n']} of {reference['image_set'].get('name')})"
+    against = f"against {reference['n']} of {reference['image_set'].get('name')}"
     lines = []
     for result in document["results"]:
         spread = f" ± {result['std']:.4f}" if result["std"] is not None else ""
         if result["interval"]:
             spread += " [{low:.4f}, {high:.4f}]".format(**result["interval"])
-        told = f"  (real images: {reals[result['metric']]:.4f})" if result["metric"] in reals else ""
-        lines.append(f"{result['name']} = {result['value']:.4f}{spread}{told}")
-    lines[0] += f"  {of}"
+        # A name alone does not tell Inception with one resize from Inception with another.
+        of = f"({result['n']} images; {result['extractor']}, resize {result['resize']}; {against})"
+        real = reals.get(result["metric"], result["details"].get("held_out_share"))
+        told = f"  (real images: {real:.4f})" if real is not None else ""
+        lines.append(f"{result['name']} = {result['value']:.4f}{spread}{told}  {of}")
     if beside is not None:
         lines.append(
             f"train against test: {beside['n']} real images of {beside['image_set']} against {beside['against']}"

@@ -22,6 +22,7 @@ from evaluation.reference_files import Reference
 from evaluation.references import Places, cached_reference, is_constant, other_split, size_warnings
 from evaluation.showing import keep_pictures
 from evaluation.sources import Draw, ImageSource
+from evaluation.sources.arrays import conversions
 from evaluation.work import Output, differences, opened, remove
 from imagesets import ImageSetError
 
@@ -153,6 +154,8 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
         job.note(f"the images have {job.source.shape[2]} channels, the reference's have {channels}")
     if skipped := job.source.description.get("skipped"):
         job.note(f"{skipped} broken images were skipped")
+    job.note(*conversions(job.source.description, "images"))
+    job.note(*conversions(reference.image_set, "reference images"))
     arguments = job.arguments(draws)
     job.note(*differences(output.work, arguments))
     with opened(output.work, arguments) as folder:
@@ -172,6 +175,7 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
     _refuse_constant(parts[0])
     real = real_side(reference, job.extractor, settings.metrics, job.places)
     results = results_of(parts, settings.metrics, job.extractor, real, job.source.class_names, settings.options)
+    job.note(*_small_classes(results, job.extractor))
     told = job.source.description
     first = settings.first_seed
     n = parts[0].statistics.n
@@ -227,6 +231,20 @@ def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
             f"the baseline is of {beside['n']} images and the score of {n}: N biases the distance, compare with care"
         )
     return beside
+
+
+def _small_classes(results: Sequence[dict[str, Any]], extractor: Extractor) -> list[str]:
+    """Loud words on classes with no more images, on either side, than there are features."""
+    classes = [one for result in results for one in result["details"].get("classes", ())]
+    small = [one for one in classes if min(one["n"], one["n_reference"]) <= extractor.dim]
+    if not small:
+        return []
+    least = min(small, key=lambda one: min(one["n"], one["n_reference"]))
+    return [
+        f"{len(small)} of {len(classes)} classes have too few images for {extractor.dim} features (class "
+        f"{least.get('class', least['label'])}: {least['n']} and {least['n_reference']} real ones): their covariance "
+        "is singular and the distance by class all but meaningless; take more"
+    ]
 
 
 def _refuse_constant(part: Collected) -> None:

@@ -66,7 +66,7 @@ def results_of(
     class_names: tuple[str, ...],
     options: Options = Options(),
 ) -> list[dict[str, Any]]:
-    """One result a metric, of the first part; a Fréchet figure of several parts has its interval over them.
+    """One result a metric, of the first part; a Fréchet figure of several parts is their mean, inside its interval.
 
     Raises EvaluationError, in one line, for a metric that cannot be computed from what there is.
     """
@@ -88,7 +88,7 @@ def results_of(
                 "name": result_name(metric.name, extractor.metric, n),
                 "metric": metric.name,
                 "title": metric.title,
-                "value": values[0],
+                "value": float(np.mean(values)),
                 "std": outcomes[0].std,
                 "interval": _interval(values),
                 "n": n,
@@ -100,7 +100,8 @@ def results_of(
                 "split": reference.image_set.get("split"),
                 "resolution": reference.image_set.get("resolution"),
                 "better": metric.better,
-                "details": _named(outcomes[0].details, reference),
+                "details": _named(outcomes[0].details, reference)
+                | ({"first_range": values[0]} if len(values) > 1 else {}),
             }
         )
     return found

@@ -52,7 +52,8 @@ def score(
     num_images: Annotated[int, typer.Option(help="N, which is part of the score's name.", min=2)] = 10_000,
     seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="A 95% interval for Fréchet figures, of 5 disjoint ranges of N seeds.")
+        bool,
+        typer.Option("--intervals", help="Fréchet figures as mean and 95% interval over 5 disjoint ranges of N seeds."),
     ] = False,
     truncation: Annotated[float | None, typer.Option(help="Truncate normal latents at this.", min=0.01)] = None,
     labels: Annotated[

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -215,6 +216,7 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
         "fingerprint": fingerprint,
         "identity": recipe.identity,
         "skipped": skipped,
+        "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
     }

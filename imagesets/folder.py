@@ -11,7 +11,7 @@ import numpy as np
 
 from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
 from imagesets.members import Member, Renamed, members_of, signature_of, unwrap, wrapped_members_of
-from imagesets.pixels import Filter, decode_image, peek
+from imagesets.pixels import Filter, decode_image, mode_of, peek
 
 SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
 TEST_TENTHS = 1  # of ten: the hold-out of a folder that has no split of its own
@@ -58,14 +58,22 @@ def member_items(
                 raise ImageSetError(f"no readable image in {where}")
         channels = channels or native
     size, depth = resolution, channels
+    modes = [""] * len(members)
+
+    def decode(i: int) -> np.ndarray:
+        data = members[i].read()
+        modes[i] = mode_of(data)
+        return decode_image(data, size, depth, RESIZE)
+
     return Items(
         count=len(members),
         resolution=size,
         channels=depth,
-        decode=lambda i: decode_image(members[i].read(), size, depth, RESIZE),
+        decode=decode,
         describe=lambda i: members[i].path,
         labels=labels,
         class_names=class_names,
+        modes=modes,
     )
 
 

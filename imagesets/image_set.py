@@ -24,7 +24,7 @@ class ImageSet:
     `images` is uint8 [N, H, W, C] in 0..255, read-only, C 1 or 3; `labels` int64 [N] or None;
     `class_names[label]` names a class. `info` is the JSON document beside the cached array: source,
     split, crop, resize, resolution, channels, n, fingerprint (sha256 of images and labels), skipped
-    files, library versions.
+    files, modes (of image files: how many had which of Pillow's, before conversion), library versions.
     """
 
     name: str
@@ -44,7 +44,10 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Items:
-    """An opened source; `decode(i)`: uint8 [resolution, resolution, channels], or BrokenImageError."""
+    """An opened source; `decode(i)`: uint8 [resolution, resolution, channels], or BrokenImageError.
+
+    Of image files, decoding i sets `modes[i]` to the file's own mode, as `pixels.mode_of` tells it.
+    """
 
     count: int
     resolution: int
@@ -53,6 +56,7 @@ class Items:
     describe: Callable[[int], str]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    modes: list[str] | None = None
 
 
 @dataclass(frozen=True)

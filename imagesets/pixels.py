@@ -39,6 +39,15 @@ def peek(data: bytes) -> tuple[tuple[int, int], int]:
     return size, 1 if image.mode in _GREY_MODES else 3
 
 
+def mode_of(data: bytes) -> str:
+    """Pillow's mode of an image file, from its header; `RGB+transparency` where one colour is transparent.
+
+    Raises BrokenImageError with the reason.
+    """
+    image = _open(data)
+    return f"{image.mode}+transparency" if "transparency" in image.info else image.mode
+
+
 def decode_image(data: bytes, resolution: int, channels: int, resize: Filter) -> np.ndarray:
     """Decode one file, honour its orientation, crop the centre square and resize.
 

@@ -45,7 +45,8 @@ def against_n(document: Document) -> Fit | None:
     if result is None or not curve or len(curve["n"]) < 2:
         return None
     slope = float(np.polyfit(1.0 / np.array(curve["n"]), curve["value"], 1)[0])
-    return Fit(result.value, slope, list(zip(curve["n"], curve["value"], strict=True)))
+    limit = result.details.get("first_range", result.value)  # with intervals the value is a mean, and the curve one's
+    return Fit(limit, slope, list(zip(curve["n"], curve["value"], strict=True)))
 
 
 def against_n_chart(fit: Fit) -> Markup:

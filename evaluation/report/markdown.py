@@ -89,7 +89,9 @@ def _memorised(document: Document, sheets: Mapping[str, Path]) -> list[str]:
     shares = words.percent(result.value), words.percent(result.details["held_out_share"])
     told = (
         f"{shares[0]} of the images are near-copies of training images (nearer than "
-        f"{words.number(result.details['threshold'])}); of held-out real images {shares[1]} are."
+        f"{words.number(result.details['threshold'])}); of held-out real images {shares[1]} are. "
+        f"Median nearest distance over that of held-out reals: {words.number(result.details.get('median_ratio'))}; "
+        "well below 1 gives memorisation away. Copies that were shifted or altered may be missed."
     )
     lines = ["## Nearest training images", "", told, ""]
     if "neighbours" in sheets:

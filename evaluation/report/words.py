@@ -39,11 +39,11 @@ def percent(share: float) -> str:
 
 
 def spread(result: Result) -> str:
-    """`mean 10.6, 95% interval 9.88 to 11.4`, or `± 0.2`; empty where neither was asked for."""
+    """`95% interval 9.88 to 11.4`, or `± 0.2`; empty where neither was asked for."""
     told = [f"± {number(result.std)}"] if result.std is not None else []
     if result.interval is not None:
         one = result.interval
-        told.append(f"mean {number(one.mean)}, {one.level:.0%} interval {number(one.low)} to {number(one.high)}")
+        told.append(f"{one.level:.0%} interval {number(one.low)} to {number(one.high)}")
     return ", ".join(told)
 
 

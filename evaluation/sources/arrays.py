@@ -61,8 +61,26 @@ class ImageSetSource(ArraySource):
             "name": images.name,
             **{key: images.info[key] for key in KEPT},
             "skipped": len(images.info.get("skipped", ())),
+            "modes": images.info.get("modes"),  # an entry of the cache from before they were counted has none
         }
         super().__init__(images.images, description, images.labels, images.class_names)
+
+
+def conversions(description: dict[str, Any], what: str) -> list[str]:
+    """Loud words on image files of mixed modes, and on what no file keeps to the end: palettes, alpha, other depths.
+
+    Files that are all RGB, or all grey, are compared as the report's `channels` say, which needs no warning.
+    """
+    modes = description.get("modes") or {}
+    if set(modes) in (set(), {"RGB"}, {"L"}):
+        return []
+    target = "L" if description["channels"] == 1 else "RGB"
+    others = {mode: count for mode, count in modes.items() if mode != target}
+    white = any("A" in mode or "a" in mode for mode in others)  # RGBA, LA, PA, ...+transparency
+    return [
+        f"{sum(others.values())} of {sum(modes.values())} {what} were {'/'.join(others)} and were converted to {target}"
+        + (", transparency laid over white" if white else "")
+    ]
 
 
 def array_source(path: Path) -> ArraySource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +87,27 @@ def test_truncated_images(place: Path) -> None:
     report = json.loads((place / "report" / "report.json").read_text())
     assert report["n"] == 119
     assert "1 broken images were skipped" in report["warnings"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_mixed_modes_are_converted_loudly(place: Path, packed: bool) -> None:
+    folder, random = place / "mixed", np.random.default_rng(0)
+    folder.mkdir()
+    for i, mode in enumerate(["RGBA"] * 3 + ["P"] * 2 + ["RGB"] * 25):
+        pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{i:02d}.png")
+    if packed:
+        shutil.make_archive("mixed", "zip", folder)
+    warning = "5 of 30 images were P/RGBA and were converted to RGB, transparency laid over white"
+    done = run(*score("mixed.zip" if packed else "mixed"))
+    assert done.exit_code == 0, done.output
+    assert warning in " ".join(done.stderr.split())
+    assert warning in json.loads((place / "report/report.json").read_text())["warnings"]
+    assert warning in (place / "report/report.html").read_text()
+    for file in folder.glob("0[0-4].png"):
+        file.unlink()
+    assert run(*score("mixed")).exit_code == 0
+    assert "converted" not in (place / "report/report.json").read_text(), "files of one mode need no warning"
 
 
 def test_identical_images(place: Path) -> None:

@@ -60,6 +60,8 @@ def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> No
     assert report["extractor"]["digest"] == load_extractor("e.onnx").digest
     assert report["reference"]["n"] == 40
     assert "train against test" in done.stdout
+    protocol = f"(50 images; tiny, resize none; against 40 of {report['reference']['image_set']['name']})"
+    assert protocol in done.stdout.splitlines()[0]
     again = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--no-baseline", "-o", "b.json")
     assert again.exit_code == 0
     assert json.loads((place / "b.json").read_text())["scores"] == report["scores"]

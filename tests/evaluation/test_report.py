@@ -191,7 +191,7 @@ def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], 
     for n, value in zip(curve["n"], curve["value"], strict=True):
         assert f"{number(n)}: {number(value)}" in page.words
         assert f"| {n} | {number(value)} |" in (place / "report/report.md").read_text()
-    assert f"N → ∞: {number(result['value'])}" in page.words
+    assert f"N → ∞: {number(result['details']['first_range'])}" in page.words, "the limit of the curve that is drawn"
 
 
 def test_how_it_was_made_is_there_to_be_repeated(told: dict[str, Any], page: Page, place: Path) -> None:

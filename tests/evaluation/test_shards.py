@@ -107,8 +107,9 @@ def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
         assert run(*score(30, "--seed", first, "-o", f"{first}.json", "--no-baseline")).exit_code == 0
         apart.append(next(iter(json.loads((place / f"{first}.json").read_text())["scores"].values())))
     assert result["interval"]["values"] == apart
-    assert result["value"] == apart[0], "the score of N images is that of the first N seeds"
-    assert result["interval"]["low"] < np.mean(apart) < result["interval"]["high"]
+    assert result["value"] == report["scores"][result["name"]] == pytest.approx(np.mean(apart), rel=1e-12)
+    assert result["details"]["first_range"] == apart[0], "what the same job without intervals would have said"
+    assert result["interval"]["low"] < result["value"] < result["interval"]["high"]
     line = one_line(run("score", "folder:pictures@train", *score(30)[2:], "--intervals"))
     assert "5 x 30 images, and there are 60; take --num-images 12" in line
 
@@ -144,6 +145,13 @@ def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads((place / "c.json").read_text())
     assert report["labels"] == "balanced"
+    assert not any("classes have too few" in text for text in report["warnings"])
+    write_tiny_extractor(place / "wide.onnx", dim=25)
+    wide = run("score", "c.onnx", *words, "--extractor", "wide.onnx", "--metrics", "per_class", "-o", "w.json")
+    assert wide.exit_code == 0, wide.output
+    (warning,) = (text for text in json.loads((place / "w.json").read_text())["warnings"] if "classes" in text)
+    assert warning.startswith("3 of 3 classes have too few images for 25 features (class "), "60 in all are enough"
+    assert warning in " ".join(wide.stderr.split())
     classes = report["results"][0]["details"]["classes"]
     assert [(entry["class"], entry["n"], entry["n_reference"]) for entry in classes] == [
         ("0", 20, 30),
@@ -185,7 +193,14 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     report = json.loads((place / "report" / "report.json").read_text())
     (result,) = report["results"]
     assert result["value"] >= 0.5
-    assert result["details"]["held_out_share"] < 0.2
+    held_out = result["details"]["held_out_share"]
+    assert held_out < 0.2
+    ratio = result["details"]["median"] / result["details"]["held_out_median"]
+    assert result["details"]["median_ratio"] == ratio < 0.9, "half of them lie at 0"
+    assert f"(real images: {held_out:.4f})" in " ".join(done.stdout.split())
+    for view in ("report.md", "report.html"):
+        text = " ".join((place / "report" / view).read_text().split())
+        assert f"{ratio:.4g}; well below 1" in text
     neighbours = np.load(place / "report" / report["pictures"]["neighbours"])
     assert neighbours.shape == (8, 5, 8, 8, 1)
     assert (neighbours[:, 0] == neighbours[:, 1]).all(), "each beside the training image that it is"

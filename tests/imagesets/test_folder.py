@@ -41,6 +41,28 @@ def tree(root: Path, paths: list[str]) -> Path:
     return root
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_modes_of_the_files_are_counted_before_they_are_converted(tmp_path: Path, load, packed: bool) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    modes = ["L", "RGB", "RGBA", "P", "1", "LA", "RGB", "RGB"]
+    for i, mode in enumerate(modes):
+        picture(mode).save(folder / f"{i}.png")
+    Image.new("RGB", (12, 8)).save(folder / "t.png", transparency=(0, 0, 0))
+    if packed:
+        with zipfile.ZipFile(tmp_path / "mixed.zip", "w") as archive:
+            for file in folder.iterdir():
+                archive.write(file, file.name)
+    name = f"folder:{folder}.zip" if packed else f"folder:{folder}"
+    expected = {"1": 1, "L": 1, "LA": 1, "P": 1, "RGB": 3, "RGB+transparency": 1, "RGBA": 1}
+    for _ in range(2):  # decoded, and from the cache
+        assert load(name, resolution=8).info["modes"] == expected
+
+
+def test_a_source_of_arrays_has_no_modes_of_files(load) -> None:
+    assert load("digits@test").info["modes"] is None
+
+
 def test_every_mode_and_format_becomes_rgb_of_the_wanted_size(tmp_path: Path, load) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
