@@ -203,8 +203,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = {preset: make_generator(preset, Path(folder)) for preset in (() if args.generators else PRESETS)}
         result["generators"] = {p.stem: measure(p, args) for p in args.generators or made.values()}
-        if made and not args.no_peers:
-            result["peers"] = {preset: measure_peers(preset, path, args) for preset, path in made.items()}
+        peers = {} if args.no_peers else {preset: measure_peers(preset, path, args) for preset, path in made.items()}
+    if peers:
+        beside = {key: value for key, value in result.items() if key != "generators"}
+        write(args.output.with_name(f"{args.output.stem}_peers.json"), beside | {"peers": peers})
     result["targets"] = targets(result["generators"])
     write(args.output, result)
     report(result["targets"])

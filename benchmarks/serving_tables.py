@@ -83,7 +83,7 @@ def soak(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parts = {"serving": (speed, peers), "serving_overload": (overload,), "serving_soak": (soak,)}
+    parts = {"serving": (speed,), "serving_peers": (peers,), "serving_overload": (overload,), "serving_soak": (soak,)}
     for name, tables in parts.items():
         if (path := RESULTS / f"{name}.json").is_file():
             result = json.loads(path.read_text())
