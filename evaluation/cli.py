@@ -83,7 +83,9 @@ def reference(
     ] = True,
     import_as: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The argument is another tool's .npz or .npy, made with this extractor."),
+        typer.Option(
+            metavar="NAME", help="The argument is another tool's .npz, .npy or .pkl, made with this extractor."
+        ),
     ] = None,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
@@ -92,7 +94,8 @@ def reference(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
-        from evaluation.references import Places, import_reference, make_reference
+        from evaluation.importing import import_reference
+        from evaluation.references import Places, make_reference
 
         if output is not None:
             check_writable(output)

@@ -1,4 +1,4 @@
-"""Reference statistics: found where they were made before, made where they were not, imported where others did."""
+"""Reference statistics: found where they were made before, made where they were not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,84 +134,6 @@ def cached_reference(
                     return found
                 keep = keep | {what for what in ROWS if getattr(found, what) is not None}
         return make_reference(images, extractor, path, num_images=n, keep=keep)
-
-
-def import_reference(
-    path: Path, extractor: Extractor, output: Path, *, called: str, resolution: int, num_images: int | None
-) -> Reference:
-    """Statistics that another tool made, as a reference file of ours that tells so.
-
-    Known: `.npz` with mu and sigma (pytorch-fid, clean-fid, torch-fidelity's and EDM's), with `feats` or `features`
-    float [N, d] (clean-fid's for KID), and `.npy` of features. Which extractor made them is the caller's word. Raises
-    EvaluationError for what is not known, does not fit the extractor, or would have to be unpickled (StyleGAN's).
-    """
-    if path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
-        raise EvaluationError(
-            f"{path} is a pickle, which runs code when it is read; where it was made, save its statistics with "
-            "numpy.savez('reference.npz', mu=mu, sigma=sigma) and import that (StyleGAN's: mu = raw_mean / num_items, "
-            "sigma = raw_cov / num_items - outer(mu, mu))"
-        )
-    stored = _arrays(path)
-    features = next((stored[key] for key in ("features", "feats", "array") if key in stored), None)
-    provenance: dict[str, Any] = {
-        "extractor": extractor.provenance() | {"path": str(extractor.path)},
-        "image_set": {
-            "kind": "imported statistics",
-            "name": called,
-            "source": called.partition("@")[0],
-            "split": called.partition("@")[2] or None,
-            "resolution": resolution,
-            "channels": None,
-        },
-        "imported": {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
-        "warnings": [],
-        "versions": versions(),
-        "created": now(),
-    }
-    if features is not None:
-        if features.ndim != 2 or features.shape[1] != extractor.dim:
-            raise EvaluationError(
-                f"{path} has features {list(features.shape)}; {extractor.name}'s are [N, {extractor.dim}]"
-            )
-        if len(features) < 2 or not np.isfinite(features).all():
-            raise EvaluationError(f"{path}: its {len(features)} features are too few, or not finite")
-        statistics = FeatureStatistics.of(features)
-        packed = output.with_name(f".{output.name}.features.npy")
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        np.save(packed, features.astype(np.float32), allow_pickle=False)
-        save_reference(output, statistics, provenance | {"n": statistics.n}, rows={"features": packed})
-        return load_reference(output)
-    if not {"mu", "sigma"} <= set(stored):
-        raise EvaluationError(
-            f"{path} holds {', '.join(sorted(stored)) or 'nothing'}; mu and sigma, or features, are known"
-        )
-    mu, sigma = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
-    if mu.shape != (extractor.dim,) or sigma.shape != (extractor.dim, extractor.dim):
-        raise EvaluationError(
-            f"{path} has mu {list(mu.shape)}, sigma {list(sigma.shape)}; {extractor.name} has {extractor.dim} features"
-        )
-    if num_images is None:
-        raise EvaluationError(f"{path} does not tell how many images it is of; say so with --num-images")
-    if (
-        not np.isfinite(mu).all()
-        or not np.isfinite(sigma).all()
-        or not np.allclose(sigma, sigma.T, rtol=1e-6, atol=1e-9)
-    ):
-        raise EvaluationError(f"{path}: its statistics are not finite, or its sigma is not symmetric")
-    statistics = FeatureStatistics.restored(num_images, mu, sigma * (num_images - 1))
-    save_reference(output, statistics, provenance | {"n": num_images})
-    return load_reference(output)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"array": loaded}
-        with loaded:
-            return {key: loaded[key] for key in ("mu", "sigma", "features", "feats") if key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is not a file of statistics, or is truncated ({str(error)[:100]})") from error
 
 
 def size_warnings(n: int, what: str, extractor: Extractor) -> list[str]:

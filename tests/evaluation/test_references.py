@@ -103,7 +103,7 @@ def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
     assert "needs the features of the real images" in line
 
 
-def test_features_are_imported_and_pickles_are_not_read(place: Path) -> None:
+def test_features_are_imported_and_what_runs_code_is_not_read(place: Path) -> None:
     features = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     np.savez("clean_kid.npz", feats=features)  # clean-fid's for KID
     np.save("features.npy", features)
@@ -121,8 +121,10 @@ def test_features_are_imported_and_pickles_are_not_read(place: Path) -> None:
             return (Path.touch, (place / "sprung",))
 
     (place / "stylegan.pkl").write_bytes(pickle.dumps({"raw_mean": Trap()}))
+    (place / "torch.pt").write_bytes(pickle.dumps({"raw_mean": Trap()}))
     np.save("object.npy", np.array([Trap()], dtype=object), allow_pickle=True)
-    assert "is a pickle, which runs code" in one_line(run("reference", "stylegan.pkl", *words))
+    assert "is not read" in one_line(run("reference", "stylegan.pkl", *words))
+    assert "is a pickle, which runs code" in one_line(run("reference", "torch.pt", *words))
     assert "object.npy" in one_line(run("reference", "object.npy", *words))
     assert not (place / "sprung").exists()
     np.savez("wide.npz", mu=np.zeros(7), sigma=np.eye(7))
