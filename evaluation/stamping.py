@@ -20,27 +20,20 @@ def check_stampable(path: Path, digest: str | None) -> None:
 
 
 def stamp(path: Path, document: dict[str, Any]) -> None:
-    """Write each score as `evaluation.<name>`, and what they were made of as `evaluation.protocol` (JSON).
+    """Write each score as `evaluation.<name>`, and what it was made of as `evaluation.<name>.protocol` (JSON).
 
-    The file is replaced whole. A score of the same name is replaced, others stay. Raises EvaluationError for a file
-    of another digest than the document's.
+    The file is replaced whole. A score of the same name is replaced with its protocol, others keep theirs. Raises
+    EvaluationError for a file of another digest than the document's.
     """
     check_stampable(path, document["digest"])
     model = read_model(path, "generator file")
-    first = document["results"][0]
-    protocol = {
-        "extractor": first["extractor"],
-        "resize": first["resize"],
-        "reference": first["reference"],
-        "resolution": first["resolution"],
-        "n": document["n"],
-        "seeds": document["seeds"],
-        "truncation": document["truncation"],
-        "created": document["created"],
-    }
-    values = {f"evaluation.{name}": json.dumps(value) for name, value in document["scores"].items()}
-    values["evaluation.protocol"] = json.dumps(protocol, ensure_ascii=False)
-    kept = metadata_of(model) | values
+    kept = metadata_of(model)
+    # One protocol for all scores, as files were stamped before: of the last one only, so of no use to the others.
+    kept.pop("evaluation.protocol", None)
+    for result in document["results"]:
+        key = f"evaluation.{result['name']}"
+        kept[key] = json.dumps(result["value"])
+        kept[f"{key}.protocol"] = json.dumps(_protocol(result, document), ensure_ascii=False)
     del model.metadata_props[:]
     for key, value in kept.items():
         model.metadata_props.add(key=key, value=value)
@@ -48,3 +41,30 @@ def stamp(path: Path, document: dict[str, Any]) -> None:
         raise EvaluationError(f"{path}: stamping it would change its digest; it was left as it is")
     with written_whole(path) as handle:
         handle.write(model.SerializeToString())
+
+
+def _protocol(result: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """All that decides a score, and what else its reader needs; what does not apply is left out."""
+    reference = document["reference"]
+    interval = result["interval"]
+    told = {
+        "metric": result["metric"],
+        "extractor": result["extractor"],
+        "extractor_digest": result["extractor_digest"],
+        "resize": result["resize"],
+        "reference": result["reference"],
+        "split": result["split"],
+        "n_reference": result["n_reference"],
+        "reference_sha256": reference["sha256"],
+        "reference_fingerprint": reference["image_set"].get("fingerprint"),
+        "resolution": result["resolution"],
+        "n": result["n"],
+        "seeds": document["seeds"],
+        "truncation": document["truncation"],
+        "labels": document["labels"],
+        "std": result["std"],
+        "interval": interval and {key: interval[key] for key in ("low", "high", "level")},
+        "details": {key: value for key, value in result["details"].items() if isinstance(value, int | float | str)},
+        "created": document["created"],
+    }
+    return {key: value for key, value in told.items() if value not in (None, {})}

@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.shards import parse
 from evaluation.statistics import FeatureStatistics
-from service.generator_file import check
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
@@ -112,21 +110,6 @@ def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
     assert result["interval"]["low"] < result["value"] < result["interval"]["high"]
     line = one_line(run("score", "folder:pictures@train", *score(30)[2:], "--intervals"))
     assert "5 x 30 images, and there are 60; take --num-images 12" in line
-
-
-def test_a_stamp_changes_no_digest_and_the_service_reads_it(place: Path) -> None:
-    write_tiny_generator(place / "other.onnx", seed=3)
-    before = check(onnx.load("g.onnx"))
-    done = run(*score(30, "--metrics", "fid,precision", "--stamp", "g.onnx"))
-    assert done.exit_code == 0, done.output
-    after = check(onnx.load("g.onnx"))
-    assert after.digest == before.digest
-    assert set(after.evaluation) == {"fd_tiny30", "precision_tiny30", "protocol"}
-    assert f"{after.evaluation['fd_tiny30']:.4f}" in done.stdout
-    assert after.evaluation["protocol"]["extractor"] == "tiny"
-    assert run(*score(31, "--stamp", "g.onnx")).exit_code == 0
-    assert {"fd_tiny30", "fd_tiny31"} < set(check(onnx.load("g.onnx")).evaluation)
-    assert "its digest is" in one_line(run(*score(30, "--stamp", "other.onnx")))
 
 
 def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
