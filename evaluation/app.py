@@ -10,20 +10,48 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from evaluation.errors import CheckFailed, EvaluationError
 
+# click's own or typer's copy of it, by the version of typer; both are below what typer exports
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose mistaken options are told in one line, as every other mistake is, not in a box of five."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.ctx.get_help(), file=sys.stderr)
+            else:
+                print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
 app = typer.Typer(
+    cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Score images of a running service, a generator, a checkpoint or any files against real ones.",
 )
 
-DataRoot = Annotated[Path, typer.Option(help="Where MNIST, CIFAR-10 and CelebA lie or are downloaded to.")]
+DataRoot = Annotated[
+    Path,
+    typer.Option("--data-root", envvar="DATA_ROOT", help="Where MNIST, CIFAR-10 and CelebA lie or are downloaded to."),
+]
 CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
 
 

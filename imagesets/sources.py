@@ -280,6 +280,7 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
 
 def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any:
     """torchvision's own dataset, downloaded into data_root if absent. $ATELIER_OFFLINE forbids that."""
+    absent = f"{absent}, or say with --data-root or $DATA_ROOT where it lies"
     online = not os.environ.get("ATELIER_OFFLINE")
     if not online and dataset != "CIFAR10":  # which torchvision reads as well as fetches
         raise ImageSetError(f"{absent} ($ATELIER_OFFLINE forbids downloading)")

@@ -210,3 +210,25 @@ def test_scoring_needs_no_torch(place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fd_tiny20 = ")
+
+
+def test_a_mistaken_option_is_one_line(place: Path) -> None:
+    words = ("score", "g.onnx", "--reference", "r.npz")
+    assert "'--num-images'" in one_line(run(*words, "--num-images", 1))
+    assert "--sead" in one_line(run(*words, "--sead", 1))
+    assert "'--reference'" in one_line(run("score", "g.onnx"))
+    assert "scare" in one_line(run("scare"))
+    nothing = run()
+    assert nothing.exit_code == 2
+    assert "Commands" in nothing.output
+    assert run("score", "--help").exit_code == 0
+
+
+def test_data_are_looked_for_where_the_trainer_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_OFFLINE", "1")
+    monkeypatch.setenv("DATA_ROOT", "elsewhere")
+    for words in (("reference", "mnist@test"), ("score", "g.onnx", "--reference", "mnist@test")):
+        line = one_line(run(*words, "--extractor", "e.onnx"))
+        assert "elsewhere/MNIST/raw" in line
+        assert "--data-root" in line
+        assert "given/MNIST/raw" in one_line(run(*words, "--extractor", "e.onnx", "--data-root", "given"))
