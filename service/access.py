@@ -1,22 +1,22 @@
 """The access log: a line a request, gathered and written off the event loop.
 
-Python's logging costs some 20 µs a record, and a write to a full pipe stops the loop; so lines are put together
-by hand, kept for a moment, and written many at a time from a thread.
+Python's logging costs some 20 µs a record; so lines are put together by hand, kept for a moment, and handed on many
+at a time.
 """
 
 import asyncio
 import json
 import random
 import re
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from service import logs
 from service.settings import Settings
 
 KEEP_S = 0.2
-KEEP_LINES = 10_000  # beyond, lines are dropped and counted: a log that nobody reads must not eat the memory
+KEEP_LINES = 10_000  # of one such moment; beyond, lines are dropped and counted
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/v1/status"})  # asked every few seconds, for ever
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -33,7 +33,7 @@ class AccessLog:
 
     def __init__(self, settings: Settings, as_json: bool, write: Callable[[str], Any] | None = None):
         self._which, self._sample, self._json = settings.access_log, settings.access_log_sample, as_json
-        self._write = write or _to_stdout
+        self._write = write or logs.to_stdout
         self._lines: list[str] = []
         self._dropped = 0
         self._flushing = False
@@ -84,13 +84,8 @@ class AccessLog:
             asyncio.get_running_loop().call_later(KEEP_S, self._start)
 
     def _start(self) -> None:
-        text = self._taken()
-        asyncio.get_running_loop().run_in_executor(None, self._write, text).add_done_callback(lambda _: self._again())
-
-    def _again(self) -> None:
-        self._flushing = bool(self._lines)
-        if self._flushing:
-            asyncio.get_running_loop().call_later(KEEP_S, self._start)
+        self._flushing = False
+        self._write(self._taken())
 
     def _taken(self) -> str:
         lines, self._lines = self._lines, []
@@ -113,11 +108,3 @@ def _utc(second: int) -> str:
     if _second[0] != second:
         _second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
     return _second[1]
-
-
-def _to_stdout(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        pass  # nobody reads the log any more; the service goes on

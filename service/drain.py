@@ -62,18 +62,17 @@ class _Ending:
         """The signal handler. Ctrl+C at a terminal reaches a worker twice: by itself and by its supervisor."""
         if not self._asked:
             self._asked = True
+            # the kernel ends the process then, whatever holds it up: a loop that is stuck, threads that compute
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, self._atelier.settings.grace_s + LAST_S)
             # without the context of the request that the signal happened to interrupt
             self._loop.call_soon_threadsafe(self._drain, number, context=contextvars.Context())
 
     def _drain(self, number: int) -> None:
         settings = self._atelier.settings
-        log.info("stopping: draining for %g s, then at most %g s more", settings.drain_s, settings.grace_s)
         self._atelier.drain()
         self._server.config.timeout_graceful_shutdown = max(0.1, settings.grace_s - settings.drain_s)
-        # threads that compute hold up the interpreter's end too
-        last = threading.Timer(max(settings.grace_s, settings.drain_s) + LAST_S, os._exit, (1,))
-        last.daemon = True
-        last.start()
+        log.info("stopping: draining for %g s, at most %g s in all", settings.drain_s, settings.grace_s)
         self._loop.call_later(settings.drain_s, self._stop, number)
 
     def _stop(self, number: int) -> None:
