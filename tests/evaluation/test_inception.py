@@ -165,8 +165,10 @@ WRONG = {
     "clean": {
         "without antialiasing": dataclasses.replace(
             RESIZES["clean"],
-            attributes={name: value for name, value in RESIZES["clean"].attributes.items() if name != "antialias"}
-            | {"cubic_coeff_a": -0.75},
+            attributes={name: value for name, value in RESIZES["clean"].attributes.items() if name != "antialias"},
+        ),
+        "another cubic": dataclasses.replace(
+            RESIZES["clean"], attributes=RESIZES["clean"].attributes | {"cubic_coeff_a": -0.75}
         ),
         "normalised as pytorch-fid": dataclasses.replace(RESIZES["clean"], offset=127.5, scale=127.5),
     },
@@ -197,12 +199,30 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
         assert centred_relative_error(prepared(resize, images), tensor) < TOLERANCE, side
         assert centred_relative_error(extractor(images).features, features) < TOLERANCE, side
         for how, wrong in WRONG[resize].items():
+            if how == "without antialiasing" and side < 299:
+                continue  # enlarging has nothing to smooth
             monkeypatch.setitem(RESIZES, "wrong", wrong)
             got = prepared("wrong", images)
             with torch.no_grad():
                 wrong_features = network(torch.from_numpy(got))[0].numpy()
             assert centred_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
             assert centred_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
+
+
+@pytest.mark.slow
+def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
+    weights: Path, files: dict[str, Path], pictures: dict[int, np.ndarray]
+) -> None:
+    peer = FeatureExtractorInceptionV3(
+        "peer", ["logits_unbiased", "logits"], feature_extractor_weights_path=str(weights)
+    )
+    images = pictures[400]
+    with torch.no_grad():
+        unbiased, biased = (found.numpy() for found in peer(nchw(images)))
+    logits = load_extractor(files["tf1"])(images).logits
+    assert logits is not None
+    assert centred_relative_error(logits, unbiased) < TOLERANCE
+    assert centred_relative_error(biased, unbiased) > 100 * TOLERANCE
 
 
 def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp_path: Path) -> None:
