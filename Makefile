@@ -42,9 +42,7 @@ train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DI
 	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
-	@$(BIN)/python -c 'import socket; socket.create_server(("", $(PORT))).close()' 2>/dev/null || \
-		{ echo "port $(PORT) is taken; choose another: make serve PORT=3001"; exit 2; }
-	$(BIN)/bentoml serve service.service:GanAtelier --port $(PORT)
+	$(BIN)/python -m service serve --port $(PORT)
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
 	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \

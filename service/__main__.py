@@ -1,6 +1,7 @@
-"""`python -m service settings [--markdown]`: every setting, its value here, and what it does."""
+"""`python -m service serve`, and `settings`: every setting, its value here, and what it does."""
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -41,11 +42,19 @@ def markdown() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m service", description="The service's settings.")
+    parser = argparse.ArgumentParser(prog="python -m service", description="Serve, or list the settings.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list every setting and the value it has here")
     listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
-    if parser.parse_args(arguments).markdown:
+    serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
+    serving.add_argument("--host", default="0.0.0.0", help="the address to listen on; 0.0.0.0: all there are")
+    serving.add_argument("--port", default=os.environ.get("PORT") or "3000", help="$PORT, else 3000")
+    given = parser.parse_args(arguments)
+    if given.command == "serve":
+        from service import start
+
+        return start.main(given.host, given.port)
+    if given.markdown:
         print(markdown(), end="")
         return 0
     try:

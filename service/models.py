@@ -154,7 +154,7 @@ class Repository:
             kept = {p: e for p, e in self._entries.items() if p in self._seen or p in before}
             if not any(e.generator for p, e in kept.items() if p in self._seen) and self._settings.model_dir is None:
                 return  # ./models has files, but none is sound yet: what was served before goes on
-            if kept.keys() != self._entries.keys():
+            if kept.keys() != self._entries.keys() or not self._models:  # why there is none may be another reason now
                 self._serve(kept)
 
     def all(self) -> list[Generator]:
@@ -307,13 +307,24 @@ class Repository:
 
     def _why_not(self, models: dict[str, Generator]) -> str | None:
         default = self._settings.default_model
-        if not self.folder.is_dir():
-            return f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
         if not models:
-            return f"no usable generator file (*.onnx) in {self.folder}; /v1/models tells what was refused"
+            return self._why_none()
         if default is not None and default not in models:
             return f"ATELIER_DEFAULT_MODEL is {default!r}; the models are {', '.join(sorted(models))}"
         return None
+
+    def _why_none(self) -> str:
+        """What keeps every model away, and what to do."""
+        try:
+            if not self.folder.is_dir():
+                return f"the model folder {self.folder} does not exist; set MODEL_DIR to a folder of generator files"
+            if self.files():
+                return f"no usable generator file (*.onnx) in {self.folder}; /v1/models tells what was refused"
+        except OSError as error:
+            who = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
+            return f"the model folder {self.folder} cannot be read by {who}: {error.strerror}"
+        bundled = "leave MODEL_DIR unset to serve the bundled digits"
+        return f"the model folder {self.folder} holds no generator file (*.onnx); put one there, or {bundled}"
 
 
 def _newest_first(generator: Generator) -> tuple[bool, float, str]:

@@ -1,11 +1,24 @@
 """Every setting of the service: one typed place, read from the environment."""
 
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# What else is named so: the other rooms' settings, the supervisor's word to its workers, and the addresses of its
+# Services that Kubernetes gives every container, whatever their names
+OTHERS = frozenset(
+    {"ATELIER_CACHE", "ATELIER_METRICS_FOLDER", "ATELIER_OFFLINE", "ATELIER_TEST_DATA", "ATELIER_WEIGHTS"}
+)
+SERVICE_LINK = re.compile(
+    r"ATELIER_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?=.*)"
+)
 
 
 class SettingsError(Exception):
@@ -109,7 +122,9 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The process's settings, read once. SettingsError: one of them cannot be used."""
+    """The process's settings, read once. SettingsError: one of them cannot be used, or is none of ours."""
+    if unknown := _unknown(os.environ):
+        raise SettingsError("; ".join(unknown))
     try:
         return Settings()
     except ValidationError as error:
@@ -121,3 +136,17 @@ def settings() -> Settings:
             name = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
             told.append(f"ATELIER_{name} is {str(problem['input'])[:100]!r}: {problem['msg']}")
         raise SettingsError("; ".join(told)) from None
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    """What to say of each ATELIER_* that sets nothing: misspelt, it would leave the service as open as before."""
+    known = {"ATELIER_" + name.upper() for name in Settings.model_fields}
+    lines = []
+    for name, value in sorted(environment.items()):
+        upper = name.upper()
+        if not upper.startswith("ATELIER_") or upper in known | OTHERS or SERVICE_LINK.fullmatch(f"{upper}={value}"):
+            continue
+        close = get_close_matches(upper, known, n=1)
+        meant = f"did you mean {close[0]}?" if close else "`python -m service settings` lists all"
+        lines.append(f"{name[:100]} is no setting; {meant}")
+    return lines

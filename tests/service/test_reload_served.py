@@ -116,7 +116,7 @@ def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Pa
         assert in_every_worker(url, lambda told: not told["data"]) < NOTICED_S
         refused = httpx.get(f"{url}/readyz")
         assert refused.status_code == 503
-        assert "no usable generator file" in refused.json()["error"]["message"]
+        assert "holds no generator file" in refused.json()["error"]["message"]
         write_tiny_generator(path, name="back")
         assert in_every_worker(url, lambda told: digests(told).keys() == {"back"}) < NOTICED_S
         assert httpx.get(f"{url}/readyz").status_code == 200

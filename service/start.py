@@ -1,0 +1,81 @@
+"""`python -m service serve`: what can keep the service from starting, looked at first, each told in one line."""
+
+import errno
+import os
+import platform
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from service.keys import Keys
+from service.settings import SettingsError, settings
+
+# An image's builder leaves there what `uname -m` said
+MACHINE = Path(sys.prefix) / "machine"
+
+
+class StartError(Exception):
+    """One line that says why the service cannot start here, and what to do."""
+
+
+def serve(host: str, port: str) -> None:
+    """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
+    check_machine(MACHINE)
+    Keys(settings())
+    check_writable()
+    check_port(host, port)
+    serve = ["-m", "bentoml", "serve", "service.service:GanAtelier", "--host", host, "--port", port]
+    os.execv(sys.executable, [sys.executable, *serve])
+
+
+def check_machine(told: Path) -> None:
+    """StartError: the packages were installed on another kind of machine; nothing of theirs will load."""
+    if told.is_file() and (built_on := told.read_text().strip()) != platform.machine():
+        raise StartError(
+            f"this image was built for {built_on}, and this machine is {platform.machine()}; "
+            f"build or pull it for this platform (--platform)"
+        )
+
+
+def check_writable() -> None:
+    """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        where = os.environ.get("TMPDIR", "/tmp")
+        raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
+    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
+
+
+def check_port(host: str, port: str) -> None:
+    """StartError: nothing can listen there."""
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise StartError(f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port or PORT)")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, int(port)), family=family).close()
+    except socket.gaierror as error:
+        raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
+    except OSError as error:
+        why = {
+            errno.EADDRINUSE: f"port {port} is taken; choose another (--port or PORT)",
+            errno.EACCES: f"port {port} is only for privileged users; choose one from 1024 on (--port or PORT)",
+            errno.EADDRNOTAVAIL: f"{host} is no address of this machine; choose another (--host)",
+        }
+        raise StartError(why.get(error.errno or 0, f"port {port} cannot be used: {error.strerror}")) from None
+
+
+def main(host: str, port: str) -> int:
+    """Exit code 2, and why, where it does not start."""
+    try:
+        serve(host, port)
+    except (SettingsError, StartError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,135 @@
+"""Claims about `python -m service serve` where it cannot start, and about the health check; each is one line."""
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from service import health, start
+from service.errors import ApiError, error_response
+from service.settings import SettingsError, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def serve(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "serve", *words]
+    env = {**os.environ, "BENTOML_DO_NOT_TRACK": "true", **environment}
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that it said; exit code 2."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken; choose another" in refused(serve("--host", "127.0.0.1", "--port", str(port)))
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1", ""])
+def test_a_port_that_is_none(port: str) -> None:
+    with pytest.raises(start.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
+        start.check_port("127.0.0.1", port)
+
+
+def test_a_host_that_is_not_here() -> None:
+    with pytest.raises(start.StartError, match=r"192\.0\.2\.1 is no address of this machine"):
+        start.check_port("192.0.2.1", "3000")
+
+
+def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = refused(serve(BENTOML_HOME=str(tmp_path / "file" / "home")))
+    assert f"{tmp_path}/file/home is not writable" in told
+    assert "BENTOML_HOME" in told
+
+
+def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(start.tempfile, "gettempdir", none)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with pytest.raises(start.StartError, match=r"/nowhere is not writable; mount it \(--tmpfs /tmp\)"):
+        start.check_writable()
+
+
+def test_an_image_of_another_machine(tmp_path: Path) -> None:
+    told = tmp_path / "machine"
+    start.check_machine(told)
+    told.write_text(platform.machine() + "\n")
+    start.check_machine(told)
+    told.write_text("s390x\n")
+    with pytest.raises(start.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
+        start.check_machine(told)
+
+
+def test_a_setting_that_is_none_names_the_one_that_was_meant() -> None:
+    told = refused(serve(ATELIER_API_KEY="secret"))
+    assert "ATELIER_API_KEY is no setting; did you mean ATELIER_API_KEYS?" in told
+    assert "secret" not in told
+
+
+def test_what_else_is_named_so_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ATELIER_OFFLINE": "1",  # the other rooms'
+        "ATELIER_PORT": "tcp://10.0.0.1:3000",  # what Kubernetes tells of a Service named atelier
+        "ATELIER_PORT_3000_TCP_ADDR": "10.0.0.1",
+        "ATELIER_SERVICE_HOST": "10.0.0.1",
+        "ATELIER_SERVICE_PORT_HTTP": "3000",
+        "ATELIER_WEB_SERVICE_PORT": "3000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    settings()
+    monkeypatch.setenv("ATELIER_PORT", "8080")  # what someone hoped would set the port
+    settings.cache_clear()
+    with pytest.raises(SettingsError, match=r"^ATELIER_PORT is no setting"):
+        settings()
+    settings.cache_clear()
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that gives every GET this answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_health_check_tells_ready_and_why_not() -> None:
+    not_ready = bytes(error_response(ApiError(503, "not_ready", "the model folder is empty")).body)
+    with answering(200, b"{}") as url:
+        assert health.why_not(url) is None
+    with answering(503, not_ready) as url:
+        assert health.why_not(url) == "the model folder is empty"
+        done = subprocess.run([sys.executable, "-m", "service.health", url], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "not ready: the model folder is empty\n", "")
+    with answering(502, b"<html>") as url:
+        assert health.why_not(url) == "/readyz answered 502"
+    assert "no answer at" in str(health.why_not(url))
