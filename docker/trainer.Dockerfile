@@ -1,0 +1,50 @@
+# The trainer. Torch's ordinary wheels bring CUDA with them and run without a GPU too.
+# TORCH="torch==2.13.0+cpu" takes another torch than constraints.txt's, such as a small one for a machine without GPU.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ARG ONNXRUNTIME=onnxruntime
+ARG TORCH=
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
+WORKDIR /app
+# dependencies before code: without packages beside it, the project installs as its metadata alone
+COPY LICENSE README.md constraints.txt pyproject.toml ./
+RUN if [ -n "${TORCH}" ]; then sed -i -E '/^(torch|torchvision|triton|cuda-|nvidia-)/d' constraints.txt; fi \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt \
+        '.[train,eval]' "${ONNXRUNTIME}" ${TORCH} \
+    && rm -rf build *.egg-info
+COPY imagesets imagesets
+COPY evaluation evaluation
+COPY trainer trainer
+COPY service/__init__.py service/client.py service/generator_file.py service/transport.py service/wire.py service/
+RUN chmod -R a+rX /app && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app \
+    && mkdir /volumes && cd /volumes && mkdir cache data extractors models reference runs && chown 10001:10001 *
+
+FROM ${BASE}
+ARG BASE
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gan-atelier/trainer" \
+      org.opencontainers.image.description="Trains GANs and exports their generators" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}"
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+# a new named volume takes its owner from here
+COPY --from=build /volumes /
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/app \
+    HOME=/tmp \
+    ATELIER_CACHE=/cache \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# data/, runs/ and models/, the command's own defaults, are /data, /runs and /models
+WORKDIR /
+USER 10001:10001
+STOPSIGNAL SIGTERM
+# a job is healthy while it runs; the rest its exit code says
+HEALTHCHECK NONE
+ENTRYPOINT ["trainer"]
+CMD ["--help"]
