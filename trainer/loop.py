@@ -149,11 +149,7 @@ def update_discriminator(
     r1 = objective.r1_gamma > 0 and state.steps % objective.r1_interval == 0
     reals, fakes = seen(state, reals).requires_grad_(r1), seen(state, fakes)
     with parametrize.cached():  # spectral normalisation: once for all of D's forwards
-        with autocast(state, allowed=not r1):
-            real_logits = state.D(reals, real_labels)
-        with autocast(state):
-            fake_logits = state.D(fakes, fake_labels)
-        real_logits, fake_logits = real_logits.float(), fake_logits.float()
+        real_logits, fake_logits = judge(state, reals, real_labels, fakes, fake_labels, exactly=r1)
         loss = total = losses.discriminator_loss(objective, real_logits, fake_logits)
         if r1:
             total = total + objective.r1_gamma * objective.r1_interval * losses.r1_penalty(real_logits, reals)
@@ -171,6 +167,24 @@ def update_discriminator(
     add(state, {"loss/D": loss, "D/real": opinion[0], "D/fake": opinion[1]}, share)
     if objective.gradient_penalty != "none":
         add(state, {"loss/penalty": penalty}, share)
+
+
+def judge(
+    state: State, reals: Tensor, real_labels: Tensor | None, fakes: Tensor, fake_labels: Tensor | None, exactly: bool
+) -> tuple[Tensor, Tensor]:
+    """D's logits of reals and of fakes, float32 [B] each; those of reals computed in float32 if `exactly`.
+
+    One forward serves both where D looks at each image by itself; BatchNorm would mix reals with fakes.
+    """
+    with autocast(state):  # one context, in which each of D's weights is cast once
+        if state.D.mixes_images or exactly:
+            with autocast(state, allowed=not exactly):
+                real_logits = state.D(reals, real_labels)
+            fake_logits = state.D(fakes, fake_labels)
+        else:
+            labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
+            real_logits, fake_logits = state.D(torch.cat([reals, fakes]), labels).chunk(2)
+    return real_logits.float(), fake_logits.float()
 
 
 def gradient_penalty(state: State, reals: Tensor, labels: Tensor | None, fakes: Tensor) -> Tensor:

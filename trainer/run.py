@@ -69,7 +69,7 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
 
 def start(config: Config, images: ImageSet, run_dir: Path, console: Console) -> bool:
     """Train a new run to its end or to an interruption; True when it reached the end."""
-    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    hardware.settle(config)
     record = {"image_set": images.info, "machine": hardware.describe()}
     with exclusive(run_dir):
         write_text(run_dir / "made_by.json", json.dumps(record, indent=2, default=str) + "\n")
@@ -80,7 +80,7 @@ def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: Image
     """Go on from a checkpoint's payload; True when the run reached its end."""
     if config.run.threads != payload["threads"]:
         console.print(f"note: {payload['threads']} threads before, {config.run.threads} now: not bit-exact")
-    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    hardware.settle(config)
     with exclusive(run_dir):
         state = checkpoint.restore(payload, config)
         write_text(run_dir / "config.json", to_json(config))

@@ -54,9 +54,15 @@ def test_the_generators_update_moves_only_it_and_costs_d_no_gradient(tiny: Tiny)
     assert all(parameter.requires_grad for parameter in state.D.parameters())
 
 
-def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(tiny: Tiny, batches_of: BatchesOf) -> None:
-    """The fast step (logits, one backward, fused Adam) against the textbook's, written out."""
-    config = tiny()
+MLP = {"architecture": "mlp", "g_widths": [16], "d_widths": [16, 8]}
+
+
+@pytest.mark.parametrize("model", [{}, {"d_widths": [8, 8]}, MLP], ids=["dcgan", "batchnorm", "mlp"])
+def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(
+    model: dict[str, object], tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    """The fast step (logits, one backward, one forward where it can be, fused Adam) against the textbook's."""
+    config = tiny(model=model)
     state, plain = State.create(config), State.create(config)
     (reals, _), fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
     loop.update_discriminator(state, reals, None, fakes, None)
@@ -69,6 +75,22 @@ def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(tiny: Tiny,
     optimizer.step()
     for ours, theirs in zip(state.D.parameters(), plain.D.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_reals_and_fakes_share_a_forward_of_d_unless_batchnorm_would_mix_them(
+    tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    def sizes(**sections: dict[str, object]) -> list[int]:
+        config = tiny(**sections)
+        state, seen = State.create(config), []
+        state.D.net.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        loop.update_discriminator(state, *batches_of(config).at(0), state.G(torch.randn(8, 4)).detach(), None)
+        return seen
+
+    assert sizes(model={"d_norm": "batch", "d_widths": [8, 8]}) == [8, 8]
+    assert sizes(model={"d_norm": "layer", "d_widths": [8, 8]}) == [16]
+    assert sizes(model=MLP) == [16]
+    assert sizes(model=MLP, objective={"r1_gamma": 1.0}) == [8, 8]  # the reals' gradient is theirs alone
 
 
 def test_a_critic_moves_n_critic_times_and_stays_clipped(tiny: Tiny, batches_of: BatchesOf) -> None:

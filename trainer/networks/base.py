@@ -37,7 +37,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """A score over the features of an image, plus, with classes, their projection on the label's embedding.
 
-    logit = score(h) + <embedding(y), sum of h over space> (Miyato and Koyama 2018, equation 6).
+    logit = score(h) + <embedding(y), sum of h over space> (Miyato and Koyama 2018, equation 6). `mixes_images`: whether
+    an image's logit depends on its neighbours in the batch, as BatchNorm has it.
     """
 
     def __init__(self, net: nn.Module, score: nn.Module, *, width: int, classes: int = 0) -> None:
@@ -45,6 +46,7 @@ class Discriminator(nn.Module):
         self.net = net
         self.score = score
         self.projection = nn.Embedding(classes, width) if classes else None
+        self.mixes_images = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         features = self.net(images)
