@@ -1,0 +1,213 @@
+"""Claims about the manifests: the cluster's own schemas take them, and they keep the service's promises."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.settings import Settings
+from tests.deploy.manifests import KUBERNETES, ROOT, environment, expand, one, render, rendered
+
+FOLDERS = ("cpu", "gpu", "evaluation", "trainer")
+VERSIONS = ("1.29", kubernetes_validate.latest_version())  # the oldest that has all the fields, and the newest
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def pods(documents: Any) -> list[tuple[str, dict[str, Any]]]:
+    return [(d["metadata"]["name"], d["spec"]["template"]["spec"]) for d in documents if d["kind"] in PODDED]
+
+
+def containers(documents: Any) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{name}/{c['name']}", c)
+        for name, pod in pods(documents)
+        for c in (*pod.get("initContainers", ()), *pod["containers"])
+    ]
+
+
+PODDED = ("Deployment", "Job")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_published_schemas_take_every_document(folder: str, version: str) -> None:
+    """Strictly: a field that the schema does not know is an error. A kind without a schema is one too."""
+    documents = rendered(folder)
+    for document in documents:
+        assert kubernetes_validate.validate(document, version, strict=True) in version
+    for path in (KUBERNETES / "trainer" / "storage.yaml",):  # applied by itself
+        kubernetes_validate.validate(yaml.safe_load(path.read_text()), version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        (("spec", "template", "spec", "containers", 0, "readynessProbe"), {}, "readynessProbe"),
+        (("spec", "template", "spec", "terminationGracePeriodSeconds"), "45", "is not of type"),
+        (("spec", "template", "spec", "containers", 0, "ports", 0, "containerPort"), "http", "is not of type"),
+        (("spec", "template", "spec", "containers", 0, "securityContext", "runAsNonroot"), True, "runAsNonroot"),
+    ],
+)
+def test_a_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, told: str) -> None:
+    (document,) = (yaml.safe_load(yaml.safe_dump(d)) for d in rendered("cpu") if d["kind"] == "Deployment")
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(kubernetes_validate.ValidationError, match=told):
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+
+
+def test_a_patch_that_meets_nothing_is_caught(tmp_path: Path) -> None:
+    """kustomize refuses a component whose metric is not the queue's, rather than removing whatever is first."""
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [other.yaml]\ncomponents: [{relative(KUBERNETES / 'without-queue-metric', tmp_path)}]\n"
+    )
+    other = one(rendered("cpu"), "HorizontalPodAutoscaler")
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**other, "spec": {**other["spec"], "metrics": []}}))
+    with pytest.raises(AssertionError, match="metrics"):
+        render(tmp_path)
+
+
+def relative(path: Path, start: Path) -> str:
+    done = subprocess.run(["realpath", f"--relative-to={start}", path], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_container_has_more_rights_than_it_needs(folder: str) -> None:
+    for name, pod in pods(rendered(folder)):
+        context = pod["securityContext"]
+        assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 10001, 10001), name
+        assert context["fsGroup"] == 10001, name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        claims = {v["name"] for v in pod["volumes"]}
+        for where, container in containers(rendered(folder)):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, where
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), where
+            assert "memory" in container["resources"]["limits"], where
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert {m["name"] for m in container["volumeMounts"]} <= claims, name
+            assert "/tmp" in {m["mountPath"] for m in container["volumeMounts"]}, "it is all that may be written"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_images_are_those_that_are_built(folder: str) -> None:
+    for where, container in containers(rendered(folder)):
+        role, _, tag = container["image"].removeprefix("gan-atelier/").partition(":")
+        assert role in ("service", "trainer", "evaluation"), where
+        assert tag == (f"{VERSION}-gpu" if (folder, role) == ("gpu", "service") else VERSION), where
+
+
+@pytest.mark.parametrize("folder", ["cpu", "gpu"])
+def test_the_settings_are_the_services_own(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = rendered(folder)
+    deployment = one(documents, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    given = {"ATELIER_THREADS": container["resources"]["requests"]["cpu"]} if folder == "cpu" else {}
+    variables = environment(container, documents, **given)
+    for name in variables:
+        assert name.removeprefix("ATELIER_").lower() in Settings.model_fields, name
+        monkeypatch.setenv(name, variables[name])
+    settings = Settings()
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "models")
+    assert settings.model_dir == Path(mount["mountPath"])
+    assert mount["readOnly"]
+    # a stop loses no accepted request, and the kubelet waits for it
+    assert settings.drain_s + settings.deadline_s <= settings.grace_s
+    assert pod["terminationGracePeriodSeconds"] > settings.grace_s + 2
+    readiness = container["readinessProbe"]
+    assert settings.drain_s >= readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert settings.threads == (2 if folder == "cpu" else None)
+    assert settings.provider == ("cpu" if folder == "cpu" else "cuda")
+
+
+@pytest.mark.parametrize("folder", ["cpu", "gpu"])
+def test_ports_paths_and_selectors_meet(folder: str) -> None:
+    documents = rendered(folder)
+    template = one(documents, "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (port,) = container["ports"]
+    service, budget = one(documents, "Service"), one(documents, "PodDisruptionBudget")
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    told = template["metadata"]["annotations"]
+    assert (told["prometheus.io/port"], told["prometheus.io/path"]) == (str(port["containerPort"]), "/metrics")
+    for selector in (service["spec"]["selector"], budget["spec"]["selector"]["matchLabels"]):
+        assert selector.items() <= template["metadata"]["labels"].items()
+    paths = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {probe["port"] for probe in paths.values()} == {port["name"]}
+    assert [probe["path"] for probe in paths.values()] == ["/livez", "/readyz", "/livez"]
+
+
+def test_only_the_gpu_overlay_asks_for_a_gpu() -> None:
+    for folder, wanted in (("cpu", False), ("gpu", True), ("trainer", True), ("evaluation", False)):
+        for name, pod in pods(rendered(folder)):
+            limits = pod["containers"][0]["resources"]["limits"]
+            assert (limits.get("nvidia.com/gpu") == "1") is wanted, name
+            assert any(t["key"] == "nvidia.com/gpu" for t in pod.get("tolerations", ())) is wanted, name
+
+
+def test_the_autoscaler_asks_for_the_metric_that_the_adapter_gives() -> None:
+    scaler = one(rendered("cpu"), "HorizontalPodAutoscaler")["spec"]
+    queue, processor = scaler["metrics"]
+    adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+    assert queue["pods"]["metric"]["name"] == rule["name"]["as"] == rule["name"]["matches"]
+    assert rule["seriesQuery"].startswith(rule["name"]["matches"] + "{")
+    assert set(rule["resources"]["overrides"]) == set(re.findall(r'(\w+)!=""', rule["seriesQuery"]))
+    assert processor["resource"]["name"] == "cpu"
+    assert "replicas" not in one(rendered("cpu"), "Deployment")["spec"], "each apply would undo the autoscaler's work"
+    # more rows than may wait would never be reached
+    assert int(queue["pods"]["target"]["averageValue"]) < Settings().max_queue_rows
+
+
+def test_without_the_adapter_the_processor_alone_decides(tmp_path: Path) -> None:
+    base, component = (relative(KUBERNETES / name, tmp_path) for name in ("cpu", "without-queue-metric"))
+    (tmp_path / "kustomization.yaml").write_text(
+        f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{base}]\n"
+        f"components: [{component}]\n"
+    )
+    documents = render(tmp_path)
+    (metric,) = one(documents, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["resource"]["name"] == "cpu"
+    for document in documents:
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+
+
+def test_jobs_do_not_try_a_mistake_again() -> None:
+    for folder in ("evaluation", "trainer"):
+        for job in (d for d in rendered(folder) if d["kind"] == "Job"):
+            disruption, mistake = job["spec"]["podFailurePolicy"]["rules"]
+            assert disruption == {
+                "action": "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            }
+            assert mistake["action"] == "FailJob"
+            assert mistake["onExitCodes"] == {"operator": "In", "values": [1, 2]}
+            assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "failure policies need it"
+
+
+def test_variables_are_expanded_as_the_kubelet_does() -> None:
+    known = {"A": "1", "B": "two"}
+    assert expand("$(A)/$(B)", known) == "1/two"
+    assert expand("$$(A) $(C) $A $", known) == "$(A) $(C) $A $"
+    assert expand("$(ls $(A)) $(B)", known) == "$(ls $(A)) two", "a variable within $(…) stays: shells have $A"
+    for folder in FOLDERS:
+        for where, container in containers(rendered(folder)):
+            given = dict.fromkeys(("ATELIER_THREADS", "JOB_COMPLETION_INDEX", "JOB_NAME"), "0")
+            variables = environment(container, rendered(folder), **given)
+            for word in (*container.get("command", ()), *container.get("args", ())):
+                left = re.findall(r"\$\(([A-Z_]+)\)", expand(word, variables))
+                assert not left, f"{where}: {left}"
