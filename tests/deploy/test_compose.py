@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -185,13 +186,39 @@ def test_prometheus_and_grafana_find_one_another(compose: dict[str, Any]) -> Non
     assert variable["query"] == source["type"], "it takes the first source of its type, and there is one"
 
 
+def dockerfile(role: str) -> str:
+    return (DOCKER / f"{role}.Dockerfile").read_text()
+
+
+def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str, Any]) -> None:
+    for name, service in ours(compose):
+        told = dockerfile(ROLES[name])
+        for argument in service["build"]["args"] | {"ONNXRUNTIME": ""}:
+            assert re.search(rf"^ARG {argument}\b", told, re.M), f"{name}: {argument}"
+        if name == "first-model":
+            continue
+        assert f"USER {service['user']}\n" in told, name
+        made = re.search(r"mkdir /volumes && cd /volumes && mkdir ([\w ]+) &&", told)
+        for mount in service["volumes"]:
+            _, target, *mode = mount.split(":")
+            if "ro" not in mode:  # a new volume takes its owner from the image
+                assert made, name
+                assert target.removeprefix("/") in made[1].split(), f"{name}: {target}"
+    (port,) = compose["services"]["service"]["ports"]
+    assert f"EXPOSE {port.split(':')[-1]}\n" in dockerfile("service")
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", dockerfile("service"), re.M)
+    assert compose["services"]["service"]["healthcheck"]["test"] == ["CMD", *json.loads(check)]
+    (base,) = re.findall(r"^ARG BASE=(.+)$", dockerfile("service"), re.M)
+    assert compose["services"]["service"]["build"]["args"]["BASE"] == base
+
+
 def test_the_health_check_tells_ready_from_not(compose: dict[str, Any], service: Server, free_port: int) -> None:
     kind, _, *words = compose["services"]["service"]["healthcheck"]["test"]
     assert kind == "CMD"
 
     def healthy(address: str) -> int:
-        said = [word.replace("127.0.0.1:3000", address) for word in words]
-        return subprocess.run([sys.executable, *said], capture_output=True, check=False).returncode
+        env = {**os.environ, "PORT": address.rpartition(":")[2]}
+        return subprocess.run([sys.executable, *words], capture_output=True, check=False, env=env).returncode
 
     assert healthy(service.url.removeprefix("http://")) == 0
     assert healthy(f"127.0.0.1:{free_port}") == 1
