@@ -1,7 +1,7 @@
 """DiffAugment: the same random, differentiable changes for reals and fakes, whenever D looks (Zhao et al. 2020).
 
-With few real images D otherwise learns them by heart. Each function takes images float [N, C, H, W] and a generator of
-random numbers on their device, draws anew for every image, and returns images of the same shape.
+With few real images D otherwise learns them by heart. Each function takes images float [N, C, H, W] and draws on their
+device, draws anew for every image, and returns images of the same shape.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from trainer.draws import Draws
 
-def uniform(images: Tensor, rng: torch.Generator) -> Tensor:
+
+def uniform(images: Tensor, rng: Draws) -> Tensor:
     """U(0, 1), one an image: float [N, 1, 1, 1]."""
-    return torch.rand(len(images), 1, 1, 1, generator=rng, device=images.device)
+    return rng.rand(len(images), 1, 1, 1)
 
 
-def color(images: Tensor, rng: torch.Generator) -> Tensor:
+def color(images: Tensor, rng: Draws) -> Tensor:
     """Brightness ±0.5, saturation times U(0, 2) about a pixel's mean, contrast times U(0.5, 1.5) about an image's."""
     images = images + (uniform(images, rng) - 0.5)
     mean = images.mean(dim=1, keepdim=True)
@@ -26,7 +28,7 @@ def color(images: Tensor, rng: torch.Generator) -> Tensor:
     return (images - mean) * (uniform(images, rng) + 0.5) + mean
 
 
-def translation(images: Tensor, rng: torch.Generator) -> Tensor:
+def translation(images: Tensor, rng: Draws) -> Tensor:
     """Shift by up to an eighth of the side in each direction; what moves in from outside is zero."""
     n, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1))  # a border of zeros to point at
@@ -37,20 +39,20 @@ def translation(images: Tensor, rng: torch.Generator) -> Tensor:
     return pixels[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _shifted(side: int, n: int, device: torch.device, rng: torch.Generator) -> Tensor:
+def _shifted(side: int, n: int, device: torch.device, rng: Draws) -> Tensor:
     """Indices int64 [n, side] into a side padded by one, each row shifted by its own draw."""
     reach = int(side / 8 + 0.5)
-    shift = torch.randint(-reach, reach + 1, (n, 1), generator=rng, device=device)
+    shift = rng.randint(-reach, reach + 1, n, 1)
     return (torch.arange(side, device=device) + shift + 1).clamp(0, side + 1)
 
 
-def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
+def cutout(images: Tensor, rng: Draws) -> Tensor:
     """Zero a square of half the side, centred anywhere."""
     n, _, height, width = images.shape
     inside = [
         (torch.arange(side, device=images.device) - centre).abs() <= side // 4
         for side in (height, width)
-        for centre in [torch.randint(0, side, (n, 1), generator=rng, device=images.device)]
+        for centre in [rng.randint(0, side, n, 1)]
     ]
     hole = inside[0][:, :, None] & inside[1][:, None, :]
     return images * (~hole)[:, None].to(images.dtype)
@@ -59,7 +61,7 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
 POLICIES = {"color": color, "translation": translation, "cutout": cutout}
 
 
-def augment(images: Tensor, policies: Iterable[str], rng: torch.Generator) -> Tensor:
+def augment(images: Tensor, policies: Iterable[str], rng: Draws) -> Tensor:
     """The named policies, in the paper's order (colour, translation, cutout) whatever order they are named in."""
     for name, policy in POLICIES.items():
         if name in policies:

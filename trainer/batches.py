@@ -27,13 +27,18 @@ class Batches:
         device: torch.device,
         labels: np.ndarray | None = None,
         flip: bool = False,
+        share: slice = slice(None),
     ) -> None:
-        """images: uint8 [N, H, W, C]; labels: int64 [N]; flip: mirror half of what is shown."""
+        """images: uint8 [N, H, W, C]; labels: int64 [N]; flip: mirror half of what is shown.
+
+        share: which rows of each batch `at` gives (world.py); all of them, for a process alone.
+        """
         self.count = len(images)
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
         self.flip = flip
+        self.share = share
         self._on_disk = images
         self._on_device: Tensor | None = None
         self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
@@ -42,11 +47,11 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, position: int) -> tuple[Tensor, Tensor | None]:
-        """The batch that starts `position` images into the stream, and its labels where there are some.
+        """This process's share of the batch that starts `position` images into the stream, and its labels if any.
 
         Images float32 [B, C, H, W] in [-1, 1], channels last; labels int64 [B].
         """
-        indices = self.indices(position)
+        indices = self.indices(position)[self.share]
         chosen = torch.from_numpy(indices).to(self.device, non_blocking=True)
         if self._on_device is not None:
             batch = self._on_device[chosen]
@@ -54,19 +59,19 @@ class Batches:
             batch = torch.from_numpy(self._on_disk[indices]).to(self.device, non_blocking=True)
         labels = None if self._labels is None else self._labels[chosen]
         if self.flip:
-            mirrored = torch.from_numpy(self.mirrored(position)).to(self.device, non_blocking=True)
+            mirrored = torch.from_numpy(self.mirrored(position)[self.share]).to(self.device, non_blocking=True)
             batch = torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
         return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels
 
     def mirrored(self, position: int) -> np.ndarray:
-        """Which of them are mirrored, bool [B]: the lowest bit of Philox's raw draw at that place in the stream."""
+        """Which are mirrored, bool [batch_size]: the lowest bit of Philox's raw draw at that place in the stream."""
         stream = np.random.Philox(key=np.array([self.seed, FLIPS], dtype=np.uint64))
         stream.advance(position // 4)  # a Philox4x64 block is four draws
         skip = position % 4
         return (stream.random_raw(skip + self.batch_size)[skip:] & np.uint64(1)).astype(bool)
 
     def indices(self, position: int) -> np.ndarray:
-        """Which images those are, int64 [B]."""
+        """Which images those are, int64 [batch_size]."""
         wanted = []
         needed = self.batch_size
         while needed:

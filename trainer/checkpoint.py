@@ -24,6 +24,7 @@ from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
 from trainer.errors import TrainerError
 from trainer.loop import State
+from trainer.world import World
 
 FORMAT_VERSION = 1
 COUNTERS = {"steps": int, "images_seen": int, "ticks": int, "seconds": float, "summed_steps": int}
@@ -47,7 +48,10 @@ def digest_path(path: Path) -> Path:
 
 
 def save(state: State, run_dir: Path, keep: int) -> Path:
-    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep` and the best."""
+    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep` and the best.
+
+    Where several processes train together each calls it (it is collective), and the first one writes.
+    """
     payload = {
         "format_version": FORMAT_VERSION,
         "made_by": f"gan-atelier {__version__}, torch {torch.__version__}",
@@ -59,12 +63,15 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         "d_optimizer": state.d_optimizer.state_dict(),
         "counters": {counter: getattr(state, counter) for counter in COUNTERS},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "sums": state.sums,
+        "sums": state.world.gather(state.sums),
         "rng": state.rng.get_state(),
         "threads": torch.get_num_threads(),
+        "processes": state.world.size,
         "best": state.best,
     }
     path = path_of(run_dir, state.steps)
+    if not state.world.leads:
+        return path
     try:
         with replacing(path) as partial:
             torch.save(payload, partial)
@@ -190,19 +197,21 @@ def config_of(payload: Mapping[str, Any]) -> Config:
     return parse(payload["config"])
 
 
-def restore(payload: Mapping[str, Any], config: Config) -> State:
+def restore(payload: Mapping[str, Any], config: Config, world: World | None = None) -> State:
     """The State of a checkpoint, under `config` (the checkpoint's own, but for what may change: length, device).
+
+    Any number of processes may restore what another number saved.
 
     Raises TrainerError when a part does not fit or is damaged.
     """
-    state = State.create(config)
+    state = State.create(config, world)
     best = payload.get("best")
     for name in ("G", "D", "G_ema"):
         load_weights(getattr(state, name), payload[name], f"the checkpoint's {name}")
     try:
         for name in ("g_optimizer", "d_optimizer"):
             _load_optimizer(getattr(state, name), payload[name])
-        state.sums = {name: total.to(state.device) for name, total in payload["sums"].items()}
+        state.sums = {name: _own_sum(total, state.world).to(state.device) for name, total in payload["sums"].items()}
         state.best = {"step": int(best["step"]), "frechet": float(best["frechet"])} if best else {}
         if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
             state.rng.set_state(payload["rng"])
@@ -211,6 +220,13 @@ def restore(payload: Mapping[str, Any], config: Config) -> State:
     for counter in COUNTERS:
         setattr(state, counter, payload["counters"][counter])
     return state
+
+
+def _own_sum(total: torch.Tensor, world: World) -> torch.Tensor:
+    """This process's part of a sum that one process saved (a scalar), or several did ([processes])."""
+    if total.dim() == 0:
+        return total
+    return total[world.rank] if len(total) == world.size else total.mean()
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

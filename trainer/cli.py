@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.export import Export
+    from trainer.world import World
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,23 +34,31 @@ Set = Annotated[
 def one_line_errors() -> Iterator[None]:
     """A user's mistake is one line on stderr and exit code 2; a diverged run is exit code 1."""
     from imagesets import ImageSetError
-    from trainer.errors import TrainerError, TrainingDiverged
+    from trainer.errors import PeersLost, TrainerError, TrainingDiverged
 
     try:
         yield
-    except TrainingDiverged as error:
-        typer.echo(f"error: {error}", err=True)
+    except (PeersLost, TrainingDiverged) as error:
+        _complain(str(error), unless_others=isinstance(error, PeersLost))
         raise typer.Exit(1) from None
     except (TrainerError, ImageSetError) as error:
-        typer.echo(f"error: {error}", err=True)
+        _complain(str(error))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        typer.echo(f"error: {error.strerror or error}{where}", err=True)
+        _complain(f"{error.strerror or error}{where}")
         raise typer.Exit(2) from None
+
+
+def _complain(message: str, *, unless_others: bool = False) -> None:
+    """A line on stderr: one, however many processes say it. `unless_others`: none, if another said anything."""
+    from trainer import launch
+
+    if launch.is_first_to_tell(message, unless_others=unless_others):
+        typer.echo(f"error: {message}", err=True)
 
 
 @app.command()
@@ -78,9 +87,10 @@ def train(
             require_runtime()
         config = configuration.resolve(preset, set_ or ())
         if dry_run:
-            from trainer import hardware
+            from trainer import hardware, launch
 
-            typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
+            if launch.rank() == 0:
+                typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
             return
         _train_new(config, data_root, runs, export)
 
@@ -88,18 +98,22 @@ def train(
 def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None) -> None:
     from rich.console import Console
 
-    from trainer import hardware, networks, run
+    from trainer import hardware, launch, networks, run
 
-    console = Console(highlight=False, soft_wrap=True)
-    images, config = run.load_images(hardware.choose(config), data_root)
-    run_dir = run.create(runs, config)
+    config = hardware.choose(config)
+    with launch.first_on_this_machine():
+        images, config = run.load_images(config, data_root)
+    world, config = launch.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
+    console = Console(highlight=False, soft_wrap=True, quiet=not world.leads)
+    run_dir = world.broadcast(run.create(runs, config) if world.leads else runs)
     G, D = networks.build(config)
     console.print(
         f"{config.name}: {len(images.images):,} images of {config.data.source} at {config.data.resolution} px; "
         f"G {networks.parameter_count(G):,} and D {networks.parameter_count(D):,} parameters; "
-        f"{config.run.device}, {config.run.precision}, {config.run.threads} threads → {run_dir}"
+        f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
+        f"{f' in each of {world.size} processes' if world.size > 1 else ''} → {run_dir}"
     )
-    _finish(lambda: run.start(config, images, run_dir, console), run_dir, export)
+    _finish(lambda: run.start(config, images, run_dir, console, world), run_dir, export, world)
 
 
 @app.command()
@@ -117,11 +131,11 @@ def resume(
     with one_line_errors():
         from rich.console import Console
 
-        from trainer import checkpoint, hardware, run
+        from trainer import checkpoint, hardware, launch, run
         from trainer import config as configuration
         from trainer.errors import TrainerError
 
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, quiet=launch.rank() > 0)
         path, payload, complaints = checkpoint.newest(run_dir)
         for complaint in complaints:
             console.print(f"warning: {complaint}; using the one before")
@@ -144,25 +158,36 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        images, found = run.load_images(config, data_root)
+        with launch.first_on_this_machine():
+            images, found = run.load_images(config, data_root)
         if found != config:
             raise TrainerError(
                 f"{config.data.source} is not what it was: {configuration.differences(config, found)[0]}"
             )
+        told = {"command": f"resume from {path.name}", "image set": images.info.get("fingerprint")}
+        world, config = launch.join(config, told)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
-        _finish(lambda: run.resume(run_dir, payload, config, images, console), run_dir, export)
+        _finish(lambda: run.resume(run_dir, payload, config, images, console, world), run_dir, export, world)
 
 
-def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None) -> None:
-    if not train():
-        typer.echo(f"stopped and saved; go on with: trainer resume {run_dir}")
-        raise typer.Exit(130)
+def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world: World) -> None:
+    with world.together():
+        finished = train()
+        if not finished:
+            if world.leads:
+                typer.echo(f"stopped and saved; go on with: trainer resume {run_dir}")
+            world.wait()  # torchrun ends the others as soon as one has left
+            raise typer.Exit(130)
+    if not world.leads:
+        return
     typer.echo(f"trained: {run_dir}; open {run_dir / 'report.html'}")
     _export_if_asked(run_dir, export)
 
 
 def _export_if_asked(run_dir: Path, output: Path | None) -> None:
-    if output is not None:
+    from trainer import launch
+
+    if output is not None and launch.rank() == 0:
         from trainer import checkpoint
         from trainer.export import export
 

@@ -7,3 +7,7 @@ class TrainerError(Exception):
 
 class TrainingDiverged(TrainerError):
     """A loss became NaN or infinite; the last checkpoint before it is kept."""
+
+
+class PeersLost(TrainerError):
+    """Another process of a run that several train together is gone; the last checkpoint is kept."""

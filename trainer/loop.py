@@ -21,7 +21,9 @@ from trainer.agreement import PROBABILISTIC
 from trainer.augment import augment
 from trainer.batches import Batches
 from trainer.config import Config, Optim
+from trainer.draws import Draws
 from trainer.errors import TrainingDiverged
+from trainer.world import World
 
 
 @dataclass
@@ -34,8 +36,11 @@ class State:
     G_ema: networks.Generator
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
-    rng: torch.Generator  # of training latents and augmentations
+    rng: Draws  # of training latents and augmentations
     device: torch.device
+    world: World  # the processes that train together; a batch is theirs, this one has its share of it
+    G_forward: nn.Module  # G and D as a step calls them, so that gradients are the whole batch's
+    D_forward: nn.Module
     steps: int = 0
     images_seen: int = 0  # real images shown to D
     ticks: int = 0
@@ -46,10 +51,10 @@ class State:
     best: dict[str, float] = field(default_factory=dict)  # {"step", "frechet"} of the lowest Fréchet distance so far
 
     @classmethod
-    def create(cls, config: Config) -> State:
+    def create(cls, config: Config, world: World | None = None) -> State:
         """A state at step 0. `config.run.device` and `precision` must be resolved (hardware.choose)."""
-        run = config.run
-        device = torch.device(run.device)
+        run, world = config.run, world or World()
+        device = world.device(run.device)
         torch.manual_seed(run.seed)
         G, D = networks.build(config)
         for network in (G, D):
@@ -57,6 +62,7 @@ class State:
             if config.model.architecture != "mlp":
                 network.to(memory_format=torch.channels_last)
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+        penalized = config.objective.gradient_penalty != "none" or config.objective.r1_gamma > 0
         return cls(
             config=config,
             G=G,
@@ -64,9 +70,17 @@ class State:
             G_ema=G_ema,
             g_optimizer=make_optimizer(config, G, config.optim.g_lr),
             d_optimizer=make_optimizer(config, D, config.optim.d_lr),
-            rng=torch.Generator(device).manual_seed(run.seed),
+            rng=Draws(torch.Generator(device).manual_seed(run.seed), world),
             device=device,
+            world=world,
+            G_forward=world.prepare(G),
+            D_forward=world.prepare(D, twice=penalized),
         )
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch that are this process's."""
+        return self.config.optim.batch_size // self.world.size
 
     @property
     def kimg(self) -> float:
@@ -86,10 +100,10 @@ def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim
 
 def draw_latents(state: State) -> Tensor:
     """A batch of training latents, float32 [B, z_dim], from the run's own random numbers."""
-    shape, device, rng = (state.config.optim.batch_size, state.config.model.z_dim), state.device, state.rng
+    shape = (state.batch_size, state.config.model.z_dim)
     if state.config.model.z_distribution == "uniform":
-        return torch.rand(shape, generator=rng, device=device).mul_(2).sub_(1)
-    return torch.randn(shape, generator=rng, device=device)
+        return state.rng.rand(*shape).mul_(2).sub_(1)
+    return state.rng.randn(*shape)
 
 
 def draw_labels(state: State) -> Tensor | None:
@@ -97,14 +111,14 @@ def draw_labels(state: State) -> Tensor | None:
     classes = state.G.classes
     if not classes:
         return None
-    return torch.randint(classes, (state.config.optim.batch_size,), generator=state.rng, device=state.device)
+    return state.rng.randint(0, classes, state.batch_size)
 
 
 def generate(state: State) -> tuple[Tensor, Tensor | None]:
     """A batch of fakes float [B, C, H, W] and their labels."""
     z, labels = draw_latents(state), draw_labels(state)
     with autocast(state):
-        return state.G(z, labels), labels
+        return state.G_forward(z, labels), labels
 
 
 def autocast(state: State, allowed: bool = True) -> AbstractContextManager[Any]:
@@ -131,6 +145,7 @@ def step(state: State, batches: Batches) -> None:
     for _ in range(optim.g_steps - 1):
         update_generator(state, *generate(state))
 
+    state.world.average_statistics(state.G, state.D)
     keep = ema.decay(state.config.ema, optim.batch_size * optim.n_critic, state.images_seen)
     ema.update(state.G_ema, state.G, keep)
     state.steps += 1
@@ -179,11 +194,11 @@ def judge(
     with autocast(state):  # one context, in which each of D's weights is cast once
         if state.D.mixes_images or exactly:
             with autocast(state, allowed=not exactly):
-                real_logits = state.D(reals, real_labels)
-            fake_logits = state.D(fakes, fake_labels)
+                real_logits = state.D_forward(reals, real_labels)
+            fake_logits = state.D_forward(fakes, fake_labels)
         else:
             labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
-            real_logits, fake_logits = state.D(torch.cat([reals, fakes]), labels).chunk(2)
+            real_logits, fake_logits = state.D_forward(torch.cat([reals, fakes]), labels).chunk(2)
     return real_logits.float(), fake_logits.float()
 
 
@@ -192,10 +207,10 @@ def gradient_penalty(state: State, reals: Tensor, labels: Tensor | None, fakes: 
     if state.config.objective.gradient_penalty == "wgan-gp":
         points = losses.between(reals, fakes.float(), state.rng)
     else:
-        points = losses.around(reals, state.rng)
+        points = losses.around(reals, state.world.std(reals), state.rng)
     points.requires_grad_()
     with autocast(state, allowed=False):
-        return losses.unit_gradient_penalty(state.D(points, labels), points)
+        return losses.unit_gradient_penalty(state.D_forward(points, labels), points)
 
 
 def update_generator(state: State, fakes: Tensor, labels: Tensor | None) -> None:
@@ -237,7 +252,7 @@ def seen(state: State, images: Tensor) -> Tensor:
     images = augment(images, data.augment, state.rng)
     if data.noise_std:
         left = 1.0 if data.noise_kimg is None else max(0.0, 1.0 - state.kimg / data.noise_kimg)
-        noise = torch.randn(images.shape, generator=state.rng, device=images.device)
+        noise = state.rng.randn(*images.shape)
         images = images + data.noise_std * left * noise
     return images
 
@@ -260,7 +275,7 @@ def add(state: State, values: dict[str, Tensor], share: float) -> None:
 
 def take_means(state: State) -> dict[str, float]:
     """Means a step since the last tick, and the last step's gradient norms; the sums start again at nothing."""
-    means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.sums.items()}
+    means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.world.mean(state.sums).items()}
     state.sums, state.summed_steps = {}, 0
     for which, network in (("G", state.G), ("D", state.D)):
         norm = state.gradient_norms.get(which)
@@ -276,7 +291,7 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 def check_finite(state: State) -> None:
     """Raises TrainingDiverged when a loss since the last tick was NaN or infinite."""
-    broken = [name for name, total in state.sums.items() if not total.isfinite()]
+    broken = [name for name, total in state.world.mean(state.sums).items() if not total.isfinite()]
     if broken:
         raise TrainingDiverged(
             f"{' and '.join(broken)} became NaN or infinite before {state.kimg:.1f} kimg; the last checkpoint is kept; "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import Objective
+from trainer.draws import Draws
 
 
 def cross_entropy_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
@@ -105,14 +106,17 @@ def unit_gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     return (norms - 1.0).square().mean()
 
 
-def between(reals: Tensor, fakes: Tensor, rng: torch.Generator) -> Tensor:
+def between(reals: Tensor, fakes: Tensor, rng: Draws) -> Tensor:
     """x̂ = ε·x + (1 - ε)·G(z), with ε ~ U(0, 1) one an image (Gulrajani et al. 2017): wgan-gp's points."""
-    epsilon = torch.rand(len(reals), 1, 1, 1, generator=rng, device=reals.device)
+    epsilon = rng.rand(len(reals), 1, 1, 1)
     return fakes + epsilon * (reals - fakes)
 
 
-def around(reals: Tensor, rng: torch.Generator) -> Tensor:
-    """x̂ = x + α·½·std(x)·δ, α ~ U(0, 1) an image, δ ~ U(0, 1) a pixel (Kodali et al. 2017): dragan's points."""
-    alpha = torch.rand(len(reals), 1, 1, 1, generator=rng, device=reals.device)
-    delta = torch.rand(reals.shape, generator=rng, device=reals.device)
-    return reals + alpha * (0.5 * reals.std() * delta)
+def around(reals: Tensor, std: Tensor, rng: Draws) -> Tensor:
+    """x̂ = x + α·½·std(x)·δ, α ~ U(0, 1) an image, δ ~ U(0, 1) a pixel (Kodali et al. 2017): dragan's points.
+
+    `std` is a scalar, of the whole batch of reals.
+    """
+    alpha = rng.rand(len(reals), 1, 1, 1)
+    delta = rng.rand(*reals.shape)
+    return reals + alpha * (0.5 * std * delta)

@@ -6,11 +6,10 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from imagesets import ImageSet, load_image_set
@@ -19,9 +18,10 @@ from trainer.atomic import replacing
 from trainer.batches import Batches
 from trainer.config import Config, to_json
 from trainer.errors import TrainerError
-from trainer.loop import State, train
+from trainer.loop import State, Watcher, train
 from trainer.monitor import Monitor
 from trainer.quality import Quality
+from trainer.world import World
 
 try:
     import fcntl
@@ -67,24 +67,39 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
     return images, config
 
 
-def start(config: Config, images: ImageSet, run_dir: Path, console: Console) -> bool:
+def start(config: Config, images: ImageSet, run_dir: Path, console: Console, world: World | None = None) -> bool:
     """Train a new run to its end or to an interruption; True when it reached the end."""
     hardware.settle(config)
-    record = {"image_set": images.info, "machine": hardware.describe()}
-    with exclusive(run_dir):
-        write_text(run_dir / "made_by.json", json.dumps(record, indent=2, default=str) + "\n")
-        return _train(State.create(config), images, run_dir, console)
+    world = world or World()
+    record = {"image_set": images.info, "machine": hardware.describe() | world.describe()}
+    with exclusive(run_dir) if world.leads else nullcontext():
+        if world.leads:
+            write_text(run_dir / "made_by.json", json.dumps(record, indent=2, default=str) + "\n")
+        return _train(State.create(config, world), images, run_dir, console)
 
 
-def resume(run_dir: Path, payload: dict[str, Any], config: Config, images: ImageSet, console: Console) -> bool:
+def resume(
+    run_dir: Path,
+    payload: dict[str, Any],
+    config: Config,
+    images: ImageSet,
+    console: Console,
+    world: World | None = None,
+) -> bool:
     """Go on from a checkpoint's payload; True when the run reached its end."""
-    if config.run.threads != payload["threads"]:
-        console.print(f"note: {payload['threads']} threads before, {config.run.threads} now: not bit-exact")
+    world = world or World()
+    for what, before, now in (
+        ("threads", payload["threads"], config.run.threads),
+        ("processes", payload.get("processes", 1), world.size),
+    ):
+        if before != now:
+            console.print(f"note: {before} {what} before, {now} now: not bit-exact")
     hardware.settle(config)
-    with exclusive(run_dir):
-        state = checkpoint.restore(payload, config)
-        write_text(run_dir / "config.json", to_json(config))
-        checkpoint.write_best(state, run_dir)
+    with exclusive(run_dir) if world.leads else nullcontext():
+        state = checkpoint.restore(payload, config, world)
+        if world.leads:
+            write_text(run_dir / "config.json", to_json(config))
+            checkpoint.write_best(state, run_dir)
         return _train(state, images, run_dir, console)
 
 
@@ -111,7 +126,7 @@ def exclusive(run_dir: Path) -> Iterator[None]:
 
 
 def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> bool:
-    config = state.config
+    config, world = state.config, state.world
     batches = Batches(
         images.images,
         config.optim.batch_size,
@@ -119,15 +134,19 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         device=state.device,
         labels=images.labels if config.model.conditional else None,
         flip=config.data.flip,
+        share=world.share(config.optim.batch_size),
     )
-    measure = measure_of(config, images, state.device) if config.run.quality_ticks else None
+    measure = measure_of(config, images, state) if config.run.quality_ticks else None
 
     def save(state: State) -> None:
         checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)
 
-    with graceful_stop() as should_stop, Monitor(state, run_dir, console, images.images) as monitor:
-        finished = train(state, batches, monitor, save, should_stop, measure)
-    if finished:
+    watching: AbstractContextManager[Watcher] = (
+        Monitor(state, run_dir, console, images.images) if world.leads else nullcontext(Unwatched())
+    )
+    with graceful_stop(impatient=world.size == 1) as asked, watching as watcher:
+        finished = train(state, batches, watcher, save, lambda: world.any(asked()), measure)
+    if finished and world.leads:
         try:
             report.write_all(run_dir)
         except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
@@ -135,25 +154,41 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
     return finished
 
 
-def measure_of(config: Config, images: ImageSet, device: torch.device) -> Callable[[State], dict[str, float]]:
-    """What tells a state's quality against the images it trains on."""
+class Unwatched:
+    """A Watcher (loop.py) for the processes that another one tells of."""
+
+    def stepped(self, state: State) -> None:
+        pass
+
+    def ticked(self, state: State, means: dict[str, float]) -> None:
+        pass
+
+
+def measure_of(config: Config, images: ImageSet, state: State) -> Callable[[State], dict[str, float]]:
+    """What tells a state's quality against the images it trains on. The first process measures, for all."""
+    if not state.world.leads:
+        return lambda state: state.world.broadcast({})
     quality = Quality(
         images.images,
         config.run.quality_images,
         seed=config.run.seed,
         z_distribution=config.model.z_distribution,
-        device=device,
+        device=state.device,
     )
-    return lambda state: quality.measure(state.G_ema)
+    return lambda state: state.world.broadcast(quality.measure(state.G_ema))
 
 
 @contextmanager
-def graceful_stop() -> Iterator[Callable[[], bool]]:
-    """Within it, the first SIGINT or SIGTERM asks for a stop after the step; a second one interrupts at once."""
+def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
+    """Within it, the first SIGINT or SIGTERM asks for a stop after the step; a second one interrupts at once.
+
+    Not where torchrun started us (`impatient` is false): on Ctrl-C the terminal sends a process the one, torchrun
+    another, and the step is to be finished all the same.
+    """
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:
-        if asked:
+        if asked and impatient:
             raise KeyboardInterrupt
         asked.append(number)
 

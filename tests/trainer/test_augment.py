@@ -3,10 +3,11 @@ from __future__ import annotations
 import torch
 
 from trainer import augment
+from trainer.draws import Draws
 
 
-def rng() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def rng() -> Draws:
+    return Draws(torch.Generator().manual_seed(0))
 
 
 def test_translation_moves_and_fills_with_zeros() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from trainer import losses
 from trainer.config import Objective
+from trainer.draws import Draws
 
 
 def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:
@@ -134,7 +135,7 @@ def test_a_d_without_gradient_has_a_finite_penalty_and_slope() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: int) -> None:
     reals, fakes = torch.ones(200, channels, 2, 2), -torch.ones(200, channels, 2, 2)
-    points = losses.between(reals, fakes, torch.Generator().manual_seed(0))
+    points = losses.between(reals, fakes, Draws(torch.Generator().manual_seed(0)))
     assert points.flatten(1).std(dim=1).max() < 1e-6  # one ε an image
     places = points[:, 0, 0, 0]
     assert places.min() >= -1
@@ -144,7 +145,7 @@ def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: i
 
 def test_points_around_leave_the_reals_by_up_to_half_their_spread() -> None:
     reals = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    moved = losses.around(reals, torch.Generator().manual_seed(0)) - reals
+    moved = losses.around(reals, reals.std(), Draws(torch.Generator().manual_seed(0))) - reals
     assert moved.min() >= 0
     assert moved.max() <= 0.5 * reals.std() + 1e-6
     assert moved.flatten(1).amax(dim=1).std() > 0.05  # α is an image's own

@@ -1,0 +1,202 @@
+"""What two processes do that train together: run by torchrun, `ranks.py OUTPUT`; the first one writes OUTPUT, as JSON.
+
+Many cases in one launch, because a launch costs seconds. test_distributed.py reads what they found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.trainer.conftest import TINY, tensors
+from trainer import checkpoint, loop
+from trainer import config as configuration
+from trainer.batches import Batches
+from trainer.config import Config
+from trainer.distributed import Ranks
+from trainer.errors import TrainingDiverged
+from trainer.loop import State
+from trainer.world import World
+
+Sections = dict[str, dict[str, Any]]
+
+MLP: dict[str, Any] = {"architecture": "mlp", "g_widths": [16], "d_widths": [16], "init": "default"}
+UNBIASED = {"bias": "none"}  # a critic's last bias has no gradient but rounding errors, which Adam makes whole steps of
+FAST = {"g_lr": 5e-3, "d_lr": 5e-3}  # so that six steps go somewhere
+LABELLED: Sections = {"model": {"conditional": True}, "data": {"class_names": ["a", "b", "c"]}}
+
+# the losses of these, in float32, are one process's
+AS_ONE: dict[str, Sections] = {
+    "mlp": {"model": MLP},
+    "mlp, uniform z, two G steps": {"model": MLP | {"z_distribution": "uniform"}, "optim": {"g_steps": 2}},
+    "mlp, wgan-gp, three D steps": {
+        "model": MLP | UNBIASED,
+        "objective": {"name": "wasserstein", "gradient_penalty": "wgan-gp"},
+        "optim": {"n_critic": 3},
+    },
+    "mlp, dragan": {"model": MLP, "objective": {"gradient_penalty": "dragan"}},
+    "mlp, R1": {"model": MLP, "objective": {"r1_gamma": 1.0, "r1_interval": 2}},
+    "mlp, clipped critic": {
+        "model": MLP,
+        "objective": {"name": "wasserstein", "clip": 0.01},
+        "optim": {"algorithm": "rmsprop", "n_critic": 2, "d_lr": 1e-3},
+    },
+    "mlp, everything random": {
+        "model": MLP | UNBIASED | {"d_spectral_norm": True},
+        "objective": {"name": "hinge"},
+        "data": {"augment": ["color", "translation", "cutout"], "noise_std": 0.1, "flip": True},
+        "optim": {"clip_grad_norm": 0.1},
+    },
+}
+# BatchNorm normalises by each process's share of the batch on a CPU: not one process's losses, but equal weights
+OTHERS: dict[str, Sections] = {
+    "dcgan": {},
+    "dcgan, conditional, bf16": LABELLED | {"run": {"precision": "bf16"}},
+    "dcgan, R1, augmented": {"objective": {"r1_gamma": 1.0, "r1_interval": 2}, "data": {"augment": ["color"]}},
+    "dcgan, dragan": {"objective": {"gradient_penalty": "dragan"}},
+    "dcgan, wgan-gp": {
+        "objective": {"name": "wasserstein", "gradient_penalty": "wgan-gp"},
+        "model": {"d_norm": "layer"},
+        "optim": {"n_critic": 2},
+    },
+    "sndcgan": {
+        "objective": {"name": "hinge"},
+        "model": {"architecture": "sndcgan", "d_norm": "none", "d_widths": [4, 8], "d_spectral_norm": True},
+        "optim": {"n_critic": 2, "g_steps": 2},
+    },
+    "resnet, conditional": {
+        "objective": {"name": "hinge"},
+        "model": {
+            "architecture": "resnet",
+            "g_widths": [8, 8],
+            "d_widths": [8, 8],
+            "conditional": True,
+            "d_spectral_norm": True,
+        },
+        "data": {"class_names": ["a", "b", "c"]},
+    },
+}
+
+
+def config_of(sections: Sections) -> Config:
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
+    merged["optim"] |= FAST
+    for section, fields in sections.items():
+        merged.setdefault(section, {}).update(fields)
+    return configuration.parse(merged)
+
+
+def batches_of(config: Config, world: World) -> Batches:
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
+    return Batches(
+        images,
+        config.optim.batch_size,
+        seed=0,
+        device=torch.device("cpu"),
+        labels=np.arange(50) % 3 if config.model.conditional else None,
+        flip=config.data.flip,
+        share=world.share(config.optim.batch_size),
+    )
+
+
+def train(config: Config, world: World, steps: int = 6, state: State | None = None) -> tuple[State, list[Any]]:
+    """The state after some steps, and what a tick would tell after each."""
+    state = state or State.create(config, world)
+    batches, told = batches_of(config, world), []
+    for _ in range(steps):
+        loop.step(state, batches)
+        told.append(loop.take_means(state))
+    return state, told
+
+
+def digest(state: State) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors(state).items()):
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def everyones(value: Any) -> list[Any]:
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def resumes(config: Config, ranks: Ranks) -> dict[str, Any]:
+    """Four steps, saved in the middle of a tick, two more: as six without a pause? And by one process alone?"""
+    batches = batches_of(config, ranks)
+    whole, paused = State.create(config, ranks), State.create(config, ranks)
+    for _ in range(6):
+        loop.step(whole, batches)
+    for _ in range(4):
+        loop.step(paused, batches)
+    folder = Path(ranks.broadcast(tempfile.mkdtemp() if ranks.leads else ""))
+    path = checkpoint.save(paused, folder, keep=1)
+    ranks.wait()
+    payload = checkpoint.read(path)
+    resumed = checkpoint.restore(payload, config, ranks)
+    for _ in range(2):
+        loop.step(resumed, batches)
+    same = everyones(digest(resumed) == digest(whole))
+    alone = checkpoint.restore(payload, config)
+    means = {name: total.item() for name, total in ranks.mean(paused.sums).items()}
+    return {
+        "to the last bit": all(same),
+        "processes": payload["processes"],
+        "sums": means,
+        "sums alone": {name: total.item() for name, total in alone.sums.items()},
+        "weights alone": all(
+            torch.equal(a, b) for a, b in zip(alone.G.parameters(), paused.G.parameters(), strict=True)
+        ),
+    }
+
+
+def diverges(config: Config, ranks: Ranks) -> list[str]:
+    """What each process says when one of them alone meets a NaN."""
+    state, _ = train(config, ranks, 1)
+    loop.step(state, batches_of(config, ranks))
+    if ranks.rank == 1:
+        state.sums["loss/D"].fill_(float("nan"))
+    try:
+        loop.check_finite(state)
+        said = ""
+    except TrainingDiverged as error:
+        said = str(error)
+    return everyones(said)
+
+
+def stops(ranks: Ranks) -> list[list[bool]]:
+    """What each process hears, call by call, when the second one asks at its third."""
+    heard = [ranks.any(ranks.rank == 1 and call == 2) for call in range(4)]
+    return everyones(heard)
+
+
+def main(output: Path) -> None:
+    torch.set_num_threads(1)
+    ranks, _ = Ranks.join(config_of({}), {})
+    found: dict[str, Any] = {"equal": {}, "losses": {}}
+    for name, sections in (AS_ONE | OTHERS).items():
+        config = config_of(sections)
+        state, told = train(config, ranks)
+        digests = everyones(digest(state))
+        found["equal"][name] = len(digests) == 2 and digests[0] == digests[1]
+        if name in AS_ONE:
+            found["losses"][name] = told, train(config, World())[1]
+    found["resumed"] = {name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks) for name in ("mlp", "dcgan, dragan")}
+    found["diverges"] = diverges(config_of({}), ranks)
+    found["stops"] = stops(ranks)
+    values = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    found["std"] = ranks.std(values[ranks.share(8)]).item(), values.std().item()
+    if ranks.leads:
+        output.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
