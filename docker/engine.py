@@ -28,7 +28,7 @@ class Engine:
         if name == "buildah":
             # chroot needs neither an OCI runtime nor any privilege beyond root's
             self.environment.setdefault("BUILDAH_ISOLATION", "chroot")
-            self.environment.setdefault("BUILDAH_FORMAT", "docker")  # OCI's own has no health checks
+            self.environment.setdefault("BUILDAH_FORMAT", "docker")
             self._choose_storage()
 
     def build(self, dockerfile: Path, tag: str, arguments: dict[str, str], context: Path) -> None:
@@ -83,7 +83,12 @@ class Engine:
 
     @property
     def _build(self) -> Sequence[str]:
-        return ("build", "--format", "docker") if self.name == "podman" else ("build",)
+        if self.name == "docker":
+            return ("build",)
+        # OCI's own format has no health checks; buildah keeps steps for the next build only when told, and as whole
+        # copies of all files they would cost more than they save
+        steps = "--layers=false" if self.environment.get("STORAGE_DRIVER") == "vfs" else "--layers"
+        return "build", "--format", "docker", steps
 
     def _choose_storage(self) -> None:
         """Where the kernel mounts no overlay here (inside another container), layers are whole copies."""

@@ -38,7 +38,8 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
 # reference/ and extractors/, where the command looks by itself, are /reference and /extractors
 WORKDIR /
 USER 10001:10001
-STOPSIGNAL SIGTERM
+# Python, as a container's first process, is deaf to SIGTERM; by this it says how to go on
+STOPSIGNAL SIGINT
 # a job is healthy while it runs; the rest its exit code says
 HEALTHCHECK NONE
 ENTRYPOINT ["evaluation"]

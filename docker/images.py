@@ -13,7 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from base import base
+from debian import base
 from engine import Engine, NoEngine, find
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,6 @@
 """A base image without a registry: Debian's own packages, by debootstrap, made once and kept.
 
-python docker/base.py        prints the image's name, for `make images BASE=…`
+python docker/debian.py       prints the image's name, for `make images BASE=…`
 """
 
 from __future__ import annotations

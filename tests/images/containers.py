@@ -1,0 +1,142 @@
+"""Run an image's containers as `docker run --read-only` does, with docker, podman or buildah."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from engine import Engine
+
+# What `--read-only --cap-drop ALL --user` is to a container of buildah's, which starts it as root
+SEALED = (
+    "mount -o remount,bind,ro / && "
+    'exec setpriv --reuid={uid} --regid={gid} --clear-groups --no-new-privs --bounding-set=-all "$@"'
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    here: Path
+    there: str
+    writable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.here}:{self.there}" + ("" if self.writable else ":ro")
+
+
+@dataclass
+class Running:
+    """A container in the foreground: `process` is the engine's, whose exit code is the container's."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def main(self) -> psutil.Process:
+        """The container's first process, where that is this engine's descendant (buildah)."""
+        ours = psutil.Process(self.process.pid).children(recursive=True)
+        return next(p for p in ours if not p.name().startswith(("buildah", "memfd:", "exe")))
+
+    def send(self, number: signal.Signals) -> None:
+        """As `docker kill --signal`."""
+        target = self.main() if "buildah" in str(self.process.args) else psutil.Process(self.process.pid)
+        target.send_signal(number)
+
+    def stopped(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> tuple[int, float]:
+        """The exit code after this signal, and the seconds that it took."""
+        began = time.monotonic()
+        self.send(number)
+        return self.process.wait(seconds), time.monotonic() - began
+
+    def wait_until(self, true: Callable[[], object], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.05)
+
+
+class Image:
+    """An image of `engine` by its tag."""
+
+    def __init__(self, engine: Engine, tag: str):
+        self.engine, self.tag = engine, tag
+        self.config = engine.config(tag)
+
+    def run(self, *words: str, timeout: float = 300, **how: object) -> subprocess.CompletedProcess[str]:
+        """A container that ends by itself; stdout and stderr in one. `how`: as `start`."""
+        with self.start(*words, **how) as container:  # type: ignore[arg-type]
+            code = container.process.wait(timeout)
+            return subprocess.CompletedProcess(words, code, container.log)
+
+    @contextmanager
+    def start(
+        self,
+        *words: str,
+        volumes: tuple[Volume, ...] = (),
+        environment: dict[str, str] | None = None,
+        entrypoint: tuple[str, ...] | None = None,
+        temporary: bool = True,
+        user: str = "",
+        before: tuple[str, ...] = (),
+    ) -> Iterator[Running]:
+        """A container with these words after its entry point, on the host's network; killed in the end.
+
+        Its root file system is read-only; without `temporary`, so is /tmp. before: a command that runs the engine's.
+        """
+        with ExitStack() as stack:
+            log = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".log"))
+            command = self._buildah if self.engine.name == "buildah" else self._docker
+            full = command(stack, words, volumes, environment or {}, entrypoint, temporary, user)
+            process = subprocess.Popen([*before, *full], env=self.engine.environment, stdout=log, stderr=log)
+            container = Running(process, Path(log.name))
+            try:
+                yield container
+            finally:
+                if process.poll() is None:
+                    for child in psutil.Process(process.pid).children(recursive=True):
+                        child.kill()
+                    process.kill()
+                    process.wait()
+
+    def _docker(self, stack, words, volumes, environment, entrypoint, temporary, user) -> list[str]:
+        full = [self.engine.name, "run", "--rm", "--network", "host", "--read-only", "--cap-drop", "ALL"]
+        full += ["--security-opt", "no-new-privileges", *(["--tmpfs", "/tmp"] if temporary else [])]
+        full += [w for volume in volumes for w in ("--volume", str(volume))]
+        full += [w for item in environment.items() for w in ("--env", "=".join(item))]
+        full += [*(["--user", user] if user else [])]
+        if entrypoint:
+            full += ["--entrypoint", entrypoint[0]]
+        return [*full, self.tag, *(entrypoint or ())[1:], *words]
+
+    def _buildah(self, stack, words, volumes, environment, entrypoint, temporary, user) -> list[str]:
+        container = self.engine.output("from", self.tag)
+        stack.callback(subprocess.run, ["buildah", "rm", container], env=self.engine.environment, capture_output=True)
+        if temporary:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+            folder.chmod(0o1777)
+            volumes = (*volumes, Volume(folder, "/tmp", writable=True))
+        full = ["buildah", "run", "--user", "0:0", "--cap-add", "CAP_SYS_ADMIN"]
+        full += [w for volume in volumes for w in ("--volume", str(volume))]
+        full += [w for item in environment.items() for w in ("--env", "=".join(item))]
+        uid, gid = (user or str(self.config["User"])).split(":")
+        entry = entrypoint or tuple(self.config["Entrypoint"] or ())
+        command = (*entry, *(words or (() if entrypoint else self.config["Cmd"] or ())))
+        return [*full, container, "--", "sh", "-c", SEALED.format(uid=uid, gid=gid), "-", *command]
+
+
+def writable(folder: Path) -> Path:
+    """Made for anybody to write to, as a volume is that belongs to the image's user."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o777)
+    return folder
