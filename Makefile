@@ -11,6 +11,9 @@ NUM_IMAGES  ?= 10000
 CASES       ?= 5000
 METRICS     ?= fid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
+ROLES       ?= trainer service evaluation    # and service-gpu
+BASE        ?=              # of the images; `debootstrap` makes one of Debian's packages. By default python:3.11-slim-bookworm
+TORCH       ?=              # of the trainer's image, such as torch==2.13.0+cpu; by default constraints.txt's, with CUDA
 
 GENERATORS  ?= $(or $(wildcard $(MODEL_DIR)/*.onnx),service/bundled/digits.onnx)
 
@@ -19,7 +22,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento bundled constraints clean
+.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento images test-images bundled constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +76,12 @@ bench: setup ## Measure training, service and evaluation beside plain ones; resu
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)
+
+images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
+	$(PYTHON) docker/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --build-arg TORCH=,$(strip $(TORCH)))
+
+test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every mistake
+	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
 
 fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)

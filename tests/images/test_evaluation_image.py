@@ -1,0 +1,123 @@
+"""Claims about the evaluation job's image: without torch, it scores a service container over HTTP."""
+
+import json
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from evaluation.extractors import load_extractor
+from evaluation.extractors.classifier import build_classifier
+from evaluation.references import Places, make_reference
+from tests.images.containers import Image, Volume, writable
+from tests.images.test_service_image import BUNDLED, Served, free_port
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the job is given: made once, elsewhere, where torch is."""
+
+    extractors: Path
+    reference: Path
+    digest: str
+
+    def volumes(self, reports: Path) -> tuple[Volume, ...]:
+        reading = Volume(self.extractors, "/extractors"), Volume(self.reference, "/reference")
+        return *reading, Volume(reports, "/reports", writable=True)
+
+
+SCORE = ("--reference", "/reference/digits.npz", "--extractor", "/extractors/digits.onnx", "--no-baseline")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    extractors, reference = tmp_path_factory.mktemp("extractors"), tmp_path_factory.mktemp("reference")
+    extractor = load_extractor(build_classifier("digits", extractors / "digits.onnx", epochs=2).path)
+    places = Places(Path("data"), tmp_path_factory.mktemp("cache"))
+    make_reference(places.image_set("digits@test", None, None), extractor, reference / "digits.npz")
+    for folder in (extractors, reference):
+        folder.chmod(0o755)
+        for file in folder.rglob("*"):
+            file.chmod(0o644)
+    return Given(extractors, reference, extractor.digest)
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    return writable(tmp_path / "reports")
+
+
+def refused(image: Image, *words: str, volumes: tuple[Volume, ...] = (), temporary: bool = True) -> str:
+    """The one line of a job that its user can mend; exit code 2."""
+    done = image.run(*words, volumes=volumes, temporary=temporary)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("subprocess exited", "Error: exit"))]
+    assert done.returncode == 2, done.stdout
+    assert len(lines) == 1, done.stdout
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_it_holds_no_torch_and_runs_as_nobodys_user(evaluation_image: Image) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(evaluation_image.config["User"]))
+    look = "import importlib.util as u; print([m for m in ('torch', 'bentoml', 'pip', 'trainer') if u.find_spec(m)])"
+    assert evaluation_image.run("-c", look, entrypoint=("python",)).stdout.strip() == "[]"
+
+
+def test_it_scores_a_service_container_over_http(
+    evaluation_image: Image, service_image: Image, given: Given, reports: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    models.joinpath("digits.onnx").write_bytes(BUNDLED.read_bytes())
+    port = free_port()
+    with service_image.start(volumes=(Volume(models, "/models"),), environment={"PORT": str(port)}) as container:
+        assert Served(container, port).why_not_ready() == ""
+        url = f"http://127.0.0.1:{port}"
+        words = ("score", url, *SCORE, "--metrics", "fid,precision", "--num-images", "300", "--output", "/reports/one")
+        done = evaluation_image.run(*words, volumes=given.volumes(reports))
+        assert done.returncode == 0, done.stdout
+        document = json.loads((reports / "one" / "report.json").read_text())
+        assert (reports / "one").stat().st_uid == 10001
+        assert given.digest in json.dumps(document)
+        assert url in json.dumps(document)
+        # a threshold that no generator meets is a failed check, not a mistake
+        failed = evaluation_image.run(*words, "--fail-above", "0.001", volumes=given.volumes(reports))
+        assert failed.returncode == 1, failed.stdout
+        assert "failed: " in failed.stdout
+
+
+def test_docker_stop_is_heard_and_the_job_says_how_to_go_on(
+    evaluation_image: Image, given: Given, reports: Path
+) -> None:
+    assert evaluation_image.config["StopSignal"] == "SIGINT"
+    generator = Volume(BUNDLED, "/models/digits.onnx")
+    words = ("score", "/models/digits.onnx", *SCORE, "--num-images", "2000000", "--output", "/reports/long")
+    with evaluation_image.start(*words, volumes=(generator, *given.volumes(reports))) as job:
+        job.wait_until(lambda: any((reports / "long").rglob("*")))
+        code, seconds = job.stopped(signal.SIGINT)
+    assert code == 130
+    assert seconds < 10
+
+
+def test_volumes_that_are_missing_or_not_writable_are_one_line(
+    evaluation_image: Image, given: Given, reports: Path
+) -> None:
+    score = ("score", "/models/digits.onnx", *SCORE, "--num-images", "300")
+    generator = Volume(BUNDLED, "/models/digits.onnx")
+    reports.chmod(0o755)  # root's
+    line = refused(evaluation_image, *score, "--output", "/reports/x", volumes=(generator, *given.volumes(reports)))
+    assert "/reports" in line
+    nothing = (Volume(given.reference, "/reference"), generator)
+    line = refused(evaluation_image, *score, volumes=nothing)
+    assert "/extractors/digits.onnx" in line
+    line = refused(evaluation_image, "score", "digits@train", *SCORE, volumes=given.volumes(reports)[:2])
+    assert "/cache" in line
+
+
+def test_a_service_that_is_not_there_is_one_line(evaluation_image: Image, given: Given, reports: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    line = refused(evaluation_image, "score", url, *SCORE, "--patience", "1", volumes=given.volumes(reports))
+    assert url in line
