@@ -34,9 +34,11 @@ Set = Annotated[
 def one_line_errors() -> Iterator[None]:
     """A user's mistake is one line on stderr and exit code 2; a diverged run is exit code 1."""
     from imagesets import ImageSetError
+    from trainer import interrupt
     from trainer.errors import PeersLost, TrainerError, TrainingDiverged
 
     try:
+        interrupt.Guard.working = True
         yield
     except (PeersLost, TrainingDiverged) as error:
         _complain(str(error), unless_others=isinstance(error, PeersLost))

@@ -42,6 +42,17 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["typer", "yaml", "torch"])
+def test_an_interrupt_while_python_imports_is_one_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import json; raise SystemExit('went on')"
+    (tmp_path / f"{module}.py").write_text(stand_in)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
+    result = trainer("train", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) -> None:
     result = trainer("train", "--dry-run", "--preset", "cifar10-wgan", "--set", "run.seed=5", cwd=tmp_path)
     config = json.loads(result.stdout)
