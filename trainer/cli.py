@@ -70,7 +70,8 @@ def train(
     ] = "digits-dcgan",
     set_: Set = None,
     data_root: DataRoot = Path("data"),
-    runs: Annotated[Path, typer.Option(help="Where the new run folder is made.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Where the new, numbered run folder is made.")] = Path("runs"),
+    run_dir: Annotated[Path | None, typer.Option(help="The new run folder itself, in place of a numbered one.")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Afterwards export the generator to this folder or .onnx file.")
     ] = None,
@@ -94,10 +95,10 @@ def train(
             if launch.rank() == 0:
                 typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
             return
-        _train_new(config, data_root, runs, export)
+        _train_new(config, data_root, runs, run_dir, export)
 
 
-def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None) -> None:
+def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, export: Path | None) -> None:
     from rich.console import Console
 
     from trainer import hardware, launch, networks, run
@@ -107,7 +108,10 @@ def _train_new(config: Config, data_root: Path, runs: Path, export: Path | None)
         images, config = run.load_images(config, data_root)
     world, config = launch.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
     console = Console(highlight=False, soft_wrap=True, quiet=not world.leads)
-    run_dir = world.broadcast(run.create(runs, config) if world.leads else runs)
+    run_dir = runs
+    if world.leads:
+        run_dir = run.create_at(at, config) if at else run.create(runs, config)
+    run_dir = world.broadcast(run_dir)
     G, D = networks.build(config)
     console.print(
         f"{config.name}: {len(images.images):,} images of {config.data.source} at {config.data.resolution} px; "
@@ -390,6 +394,64 @@ def compare(
             table.add_row(title, *values)
         Console(width=None if sys.stdout.isatty() else 120).print(table)
         typer.echo(f"{page}: at {told['images_seen'] / 1000:g} kimg")
+
+
+@app.command()
+def sweep(
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SECTION.FIELD=VALUES", help="A field and its values, or a range; repeat for several."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="What every run begins with: a preset or a YAML file.")] = "digits-dcgan",
+    set_: Set = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each setting, told as mean ± std.", min=1, max=100)] = 1,
+    sampler: Annotated[
+        str, typer.Option(help="grid: every combination; random or tpe: --trials settings, drawn from ranges too.")
+    ] = "grid",
+    trials: Annotated[int | None, typer.Option(help="How many to draw; 20 by default.", min=1, max=100_000)] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at a time; the cores are divided between them.", min=1, max=256)] = 1,
+    data_root: DataRoot = Path("data"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The sweep's folder; sweeps/PRESET by default.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, count the images, and stop.")] = False,
+) -> None:
+    """Train one preset under many settings, and show which is best: pictures, plots and a table in sweep.html.
+
+    Which latent size?
+
+        trainer sweep --vary model.z_dim=8,24,100 --set run.total_kimg=40
+
+    Two learning rates, three seeds of each pair, two runs at a time:
+
+        trainer sweep --preset mnist-dcgan --seeds 3 --jobs 2 \\
+            --vary optim.g_lr=1e-4,2e-4,4e-4 --vary optim.d_lr=1e-4,2e-4
+
+    Narrower or wider, fewer or more layers (a value may be a list):
+
+        trainer sweep --vary 'model.g_widths=[96,32,8],[192,64,16]'
+
+    Thirty settings that Optuna chooses within ranges:
+
+        trainer sweep --sampler tpe --trials 30 \\
+            --vary optim.g_lr=1e-5..1e-2:log --vary optim.batch_size=16..128
+
+    Stop it any way (Ctrl-C, kill -9, a power cut): the same command goes on.
+
+    A run that fails is recorded with its reason, and the sweep goes on. The score is a run's lowest Fréchet distance.
+    """
+    with one_line_errors():
+        from trainer.sweep import command
+
+        plan = command.plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+        folder = output or Path("sweeps") / plan.config.name
+        if dry_run:
+            typer.echo("\n".join(command.list_trials(plan, folder)))
+            return
+        from rich.console import Console
+
+        code = command.sweep(plan, folder, data_root, jobs, Console(highlight=False, soft_wrap=True))
+    raise typer.Exit(code)
 
 
 def _payload(source: Path) -> dict[str, Any]:

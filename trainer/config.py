@@ -190,9 +190,9 @@ def apply(sections: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
         if not separator or not field:
             raise TrainerError(f"--set takes section.field=value, for example optim.batch_size=128, not '{setting}'")
         if field not in known:
-            raise TrainerError(_unknown(field))
+            raise TrainerError(unknown(field))
         try:
-            value = text if field in LITERAL else _number(yaml.safe_load(text))
+            value = text if field in LITERAL else number(yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise TrainerError(f"--set {setting}: the value is not readable") from error
         section, _, name = field.rpartition(".")
@@ -200,7 +200,7 @@ def apply(sections: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     return sections
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """YAML 1.1 reads `2e-4` as a string; people mean the number."""
     if isinstance(value, str):
         try:
@@ -218,15 +218,23 @@ def parse(sections: Mapping[str, Any]) -> Config:
         raise TrainerError("; ".join(_explain(problem) for problem in error.errors())) from error
 
 
-def _explain(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"])
+def parse_section(kind: type[BaseModel], section: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's fields as JSON has them, checked one by one and not against each other; raises TrainerError."""
+    try:
+        return kind.model_validate(fields).model_dump(mode="json")
+    except ValidationError as error:
+        raise TrainerError("; ".join(_explain(problem, (section,)) for problem in error.errors())) from error
+
+
+def _explain(problem: Any, inside: tuple[str, ...] = ()) -> str:
+    field = ".".join(str(part) for part in (*inside, *problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return _unknown(field)
+        return unknown(field)
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}, got {problem['input']!r}" if field else message
 
 
-def _unknown(field: str) -> str:
+def unknown(field: str) -> str:
     known = known_fields()
     inside = [name for name in known if name.startswith(f"{field}.")]
     if inside:

@@ -47,6 +47,18 @@ def create(runs: Path, config: Config) -> Path:
     raise TrainerError(f"could not make a run folder in {runs}")
 
 
+def create_at(run_dir: Path, config: Config) -> Path:
+    """The folder `run_dir` with `config.json`; raises TrainerError when there is something of that name already."""
+    try:
+        run_dir.mkdir(parents=True)
+    except FileExistsError:
+        raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {run_dir}") from None
+    except OSError as error:
+        raise TrainerError(f"could not make the run folder {run_dir}: {error.strerror or error}") from error
+    write_text(run_dir / "config.json", to_json(config))
+    return run_dir
+
+
 def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
     """The config's image set, and the config with its class names.
 
@@ -112,14 +124,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def exclusive(run_dir: Path) -> Iterator[None]:
+def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
     """Within it no other process trains in this run folder; raises TrainerError when one does already."""
     with (run_dir / ".lock").open("w") as lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise TrainerError(f"another process is training in {run_dir}; wait for it or stop it") from None
+                raise TrainerError(f"another process is {doing} in {run_dir}; wait for it or stop it") from None
         for left in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         yield

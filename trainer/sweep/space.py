@@ -1,0 +1,171 @@
+"""Which settings a sweep tries: `--vary section.field=…` read, and every combination checked before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from trainer import config as configuration
+from trainer.config import Config
+from trainer.errors import TrainerError
+
+MAX_COMBINATIONS = 10_000
+EXAMPLE = "--vary model.z_dim=32,64,100 or, with --sampler tpe, --vary optim.g_lr=1e-5..1e-3:log"
+RANGE = re.compile(r"(?P<low>[^,\[\]]+?)\.\.(?P<high>[^,\[\]:]+)(?::(?P<scale>\w+))?")
+
+# what a sweep cannot vary, and why
+FIXED = (
+    {
+        "name": "it only names the run",
+        "run.seed": "say --seeds 3 for three seeds of every setting",
+        "run.threads": "--jobs divides the cores",
+        "run.device": "a sweep runs on one device; say --set run.device=…",
+    }
+    | dict.fromkeys(
+        ("data.source", "data.resolution", "data.channels", "run.quality_images"),
+        "scores against other images do not compare; run a sweep for each",
+    )
+    | dict.fromkeys(
+        ("run.quality_ticks", "run.tick_kimg"), "a run that is measured more often has more chances of a low score"
+    )
+)
+
+Setting = dict[str, Any]  # section.field → a value as JSON has it
+
+
+@dataclass(frozen=True)
+class Vary:
+    """One field: the values that it takes, or a range (`values` are then its two ends)."""
+
+    field: str
+    values: tuple[Any, ...]
+    is_range: bool = False
+    log: bool = False
+
+    @property
+    def integer(self) -> bool:
+        return all(type(value) is int for value in self.values)
+
+    def describe(self) -> str:
+        """As it may be given to --vary again."""
+        if self.is_range:
+            return f"{shown(self.values[0])}..{shown(self.values[1])}" + ":log" * self.log
+        return ",".join(shown(value) for value in self.values)
+
+
+def shown(value: Any) -> str:
+    """A value of a setting as people read and type it."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def words(setting: Mapping[str, Any]) -> str:
+    return "  ".join(f"{field}={shown(value)}" for field, value in setting.items())
+
+
+def read(base: Config, texts: Iterable[str], sampler: str) -> list[Vary]:
+    """The --vary options, each field and value checked against the config alone.
+
+    Raises TrainerError: an unknown field, a value out of range, one given twice, a range where a grid needs a list.
+    """
+    varies: list[Vary] = []
+    for text in texts:
+        field, separator, values = text.partition("=")
+        if not separator or not values.strip():
+            raise TrainerError(f"--vary takes section.field=value,value,…, not '{text}': {EXAMPLE}")
+        if field not in configuration.known_fields():
+            raise TrainerError(configuration.unknown(field))
+        if field in FIXED:
+            raise TrainerError(f"--vary {field}: {FIXED[field]}")
+        if any(field == vary.field for vary in varies):
+            raise TrainerError(f"--vary {field} stands there twice; give all its values at once")
+        match = RANGE.fullmatch(values.strip())
+        varies.append(_range(base, field, match) if match else _values(base, field, values))
+        if varies[-1].is_range and sampler == "grid":
+            raise TrainerError(f"--vary {text}: a grid takes values, not a range; add --sampler random or tpe")
+    if not varies:
+        raise TrainerError(f"nothing to vary; give {EXAMPLE}")
+    return varies
+
+
+def _values(base: Config, field: str, text: str) -> Vary:
+    try:
+        items = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise TrainerError(f"--vary {field}={text}: the values are not readable; {EXAMPLE}") from error
+    if None in items and text.replace(" ", "").endswith(","):
+        items = items[:-1]
+    values = [_checked(base, field, item) for item in items]
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise TrainerError(f"--vary {field}: {shown(value)} stands there twice")
+    if len(values) < 2:
+        raise TrainerError(f"--vary {field}={text} is one value; give two or more, or say --set {field}={text}")
+    return Vary(field, tuple(values))
+
+
+def _range(base: Config, field: str, match: re.Match[str]) -> Vary:
+    text = match.group(0)
+    low, high = (_checked(base, field, yaml.safe_load(match[end])) for end in ("low", "high"))
+    if any(type(end) not in (int, float) for end in (low, high)):
+        raise TrainerError(f"--vary {field}={text}: a range is of numbers; list the values: {field}=…,…")
+    if low >= high:
+        raise TrainerError(f"--vary {field}={text}: a range goes from the lower number to the higher")
+    if match["scale"] not in (None, "log"):
+        raise TrainerError(f"--vary {field}={text}: behind a range only :log may stand")
+    if match["scale"] and low <= 0:
+        raise TrainerError(f"--vary {field}={text}: a range on a logarithmic scale begins above 0")
+    return Vary(field, (low, high), is_range=True, log=match["scale"] == "log")
+
+
+def _checked(base: Config, field: str, value: Any) -> Any:
+    """The value as the config holds it, when the field takes it by itself; fields that disagree are not looked at."""
+    section, _, name = field.partition(".")
+    kind = type(getattr(base, section))
+    try:
+        fields = configuration.parse_section(kind, section, {name: configuration.number(value)})
+    except TrainerError as error:
+        raise TrainerError(f"--vary {error}") from error
+    return fields[name]
+
+
+def combinations(varies: Sequence[Vary]) -> Iterator[Setting]:
+    """Every combination of the values (of a range: its ends), the last field changing fastest."""
+    fields = [vary.field for vary in varies]
+    for values in itertools.product(*(vary.values for vary in varies)):
+        yield dict(zip(fields, values, strict=True))
+
+
+def check_combinations(base: Config, varies: Sequence[Vary]) -> list[Setting]:
+    """All combinations; raises TrainerError naming the first whose fields disagree, or when there are too many."""
+    count = 1
+    for vary in varies:
+        count *= len(vary.values)
+    if count > MAX_COMBINATIONS:
+        raise TrainerError(
+            f"these values make {count:,} combinations, {MAX_COMBINATIONS:,} are the most; leave out some, "
+            "or give ranges and --sampler tpe"
+        )
+    settings = list(combinations(varies))
+    for setting in settings:
+        try:
+            apply(base, setting)
+        except TrainerError as error:
+            raise TrainerError(f"with {words(setting)}: {error}") from error
+    return settings
+
+
+def apply(base: Config, setting: Mapping[str, Any]) -> Config:
+    """The config with a setting's values. Raises TrainerError where its fields disagree."""
+    sections = base.model_dump(mode="json")
+    for field, value in setting.items():
+        section, _, name = field.partition(".")
+        sections[section][name] = value
+    return configuration.parse(sections)
