@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer import config as configuration
 from trainer import hardware, run
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
@@ -26,14 +25,10 @@ def plan(
     """What the options ask for, every value and every combination checked. Raises TrainerError."""
     if sampler not in SAMPLERS:
         raise TrainerError(f"--sampler is {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, not {sampler}")
-    base = configuration.resolve(preset, sets)
+    found = space.read(varies, sampler)
+    base = space.base_config(preset, sets, found)
     if not base.run.quality_ticks:
         raise TrainerError("a sweep scores its runs, and run.quality_ticks=0 measures none; leave it at 1 or more")
-    found = space.read(base, varies, sampler)
-    for setting in sets:
-        field = setting.partition("=")[0]
-        if any(field == vary.field for vary in found):
-            raise TrainerError(f"{field} is in --set and in --vary; leave it to one of them")
     if base.run.seed + seeds > 2**32:
         raise TrainerError(f"the last seed is {2**32 - 1}; run.seed={base.run.seed} and --seeds {seeds} pass it")
     settings = space.check_combinations(base, found)

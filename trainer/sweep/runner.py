@@ -61,7 +61,7 @@ class Runner:
                 if not asked:
                     self._start()
                 self._collect()
-                if not self._active and (asked or not self._queue):
+                if not self._active and (asked or (self._all_begun and not self._queue)):
                     return not asked and not self._interrupted
                 self._progress()
                 time.sleep(0.2)

@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import yaml
+from pydantic import BaseModel
 
 from trainer import config as configuration
 from trainer.config import Config
@@ -70,7 +71,7 @@ def words(setting: Mapping[str, Any]) -> str:
     return "  ".join(f"{field}={shown(value)}" for field, value in setting.items())
 
 
-def read(base: Config, texts: Iterable[str], sampler: str) -> list[Vary]:
+def read(texts: Iterable[str], sampler: str) -> list[Vary]:
     """The --vary options, each field and value checked against the config alone.
 
     Raises TrainerError: an unknown field, a value out of range, one given twice, a range where a grid needs a list.
@@ -87,7 +88,7 @@ def read(base: Config, texts: Iterable[str], sampler: str) -> list[Vary]:
         if any(field == vary.field for vary in varies):
             raise TrainerError(f"--vary {field} stands there twice; give all its values at once")
         match = RANGE.fullmatch(values.strip())
-        varies.append(_range(base, field, match) if match else _values(base, field, values))
+        varies.append(_range(field, match) if match else _values(field, values))
         if varies[-1].is_range and sampler == "grid":
             raise TrainerError(f"--vary {text}: a grid takes values, not a range; add --sampler random or tpe")
     if not varies:
@@ -95,14 +96,14 @@ def read(base: Config, texts: Iterable[str], sampler: str) -> list[Vary]:
     return varies
 
 
-def _values(base: Config, field: str, text: str) -> Vary:
+def _values(field: str, text: str) -> Vary:
     try:
         items = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError as error:
         raise TrainerError(f"--vary {field}={text}: the values are not readable; {EXAMPLE}") from error
     if None in items and text.replace(" ", "").endswith(","):
         items = items[:-1]
-    values = [_checked(base, field, item) for item in items]
+    values = [_checked(field, item) for item in items]
     for index, value in enumerate(values):
         if value in values[:index]:
             raise TrainerError(f"--vary {field}: {shown(value)} stands there twice")
@@ -111,9 +112,9 @@ def _values(base: Config, field: str, text: str) -> Vary:
     return Vary(field, tuple(values))
 
 
-def _range(base: Config, field: str, match: re.Match[str]) -> Vary:
+def _range(field: str, match: re.Match[str]) -> Vary:
     text = match.group(0)
-    low, high = (_checked(base, field, yaml.safe_load(match[end])) for end in ("low", "high"))
+    low, high = (_checked(field, yaml.safe_load(match[end])) for end in ("low", "high"))
     if any(type(end) not in (int, float) for end in (low, high)):
         raise TrainerError(f"--vary {field}={text}: a range is of numbers; list the values: {field}=…,…")
     if low >= high:
@@ -125,15 +126,31 @@ def _range(base: Config, field: str, match: re.Match[str]) -> Vary:
     return Vary(field, (low, high), is_range=True, log=match["scale"] == "log")
 
 
-def _checked(base: Config, field: str, value: Any) -> Any:
+def _checked(field: str, value: Any) -> Any:
     """The value as the config holds it, when the field takes it by itself; fields that disagree are not looked at."""
     section, _, name = field.partition(".")
-    kind = type(getattr(base, section))
+    kind = cast(type[BaseModel], Config.model_fields[section].annotation)
     try:
         fields = configuration.parse_section(kind, section, {name: configuration.number(value)})
     except TrainerError as error:
         raise TrainerError(f"--vary {error}") from error
     return fields[name]
+
+
+def base_config(preset: str, sets: Iterable[str], varies: Sequence[Vary]) -> Config:
+    """The preset with --set and each field's first value: what is varied need not agree with the preset's own.
+
+    Raises TrainerError, also for a field that is both set and varied.
+    """
+    sets = list(sets)
+    sections = configuration.apply(configuration.load_preset(preset), sets)
+    fixed = {setting.partition("=")[0] for setting in sets}
+    for vary in varies:
+        if vary.field in fixed:
+            raise TrainerError(f"{vary.field} is in --set and in --vary; leave it to one of them")
+        section, _, name = vary.field.partition(".")
+        sections.setdefault(section, {})[name] = vary.values[0]
+    return configuration.parse(sections)
 
 
 def combinations(varies: Sequence[Vary]) -> Iterator[Setting]:

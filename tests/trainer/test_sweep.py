@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from trainer import config as configuration
+from trainer import monitor, pictures
+from trainer.cli import app
+from trainer.errors import TrainerError
+from trainer.sweep import command, plots, report, space
+from trainer.sweep.children import Job, score
+from trainer.sweep.study import Plan, Study, Trial, check_same
+
+ROOT = Path(__file__).parents[2]
+FIELDS = """
+    data.resolution=8 model.architecture=mlp model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.init_std=1
+    model.conditional=false model.d_norm=none objective.r1_gamma=0 optim.batch_size=32
+    run.total_kimg=1.28 run.tick_kimg=0.064 run.quality_ticks=5 run.quality_images=20
+    run.device=cpu run.precision=fp32
+"""
+
+
+def planned(*varies: str, sampler: str = "grid", trials: int | None = None, seeds: int = 1, **sets: Any) -> Plan:
+    fields = [f"{section}={value}" for section, value in sets.items()]
+    return command.plan("digits-dcgan", fields, varies, sampler=sampler, trials=trials, seeds=seeds)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Callable[[Plan], Study]:
+    return lambda plan: Study(tmp_path, plan)
+
+
+def ended(seed: int = 0, **values: Any) -> dict[str, Any]:
+    run = {"seed": seed, "frechet": 2.0, "recall": 0.5, "images_seen": 1000, "final_images_seen": 1000, "seconds": 3.0}
+    return run | {"folder": f"trials/0000/seed-{seed}"} | values
+
+
+@pytest.mark.parametrize(
+    ("varies", "says"),
+    [
+        (["model.z_dm=4,8"], "did you mean model.z_dim"),
+        (["model=4,8"], "model is a section"),
+        (["model.z_dim=0,8"], "--vary model.z_dim: Input should be greater than or equal to 1, got 0"),
+        (["model.z_dim=8,8.0"], "8 stands there twice"),
+        (["optim.g_lr=1e-4,0.0001"], "0.0001 stands there twice"),
+        (["model.z_dim=8"], "one value; give two or more, or say --set model.z_dim=8"),
+        (["model.z_dim=4,[8"], "not readable"),
+        (["model.z_dim"], "section.field=value"),
+        (["model.z_dim=4,8", "model.z_dim=5,9"], "stands there twice"),
+        (["optim.g_lr=1e-5..1e-3"], "add --sampler random or tpe"),
+        (["run.seed=1,2"], "--seeds 3"),
+        (["data.source=digits,mnist"], "do not compare"),
+        (["objective.name=hinge,wasserstein"], "with objective.name=wasserstein: the wasserstein objective needs"),
+        (["model.z_dim=4,8", "model.g_widths=[8,8,8],[8]"], "with model.z_dim=4  model.g_widths=[8]: at 32 px"),
+        ([f"model.z_dim={','.join(map(str, range(1, 102)))}", "optim.batch_size=" + ",".join(map(str, range(2, 103)))],
+         "10,201 combinations"),
+        ([], "nothing to vary"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_varied_is_one_line(varies: list[str], says: str) -> None:
+    with pytest.raises(TrainerError) as refused:
+        planned(*varies)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [
+        ("optim.g_lr=1e-3..1e-5", "from the lower number to the higher"),
+        ("optim.g_lr=0.1..2", "optim.g_lr: Input should be less than or equal to 1, got 2"),
+        ("objective.r1_gamma=0..1:log", "begins above 0"),
+        ("optim.g_lr=1e-5..1e-3:lin", "only :log"),
+        ("model.init=normal..xavier", "a range is of numbers"),
+        ("optim.batch_size=8..x", "optim.batch_size"),
+    ],
+)
+def test_a_range_that_is_none_is_one_line(vary: str, says: str) -> None:
+    with pytest.raises(TrainerError) as refused:
+        planned(vary, sampler="tpe")
+    assert says in str(refused.value)
+
+
+def test_options_that_disagree_are_refused() -> None:
+    for keywords, says in (
+        ({"sampler": "nope"}, "grid, random or tpe"),
+        ({"trials": 3}, "a grid tries all its 2 settings"),
+        ({"model.z_dim": 5}, "in --set and in --vary"),
+        ({"run.quality_ticks": 0}, "measures none"),
+        ({"run.seed": 2**32 - 1, "seeds": 2}, "the last seed is"),
+    ):
+        with pytest.raises(TrainerError, match=says):
+            planned("model.z_dim=4,8", **keywords)  # type: ignore[arg-type]
+
+
+def test_what_is_varied_need_not_agree_with_the_preset() -> None:
+    plan = planned("objective.clip=0.01,0.1", **{"objective.name": "wasserstein", "objective.r1_gamma": 0})
+    assert [space.apply(plan.config, setting).objective.clip for setting in space.combinations(plan.varies)] == [
+        0.01,
+        0.1,
+    ]
+
+
+def test_values_may_be_lists_and_ranges_whole_numbers_or_not() -> None:
+    plan = planned("model.g_widths=[8,8,8],[16,8,8]", "optim.g_lr=1e-4,2e-4")
+    assert list(space.combinations(plan.varies)) == [
+        {"model.g_widths": widths, "optim.g_lr": lr} for widths in ([8, 8, 8], [16, 8, 8]) for lr in (1e-4, 2e-4)
+    ]
+    whole, real = planned("model.z_dim=4..64:log", "optim.g_lr=1e-5..1", sampler="tpe").varies
+    assert (whole.integer, whole.log, real.integer, real.log) == (True, True, False, False)
+    assert whole.describe() == "4..64:log"
+
+
+def test_the_images_of_a_plan_count_seeds_and_varied_lengths() -> None:
+    assert planned("run.total_kimg=1,3", "model.z_dim=4,8", seeds=3).images == 2 * (1000 + 3000) * 3
+    assert planned("model.z_dim=4..8", sampler="random", trials=7, **{"run.total_kimg": 2}).images == 14_000
+
+
+def test_a_grid_is_tried_in_its_order_each_setting_once(begin: Callable[[Plan], Study]) -> None:
+    plan = planned("model.g_widths=[8,8,8],[16,8,8]", "model.z_dim=4,8")
+    study = begin(plan)
+    tried = []
+    while (trial := study.next()) is not None:
+        tried.append(trial.setting)
+        study.finish(trial, [ended()])
+        study = begin(plan)  # as after a kill between two trials
+    assert tried == list(space.combinations(plan.varies))
+    assert [trial.state for trial in study.trials()] == ["finished"] * 4
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_a_trial_that_was_begun_is_handed_out_again(sampler: str, begin: Callable[[Plan], Study]) -> None:
+    if sampler == "grid":
+        plan = planned("model.z_dim=4,8")
+    else:
+        plan = planned("model.z_dim=4..64", "optim.g_lr=1e-5..1e-2:log", sampler=sampler, trials=2)
+    first = begin(plan).next()
+    again = begin(plan)
+    assert again.next() == first
+    assert first is not None
+    other = again.next()
+    assert other is not None
+    assert other.number == 1
+    assert other.setting != first.setting
+    assert again.next() is None
+
+
+def test_an_interrupted_sampler_draws_what_an_uninterrupted_one_would(tmp_path: Path) -> None:
+    plan = planned("optim.g_lr=1e-5..1e-2:log", "model.init=normal,xavier", sampler="random", trials=4)
+    drawn = []
+    for name, restarts in (("a", False), ("b", True)):
+        (tmp_path / name).mkdir()
+        study = Study(tmp_path / name, plan)
+        settings = []
+        while (trial := study.next()) is not None:
+            settings.append(trial.setting)
+            study.finish(trial, [ended()])
+            study = Study(tmp_path / name, plan) if restarts else study
+        drawn.append(settings)
+    assert drawn[0] == drawn[1]
+    assert len({json.dumps(setting) for setting in drawn[0]}) == 4
+
+
+def test_a_trials_score_is_the_mean_of_its_seeds_and_one_that_failed_fails_it(begin: Callable[[Plan], Study]) -> None:
+    study = begin(planned("model.z_dim=4,8", seeds=2))
+    first, second = study.next(), study.next()
+    assert first
+    assert second
+    told = study.finish(first, [ended(0, frechet=1.0), ended(1, frechet=4.0)])
+    assert (told.state, report.score_of(told)) == ("finished", 2.5)
+    assert report.mean_and_spread(told.runs, "frechet") == "2.500 ± 2.121"
+    assert study._study.best_value == 2.5
+    told = study.finish(second, [ended(0), {"seed": 1, "reason": "loss/D became NaN"}])
+    assert (told.state, told.reason) == ("failed", "seed 1: loss/D became NaN")
+
+
+def test_another_command_is_refused_with_the_difference(begin: Callable[[Plan], Study], tmp_path: Path) -> None:
+    begin(planned("model.z_dim=4..8", sampler="tpe", trials=3))
+    check_same(tmp_path, planned("model.z_dim=4..8", sampler="tpe", trials=9))  # more of the same
+    for plan, difference in (
+        (planned("model.z_dim=4..9", sampler="tpe"), "--vary model.z_dim: 4..8 → 4..9"),
+        (planned("model.z_dim=4..8", "optim.g_lr=1e-4,2e-4", sampler="tpe"), "--vary optim.g_lr: not varied → "),
+        (planned("model.z_dim=4..8", sampler="random"), "--sampler: tpe → random"),
+        (planned("model.z_dim=4..8", sampler="tpe", seeds=3), "--seeds: 1 → 3"),
+        (planned("model.z_dim=4..8", sampler="tpe", **{"optim.d_lr": 0.5}), "optim.d_lr: 0.001 → 0.5"),
+    ):
+        with pytest.raises(TrainerError) as refused:
+            check_same(tmp_path, plan)
+        assert difference in str(refused.value)
+    with pytest.raises(TrainerError, match="something else than a sweep"):
+        check_same(ROOT, planned("model.z_dim=4,8"))
+
+
+def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(TrainerError, match=r"study\.db cannot be used") as refused:
+        Study(tmp_path, planned("model.z_dim=4,8"))
+    assert "\n" not in str(refused.value)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(TrainerError, match=r"plan\.json is damaged"):
+        check_same(tmp_path, planned("model.z_dim=4,8"))
+
+
+def test_a_runs_score_is_its_lowest_distance_and_the_recall_of_that_tick(tmp_path: Path) -> None:
+    assert score(tmp_path) is None
+    lines: list[dict[str, float]] = [
+        {"images_seen": 100, "seconds": 1, "quality/frechet": 9.0, "quality/recall": 0.1},
+        {"images_seen": 200, "seconds": 2, "quality/frechet": 3.0, "quality/recall": 0.4},
+        {"images_seen": 300, "seconds": 3},
+        {"images_seen": 400, "seconds": 4, "quality/frechet": 5.0, "quality/recall": 0.6},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"images_seen": 500, "quali')  # being written
+    told = score(tmp_path)
+    assert told is not None
+    assert (told["frechet"], told["recall"], told["images_seen"]) == (3.0, 0.4, 200)
+    assert (told["final_frechet"], told["final_images_seen"], told["seconds"]) == (5.0, 400, 4)
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
+    """A grid of 2 x 3 with its sheets: the image of seed s of trial t is filled with 30 t + s."""
+    import numpy as np
+
+    plan = planned("model.z_dim=4,8", "model.g_widths=[8],[16],[24]", **{"data.resolution": 8, "model.d_widths": [8]})
+    trials = []
+    for number, setting in enumerate(space.combinations(plan.varies)):
+        folder = f"trials/{number:04d}/seed-0"
+        images = np.full((64, 8, 8, 1), 30 * number, np.uint8) + np.arange(64, dtype=np.uint8)[:, None, None, None]
+        sheet = tmp_path / folder / "samples" / "fixed-000001000.png"
+        pictures.write_png(pictures.grid(images), sheet)
+        run = ended(frechet=10.0 - number, folder=folder)
+        trials.append(Trial(number, "finished", setting, [run]))
+    trials[4] = Trial(4, "failed", trials[4].setting, [{"seed": 0, "reason": "<b>loss</b>"}], "<b>loss</b>")
+    return plan, trials
+
+
+def test_the_page_ranks_shows_and_holds_everything_itself(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
+    plan, trials = shown
+    page = report.write(tmp_path, plan, trials).read_text()
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert told["best"] == 5
+    assert told["trials"][5]["frechet"] == {"mean": 5.0, "std": None, "n": 1}
+    assert told["trials"][4]["reason"] == "<b>loss</b>"
+    assert not re.search(r'(src|href|srcset)="(?!data:)', page)
+    assert "<b>loss" not in page
+    assert "&lt;b&gt;loss" in page
+    ranks = re.findall(r"<td>(\d|–)</td><td>(\d{4})</td>", page)
+    assert ranks == [("1", "0005"), ("2", "0003"), ("3", "0002"), ("4", "0001"), ("5", "0000"), ("–", "0004")]
+    assert page.count('src="data:image/png') == 5 + 1 + 1  # a picture each, the best again, the chart
+    assert "trainer export" in page
+    for name in ("scores.png", "pictures.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 300
+
+
+def test_a_picture_is_the_top_left_quarter_of_the_sheet_at_the_best_tick(
+    shown: tuple[Plan, list[Trial]], tmp_path: Path
+) -> None:
+    plan, trials = shown
+    picture = report.picture(tmp_path, plan, trials[1])
+    assert picture is not None
+    step = picture.width // 42  # 4 images of 8 and 5 gaps of 2: 42 pixels, enlarged
+    assert picture.width == picture.height == 42 * step
+    places = [step * (3 + 10 * i) for i in range(4)]  # inside each image
+    seen = [picture.getpixel((x, y)) for y in places for x in places]
+    assert [value[0] - 30 for value in seen] == [8 * j + i for j in range(4) for i in range(4)]
+    assert len(monitor.GRID_SEEDS) == 64
+
+
+def test_pictures_stand_where_their_values_meet(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
+    plan, trials = shown
+    rows = report.table(trials, [trial for trial in trials if trial.state == "finished"], {})
+    table = report.matrix(plan, rows)
+    assert table is not None
+    assert table["across"].field == "model.g_widths"
+    found = [[cell and cell.trial.number for cell in cells] for _, cells in table["lines"]]
+    assert found == [[0, 1, 2], [3, 4, 5]]
+    assert report.matrix(planned("optim.g_lr=1e-5..1e-3", sampler="tpe"), rows) is None
+
+
+def test_plots_of_ranges_and_of_single_seeds_are_drawn() -> None:
+    plan = planned("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe")
+    trials = [
+        Trial(n, "finished", {"optim.g_lr": 10.0 ** (-5 + n), "model.init": init}, [ended(frechet=1.0 + n)])
+        for n, init in enumerate(("normal", "xavier", "normal"))
+    ]
+    for dark in (False, True):
+        assert plots.draw(plan.varies, trials, dark=dark).startswith(b"\x89PNG")
+
+
+# with real children
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sweep(*arguments: str) -> list[str]:
+    """A command of tiny networks; what it varies is not set."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    tiny = [word for field in FIELDS.split() if field.partition("=")[0] not in given for word in ("--set", field)]
+    return [sys.executable, "-m", "trainer", "sweep", *tiny, *arguments]
+
+
+def wait_for(seen: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_dry_run_lists_the_trials_and_makes_nothing(here: Path) -> None:
+    arguments = sweep("--vary", "model.z_dim=4,8", "--vary", "model.d_widths=[8],[8,8]", "--seeds", "3", "--dry-run")
+    result = CliRunner().invoke(app, arguments[3:])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["0000  model.z_dim=4  model.d_widths=[8]", "0001  model.z_dim=4  model.d_widths=[8, 8]"]
+    assert lines[-1] == "4 trials x 3 seeds = 12 runs, 15.36 kimg (15,360 real images) in all"
+    assert not list(here.iterdir())
+
+
+@pytest.mark.slow
+def test_killed_and_begun_again_it_keeps_what_it_has_and_a_run_that_diverges_fails_alone(here: Path) -> None:
+    # D's scores pass float32's range in sixty layers of weights N(0, 1)
+    arguments = ["--vary", f"model.d_widths=[8],[16],{[64] * 60}", "-o", "out"]
+    second = here / "out" / "trials" / "0001" / "seed-0"
+    with subprocess.Popen(sweep(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(lambda: list(second.glob("checkpoint-*.pt")), process)
+        process.kill()
+    first = here / "out" / "trials" / "0000" / "seed-0" / "metrics.jsonl"
+    before = first.stat().st_mtime_ns, (here / "out" / "trials" / "0000" / "seed-0.log").read_text()
+
+    again = subprocess.run(sweep(*arguments), capture_output=True, text=True, check=False)
+    assert again.returncode == 1, again.stderr
+    assert "(1 are done)" in again.stdout
+    assert "1 of 3 trials failed, the first: loss/" in again.stdout
+    assert "Traceback" not in again.stdout + again.stderr
+    assert before == (first.stat().st_mtime_ns, (here / "out" / "trials" / "0000" / "seed-0.log").read_text())
+    assert "$ trainer resume" in second.with_suffix(".log").read_text()
+    steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40
+
+    told = json.loads((here / "out" / "sweep.json").read_text())
+    assert [trial["state"] for trial in told["trials"]] == ["finished", "finished", "failed"]
+    assert "NaN or infinite" in told["trials"][2]["reason"]
+    assert told["best"] == min((0, 1), key=lambda number: told["trials"][number]["frechet"]["mean"])
+    assert told["trials"][0]["runs"][0]["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -> None:
+    arguments = ["--vary", "model.z_dim=4,8", "--jobs", "2", "--set", "run.total_kimg=100000", "-o", "out"]
+    runs = [here / "out" / "trials" / f"000{number}" / "seed-0" for number in (0, 1)]
+    with subprocess.Popen(sweep(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(lambda: all((run / "metrics.jsonl").is_file() for run in runs), process)
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert "The same command goes on from there" in rest
+    for run in runs:
+        assert list(run.glob("checkpoint-*.pt"))
+        assert "stopped and saved" in run.with_suffix(".log").read_text()
+        assert Job(Trial(0, "running", {}), 0, configuration.resolve("digits-dcgan"), run).is_free()
+    assert (here / "out" / "sweep.html").is_file()
+    assert os.access(here / "out" / "study.db", os.R_OK)
