@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from trainer import hardware, run
+from trainer import hardware, launch, run
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
 from trainer.sweep.runner import Runner
@@ -63,6 +63,8 @@ def list_trials(plan: Plan, folder: Path) -> list[str]:
 def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console) -> int:
     """Train what is left of the plan, and write its report; the exit code: 0, 1 (a run failed), 130 (stopped)."""
     import_optuna()
+    if launch.size() > 1:
+        raise TrainerError("a sweep starts its runs itself: leave out torchrun, and say --jobs for several at a time")
     threads = max(1, (plan.config.run.threads or torch.get_num_threads()) // (1 if plan.config.run.threads else jobs))
     check_same(folder, plan)
     _check_images(plan, data_root)
