@@ -70,7 +70,7 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 bench: setup ## Measure training, service and evaluation beside plain ones; results as JSON in benchmarks/results
-	$(BIN)/python benchmarks/train_step.py --data-root $(DATA_ROOT)
+	$(BIN)/python -m benchmarks.train_step --data-root $(DATA_ROOT)
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python benchmarks/evaluation.py
 
