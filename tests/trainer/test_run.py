@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from trainer import config as configuration
 from trainer import run
 from trainer.config import Config
 from trainer.errors import TrainerError
@@ -28,3 +30,13 @@ def test_runs_are_numbered_on(tiny: Callable[..., Config], tmp_path: Path) -> No
     (tmp_path / "runs" / "0041-other").mkdir()
     assert run.create(tmp_path / "runs", tiny()).name == "0042-tiny"
     assert (tmp_path / "runs" / "0042-tiny" / "config.json").is_file()
+
+
+def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    at = tmp_path / "here" / "mine"
+    assert run.create_at(at, tiny()) == at
+    assert configuration.parse(json.loads((at / "config.json").read_text())) == tiny()
+    with pytest.raises(TrainerError, match="is there already; go on with: trainer resume"):
+        run.create_at(at, tiny())
+    with pytest.raises(TrainerError, match="could not make the run folder"):
+        run.create_at(at / "config.json" / "below", tiny())
