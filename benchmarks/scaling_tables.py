@@ -27,6 +27,7 @@ MILLION = 1_000_000
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
+    assert all(len(row) == len(heads) for row in rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
 
 
@@ -101,7 +102,7 @@ def validation(simulation: dict[str, Any], scaling: dict[str, Any], **_: Any) ->
         "ratio",
         "p50, measured / predicted",
     ]
-    return table(heads, rows)
+    return table([*heads, "processor time an image, measured / predicted"], rows)
 
 
 def load(simulation: dict[str, Any], scaling: dict[str, Any], **_: Any) -> str:
