@@ -22,7 +22,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento images test-images bundled constraints clean
+.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,12 @@ images: ## Build the images of ROLES with docker, podman or buildah, whichever w
 
 test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every mistake
 	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
+
+sbom: setup ## Write a bill of materials (CycloneDX) and the licences of each role's packages into sbom
+	$(BIN)/python docker/supply.py sbom --output sbom
+
+audit: setup ## Ask what is known against the packages of the roles
+	$(BIN)/python docker/supply.py audit $(ARGS)
 
 fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)

@@ -1,0 +1,181 @@
+"""What the images are made of: a bill of materials with licences, and what is known against it.
+
+python docker/supply.py sbom              sbom/<role>.cdx.json (CycloneDX 1.6) and sbom/<role>.licences.md of each role
+python docker/supply.py audit             known vulnerabilities of all roles' packages; exit 1: there are some,
+                                          2: the advisory database could not be asked
+
+A role's packages are those that its extras need, with the versions of the environment that runs this, which are
+constraints.txt's, as the images' are. What Debian adds to an image an image scanner tells (docs/supply-chain.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+ROLES = {"trainer": ("train", "eval"), "service": ("serve",), "evaluation": ("eval",)}
+RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+
+
+class SupplyError(Exception):
+    """One line that says what is missing."""
+
+
+def closure(role: str) -> dict[str, str]:
+    """Version by canonical name of all that a role's extras need, on this Python and platform."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    runtime = next((extra for name, extra in RUNTIMES.items() if _there(name)), "cpu")
+    wanted = list(project["dependencies"])
+    for extra in (*ROLES[role], runtime):
+        wanted += project["optional-dependencies"][extra]
+    found: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+    left = [(Requirement(text), "") for text in wanted]
+    while left:
+        requirement, extra = left.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            raise SupplyError(f"{name}, which the {role} needs, is not installed here; make setup") from None
+        found[name] = package.version
+        for asked in ("", *requirement.extras):
+            if (name, asked) not in seen:
+                seen.add((name, asked))
+                left += [(Requirement(text), asked) for text in package.requires or ()]
+    return found
+
+
+def _there(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def environment_bom() -> dict[str, Any]:
+    """CycloneDX of the whole environment, by cyclonedx-py."""
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--no-validate", "--output-reproducible"]
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--output-format", "JSON", sys.executable]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        raise SupplyError(f"cyclonedx-py failed; is it installed (make setup)? {error.stderr[-200:]}") from None
+    return dict(json.loads(done.stdout))
+
+
+def role_bom(whole: dict[str, Any], role: str) -> dict[str, Any]:
+    """The part of an environment's bill that a role is made of. SupplyError: the bill lacks one of its packages."""
+    wanted = closure(role)
+    components = [c for c in whole["components"] if canonicalize_name(c["name"]) in wanted]
+    if missing := wanted.keys() - {canonicalize_name(c["name"]) for c in components}:
+        raise SupplyError(f"the environment's bill lacks {', '.join(sorted(missing))}")
+    root = dict(whole["metadata"]["component"], name=f"gan-atelier/{role}")
+    kept = {c["bom-ref"] for c in components} | {root["bom-ref"]}
+    edges = [
+        {**edge, "dependsOn": [ref for ref in edge.get("dependsOn", ()) if ref in kept]}
+        for edge in whole["dependencies"]
+        if edge["ref"] in kept
+    ]
+    return {
+        **whole,
+        "metadata": {**whole["metadata"], "component": root},
+        "components": components,
+        "dependencies": edges,
+    }
+
+
+def licences(bom: dict[str, Any]) -> str:
+    """A table of the components and what licences their metadata declare."""
+    lines = ["| package | version | licence |", "|---|---|---|"]
+    for component in sorted(bom["components"], key=lambda c: str(c["name"]).lower()):
+        told = [
+            entry.get("expression") or entry["license"].get("id") or entry["license"]["name"]
+            for entry in component.get("licenses", ())
+        ]
+        # classifiers repeat what an identifier says
+        short = [text.removeprefix("License :: OSI Approved :: ").splitlines()[0] for text in dict.fromkeys(told)]
+        lines.append(f"| {component['name']} | {component['version']} | {'; '.join(short) or 'not declared'} |")
+    return "\n".join(lines) + "\n"
+
+
+def sbom(folder: Path) -> None:
+    whole = environment_bom()
+    folder.mkdir(parents=True, exist_ok=True)
+    for role in ROLES:
+        bom = role_bom(whole, role)
+        (folder / f"{role}.cdx.json").write_text(json.dumps(bom, indent=1, sort_keys=True) + "\n")
+        (folder / f"{role}.licences.md").write_text(licences(bom))
+        silent = sum(not component.get("licenses") for component in bom["components"])
+        print(f"{folder / role}.cdx.json: {len(bom['components'])} packages, {silent} declare no licence")
+
+
+def audit(service: str) -> int:
+    """Ask pip-audit about all roles' packages; the exit code."""
+    roles = {role: closure(role) for role in ROLES}
+    packages = {name: version for found in roles.values() for name, version in found.items()}
+    with tempfile.TemporaryDirectory() as place:
+        pinned = Path(place) / "requirements.txt"
+        pinned.write_text("".join(f"{name}=={version}\n" for name, version in sorted(packages.items())))
+        command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"]
+        command += ["--requirement", str(pinned), "--no-deps", "--disable-pip", "--progress-spinner", "off"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        told = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError):
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        print(f"not audited: {service}'s advisories could not be asked ({last[:200]})", file=sys.stderr)
+        return 2
+    skipped = sorted(entry["name"] for entry in told if "skip_reason" in entry)
+    if len(skipped) == len(told):  # a mirror of the index has packages, and knows nothing against them
+        print(
+            f"not audited: {service}'s advisories could not be asked: it knows none of the {len(told)} packages",
+            file=sys.stderr,
+        )
+        return 2
+    if skipped:
+        print(f"not audited, for {service} does not know them: {', '.join(skipped)}", file=sys.stderr)
+    bad = [entry for entry in told if entry.get("vulns")]
+    for entry in bad:
+        within = ", ".join(role for role, found in roles.items() if canonicalize_name(entry["name"]) in found)
+        for vulnerability in entry["vulns"]:
+            mended = ", ".join(vulnerability.get("fix_versions", ())) or "none yet"
+            print(f"{entry['name']} {entry['version']} ({within}): {vulnerability['id']}, mended in {mended}")
+    print(f"{len(told) - len(skipped)} packages audited, {len(bad)} with known vulnerabilities")
+    return 1 if bad else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    bill = commands.add_parser("sbom", help="write a bill of materials and the licences of each role")
+    bill.add_argument("--output", type=Path, default=Path("sbom"))
+    asking = commands.add_parser("audit", help="ask what is known against the roles' packages")
+    asking.add_argument("--service", choices=("pypi", "osv"), default="pypi", help="whose advisories")
+    given = parser.parse_args()
+    try:
+        if given.command == "audit":
+            return audit(given.service)
+        sbom(given.output)
+    except SupplyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

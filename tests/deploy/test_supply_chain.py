@@ -1,0 +1,116 @@
+"""Claims about docker/supply.py: a bill is whole and of its role alone, and no silence passes for an audit."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from tests.deploy.manifests import ROOT
+
+sys.path.append(str(ROOT / "docker"))
+import supply
+
+pytestmark = pytest.mark.slow
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "docker" / "supply.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def bills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sbom")
+    done = run("sbom", "--output", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def bill(folder: Path, role: str) -> dict[str, Any]:
+    return json.loads((folder / f"{role}.cdx.json").read_text())
+
+
+def test_the_roles_are_those_of_the_dockerfiles() -> None:
+    for role, extras in supply.ROLES.items():
+        (told,) = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text())
+        assert tuple(told.split(",")) == extras, role
+
+
+def test_a_bill_holds_what_the_role_needs_and_nothing_else(bills: Path) -> None:
+    names = {role: {c["name"].lower() for c in bill(bills, role)["components"]} for role in supply.ROLES}
+    assert {"torch", "matplotlib", "onnxruntime"} <= names["trainer"]
+    assert {"bentoml", "fastapi", "starlette", "onnxruntime"} <= names["service"]
+    assert {"httpx", "scipy", "onnxruntime"} <= names["evaluation"]
+    assert "pysocks" in names["trainer"], "which gdown needs by requests' extra"
+    for role in ("service", "evaluation"):
+        assert not names[role] & {"torch", "torchvision"}, role
+    for role, found in names.items():
+        assert not found & {"pytest", "mypy", "ruff", "cyclonedx-bom"}, role
+
+
+def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> None:
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    told = bill(bills, "evaluation")
+    assert validator.validate_str(json.dumps(told)) is None
+    del told["components"][0]["name"]
+    assert validator.validate_str(json.dumps(told)) is not None, "a deliberate mistake"
+    for role in supply.ROLES:
+        told = bill(bills, role)
+        assert told["metadata"]["component"]["name"] == f"gan-atelier/{role}"
+        refs = {c["bom-ref"] for c in told["components"]} | {told["metadata"]["component"]["bom-ref"]}
+        assert {ref for edge in told["dependencies"] for ref in (edge["ref"], *edge["dependsOn"])} <= refs
+        assert all(c["purl"].startswith("pkg:pypi/") and c["version"] for c in told["components"])
+
+
+def test_licences_are_listed(bills: Path) -> None:
+    lines = (bills / "service.licences.md").read_text().splitlines()[2:]
+    assert len(lines) == len(bill(bills, "service")["components"])
+    assert any(re.fullmatch(r"\| fastapi \| [\d.]+ \| MIT \|", line) for line in lines)
+
+
+def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        if name == "fastapi":
+            raise supply.PackageNotFoundError(name)
+        return found(name)
+
+    found = supply.distribution
+    monkeypatch.setattr(supply, "distribution", absent)
+    with pytest.raises(supply.SupplyError, match="fastapi, which the service needs, is not installed here; make setup"):
+        supply.closure("service")
+    assert supply.closure("evaluation")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ("[{'name': n, 'version': v, 'vulns': []} for n, v in asked]", 0, "0 with known vulnerabilities"),
+        (
+            "[{'name': n, 'version': v, 'vulns': [{'id': 'CVE-1', 'fix_versions': ['9']}] if n == 'fastapi' else []}"
+            " for n, v in asked]",
+            1,
+            r"fastapi [\d.]+ \(service\): CVE-1, mended in 9",
+        ),
+        ("[{'name': n, 'skip_reason': 'not found'} for n, v in asked]", 2, "not audited: pypi's advisories could not"),
+        ("1 / 0", 2, "not audited: pypi's advisories could not be asked .*division by zero"),
+    ],
+)
+def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer: str, code: int, told: str) -> None:
+    """With a pip_audit in the real one's place that answers without a network."""
+    (tmp_path / "pip_audit.py").write_text(
+        "import json, sys\n"
+        "path = sys.argv[sys.argv.index('--requirement') + 1]\n"
+        "asked = [line.split('==') for line in open(path).read().split()]\n"
+        f"print(json.dumps({{'dependencies': {answer}}}))\n"
+    )
+    done = run("audit", PYTHONPATH=str(tmp_path))
+    assert done.returncode == code
+    assert re.search(told, done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
