@@ -450,7 +450,8 @@ def sweep(
             return
         from rich.console import Console
 
-        code = command.sweep(plan, folder, data_root, jobs, Console(highlight=False, soft_wrap=True))
+        console = Console(highlight=False, soft_wrap=True, markup=False)  # a setting may hold brackets
+        code = command.sweep(plan, folder, data_root, jobs, console)
     raise typer.Exit(code)
 
 

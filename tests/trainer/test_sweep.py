@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,15 +14,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from trainer import config as configuration
 from trainer import monitor, pictures
 from trainer.cli import app
 from trainer.errors import TrainerError
-from trainer.sweep import command, plots, report, space
+from trainer.sweep import command, plots, report, runner, space
 from trainer.sweep.children import Job, score
 from trainer.sweep.study import Plan, Study, Trial, check_same
+from trainer.sweep.view import View
 
 ROOT = Path(__file__).parents[2]
 FIELDS = """
@@ -299,6 +302,21 @@ def test_plots_of_ranges_and_of_single_seeds_are_drawn() -> None:
     ]
     for dark in (False, True):
         assert plots.draw(plan.varies, trials, dark=dark).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_brackets_in_a_setting_or_a_reason_are_shown_as_they_are(terminal: bool, tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=200, force_terminal=terminal, color_system=None, markup=False)
+    plan = planned("data.augment=[color],[]")
+    trial = Trial(0, "failed", {"data.augment": ["color"]}, [], "[/b] broke")
+    (job,) = runner.jobs_of(trial, plan, tmp_path, 1)
+    with View(console, plan) as view:
+        view.started(job, resumed=False)
+        view.progressed(0, [job], "0 of 2 trials done")
+        view.told(trial)
+    assert '0000 augment=["color"]  failed: [/b] broke' in screen.getvalue()
+    assert ("\x1b" in screen.getvalue()) is terminal
 
 
 # with real children

@@ -28,7 +28,7 @@ class View:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[told]}", style="dim"),
+            TextColumn("{task.fields[told]}", style="dim", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -66,7 +66,7 @@ class View:
     def told(self, trial: Trial) -> None:
         """A trial's line: its setting, and its score or why it has none."""
         if trial.reason:
-            self.console.print(f"{trial.number:04d} {trial.words()}  failed: {trial.reason}", style="red")
+            self.console.print(f"{trial.number:04d} {trial.words()}  failed: {trial.reason}", style="red", markup=False)
             return
         frechet, recall = (mean_and_spread(trial.runs, name) for name in ("frechet", "recall"))
         self.console.print(f"{trial.number:04d} {trial.words()}  Fréchet distance {frechet}, recall {recall}")
