@@ -18,8 +18,8 @@ import numpy as np
 
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
+from imagesets.rows import release
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 
@@ -41,17 +40,3 @@ class RowsFile:
 def mapped(path: Path) -> np.ndarray | None:
     """The array of a npy file, memory-mapped; None if there is none."""
     return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
-
-
-def release(rows: np.ndarray) -> None:
-    """Give back the memory of what was read of a mapped array (or a view of one); nothing for any other.
-
-    Pages of a file that were read count as this process's own until something else needs them: a container's limit
-    or a reader of its peak sees all files it ever looked at.
-    """
-    whole: object = rows
-    while isinstance(whole, np.ndarray) and not isinstance(whole, np.memmap):
-        whole = whole.base
-    mapping = getattr(whole, "_mmap", None)
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-        mapping.madvise(mmap.MADV_DONTNEED)

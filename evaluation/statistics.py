@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.rows import release
+from imagesets.rows import release
 
 
 class FeatureStatistics:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
-from imagesets.rows import RowWriter
+from imagesets.rows import RowWriter, release
 
 log = logging.getLogger("imagesets")
 
@@ -81,10 +81,11 @@ def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -
 
 
 def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
-    """sha256 over shape, pixels (uint8, C order) and labels (int64, little-endian)."""
+    """sha256 over shape, pixels (uint8, C order) and labels (int64, little-endian). Keeps no page of a mapped array."""
     digest = hashlib.sha256(f"{list(images.shape)}".encode())
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+        release(images)
     digest.update(b"labels" if labels is not None else b"no labels")
     if labels is not None:
         digest.update(np.ascontiguousarray(labels, dtype="<i8").data)

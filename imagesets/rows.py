@@ -1,11 +1,9 @@
-"""An `.npy` file written row by row, whose number of rows is known only at its end.
-
-Plain writes and no memory map: on a full disk a write is an OSError, a store into a sparse map a SIGBUS.
-"""
+"""`.npy` files of rows that are larger than memory: written row by row, and given back once read."""
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -17,7 +15,10 @@ _HEADER_BYTES = 128  # numpy aligns the data at 64; the longest shape we write n
 
 
 class RowWriter:
-    """Appends uint8 rows of `row_shape` to a new file; `finish` writes the header and fsyncs."""
+    """Appends uint8 rows of `row_shape` to a new file; `finish` writes the header with their number and fsyncs.
+
+    Plain writes and no memory map: on a full disk a write is an OSError, a store into a sparse map a SIGBUS.
+    """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
         self.row_shape = row_shape
@@ -52,3 +53,17 @@ def _header(shape: tuple[int, ...]) -> bytes:
     text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
     room = _HEADER_BYTES - 10  # after the magic, the version and this length
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", room) + text.ljust(room - 1) + b"\n"
+
+
+def release(rows: np.ndarray) -> None:
+    """Give back the memory of what was read of a mapped array (or a view of one); nothing for any other.
+
+    Pages of a file that were read count as this process's own until something else needs them: a container's limit
+    or a reader of its peak sees all files it ever looked at.
+    """
+    whole: object = rows
+    while isinstance(whole, np.ndarray) and not isinstance(whole, np.memmap):
+        whole = whole.base
+    mapping = getattr(whole, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.metrics.kernel import SEED, Spread
-from evaluation.rows import release
+from imagesets.rows import release
 
 SPLITS = 10
 

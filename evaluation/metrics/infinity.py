@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
+from imagesets.rows import release
 
 POINTS = 15
 _ROWS = 2048

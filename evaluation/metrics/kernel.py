@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.rows import release
+from imagesets.rows import release
 
 SUBSETS = 100
 SUBSET_SIZE = 1000

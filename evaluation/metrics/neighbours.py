@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evaluation.rows import release
+from imagesets.rows import release
 
 BLOCK = 2048
 

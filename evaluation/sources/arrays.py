@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.rows import release
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
+from imagesets.rows import release
 
 KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
 # numpy's own name for the first array of savez, which image batches in the field are published under

@@ -13,8 +13,8 @@ from evaluation.metrics.infinity import fid_infinity
 from evaluation.metrics.kernel import kernel_distance
 from evaluation.metrics.neighbours import nearest
 from evaluation.reference_files import load_reference, save_reference
-from evaluation.rows import release
 from evaluation.statistics import FeatureStatistics
+from imagesets.rows import release
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y"}}
 

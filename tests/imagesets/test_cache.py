@@ -197,3 +197,17 @@ def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, wh
     assert "cache" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert entries(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory of mapped files there")
+def test_a_fingerprint_leaves_nothing_of_a_mapped_file_in_memory(tmp_path: Path) -> None:
+    def resident() -> float:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["RssFile"].split()[0]) / 1024
+
+    np.save(tmp_path / "images.npy", np.ones((16_384, 64, 64, 1), np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    before = resident()
+    assert fingerprint_of(images, None) == fingerprint_of(np.asarray(images).copy(), None)
+    fingerprint_of(images, None)
+    assert resident() < before + 8, "64 MiB were read"
