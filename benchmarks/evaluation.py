@@ -7,7 +7,8 @@ and 2,000, which is the slowest case). There the right answer comes from the fea
 should give 0.
 `inception`: features with seeded random weights in both, 32 px images: pytorch-fid's network as its
 `get_activations` calls it (batches of 50, images already decoded, which spares it the reading of files), beside an
-extractor file with the `torch` resize; and how far apart the features are.
+extractor file with the `torch` resize; how far apart the features are; and, in the same turns, a plain float32 matrix
+product: what share of the machine's arithmetic either reaches, which is what bounds the ratio.
 `score`: scoring 10,000 images of a service with a classifier, beside generating and extracting each alone.
 `memory`: the peak of a job's memory, with the Fréchet distance alone and with every metric (--images of 64 px).
 
@@ -140,6 +141,7 @@ def inception(rounds: int) -> dict[str, Any]:
     """Images a second of either, their ratio, and the features' difference."""
     import torch
     from pytorch_fid import inception as peer
+    from torch.utils.flop_counter import FlopCounterMode
 
     from evaluation.extractors import load_extractor
     from evaluation.extractors.graph import centred_relative_error
@@ -164,17 +166,25 @@ def inception(rounds: int) -> dict[str, Any]:
     def ours() -> np.ndarray:
         return extractor(images[:50]).features
 
-    theirs(), ours()
-    rates: dict[str, list[float]] = {"ours": [], "pytorch_fid": []}
+    square = torch.rand(4096, 4096)
+    with FlopCounterMode(display=False) as counter:
+        theirs()
+    gflop = counter.get_total_flops() / 50 / 1e9  # an image
+
+    theirs(), ours(), square @ square
+    rates: dict[str, list[float]] = {"ours": [], "pytorch_fid": [], "matrix_gflop": []}
     for _ in range(rounds):
         for name, function in (("ours", ours), ("pytorch_fid", theirs)):
             seconds, _ = timed(function)
             rates[name].append(50 / seconds)
-    mine, its = (statistics.median(rates[name]) for name in rates)
+        seconds, _ = timed(lambda: square @ square)
+        rates["matrix_gflop"].append(2 * len(square) ** 3 / seconds / 1e9)
+    mine, its, matrix = (statistics.median(rates[name]) for name in rates)
     difference = centred_relative_error(ours(), theirs())
     print(
         f"inception: ours {mine:.1f} img/s, pytorch-fid {its:.1f} img/s, ratio {mine / its:.2f}; "
-        f"features differ by {difference:.1e}",
+        f"features differ by {difference:.1e}; of {matrix:.0f} GFlop/s in a matrix product ours reaches "
+        f"{mine * gflop / matrix:.0%}, pytorch-fid {its * gflop / matrix:.0%}",
         flush=True,
     )
     return {
@@ -184,6 +194,12 @@ def inception(rounds: int) -> dict[str, Any]:
         "pytorch_fid_images_per_s": round(its, 2),
         "ratio": round(mine / its, 2),
         "features_differ": difference,
+        "gflop_an_image": round(gflop, 2),
+        "matrix_product_gflop_per_s": round(matrix, 1),
+        "share_of_matrix_product": {
+            "ours": round(mine * gflop / matrix, 2),
+            "pytorch_fid": round(its * gflop / matrix, 2),
+        },
         "rounds": {name: [round(rate, 2) for rate in taken] for name, taken in rates.items()},
     }
 
