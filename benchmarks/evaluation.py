@@ -120,23 +120,6 @@ def from_features(x: np.ndarray, y: np.ndarray) -> float:
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + traces - 2 * root)
 
 
-def random_inception() -> dict[str, Any]:
-    """A seeded state whose features are near 0.7: torch's default one gives 1e-8, where anything agrees."""
-    import torch
-
-    from evaluation.extractors.inception import FidInception
-
-    torch.manual_seed(0)
-    network = FidInception()
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, mode="fan_in")
-        elif isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
-    return network.state_dict()
-
-
 def inception(rounds: int) -> dict[str, Any]:
     """Images a second of either, their ratio, and the features' difference."""
     import torch
@@ -146,6 +129,7 @@ def inception(rounds: int) -> dict[str, Any]:
     from evaluation.extractors import load_extractor
     from evaluation.extractors.graph import centred_relative_error
     from evaluation.extractors.inception import build_inception
+    from tests.evaluation.helpers import random_inception
 
     with tempfile.TemporaryDirectory() as folder:
         weights, path = Path(folder) / "random.pth", Path(folder) / "inception.onnx"

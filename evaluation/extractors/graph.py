@@ -1,13 +1,12 @@
 """The parts all extractor files share: the preamble in front of a network, and sealing the file.
 
-The preamble is written node by node, not traced: the resize is part of the metric, and ONNX's Resize
-says each protocol exactly, so that it is the same in every runtime and torch version.
+The preamble is written node by node, not traced: the resize is part of the metric, and resize.py says each protocol
+exactly, so that it is the same in every runtime and torch version.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,44 +16,13 @@ import numpy as np
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.reader import FORMAT_VERSION, extractor_digest, metadata_strings
+from evaluation.extractors.resize import RESIZES, Graph, add_resize
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
 OPSET = 18
-
-
-@dataclass(frozen=True)
-class Resize:
-    """A resize protocol: ONNX Resize attributes, then (x - offset) / scale; `clip` first to 0..255."""
-
-    attributes: dict[str, Any]
-    offset: float
-    scale: float
-    clip: bool = False
-
-
-_LINEAR: dict[str, Any] = {"mode": "linear"}
-_PIL_BICUBIC: dict[str, Any] = {
-    "mode": "cubic",
-    "cubic_coeff_a": -0.5,
-    "exclude_outside": 1,
-    "antialias": 1,
-    "coordinate_transformation_mode": "half_pixel",
-}
-RESIZES = {
-    # torch-fidelity's exact TensorFlow 1 bilinear, with TensorFlow's corner-aligned coordinates
-    "tf1": Resize(_LINEAR | {"coordinate_transformation_mode": "asymmetric"}, 128.0, 128.0),
-    # pytorch-fid's F.interpolate(align_corners=False)
-    "torch": Resize(_LINEAR | {"coordinate_transformation_mode": "half_pixel"}, 127.5, 127.5),
-    # clean-fid's PIL bicubic on float channels
-    "clean": Resize(_PIL_BICUBIC, 128.0, 128.0, clip=True),
-    # a domain classifier's: antialiased, and the identity at the size it was trained at
-    "linear-antialias": Resize(
-        _LINEAR | {"coordinate_transformation_mode": "half_pixel", "antialias": 1}, 127.5, 127.5
-    ),
-}
 
 
 def preamble(resize: str, side: int, channels: int) -> onnx.ModelProto:
@@ -64,50 +32,22 @@ def preamble(resize: str, side: int, channels: int) -> onnx.ModelProto:
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    how = RESIZES[resize]
-    constants: dict[str, np.ndarray] = {
-        "pre_rgb": np.array([1, 3, 1, 1], np.int64),
-        "pre_side": np.array([side, side], np.int64),
-        "pre_luma": np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1),
-        "pre_channel_axis": np.array([1], np.int64),
-        "pre_offset": np.array(how.offset, np.float32),
-        "pre_scale": np.array(how.scale, np.float32),
-        "pre_low": np.array(0, np.float32),
-        "pre_high": np.array(255, np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", ["images"], ["pre_float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["pre_float"], ["pre_nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Expand", ["pre_nchw", "pre_rgb"], ["pre_three"]),
-    ]
-    colour = "pre_three"
+    how, graph = RESIZES[resize], Graph("pre")
+    pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    pixels = graph.add("Expand", pixels, np.array([1, 3, 1, 1]))
     if channels == 1:
-        nodes += [
-            helper.make_node("Mul", ["pre_three", "pre_luma"], ["pre_weighted"]),
-            helper.make_node("ReduceSum", ["pre_weighted", "pre_channel_axis"], ["pre_grey"], keepdims=1),
-        ]
-        colour = "pre_grey"
-    nodes += [
-        helper.make_node("Shape", [colour], ["pre_batch"], start=0, end=2),
-        helper.make_node("Concat", ["pre_batch", "pre_side"], ["pre_sizes"], axis=0),
-        helper.make_node("Resize", [colour, "", "", "pre_sizes"], ["pre_resized"], **how.attributes),
-    ]
-    resized = "pre_resized"
-    if how.clip:
-        nodes.append(helper.make_node("Clip", [resized, "pre_low", "pre_high"], ["pre_clipped"]))
-        resized = "pre_clipped"
-    nodes += [
-        helper.make_node("Sub", [resized, "pre_offset"], ["pre_centred"]),
-        helper.make_node("Div", ["pre_centred", "pre_scale"], ["prepared"]),
-    ]
-    used = {name for node in nodes for name in node.input}
+        luma = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)
+        pixels = graph.add("ReduceSum", graph.add("Mul", pixels, luma), np.array([1]), keepdims=1)
+    centred = graph.add("Sub", add_resize(graph, pixels, how, side), np.float32(how.offset))
+    graph.add("Div", centred, np.float32(how.scale))
+    graph.nodes[-1].output[0] = "prepared"
     return helper.make_model(
         helper.make_graph(
-            nodes,
+            graph.nodes,
             "extractor",
             [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", "C"])],
             [helper.make_tensor_value_info("prepared", TensorProto.FLOAT, ["N", channels, side, side])],
-            [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used],
+            [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=10,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from evaluation.atomic import check_writable
 from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
-from evaluation.extractors.graph import RESIZES, extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.resize import RESIZES
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from service import negotiation, openapi
-from service.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP
+from service.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP, Body
 from service.routes.bare import Bare
 from service.routes.told import atelier_of, facts_of, headers_of
 from service.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from service.atelier import Atelier
     from service.plans import Plan
 
 router = APIRouter(route_class=Bare)
@@ -32,9 +33,7 @@ async def generate(request: Request) -> Response:
     """Images of seeds or latents."""
     from service import plans
 
-    atelier = atelier_of(request)
-    form = negotiation.choose(request.headers.get("accept", ""), negotiation.GENERATE_FORMS)
-    body = await negotiation.read(request, GenerateRequest)
+    atelier, form, body = await _asked(request, GenerateRequest, negotiation.GENERATE_FORMS)
     plan = plans.generation(body, atelier.repository, atelier.settings)
     n = len(plan.latents)
     return await _answer(
@@ -57,9 +56,7 @@ async def interpolate(request: Request) -> Response:
     """Frames along a path through latent space: each, an animation, or a strip."""
     from service import plans
 
-    atelier = atelier_of(request)
-    form = negotiation.choose(request.headers.get("accept", ""), negotiation.INTERPOLATE_FORMS)
-    body = await negotiation.read(request, InterpolateRequest)
+    atelier, form, body = await _asked(request, InterpolateRequest, negotiation.INTERPOLATE_FORMS)
     plan = plans.interpolation(body, atelier.repository, atelier.settings)
     n = len(plan.latents)
     return await _answer(
@@ -84,9 +81,7 @@ async def mix(request: Request) -> Response:
     """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
     from service import plans
 
-    atelier = atelier_of(request)
-    form = negotiation.choose(request.headers.get("accept", ""), negotiation.MIX_FORMS)
-    body = await negotiation.read(request, MixRequest)
+    atelier, form, body = await _asked(request, MixRequest, negotiation.MIX_FORMS)
     plan = plans.mixture(body, atelier.repository)
     if form in (PNG, WEBP, JPEG):
         plan = plan.first()
@@ -101,6 +96,12 @@ async def mix(request: Request) -> Response:
         entries=[{"latent": [float(str(x)) for x in plan.latents[0]]}, *terms],  # the shortest digits that read back
         rest="terms",
     )
+
+
+async def _asked(request: Request, schema: type[Body], forms: tuple[str, ...]) -> tuple["Atelier", str, Body]:
+    """The service, the form that `Accept` chooses, and the body."""
+    form = negotiation.choose(request.headers.get("accept", ""), forms)
+    return atelier_of(request), form, await negotiation.read(request, schema)
 
 
 async def _answer(

@@ -21,16 +21,6 @@ from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import tiny_generator, write_tiny_generator
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
-    write_tiny_extractor(tmp_path / "e.onnx")
-    write_tiny_generator(tmp_path / "g.onnx")
-    return tmp_path
-
-
 def score(source: str, *words: object, extractor: str = "e.onnx") -> tuple:
     return ("score", source, "--reference", "folder:pictures@test", "--extractor", extractor, "-o", "report", *words)
 

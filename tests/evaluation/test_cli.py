@@ -15,21 +15,16 @@ from typer.testing import CliRunner, Result
 from evaluation.cli import app
 from evaluation.extractors import load_extractor
 from evaluation.metrics.frechet import frechet_distance
-from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
+from tests.evaluation.helpers import fake_service, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(place: Path) -> Path:
     """A folder with pictures, an extractor and reference statistics of the pictures' test split."""
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
-    write_tiny_extractor(tmp_path / "e.onnx")
-    write_tiny_generator(tmp_path / "g.onnx")
     done = run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz")
     assert done.exit_code == 0, done.output
-    return tmp_path
+    return place
 
 
 def run(*arguments: object) -> Result:

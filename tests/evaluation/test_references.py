@@ -13,19 +13,8 @@ from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics
 from evaluation.extractors import load_extractor
 from evaluation.reference_files import beside, load_reference
 from evaluation.references import Places, cached_reference
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
-from tests.tiny_generator import write_tiny_generator
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
-    write_tiny_extractor(tmp_path / "e.onnx")
-    write_tiny_generator(tmp_path / "g.onnx")
-    return tmp_path
 
 
 def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Path) -> None:

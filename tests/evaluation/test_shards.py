@@ -12,21 +12,11 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.shards import parse
 from evaluation.statistics import FeatureStatistics
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
 METRICS = "fid,kid,precision,recall,is,fid_infinity"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
-    write_tiny_extractor(tmp_path / "e.onnx")
-    write_tiny_generator(tmp_path / "g.onnx")
-    return tmp_path
 
 
 def score(*words: object) -> tuple:

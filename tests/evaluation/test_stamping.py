@@ -10,22 +10,16 @@ import pytest
 from evaluation.extractors import load_extractor
 from evaluation.reference_files import load_reference
 from service.generator_file import check
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
-    write_tiny_extractor(tmp_path / "e.onnx")
-    write_tiny_generator(tmp_path / "g.onnx")
+def place(place: Path) -> Path:
     for split in ("test", "train"):
         done = run("reference", f"folder:pictures@{split}", "--extractor", "e.onnx", "--output", f"{split}.npz")
         assert done.exit_code == 0, done.output
-    return tmp_path
+    return place
 
 
 def score(*words: object, reference: str = "test.npz", n: int = 30, stamp: str = "g.onnx") -> tuple:

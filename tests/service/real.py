@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVICE = "service.service:GanAtelier"
 
 
 @dataclass
@@ -60,18 +61,31 @@ def everything(connection: socket.socket) -> bytes:
     return told
 
 
-@contextmanager
-def served(models: Path, log: Path, files: int | None = None, ready: int = 200, **settings: Any) -> Iterator[Server]:
-    """`bentoml serve` on `models`, its log in the file `log`. `files`: the most file descriptors a process may have."""
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+        return int(s.getsockname()[1])
+
+
+@contextmanager
+def served(models: Path, log: Path | None = None, files: int | None = None, **settings: Any) -> Iterator[Server]:
+    """`bentoml serve` on `models`, its log in the file `log`. `files`: the most file descriptors a process may have."""
+    log = log or models / "serve.log"
     env = {**os.environ, "ATELIER_MODEL_DIR": str(models), **{k: str(v) for k, v in settings.items()}}
-    command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(port)]
+    with running(SERVICE, free_port(), log, env, files=files) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    what: str, port: int, log: Path, env: dict[str, str], cwd: Path = ROOT, files: int | None = None
+) -> Iterator[Server]:
+    """`bentoml serve WHAT`, ready, until the block ends; its log goes on where that file ends."""
+    command = [sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)]
     if files is not None:
         command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-", *command]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=out)
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
             until_ready(server)
@@ -82,7 +96,7 @@ def served(models: Path, log: Path, files: int | None = None, ready: int = 200, 
                 process.wait(60)
 
 
-def until_ready(server: Server, seconds: float = 60) -> None:
+def until_ready(server: Server, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while True:
         assert server.process.poll() is None, server.log

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from tests.service.conftest import wait_until
-from tests.service.test_served import ROOT, served
+from tests.service.real import ROOT, free_port, served
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
@@ -37,16 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def origin(folder: Path) -> Iterator[str]:
-    with served(folder) as address:
-        yield address
+    with served(folder) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
 def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    nginx, place = tool("nginx"), tmp_path_factory.mktemp("nginx")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    nginx, place, port = tool("nginx"), tmp_path_factory.mktemp("nginx"), free_port()
     documented = (ROOT / "docs" / "nginx-cache.conf").read_text()
     for written, here in (
         ("server 127.0.0.1:3000;", f"server {origin.removeprefix('http://')};"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.test_served import ROOT, served
+from tests.service.real import ROOT, served
 
 pytestmark = pytest.mark.slow
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "http.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -27,8 +27,8 @@ PYTHON = [text for language, text in BLOCKS if language == "python"]
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models = tmp_path_factory.mktemp("bundled")
     (models / "digits.onnx").write_bytes((ROOT / "service" / "bundled" / "digits.onnx").read_bytes())
-    with served(models) as url:
-        yield url.removeprefix("http://")
+    with served(models) as server:
+        yield server.url.removeprefix("http://")
 
 
 def test_every_block_is_one_that_is_run_or_shown() -> None:

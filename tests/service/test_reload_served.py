@@ -17,7 +17,7 @@ import pytest
 from service import latents as z
 from tests.service.conftest import wait_until
 from tests.service.plain_generators import write_plain
-from tests.service.test_served import served
+from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,8 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     served_file.write_bytes(sources[0].read_bytes())
     outcomes: Counter[object] = Counter()
     done = threading.Event()
-    with served(tmp_path, ATELIER_WORKERS=WORKERS) as url:
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
+        url = server.url
         expected = {digests(httpx.get(f"{url}/v1/models").json())["tiny"]: images_of(sources[0])}
 
         def client(i: int) -> list[tuple[str, int, np.ndarray]]:
@@ -103,7 +104,8 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
 
 def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
-    with served(tmp_path, ATELIER_WORKERS=WORKERS) as url:
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
+        url = server.url
         write_plain(tmp_path / "theirs.onnx", batch=4)
         assert in_every_worker(url, lambda told: set(digests(told)) == {"a", "theirs"}) < NOTICED_S
         body = {"model": "theirs", "seed": 1, "n": 6}

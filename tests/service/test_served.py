@@ -1,17 +1,12 @@
 """Claims about the real thing: `bentoml serve` in processes of its own, over loopback."""
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +17,11 @@ import pytest
 
 from service import latents as z
 from service.client import Client, ServiceError
+from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 NPY = {"Accept": "application/x-npy"}
-
-
-@contextmanager
-def served(folder: Path, **settings: Any) -> Iterator[str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    env = {**os.environ, "ATELIER_MODEL_DIR": str(folder), **{k: str(v) for k, v in settings.items()}}
-    log = (folder / "serve.log").open("wb")
-    command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, (folder / "serve.log").read_text()
-            assert time.monotonic() < end, (folder / "serve.log").read_text()
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        log.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    with served(folder) as address:
-        yield address
+    with served(folder) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -204,13 +171,12 @@ def test_clients_that_hang_up_leave_the_service_well(url: str, expected: np.ndar
 def test_clients_that_hang_up_do_not_hold_up_the_end(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "tiny.onnx", size=128)
     body = b'{"n": 256}'
-    with served(tmp_path) as url:
-        host, port = url.removeprefix("http://").split(":")
+    with served(tmp_path) as server:
         for _ in range(20):
-            with socket.create_connection((host, int(port))) as s:
+            with socket.create_connection(server.address) as s:
                 s.sendall(b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
                 s.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-        answer = httpx.post(f"{url}/v1/generate", json={"n": 1}, headers=NPY)
+        answer = httpx.post(f"{server.url}/v1/generate", json={"n": 1}, headers=NPY)
         assert answer.status_code == 200
         began = time.monotonic()
     assert time.monotonic() - began < 20
@@ -219,7 +185,8 @@ def test_clients_that_hang_up_do_not_hold_up_the_end(tmp_path: Path) -> None:
 
 def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "wide.onnx", size=256, channels=3)
-    with served(tmp_path, ATELIER_MAX_QUEUE_ROWS=64, ATELIER_MAX_BATCH=8) as url:
+    with served(tmp_path, ATELIER_MAX_QUEUE_ROWS=64, ATELIER_MAX_BATCH=8) as server:
+        url = server.url
         start = threading.Barrier(48)
 
         def client(i: int) -> list[int]:
@@ -239,7 +206,8 @@ def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_several_workers_count_together(folder: Path) -> None:
-    with served(folder, ATELIER_WORKERS=2) as url:
+    with served(folder, ATELIER_WORKERS=2) as server:
+        url = server.url
         answered = 0
         while answered < 20:  # the other worker may still be loading, and says so
             answer = httpx.post(f"{url}/v1/generate", json={"seed": answered})

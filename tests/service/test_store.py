@@ -2,11 +2,8 @@
 
 import io
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -16,9 +13,9 @@ import pytest
 
 from service import bento, latents, store
 from tests.service.plain_generators import write_plain
+from tests.service.real import ROOT, free_port, running
 from tests.tiny_generator import write_tiny_generator
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -46,24 +43,8 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
     )[0]
     ours.unlink()
     theirs.unlink()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port)]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=home, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
+    with running(tag, free_port(), tmp_path / "log", home, cwd=tmp_path) as server:
+        url = server.url
         listing = httpx.get(f"{url}/v1/models").json()
         assert {m["name"]: m["foreign"] for m in listing["data"]} == {"Packed": False, "theirs": True}
         answer = httpx.post(
@@ -75,9 +56,6 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
         assert stored(home, "put", str(write_tiny_generator(ours, name="Packed", seed=7))).stdout.strip() == (
             f"packed:{answer.headers['Atelier-Digest'][:16]}"
         )
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
 
 
 def test_a_file_is_put_once_and_again_when_its_scores_change(tmp_path: Path, home: dict[str, str]) -> None:
