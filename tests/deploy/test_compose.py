@@ -110,6 +110,7 @@ def test_volumes_are_declared_and_files_are_there(compose: dict[str, Any]) -> No
 def test_ours_are_contained(compose: dict[str, Any]) -> None:
     for name, service in ours(compose):
         assert service["read_only"], name
+        assert service["pull_policy"] == "never", f"{name}: a stranger may hold the name on a public registry"
         assert service["cap_drop"] == ["ALL"], name
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["tmpfs"] == ["/tmp:mode=1777"], name
@@ -212,6 +213,7 @@ def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str
     assert compose["services"]["service"]["build"]["args"]["BASE"] == base
 
 
+@pytest.mark.slow
 def test_the_health_check_tells_ready_from_not(compose: dict[str, Any], service: Server, free_port: int) -> None:
     kind, _, *words = compose["services"]["service"]["healthcheck"]["test"]
     assert kind == "CMD"
