@@ -59,6 +59,7 @@ def _complain(message: str, *, unless_others: bool = False) -> None:
     """A line on stderr: one, however many processes say it. `unless_others`: none, if another said anything."""
     from trainer import launch
 
+    launch.ignore_signals()
     if launch.is_first_to_tell(message, unless_others=unless_others):
         typer.echo(f"error: {message}", err=True)
 

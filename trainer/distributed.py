@@ -33,8 +33,7 @@ T = TypeVar("T")
 def timeout() -> timedelta:
     """How long a process waits for the others before it gives them up: $TRAINER_TIMEOUT_S, 600 seconds."""
     try:
-        seconds = float(os.environ.get("TRAINER_TIMEOUT_S", "600"))
-        return timedelta(seconds=seconds) if seconds > 0 else timedelta(0)
+        return max(timedelta(seconds=float(os.environ.get("TRAINER_TIMEOUT_S", "600"))), timedelta(0))
     except (ValueError, OverflowError):
         return timedelta(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,6 +70,13 @@ def first_on_this_machine() -> Iterator[None]:
     if first:
         store.set(machines[machine], "yes")
     store.wait(machines, LOADING)
+
+
+def ignore_signals() -> None:
+    """Leave undisturbed: torchrun ends the others as soon as one process has left. Alone: nothing."""
+    if size() > 1:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def is_first_to_tell(message: str, *, unless_others: bool = False) -> bool:

@@ -205,8 +205,10 @@ def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
         asked.append(number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    leaving = not impatient
     try:
         yield lambda: bool(asked)
-    finally:
+        leaving = leaving and bool(asked)
+    finally:  # torchrun ends the others as soon as one has left; they are leaving themselves, and have a line to say
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if leaving else handler)

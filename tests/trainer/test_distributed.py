@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import kubernetes_validate
+import psutil
 import pytest
+import torch
+import yaml
+
+from trainer import checkpoint, distributed
+from trainer import launch as launch_module
+from trainer.errors import TrainerError
+from trainer.loop import State
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
+ONE_MACHINE = ["--standalone", "--nproc-per-node", "2"]
+
 
 def torchrun(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments]
+    return [sys.executable, "-m", "torch.distributed.run", *arguments]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> dict[str, Any]:
     """What tests/trainer/ranks.py found out."""
     output = tmp_path_factory.mktemp("ranks") / "found.json"
-    command = torchrun("--standalone", str(Path(__file__).with_name("ranks.py")), str(output))
+    command = torchrun(*ONE_MACHINE, str(Path(__file__).with_name("ranks.py")), str(output))
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
     return json.loads(output.read_text())
@@ -75,3 +91,254 @@ def test_a_stop_that_one_process_is_asked_for_is_heard_by_all_at_once(found: dic
 def test_the_spread_of_the_reals_is_the_whole_batchs(found: dict[str, Any]) -> None:
     together, alone = found["std"]
     assert together == pytest.approx(alone, rel=1e-6)
+
+
+# What follows runs the command line: on one machine, and as two that torchrun makes one of.
+
+TINY_FIELDS = """
+    name=tiny data.resolution=8 model.g_widths=[8] model.d_widths=[8] model.z_dim=4 optim.batch_size=64
+    run.device=cpu run.threads=1 run.tick_kimg=0.64 run.quality_ticks=0 run.total_kimg=100000
+"""
+TINY = [word for field in TINY_FIELDS.split() for word in ("--set", field)]
+
+
+class Launch:
+    """A command that is running, and its output so far."""
+
+    def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
+        self.output = cwd / f"output-{time.monotonic_ns()}.txt"
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT)
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 240
+        while text not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+
+    def of_rank(self, rank: int) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(child for child in children if child.environ().get("RANK") == str(rank))
+
+    def errors(self) -> list[str]:
+        return [line for line in self.said().splitlines() if line.startswith("error:")]
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                process.kill()
+            self.process.kill()
+        self.process.wait(30)
+
+
+def free_port() -> int:
+    """One that nothing listens on, among those that SLURM's recipe makes of a job's number."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if 20000 <= port < 40000:
+            return port
+
+
+def recipe(language: str) -> str:
+    """The one block of that language in docs/distributed.md."""
+    text = (ROOT / "docs" / "distributed.md").read_text()
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return block
+
+
+def two_machines() -> list[str]:
+    """torchrun's options for each of two machines, of one process."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    return ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+
+
+def steps(run_dir: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The script of docs/distributed.md as it is; `srun` and `scontrol` make two machines of this one."""
+    programs = {
+        "scontrol": "echo 127.0.0.1; echo 127.0.0.2",
+        "srun": 'for node in 1 2; do "$@" & done; wait -n; first=$?; wait -n; exit $((first | $?))',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NAME": "tiny", "SLURM_JOB_NODELIST": "here"}
+    path = f"{tmp_path}:{environment['PATH']}"
+    script = recipe("bash")
+    arguments = [*TINY, "--set", "run.total_kimg=19.2"]
+
+    def submit() -> Launch:
+        number = {"SLURM_JOB_ID": str(free_port() - 20000)}
+        return Launch(
+            ["bash", "-c", script, "train.sbatch", *arguments], tmp_path, environment | slurm | number | {"PATH": path}
+        )
+
+    run_dir = tmp_path / "runs" / "tiny" / "0001-tiny"
+    with submit() as launch:
+        launch.wait_for("loss/D")
+        launch.of_rank(1).send_signal(signal.SIGTERM)
+        assert launch.process.wait(240) == 1
+        assert launch.said().count("stopped and saved; go on with: trainer resume runs/tiny/0001-tiny") == 1
+        assert launch.said().count("exitcode  : 130") == 2  # of each machine's torchrun
+    payload = checkpoint.newest(run_dir)[1]
+    assert payload["processes"] == 2
+    assert payload["counters"]["images_seen"] < 19_200
+
+    with submit() as launch:
+        assert launch.process.wait(240) == 0, launch.said()
+        assert f"from checkpoint-{payload['counters']['steps']:08d}.pt" in launch.said()
+        assert "not bit-exact" not in launch.said()
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["0001-tiny"]
+    assert steps(run_dir) == [*range(10, 301, 10)]
+    made_by = json.loads((run_dir / "made_by.json").read_text())
+    assert (made_by["machine"]["processes"], made_by["machine"]["machines"]) == (2, 2)
+
+    alone = subprocess.run(
+        [sys.executable, "-m", "trainer", "resume", str(run_dir), "--kimg", "19.84"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert "note: 2 processes before, 1 now: not bit-exact" in alone.stdout
+    assert checkpoint.newest(run_dir)[1]["processes"] == 1
+
+
+def test_the_kubernetes_jobs_pods_find_each_other_and_train(tmp_path: Path, environment: dict[str, str]) -> None:
+    service, job = yaml.safe_load_all(recipe("yaml"))
+    for document in (service, job):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    name = job["metadata"]["name"]
+    assert variables["MACHINES"] == str(job["spec"]["completions"]) == str(job["spec"]["parallelism"])
+    assert variables["GPUS"] == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert variables["FIRST"] == f"{name}-0.{service['metadata']['name']}"
+    assert (pod["subdomain"], service["spec"]["selector"]) == (service["metadata"]["name"], {"job-name": name})
+    port = service["spec"]["ports"][0]["port"]
+
+    (command,) = container["args"]
+    assert f"--master-port {port}" in command
+    command = command.replace(f"--master-port {port}", f"--master-port {free_port()}")
+    command = command.replace("/training", str(tmp_path)).replace(
+        "torchrun", f"{sys.executable} -m torch.distributed.run"
+    )
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(
+        "{name: tiny, data: {source: digits, resolution: 8}, model: {z_dim: 4, g_widths: [8], d_widths: [8]}, "
+        "run: {device: cpu, threads: 1, total_kimg: 0.64, tick_kimg: 0.64}}"
+    )
+    here = variables | environment | {"PRESET": str(preset), "GPUS": "1", "FIRST": "127.0.0.1"}
+    pods = [Launch([*container["command"], command], tmp_path, here | {"JOB_COMPLETION_INDEX": str(i)}) for i in (0, 1)]
+    with pods[0] as first, pods[1] as second:
+        assert (first.process.wait(240), second.process.wait(240)) == (0, 0), first.said() + second.said()
+    assert "trained:" in pods[0].said()
+    assert (tmp_path / "models" / "tiny.onnx").is_file()
+
+
+def test_a_process_that_dies_brings_the_other_down_with_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    with Launch(torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY), tmp_path, environment) as launch:
+        launch.wait_for("loss/D")
+        launch.of_rank(0).kill()  # the one that talks
+        assert launch.process.wait(240) == 1
+        (line,) = launch.errors()
+        assert "another process of this run ended" in line
+
+
+def test_one_that_hangs_is_given_up(tmp_path: Path, environment: dict[str, str]) -> None:
+    command = torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY)
+    impatient = {"TRAINER_TIMEOUT_S": "3", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
+    with Launch(command, tmp_path, environment | impatient) as launch:
+        launch.wait_for("loss/D")
+        launch.of_rank(1).suspend()
+        assert launch.process.wait(240) == 1
+        (line,) = launch.errors()
+        assert "did not answer for 3 s" in line
+
+
+def test_machines_with_different_configs_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    options = two_machines()
+    one = torchrun(*options, "-m", "trainer", "train", *TINY, "--set", "optim.g_lr=3e-4")
+    other = torchrun(*options, "-m", "trainer", "train", *TINY, "--set", "optim.g_lr=4e-4")
+    with Launch(one, tmp_path, environment) as first, Launch(other, tmp_path, environment) as second:
+        assert (first.process.wait(240), second.process.wait(240)) == (1, 1)
+        (line,) = first.errors() + second.errors()
+        assert re.search(r"do not agree: number 0 → number 1 has optim\.g_lr: 0\.000[34] → 0\.000[34]$", line)
+        assert "exitcode  : 2" in first.said() + second.said()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "processes", "per_machine", "said"),
+    [
+        ({"optim": {"batch_size": 8}}, 3, 3, "use 6 or 9"),
+        ({"optim": {"batch_size": 2}}, 3, 3, "use 3$"),
+        ({"run": {"device": "cuda"}}, 4, 4, "4 processes on this machine, but PyTorch sees 2 CUDA device"),
+        ({"run": {"device": "mps"}}, 2, 2, r"run\.device=cpu"),
+        ({}, 3, 2, "alike on each"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(
+    fields: dict[str, Any], processes: int, per_machine: int, said: str, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(TrainerError, match=said):
+        distributed.check_division(tiny(**fields), processes, per_machine)
+    distributed.check_division(tiny(), 2, 2)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
+def test_a_timeout_is_a_number_of_seconds(text: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_TIMEOUT_S", text)
+    with pytest.raises(TrainerError, match="TRAINER_TIMEOUT_S"):
+        distributed.check_division(tiny(), 2, 2)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
+def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -> None:
+    """The conversion needs no GPU: the same tensors, under the same names; a D that is penalised keeps its own."""
+    widths = {"g_widths": [8, 8], "d_widths": [8, 8]}
+    state = State.create(tiny(model={"architecture": architecture, **widths}))
+    fabric = SimpleNamespace(
+        device=torch.device("cuda"), global_rank=0, world_size=2, setup_module=lambda network, move_to_device: network
+    )
+    ranks = object.__new__(distributed.Ranks)
+    ranks.fabric = fabric  # type: ignore[assignment]
+    before = {name: tensor.data_ptr() for name, tensor in state.G.state_dict().items()}
+    plain = [module for module in state.G.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert bool(plain) == (architecture != "mlp")
+    assert ranks.prepare(state.G) is state.G
+    synced = [module for module in state.G.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(synced) == len(plain)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in state.G.modules())
+    assert {name: tensor.data_ptr() for name, tensor in state.G.state_dict().items()} == before
+
+    kinds = [type(module) for module in state.D.modules()]
+    ranks.prepare(state.D, twice=True)
+    assert [type(module) for module in state.D.modules()] == kinds
+
+
+def test_without_lightning_one_line_says_what_to_install(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delitem(sys.modules, "trainer.distributed")
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(TrainerError, match="pip install lightning-fabric"):
+        launch_module.join(tiny(), {})
