@@ -59,6 +59,7 @@ def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> Non
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     told = bill(bills, "evaluation")
     assert validator.validate_str(json.dumps(told)) is None
+    told["components"] = told["components"][:1]
     del told["components"][0]["name"]
     assert validator.validate_str(json.dumps(told)) is not None, "a deliberate mistake"
     for role in supply.ROLES:
