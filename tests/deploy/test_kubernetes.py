@@ -44,6 +44,19 @@ def test_the_published_schemas_take_every_document(folder: str, version: str) ->
         kubernetes_validate.validate(yaml.safe_load(path.read_text()), version, strict=True)
 
 
+def test_the_documents_manifests_are_valid_too() -> None:
+    """Every YAML block of docs/ that is a manifest, whoever wrote it."""
+    found = []
+    for page in (ROOT / "docs").glob("*.md"):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S):
+            found += [(page.name, d) for d in yaml.safe_load_all(block) if isinstance(d, dict) and "apiVersion" in d]
+    for page_name, document in found:
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+            assert document["metadata"]["name"], page_name
+    assert found
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
