@@ -106,6 +106,10 @@ def resume(
     ):
         if before != now:
             console.print(f"note: {before} {what} before, {now} now: not bit-exact")
+    if world.size > 2:  # DistributedDataParallel regroups gradients after its first step: they add up in another order
+        console.print(
+            f"note: {world.size} processes go on, not bit-exact: with more than two, sums are of another order"
+        )
     hardware.settle(config)
     with exclusive(run_dir) if world.leads else nullcontext():
         state = checkpoint.restore(payload, config, world)
