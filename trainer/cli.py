@@ -86,9 +86,10 @@ def train(
         from trainer import config as configuration
 
         if export is not None and not dry_run:
-            from trainer.export import require_runtime
+            from trainer.export import require_runtime, require_writable
 
             require_runtime()
+            require_writable(export)
         config = configuration.resolve(preset, set_ or ())
         if dry_run:
             from trainer import hardware, launch
@@ -142,6 +143,11 @@ def resume(
         from trainer import config as configuration
         from trainer.errors import TrainerError
 
+        if export is not None:
+            from trainer.export import require_runtime, require_writable
+
+            require_runtime()
+            require_writable(export)
         console = Console(highlight=False, soft_wrap=True, quiet=launch.rank() > 0)
         path, payload, complaints = checkpoint.newest(run_dir)
         for complaint in complaints:

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -53,6 +54,14 @@ def require_runtime() -> None:
     for module, extra in (("onnx", "train"), ("onnxscript", "train"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(module) is None:
             raise TrainerError(f"exporting needs {module}: pip install 'gan-atelier[{extra}]'")
+
+
+def require_writable(output: Path) -> None:
+    """Raises TrainerError when `export` could not write there: before a training, not after."""
+    wanted = output.parent if output.suffix == ".onnx" else output
+    there = next(folder for folder in (wanted.absolute(), *wanted.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise TrainerError(f"could not write the export to {output}: {there} is not a folder one may write to")
 
 
 def public(source: str) -> str:

@@ -63,6 +63,20 @@ def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_place_for_the_export_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/models", "file/x.onnx"):
+        words = ("train", "--preset", "digits-dcgan", *TINY, "--export", place)
+        done = trainer(*words, cwd=tmp_path)
+        assert done.returncode == 2, done.stdout + done.stderr
+        there = tmp_path / "file"
+        assert (
+            done.stderr == f"error: could not write the export to {place}: {there} is not a folder one may write to\n"
+        )
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
     result = trainer(
         *("train", *TINY, "--export", "models"),

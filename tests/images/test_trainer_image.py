@@ -1,0 +1,95 @@
+"""Claims about the trainer's image, and the whole line of containers: trained, served, scored."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+
+from tests.images.containers import Image, Volume, writable
+from tests.images.test_evaluation_image import SCORE, Given, given, refused  # noqa: F401 (a fixture)
+from tests.images.test_service_image import Served, free_port
+
+SHORT = ("train", "--preset", "digits-dcgan", "--set", "run.total_kimg=1", "--set", "optim.batch_size=32")
+LONG = ("train", "--preset", "digits-dcgan", "--set", "run.total_kimg=10000")
+
+
+@pytest.fixture(scope="module")
+def trainer_image(built) -> Image:
+    return built("trainer")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    for name in ("runs", "models", "reports", "cache"):
+        writable(folder / name)
+    return folder
+
+
+def volumes(place: Path, *but: str) -> tuple[Volume, ...]:
+    return tuple(Volume(place / n, f"/{n}", writable=True) for n in ("runs", "models", "cache") if n not in but)
+
+
+def test_it_runs_as_nobodys_user_and_asks_for_a_gpu_where_there_is_one(trainer_image: Image) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(trainer_image.config["User"]))
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in trainer_image.config["Env"]
+
+
+def test_a_generator_is_trained_and_exported_then_served_then_scored(
+    trainer_image: Image,
+    service_image: Image,
+    evaluation_image: Image,
+    place: Path,
+    given: Given,  # noqa: F811
+) -> None:
+    done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(place), timeout=900)
+    assert done.returncode == 0, done.stdout
+    (path,) = (place / "models").glob("*.onnx")
+    assert path.stat().st_uid == 10001
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert properties["dataset"] == "digits"
+
+    port = free_port()
+    models = Volume(place / "models", "/models")
+    with service_image.start(volumes=(models,), environment={"PORT": str(port)}) as container:
+        assert Served(container, port).why_not_ready() == ""
+        url = f"http://127.0.0.1:{port}"
+        (model,) = httpx.get(f"{url}/v1/models").json()["data"]
+        assert model["digest"] == properties["digest"]
+        words = ("score", url, *SCORE, "--num-images", "200", "--output", "/reports/trained")
+        done = evaluation_image.run(*words, volumes=given.volumes(place / "reports"))
+        assert done.returncode == 0, done.stdout
+        code, _ = container.stopped()
+        assert code == 0
+    assert properties["digest"] in json.dumps(json.loads((place / "reports" / "trained" / "report.json").read_text()))
+
+
+def test_docker_stop_saves_a_checkpoint_to_go_on_from(trainer_image: Image, place: Path, tmp_path: Path) -> None:
+    runs = Volume(writable(tmp_path / "runs"), "/runs", writable=True)
+    with trainer_image.start(*LONG, volumes=(runs, *volumes(place, "runs"))) as job:
+        job.wait_until(lambda: list(runs.here.glob("*/metrics.jsonl")), seconds=300)
+        code, seconds = job.stopped(signal.SIGTERM)
+        assert "resume" in job.log
+    assert code in (0, 130), job.log
+    assert seconds < 30
+    assert list(runs.here.glob("*/checkpoint-*.pt"))
+
+
+@pytest.mark.parametrize("name", ["runs", "models", "cache"])
+def test_a_volume_that_is_missing_is_one_line_before_anything_is_trained(
+    trainer_image: Image, place: Path, name: str
+) -> None:
+    """What lies at its place in the image is part of the read-only file system."""
+    line = refused(trainer_image, *SHORT, "--export", "/models", volumes=volumes(place, name))
+    assert f"/{name}" in line
+
+
+def test_images_that_are_not_there_and_must_not_be_downloaded_are_one_line(trainer_image: Image, place: Path) -> None:
+    words = ("-c", "ATELIER_OFFLINE=1 exec trainer train --preset mnist-dcgan")
+    done = trainer_image.run(*words, entrypoint=("sh",), volumes=volumes(place))
+    assert done.returncode == 2, done.stdout
+    assert "$ATELIER_OFFLINE forbids downloading" in done.stdout
