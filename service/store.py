@@ -6,6 +6,7 @@ python -m service.store build FILE...    and a bento is built that holds and ser
 
 import argparse
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -62,10 +63,22 @@ def build(paths: list[Path]) -> str:
     if len(set(names)) < len(names):
         raise StoreError(f"two files have one name: {', '.join(sorted(names))}")
     recipe = yaml.safe_load((ROOT / "bentofile.yaml").read_text()) | {"models": [put(path) for path in paths]}
+    recipe["python"]["packages"] = pinned(recipe["python"]["packages"], ROOT / "constraints.txt")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as bentofile:
         yaml.safe_dump(recipe, bentofile)
         bentofile.flush()
         return str(bentoml.bentos.build_bentofile(bentofile.name, build_ctx=str(ROOT)).tag)
+
+
+def pinned(packages: list[str], constraints: Path) -> list[str]:
+    """These requirements at the versions that `constraints` names; as they are, where it names none."""
+
+    def name(requirement: str) -> str:
+        return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
+
+    lines = constraints.read_text().splitlines() if constraints.is_file() else []
+    # a package may have several lines, each for some Pythons
+    return [pin for package in packages for pin in [ln for ln in lines if name(ln) == name(package)] or [package]]
 
 
 def main(words: list[str] | None = None) -> int:

@@ -5,9 +5,21 @@ leaves restarts to the orchestrator) never replaces one of several that died. Th
 by SIGCHLD, so that is when to look.
 """
 
+import logging
+import os
 import signal
 import threading
 from typing import Any
+
+log = logging.getLogger("bentoml.atelier")
+
+# what a signal that ended a worker most often means, and what to do
+MEANS = {
+    signal.SIGKILL: "if the memory limit did that, raise it or lower ATELIER_MAX_LOADED_BYTES, ATELIER_MAX_BATCH or "
+    "ATELIER_WORKERS",
+    signal.SIGILL: "this processor lacks an instruction that the packages were built for",
+}
+TRIES = 5
 
 
 def watch_workers() -> None:
@@ -24,7 +36,7 @@ def _child_died(number: int, frame: Any) -> None:
     # circus handles SIGTERM by a method of an object that knows its controller
     controller = getattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "controller", None)
     if controller is not None:
-        controller.loop.add_callback_from_signal(_replace, controller.arbiter, 5)
+        controller.loop.add_callback_from_signal(_replace, controller.arbiter, TRIES)
 
 
 def _replace(arbiter: Any, tries: int) -> None:
@@ -33,8 +45,24 @@ def _replace(arbiter: Any, tries: int) -> None:
 
     for watcher in arbiter.iter_watchers():
         watcher.respawn = True
+        for pid in watcher.processes if tries == TRIES else ():
+            _tell(pid)
     try:
         arbiter.manage_watchers()
     except ConflictError:
         if tries:
             arbiter.loop.call_later(0.2, _replace, arbiter, tries - 1)
+
+
+def _tell(pid: int) -> None:
+    """Log how a worker ended, if by a signal. Circus reaps it: here it is only looked at."""
+    if not hasattr(os, "waitid"):  # macOS
+        return
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return
+    if found is not None and found.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+        number = signal.Signals(found.si_status)
+        means = f"; {MEANS[number]}" if number in MEANS else ""
+        log.error("worker %d was ended by %s and is replaced%s", pid, number.name, means)

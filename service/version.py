@@ -1,11 +1,20 @@
-"""The version that this code was installed as."""
+"""The version of this code."""
 
+import tomllib
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 
 @lru_cache(maxsize=1)
 def service_version() -> str:
+    """As pyproject.toml beside it says (in a checkout, and in a bento), else as it was installed."""
+    try:
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        if project["name"] == "gan-atelier":
+            return str(project["version"])
+    except (OSError, ValueError, KeyError):
+        pass
     try:
         return version("gan-atelier")
     except PackageNotFoundError:

@@ -77,6 +77,7 @@ def test_a_killed_worker_is_replaced_at_once_and_a_stop_loses_no_request(
             killed = time.monotonic()
             wait_until(lambda: victim not in server.workers() and len(server.workers()) == workers)
             assert time.monotonic() - killed < 5
+            assert f"worker {victim} was ended by SIGKILL and is replaced; if the memory limit did that" in server.log
             if workers > 1:  # the other one goes on meanwhile
                 seen = outcomes[200]
                 wait_until(lambda: outcomes[200] > seen + 50, 5)

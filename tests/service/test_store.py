@@ -77,3 +77,17 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[
 
 def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
     assert bento.generator_files() == []
+
+
+def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text(
+        "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n"
+    )
+    assert store.pinned(["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints) == [
+        "numpy==2.4.6 ; python_full_version < '3.12'",
+        "numpy==2.5.5 ; python_full_version >= '3.12'",
+        "onnxruntime>=1.20",
+        "onnx==1.23.2",
+    ]
+    assert store.pinned(["numpy>=1.26"], tmp_path / "none") == ["numpy>=1.26"]
