@@ -77,6 +77,20 @@ def cpu_s(pid: int) -> tuple[float, float]:
     return main, other
 
 
+def until_all_ready(port: int, workers: int) -> None:
+    """A probe reaches one worker of several: all are ready when twenty new connections a worker met none that is not."""
+    left, end = 20 * workers if workers > 1 else 0, time.monotonic() + 90
+    while left:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                left -= 1
+        except OSError:
+            left = 20 * workers
+            time.sleep(0.1)
+        if time.monotonic() > end:
+            raise SystemExit("not all workers became ready")
+
+
 def batches(port: int) -> tuple[float, float]:
     """(rows, count) of the inferences so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
@@ -138,6 +152,7 @@ def measure(path: Path, seconds: float, rounds: int) -> dict[str, Any]:
                 started = serving.__enter__()
             try:
                 pid, port, _ = started
+                until_all_ready(port, workers)
                 with on_cores({first, second} if cores == 2 else {second}):
                     wrk(port, CLIENTS[-1], N, 1.0)
                     loads = {
@@ -168,8 +183,8 @@ def measure(path: Path, seconds: float, rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", type=Path, nargs="*", help="generator files (.onnx); default: untrained ones")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scaling.json")
     args = parser.parse_args()
     require_wrk()
