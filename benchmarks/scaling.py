@@ -78,7 +78,7 @@ def cpu_s(pid: int) -> tuple[float, float]:
 
 
 def until_all_ready(port: int, workers: int) -> None:
-    """A probe reaches one worker of several: all are ready when twenty new connections a worker met none that is not."""
+    """A probe reaches one worker of several: all are ready when twenty connections a worker met none that is not."""
     left, end = 20 * workers if workers > 1 else 0, time.monotonic() + 90
     while left:
         try:
