@@ -231,7 +231,12 @@ def _own_sum(total: torch.Tensor, world: World) -> torch.Tensor:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Load an optimizer's state; raises ValueError where its averages have other shapes than its parameters."""
-    optimizer.load_state_dict(saved)
+    groups = []
+    for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        # how this device steps, not how the one did that saved it; a graph's learning rate is a tensor
+        own = {name: ours[name] for name in ("fused", "capturable", "foreach") if name in ours}
+        groups.append({**theirs, **own, "lr": float(theirs["lr"])})
+    optimizer.load_state_dict({**saved, "param_groups": groups})
     for parameter, slots in optimizer.state.items():
         for name, value in slots.items():
             if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:

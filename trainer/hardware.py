@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainer import graphs
 from trainer.config import Config
 from trainer.errors import TrainerError
 
@@ -27,13 +28,19 @@ def choose(config: Config) -> Config:
         precision = "bf16" if has_native_bf16(device) else "fp32"
     threads = config.run.threads or torch.get_num_threads()
     run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
-    return config.model_copy(update={"run": run})
+    config = config.model_copy(update={"run": run})
+    why_not = graphs.obstacle(config)
+    if run.cuda_graphs == "on" and why_not:
+        raise TrainerError(f"run.cuda_graphs=on, but {why_not}; use run.cuda_graphs=auto")
+    chosen = "off" if why_not or run.cuda_graphs == "off" else "on"
+    return config.model_copy(update={"run": run.model_copy(update={"cuda_graphs": chosen})})
 
 
 def settle(config: Config) -> None:
     """Set this process up for a run: its number of threads, and memory that stays with it."""
     torch.set_num_threads(config.run.threads or torch.get_num_threads())
     keep_freed_memory()
+    torch.backends.cudnn.benchmark = config.run.device == "cuda"  # shapes never change within a run
 
 
 def keep_freed_memory() -> bool:

@@ -23,7 +23,10 @@ from trainer.batches import Batches
 from trainer.config import Config, Optim
 from trainer.draws import Draws
 from trainer.errors import TrainingDiverged
+from trainer.graphs import Graph
 from trainer.world import World
+
+Shown = list[tuple[Tensor, Tensor | None]]  # the real batches of a step, with their labels
 
 
 @dataclass
@@ -41,6 +44,7 @@ class State:
     world: World  # the processes that train together; a batch is theirs, this one has its share of it
     G_forward: nn.Module  # G and D as a step calls them, so that gradients are the whole batch's
     D_forward: nn.Module
+    graph: Graph | None = None  # of the updates, where they are replayed as one
     steps: int = 0
     images_seen: int = 0  # real images shown to D
     ticks: int = 0
@@ -75,6 +79,7 @@ class State:
             world=world,
             G_forward=world.prepare(G),
             D_forward=world.prepare(D, twice=penalized),
+            graph=Graph(updates, learning_rate) if run.cuda_graphs == "on" and world.size == 1 else None,
         )
 
     @property
@@ -92,10 +97,12 @@ class State:
 
 
 def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    device = config.run.device
+    capturable = device == "cuda"  # its counters are on the device, where a graph can count them on
     if config.optim.algorithm == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=lr)
-    fused = config.run.device in {"cpu", "cuda"}
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=config.optim.betas, fused=fused)
+        return torch.optim.RMSprop(network.parameters(), lr=lr, capturable=capturable)
+    fused = device in {"cpu", "cuda"}
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=config.optim.betas, fused=fused, capturable=capturable)
 
 
 def draw_latents(state: State) -> Tensor:
@@ -127,29 +134,35 @@ def autocast(state: State, allowed: bool = True) -> AbstractContextManager[Any]:
 
 
 def step(state: State, batches: Batches) -> None:
-    """One round: n_critic updates of D, each on a batch of real images, then g_steps updates of G.
-
-    The last D update and the first G update share their fakes: one forward of G serves both.
-    """
+    """One round of updates, then the average of G. The updates may be a CUDA graph's (graphs.py)."""
     optim = state.config.optim
-    for _ in range(optim.n_critic - 1):
-        with torch.no_grad():
-            fakes, labels = generate(state)
-        update_discriminator(state, *batches.at(state.images_seen), fakes, labels)
-        state.images_seen += optim.batch_size
-
-    fakes, labels = generate(state)
-    update_discriminator(state, *batches.at(state.images_seen), fakes.detach(), labels)
-    state.images_seen += optim.batch_size
-    update_generator(state, fakes, labels)
-    for _ in range(optim.g_steps - 1):
-        update_generator(state, *generate(state))
-
+    shown = [batches.at(state.images_seen + update * optim.batch_size) for update in range(optim.n_critic)]
+    (state.graph or updates)(state, shown)
     state.world.average_statistics(state.G, state.D)
     keep = ema.decay(state.config.ema, optim.batch_size * optim.n_critic, state.images_seen)
     ema.update(state.G_ema, state.G, keep)
     state.steps += 1
     state.summed_steps += 1
+
+
+def updates(state: State, shown: Shown) -> None:
+    """n_critic updates of D, each on a batch of real images, then g_steps updates of G.
+
+    The last D update and the first G update share their fakes: one forward of G serves both.
+    """
+    optim = state.config.optim
+    for reals in shown[:-1]:
+        with torch.no_grad():
+            fakes, labels = generate(state)
+        update_discriminator(state, *reals, fakes, labels)
+        state.images_seen += optim.batch_size
+
+    fakes, labels = generate(state)
+    update_discriminator(state, *shown[-1], fakes.detach(), labels)
+    state.images_seen += optim.batch_size
+    update_generator(state, fakes, labels)
+    for _ in range(optim.g_steps - 1):
+        update_generator(state, *generate(state))
 
 
 def update_discriminator(
@@ -231,11 +244,16 @@ def move(state: State, which: str, network: nn.Module, optimizer: torch.optim.Op
     loss.backward()
     if optim.clip_grad_norm is not None:
         state.gradient_norms[which] = nn.utils.clip_grad_norm_(network.parameters(), optim.clip_grad_norm)
-    if optim.decay_kimg is not None:
-        base = optim.g_lr if which == "G" else optim.d_lr
-        for group in optimizer.param_groups:
-            group["lr"] = base * learning_rate_share(optim, state.kimg)
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):  # a graph's is set between its replays
+            group["lr"] = learning_rate(state, which)
     optimizer.step()
+
+
+def learning_rate(state: State, which: str) -> float:
+    """The one that is due, of "G" or "D"."""
+    optim = state.config.optim
+    return (optim.g_lr if which == "G" else optim.d_lr) * learning_rate_share(optim, state.kimg)
 
 
 def learning_rate_share(optim: Optim, kimg: float) -> float:

@@ -1,0 +1,159 @@
+"""A recorded step on a stand-in for CUDA's recording: what is replayed, counted, compared and given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.conftest import tensors
+from trainer import checkpoint, graphs, hardware, loop
+from trainer.batches import Batches
+from trainer.config import Config
+from trainer.errors import TrainerError
+from trainer.graphs import Graph
+from trainer.loop import State
+
+Tiny = Callable[..., Config]
+BatchesOf = Callable[[Config], Batches]
+
+
+class StandIn:
+    """As CUDA has it: recording changes nothing, and a replay writes to the tensors that were recorded."""
+
+    state: State
+    replays = 0
+
+    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        before, random = [tensor.clone() for tensor in graphs.moving(self.state)], generator.get_state()
+        self.once, self.results = once, once()
+        for tensor, value in zip(graphs.moving(self.state), before, strict=True):
+            tensor.detach().copy_(value)
+        generator.set_state(random)
+        return self.results
+
+    def replay(self) -> None:
+        self.replays += 1
+        with torch.enable_grad():
+            again = self.once()
+        for name, value in self.results.items():
+            value.copy_(again[name])
+
+
+def recorded(config: Config, kind: type[StandIn] = StandIn) -> tuple[State, list[StandIn]]:
+    state, made = State.create(config), []
+
+    def make() -> StandIn:
+        made.append(kind())
+        made[-1].state = state
+        return made[-1]
+
+    state.graph = Graph(loop.updates, loop.learning_rate, make)
+    return state, made
+
+
+def run(state: State, batches: Batches, steps: int) -> State:
+    for _ in range(steps):
+        loop.step(state, batches)
+    return state
+
+
+CONFIGS = {
+    "dcgan": {},
+    "n_critic and g_steps": {"optim": {"n_critic": 2, "g_steps": 2}},
+    "spectral norm, labels": {
+        "model": {"d_spectral_norm": True, "d_norm": "none", "conditional": True},
+        "data": {"class_names": ["a", "b"], "augment": ["color", "translation", "cutout"]},
+    },
+    "rmsprop": {
+        "optim": {"algorithm": "rmsprop", "clip_grad_norm": 1.0},
+        "objective": {"name": "wasserstein", "clip": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_replayed_run_is_the_eager_one(name: str, tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(**CONFIGS[name])
+    eager = run(State.create(config), batches_of(config), 10)
+    state, made = recorded(config)
+    run(state, batches_of(config), 10)
+    assert [recording.replays for recording in made] == [1 + 10 - graphs.WARM_UP]  # one to be compared
+    assert (state.images_seen, state.steps) == (eager.images_seen, eager.steps)
+    theirs = tensors(eager)
+    for key, ours in tensors(state).items():
+        torch.testing.assert_close(ours, theirs[key], msg=key)
+    means, expected = loop.take_means(state), loop.take_means(eager)
+    assert means == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_replay_takes_the_learning_rates_that_are_due_when_it_begins(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(optim={"decay_kimg": [0.02, 0.2], "g_lr": 1e-3})
+    state, _ = recorded(config)
+    for _ in range(10):
+        due, before = loop.learning_rate(state, "G"), next(state.G.parameters()).detach().clone()
+        run(state, batches_of(config), 1)
+        farthest = (next(state.G.parameters()) - before).abs().max().item()
+        assert farthest < 3 * due  # Adam's step
+    assert state.g_optimizer.param_groups[0]["lr"].item() == pytest.approx(due)
+    assert due < 0.8e-3
+
+
+class WithoutD(StandIn):
+    """A recording that lost D's update."""
+
+    def replay(self) -> None:
+        before = [parameter.detach().clone() for parameter in self.state.D.parameters()]
+        super().replay()
+        with torch.no_grad():
+            for parameter, value in zip(self.state.D.parameters(), before, strict=True):
+                parameter.copy_(value)
+
+
+class Refused(StandIn):
+    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(WithoutD, "of a step away"), (Refused, "when stream is capturing$")])
+def test_a_recording_that_fails_or_differs_is_told_and_not_used(
+    kind: type[StandIn], reason: str, tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    config = tiny(optim={"decay_kimg": [0.02, 0.5]})
+    state, made = recorded(config, kind)
+    with pytest.warns(UserWarning, match=f"without a CUDA graph: .*{reason}"):
+        run(state, batches_of(config), 8)
+    assert len(made) == 1
+    eager = run(State.create(config), batches_of(config), 8)
+    theirs = tensors(eager)
+    for key, ours in tensors(state).items():
+        assert torch.equal(ours, theirs[key]), key
+
+
+def test_a_recorded_run_is_saved_and_goes_on_without_its_graph(
+    tiny: Tiny, batches_of: BatchesOf, tmp_path: object
+) -> None:
+    config = tiny()
+    state, _ = recorded(config)
+    run(state, batches_of(config), 6)
+    assert isinstance(state.g_optimizer.param_groups[0]["lr"], Tensor)
+    path = checkpoint.save(state, tmp_path, keep=1)  # type: ignore[arg-type]
+    resumed = checkpoint.restore(checkpoint.read(path), config)
+    assert resumed.g_optimizer.param_groups[0]["lr"] == pytest.approx(2e-4)
+    run(resumed, batches_of(config), 4)
+    eager = run(State.create(config), batches_of(config), 10)
+    for ours, theirs in zip(resumed.G.parameters(), eager.G.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_only_a_step_that_can_be_one_graph_is_recorded(tiny: Tiny) -> None:
+    on_cuda = {"device": "cuda"}
+    assert graphs.obstacle(tiny(run=on_cuda)) is None
+    assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
+    assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"})))
+    assert "noise" in str(graphs.obstacle(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
+    assert hardware.choose(tiny()).run.cuda_graphs == "off"
+    with pytest.raises(TrainerError, match=r"run\.cuda_graphs=on, but graphs are of CUDA devices"):
+        hardware.choose(tiny(run={"cuda_graphs": "on"}))
