@@ -57,6 +57,7 @@ CASES = {
         "mnist-dcgan", "documents", ("optim.batch_size=128", "optim.g_steps=3", "optim.d_lr=1e-4"), "train_dcgan.py"
     ),
     "examples-dcgan": Case("celeba-dcgan", "examples", ("optim.batch_size=64",), "main.py"),
+    "examples-dcgan-128": Case("celeba-dcgan", "examples"),  # for a GPU
 }
 BY_PEER = {case.peer: name for name, case in CASES.items() if case.peer}
 

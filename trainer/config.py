@@ -124,7 +124,7 @@ class Run(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where the device has it natively"
     )
-    cuda_graphs: Literal["auto", "on", "off"] = Field(
+    cuda_graphs: Literal["auto"] | bool = Field(
         "auto", description="replay a step as one CUDA graph; auto: where it can be (no gradient penalty)"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; none: PyTorch's choice, recorded")

@@ -30,9 +30,9 @@ def choose(config: Config) -> Config:
     run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
     config = config.model_copy(update={"run": run})
     why_not = graphs.obstacle(config)
-    if run.cuda_graphs == "on" and why_not:
-        raise TrainerError(f"run.cuda_graphs=on, but {why_not}; use run.cuda_graphs=auto")
-    chosen = "off" if why_not or run.cuda_graphs == "off" else "on"
+    if run.cuda_graphs is True and why_not:
+        raise TrainerError(f"run.cuda_graphs=true, but {why_not}; use run.cuda_graphs=auto")
+    chosen = why_not is None and run.cuda_graphs is not False
     return config.model_copy(update={"run": run.model_copy(update={"cuda_graphs": chosen})})
 
 

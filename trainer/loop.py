@@ -79,7 +79,7 @@ class State:
             world=world,
             G_forward=world.prepare(G),
             D_forward=world.prepare(D, twice=penalized),
-            graph=Graph(updates, learning_rate) if run.cuda_graphs == "on" and world.size == 1 else None,
+            graph=Graph(updates, learning_rate) if run.cuda_graphs is True and world.size == 1 else None,
         )
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.trainer.conftest import tensors
 from trainer import checkpoint, graphs, hardware, loop
+from trainer import config as configuration
 from trainer.batches import Batches
 from trainer.config import Config
 from trainer.errors import TrainerError
@@ -154,6 +155,7 @@ def test_only_a_step_that_can_be_one_graph_is_recorded(tiny: Tiny) -> None:
     assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
     assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"})))
     assert "noise" in str(graphs.obstacle(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
-    assert hardware.choose(tiny()).run.cuda_graphs == "off"
-    with pytest.raises(TrainerError, match=r"run\.cuda_graphs=on, but graphs are of CUDA devices"):
-        hardware.choose(tiny(run={"cuda_graphs": "on"}))
+    assert configuration.resolve("digits-dcgan", ["run.cuda_graphs=off"]).run.cuda_graphs is False  # YAML's word
+    assert hardware.choose(tiny()).run.cuda_graphs is False
+    with pytest.raises(TrainerError, match=r"run\.cuda_graphs=true, but graphs are of CUDA devices"):
+        hardware.choose(tiny(run={"cuda_graphs": True}))
