@@ -13,8 +13,14 @@ from tests.images.containers import Image, Volume, writable
 from tests.images.test_evaluation_image import SCORE, Given, given, refused  # noqa: F401 (a fixture)
 from tests.images.test_service_image import Served, free_port
 
-SHORT = ("train", "--preset", "digits-dcgan", "--set", "run.total_kimg=1", "--set", "optim.batch_size=32")
-LONG = ("train", "--preset", "digits-dcgan", "--set", "run.total_kimg=10000")
+# small networks on one thread: what is trained is not the claim here
+SMALL = """
+    model.g_widths=[16,16,16] model.d_widths=[16,16,16] optim.batch_size=32 run.threads=1 run.tick_kimg=0.5
+"""
+TRAIN = ("train", "--preset", "digits-dcgan", *(word for field in SMALL.split() for word in ("--set", field)))
+SHORT = (*TRAIN, "--set", "run.total_kimg=1")
+LONG = (*TRAIN, "--set", "run.total_kimg=10000")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,7 @@ def test_a_generator_is_trained_and_exported_then_served_then_scored(
     place: Path,
     given: Given,  # noqa: F811
 ) -> None:
-    done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(place), timeout=900)
+    done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(place), environment=ONE_THREAD)
     assert done.returncode == 0, done.stdout
     (path,) = (place / "models").glob("*.onnx")
     assert path.stat().st_uid == 10001
@@ -70,7 +76,7 @@ def test_a_generator_is_trained_and_exported_then_served_then_scored(
 
 def test_docker_stop_saves_a_checkpoint_to_go_on_from(trainer_image: Image, place: Path, tmp_path: Path) -> None:
     runs = Volume(writable(tmp_path / "runs"), "/runs", writable=True)
-    with trainer_image.start(*LONG, volumes=(runs, *volumes(place, "runs"))) as job:
+    with trainer_image.start(*LONG, volumes=(runs, *volumes(place, "runs")), environment=ONE_THREAD) as job:
         job.wait_until(lambda: list(runs.here.glob("*/metrics.jsonl")), seconds=300)
         code, seconds = job.stopped(signal.SIGTERM)
         assert "resume" in job.log
@@ -85,7 +91,7 @@ def test_a_volume_that_is_missing_is_one_line_before_anything_is_trained(
 ) -> None:
     """What lies at its place in the image is part of the read-only file system."""
     line = refused(trainer_image, *SHORT, "--export", "/models", volumes=volumes(place, name))
-    assert f"/{name}" in line
+    assert name in line
 
 
 def test_images_that_are_not_there_and_must_not_be_downloaded_are_one_line(trainer_image: Image, place: Path) -> None:
