@@ -85,9 +85,10 @@ class Engine:
     def _build(self) -> Sequence[str]:
         if self.name == "docker":
             return ("build",)
-        # OCI's own format has no health checks; buildah keeps steps for the next build only when told, and as whole
-        # copies of all files they would cost more than they save
-        steps = "--layers=false" if self.environment.get("STORAGE_DRIVER") == "vfs" else "--layers"
+        # OCI's own format has no health checks. buildah keeps steps for the next build only when told: a waste where
+        # there is none, and where each would be a whole copy of all files
+        once = self.environment.get("CI") == "true" or self.environment.get("STORAGE_DRIVER") == "vfs"
+        steps = "--layers=false" if once else "--layers"
         return "build", "--format", "docker", steps
 
     def _choose_storage(self) -> None:
