@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnxruntime
 
@@ -60,7 +61,7 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
     options = ort.SessionOptions()
     options.intra_op_num_threads = cores()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it raises says it all, and here it is one line
     # Spinning threads would take the cores from whatever makes the images at the same time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # TensorFloat-32, the default there, rounds to 10 bits: features would differ from a CPU's in the third digit.
@@ -70,6 +71,15 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types share no base but this
         raise EvaluationError(f"ONNX Runtime cannot run {path}: {_one_line(error)}") from error
+
+
+def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str) -> list:
+    """The session's outputs. Raises EvaluationError, naming `what` cannot, when it does not run on this input."""
+    try:
+        return session.run(outputs, feed)
+    except Exception as error:  # ONNX Runtime's own exception types share no base but this
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
+        raise EvaluationError(f"{what} cannot run on {shapes}: {_one_line(error)}") from error
 
 
 def cores() -> int:

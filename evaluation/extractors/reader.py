@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import digest_of, metadata_of, names, need, read_model, session_of
+from evaluation.onnx_files import digest_of, metadata_of, names, need, read_model, run, session_of
 
 FORMAT_VERSION = "1"
 REQUIRED = ("format_version", "name", "network", "metric", "weights_sha256", "resize", "digest")
@@ -51,14 +51,20 @@ class Extractor:
         """Run uint8 [N, H, W, C] (C 1 or 3) through the network.
 
         Raises TypeError for anything but uint8: [0, 1] floats cast to uint8 would be black images.
-        Raises EvaluationError when features come out that are not finite.
+        Raises EvaluationError when it cannot run on them, or gives anything but finite features, one row an image.
         """
         if images.dtype != np.uint8:
             raise TypeError(f"an extractor takes uint8 images, not {images.dtype}")
         if images.ndim != 4 or images.shape[3] not in (1, 3):
             raise TypeError(f"an extractor takes [N, H, W, 1 or 3], not {list(images.shape)}")
         outputs = ["features", "logits"] if self.has_logits else ["features"]
-        got = self.session.run(outputs, {"images": np.ascontiguousarray(images)})
+        got = run(self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}")
+        if got[0].shape != (len(images), self.dim) or any(len(rows) != len(images) for rows in got):
+            gave = " and ".join(f"{name} {list(rows.shape)}" for name, rows in zip(outputs, got, strict=True))
+            raise EvaluationError(
+                f"the extractor {self.name} gave {gave} for {len(images)} images; its contract is features "
+                f"[N, {self.dim}], a row an image"
+            )
         if not np.isfinite(got[0]).all():
             raise EvaluationError(f"the extractor {self.name} gave features that are not finite; is it damaged?")
         return Extracted(got[0], got[1] if self.has_logits else None)
@@ -95,6 +101,10 @@ def load_extractor(path: Path | str) -> Extractor:
     outputs = {value.name: value for value in session.get_outputs()}
     if set(inputs) != {"images"} or inputs["images"].type != "tensor(uint8)" or len(inputs["images"].shape) != 4:
         raise EvaluationError(f"{path} is not an extractor file: its input is not `images` uint8 [N, H, W, C]")
+    if isinstance(inputs["images"].shape[0], int):
+        raise EvaluationError(
+            f"{path} takes batches of {inputs['images'].shape[0]} alone; export it with a dynamic first axis"
+        )
     if "features" not in outputs or outputs["features"].type != "tensor(float)":
         raise EvaluationError(f"{path} is not an extractor file: it has no float32 output `features`")
     shape = outputs["features"].shape

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evaluation.errors import EvaluationError
 from evaluation.latents import latents_of
-from evaluation.onnx_files import digest_of, metadata_of, names, need, number, read_model, session_of
+from evaluation.onnx_files import digest_of, metadata_of, names, need, number, read_model, run, session_of
 from evaluation.sources.base import Conditions, Draw, ImageBatch
 
 
@@ -55,7 +55,7 @@ class GeneratorSource:
             "digest": digest,
             "shape": list(self.shape),
             "dataset": metadata.get("dataset"),
-            "images_seen": int(seen) if (seen := metadata.get("images_seen", "")).isdigit() else None,
+            "images_seen": _count(metadata.get("images_seen", "")),
             **conditions.told(),
         }
 
@@ -72,12 +72,16 @@ class GeneratorSource:
             chosen = self._conditions.labels_of(seed, size, self.class_names)
             labels = labels if chosen is None else chosen
             feed = {"latents": z} if labels is None else {"latents": z, "labels": labels}
-            images = self._session.run(["images"], feed)[0]
+            images = run(self._session, ["images"], feed, f"the generator {self.description['model']}")[0]
             if images.shape != (size, *self.shape):
                 raise EvaluationError(
                     f"the generator gave images {list(images.shape)}; its metadata say {[size, *self.shape]}"
                 )
             yield ImageBatch(images, self._digest, labels)
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def unsealed(key: str) -> bool:

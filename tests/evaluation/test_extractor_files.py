@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,47 @@ def test_grey_is_repeated_and_rgb_becomes_luma() -> None:
     np.testing.assert_allclose(back[:, 0] * 127.5 + 127.5, grey[..., 0], atol=1e-3)
     luma = prepared("linear-antialias", IMAGES, 12, channels=1)[:, 0] * 127.5 + 127.5
     np.testing.assert_allclose(luma, IMAGES @ np.array([0.299, 0.587, 0.114]), atol=1e-3)
+
+
+def altered(path: Path, alter: Callable[[onnx.ModelProto], None]) -> Path:
+    """The tiny extractor with another graph, sealed anew."""
+    model = onnx.load(write_tiny_extractor(path))
+    told = {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"}
+    alter(model)
+    seal(model, told)
+    onnx.save(model, path)
+    return path
+
+
+def doubled(model: onnx.ModelProto) -> None:
+    """Two rows an image, as a transformer's tokens would be."""
+    for node in model.graph.node:
+        node.output[:] = ["once" if name == "features" else name for name in node.output]
+        node.input[:] = ["once" if name == "features" else name for name in node.input]
+    model.graph.node.append(helper.make_node("Concat", ["once", "once"], ["features"], axis=0))
+
+
+def fixed(axis: int, size: int) -> Callable[[onnx.ModelProto], None]:
+    def alter(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+
+    return alter
+
+
+def test_an_extractor_gives_one_row_an_image_or_is_refused(tmp_path: Path) -> None:
+    extractor = load_extractor(altered(tmp_path / "e.onnx", doubled))
+    with pytest.raises(EvaluationError, match=r"gave features \[6, 4\] and logits \[3, 2\] for 3 images"):
+        extractor(np.zeros((3, 8, 8, 1), np.uint8))
+
+
+def test_an_extractor_that_cannot_run_on_these_images_says_so_in_one_line(tmp_path: Path, capfd) -> None:
+    extractor = load_extractor(altered(tmp_path / "e.onnx", fixed(1, 28)))
+    with pytest.raises(EvaluationError, match=r"extractor tiny cannot run on images \[3, 8, 8, 1\]") as caught:
+        extractor(np.zeros((3, 8, 8, 1), np.uint8))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == "", "ONNX Runtime's own log line would be a second one"
+
+
+def test_an_extractor_of_a_fixed_batch_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="batches of 4 alone"):
+        load_extractor(altered(tmp_path / "e.onnx", fixed(0, 4)))
