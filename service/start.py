@@ -25,6 +25,7 @@ def serve(host: str, port: str) -> None:
     Keys(settings())
     check_writable()
     check_port(host, port)
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
     serve = ["-m", "bentoml", "serve", "service.service:GanAtelier", "--host", host, "--port", port]
     os.execv(sys.executable, [sys.executable, *serve])
 

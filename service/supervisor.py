@@ -43,6 +43,8 @@ def _replace(arbiter: Any, tries: int) -> None:
     """On the supervisor's loop. Circus refuses while another of its commands runs: then a moment later."""
     from circus.exc import ConflictError
 
+    if arbiter._stopping or all(watcher.is_stopping() or watcher.is_stopped() for watcher in arbiter.iter_watchers()):
+        return  # they were told to end
     for watcher in arbiter.iter_watchers():
         watcher.respawn = True
         for pid in watcher.processes if tries == TRIES else ():

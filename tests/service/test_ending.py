@@ -91,6 +91,7 @@ def test_a_killed_worker_is_replaced_at_once_and_a_stop_loses_no_request(
         assert set(outcomes) == {200, "refused"}, outcomes
         assert server.process.returncode == 0
         assert "Traceback" not in server.log
+        assert server.log.count("is replaced") == 1, "at the end none is"
 
 
 def test_while_draining_it_is_not_ready_but_answers_and_then_lets_go(models: Path, tmp_path: Path) -> None:
