@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,35 +15,57 @@ from evaluation.errors import EvaluationError
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write that takes `path`'s place only if the block succeeds. Folders are made."""
-    try:
+    """A binary file to write that takes `path`'s place only if the block succeeds. Folders are made.
+
+    A file that is there keeps its mode, and a link to one stays a link. EvaluationError: it cannot be written, or what
+    is there is no file but a device or a pipe, which a rename would take the place of.
+    """
+    check_writable(path)
+    path = Path(os.path.realpath(path))
+    with cannot_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before the rename
             dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
         )
-    except OSError as error:
-        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
     temporary = Path(handle.name)
     try:
-        with handle:
-            yield handle  # type: ignore[misc]
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
+        with cannot_write(path):
+            with handle:
+                yield handle  # type: ignore[misc]
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
     """Raise EvaluationError now, rather than after minutes of work, if `path` cannot be written."""
-    if path.is_dir():
-        raise EvaluationError(f"cannot write {path}: it is a folder")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise EvaluationError(f"cannot write {path}: {above} is not a folder one may write to")
+    with cannot_write(path):
+        if path.is_dir():
+            raise EvaluationError(f"cannot write {path}: it is a folder")
+        if path.exists() and not path.is_file():
+            raise EvaluationError(f"cannot write {path}: it is a device, a pipe or a socket, not a file")
+        # lexists: a link that leads nowhere is no place to make a folder at
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise EvaluationError(f"cannot write {path}: {above} is not a folder one may write to")
+
+
+@contextlib.contextmanager
+def cannot_write(path: Path) -> Iterator[None]:
+    """Turns an OSError (a full disk, a name that is too long, a folder that takes no files) into EvaluationError."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(f"cannot write {shortened(path)}: {error.strerror or error}") from error
+
+
+def shortened(path: Path | str) -> str:
+    """For a message: a path of thousands of characters is no help there."""
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-60:]}"
 
 
 def _umask() -> int:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from evaluation import report_cli, score_cli  # noqa: F401 - their commands are the app's too
-from evaluation.app import CacheRoot, DataRoot, app, plain_errors, warn
+from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 
-extractor_app = typer.Typer(no_args_is_help=True, help="Build a feature extractor file (needs torch).")
+extractor_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Build a feature extractor file (needs torch)."
+)
 app.add_typer(extractor_app, name="extractor")
 
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
@@ -127,12 +129,14 @@ def classify(
     model: Annotated[str | None, typer.Option(help="A model of the service; default: the service's default.")] = None,
     num_images: Annotated[int, typer.Option(min=1)] = 256,
     seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
-    sure: Annotated[float, typer.Option(help="Probability from which the classifier is sure.", min=0, max=1)] = 0.9,
+    sure: Annotated[
+        float, typer.Option(help="Probability from which the classifier is sure.", min=0, max=1, callback=finite)
+    ] = 0.9,
     min_sure_share: Annotated[
-        float | None, typer.Option(help="Exit 1 when fewer images are sure.", min=0, max=1)
+        float | None, typer.Option(help="Exit 1 when fewer images are sure.", min=0, max=1, callback=finite)
     ] = None,
     min_class_share: Annotated[
-        float | None, typer.Option(help="Exit 1 when any class makes up less.", min=0, max=1)
+        float | None, typer.Option(help="Exit 1 when any class makes up less.", min=0, max=1, callback=finite)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
     data_root: DataRoot = Path("data"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.atomic import written_whole
+from evaluation.atomic import cannot_write, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.passes import Timing, batch_size, extracted
@@ -62,7 +62,8 @@ def collect(
     """
     stop = draw.n if stop is None else stop
     total = stop - start
-    folder.mkdir(parents=True, exist_ok=True)
+    with cannot_write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     done = _restored(folder, extractor.dim)
     if done.statistics.n > total:
         raise EvaluationError(f"{folder} holds {done.statistics.n} images of {total}; remove it and score again")

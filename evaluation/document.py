@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, An
         **fields,
         "versions": versions(),
         "created": now(),
-        "command": shlex.join(["evaluation", *sys.argv[1:]]),
+        "command": shlex.join(["evaluation", *map(without_credentials, sys.argv[1:])]),
     }
 
 
@@ -65,9 +66,19 @@ def summary(document: dict[str, Any]) -> list[str]:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document whole, or not at all."""
+    """Write a document whole, or not at all. EvaluationError: also for a number in it that JSON cannot say."""
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"cannot write {path}: JSON cannot say all that is in it ({error})") from error
     with written_whole(path) as handle:
-        handle.write((json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        # A file's name may be bytes that are no text, which Python holds as lone surrogates: no reader takes those.
+        handle.write(re.sub("[\ud800-\udfff]", "\ufffd", text).encode())
+
+
+def without_credentials(text: str) -> str:
+    """A URL without `user:password@`, which has no place in a report that is passed on; other text as it is."""
+    return re.sub(r"(?i)^(.*?https?://)[^/?#]*@", r"\1", text)
 
 
 def versions() -> dict[str, str]:

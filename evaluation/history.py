@@ -38,7 +38,7 @@ def score_checkpoints(
         if file.is_file():
             document = json.loads(file.read_text())
         else:
-            document = score(job, reference, Output(file, output.work, output.images if newest else None))
+            document = score(job, reference, Output(file, output.work, output.images if newest else None, output.kept))
         source = document["source"]
         entry = {"checkpoint": path.name, "step": source.get("step"), "images_seen": source.get("images_seen")}
         history.append(entry | {key: document[key] for key in ("digest", "scores", "results", "warnings")})

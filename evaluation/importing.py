@@ -56,6 +56,10 @@ def import_reference(
             raise EvaluationError(
                 f"{path} has features {list(features.shape)}; {extractor.name}'s are [N, {extractor.dim}]"
             )
+        if num_images not in (None, len(features)):
+            raise EvaluationError(
+                f"{path} has the features of {len(features)} images, not of --num-images {num_images}"
+            )
         if len(features) < 2 or not np.isfinite(features).all():
             raise EvaluationError(f"{path}: its {len(features)} features are too few, or not finite")
         statistics = FeatureStatistics.of(features)

@@ -161,7 +161,7 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
     with opened(output.work, arguments) as folder:
         if done := sum(state_of(folder / f"part-{draw.part}") for draw in draws):
             job.note(f"going on with {done} images of a job that was stopped")
-        with partial_kept(job, reference, draws, folder):
+        with partial_kept(job, reference, draws, folder, output.kept):
             parts = job.passes(draws, folder)
             document = finished(job, parts, reference, output)
         write_json(output.document, document)
@@ -259,8 +259,13 @@ def _refuse_constant(part: Collected) -> None:
 
 
 @contextlib.contextmanager
-def partial_kept(job: Job, reference: Reference | None, draws: Sequence[Draw], folder: Path) -> Iterator[None]:
-    """On a failure, `partial.json` in the work folder: how far it came, why it stopped, and the distance so far."""
+def partial_kept(
+    job: Job, reference: Reference | None, draws: Sequence[Draw], folder: Path, kept: bool = True
+) -> Iterator[None]:
+    """On a failure, `partial.json` in the work folder: how far it came, why it stopped, and the distance so far.
+
+    Not `kept`: the folder is removed, and the message says so.
+    """
     try:
         yield
     except (EvaluationError, ImageSetError, KeyboardInterrupt) as error:
@@ -281,7 +286,8 @@ def partial_kept(job: Job, reference: Reference | None, draws: Sequence[Draw], f
         with contextlib.suppress(EvaluationError):
             write_json(folder / "partial.json", document)
         if isinstance(error, EvaluationError) and seen:
-            raise EvaluationError(f"{error} ({seen} of {wanted} images are kept in {folder})") from error
+            where = f"are kept in {folder}" if kept else "were seen; give --output to keep them"
+            raise EvaluationError(f"{error} ({seen} of {wanted} images {where})") from error
         raise
 
 
@@ -298,4 +304,4 @@ def _so_far(extractor: Extractor, reference: Reference | None, folder: Path) -> 
         value = frechet_distance(kept.mu, kept.sigma, reference.mu, reference.sigma)
     except (OSError, ValueError, KeyError):
         return {}
-    return {result_name("fid", extractor.metric, kept.n): value}
+    return {result_name("fid", extractor.metric, kept.n): value} if np.isfinite(value) else {}

@@ -14,6 +14,7 @@ from evaluation.extractors import Extractor
 from evaluation.metrics import Evidence, Metric, Options, needs_of, result_name
 from evaluation.metrics.intervals import interval
 from evaluation.reference_files import Reference
+from evaluation.references import other_split
 from evaluation.sources import ImageSource
 
 # Whose spread is that of fresh seeds: an interval of any other would need its own reading.
@@ -54,6 +55,8 @@ def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Ex
                 f"{metric.name} needs the features of the real images beside {reference.path}; make it again with "
                 "`evaluation reference`, or name the image set: --reference SOURCE@SPLIT"
             )
+        if "train_features" in metric.needs:
+            other_split(reference.image_set)
     if "labels" in needs_of(metrics):
         _label_map(source.class_names, reference)
 
@@ -76,12 +79,16 @@ def results_of(
     for metric in metrics:
         used = evidences if metric.name in FRECHET else evidences[:1]
         try:
-            outcomes = [metric(evidence) for evidence in used]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told in one line below
+                outcomes = [metric(evidence) for evidence in used]
         except ValueError as error:
             raise EvaluationError(f"{metric.name} cannot be computed: {error}") from error
         values = [outcome.value for outcome in outcomes]
-        if not np.isfinite(values).all():
-            raise EvaluationError(f"{metric.name} is not finite; are the statistics sound?")
+        spreads = [outcome.std for outcome in outcomes if outcome.std is not None]
+        if not np.isfinite([*values, *spreads]).all():
+            raise EvaluationError(
+                f"{metric.name} is not finite: the features or the reference's statistics are too large"
+            )
         n = parts[0].statistics.n
         found.append(
             {

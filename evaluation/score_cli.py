@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.app import CacheRoot, DataRoot, app, plain_errors, warn
+from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 
 if TYPE_CHECKING:
     from evaluation.job import Job
     from evaluation.metrics import Metric
+    from evaluation.shards import Shard
     from evaluation.work import Output
 
 Metrics = Annotated[
@@ -27,7 +28,9 @@ Metrics = Annotated[
 OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report; or a .json file, the numbers alone.")
 ]
-FailAbove = Annotated[float | None, typer.Option(help="Exit 1 when the first metric is larger.", min=0)]
+FailAbove = Annotated[
+    float | None, typer.Option(help="Exit 1 when the first metric is larger.", min=0, callback=finite)
+]
 KidSubsetSize = Annotated[int, typer.Option(help="Images a subset of the kernel distance; 1,000 are usual.", min=2)]
 Baseline = Annotated[bool, typer.Option(help="Show what real images get, train against test, beside the score.")]
 
@@ -55,7 +58,9 @@ def score(
         bool,
         typer.Option("--intervals", help="Fréchet figures as mean and 95% interval over 5 disjoint ranges of N seeds."),
     ] = False,
-    truncation: Annotated[float | None, typer.Option(help="Truncate normal latents at this.", min=0.01)] = None,
+    truncation: Annotated[
+        float | None, typer.Option(help="Truncate normal latents at this.", min=0.01, callback=finite)
+    ] = None,
     labels: Annotated[
         str, typer.Option(help="Of a conditional generator: drawn (by the seeds), balanced, or one class.")
     ] = "drawn",
@@ -77,7 +82,9 @@ def score(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do the I-th of N shares, from 0; then `evaluation merge`.")
     ] = None,
-    patience: Annotated[float, typer.Option(help="Seconds to wait for a service that is away.", min=0)] = 120.0,
+    patience: Annotated[
+        float, typer.Option(help="Seconds to wait for a service that is away.", min=0, callback=finite)
+    ] = 120.0,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
@@ -134,6 +141,7 @@ def score(
             if share is not None:
                 told = {"metrics": [m.name for m in chosen], "reference": {"name": reference}}
                 told["extractor"] = {"path": str(loaded.path), "digest": loaded.digest}
+                told["kid_subset_size"] = kid_subset_size
                 assert output is not None
                 print(shards.score_shard(job, output, told))
                 return
@@ -151,7 +159,9 @@ def merge(
     metrics: Annotated[str | None, typer.Option(help="Default: those that the shards were made for.")] = None,
     reference: Annotated[str | None, typer.Option(help="Default: the shards' own.")] = None,
     extractor: Annotated[Path | None, typer.Option(help="Default: where the shards were made with it.")] = None,
-    kid_subset_size: KidSubsetSize = 1000,
+    kid_subset_size: Annotated[
+        int | None, typer.Option(help="Default: that which the shards were made for.", min=2)
+    ] = None,
     output: OutputPath = None,
     fail_above: FailAbove = None,
     baseline: Baseline = True,
@@ -193,7 +203,7 @@ def merge(
             arguments["parts"] > 1,
             baseline,
             fail_above,
-            kid_subset_size=kid_subset_size,
+            kid_subset_size=kid_subset_size or _subset_size(found),
         )
         source = shards.RecordedSource(told)
         warnings = list(dict.fromkeys(text for shard in found for text in shard.told["warnings"]))
@@ -222,7 +232,15 @@ def _work(output: Path | None) -> Iterator[Output]:
         yield Output.at(output)
         return
     with tempfile.TemporaryDirectory(prefix="atelier-score-") as folder:
-        yield Output(Path(folder) / "report.json", Path(folder) / ".partial", None)
+        yield Output(Path(folder) / "report.json", Path(folder) / ".partial", None, kept=False)
+
+
+def _subset_size(found: Sequence[Shard]) -> int:
+    """Images a subset of the kernel distance that the shards were made for. EvaluationError: they differ."""
+    sizes = {shard.told.get("kid_subset_size", 1000) for shard in found}
+    if len(sizes) > 1 or not all(isinstance(size, int) and size >= 2 for size in sizes):
+        raise EvaluationError("the shards tell no one size of the kernel distance's subsets; say --kid-subset-size")
+    return int(sizes.pop())
 
 
 def _metrics(text: str) -> tuple[Metric, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _side(resolution: str | None, told: Reference | None, reference: str, places
         if told is not None:
             return int(told.image_set["resolution"])
         return native_side(reference) or int(places.image_set(reference).info["resolution"])
-    if not resolution.isdigit() or not 1 <= int(resolution) <= 4096:
+    if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
         raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
     if told is not None and int(resolution) != told.image_set.get("resolution"):
         raise EvaluationError(

@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.atomic import check_writable
+from evaluation.atomic import cannot_write, check_writable
 from evaluation.document import NAME, write_json
 from evaluation.errors import EvaluationError
 
 
 @dataclass(frozen=True)
 class Output:
-    """`--output`: a folder, with the document and what belongs to it; or a `.json` path, the document alone."""
+    """`--output`: a folder, with the document and what belongs to it; or a `.json` path, the document alone.
+
+    Not `kept`: a temporary folder, so what is unfinished is lost.
+    """
 
     document: Path
     work: Path
     images: Path | None
+    kept: bool = True
 
     @classmethod
     def at(cls, path: Path) -> Output:
@@ -33,7 +37,9 @@ class Output:
         if path.suffix == ".json":
             made = cls(path, path.with_name(f".{path.name}.partial"), None)
         else:
-            if path.exists() and not path.is_dir():
+            with cannot_write(path):
+                is_file = path.exists() and not path.is_dir()
+            if is_file:
                 raise EvaluationError(f"cannot write {path}: it is a file; --output is a folder, or ends in .json")
             made = cls(path / NAME, path / ".partial", path / "images")
         check_writable(made.document)
@@ -43,18 +49,22 @@ class Output:
 
 def key_of(arguments: dict[str, Any]) -> str:
     """16 hex digits over all that decides the numbers."""
-    return hashlib.sha256(json.dumps(arguments, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps(arguments, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
+    ).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def opened(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
     """The folder of these arguments' work, held by this process alone; `arguments.json` in it says what it is of.
 
-    EvaluationError: another process is at the same work.
+    EvaluationError: another process is at the same work, or the folder cannot be made.
     """
     folder = work / key_of(arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
+    with cannot_write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    with lock as handle:
         with contextlib.suppress(ImportError):
             import fcntl
 

@@ -264,6 +264,6 @@ class Client:
             listing = answer.json()
             if isinstance(listing["data"], list):
                 return listing
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise ServiceError(f"{self.base_url}/v1/models is not the list of models of a GAN Atelier service")

@@ -125,7 +125,7 @@ class Transport:
         try:
             error = answer.json()["error"]
             return ServiceError(str(error["message"]), answer.status_code, str(error["code"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
             return ServiceError(
                 f"{answer.url} answered {answer.status_code} with {told}: not a GAN Atelier service?",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from evaluation.document import without_credentials
 from evaluation.errors import EvaluationError
 from evaluation.latents import drawn_labels
 from evaluation.sources.base import Conditions, Draw, ImageBatch, one_line
@@ -25,30 +28,39 @@ class ServiceSource:
         from service.client import Client, ServiceError
 
         self._error = ServiceError
+        public, after = without_credentials(url), url.find("://") + 3
+        self._secret = url[after : after + len(url) - len(public)]
         try:
             # Its patience is for a service that was there once: a wrong address is told after seconds.
             self._client = Client(url, connections=CONNECTIONS, patience_s=patience_s)
             told = self._client.model(model)
             self._name = str(told["name"])
-            self.shape = (int(told["height"]), int(told["width"]), int(told["channels"]))
+            self.shape = (_whole(told, "height"), _whole(told, "width"), _whole(told, "channels", most=4))
             self._digest = str(told["digest"])
-            self._z_dim, z_distribution = int(told.get("z_dim", 0)), str(told.get("z_distribution", "normal"))
+            self._z_dim = _whole(told, "z_dim", least=0) if "z_dim" in told else 0
+            z_distribution = str(told.get("z_distribution", "normal"))
             self.class_names = tuple(str(name) for name in told.get("class_names") or ())
+            # into the report as they are, and the report is checked when it is read: so here, before the work
+            images_seen = told.get("images_seen")
+            if images_seen is not None:
+                images_seen = _whole(told, "images_seen", least=0, most=2**63 - 1)
+            dataset, file = (None if told.get(key) is None else str(told[key]) for key in ("dataset", "file"))
         except ServiceError as error:
-            raise EvaluationError(one_line(error)) from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise EvaluationError(f"{url} does not answer as a generation service does ({error!r})") from error
+            raise EvaluationError(self._told(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            why = f"{type(error).__name__}: {str(error)[:100]}"
+            raise EvaluationError(f"{public} does not answer as a generation service does ({why})") from error
         conditions.check(z_distribution, self.class_names, self._name)
         self._conditions = conditions
         self.description = {
             "kind": "service",
-            "url": url,
+            "url": public,
             "model": self._name,
             "digest": self._digest,
             "shape": list(self.shape),
-            "dataset": told.get("dataset"),
-            "images_seen": told.get("images_seen"),
-            "file": told.get("file"),
+            "dataset": dataset,
+            "images_seen": images_seen,
+            "file": file,
             **conditions.told(),
         }
 
@@ -82,11 +94,25 @@ class ServiceSource:
                 yield ImageBatch(got.images, got.digest, self._labels(labels, expected, len(seeds), first))
                 expected += len(seeds)
         except self._error as error:
-            raise EvaluationError(one_line(error)) from error
+            raise EvaluationError(self._told(error)) from error
         if expected != first + n:
             raise EvaluationError(f"the service gave {expected - first} of {n} images")
+
+    def _told(self, error: Exception) -> str:
+        """The error in one line, without the URL's user and password: it is kept in partial.json."""
+        text = one_line(error)
+        text = text.replace(self._secret, "") if self._secret else text
+        return re.sub(r"(?i)(https?://)[^/?#\s]*@", r"\1", text)  # as httpx writes them, with %-escapes
 
     def _labels(self, chosen: np.ndarray | None, seed: int, n: int, first: int) -> np.ndarray | None:
         if chosen is not None:
             return chosen[seed - first : seed - first + n]
         return drawn_labels(seed, n, self._z_dim, len(self.class_names)) if self.class_names else None
+
+
+def _whole(told: dict[str, Any], key: str, *, least: int = 1, most: int = 2**16) -> int:
+    """A whole number of the service's answer. Raises ValueError for any other, KeyError for none."""
+    value = told[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{key} is {str(value)[:40]!r}, not a whole number from {least} to {most}")
+    return value

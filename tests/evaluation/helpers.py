@@ -106,9 +106,12 @@ def fake_service(
     change_after: int | None = None,
     away_after: int | None = None,
     away_s: float = 0.0,
+    told: dict[str, Any] | None = None,
+    models: bytes | None = None,
 ) -> Iterator[str]:
     """A service whose image of a seed is make(seed); after so many answers it dies, changes its model, or is away:
-    for half of `away_s` it hangs up on everyone, for the other half it answers 503."""
+    for half of `away_s` it hangs up on everyone, for the other half it answers 503. `told` are further fields of its
+    model, or others; `models` is all of its answer about them."""
     answered = {"n": 0}
     left: list[float] = []
 
@@ -129,7 +132,8 @@ def fake_service(
             entry = {"name": "tiny", "digest": "a" * 64} | dict(
                 zip(("height", "width", "channels"), shape, strict=True)
             )
-            self._answer(200, "application/json", json.dumps({"default": "tiny", "data": [entry]}).encode())
+            listing = json.dumps({"default": "tiny", "data": [entry | (told or {})]}).encode()
+            self._answer(200, "application/json", listing if models is None else models)
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -1,0 +1,192 @@
+"""Options, names, places and services that nothing can be done with: one line, before the work, and nothing destroyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.atomic import check_writable, written_whole
+from evaluation.document import without_credentials, write_json
+from evaluation.errors import EvaluationError
+from evaluation.rows import RowsFile
+from tests.evaluation.helpers import fake_service
+from tests.evaluation.test_bad_input import score
+from tests.evaluation.test_cli import noise, one_line, run
+
+FEW = ("--num-images", 20, "--no-baseline")
+
+
+@pytest.mark.parametrize("option", ["--fail-above", "--truncation", "--patience"])
+def test_an_option_that_is_not_finite(place: Path, option: str) -> None:
+    assert "inf is not a finite number" in one_line(run(*score("g.onnx", option, "inf")))
+    assert f"Invalid value for '{option}'" in one_line(run(*score("g.onnx", option, "nan")))
+
+
+def test_statistics_too_large_for_a_distance(place: Path) -> None:
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "-o", "r.npz").exit_code == 0
+    with np.load("r.npz") as stored:
+        np.savez("large.npz", **{**stored, "mu": stored["mu"] * 1e200})
+    line = one_line(run("score", "g.onnx", "--reference", "large.npz", "--extractor", "e.onnx", "-o", "o.json", *FEW))
+    assert "fid" in line
+    assert "not finite" in line
+    with pytest.raises(EvaluationError, match="JSON cannot say"):
+        write_json(Path("d.json"), {"value": float("inf")})
+    assert not Path("d.json").exists()
+
+
+def test_a_source_whose_name_is_no_text_is_scored_and_told(place: Path) -> None:
+    np.save(os.fsdecode(b"bad\xff.npy"), np.stack([noise(i) for i in range(30)]))
+    done = run(*score(os.fsdecode(b"bad\xff.npy"), *FEW))
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("report/report.json").read_text())["source"]["path"] == "bad\ufffd.npy"
+    assert "bad\ufffd.npy" in Path("report/report.html").read_text()
+
+
+def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_service(noise) as url:
+        secret = url.replace("://", "://user:p@ss%21@")
+        monkeypatch.setattr(sys, "argv", ["evaluation", "score", secret])
+        done = run(*score(secret, *FEW))
+    assert done.exit_code == 0, done.output
+    told = {path.name: path.read_text() for path in place.glob("report/report.*")}
+    assert set(told) == {"report.json", "report.html", "report.md"}
+    assert json.loads(told["report.json"])["service"] == {"url": url}
+    for text in (*told.values(), done.output):
+        assert "user:" not in text
+        assert "ss%21" not in text
+    with fake_service(noise, models=b"{}") as url:
+        line = one_line(run(*score(url.replace("://", "://user:p@ss%21@"), *FEW)))
+    assert f"{url}/v1/models is not the list of models" in line
+    assert without_credentials("mnist@test") == "mnist@test"
+    assert without_credentials("http://host/a@b") == "http://host/a@b"
+
+
+def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
+    os.mkfifo("pipe.npz")
+    line = one_line(run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "pipe.npz"))
+    assert "not a file" in line
+    with pytest.raises(EvaluationError, match="not a file"), written_whole(Path("pipe.npz")):
+        pass
+    assert stat.S_ISFIFO(os.stat("pipe.npz").st_mode)
+
+
+def test_a_link_stays_a_link_and_a_mode_a_mode(place: Path) -> None:
+    Path("private.json").write_text("{}")
+    Path("private.json").chmod(0o600)
+    Path("link.json").symlink_to("private.json")
+    write_json(Path("link.json"), {"n": 1})
+    assert Path("link.json").is_symlink()
+    assert json.loads(Path("private.json").read_text()) == {"n": 1}
+    assert stat.S_IMODE(Path("private.json").stat().st_mode) == 0o600
+
+
+def test_stamping_through_a_link_leaves_it_one(place: Path) -> None:
+    Path("link.onnx").symlink_to("g.onnx")
+    done = run(*score("g.onnx", *FEW, "--stamp", "link.onnx"))
+    assert done.exit_code == 0, done.output
+    assert Path("link.onnx").is_symlink()
+    assert b"evaluation.fd_tiny" in Path("g.onnx").read_bytes()
+
+
+def test_without_an_output_nothing_is_said_to_be_kept(place: Path) -> None:
+    np.save("same.npy", np.zeros((30, 8, 8, 1), np.uint8))
+    words = ("score", "same.npy", "--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
+    assert "(20 of 20 images were seen; give --output to keep them)" in one_line(run(*words))
+    assert "(20 of 20 images are kept in report/.partial/" in one_line(run(*words, "-o", "report"))
+
+
+def test_memorisation_without_a_split_is_refused_before_the_work(place: Path) -> None:
+    words = (
+        "--reference",
+        "folder:pictures/test",
+        "--extractor",
+        "e.onnx",
+        "-o",
+        "report",
+        "--metrics",
+        "memorisation",
+    )
+    line = one_line(run("score", "g.onnx", *words, "--num-images", 20))
+    assert "not of a train or test split" in line
+    assert not list(Path("report").glob(".partial/*/part-0")), "no image was scored"
+
+
+def test_an_output_where_no_folder_can_be_made(place: Path) -> None:
+    Path("dangling").symlink_to("nowhere/at/all")
+    for where in ("dangling", "/proc/none", "n" * 300, "n" * 5000):
+        words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
+        assert "cannot write" in one_line(run("score", "g.onnx", *words, "-o", where))
+    with pytest.raises(EvaluationError, match="cannot write"):
+        check_writable(Path("dangling/report.json"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux: a disk that is full")
+def test_rows_on_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").symlink_to("/dev/full")
+    with pytest.raises(EvaluationError, match="cannot write"):
+        RowsFile(tmp_path / "rows.npy", 2, (4,), np.dtype(np.float32)).sync()
+
+
+@pytest.mark.parametrize("side", ["\u00b2", "\u0661\u0666", "9" * 5000, "0", "-1"])
+def test_a_resolution_that_is_no_number(place: Path, side: str) -> None:
+    assert "--resolution is `reference` or a side in pixels" in one_line(run(*score("g.onnx", "--resolution", side)))
+
+
+def test_a_source_whose_name_is_too_long(place: Path) -> None:
+    for name in ("n" * 5000, "n" * 5000 + ".onnx", "n" * 5000 + ".npy"):
+        assert len(one_line(run(*score(name)))) < 400
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"height": float("inf")},
+        {"height": -8},
+        {"channels": True},
+        {"images_seen": "<b>"},
+        {"z_dim": 10**12},
+        {"class_names": 5},
+    ],
+)
+def test_a_service_that_tells_nonsense_of_its_model(place: Path, told: dict[str, Any]) -> None:
+    with fake_service(noise, told=told) as url:
+        line = one_line(run(*score(url, *FEW)))
+    assert "does not answer as a generation service does" in line
+    assert not Path("report/report.json").exists()
+
+
+def test_a_service_whose_answer_has_no_end_of_brackets(place: Path) -> None:
+    with fake_service(noise, models=b"[" * 200_000) as url:
+        assert "is not the list of models" in one_line(run(*score(url)))
+
+
+def test_imported_features_of_another_number(place: Path) -> None:
+    np.save("f.npy", np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
+    words = ("--extractor", "e.onnx", "--import-as", "x@test", "--resolution", 8, "-o", "r.npz")
+    assert "features of 30 images, not of --num-images 20" in one_line(
+        run("reference", "f.npy", *words, "--num-images", 20)
+    )
+
+
+def test_shards_remember_the_subset_size(place: Path) -> None:
+    words = (*score("g.onnx", *FEW), "--metrics", "kid", "--kid-subset-size", 10)
+    assert all(run(*words, "--shard", f"{i}/2").exit_code == 0 for i in range(2))
+    done = run("merge", "report", "-o", "merged", "--no-baseline")
+    assert done.exit_code == 0, done.output
+    alone = json.loads(Path("merged/report.json").read_text())["scores"]
+    assert run(*words[:-2], "--kid-subset-size", 10, "-o", "whole").exit_code == 0
+    assert alone == json.loads(Path("whole/report.json").read_text())["scores"]
+
+
+def test_help_cuts_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = run("score", "--help").output
+    assert "--kid-subset-size" in told
+    assert "--all-checkpoints" in told
