@@ -301,7 +301,8 @@ def _so_far(extractor: Extractor, reference: Reference | None, folder: Path) -> 
     try:
         with np.load(folder / "state.npz", allow_pickle=False) as state:
             kept = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
-        value = frechet_distance(kept.mu, kept.sigma, reference.mu, reference.sigma)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = frechet_distance(kept.mu, kept.sigma, reference.mu, reference.sigma)
     except (OSError, ValueError, KeyError):
         return {}
     return {result_name("fid", extractor.metric, kept.n): value} if np.isfinite(value) else {}

@@ -1,4 +1,4 @@
-"""Options, names, places and services that nothing can be done with: one line, before the work, and nothing destroyed."""
+"""Options, names, places and services of no use: told in one line, before the work, and nothing is destroyed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
     assert "not a file" in line
     with pytest.raises(EvaluationError, match="not a file"), written_whole(Path("pipe.npz")):
         pass
-    assert stat.S_ISFIFO(os.stat("pipe.npz").st_mode)
+    assert stat.S_ISFIFO(Path("pipe.npz").stat().st_mode)
 
 
 def test_a_link_stays_a_link_and_a_mode_a_mode(place: Path) -> None:
