@@ -139,7 +139,7 @@ def score(
             if stamp is not None:
                 check_stampable(stamp, job.source.description.get("digest"))
             if share is not None:
-                told = {"metrics": [m.name for m in chosen], "reference": {"name": reference}}
+                told: dict[str, Any] = {"metrics": [m.name for m in chosen], "reference": {"name": reference}}
                 told["extractor"] = {"path": str(loaded.path), "digest": loaded.digest}
                 told["kid_subset_size"] = kid_subset_size
                 assert output is not None
