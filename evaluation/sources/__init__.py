@@ -52,6 +52,7 @@ def open_source(
     """
     path = Path(text).expanduser()
     service = text.startswith(("http://", "https://"))
+    model = model or None  # a manifest's variable that is left empty names none
     if model is not None and not service:
         raise EvaluationError(f"--model names a model of a service; {text} is none")
     if service:

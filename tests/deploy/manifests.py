@@ -13,6 +13,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
 
+SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_text())["nameSuffix"]
+
 
 def tool(name: str) -> str:
     """Its path. In CI it has to be there (.ci/install-tools); elsewhere the test is skipped without it."""

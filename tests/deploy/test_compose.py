@@ -132,15 +132,31 @@ def test_the_settings_are_the_services_own(compose: dict[str, Any], monkeypatch:
     assert settings.provider == "cuda"
 
 
+def test_loaded_models_take_a_quarter_of_the_memory_limit(compose: dict[str, Any]) -> None:
+    service, gpu = compose["services"]["service"], load("compose.gpu.yaml")["services"]["service"]
+    for told in (service, {**gpu, "environment": service["environment"] | gpu["environment"]}):
+        loaded = int(told["environment"]["ATELIER_MAX_LOADED_BYTES"]) * int(told["environment"]["ATELIER_WORKERS"] or 1)
+        assert 0 < loaded <= int(told["mem_limit"].removesuffix("g")) * 2**30 / 4
+
+
+def test_nothing_is_published_to_other_machines_unless_asked_for(compose: dict[str, Any]) -> None:
+    published = [port for service in compose["services"].values() for port in service.get("ports", ())]
+    assert len(published) == 3
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
 def test_the_first_start_finds_a_model_and_a_later_one_keeps_ours(compose: dict[str, Any], tmp_path: Path) -> None:
+    """Named as the trainer's export of its default preset is, which replaces it: of two files of a name one fails."""
     service = compose["services"]["first-model"]
+    words = compose["services"]["trainer"]["command"]
+    assert words[words.index("--preset") + 1] == "digits-dcgan"
     (code,) = service["command"]
     (tmp_path / "models").mkdir()
     code = code.replace('"/models', f'"{tmp_path}/models').replace("os.chown", "print")
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
-        assert [p.name for p in (tmp_path / "models").iterdir()] == ["digits.onnx"]
-    (tmp_path / "models" / "digits.onnx").rename(tmp_path / "models" / "mine.onnx")
+        assert [p.name for p in (tmp_path / "models").iterdir()] == ["digits-dcgan.onnx"]
+    (tmp_path / "models" / "digits-dcgan.onnx").rename(tmp_path / "models" / "mine.onnx")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
     assert [p.name for p in (tmp_path / "models").iterdir()] == ["mine.onnx"]
 

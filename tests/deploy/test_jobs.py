@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.deploy.manifests import ROOT, command, environment, one, rendered
+from tests.deploy.manifests import ROOT, SUFFIX, command, environment, one, rendered
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import run as evaluation
 from tests.service.real import Server
@@ -54,7 +54,9 @@ def test_shards_and_their_merging_are_the_one_job(
     tmp_path: Path, programs: Path, service: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = rendered("evaluation")
-    shards, merge, prepare = (one(documents, "Job", f"evaluation-{n}")["spec"] for n in ("shards", "merge", "prepare"))
+    shards, merge, prepare = (
+        one(documents, "Job", f"evaluation-{n}{SUFFIX}")["spec"] for n in ("shards", "merge", "prepare")
+    )
     volume = tmp_path / "volume"
     volume.mkdir()
     write_pictures(tmp_path / "pictures")

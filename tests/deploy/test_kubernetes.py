@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.deploy.manifests import KUBERNETES, ROOT, environment, expand, one, render, rendered
+from tests.deploy.manifests import KUBERNETES, ROOT, SUFFIX, environment, expand, one, render, rendered
 
 FOLDERS = ("cpu", "gpu", "evaluation", "trainer")
 VERSIONS = ("1.29", kubernetes_validate.latest_version())  # the oldest that has all the fields, and the newest
@@ -30,6 +30,12 @@ def containers(documents: Any) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+def quantity(text: str) -> float:
+    """A Kubernetes quantity as a number: 250m, 2, 10Gi."""
+    number, unit = re.fullmatch(r"([0-9.]+)(m|Mi|Gi|)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"m": 1e-3, "": 1, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
 PODDED = ("Deployment", "Job")
 
 
@@ -40,7 +46,7 @@ def test_the_published_schemas_take_every_document(folder: str, version: str) ->
     documents = rendered(folder)
     for document in documents:
         assert kubernetes_validate.validate(document, version, strict=True) in version
-    for path in (KUBERNETES / "trainer" / "storage.yaml",):  # applied by itself
+    for path in (KUBERNETES / folder / "storage.yaml" for folder in ("trainer", "evaluation")):  # applied by themselves
         kubernetes_validate.validate(yaml.safe_load(path.read_text()), version, strict=True)
 
 
@@ -148,6 +154,21 @@ def test_the_settings_are_the_services_own(folder: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("folder", ["cpu", "gpu"])
+def test_loaded_models_take_a_quarter_of_the_memory_limit(folder: str) -> None:
+    """All workers together; and what makes way finds room on /tmp, were it every file of the models' volume."""
+    documents = rendered(folder)
+    pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = environment(container, documents, ATELIER_THREADS="2")
+    loaded = int(variables["ATELIER_MAX_LOADED_BYTES"]) * int(variables["ATELIER_WORKERS"])
+    assert 0 < loaded <= quantity(container["resources"]["limits"]["memory"]) / 4
+    (tmp,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "tmp")
+    assert "medium" not in tmp, "in memory it would count against the limit"
+    models = one(documents, "PersistentVolumeClaim", "models")["spec"]["resources"]["requests"]["storage"]
+    assert quantity(tmp["sizeLimit"]) >= quantity(models)
+
+
+@pytest.mark.parametrize("folder", ["cpu", "gpu"])
 def test_ports_paths_and_selectors_meet(folder: str) -> None:
     documents = rendered(folder)
     template = one(documents, "Deployment")["spec"]["template"]
@@ -197,6 +218,41 @@ def test_without_the_adapter_the_processor_alone_decides(tmp_path: Path) -> None
     assert metric["resource"]["name"] == "cpu"
     for document in documents:
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("folder", ["trainer", "evaluation"])
+def test_what_jobs_leave_outlives_them(folder: str) -> None:
+    """Deleting the folder's Jobs must not delete their volume; another run of theirs is another name."""
+    documents = rendered(folder)
+    assert {d["kind"] for d in documents} == {"Job", "ConfigMap"}
+    (volume,) = yaml.safe_load_all((KUBERNETES / folder / "storage.yaml").read_text())
+    for name, pod in pods(documents):
+        claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+        assert volume["metadata"]["name"] in claims <= {volume["metadata"]["name"], "models"}, name
+    told = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
+    for name, _ in pods(documents):
+        assert name.endswith(told["nameSuffix"]), name
+    if folder == "evaluation":
+        assert told["nameSuffix"] == "-" + one(documents, "ConfigMap")["data"]["REPORT"], "they change together"
+
+
+def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
+    """A pod's request is the greater of its init containers' and its containers', and held while it waits."""
+    documents = rendered("evaluation")
+    asked = {}
+    for name, pod in pods(documents):
+        cores = [quantity(c["resources"]["requests"]["cpu"]) for c in pod["initContainers"]]
+        running = sum(quantity(c["resources"]["requests"]["cpu"]) for c in pod["containers"])
+        asked[name.split("-")[1]] = max(*cores, running)
+    told = (ROOT / "docs" / "clusters.md").read_text()
+    least = asked["merge"] + max(asked["prepare"], asked["shards"])
+    shards = one(documents, "Job", f"evaluation-shards{SUFFIX}")["spec"]["parallelism"]
+    assert asked["merge"] <= 0.25
+    assert f"{least:g} cores" in told
+    assert f"{asked['merge'] + asked['prepare'] + shards * asked['shards']:g}" in told
+    names = [name for name, _ in pods(documents)]
+    first = names.index(f"evaluation-prepare{SUFFIX}")
+    assert first < names.index(f"evaluation-shards{SUFFIX}"), "waiting shards would hold the cores that prepare needs"
 
 
 def test_jobs_do_not_try_a_mistake_again() -> None:

@@ -17,7 +17,7 @@ from tests.service.real import Server
 
 CONFIGURATION = ROOT / "docker" / "prometheus" / "prometheus.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "gan-atelier.json"
-QUIET = ("atelier_rejected_total", "atelier_model_load_failures_total", "5..")  # nothing to tell while all is well
+QUIET = ("atelier_rejected_total", "atelier_model_load_failures_total")  # nothing to tell while all is well
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +30,18 @@ class Prometheus:
         answer = self.client.get("/api/v1/query", params={"query": expression})
         assert answer.status_code == 200, f"{expression}: {answer.text}"
         return answer.json()["data"]["result"]
+
+    def until_ready(self, seconds: float = 60) -> None:
+        """While it starts it answers any query with 503."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if self.client.get("/-/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < end, "Prometheus does not start"
+            time.sleep(0.1)
 
     def until(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
         end = time.monotonic() + seconds
@@ -60,6 +72,7 @@ def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
         process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
         try:
             found = Prometheus(port)
+            found.until_ready()
             found.until('up{job="gan-atelier"} == 1')
             yield found
         finally:
