@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.array_files import count_of, read_npz
 from evaluation.atomic import cannot_write, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
@@ -128,20 +129,32 @@ def _restored(folder: Path, dim: int) -> Collected:
     if not path.is_file():
         return Collected(folder, FeatureStatistics(dim))
     try:
-        with np.load(path, allow_pickle=False) as state:
-            statistics = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
-            return Collected(folder, statistics, str(state["digest"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        done = Collected(folder, *read_state(folder))
+        if done.statistics.dim != dim:
+            raise ValueError(f"of {done.statistics.dim} features, not {dim}")
+        return done
+    except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); remove {folder} and score again") from error
 
 
 def state_of(folder: Path) -> int:
     """How many images a folder's state is of; 0 if there is none."""
     try:
-        with np.load(folder / "state.npz", allow_pickle=False) as state:
-            return int(state["n"])
-    except (OSError, ValueError, KeyError, EOFError):
+        return read_state(folder)[0].n
+    except (OSError, ValueError):
         return 0
 
 
-__all__ = ["KEPT", "SAMPLES", "Collected", "batch_size", "collect", "state_of"]
+def read_state(folder: Path) -> tuple[FeatureStatistics, str]:
+    """The statistics that a pass saved in a folder, and the model's digest. Raises OSError or ValueError."""
+    names = ("n", "mean", "scatter", "digest")
+    state = read_npz(folder / "state.npz", names, text=("digest",))
+    if lacking := set(names) - set(state):
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    statistics = FeatureStatistics.restored(count_of(state["n"]), state["mean"], state["scatter"])
+    if not np.isfinite(statistics.mu).all() or not np.isfinite(state["scatter"]).all():
+        raise ValueError("its statistics are not finite")
+    return statistics, str(state["digest"])
+
+
+__all__ = ["KEPT", "SAMPLES", "Collected", "batch_size", "collect", "read_state", "state_of"]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluation.array_files import read_npy, read_npz
 from evaluation.document import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.reference_files import Reference, load_reference, save_reference
-from evaluation.statistics import FeatureStatistics
+from evaluation.statistics import FeatureStatistics, fault_of
 from evaluation.stylegan_statistics import read_stylegan_statistics
 
 
@@ -80,22 +80,18 @@ def import_reference(
     n = num_images if told is None else int(told)
     if n is None:
         raise EvaluationError(f"{path} does not tell how many images it is of; say so with --num-images")
-    if (
-        not np.isfinite(mu).all()
-        or not np.isfinite(sigma).all()
-        or not np.allclose(sigma, sigma.T, rtol=1e-6, atol=1e-9)
-    ):
-        raise EvaluationError(f"{path}: its statistics are not finite, or its sigma is not symmetric")
+    if n < 2:
+        raise EvaluationError(f"{path} is of {n} images; statistics need 2 or more")
+    if fault := fault_of(mu, sigma):
+        raise EvaluationError(f"{path}: {fault}")
     save_reference(output, FeatureStatistics.restored(n, mu, sigma * (n - 1)), provenance | {"n": n})
     return load_reference(output)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"array": loaded}
-        with loaded:
-            return {key: loaded[key] for key in ("mu", "sigma", "features", "feats") if key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is not a file of statistics, or is truncated ({str(error)[:100]})") from error
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        return read_npz(path, ("mu", "sigma", "features", "feats")) if packed else {"array": read_npy(path)}
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is not a file of statistics, or is truncated ({error})") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.baseline import WITHOUT, train_against_test
-from evaluation.collecting import Collected, batch_size, collect, state_of
+from evaluation.collecting import Collected, batch_size, collect, read_state, state_of
 from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
@@ -296,13 +296,11 @@ def _so_far(extractor: Extractor, reference: Reference | None, folder: Path) -> 
     if reference is None:
         return {}
     from evaluation.metrics.frechet import frechet_distance
-    from evaluation.statistics import FeatureStatistics
 
     try:
-        with np.load(folder / "state.npz", allow_pickle=False) as state:
-            kept = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
+        kept, _ = read_state(folder)
         with np.errstate(over="ignore", invalid="ignore"):
             value = frechet_distance(kept.mu, kept.sigma, reference.mu, reference.sigma)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return {}
     return {result_name("fid", extractor.metric, kept.n): value} if np.isfinite(value) else {}

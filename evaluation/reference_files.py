@@ -9,20 +9,53 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluation.array_files import count_of, read_npy, read_npz
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from evaluation.statistics import FeatureStatistics
+from evaluation.statistics import FeatureStatistics, fault_of
 from imagesets.rows import release
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")
+
+
+class _Extractor(BaseModel):
+    """What is read of a provenance's extractor; what else it tells is kept as it is."""
+
+    model_config = ConfigDict(strict=True)
+
+    digest: str | None = None
+    name: str | None = None
+    path: str | None = None
+
+
+class _ImageSet(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    name: str | None = None
+    source: str | None = None
+    split: str | None = None
+    resolution: int = Field(ge=1, le=65536)
+    channels: int | None = Field(default=None, ge=1, le=3)
+    modes: dict[str, int] | None = None
+    class_names: list[str] = Field(default_factory=list)
+
+
+class _Provenance(BaseModel):
+    """All that is read of one is of the type that its readers rely on."""
+
+    model_config = ConfigDict(strict=True)
+
+    extractor: _Extractor
+    image_set: _ImageSet
+    warnings: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,7 +77,7 @@ class Reference:
     @property
     def image_set(self) -> dict[str, Any]:
         """Where the images are from: source, split, resolution, channels, resize, fingerprint."""
-        return dict(self.provenance["image_set"])
+        return {"source": None, "split": None, "channels": None} | self.provenance["image_set"]
 
     @property
     def sha256(self) -> str | None:
@@ -90,31 +123,47 @@ def load_reference(path: Path | str) -> Reference:
     if not path.is_file():
         raise EvaluationError(f"there are no reference statistics at {path}; `evaluation reference` makes them")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("not an npz file")
-            lacking = {"mu", "sigma", "n", "provenance"} - set(stored.files)
-            if lacking:
-                raise EvaluationError(
-                    f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so nothing can "
-                    f"be compared with it; make it with `evaluation reference`, or say what it is with `evaluation "
-                    f"reference {path} --import-as NAME`"
-                )
-            mu, sigma, n = stored["mu"], stored["sigma"], int(stored["n"])
-            labels = stored["labels"] if "labels" in stored.files else None
-            provenance = json.loads(str(stored["provenance"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise EvaluationError(f"{path} is not a reference file, or is truncated ({str(error)[:100]})") from error
-    fits = mu.ndim == 1 and sigma.shape == (*mu.shape, *mu.shape) and n >= 2
-    if not fits or not np.isfinite(mu).all() or not np.isfinite(sigma).all() or not isinstance(provenance, dict):
+        stored = read_npz(path, ("mu", "sigma", "n", "provenance", "labels"), text=("provenance",))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is not a reference file, or is truncated ({error})") from error
+    if lacking := {"mu", "sigma", "n", "provenance"} - set(stored):
+        raise EvaluationError(
+            f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so nothing can "
+            f"be compared with it; make it with `evaluation reference`, or say what it is with `evaluation "
+            f"reference {path} --import-as NAME`"
+        )
+    mu, sigma, labels = stored["mu"], stored["sigma"], stored.get("labels")
+    try:
+        n = count_of(stored["n"])
+        provenance = json.loads(str(stored["provenance"]))
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path} is not a reference file ({str(error)[:100]})") from error
+    if not (mu.ndim == 1 and len(mu) and sigma.shape == (*mu.shape, *mu.shape) and n >= 2):
         raise EvaluationError(f"{path} is not a sound reference file: mu {mu.shape}, sigma {sigma.shape}, n {n}")
-    if provenance.get("format_version") != FORMAT_VERSION or not {"extractor", "image_set"} <= set(provenance):
-        raise EvaluationError(f"{path} has another format; make it again with `evaluation reference`")
+    if labels is not None and (labels.shape != (n,) or labels.dtype.kind not in "iu"):
+        raise EvaluationError(f"{path}: its labels are {labels.dtype} {list(labels.shape)}, not those of {n} images")
+    _check_provenance(path, provenance)
     mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+    if fault := fault_of(mu, sigma):
+        raise EvaluationError(f"{path} is not a sound reference file: {fault}")
     features, logits = (_rows(path, what, n) for what in ROWS)
     if features is not None:
         _same_means(path, features, mu)
     return Reference(mu, sigma, n, provenance, path, labels, features, logits)
+
+
+def _check_provenance(path: Path, provenance: Any) -> None:
+    known = isinstance(provenance, dict) and provenance.get("format_version") == FORMAT_VERSION
+    if not known or not {"extractor", "image_set"} <= set(provenance):
+        raise EvaluationError(f"{path} has another format; make it again with `evaluation reference`")
+    try:
+        _Provenance.model_validate(provenance)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EvaluationError(
+            f"{path} is damaged: {where}: {first['msg']}; make it again with `evaluation reference`"
+        ) from error
 
 
 def _rows(path: Path, what: str, n: int) -> np.ndarray | None:
@@ -122,9 +171,9 @@ def _rows(path: Path, what: str, n: int) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        rows = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise EvaluationError(f"{file} is damaged ({str(error)[:100]}); make {path} again") from error
+        rows = read_npy(file, "f")
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{file} is damaged ({error}); make {path} again") from error
     if rows.ndim != 2 or len(rows) != n:
         raise EvaluationError(
             f"{file} is {list(rows.shape)}, not the {what} of the {n} images of {path}; make it again"

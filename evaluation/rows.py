@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.array_files import read_npy
 from evaluation.atomic import cannot_write
+from evaluation.errors import EvaluationError
 
 
 class RowsFile:
@@ -44,5 +46,8 @@ class RowsFile:
 
 
 def mapped(path: Path) -> np.ndarray | None:
-    """The array of a npy file, memory-mapped; None if there is none."""
-    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+    """The array of a npy file, memory-mapped; None if there is none. Raises EvaluationError for a damaged one."""
+    try:
+        return read_npy(path) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is damaged ({error}); remove its folder and score again") from error

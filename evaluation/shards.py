@@ -6,6 +6,7 @@ takes its final name when it is whole, so that shards can be made by as many mac
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -14,18 +15,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evaluation.atomic import written_whole
-from evaluation.collecting import KEPT, SAMPLES, Collected
+from evaluation.collecting import KEPT, SAMPLES, Collected, read_state
 from evaluation.document import now, versions, write_json
 from evaluation.errors import EvaluationError
-from evaluation.job import Job, partial_kept
+from evaluation.job import Job, partial_kept, share
 from evaluation.rows import RowsFile, mapped
 from evaluation.statistics import FeatureStatistics
 from evaluation.work import opened
 
 FORMAT_VERSION = 1
+_KINDS = {"features": "f", "logits": "f", "labels": "iu", "samples": "u"}
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Arguments(_Part):
+    """What merging reads of a job's arguments; all of them are compared from shard to shard."""
+
+    num_images: int = Field(ge=2)
+    first_seed: int = Field(ge=0)
+    parts: int = Field(ge=1, le=1000)
+    shard: list[int] = Field(min_length=2, max_length=2)
+    keep: list[str]
+    extractor: str
+    source: dict[str, Any]
+
+
+class _ReferenceName(_Part):
+    name: str
+
+
+class _ExtractorFile(_Part):
+    path: str
+    digest: str
+
+
+class _Told(_Part):
+    """`shard.json`, checked once, so that merging has nothing to doubt in it."""
+
+    arguments: _Arguments
+    metrics: list[str] = Field(min_length=1)
+    reference: _ReferenceName
+    extractor: _ExtractorFile
+    source: dict[str, Any]
+    shape: list[int] = Field(min_length=3, max_length=3)
+    seeded: bool
+    class_names: list[str]
+    warnings: list[str]
+    timing: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,7 +139,7 @@ def find(paths: Sequence[Path]) -> list[Shard]:
     first = shards[0].told
     count = first["arguments"]["shard"][1]
     for shard in shards:
-        for key in ("arguments", "metrics", "reference"):
+        for key in ("arguments", "metrics", "reference", "shape"):
             ours, theirs = ({**of[key], "shard": None} if key == "arguments" else of[key] for of in (first, shard.told))
             if key == "arguments" and shard.told["arguments"]["shard"][1] != count:
                 raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one number of shards")
@@ -106,8 +149,9 @@ def find(paths: Sequence[Path]) -> list[Shard]:
     there = [shard.told["arguments"]["shard"][0] for shard in shards]
     if twice := [index for index in there if there.count(index) > 1]:
         raise EvaluationError(f"shard {twice[0]} of {count} was given twice")
-    if missing := sorted(set(range(count)) - set(there)):
-        raise EvaluationError(f"shard {', '.join(map(str, missing[:5]))} of {count} is missing (counted from 0)")
+    present = set(there)
+    if missing := list(itertools.islice((index for index in range(count) if index not in present), 5)):
+        raise EvaluationError(f"shard {', '.join(map(str, missing))} of {count} is missing (counted from 0)")
     return shards
 
 
@@ -115,31 +159,40 @@ def merged(shards: Sequence[Shard], folder: Path) -> list[Collected]:
     """Each draw's statistics added, and its rows put one after the other into `folder`."""
     found = []
     for part in range(shards[0].told["arguments"]["parts"]):
-        parts = [shard.folder / f"part-{part}" for shard in shards]
-        found.append(_merge_part(parts, folder / f"part-{part}"))
+        found.append(_merge_part(shards, f"part-{part}", folder / f"part-{part}"))
     return found
 
 
-def _merge_part(parts: Sequence[Path], folder: Path) -> Collected:
+def _merge_part(shards: Sequence[Shard], name: str, folder: Path) -> Collected:
     folder.mkdir(parents=True, exist_ok=True)
-    total: FeatureStatistics | None = None
-    for part in parts:
-        try:
-            with np.load(part / "state.npz", allow_pickle=False) as state:
-                statistics = FeatureStatistics.restored(int(state["n"]), state["mean"], state["scatter"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise EvaluationError(f"{part} is damaged ({str(error)[:100]}); make that shard again") from error
-        if total is None:
-            total = FeatureStatistics(statistics.dim)
+    states = [_state(shard, name) for shard in shards]
+    total, digest = FeatureStatistics(states[0][0].dim), states[0][1]
+    for shard, (statistics, theirs) in zip(shards, states, strict=True):
+        if theirs != digest or statistics.dim != total.dim:
+            raise EvaluationError(
+                f"{shard.folder / name} is of model {theirs[:12]} and {statistics.dim} features, "
+                f"{shards[0].folder / name} of {digest[:12]} and {total.dim}; one score is of one model"
+            )
         total.merge(statistics)
-    assert total is not None
+    sizes = [statistics.n for statistics, _ in states]
     for what in KEPT:
-        pieces = [mapped(part / f"{what}.npy") for part in parts]
+        pieces = [mapped(shard.folder / name / f"{what}.npy") for shard in shards]
         there = [piece for piece in pieces if piece is not None]
         if not there:
             continue
         if len(there) != len(pieces):
             raise EvaluationError(f"some shards lack their {what}; make them again")
+        row = {"features": (total.dim,), "labels": (), "samples": tuple(shards[0].told["shape"])}.get(
+            what, there[0].shape[1:]
+        )
+        for shard, piece, n in zip(shards, there, sizes, strict=True):
+            rows = min(SAMPLES, n) if what == "samples" else n
+            kind = piece.dtype.kind in _KINDS[what] and piece.dtype == there[0].dtype
+            if not kind or piece.shape != (rows, *row):
+                raise EvaluationError(
+                    f"{shard.folder / name} is damaged: its {what} are {piece.dtype} {list(piece.shape)}, not "
+                    f"{there[0].dtype} {[rows, *row]}; make that shard again"
+                )
         if what == "samples":
             with written_whole(folder / "samples.npy") as handle:
                 np.save(handle, np.concatenate(there)[:SAMPLES], allow_pickle=False)
@@ -151,7 +204,22 @@ def _merge_part(parts: Sequence[Path], folder: Path) -> Collected:
                 file.write(at + start, piece[start : start + 4096])
             at += len(piece)
         file.close()
-    return Collected(folder, total)
+    return Collected(folder, total, digest)
+
+
+def _state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
+    """What a shard's pass saved. Raises EvaluationError unless it is of all of the shard's images."""
+    arguments = shard.told["arguments"]
+    start, stop = share(arguments["num_images"], tuple(arguments["shard"]))
+    try:
+        statistics, digest = read_state(shard.folder / name)
+        if statistics.n != stop - start:
+            raise ValueError(f"it is of {statistics.n} images, not of {stop - start}")
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"{shard.folder / name} is damaged ({str(error)[:100]}); make that shard again"
+        ) from error
+    return statistics, digest
 
 
 def _inside(path: Path) -> list[Path]:
@@ -161,9 +229,16 @@ def _inside(path: Path) -> list[Path]:
 def _read(folder: Path) -> Shard:
     try:
         told = json.loads((folder / "shard.json").read_text())
-        if told["kind"] != "shard" or told["format_version"] != FORMAT_VERSION or len(told["arguments"]["shard"]) != 2:
+        if not isinstance(told, dict) or (told.get("kind"), told.get("format_version")) != ("shard", FORMAT_VERSION):
             raise ValueError("another format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        index, count = _Told.model_validate(told).arguments.shard
+        if not 0 <= index < count <= told["arguments"]["num_images"]:
+            raise ValueError(f"arguments.shard: [{index}, {count}]")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EvaluationError(f"{folder} is damaged: shard.json: {where}: {first['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise EvaluationError(f"{folder} is not a whole shard ({str(error)[:100]})") from error
     return Shard(folder, told)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from evaluation.array_files import read_npy
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 
@@ -31,8 +32,8 @@ def read_pictures(folder: Path, names: Mapping[str, str]) -> dict[str, np.ndarra
         if not path.resolve().is_relative_to(folder.resolve()):
             raise EvaluationError(f"{path} lies outside of the report's folder; its images are not read")
         try:
-            images = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            images = np.array(read_npy(path))
+        except (OSError, ValueError) as error:
             raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); score again") from error
         wanted = 5 if name == "neighbours" else 4
         if images.dtype != np.uint8 or images.ndim != wanted or images.shape[-1] not in (1, 3) or not images.size:

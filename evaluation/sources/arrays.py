@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.array_files import read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
@@ -21,6 +22,7 @@ from imagesets.rows import release
 KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
 # numpy's own name for the first array of savez, which image batches in the field are published under
 IMAGE_KEYS, LABEL_KEYS = ("images", "arr_0"), ("labels", "arr_1")
+MAX_CLASSES = 1_000_000  # a name is made for each number up to the largest
 
 
 class ArraySource:
@@ -97,8 +99,12 @@ def array_source(path: Path) -> ArraySource:
         turned = images.ndim == 4 and images.shape[1] in (1, 3)
         hint = "; save images.transpose(0, 2, 3, 1)" if turned else ""
         raise EvaluationError(f"{path} is {list(images.shape)}, not [N, H, W] or [N, H, W, 1 or 3]{hint}")
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
         raise EvaluationError(f"{path}: its labels are {labels.dtype} {list(labels.shape)}, not whole numbers [N]")
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < MAX_CLASSES:
+        raise EvaluationError(
+            f"{path}: its labels are {labels.min()} … {labels.max()}; classes count from 0, {MAX_CLASSES} at most"
+        )
     digest = hashlib.sha256(f"{list(images.shape)}".encode())
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
@@ -110,7 +116,7 @@ def array_source(path: Path) -> ArraySource:
         "shape": list(images.shape[1:]),
         "fingerprint": digest.hexdigest(),
     }
-    names = () if labels is None else tuple(str(label) for label in range(int(labels.max()) + 1))
+    names = () if labels is None or not len(labels) else tuple(str(label) for label in range(int(labels.max()) + 1))
     return ArraySource(images, description, None if labels is None else labels.astype(np.int64), names)
 
 
@@ -128,7 +134,9 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             images = _load(_unpack(archive, inside[key], folder / "images.npy"), path)
             label_key = next((key for key in LABEL_KEYS if key in inside), None)
             labels = _load(_unpack(archive, inside[label_key], folder / "labels.npy"), path) if label_key else None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except EvaluationError:
+        raise
+    except Exception as error:  # a broken zip makes zipfile raise half a dozen kinds
         raise EvaluationError(f"{path} is not an npz file, or is truncated ({str(error)[:100]})") from error
     return images, labels
 
@@ -141,7 +149,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, to: Path) -> Path:
 
 def _load(file: Path, told: Path) -> np.ndarray:
     try:
-        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise EvaluationError(f"{told} is not a npy file of numbers, or is truncated ({str(error)[:100]})") from error
+        loaded = read_npy(file)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{told} is not a npy file of numbers, or is truncated ({error})") from error
     return np.asarray(loaded) if loaded.size == 0 else loaded

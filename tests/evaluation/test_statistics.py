@@ -16,7 +16,7 @@ from evaluation.reference_files import load_reference, save_reference
 from evaluation.statistics import FeatureStatistics
 from imagesets.rows import release
 
-PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y"}}
+PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}
 
 
 def test_a_stream_gives_numpys_mean_and_covariance_far_from_zero() -> None:
@@ -46,7 +46,7 @@ def test_a_reference_file_is_read_back_and_by_pytorch_fid(tmp_path: Path) -> Non
     save_reference(tmp_path / "sub/r.npz", statistics, PROVENANCE)
     found = load_reference(tmp_path / "sub/r.npz")
     assert found.n == 10
-    assert found.provenance["image_set"] == {"name": "y"}
+    assert found.provenance["image_set"] == {"name": "y", "resolution": 8}
     assert (found.sigma == statistics.sigma).all()
     from pytorch_fid import fid_score
 
