@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 import time
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,20 +72,30 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         return path
     try:
         with replacing(path) as partial:
-            torch.save(payload, partial)
+            with partial.open("wb") as file:  # by its name torch writes in C++, whose words for a full disk say nothing
+                torch.save(payload, file)
             digest = sha256(partial)
             digest_path(path).unlink(missing_ok=True)  # of an older file of this name, never beside the new one
         with replacing(digest_path(path)) as partial:
             partial.write_text(f"{digest}  {path.name}\n")
         write_best(state, run_dir)
     except (OSError, RuntimeError) as error:
-        raise TrainerError(f"could not write {path} ({error}); the checkpoints before it are kept") from error
+        reason = _of_the_system(error)
+        raise TrainerError(f"could not write {path} ({reason}); the checkpoints before it are kept") from error
     kept = path_of(run_dir, int(state.best["step"])) if state.best else None
     for old in paths(run_dir)[:-keep]:
         if old != kept:
             old.unlink(missing_ok=True)
             digest_path(old).unlink(missing_ok=True)
     return path
+
+
+def _of_the_system(error: BaseException) -> BaseException:
+    """The OSError behind what torch raises as it closes the file that it could not write; else the error itself."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found or error
 
 
 def sha256(path: Path) -> str:
@@ -133,15 +141,7 @@ def read(path: Path) -> dict[str, Any]:
         raise TrainerError(f"{path} is damaged: it does not match {digest_path(path).name}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:  # of foreign bytes the unpickler raises nearly anything: struct.error, IndexError, …
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise TrainerError(f"{path} is truncated or not a checkpoint ({reason})") from error
     if not isinstance(payload, dict) or "format_version" not in payload:
