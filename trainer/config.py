@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -152,7 +152,7 @@ def preset_names() -> list[str]:
 def load_preset(preset: str) -> dict[str, Any]:
     """Sections of a preset, by name or by the path of a YAML or JSON file.
 
-    Raises TrainerError when there is none of that name, or the file is not a mapping.
+    Raises TrainerError when there is none of that name, or the file or one of its sections is not a mapping.
     """
     path = PRESETS / f"{preset}.yaml"
     if preset not in preset_names():
@@ -169,6 +169,13 @@ def load_preset(preset: str) -> dict[str, Any]:
         raise TrainerError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(sections, dict):
         raise TrainerError(f"{path} should hold sections (data, model, …), not {type(sections).__name__}")
+    for section, info in Config.model_fields.items():
+        if not _is_section(info.annotation) or section not in sections:
+            continue
+        if sections[section] is None:  # a heading with nothing beneath
+            sections[section] = {}
+        if not isinstance(sections[section], dict):
+            raise TrainerError(f"{path}: {section} is a section and should hold fields, not {sections[section]!r}")
     sections.setdefault("name", path.stem)
     return sections
 
@@ -250,12 +257,15 @@ def known_fields() -> list[str]:
     """Every `section.field` that --set takes."""
     fields = []
     for section, info in Config.model_fields.items():
-        annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            fields += [f"{section}.{field}" for field in annotation.model_fields]
+        if _is_section(info.annotation):
+            fields += [f"{section}.{field}" for field in info.annotation.model_fields]
         else:
             fields.append(section)
     return fields
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def to_json(config: Config) -> str:

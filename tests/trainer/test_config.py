@@ -107,3 +107,21 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(TrainerError, match="no such device"):
         hardware.choose(configuration.resolve("digits-dcgan", ["run.device=cuda"]))
+
+
+def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    preset = (configuration.PRESETS / "digits-dcgan.yaml").read_text()
+    path.write_text("\n".join("ema:" if line.startswith("ema:") else line for line in preset.splitlines()))
+    assert configuration.resolve(str(path)).ema == configuration.Ema()
+    assert configuration.resolve(str(path), ["ema.halflife_kimg=3"]).ema.halflife_kimg == 3
+
+
+@pytest.mark.parametrize("section", ["model: 3", "model: [8]", "model: dcgan"])
+def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"data: {{source: digits}}\n{section}\n")
+    for overrides in ([], ["model.z_dim=8"]):
+        with pytest.raises(TrainerError, match="model is a section and should hold fields, not") as refused:
+            configuration.resolve(str(path), overrides)
+        assert "\n" not in str(refused.value)
