@@ -419,7 +419,7 @@ def sweep(
     jobs: Annotated[int, typer.Option(help="Runs at a time; the cores are divided between them.", min=1, max=256)] = 1,
     data_root: DataRoot = Path("data"),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The sweep's folder; sweeps/PRESET by default.")
+        Path | None, typer.Option("--output", "-o", help="The sweep's folder; sweeps/PRESET-FIELD by default.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, count the images, and stop.")] = False,
 ) -> None:
@@ -451,7 +451,7 @@ def sweep(
         from trainer.sweep import command
 
         plan = command.plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
-        folder = output or Path("sweeps") / plan.config.name
+        folder = output or command.default_folder(plan)
         if dry_run:
             typer.echo("\n".join(command.list_trials(plan, folder)))
             return

@@ -4,11 +4,12 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_what_cannot_be_varied_is_one_line(varies: list[str], says: str) -> None
         ("optim.g_lr=1e-5..1e-3:lin", "only :log"),
         ("model.init=normal..xavier", "a range is of numbers"),
         ("optim.batch_size=8..x", "optim.batch_size"),
+        ("optim.g_lr={..5", "the ends of the range are not readable"),
     ],
 )
 def test_a_range_that_is_none_is_one_line(vary: str, says: str) -> None:
@@ -216,6 +218,75 @@ def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
         check_same(tmp_path, planned("model.z_dim=4,8"))
 
 
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """From its call on no file grows beyond so many bytes; the system refuses each write as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_study_that_cannot_be_written_is_one_line_and_goes_on_later(
+    begin: Callable[[Plan], Study], full_disk: Callable[[int], None]
+) -> None:
+    plan = planned("model.z_dim=4,8")
+    study = begin(plan)
+    trial = study.next()
+    assert trial
+    full_disk(1)
+    for act in (study.next, lambda: study.finish(trial, [ended()])):
+        with pytest.raises(
+            TrainerError, match=r"study\.db cannot be used \(.*disk.*the same command goes on"
+        ) as refused:
+            act()
+        assert "\n" not in str(refused.value)
+    full_disk(resource.RLIM_INFINITY)
+    again = begin(plan)
+    assert again.next() == trial
+    assert again.finish(trial, [ended()]).state == "finished"
+
+
+def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """The runner, with a shell script in place of each child."""
+    child = folder / "child"
+    child.write_text(f"#!/bin/sh\n{script}\n")
+    child.chmod(0o755)
+    with monkeypatch.context() as patch, View(Console(file=io.StringIO()), study.plan) as view:
+        patch.setattr(sys, "executable", str(child))
+        return runner.Runner(
+            study,
+            folder,
+            view,
+            jobs=1,
+            threads=1,
+            data_root=folder,
+            should_stop=lambda: False,
+            trial_told=lambda: None,
+        ).run()
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'error: could not write it (No space left on device)'; exit 2", "could not write it (No space left"),
+        ("kill -9 $$", "killed by SIGKILL (was memory short?)"),
+    ],
+)
+def test_what_is_no_settings_fault_stops_the_sweep_and_fails_no_trial(
+    script: str, says: str, begin: Callable[[Plan], Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(planned("model.z_dim=4,8"))
+    with pytest.raises(TrainerError) as stopped:
+        run_with(script, study, tmp_path, monkeypatch)
+    assert f"z_dim=4, seed 0 cannot go on: {says}" in str(stopped.value)
+    assert "the same command goes on" in str(stopped.value)
+    assert [trial.state for trial in study.trials()] == ["running", "waiting"]
+
+    again = begin(planned("model.z_dim=4,8"))
+    assert run_with("echo 'error: loss/D became NaN'; exit 1", again, tmp_path, monkeypatch)
+    assert [(trial.state, trial.reason) for trial in again.trials()] == [("failed", "loss/D became NaN")] * 2
+
+
 def test_a_runs_score_is_its_lowest_distance_and_the_recall_of_that_tick(tmp_path: Path) -> None:
     assert score(tmp_path) is None
     lines: list[dict[str, float]] = [
@@ -302,6 +373,18 @@ def test_plots_of_ranges_and_of_single_seeds_are_drawn() -> None:
     ]
     for dark in (False, True):
         assert plots.draw(plan.varies, trials, dark=dark).startswith(b"\x89PNG")
+
+
+def test_what_is_varied_is_not_among_what_all_runs_have_alike() -> None:
+    assert report.alike(planned("model.z_dim=4,8")) == "100 kimg, digits at 32 px, dcgan, non-saturating, batch 32"
+    assert (
+        report.alike(planned("optim.batch_size=8,16", "run.total_kimg=1,2")) == "digits at 32 px, dcgan, non-saturating"
+    )
+
+
+def test_sweeps_of_other_fields_have_other_folders() -> None:
+    plan = planned("model.z_dim=4,8", "optim.g_lr=1e-4,1e-3")
+    assert command.default_folder(plan) == Path("sweeps/digits-dcgan-z_dim-g_lr")
 
 
 @pytest.mark.parametrize("terminal", [False, True])

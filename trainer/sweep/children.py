@@ -19,6 +19,7 @@ from trainer.config import Config, to_json
 from trainer.errors import TrainerError
 from trainer.sweep.study import Run, Trial
 
+FAILED = 1  # what a child answers whose setting diverged or broke; 2 (a full disk, say) is of the place it runs in
 INTERRUPTED = {130, -signal.SIGINT, -signal.SIGTERM}  # what a child that was asked to stop answers
 
 
@@ -114,7 +115,11 @@ class Child:
         self._log.close()
 
     def outcome(self) -> Run | Literal["going on", "interrupted"]:
-        """What came of it: a score, or a `reason`."""
+        """What came of it: a score, or a `reason`.
+
+        Raises TrainerError where its setting did not end it (a full disk, a kill): the run has no outcome then, and
+        can go on.
+        """
         code = self._process.poll()
         if code is None:
             return "going on"
@@ -124,7 +129,12 @@ class Child:
         told = self.job.told()
         if code == 0:
             return told | (score(self.job.run_dir) or {"reason": "it ended without a measure of quality"})
-        return told | {"reason": self._reason(code)}
+        if code == FAILED:
+            return told | {"reason": self._reason(code)}
+        raise TrainerError(
+            f"{self.job.trial.words()}, seed {self.job.seed} cannot go on: {self._reason(code)}. Its log is "
+            f"{self.job.log}; when that is mended, the same command goes on from there"
+        )
 
     def _reason(self, code: int) -> str:
         with self.job.log.open("rb") as log:

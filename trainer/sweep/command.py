@@ -41,6 +41,11 @@ def plan(
     return Plan(base, found, sampler, trials or DRAWN, seeds)
 
 
+def default_folder(plan: Plan) -> Path:
+    """`sweeps/PRESET-FIELD-FIELD`: a sweep of other fields of the same preset has another."""
+    return Path("sweeps", "-".join([plan.config.name, *(vary.field.rpartition(".")[2] for vary in plan.varies)]))
+
+
 def list_trials(plan: Plan, folder: Path) -> list[str]:
     """What --dry-run prints."""
     check_same(folder, plan)

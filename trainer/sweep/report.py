@@ -147,7 +147,7 @@ def matrix(plan: Plan, rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def facts(plan: Plan, trials: Sequence[Trial]) -> dict[str, str]:
-    config, failed = plan.config, sum(trial.state == "failed" for trial in trials)
+    failed = sum(trial.state == "failed" for trial in trials)
     finished = sum(trial.state == "finished" for trial in trials)
     told = f"{finished} of {plan.trials} finished" + (f", {failed} failed" if failed else "")
     seeds = f", each with seeds {', '.join(map(str, plan.run_seeds))}" if plan.seeds > 1 else ""
@@ -155,10 +155,23 @@ def facts(plan: Plan, trials: Sequence[Trial]) -> dict[str, str]:
     return {
         **{vary.field: vary.describe().replace(",", ", ") for vary in plan.varies},
         "trials": f"{told} ({plan.sampler}){seeds}",
-        "each run": f"{config.run.total_kimg:g} kimg of {config.data.source} at {config.data.resolution} px, "
-        f"{config.model.architecture}, {config.objective.name}, batch {config.optim.batch_size}",
+        "each run": alike(plan),
         "time": f"{duration(seconds)} of training in all",
     }
+
+
+def alike(plan: Plan) -> str:
+    """What all runs have in common; what is varied stands by itself."""
+    config = plan.config
+    words = {
+        "run.total_kimg": f"{config.run.total_kimg:g} kimg",
+        "data.source": f"{config.data.source} at {config.data.resolution} px",
+        "model.architecture": config.model.architecture,
+        "objective.name": config.objective.name,
+        "optim.batch_size": f"batch {config.optim.batch_size}",
+    }
+    varied = {vary.field for vary in plan.varies}
+    return ", ".join(text for field, text in words.items() if field not in varied)
 
 
 def duration(seconds: float) -> str:

@@ -46,14 +46,18 @@ class Runner:
         self._outcomes: dict[int, list[Run]] = {}
         self._interrupted: set[int] = set()
         self._all_begun = False
+        self._broken: TrainerError | None = None  # what ended a run that its setting did not
         self._note()
 
     def run(self) -> bool:
-        """Until every trial has ended, or a stop was asked for and the children have saved; True when all ended."""
+        """Until every trial has ended, or a stop was asked for and the children have saved; True when all ended.
+
+        Raises TrainerError, after the others have saved, when a run was ended by something else than its setting.
+        """
         asked = False
         try:
             while True:
-                if self.should_stop() and not asked:
+                if (self.should_stop() or self._broken) and not asked:
                     asked = True
                     self.view.console.print("stopping: the runs finish their step and save …")
                     for child in self._active:
@@ -62,6 +66,8 @@ class Runner:
                     self._start()
                 self._collect()
                 if not self._active and (asked or (self._all_begun and not self._queue)):
+                    if self._broken:
+                        raise self._broken
                     return not asked and not self._interrupted
                 self._progress()
                 time.sleep(0.2)
@@ -119,7 +125,11 @@ class Runner:
 
     def _collect(self) -> None:
         for child in list(self._active):
-            outcome = child.outcome()
+            try:
+                outcome = child.outcome()
+            except TrainerError as error:
+                self._broken = self._broken or error
+                outcome = "interrupted"
             if outcome == "going on":
                 continue
             self._active.remove(child)

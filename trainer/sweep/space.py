@@ -114,7 +114,10 @@ def _values(field: str, text: str) -> Vary:
 
 def _range(field: str, match: re.Match[str]) -> Vary:
     text = match.group(0)
-    low, high = (_checked(field, yaml.safe_load(match[end])) for end in ("low", "high"))
+    try:
+        low, high = (_checked(field, yaml.safe_load(match[end])) for end in ("low", "high"))
+    except yaml.YAMLError as error:
+        raise TrainerError(f"--vary {field}={text}: the ends of the range are not readable; {EXAMPLE}") from error
     if any(type(end) not in (int, float) for end in (low, high)):
         raise TrainerError(f"--vary {field}={text}: a range is of numbers; list the values: {field}=…,…")
     if low >= high:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,18 +131,30 @@ class Study:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._optuna = import_optuna()
         self.plan = plan
+        self._path = folder / "study.db"
         with replacing(folder / "plan.json") as partial:
             partial.write_text(json.dumps(plan.document(), indent=2) + "\n")
-        try:
+        with self._in_one_line():
             self._study = self._optuna.create_study(
-                storage=f"sqlite:///{(folder / 'study.db').resolve()}", study_name="sweep", load_if_exists=True
+                storage=f"sqlite:///{self._path.resolve()}", study_name="sweep", load_if_exists=True
             )
             self._began = self._with_state("RUNNING")
             if plan.sampler == "grid":
                 self._enqueue_grid()
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """A database that cannot be read or written, on a full disk for one, is a TrainerError with SQLite's reason."""
+        try:
+            yield
         except Exception as error:  # SQLAlchemy's many, Optuna's own
-            reason = str(error).strip().partition("\n")[0]
-            raise TrainerError(f"{folder / 'study.db'} cannot be used ({reason})") from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = str(cause).strip().partition("\n")[0]
+            raise TrainerError(
+                f"{self._path} cannot be used ({reason}); when that is mended, the same command goes on"
+            ) from error
 
     def _with_state(self, state: str) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState[state],))
@@ -154,7 +167,7 @@ class Study:
 
     def next(self) -> Trial | None:
         """A trial to go on with, or the next one to begin; None when all are begun."""
-        with warnings.catch_warnings():
+        with self._in_one_line(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self._began:
                 begun = self._began.pop(0)
@@ -195,13 +208,14 @@ class Study:
         reasons = [f"seed {run['seed']}: {run['reason']}" for run in runs if "reason" in run]
         if len(runs) == 1:
             reasons = [run["reason"] for run in runs if "reason" in run]
-        stored = self._optuna.trial.Trial(self._study, self._id(trial.number))
-        stored.set_user_attr("runs", list(runs))
-        if reasons:
-            stored.set_user_attr("reason", "; ".join(reasons))
-            self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(trial.number, sum(run["frechet"] for run in runs) / len(runs))
+        with self._in_one_line():
+            stored = self._optuna.trial.Trial(self._study, self._id(trial.number))
+            stored.set_user_attr("runs", list(runs))
+            if reasons:
+                stored.set_user_attr("reason", "; ".join(reasons))
+                self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+            else:
+                self._study.tell(trial.number, sum(run["frechet"] for run in runs) / len(runs))
         return self.trials()[trial.number]
 
     def _id(self, number: int) -> int:
@@ -210,6 +224,8 @@ class Study:
     def trials(self) -> list[Trial]:
         """Every trial so far by number; those of a grid that wait their turn among them."""
         states: dict[str, TrialState] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished"}
+        with self._in_one_line():
+            stored = self._study.get_trials(deepcopy=False)
         return [
             Trial(
                 frozen.number,
@@ -218,7 +234,7 @@ class Study:
                 frozen.user_attrs.get("runs", ()),
                 frozen.user_attrs.get("reason", ""),
             )
-            for frozen in self._study.get_trials(deepcopy=False)
+            for frozen in stored
         ]
 
     def _setting(self, frozen: optuna.trial.FrozenTrial) -> Setting:
