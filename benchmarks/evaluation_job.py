@@ -92,10 +92,10 @@ def score(rounds: int, num_images: int = 10_000) -> dict[str, Any]:
     return {
         "images": num_images,
         "generating_s": round(generating, 2),
-        "extracting_s": round(extracting, 2),
+        "extracting_s": round(extracting, 3),
         "scoring_s": round(scoring, 2),
         "scoring_of_the_two": round(ratio, 3),
-        "rounds": {name: [round(seconds, 2) for seconds in taken] for name, taken in times.items()},
+        "rounds": {name: [round(seconds, 3) for seconds in taken] for name, taken in times.items()},
     }
 
 

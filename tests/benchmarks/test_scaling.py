@@ -103,3 +103,14 @@ def test_cost_is_cores_times_their_price() -> None:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[3] == "6"
     assert [float(cell.replace(",", "")) for cell in cells[-3:]] == [3.0, 2190.0, round(1e6 / 50 / 3600 * 0.5, 2)]
+
+
+def test_a_shard_takes_what_its_job_took_beyond_generating() -> None:
+    score = {"images": 1000, "generating_s": 5.0, "extracting_s": 0.1, "scoring_s": 7.0}
+    simulation = {"cores_a_replica": 2, "utilisation": 0.5, "g": {"core_images_per_s": 800.0}}
+    evaluation = {"score": score, "inception": {"ours_images_per_s": 10.0}}
+    table = scaling_tables.million(simulation, {"generators": {"g": {}}}, evaluation).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert [row[4] for row in rows if row[1] != "Inception"] == ["500", "2,000", "32,000"], "1000 / (7 - 5)"
+    assert rows[0][6] == "the shards"
+    assert next(row[4] for row in rows if row[1] == "Inception") == "9.81", "1 / ((2 - 0.1) / 1000 + 1 / 10)"
