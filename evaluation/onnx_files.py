@@ -65,7 +65,10 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
     # Spinning threads would take the cores from whatever makes the images at the same time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # TensorFloat-32, the default there, rounds to 10 bits: features would differ from a CPU's in the third digit.
-    wanted = (("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {}))
+    wanted: list[tuple[str, dict[str, str]]] = [
+        ("CUDAExecutionProvider", {"use_tf32": "0"}),
+        ("CPUExecutionProvider", {}),
+    ]
     providers = [provider for provider in wanted if provider[0] in ort.get_available_providers()]
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)

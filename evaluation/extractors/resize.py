@@ -12,7 +12,7 @@ much less work where an image is reduced.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Graph:
         self.constants[name] = value
         return name
 
-    def add(self, operation: str, *inputs: str | np.ndarray, **attributes: object) -> str:
+    def add(self, operation: str, *inputs: str | np.ndarray | np.generic, **attributes: Any) -> str:
         from onnx import helper
 
         names = [value if isinstance(value, str) else self.constant(np.asarray(value)) for value in inputs]
