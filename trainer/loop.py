@@ -295,10 +295,16 @@ def take_means(state: State) -> dict[str, float]:
     """Means a step since the last tick, and the last step's gradient norms; the sums start again at nothing."""
     means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.world.mean(state.sums).items()}
     state.sums, state.summed_steps = {}, 0
-    for which, network in (("G", state.G), ("D", state.D)):
-        norm = state.gradient_norms.get(which)
-        means[f"gradient/{which}"] = float(gradient_norm(network) if norm is None else norm)
-    return means
+    return means | {name: float(norm) for name, norm in gradient_norms(state).items()}
+
+
+def gradient_norms(state: State) -> dict[str, Tensor]:
+    """Of the last step, before they were clipped, by the names that metrics have."""
+    networks = {"G": state.G, "D": state.D}
+    norms = {which: state.gradient_norms.get(which) for which in networks}
+    return {
+        f"gradient/{which}": gradient_norm(networks[which]) if norm is None else norm for which, norm in norms.items()
+    }
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
@@ -308,8 +314,12 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 
 def check_finite(state: State) -> None:
-    """Raises TrainingDiverged when a loss since the last tick was NaN or infinite."""
-    broken = [name for name, total in state.world.mean(state.sums).items() if not total.isfinite()]
+    """Raises TrainingDiverged when a loss since the last tick was NaN or infinite, or a gradient of the last step is.
+
+    A gradient that overflows breaks the weights, which the losses show only a step later.
+    """
+    told = {name: value.to(state.device) for name, value in (state.sums | gradient_norms(state)).items()}
+    broken = [name for name, value in state.world.mean(told).items() if not value.isfinite()]
     if broken:
         raise TrainingDiverged(
             f"{' and '.join(broken)} became NaN or infinite before {state.kimg:.1f} kimg; the last checkpoint is kept; "
@@ -337,7 +347,7 @@ def train(
 
     `measure` tells the quality of G_ema (quality.py), every `quality_ticks` ticks and at the end. `save` writes a
     checkpoint: every `checkpoint_ticks` ticks, when quality is the best so far, at the end, and when stopped.
-    Raises TrainingDiverged when a loss is NaN or infinite, before anything of it is saved.
+    Raises TrainingDiverged when a loss or a gradient is NaN or infinite, before anything of it is saved.
     """
     run = state.config.run
     tick_images = run.tick_kimg * 1000

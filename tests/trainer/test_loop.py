@@ -172,6 +172,32 @@ def test_an_interrupt_saves_no_broken_state_either(tiny: Tiny, batches_of: Batch
         )
 
 
+@pytest.mark.parametrize("which", ["G", "D"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_gradient_that_overflows_in_the_last_step_before_a_save_saves_nothing(
+    which: str, clip: float | None, stopped: bool, tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    config = tiny(optim={"clip_grad_norm": clip})
+    state, recorder = State.create(config), Recorder()
+    last = 3 if stopped else 5  # the first tick comes after five steps of 8 images
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(gradient, float("inf")) if state.steps == last - 1 else gradient
+
+    next(getattr(state, which).parameters()).register_hook(overflow)
+    with pytest.raises(TrainingDiverged, match=f"gradient/{which}.* became NaN or infinite"):
+        loop.train(
+            state,
+            batches_of(config),
+            recorder,
+            save=lambda _: pytest.fail("saved a broken state"),
+            should_stop=lambda: stopped and state.steps == last,
+        )
+    assert state.steps == last
+    assert not recorder.ticks
+
+
 def test_every_family_trains_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> None:
     for model in ({}, {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}):
         config = tiny(model=model, run={"precision": "bf16"}, data={"augment": ["color", "translation", "cutout"]})
