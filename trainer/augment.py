@@ -47,15 +47,19 @@ def _shifted(side: int, n: int, device: torch.device, rng: Draws) -> Tensor:
 
 
 def cutout(images: Tensor, rng: Draws) -> Tensor:
-    """Zero a square of half the side, centred anywhere."""
+    """Zero a square of half the side, centred anywhere; what of it lies outside is lost."""
     n, _, height, width = images.shape
-    inside = [
-        (torch.arange(side, device=images.device) - centre).abs() <= side // 4
-        for side in (height, width)
-        for centre in [rng.randint(0, side, n, 1)]
-    ]
-    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    rows, columns = (_cut(side, n, images.device, rng) for side in (height, width))
+    hole = rows[:, :, None] & columns[:, None, :]
     return images * (~hole)[:, None].to(images.dtype)
+
+
+def _cut(side: int, n: int, device: torch.device, rng: Draws) -> Tensor:
+    """Which of a side's pixels are cut out, bool [n, side]: half of them in a row, rounded up, where they fit."""
+    size = (side + 1) // 2
+    start = rng.randint(0, side + 1 - size % 2, n, 1) - size // 2
+    pixels = torch.arange(side, device=device)
+    return (pixels >= start) & (pixels < start + size)
 
 
 POLICIES = {"color": color, "translation": translation, "cutout": cutout}

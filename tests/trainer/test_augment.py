@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from trainer import augment
@@ -25,11 +26,18 @@ def test_translation_keeps_what_stays_inside() -> None:
     assert (moved.sum(dim=(1, 2, 3)) == 5.0).all()
 
 
-def test_cutout_blanks_a_quarter_at_most() -> None:
-    cut = augment.cutout(torch.ones(64, 2, 16, 16), rng())
-    blank = (cut[:, 0] == 0).sum(dim=(1, 2))
-    assert (blank > 0).all()
-    assert (blank <= 9 * 9).all()
+@pytest.mark.parametrize("side", [7, 16, 28, 32])
+def test_cutout_blanks_half_the_side_less_what_lies_outside(side: int) -> None:
+    cut = augment.cutout(torch.ones(512, 2, side, side), rng())
+    half = (side + 1) // 2
+    blank = cut[:, 0] == 0
+    heights, widths = blank.any(dim=2).sum(dim=1), blank.any(dim=1).sum(dim=1)
+    assert torch.equal(blank.sum(dim=(1, 2)), heights * widths)  # a rectangle
+    for sizes in (heights, widths):
+        assert sizes.max() == half
+        assert sizes.min() >= half // 2  # its centre is inside
+        assert len(sizes.unique()) > 2
+    assert blank.any(dim=0).all()  # everywhere, the corners too
     assert torch.equal(cut[:, 0], cut[:, 1])
 
 
