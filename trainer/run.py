@@ -48,14 +48,22 @@ def create(runs: Path, config: Config) -> Path:
 
 
 def create_at(run_dir: Path, config: Config) -> Path:
-    """The folder `run_dir` with `config.json`; raises TrainerError when there is something of that name already."""
+    """The folder `run_dir` with `config.json`: a new or empty one, or that of a run which stopped before it saved.
+
+    Raises TrainerError when there is anything else of that name, or a process trains in it.
+    """
     try:
-        run_dir.mkdir(parents=True)
-    except FileExistsError:
-        raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {run_dir}") from None
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if checkpoint.paths(run_dir):
+            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {run_dir}")
+        if any(run_dir.iterdir()) and not (run_dir / "config.json").is_file():
+            raise TrainerError(f"{run_dir} is there already and is no run folder; choose another --run-dir")
+        with exclusive(run_dir):
+            for stale in (run_dir / "samples").glob("*.png"):  # metrics and events are forgotten as training begins
+                stale.unlink()
+            write_text(run_dir / "config.json", to_json(config))
     except OSError as error:
         raise TrainerError(f"could not make the run folder {run_dir}: {error.strerror or error}") from error
-    write_text(run_dir / "config.json", to_json(config))
     return run_dir
 
 

@@ -36,7 +36,29 @@ def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config],
     at = tmp_path / "here" / "mine"
     assert run.create_at(at, tiny()) == at
     assert configuration.parse(json.loads((at / "config.json").read_text())) == tiny()
+    (at / "checkpoint-00000005.pt").write_bytes(b"any")
     with pytest.raises(TrainerError, match="is there already; go on with: trainer resume"):
         run.create_at(at, tiny())
     with pytest.raises(TrainerError, match="could not make the run folder"):
         run.create_at(at / "config.json" / "below", tiny())
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    at = run.create_at(tmp_path / "mine", tiny())
+    (at / "samples").mkdir()
+    (at / "samples" / "fixed-000000000040.png").write_bytes(b"any")
+    with run.exclusive(at), pytest.raises(TrainerError, match="another process is training"):
+        run.create_at(at, tiny())
+    longer = tiny(run={"total_kimg": 0.32})
+    assert run.create_at(at, longer) == at
+    assert configuration.parse(json.loads((at / "config.json").read_text())) == longer
+    assert not list((at / "samples").iterdir())
+
+
+def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"any")
+    with pytest.raises(TrainerError, match="no run folder"):
+        run.create_at(tmp_path, tiny())
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
