@@ -42,7 +42,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
             )
     names = labels(run_dirs)
     rows = table(run_dirs, until)
-    chart = curves.draw(dict(zip(names, metrics.values(), strict=True)))
+    chart = curves.draw(dict(zip(names, until.values(), strict=True)))
     frames = [side_by_side([sheet_at(path, at) for path in run_dirs]) for at in moments(until.values())]
 
     output.mkdir(parents=True, exist_ok=True)

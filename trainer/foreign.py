@@ -94,6 +94,8 @@ def read(path: Path) -> Weights:
     found = {str(key).removeprefix("module."): value for key, value in content.items() if value.is_floating_point()}
     if not found:
         raise TrainerError(f"{path} holds no weights")
+    if broken := [key for key, value in found.items() if not value.isfinite().all()]:
+        raise TrainerError(f"{path} is of a training that diverged: {broken[0]} holds NaN or infinite values")
     return {key: value.detach().float() for key, value in found.items()}
 
 

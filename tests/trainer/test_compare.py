@@ -55,6 +55,21 @@ def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_pa
         assert sheet.crop((0, 0, one.width, one.height)).tobytes() == one.convert("RGB").tobytes()
 
 
+def test_curves_end_where_the_shortest_run_does(
+    two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = compare.curves.draw
+
+    def noted(runs: dict[str, list[dict[str, float]]]) -> bytes:
+        drawn.extend(max(line["images_seen"] for line in lines) for lines in runs.values())
+        return draw(runs)
+
+    monkeypatch.setattr(compare.curves, "draw", noted)
+    compare.compare(two, tmp_path / "out")
+    assert drawn == [80, 80]
+
+
 def test_one_command_does_it(two: list[Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", *map(str, two), "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output

@@ -100,6 +100,16 @@ def test_an_imported_generator_makes_its_own_images(form: str, tmp_path: Path) -
     assert told["imported"].startswith("netG_epoch_24.pth, sha256 ")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path: Path) -> None:
+    network = tutorial()
+    with torch.no_grad():
+        next(network.parameters())[0] = value
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    with pytest.raises(TrainerError, match=r"diverged: 0\.weight holds NaN or infinite values"):
+        foreign.payload(tmp_path / "theirs.pth", "dcgan", name="x")
+
+
 @pytest.mark.parametrize(
     ("architecture", "network", "says"),
     [
