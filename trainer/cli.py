@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 
 DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets.")]
+Best = Annotated[
+    bool, typer.Option("--best", help="Of the checkpoint with the lowest Fréchet distance, not the newest.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
@@ -154,6 +157,12 @@ def resume(
             console.print(f"warning: {complaint}; using the one before")
         checkpoint.check_same_config(run_dir, payload)
         recorded = checkpoint.config_of(payload)
+        decay = recorded.optim.decay_kimg
+        if kimg and decay and kimg > decay[1]:
+            raise TrainerError(
+                f"{run_dir} ends at {decay[1]:g} kimg, where its learning rates have fallen to 0 (optim.decay_kimg); "
+                f"train a longer run anew, with --set run.total_kimg={kimg:g} and a later optim.decay_kimg"
+            )
         config = configuration.override(recorded, [*(set_ or ()), *([f"run.total_kimg={kimg}"] if kimg else ())])
         fixed = [
             line
@@ -188,7 +197,8 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
         finished = train()
         if not finished:
             if world.leads:
-                typer.echo(f"stopped and saved; go on with: trainer resume {run_dir}")
+                together = "torchrun … -m " if world.size > 1 else ""
+                typer.echo(f"stopped and saved; go on with: {together}trainer resume {run_dir}")
             world.wait()  # torchrun ends the others as soon as one has left
             raise typer.Exit(130)
     if not world.leads:
@@ -223,6 +233,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[str | None, typer.Option(help="Name of the served model; the run's own by default.")] = None,
+    best: Best = False,
     optimize: Annotated[
         Literal["none", "fp16", "int8"], typer.Option(help="int8: faster on CPUs with VNNI; fp16: on GPUs.")
     ] = "none",
@@ -241,6 +252,7 @@ def export(
         from trainer.errors import TrainerError
         from trainer.export import export as export_
 
+        source = _best(source) if best else source
         if (reference is None) != (extractor is None):
             raise TrainerError("a score needs both --reference and --extractor")
         if optimize == "none" and (reference or force):
@@ -341,6 +353,7 @@ def sample(
     output: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
     seed: Annotated[int, typer.Option(help="Seed of the first image; the others follow.", min=0)] = 0,
     count: Annotated[int, typer.Option("--num-images", help="How many.", min=1, max=4096)] = 64,
+    best: Best = False,
 ) -> None:
     """Draw a grid of a run's images: those the service would answer for the same seeds."""
     with one_line_errors():
@@ -352,7 +365,7 @@ def sample(
             raise TrainerError(f"the last seed is {MAX_SEED - 1}; --seed {seed} and {count} images pass it")
         if output.suffix != ".png":
             raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
-        payload = _payload(source)
+        payload = _payload(_best(source) if best else source)
         z_distribution = checkpoint.config_of(payload).model.z_distribution
         images = pictures.sample(checkpoint.generator_of(payload), range(seed, seed + count), z_distribution)
         pictures.write_png(pictures.grid(images), output)
@@ -462,6 +475,15 @@ def sweep(
     raise typer.Exit(code)
 
 
+def _best(source: Path) -> Path:
+    from trainer import checkpoint
+    from trainer.errors import TrainerError
+
+    if not source.is_dir():
+        raise TrainerError(f"--best is of a run folder, which {source} is not")
+    return checkpoint.best(source)
+
+
 def _payload(source: Path) -> dict[str, Any]:
     from trainer import checkpoint
 
@@ -514,7 +536,10 @@ def datasets() -> None:
             size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
             table.add_row(source.name, ", ".join(source.splits), size, source.description)
         Console(width=None if sys.stdout.isatty() else 120).print(table)
-        typer.echo("\nSay SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos")
+        typer.echo(
+            "\nSay SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
+            "--set data.channels=3 --set model.conditional=false"
+        )
 
 
 def main() -> None:

@@ -5,11 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
+
+from trainer import checkpoint
+from trainer.cli import app
+from trainer.config import Config
+from trainer.loop import State
 
 TINY_FIELDS = """
     name=tiny data.resolution=8 model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.conditional=false
@@ -168,6 +176,7 @@ def test_presets_and_datasets_are_listed(tmp_path: Path) -> None:
     datasets = trainer("datasets", cwd=tmp_path).stdout
     assert "folder:PATH" in datasets
     assert "digits" in datasets
+    assert "--set data.channels=3 --set model.conditional=false" in datasets
 
 
 def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -> None:
@@ -179,3 +188,46 @@ def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -
     assert result.returncode == 2
     assert "model.conditional=false" in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    state = State.create(tiny())
+    state.steps, state.best = 5, {"step": 5, "frechet": 1.0}
+    checkpoint.save(state, tmp_path, keep=2)
+    with torch.no_grad():
+        for parameter in state.G_ema.parameters():
+            parameter.zero_()
+    state.steps = 10
+    checkpoint.save(state, tmp_path, keep=2)
+
+    def made(*arguments: str) -> bytes:
+        (name,) = [argument for argument in arguments if argument.endswith((".png", ".onnx"))]
+        result = CliRunner().invoke(app, [*arguments])
+        assert result.exit_code == 0, result.output
+        return Path(name).read_bytes()
+
+    for command, file in (("sample", "a.png"), ("export", "a.onnx")):
+        output = str(tmp_path / file)
+        best, newest, named = (
+            made(command, str(source), *flags, "--output", output)
+            for source, flags in (
+                (tmp_path, ["--best"]),
+                (tmp_path, []),
+                (checkpoint.path_of(tmp_path, 5), []),
+            )
+        )
+        assert best == named != newest
+    refused = CliRunner().invoke(app, ["sample", str(checkpoint.path_of(tmp_path, 5)), "--best"])
+    assert refused.exit_code == 2
+    assert "--best is of a run folder" in refused.output
+
+
+def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
+    tiny: Callable[..., Config], tmp_path: Path
+) -> None:
+    checkpoint.save(State.create(tiny(optim={"decay_kimg": [0.1, 0.16]})), tmp_path, keep=1)
+    result = CliRunner().invoke(app, ["resume", str(tmp_path), "--kimg", "0.2"])
+    assert result.exit_code == 2
+    assert "ends at 0.16 kimg, where its learning rates have fallen to 0" in result.output

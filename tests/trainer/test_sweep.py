@@ -334,7 +334,7 @@ def test_the_page_ranks_shows_and_holds_everything_itself(shown: tuple[Plan, lis
     ranks = re.findall(r"<td>(\d|–)</td><td>(\d{4})</td>", page)
     assert ranks == [("1", "0005"), ("2", "0003"), ("3", "0002"), ("4", "0001"), ("5", "0000"), ("–", "0004")]
     assert page.count('src="data:image/png') == 5 + 1 + 1  # a picture each, the best again, the chart
-    assert "trainer export" in page
+    assert "--best --output models" in page  # the checkpoint that was scored
     for name in ("scores.png", "pictures.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 300

@@ -185,7 +185,9 @@ def commands(folder: Path, plan: Plan, ranked: Sequence[Trial]) -> dict[str, str
     if not ranked:
         return {}
     best = min(ranked[0].runs, key=lambda run: run["frechet"])
-    found = {"Serve its generator": f"trainer export {shlex.quote(str(folder / best['folder']))} --output models"}
+    found = {
+        "Serve its generator": f"trainer export {shlex.quote(str(folder / best['folder']))} --best --output models"
+    }
     others = [str(folder / trial.runs[0]["folder"]) for trial in ranked[:2]]
     if len(others) == 2:
         found["See the best two side by side"] = f"trainer compare {shlex.join(others)}"
