@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import kubernetes_validate
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -161,6 +163,15 @@ def two_machines() -> list[str]:
     return ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
 
 
+def mnist(folder: Path) -> None:
+    """200 images of noise as MNIST's files."""
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8)
+    for name, values in (("images-idx3", pixels), ("labels-idx1", (np.arange(200) % 10).astype(np.uint8))):
+        header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+        (folder / f"train-{name}-ubyte").write_bytes(header + values.tobytes())
+
+
 def steps(run_dir: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
@@ -179,8 +190,11 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NAME": "tiny", "SLURM_JOB_NODELIST": "here"}
     path = f"{tmp_path}:{environment['PATH']}"
-    script = recipe("bash")
-    arguments = [*TINY, "--set", "run.total_kimg=19.2"]
+    script = recipe("bash").replace("--data-root data", "--data-root images")  # none is where it would be by default
+    assert "--data-root images" in script
+    mnist(tmp_path / "images" / "mnist")
+    small = "data.source=mnist data.resolution=28 model.g_widths=[8,8] model.d_widths=[8,8] run.total_kimg=19.2"
+    arguments = [*TINY, *(word for field in small.split() for word in ("--set", field))]
 
     def submit() -> Launch:
         number = {"SLURM_JOB_ID": str(free_port() - 20000)}
@@ -193,7 +207,9 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
         launch.wait_for("loss/D")
         launch.of_rank(1).send_signal(signal.SIGTERM)
         assert launch.process.wait(240) == 1
-        assert launch.said().count("stopped and saved; go on with: trainer resume runs/tiny/0001-tiny") == 1
+        assert (
+            launch.said().count("stopped and saved; go on with: torchrun … -m trainer resume runs/tiny/0001-tiny") == 1
+        )
         assert launch.said().count("exitcode  : 130") == 2  # of each machine's torchrun
     payload = checkpoint.newest(run_dir)[1]
     assert payload["processes"] == 2
@@ -203,13 +219,14 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
         assert launch.process.wait(240) == 0, launch.said()
         assert f"from checkpoint-{payload['counters']['steps']:08d}.pt" in launch.said()
         assert "not bit-exact" not in launch.said()
+    assert (tmp_path / "models" / "tiny.onnx").is_file()
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["0001-tiny"]
     assert steps(run_dir) == [*range(10, 301, 10)]
     made_by = json.loads((run_dir / "made_by.json").read_text())
     assert (made_by["machine"]["processes"], made_by["machine"]["machines"]) == (2, 2)
 
     alone = subprocess.run(
-        [sys.executable, "-m", "trainer", "resume", str(run_dir), "--kimg", "19.84"],
+        [sys.executable, "-m", "trainer", "resume", str(run_dir), "--kimg", "19.84", "--data-root", "images"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
