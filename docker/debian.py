@@ -36,6 +36,8 @@ def archive() -> Path:
     kept = cache / f"{RELEASE}-{machine.strip()}.tar"
     if kept.is_file():
         return kept
+    if os.geteuid() != 0:
+        raise NoEngine("a base of Debian's packages is made by debootstrap, which needs root; or name one: BASE=…")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
