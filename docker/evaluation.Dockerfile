@@ -6,9 +6,10 @@ FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-# dependencies before code: without packages beside it, the project installs as its metadata alone
-COPY LICENSE README.md constraints.txt pyproject.toml ./
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[eval]' "${ONNXRUNTIME}" \
+# dependencies before code: without packages beside it, the project installs as its metadata alone, which names a README
+COPY LICENSE constraints.txt pyproject.toml ./
+RUN touch README.md \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[eval]' "${ONNXRUNTIME}" \
     && rm -rf build *.egg-info
 COPY imagesets imagesets
 COPY evaluation evaluation
@@ -18,15 +19,6 @@ RUN chmod -R a+rX /app && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q 
     && mkdir /volumes && cd /volumes && mkdir cache extractors reference reports && chown 10001:10001 *
 
 FROM ${BASE}
-ARG BASE
-ARG VERSION=0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="gan-atelier/evaluation" \
-      org.opencontainers.image.description="Scores a generator or a running service against real images" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="${BASE}"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # a new named volume takes its owner from here
@@ -44,3 +36,13 @@ STOPSIGNAL SIGINT
 HEALTHCHECK NONE
 ENTRYPOINT ["evaluation"]
 CMD ["--help"]
+# last, for they change with every commit
+ARG BASE
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gan-atelier/evaluation" \
+      org.opencontainers.image.description="Scores a generator or a running service against real images" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}"

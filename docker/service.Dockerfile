@@ -6,9 +6,10 @@ ARG ONNXRUNTIME=onnxruntime
 # pip stays here: what runs needs none
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-# dependencies before code: without packages beside it, the project installs as its metadata alone
-COPY LICENSE README.md constraints.txt pyproject.toml ./
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[serve]' "${ONNXRUNTIME}" \
+# dependencies before code: without packages beside it, the project installs as its metadata alone, which names a README
+COPY LICENSE constraints.txt pyproject.toml ./
+RUN touch README.md \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[serve]' "${ONNXRUNTIME}" \
     && rm -rf build *.egg-info
 COPY service service
 COPY docker/service-entry.sh /opt/venv/bin/service-entry
@@ -17,15 +18,6 @@ RUN chmod -R a+rX /app && chmod 0755 /opt/venv/bin/service-entry && uname -m > /
     && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app/service
 
 FROM ${BASE}
-ARG BASE
-ARG VERSION=0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="gan-atelier/service" \
-      org.opencontainers.image.description="Images from trained generators over HTTP" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="${BASE}"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app/service /app/service
 # all that is written goes below /tmp, so that the root file system may be read-only
@@ -42,3 +34,13 @@ EXPOSE 3000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "service.health"]
 ENTRYPOINT ["service-entry"]
+# last, for they change with every commit
+ARG BASE
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gan-atelier/service" \
+      org.opencontainers.image.description="Images from trained generators over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}"

@@ -7,9 +7,10 @@ ARG ONNXRUNTIME=onnxruntime
 ARG TORCH=
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-# dependencies before code: without packages beside it, the project installs as its metadata alone
-COPY LICENSE README.md constraints.txt pyproject.toml ./
-RUN if [ -n "${TORCH}" ]; then sed -i -E '/^(torch|torchvision|triton|cuda-|nvidia-)/d' constraints.txt; fi \
+# dependencies before code: without packages beside it, the project installs as its metadata alone, which names a README
+COPY LICENSE constraints.txt pyproject.toml ./
+RUN touch README.md \
+    && if [ -n "${TORCH}" ]; then sed -i -E '/^(torch|torchvision|triton|cuda-|nvidia-)/d' constraints.txt; fi \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt \
         '.[train,eval]' "${ONNXRUNTIME}" ${TORCH} \
     && rm -rf build *.egg-info
@@ -21,15 +22,6 @@ RUN chmod -R a+rX /app && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q 
     && mkdir /volumes && cd /volumes && mkdir cache data extractors models reference runs && chown 10001:10001 *
 
 FROM ${BASE}
-ARG BASE
-ARG VERSION=0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="gan-atelier/trainer" \
-      org.opencontainers.image.description="Trains GANs and exports their generators" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="${BASE}"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # a new named volume takes its owner from here
@@ -48,3 +40,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK NONE
 ENTRYPOINT ["trainer"]
 CMD ["--help"]
+# last, for they change with every commit
+ARG BASE
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="gan-atelier/trainer" \
+      org.opencontainers.image.description="Trains GANs and exports their generators" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE}"
