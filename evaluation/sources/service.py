@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +33,9 @@ class ServiceSource:
         self._secret = url[after : after + len(url) - len(public)]
         try:
             # Its patience is for a service that was there once: a wrong address is told after seconds.
-            self._client = Client(url, connections=CONNECTIONS, patience_s=patience_s)
+            # The key comes from the environment: a command line is shown to all, and kept in the report.
+            key = os.environ.get("ATELIER_API_KEY") or None
+            self._client = Client(url, connections=CONNECTIONS, patience_s=patience_s, api_key=key)
             told = self._client.model(model)
             self._name = str(told["name"])
             self.shape = (_whole(told, "height"), _whole(told, "width"), _whole(told, "channels", most=4))

@@ -108,10 +108,11 @@ def fake_service(
     away_s: float = 0.0,
     told: dict[str, Any] | None = None,
     models: bytes | None = None,
+    key: str | None = None,
 ) -> Iterator[str]:
     """A service whose image of a seed is make(seed); after so many answers it dies, changes its model, or is away:
     for half of `away_s` it hangs up on everyone, for the other half it answers 503. `told` are further fields of its
-    model, or others; `models` is all of its answer about them."""
+    model, or others; `models` is all of its answer about them, `key` what it asks for."""
     answered = {"n": 0}
     left: list[float] = []
 
@@ -128,7 +129,16 @@ def fake_service(
             self.end_headers()
             self.wfile.write(body)
 
+        def _known(self) -> bool:
+            if key is None or self.headers["Authorization"] == f"Bearer {key}":
+                return True
+            error = {"type": "authentication_error", "code": "missing_key", "message": "a key is needed", "param": None}
+            self._answer(401, "application/json", json.dumps({"error": error}).encode())
+            return False
+
         def do_GET(self) -> None:
+            if not self._known():
+                return
             entry = {"name": "tiny", "digest": "a" * 64} | dict(
                 zip(("height", "width", "channels"), shape, strict=True)
             )
@@ -137,6 +147,8 @@ def fake_service(
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if not self._known():
+                return
             seeds = asked.get("seeds") or list(range(asked["seed"], asked["seed"] + asked["n"]))
             answered["n"] += 1
             if away_after is not None and answered["n"] > away_after:

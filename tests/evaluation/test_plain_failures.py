@@ -190,3 +190,14 @@ def test_help_cuts_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     told = run("score", "--help").output
     assert "--kid-subset-size" in told
     assert "--all-checkpoints" in told
+
+
+def test_a_key_comes_from_the_environment_and_is_told_nowhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (99, 8, 8, 1), dtype=np.uint8)
+    with fake_service(lambda seed: image[seed], key="k-1234567") as url:
+        words = ("score", url, "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 20)
+        assert "a key is needed" in one_line(run(*words, "-o", "report"))
+        monkeypatch.setenv("ATELIER_API_KEY", "k-1234567")
+        done = run(*words, "-o", "report")
+    assert done.exit_code == 0, done.output
+    assert all(b"k-1234567" not in path.read_bytes() for path in Path("report").rglob("*") if path.is_file())
