@@ -18,7 +18,7 @@ RELEASE = "bookworm"  # its Python is 3.11
 TAG = f"localhost/gan-atelier/base:{RELEASE}"
 PACKAGES = "ca-certificates,python3,python3-venv"
 # nothing of these is needed to run anything
-LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man", "var/log")
+LEFT_OUT = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 

@@ -42,7 +42,7 @@ def bento_image(engine, ground: str, bento, tmp_path_factory: pytest.TempPathFac
 
 def test_containerize_serves_what_the_image_does(bento_image: Image, image_served: Served) -> None:  # noqa: F811
     port = free_port()
-    environment = {"PORT": str(port), "HOME": "/tmp", "BENTOML_DO_NOT_TRACK": "true"}
+    environment = {"PORT": str(port), "HOME": "/tmp", "BENTOML_HOME": "/tmp/bentoml", "BENTOML_DO_NOT_TRACK": "true"}
     with bento_image.start("serve", environment=environment, user="1034:1034") as container:
         served = Served(container, port)
         assert served.why_not_ready() == "", container.log

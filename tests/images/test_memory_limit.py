@@ -9,7 +9,7 @@ import pytest
 from tests.images.containers import Image
 from tests.images.test_service_image import free_port
 
-LIMIT = 100 * 2**20
+LIMIT = 220 * 2**20  # enough for the supervisor, too little for a worker beside it
 V1 = Path("/sys/fs/cgroup/memory")
 
 
