@@ -243,11 +243,12 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
                 raise ValueError(f"an optimizer's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
 
-def generator_of(payload: Mapping[str, Any]) -> networks.Generator:
-    """The averaged generator of a checkpoint, on the CPU, float32, in evaluation mode."""
+def generator_of(payload: Mapping[str, Any], *, ema: bool = True) -> networks.Generator:
+    """The averaged generator of a checkpoint, or without `ema` G itself: on the CPU, float32, in evaluation mode."""
     config = config_of(payload)
     G, _ = networks.build(config)
-    load_weights(G, payload["G_ema"], "the checkpoint's G_ema")
+    which = "G_ema" if ema else "G"
+    load_weights(G, payload[which], f"the checkpoint's {which}")
     return G.eval().requires_grad_(False)
 
 

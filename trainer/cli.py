@@ -27,6 +27,9 @@ DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help=
 Best = Annotated[
     bool, typer.Option("--best", help="Of the checkpoint with the lowest Fréchet distance, not the newest.")
 ]
+Average = Annotated[
+    bool, typer.Option("--ema/--no-ema", help="The averaged generator, or G's weights as the last step left them.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
@@ -234,6 +237,7 @@ def export(
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[str | None, typer.Option(help="Name of the served model; the run's own by default.")] = None,
     best: Best = False,
+    ema: Average = True,
     optimize: Annotated[
         Literal["none", "fp16", "int8"], typer.Option(help="int8: faster on CPUs with VNNI; fp16: on GPUs.")
     ] = "none",
@@ -244,7 +248,7 @@ def export(
     num_images: Annotated[int | None, typer.Option(help="Latents that are scored; 10,000 by default.", min=2)] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the optimised form even where it is no gain.")] = False,
 ) -> None:
-    """Turn the averaged generator of a run into a generator file, verified against torch.
+    """Turn the generator of a run (its average, unless --no-ema) into a generator file, verified against torch.
 
     With --optimize the faster form is compared with float32 (size, images/s, pixels, score), and kept where it gains.
     """
@@ -263,16 +267,19 @@ def export(
             raise TrainerError(
                 f"{source} is a generator file already; --optimize int8 or fp16 makes a faster form of it"
             )
+        if not ema and source.suffix == ".onnx":
+            raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
         if optimize == "none":
-            _tell(export_(_payload(source), output, name=name))
+            _tell(export_(_payload(source), output, name=name, ema=ema))
             return
-        _optimized(source, output, name, optimize, reference, extractor, num_images or 10_000, force)
+        _optimized(source, output, name, ema, optimize, reference, extractor, num_images or 10_000, force)
 
 
 def _optimized(
     source: Path,
     output: Path,
     name: str | None,
+    ema: bool,
     how: Literal["fp16", "int8"],
     reference: Path | None,
     extractor: Path | None,
@@ -291,7 +298,7 @@ def _optimized(
         if source.suffix == ".onnx":
             plain = optimize.read(source, name)
         else:
-            plain = optimize.read(export(_payload(source), Path(folder), name=name).path)
+            plain = optimize.read(export(_payload(source), Path(folder), name=name, ema=ema).path)
     path = destination(optimize.properties_of(plain)["name"], output)
     if path.exists() and source.exists() and path.samefile(source):
         raise TrainerError(
@@ -354,6 +361,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the first image; the others follow.", min=0)] = 0,
     count: Annotated[int, typer.Option("--num-images", help="How many.", min=1, max=4096)] = 64,
     best: Best = False,
+    ema: Average = True,
 ) -> None:
     """Draw a grid of a run's images: those the service would answer for the same seeds."""
     with one_line_errors():
@@ -367,7 +375,7 @@ def sample(
             raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
         payload = _payload(_best(source) if best else source)
         z_distribution = checkpoint.config_of(payload).model.z_distribution
-        images = pictures.sample(checkpoint.generator_of(payload), range(seed, seed + count), z_distribution)
+        images = pictures.sample(checkpoint.generator_of(payload, ema=ema), range(seed, seed + count), z_distribution)
         pictures.write_png(pictures.grid(images), output)
         typer.echo(f"{output}: seeds {seed} to {seed + count - 1}")
 

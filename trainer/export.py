@@ -81,19 +81,19 @@ class ToPixels(nn.Module):
         return pictures.to_pixels(self.G(latents, labels))
 
 
-def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None) -> Export:
+def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None, ema: bool = True) -> Export:
     """Write the generator file of a checkpoint's payload to `output` (a path, or a folder to put `<name>.onnx` in).
 
-    The file is checked by onnx and compared with torch on fresh latents before it takes its final name.
+    It holds the averaged generator, or without `ema` G's weights of the last step. The file is checked by onnx and compared with torch on fresh latents before it takes its final name.
     Raises TrainerError when they differ by more than one level, or the file cannot be written.
     """
     require_runtime()
     config = checkpoint.config_of(payload)
     name = checked_name(name or config.name)
     path = destination(name, output)
-    G = checkpoint.generator_of(payload)
+    G = checkpoint.generator_of(payload, ema=ema)
     model = to_onnx(G)
-    describe(model, metadata(config, payload, name))
+    describe(model, metadata(config, payload, name, ema=ema))
 
     try:
         with replacing(path) as partial:
@@ -153,7 +153,7 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str, str]:
+def metadata(config: Config, payload: Mapping[str, Any], name: str, *, ema: bool = True) -> dict[str, str]:
     """What the file says of itself, without the digest."""
     data, model = config.data, config.model
     described = config.model_dump(mode="json")
@@ -170,7 +170,7 @@ def metadata(config: Config, payload: Mapping[str, Any], name: str) -> dict[str,
         "dataset": public(data.source),
         "class_names": json.dumps(config.data.class_names if model.conditional else [], ensure_ascii=False),
         "images_seen": str(payload["counters"]["images_seen"]),
-        "ema": "true" if config.ema.halflife_kimg > 0 else "false",
+        "ema": "true" if ema and config.ema.halflife_kimg > 0 else "false",
         "config": json.dumps(described),
         "created": payload["created"],  # the weights' time: two exports of a checkpoint are the same file
         **({"imported": payload["imported"]} if "imported" in payload else {}),

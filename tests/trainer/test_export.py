@@ -138,3 +138,21 @@ def test_a_name_that_is_no_name_is_refused(name: str, tiny: Tiny, payload_of: Pa
     with pytest.raises(TrainerError, match="a model's name is"):
         export.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
     assert not (tmp_path / "models").exists()
+
+
+def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    config = tiny(optim={"g_lr": 0.05}, ema={"halflife_kimg": 0.1, "warmup": 0})
+    payload = payload_of(config)
+    averaged = export.export(payload, tmp_path / "averaged.onnx")
+    last = export.export(payload, tmp_path / "last.onnx", ema=False)
+    feed = {"latents": latents(range(8), config.model.z_dim)}
+    told, images = {}, {}
+    for made in (averaged, last):
+        model = onnx.load(made.path)
+        told[made.path] = {entry.key: entry.value for entry in model.metadata_props}["ema"]
+        images[made.path] = onnxruntime.InferenceSession(made.path).run(["images"], feed)[0]
+    assert list(told.values()) == ["true", "false"]
+    G = checkpoint.generator_of(payload, ema=False)
+    theirs = pictures.sample(G, range(8), "normal")
+    assert np.abs(images[last.path].astype(int) - theirs.astype(int)).max() <= 1
+    assert np.abs(images[last.path].astype(int) - images[averaged.path].astype(int)).max() > 1
