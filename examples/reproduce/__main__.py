@@ -1,0 +1,98 @@
+"""Run the systems of the five source documents by their presets, score what is served, and write docs/results.
+
+    python -m examples.reproduce --data-root data
+    python -m examples.reproduce 000 --data-root data --minutes 10
+    python -m examples.reproduce --pages           # write the pages again from what was run before
+
+Every step is a command of this repository, shown before it runs. Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from examples.reproduce import pages, tables, work
+from examples.reproduce.plan import IMAGES, SYSTEMS, TITLES, System, chosen
+from examples.reproduce.work import Workshop, say
+
+
+def main() -> None:
+    arguments = parsed()
+    try:
+        systems = chosen(tuple(arguments.only))
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
+    shop = Workshop(
+        arguments.work, arguments.data_root, sources, arguments.minutes, arguments.inception, tuple(arguments.set)
+    )
+    try:
+        if not arguments.pages:
+            reproduce(shop, systems)
+        pages.write(shop, arguments.output)
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped; the same command goes on") from None
+    say(f"\nwritten: {arguments.output / 'index.md'}")
+
+
+def reproduce(shop: Workshop, systems: tuple[System, ...]) -> None:
+    """Train all of them one after another; then export, serve and score each where it is compared with others."""
+    systems = tuple(system for system in systems if at_hand(shop, system))
+    for system in systems:
+        work.train(shop, system)
+    ran = tables.trained(shop, SYSTEMS)
+    wanted = []
+    for images in dict.fromkeys(system.images for system in ran):
+        group = tuple(system for system in ran if system.images == images)
+        within = tables.limits(shop, group)
+        work.judges(shop, images)
+        for system in group:
+            for step in sorted({int(tick["step"]) for tick in tables.moments(shop, system, within).values()}):
+                forms = (True,) if system.averages else (True, False)
+                wanted += [(images, work.export(shop, system, step, ema)) for ema in forms]
+    missing = [(images, name) for images, name in wanted if not work.scores_of(shop, name)]
+    if missing:
+        with work.service(shop.models, shop.folder / "service.log") as url:
+            for images, name in missing:
+                work.score(shop, url, images, name)
+
+
+def at_hand(shop: Workshop, system: System) -> bool:
+    """Whether the system's images can be had; says so when they cannot."""
+    from imagesets import ImageSetError, load_image_set
+
+    try:
+        load_image_set(shop.sources[system.images], data_root=shop.data_root)
+    except ImageSetError as error:
+        say(f"not run: {system.preset}: {error}")
+        return False
+    return True
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="documents: " + "; ".join(f"{name} {title}" for name, title in TITLES.items()),
+    )
+    parser.add_argument("only", nargs="*", metavar="ONLY", help=f"{', '.join(TITLES)}, best, or a preset; default: all")
+    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("DATA_ROOT", "data")))
+    for name, images in IMAGES.items():
+        parser.add_argument(f"--{name}", metavar="SOURCE", help=f"in place of {images.source}: such as folder:PATH")
+    parser.add_argument("--minutes", type=float, help="of training, at most, each; default: the document's length")
+    parser.add_argument("--inception", type=Path, help="an Inception extractor file, for FID beside the classifier's")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every run")
+    parser.add_argument("--work", type=Path, default=Path("reproduce"), help="where runs and scores lie")
+    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="where the pages are written")
+    parser.add_argument("--pages", action="store_true", help="write the pages alone")
+    arguments = parser.parse_args()
+    if arguments.minutes is not None and arguments.minutes <= 0:
+        parser.error("--minutes is of training, above 0")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

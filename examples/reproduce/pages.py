@@ -1,0 +1,320 @@
+"""docs/results: a page a source document, one for our own presets, one over all of them, and the numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.reproduce import mistakes, pictures
+from examples.reproduce.plan import IMAGES, NATIVE, SYSTEMS, TITLES, System
+from examples.reproduce.tables import (
+    Limits,
+    Mark,
+    config_of,
+    document,
+    images_per_second,
+    limits,
+    made_by,
+    mark,
+    moments,
+    parameters,
+    trained,
+)
+from examples.reproduce.work import Workshop, compare, model_name
+
+COMMAND = "make reproduce"
+WORDS = Path(__file__).with_name("words")
+
+
+def words(name: str, **figures: str) -> str:
+    """The text of words/<name>.md with its figures."""
+    return (WORDS / f"{name}.md").read_text().format(**figures)
+
+
+def write(shop: Workshop, output: Path) -> None:
+    """Write every page anew from what the workshop holds. Raises SystemExit when nothing has been trained."""
+    ran = trained(shop, SYSTEMS)
+    if not ran:
+        raise SystemExit("nothing has been trained yet; there is nothing to write")
+    output.mkdir(parents=True, exist_ok=True)
+    shown = {system.preset: pictures.take(shop.run_of(system), output / "pictures", system.preset) for system in ran}
+    whole = document(shop, ran)
+    texts = {"index": index(shop, ran), "best": best(shop, ran, shown)}
+    for source in TITLES:
+        texts[source] = page(shop, source, ran, shown, output, whole)
+    for name, text in texts.items():
+        (output / f"{name}.md").write_text(text)
+    (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def number(value: float | None) -> str:
+    return "not scored" if value is None else f"{value:.2f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def metric_of(images: str) -> str:
+    n = IMAGES[images].num_images
+    return f"fd_classifier{n // 1000}k"
+
+
+def machine_of(shop: Workshop, system: System) -> str:
+    machine, run = made_by(shop, system).get("machine", {}), config_of(shop, system)["run"]
+    where = machine.get("gpu") or f"{machine.get('cpu')}, {run['threads']} threads"
+    return f"{where}, {run['precision']}, torch {machine.get('torch')}"
+
+
+def end_of(shop: Workshop, system: System, ran: Sequence[System]) -> Mark:
+    group = tuple(other for other in ran if other.images == system.images)
+    return mark(shop, system, moments(shop, system, limits(shop, group))["end"])
+
+
+def index(shop: Workshop, ran: Sequence[System]) -> str:
+    rows = []
+    for system in SYSTEMS:
+        g, d = parameters(system)
+        home = f"[{', '.join(system.documents)}]({system.documents[0]}.md)" if system.documents else "[ours](best.md)"
+        facts: list[object] = [f"`{system.preset}`", home, f"{g:,} / {d:,}", f"{system.kimg:g}"]
+        if system not in ran:
+            rows.append([*facts, "not run", "", "", "", ""])
+            continue
+        end = end_of(shop, system, ran)
+        rows.append(
+            [
+                *facts,
+                f"{end.kimg:g}",
+                minutes(end.seconds),
+                f"{images_per_second(shop, system):.0f}",
+                number(end.distance(last=True)) if not system.averages else "",
+                f"**{number(end.distance())}**",
+            ]
+        )
+    floors = [
+        f"real training images get {scores_of_group(shop, images, ran).get(metric_of(images), float('nan')):.2f} "
+        f"(`{metric_of(images)}`, {IMAGES[images].num_images:,} {shop.sources[images].rpartition('/')[2]} images)"
+        for images in dict.fromkeys(system.images for system in ran)
+    ]
+    header = [
+        "preset", "document", "G / D parameters", "kimg asked for", "kimg run", "training", "images/s",
+        "distance of G as its last step left it", "of its average",
+    ]  # fmt: skip
+    kinds = list(dict.fromkeys(system.images for system in ran))
+    return words(
+        "index",
+        table=table(header, rows),
+        counts=" and ".join(f"{IMAGES[images].num_images:,} ({images})" for images in kinds),
+        metrics=" and ".join(f"`{metric_of(images)}`" for images in kinds),
+        floors="; ".join(floors),
+        machines="; ".join(dict.fromkeys(machine_of(shop, system) for system in ran)),
+        **{f"t{source}": title for source, title in TITLES.items()},
+    )
+
+
+def scores_of_group(shop: Workshop, images: str, ran: Sequence[System]) -> dict[str, float]:
+    """What real training images get, from any report of the group."""
+    for system in ran:
+        if system.images == images:
+            reals = end_of(shop, system, ran).scores.get("reals")
+            if reals:
+                return dict(reals)
+    return {}
+
+
+def figure(name: str, files: dict[str, str], kind: str, caption: str) -> str:
+    return f"![{caption}](pictures/{files[kind]})" if kind in files else f"({caption}: no picture of {name})"
+
+
+def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
+    """The table of a document's runs: what it says beside what was found."""
+    rows = []
+    for system in systems:
+        g, d = parameters(system)
+        facts: list[object] = [f"`{system.preset}`", f"{g:,} / {d:,}", system.said_epoch]
+        if system not in ran:
+            rows.append([*facts, "not run", "", "", "", "", ""])
+            continue
+        end = end_of(shop, system, ran)
+        epoch = system.epoch_kimg * 1000 / images_per_second(shop, system)
+        rows.append(
+            [
+                *facts,
+                minutes(epoch),
+                f"{end.kimg / system.epoch_kimg:.1f} of {system.kimg / system.epoch_kimg:.0f}",
+                number(end.distance(last=True)),
+                number(end.distance()),
+                number(end.scores.get(metric_of(system.images).replace("fd_", "precision_"))),
+                number(end.scores.get(metric_of(system.images).replace("fd_", "recall_"))),
+            ]
+        )
+    header = [
+        "preset", "G / D parameters", "an epoch, in the document", "here", "epochs run",
+        f"`{metric_of(systems[0].images)}`: G", "G averaged", "precision", "recall",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
+    here = [system for system in systems if system in ran]
+    if not here:
+        return "None of it was run here."
+    return f"Trained on {'; '.join(dict.fromkeys(machine_of(shop, system) for system in here))}. " + " ".join(
+        f"`{system.preset}`: {end_of(shop, system, ran).kimg:g} kimg in {minutes(end_of(shop, system, ran).seconds)}."
+        for system in here
+    )
+
+
+def page(
+    shop: Workshop,
+    source: str,
+    ran: Sequence[System],
+    shown: dict[str, dict[str, str]],
+    output: Path,
+    whole: dict[str, Any],
+) -> str:
+    systems = [system for system in SYSTEMS if source in system.documents]
+    head = f"# {source}: {TITLES[source]}\n\n`{COMMAND} ONLY={source}`\n\n"
+    if source == "003":
+        return head + celeba(shop, systems[0], ran)
+    body = run_rows(shop, systems, ran) + "\n" + trained_on(shop, systems, ran) + "\n\n"
+    for system in systems:
+        if system in ran:
+            body += gallery(system, shown[system.preset])
+    extra = {"000": of_000, "001": of_001, "002": of_002, "004": of_004}[source]
+    return head + body + extra(shop, systems, ran, output, whole)
+
+
+def gallery(system: System, files: dict[str, str]) -> str:
+    grid = figure(
+        system.preset, files, "fixed", f"{system.preset}: seeds 0 to 63 of the averaged generator, at the end"
+    )
+    curves = figure(system.preset, files, "curves", f"{system.preset}: losses, D's opinion, gradients and quality")
+    return f"## `{system.preset}`\n\n{grid}\n\n{curves}\n\n"
+
+
+def of_000(
+    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
+) -> str:
+    return words("000", mistakes=mistaken(shop, systems, ran))
+
+
+def of_001(
+    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
+) -> str:
+    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of("cifar10"))
+
+
+def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
+    """The table of mistakes.py for the first of these systems whose generator is there."""
+    for system in systems:
+        if system not in ran:
+            continue
+        generator = shop.models / f"{model_name(system, end_of(shop, system, ran).step, ema=False)}.onnx"
+        if generator.is_file():
+            count, side = IMAGES[system.images].num_images, NATIVE[system.images]
+            fakes = mistakes.generated(generator, count, side)
+            found = mistakes.distances(
+                shop.extractor(system.images), shop.sources[system.images], fakes, shop.data_root, count
+            )
+            rows = [[row.name, f"{row.items:,}", number(row.reals), number(row.generated)] for row in found]
+            return table(["compared", "items", "real training images", f"`{system.preset}`"], rows)
+    return "(No generator of this document was at hand.)\n"
+
+
+def of_002(
+    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
+) -> str:
+    files = {}
+    if systems[0] in ran:
+        files = pictures.take(shop.run_of(systems[0]), output / "pictures", systems[0].preset)
+    return words(
+        "002",
+        fixed=figure("002", files, "fixed animation", "the same z at every tick"),
+        random=figure("002", files, "random animation", "fresh z at every tick"),
+    )
+
+
+def of_004(
+    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
+) -> str:
+    if not all(system in ran for system in systems):
+        return "The comparison needs both runs.\n"
+    folder = shop.folder / "compare-004"
+    compare(shop, [shop.run_of(system) for system in systems], folder)
+    pictures.copy(folder / "fixed.png", output / "pictures" / "004-fixed.png")
+    pictures.copy(folder / "curves.png", output / "pictures" / "004-curves.png")
+    told = json.loads((folder / "compare.json").read_text())
+    rows = [[title, *values] for title, values in told["rows"].items()]
+    marks = [
+        mark(shop, system, moments(shop, system, limits(shop, systems_of(ran, "mnist")))["images"])
+        for system in systems
+    ]
+    rows.append([f"`{metric_of('mnist')}`, G averaged", *(number(found.distance()) for found in marks)])
+    return words("004", kimg=f"{told['images_seen'] / 1000:g}", table=table(["", *told["runs"]], rows))
+
+
+def systems_of(ran: Sequence[System], images: str) -> tuple[System, ...]:
+    return tuple(system for system in ran if system.images == images)
+
+
+def celeba(shop: Workshop, system: System, ran: Sequence[System]) -> str:
+    g, d = parameters(system)
+    said = run_rows(shop, [system], ran) if system in ran else "It was not run: CelebA was not to be had here.\n"
+    return words("003", g=f"{g:,}", d=f"{d:,}", ran=said)
+
+
+def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]) -> str:
+    parts = []
+    for images in dict.fromkeys(system.images for system in ran):
+        group = systems_of(ran, images)
+        within: Limits = limits(shop, group)
+        ours = [system for system in group if not system.documents]
+        tables = []
+        for moment, words in (
+            ("images", f"At equal images seen: {within.images_seen / 1000:g} kimg"),
+            ("time", f"At equal time: {minutes(within.seconds)} of training"),
+        ):
+            rows = []
+            for system in group:
+                found = mark(shop, system, moments(shop, system, within)[moment])
+                rows.append((found.distance() or float("inf"), system, found))
+            rows.sort(key=lambda row: row[0])
+            cells = [
+                [
+                    f"**`{system.preset}`**" if system in ours else f"`{system.preset}`",
+                    f"{found.kimg:g}",
+                    minutes(found.seconds),
+                    "" if system.averages else number(found.distance(last=True)),
+                    number(found.distance()),
+                    number(found.scores.get(metric_of(images).replace("fd_", "precision_"))),
+                    number(found.scores.get(metric_of(images).replace("fd_", "recall_"))),
+                ]
+                for _, system, found in rows
+            ]
+            tables.append(
+                f"### {words}\n\n"
+                + table(
+                    ["preset", "kimg", "training", f"`{metric_of(images)}`: G", "G averaged", "precision", "recall"],
+                    cells,
+                )
+            )
+        note = IMAGES[images].note or shop.sources[images].rpartition("/")[2]
+        looks = "\n\n".join(
+            figure(
+                system.preset,
+                shown[system.preset],
+                "real-beside-fake",
+                f"`{system.preset}`: real images (left) beside fakes",
+            )
+            for system in ours
+        )
+        parts.append(f"## {note}\n\n" + "\n".join(tables) + f"\n{looks}\n")
+    return words("best", parts="\n".join(parts), command=COMMAND)

@@ -1,0 +1,219 @@
+"""The work behind the pages: train, export, serve, score, each by the command that a user would type.
+
+Everything lies in one folder and is gone on with when the command is given again: runs, generator files, scores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.reproduce.plan import IMAGES, System
+
+METRICS = "fid,precision,recall"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where the work lies, where its images come from, and how long a training may take."""
+
+    folder: Path
+    data_root: Path
+    sources: dict[str, str]  # images → what imagesets calls them
+    minutes: float | None = None  # of training, each system; none: the document's length
+    inception: Path | None = None  # an extractor file, for FID beside the classifier's distance
+    sets: tuple[str, ...] = ()  # for every run
+
+    def run_of(self, system: System) -> Path:
+        return self.folder / "runs" / system.preset
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    def extractor(self, images: str) -> Path:
+        return self.folder / "extractors" / f"{images}.onnx"
+
+    def call(self, *words: str | Path, module: str) -> None:
+        """Show a command and run it. Raises SystemExit with its exit code when it fails."""
+        say(f"\n$ {shlex.join([module.partition('.')[0], *map(str, words)])}")
+        code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
+        if code:
+            raise SystemExit(code)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def ticks_of(run: Path) -> list[dict[str, Any]]:
+    """The run's lines of metrics.jsonl, oldest first; none yet: empty."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def train(shop: Workshop, system: System) -> None:
+    """Train the system to its document's length, or as many minutes as there are; an interrupted one goes on."""
+    run = shop.run_of(system)
+    seconds = float(ticks_of(run)[-1]["seconds"]) if ticks_of(run) else 0.0
+    left = None if shop.minutes is None else shop.minutes * 60 - seconds
+    if left is not None and left <= 0:
+        return
+    roots = ["--data-root", str(shop.data_root)]
+    if any(run.glob("checkpoint-*.pt")):
+        words = ["resume", str(run), *roots]
+    else:
+        tick = system.tick_kimg if shop.minutes else max(system.tick_kimg, system.kimg / 100)
+        settings = (
+            f"data.source={shop.sources[system.images]}",
+            f"run.total_kimg={system.kimg:g}",
+            f"run.tick_kimg={tick:g}",
+            "run.checkpoint_ticks=1",
+            "run.keep_checkpoints=1000",
+            *shop.sets,
+        )
+        words = ["train", "--preset", system.preset, "--run-dir", str(run), *roots]
+        for setting in settings:
+            words += ["--set", setting]
+    say(f"\n$ {shlex.join(['trainer', *words])}" + ("" if left is None else f"    # {left / 60:.1f} minutes of it"))
+    process = subprocess.Popen([sys.executable, "-m", "trainer", *words], process_group=0)
+    code = until(process, left, started=run)
+    if code not in (0, 130):
+        raise SystemExit(code)
+
+
+def until(process: subprocess.Popen[bytes], seconds: float | None, started: Path) -> int:
+    """Wait for a training; after so many seconds of it, or on Ctrl-C, have it save and stop. Returns its exit code."""
+    try:
+        if seconds is not None:
+            while process.poll() is None and not (started / "metrics.jsonl").is_file():
+                time.sleep(0.2)  # starting up is no training
+            process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+
+
+def tick_at(run: Path, *, images_seen: float = float("inf"), seconds: float = float("inf")) -> dict[str, Any] | None:
+    """The last tick within so many images and seconds that has a checkpoint."""
+    fit = [
+        line
+        for line in ticks_of(run)
+        if line["images_seen"] <= images_seen
+        and line["seconds"] <= seconds
+        and checkpoint_of(run, int(line["step"])).is_file()
+    ]
+    return fit[-1] if fit else None
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    return run / f"checkpoint-{step:08d}.pt"
+
+
+def model_name(system: System, step: int, ema: bool) -> str:
+    return f"{system.preset}-{step:08d}" + ("" if ema else "-last")
+
+
+def export(shop: Workshop, system: System, step: int, ema: bool) -> str:
+    """The generator file of a checkpoint, if it isn't there yet; returns the name that it is served by."""
+    name = model_name(system, step, ema)
+    if not (shop.models / f"{name}.onnx").is_file():
+        words = ["export", checkpoint_of(shop.run_of(system), step), "--output", shop.models, "--name", name]
+        shop.call(*words, "--ema" if ema else "--no-ema", module="trainer")
+    return name
+
+
+def judges(shop: Workshop, images: str) -> None:
+    """The classifier that scores these images, trained on their train split."""
+    if not shop.extractor(images).is_file():
+        words = ["extractor", "classifier", "--images", shop.sources[images], "--data-root", shop.data_root]
+        shop.call(*words, "--output", shop.extractor(images), "--name", images, module="evaluation.cli")
+
+
+def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
+    """The report of a served model, from the work before or measured now."""
+    folder = shop.folder / "scores" / model
+    for extractor, at in ((shop.extractor(images), folder), (shop.inception, folder / "inception")):
+        if extractor is None or (at / "report.json").is_file():
+            continue
+        words = ["score", url, "--model", model, "--reference", f"{shop.sources[images]}@test", "--metrics", METRICS]
+        words += ["--extractor", str(extractor), "--num-images", str(IMAGES[images].num_images)]
+        words += ["--resolution", "reference", "--data-root", str(shop.data_root), "--output", str(at)]
+        shop.call(*words, module="evaluation.cli")
+    return scores_of(shop, model)
+
+
+def scores_of(shop: Workshop, model: str) -> dict[str, Any]:
+    """name → value of every metric of a model's reports, and `reals`: the same of real images. Empty: not scored."""
+    found: dict[str, Any] = {}
+    for path in (
+        shop.folder / "scores" / model / "report.json",
+        shop.folder / "scores" / model / "inception/report.json",
+    ):
+        if path.is_file():
+            document = json.loads(path.read_text())
+            found |= document["scores"]
+            if document["baseline"]:
+                found.setdefault("reals", {}).update({r["name"]: r["value"] for r in document["baseline"]["results"]})
+            found["extractor_accuracy"] = found.get("extractor_accuracy") or document["extractor"].get("accuracy")
+    return found
+
+
+@contextlib.contextmanager
+def service(models: Path, log: Path) -> Iterator[str]:
+    """The service of the generators in `models` on a free port; its address. SystemExit if it does not start."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    say(f"\n$ MODEL_DIR={models} python -m service serve --port {port} &")
+    environment = os.environ | {"MODEL_DIR": str(models), "BENTOML_DO_NOT_TRACK": "true"}
+    with log.open("w") as output:
+        words = [sys.executable, "-m", "service", "serve", "--port", str(port)]
+        process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            started = time.monotonic()
+            while not is_ready(url):
+                if process.poll() is not None or time.monotonic() - started > 300:
+                    raise SystemExit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def compare(shop: Workshop, runs: Sequence[Path], output: Path) -> None:
+    """`trainer compare` of runs."""
+    shop.call("compare", *runs, "--output", output, module="trainer")
