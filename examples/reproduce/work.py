@@ -49,7 +49,7 @@ class Workshop:
 
     def call(self, *words: str | Path, module: str) -> None:
         """Show a command and run it. Raises SystemExit with its exit code when it fails."""
-        say(f"\n$ {shlex.join([module.partition('.')[0], *map(str, words)])}")
+        say(f"\n$ {shlex.join([module, *map(str, words)])}")
         code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
         if code:
             raise SystemExit(code)
@@ -149,7 +149,7 @@ def judges(shop: Workshop, images: str) -> None:
     """The classifier that scores these images, trained on their train split."""
     if not shop.extractor(images).is_file():
         words = ["extractor", "classifier", "--images", shop.sources[images], "--data-root", shop.data_root]
-        shop.call(*words, "--output", shop.extractor(images), "--name", images, module="evaluation.cli")
+        shop.call(*words, "--output", shop.extractor(images), "--name", images, module="evaluation")
 
 
 def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
         words = ["score", url, "--model", model, "--reference", f"{shop.sources[images]}@test", "--metrics", METRICS]
         words += ["--extractor", str(extractor), "--num-images", str(IMAGES[images].num_images)]
         words += ["--resolution", "reference", "--data-root", str(shop.data_root), "--output", str(at)]
-        shop.call(*words, module="evaluation.cli")
+        shop.call(*words, module="evaluation")
     return scores_of(shop, model)
 
 
