@@ -9,6 +9,8 @@ URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
 CASES       ?= 5000
+ONLY        ?=              # of `make reproduce`: 000 to 004, best, or presets; by default all of them
+MINUTES     ?=              # of training, at most, each; by default the documents' lengths
 METRICS     ?= fid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 ROLES       ?= trainer service evaluation    # and service-gpu
@@ -22,7 +24,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean
+.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,9 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 	$(BIN)/evaluation score $(URL) --reference $(IMAGES)@test --data-root $(DATA_ROOT) --metrics $(METRICS) \
 		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
 		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report $(ARGS)
+
+reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write docs/results
+	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup lint ## Lint and run every test
 	$(BIN)/python -m pytest

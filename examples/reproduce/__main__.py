@@ -26,7 +26,13 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
     shop = Workshop(
-        arguments.work, arguments.data_root, sources, arguments.minutes, arguments.inception, tuple(arguments.set)
+        arguments.work,
+        arguments.data_root,
+        sources,
+        arguments.minutes,
+        arguments.inception,
+        tuple(arguments.set),
+        arguments.num_images,
     )
     try:
         if not arguments.pages:
@@ -84,6 +90,7 @@ def parsed() -> argparse.Namespace:
         parser.add_argument(f"--{name}", metavar="SOURCE", help=f"in place of {images.source}: such as folder:PATH")
     parser.add_argument("--minutes", type=float, help="of training, at most, each; default: the document's length")
     parser.add_argument("--inception", type=Path, help="an Inception extractor file, for FID beside the classifier's")
+    parser.add_argument("--num-images", type=int, help="of a score; default: 10,000, of CIFAR-10 5,000")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every run")
     parser.add_argument("--work", type=Path, default=Path("reproduce"), help="where runs and scores lie")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="where the pages are written")

@@ -62,9 +62,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
-def metric_of(images: str) -> str:
-    n = IMAGES[images].num_images
-    return f"fd_classifier{n // 1000}k"
+def metric_of(shop: Workshop, images: str) -> str:
+    n = shop.count(images)
+    return f"fd_classifier{f'{n // 1000}k' if n % 1000 == 0 else n}"
 
 
 def machine_of(shop: Workshop, system: System) -> str:
@@ -99,8 +99,8 @@ def index(shop: Workshop, ran: Sequence[System]) -> str:
             ]
         )
     floors = [
-        f"real training images get {scores_of_group(shop, images, ran).get(metric_of(images), float('nan')):.2f} "
-        f"(`{metric_of(images)}`, {IMAGES[images].num_images:,} {shop.sources[images].rpartition('/')[2]} images)"
+        f"real training images get {scores_of_group(shop, images, ran).get(metric_of(shop, images), float('nan')):.2f} "
+        f"(`{metric_of(shop, images)}`, {shop.count(images):,} {shop.sources[images].rpartition('/')[2]} images)"
         for images in dict.fromkeys(system.images for system in ran)
     ]
     header = [
@@ -111,8 +111,8 @@ def index(shop: Workshop, ran: Sequence[System]) -> str:
     return words(
         "index",
         table=table(header, rows),
-        counts=" and ".join(f"{IMAGES[images].num_images:,} ({images})" for images in kinds),
-        metrics=" and ".join(f"`{metric_of(images)}`" for images in kinds),
+        counts=" and ".join(f"{shop.count(images):,} ({images})" for images in kinds),
+        metrics=" and ".join(f"`{metric_of(shop, images)}`" for images in kinds),
         floors="; ".join(floors),
         machines="; ".join(dict.fromkeys(machine_of(shop, system) for system in ran)),
         **{f"t{source}": title for source, title in TITLES.items()},
@@ -151,13 +151,13 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
                 f"{end.kimg / system.epoch_kimg:.1f} of {system.kimg / system.epoch_kimg:.0f}",
                 number(end.distance(last=True)),
                 number(end.distance()),
-                number(end.scores.get(metric_of(system.images).replace("fd_", "precision_"))),
-                number(end.scores.get(metric_of(system.images).replace("fd_", "recall_"))),
+                number(end.scores.get(metric_of(shop, system.images).replace("fd_", "precision_"))),
+                number(end.scores.get(metric_of(shop, system.images).replace("fd_", "recall_"))),
             ]
         )
     header = [
         "preset", "G / D parameters", "an epoch, in the document", "here", "epochs run",
-        f"`{metric_of(systems[0].images)}`: G", "G averaged", "precision", "recall",
+        f"`{metric_of(shop, systems[0].images)}`: G", "G averaged", "precision", "recall",
     ]  # fmt: skip
     return table(header, rows)
 
@@ -209,7 +209,7 @@ def of_000(
 def of_001(
     shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
 ) -> str:
-    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of("cifar10"))
+    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"))
 
 
 def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
@@ -219,7 +219,7 @@ def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
             continue
         generator = shop.models / f"{model_name(system, end_of(shop, system, ran).step, ema=False)}.onnx"
         if generator.is_file():
-            count, side = IMAGES[system.images].num_images, NATIVE[system.images]
+            count, side = shop.count(system.images), NATIVE[system.images]
             fakes = mistakes.generated(generator, count, side)
             found = mistakes.distances(
                 shop.extractor(system.images), shop.sources[system.images], fakes, shop.data_root, count
@@ -257,7 +257,7 @@ def of_004(
         mark(shop, system, moments(shop, system, limits(shop, systems_of(ran, "mnist")))["images"])
         for system in systems
     ]
-    rows.append([f"`{metric_of('mnist')}`, G averaged", *(number(found.distance()) for found in marks)])
+    rows.append([f"`{metric_of(shop, 'mnist')}`, G averaged", *(number(found.distance()) for found in marks)])
     return words("004", kimg=f"{told['images_seen'] / 1000:g}", table=table(["", *told["runs"]], rows))
 
 
@@ -294,15 +294,23 @@ def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]
                     minutes(found.seconds),
                     "" if system.averages else number(found.distance(last=True)),
                     number(found.distance()),
-                    number(found.scores.get(metric_of(images).replace("fd_", "precision_"))),
-                    number(found.scores.get(metric_of(images).replace("fd_", "recall_"))),
+                    number(found.scores.get(metric_of(shop, images).replace("fd_", "precision_"))),
+                    number(found.scores.get(metric_of(shop, images).replace("fd_", "recall_"))),
                 ]
                 for _, system, found in rows
             ]
             tables.append(
                 f"### {words}\n\n"
                 + table(
-                    ["preset", "kimg", "training", f"`{metric_of(images)}`: G", "G averaged", "precision", "recall"],
+                    [
+                        "preset",
+                        "kimg",
+                        "training",
+                        f"`{metric_of(shop, images)}`: G",
+                        "G averaged",
+                        "precision",
+                        "recall",
+                    ],
                     cells,
                 )
             )

@@ -36,6 +36,7 @@ class Workshop:
     minutes: float | None = None  # of training, each system; none: the document's length
     inception: Path | None = None  # an extractor file, for FID beside the classifier's distance
     sets: tuple[str, ...] = ()  # for every run
+    num_images: int | None = None  # of a score; none: the plan's
 
     def run_of(self, system: System) -> Path:
         return self.folder / "runs" / system.preset
@@ -46,6 +47,10 @@ class Workshop:
 
     def extractor(self, images: str) -> Path:
         return self.folder / "extractors" / f"{images}.onnx"
+
+    def count(self, images: str) -> int:
+        """How many images a score takes."""
+        return self.num_images or IMAGES[images].num_images
 
     def call(self, *words: str | Path, module: str) -> None:
         """Show a command and run it. Raises SystemExit with its exit code when it fails."""
@@ -159,7 +164,7 @@ def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
         if extractor is None or (at / "report.json").is_file():
             continue
         words = ["score", url, "--model", model, "--reference", f"{shop.sources[images]}@test", "--metrics", METRICS]
-        words += ["--extractor", str(extractor), "--num-images", str(IMAGES[images].num_images)]
+        words += ["--extractor", str(extractor), "--num-images", str(shop.count(images))]
         words += ["--resolution", "reference", "--data-root", str(shop.data_root), "--output", str(at)]
         shop.call(*words, module="evaluation")
     return scores_of(shop, model)
