@@ -36,18 +36,26 @@ def main() -> None:
     )
     try:
         if not arguments.pages:
-            reproduce(shop, systems)
+            train(shop, systems)
+        if arguments.train:
+            return
+        if not arguments.pages:
+            score(shop)
         pages.write(shop, arguments.output)
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; the same command goes on") from None
     say(f"\nwritten: {arguments.output / 'index.md'}")
 
 
-def reproduce(shop: Workshop, systems: tuple[System, ...]) -> None:
-    """Train all of them one after another; then export, serve and score each where it is compared with others."""
-    systems = tuple(system for system in systems if at_hand(shop, system))
+def train(shop: Workshop, systems: tuple[System, ...]) -> None:
+    """Train those whose images are at hand, one after another."""
     for system in systems:
-        work.train(shop, system)
+        if at_hand(shop, system):
+            work.train(shop, system)
+
+
+def score(shop: Workshop) -> None:
+    """Export, serve and score every run there is: at its end, and where it is compared with others."""
     ran = tables.trained(shop, SYSTEMS)
     wanted = []
     for images in dict.fromkeys(system.images for system in ran):
@@ -94,6 +102,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every run")
     parser.add_argument("--work", type=Path, default=Path("reproduce"), help="where runs and scores lie")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="where the pages are written")
+    parser.add_argument("--train", action="store_true", help="train alone; the same command without it goes on")
     parser.add_argument("--pages", action="store_true", help="write the pages alone")
     arguments = parser.parse_args()
     if arguments.minutes is not None and arguments.minutes <= 0:

@@ -1,0 +1,83 @@
+"""`make reproduce` on the embedded digits in place of MNIST: the whole way from presets to pages, in miniature."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.reproduce import mistakes, plan
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    ("run.total_kimg", 1.92),
+    ("run.tick_kimg", 0.64),
+    ("run.quality_ticks", 0),
+    ("run.threads", 1),
+    ("run.precision", "fp32"),
+)
+
+
+def reproduce(*words: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "examples.reproduce", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def miniature(folder: Path, *only: str) -> list[object]:
+    sets = [word for field, value in TINY for word in ("--set", f"{field}={value}")]
+    places = ["--work", folder / "work", "--output", folder / "pages", "--mnist", "digits", "--num-images", 60]
+    return [*only, *places, *sets]
+
+
+@pytest.mark.slow
+def test_it_trains_scores_what_is_served_and_writes_the_pages(tmp_path: Path) -> None:
+    told = reproduce(*miniature(tmp_path, "mnist-gan", "mnist-best"))
+    for command in ("trainer train --preset mnist-gan", "trainer export", "service serve", "evaluation score http://"):
+        assert command in told
+    found = json.loads((tmp_path / "pages" / "results.json").read_text())["runs"]
+    assert [run["preset"] for run in found] == ["mnist-gan", "mnist-best"]
+    for run in found:
+        assert run["end"]["kimg"] == pytest.approx(1.92)
+        assert run["end"]["G_ema"]["fd_classifier60"] > 0
+        assert ("fd_classifier60" in run["end"]["G"]) == (run["preset"] == "mnist-gan")
+    index = (tmp_path / "pages" / "index.md").read_text()
+    assert f"{found[0]['end']['G_ema']['fd_classifier60']:.2f}" in index
+    assert re.search(r"\| `celeba-dcgan` .*not run", index)
+    for page in (tmp_path / "pages").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("../"):
+                assert (page.parent / target).is_file(), f"{page.name} → {target}"
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.onnx")}
+    again = reproduce(*miniature(tmp_path, "mnist-gan", "mnist-best"))
+    assert "evaluation score" not in again  # what was done is not done twice
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_name_that_is_none_is_one_line() -> None:
+    told = reproduce("mnist-dcgam", code=1)
+    assert told.startswith("error: there is no mnist-dcgam; there are 000, 001")
+    assert len(told.splitlines()) == 1
+
+
+def test_every_preset_of_the_documents_is_reproduced() -> None:
+    from trainer.config import preset_names
+
+    ours_alone = {"digits-dcgan", "celeba-best"}
+    assert {system.preset for system in plan.SYSTEMS} == set(preset_names()) - ours_alone
+    assert {source for system in plan.SYSTEMS for source in system.documents} == set(plan.TITLES)
+
+
+def test_a_grid_is_one_item_and_the_cast_leaves_two_levels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (130, 28, 28, 1), dtype=np.uint8)
+    assert mistakes.as_grids(images).shape == (5, 28, 28, 1)
+    spoiled = mistakes.as_zeros_and_ones(images)
+    assert set(np.unique(spoiled)) == {0, 1}
+    assert (spoiled == 1).sum() == (images == 255).sum()
