@@ -9,6 +9,7 @@ URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
 CASES       ?= 5000
+JOBS        ?= 2
 ONLY        ?=              # of `make reproduce`: 000 to 004, best, or presets; by default all of them
 MINUTES     ?=              # of training, at most, each; by default the documents' lengths
 METRICS     ?= fid,precision,recall
@@ -59,8 +60,8 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write docs/results
 	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
-test: setup lint ## Lint and run every test
-	$(BIN)/python -m pytest
+test: setup lint ## Lint and run every test, JOBS of them at a time
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,20 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _refuse_to_skip(report)
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `pytest -n`: a file's tests stay together, and so do those of the container images, which are built once.
+
+    The images come first: they take the longest, and wait for a network more than for a processor.
+    """
+    images = Path(__file__).parent / "images"
+    items.sort(key=lambda item: images not in item.path.parents)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            together = images if images in item.path.parents else item.path
+            item.add_marker(pytest.mark.xdist_group(str(together)))
 
 
 # A shell starts what it runs in the background with SIGINT ignored, and children inherit that: what the tests interrupt

@@ -58,14 +58,11 @@ def score(shop: Workshop) -> None:
     """Export, serve and score every run there is: at its end, and where it is compared with others."""
     ran = tables.trained(shop, SYSTEMS)
     wanted = []
-    for images in dict.fromkeys(system.images for system in ran):
-        group = tuple(system for system in ran if system.images == images)
-        within = tables.limits(shop, group)
-        work.judges(shop, images)
-        for system in group:
-            for step in sorted({int(tick["step"]) for tick in tables.moments(shop, system, within).values()}):
-                forms = (True,) if system.averages else (True, False)
-                wanted += [(images, work.export(shop, system, step, ema)) for ema in forms]
+    for system in ran:
+        work.judges(shop, system.images)
+        for step in tables.to_score(shop, ran, system):
+            forms = (True,) if system.averages else (True, False)
+            wanted += [(system.images, work.export(shop, system, step, ema)) for ema in forms]
     missing = [(images, name) for images, name in wanted if not work.scores_of(shop, name)]
     if missing:
         with work.service(shop.models, shop.folder / "service.log") as url:

@@ -7,21 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.reproduce import mistakes, pictures
-from examples.reproduce.plan import IMAGES, NATIVE, SYSTEMS, TITLES, System
-from examples.reproduce.tables import (
-    Limits,
-    Mark,
-    config_of,
-    document,
-    images_per_second,
-    limits,
-    made_by,
-    mark,
-    moments,
-    parameters,
-    trained,
-)
+from examples.reproduce import mistakes, pictures, tables
+from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
+from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
 from examples.reproduce.work import Workshop, compare, model_name
 
 COMMAND = "make reproduce"
@@ -35,12 +23,12 @@ def words(name: str, **figures: str) -> str:
 
 def write(shop: Workshop, output: Path) -> None:
     """Write every page anew from what the workshop holds. Raises SystemExit when nothing has been trained."""
-    ran = trained(shop, SYSTEMS)
+    ran = tables.trained(shop, SYSTEMS)
     if not ran:
         raise SystemExit("nothing has been trained yet; there is nothing to write")
     output.mkdir(parents=True, exist_ok=True)
     shown = {system.preset: pictures.take(shop.run_of(system), output / "pictures", system.preset) for system in ran}
-    whole = document(shop, ran)
+    whole = tables.document(shop, ran)
     texts = {"index": index(shop, ran), "best": best(shop, ran, shown)}
     for source in TITLES:
         texts[source] = page(shop, source, ran, shown, output, whole)
@@ -73,9 +61,8 @@ def machine_of(shop: Workshop, system: System) -> str:
     return f"{where}, {run['precision']}, torch {machine.get('torch')}"
 
 
-def end_of(shop: Workshop, system: System, ran: Sequence[System]) -> Mark:
-    group = tuple(other for other in ran if other.images == system.images)
-    return mark(shop, system, moments(shop, system, limits(shop, group))["end"])
+def end_of(shop: Workshop, system: System) -> Mark:
+    return mark(shop, system, tables.end(shop, system))
 
 
 def index(shop: Workshop, ran: Sequence[System]) -> str:
@@ -87,7 +74,7 @@ def index(shop: Workshop, ran: Sequence[System]) -> str:
         if system not in ran:
             rows.append([*facts, "not run", "", "", "", ""])
             continue
-        end = end_of(shop, system, ran)
+        end = end_of(shop, system)
         rows.append(
             [
                 *facts,
@@ -123,7 +110,7 @@ def scores_of_group(shop: Workshop, images: str, ran: Sequence[System]) -> dict[
     """What real training images get, from any report of the group."""
     for system in ran:
         if system.images == images:
-            reals = end_of(shop, system, ran).scores.get("reals")
+            reals = end_of(shop, system).scores.get("reals")
             if reals:
                 return dict(reals)
     return {}
@@ -142,7 +129,7 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
         if system not in ran:
             rows.append([*facts, "not run", "", "", "", "", ""])
             continue
-        end = end_of(shop, system, ran)
+        end = end_of(shop, system)
         epoch = system.epoch_kimg * 1000 / images_per_second(shop, system)
         rows.append(
             [
@@ -167,7 +154,7 @@ def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System])
     if not here:
         return "None of it was run here."
     return f"Trained on {'; '.join(dict.fromkeys(machine_of(shop, system) for system in here))}. " + " ".join(
-        f"`{system.preset}`: {end_of(shop, system, ran).kimg:g} kimg in {minutes(end_of(shop, system, ran).seconds)}."
+        f"`{system.preset}`: {end_of(shop, system).kimg:g} kimg in {minutes(end_of(shop, system).seconds)}."
         for system in here
     )
 
@@ -217,7 +204,7 @@ def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
     for system in systems:
         if system not in ran:
             continue
-        generator = shop.models / f"{model_name(system, end_of(shop, system, ran).step, ema=False)}.onnx"
+        generator = shop.models / f"{model_name(system, end_of(shop, system).step, ema=False)}.onnx"
         if generator.is_file():
             count, side = shop.count(system.images), NATIVE[system.images]
             fakes = mistakes.generated(generator, count, side)
@@ -253,16 +240,10 @@ def of_004(
     pictures.copy(folder / "curves.png", output / "pictures" / "004-curves.png")
     told = json.loads((folder / "compare.json").read_text())
     rows = [[title, *values] for title, values in told["rows"].items()]
-    marks = [
-        mark(shop, system, moments(shop, system, limits(shop, systems_of(ran, "mnist")))["images"])
-        for system in systems
-    ]
+    marks = [mark(shop, system, tick) for system in systems if (tick := tables.at_equal_epochs(shop, systems, system))]
     rows.append([f"`{metric_of(shop, 'mnist')}`, G averaged", *(number(found.distance()) for found in marks)])
+    rows.append(["the same of G as its step left it", *(number(found.distance(last=True)) for found in marks)])
     return words("004", kimg=f"{told['images_seen'] / 1000:g}", table=table(["", *told["runs"]], rows))
-
-
-def systems_of(ran: Sequence[System], images: str) -> tuple[System, ...]:
-    return tuple(system for system in ran if system.images == images)
 
 
 def celeba(shop: Workshop, system: System, ran: Sequence[System]) -> str:
@@ -273,56 +254,49 @@ def celeba(shop: Workshop, system: System, ran: Sequence[System]) -> str:
 
 def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]) -> str:
     parts = []
-    for images in dict.fromkeys(system.images for system in ran):
-        group = systems_of(ran, images)
-        within: Limits = limits(shop, group)
-        ours = [system for system in group if not system.documents]
-        tables = []
-        for moment, words in (
-            ("images", f"At equal images seen: {within.images_seen / 1000:g} kimg"),
-            ("time", f"At equal time: {minutes(within.seconds)} of training"),
-        ):
-            rows = []
-            for system in group:
-                found = mark(shop, system, moments(shop, system, within)[moment])
-                rows.append((found.distance() or float("inf"), system, found))
-            rows.sort(key=lambda row: row[0])
-            cells = [
-                [
-                    f"**`{system.preset}`**" if system in ours else f"`{system.preset}`",
-                    f"{found.kimg:g}",
-                    minutes(found.seconds),
-                    "" if system.averages else number(found.distance(last=True)),
-                    number(found.distance()),
-                    number(found.scores.get(metric_of(shop, images).replace("fd_", "precision_"))),
-                    number(found.scores.get(metric_of(shop, images).replace("fd_", "recall_"))),
-                ]
-                for _, system, found in rows
-            ]
-            tables.append(
-                f"### {words}\n\n"
-                + table(
-                    [
-                        "preset",
-                        "kimg",
-                        "training",
-                        f"`{metric_of(shop, images)}`: G",
-                        "G averaged",
-                        "precision",
-                        "recall",
-                    ],
-                    cells,
-                )
-            )
-        note = IMAGES[images].note or shop.sources[images].rpartition("/")[2]
-        looks = "\n\n".join(
-            figure(
-                system.preset,
-                shown[system.preset],
+    for ours in (system for system in ran if not system.documents):
+        theirs = tables.rivals(tuple(ran), ours)
+        if not theirs:
+            continue
+        parts.append(
+            f"## `{ours.preset}`\n\n"
+            f"### At equal images seen\n\n{versus(shop, ours, theirs, tables.as_many_images)}\n"
+            f"### At equal time\n\n{versus(shop, ours, theirs, tables.as_much_time)}\n"
+            + figure(
+                ours.preset,
+                shown[ours.preset],
                 "real-beside-fake",
-                f"`{system.preset}`: real images (left) beside fakes",
+                f"{ours.preset} at its end, {end_of(shop, ours).kimg:g} kimg: real images (left) beside fakes",
             )
-            for system in ours
+            + "\n"
         )
-        parts.append(f"## {note}\n\n" + "\n".join(tables) + f"\n{looks}\n")
-    return words("best", parts="\n".join(parts), command=COMMAND)
+    return words("best", parts="\n".join(parts) or "Not run yet.\n", command=COMMAND)
+
+
+def versus(shop: Workshop, ours: System, theirs: Sequence[System], at: tables.At) -> str:
+    """A row for each of theirs at its end, and ours at that moment."""
+    rows = []
+    for system in theirs:
+        end, tick = end_of(shop, system), at(shop, ours, system)
+        mine = mark(shop, ours, tick) if tick else None
+        row: list[object] = [
+            f"`{system.preset}`",
+            f"{end.kimg:g}",
+            minutes(end.seconds),
+            number(end.distance(last=True)),
+            number(end.distance()),
+        ]
+        if mine is None:
+            rows.append([*row, "no checkpoint so early", "", "", "", ""])
+            continue
+        row += [f"{mine.kimg:g}", minutes(mine.seconds), f"**{number(mine.distance())}**"]
+        rows.append([*row, share(mine.distance(), end.distance(last=True)), share(mine.distance(), end.distance())])
+    header = [
+        "the document's", "kimg", "training", f"`{metric_of(shop, ours.images)}`: its G", "its average",
+        "ours: kimg", "training", "distance", "of G's", "of the average's",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def share(ours: float | None, theirs: float | None) -> str:
+    return "" if ours is None or not theirs else f"{ours / theirs:.2f}"

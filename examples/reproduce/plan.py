@@ -33,8 +33,8 @@ INTEL = "Core i7-9850H"
 MNIST, CIFAR10, CELEBA = 60.0, 50.0, 162.77
 
 SYSTEMS = (
-    System("mnist-gan", ("000", "004"), "mnist", 1500, MNIST, 60, "pictures of epoch 24", f"80 s ({INTEL})"),
-    System("mnist-gan-2", ("000",), "mnist", 1020, MNIST, 60, "pictures of epoch 16", f"65 s ({INTEL})"),
+    System("mnist-gan", ("000", "004"), "mnist", 1500, MNIST, 10, "pictures of epoch 24", f"80 s ({INTEL})"),
+    System("mnist-gan-2", ("000",), "mnist", 1020, MNIST, 10, "pictures of epoch 16", f"65 s ({INTEL})"),
     System("mnist-dcgan", ("000", "004"), "mnist", 1020, MNIST, 5, "pictures of epoch 16", f"about 11 min ({INTEL})"),
     System("mnist-dcgan-2g", ("000",), "mnist", 1020, MNIST, 5, "pictures of epoch 16", f"about 12 min ({INTEL})"),
     System("mnist-dcgan-64", ("002",), "mnist", 1200, MNIST, 2, "losses and two animations"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,34 +31,54 @@ class Mark:
         return next((value for name, value in scores.items() if name.startswith("fd_")), None)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What every run of a table had: images seen, and seconds of training."""
-
-    images_seen: int
-    seconds: float
-
-
 def trained(shop: Workshop, systems: tuple[System, ...]) -> tuple[System, ...]:
     """Those that have a checkpoint."""
     return tuple(system for system in systems if tick_at(shop.run_of(system)))
 
 
-def limits(shop: Workshop, systems: tuple[System, ...]) -> Limits:
-    """The images of the run that saw the fewest, and the seconds of the one that trained the shortest."""
-    ends = [tick for system in systems if (tick := tick_at(shop.run_of(system)))]
-    return Limits(int(min(end["images_seen"] for end in ends)), min(end["seconds"] for end in ends))
+def end(shop: Workshop, system: System) -> dict[str, Any]:
+    """The last tick that has a checkpoint."""
+    found = tick_at(shop.run_of(system))
+    assert found is not None, f"{system.preset} has no checkpoint"
+    return found
 
 
-def moments(shop: Workshop, system: System, within: Limits) -> dict[str, dict[str, Any]]:
-    """The ticks to score: `end`, `images` (at equal images seen) and `time` (at equal time)."""
-    run = shop.run_of(system)
-    found = {
-        "end": tick_at(run),
-        "images": tick_at(run, images_seen=within.images_seen),
-        "time": tick_at(run, seconds=within.seconds),
-    }
-    return {name: tick for name, tick in found.items() if tick}
+def as_many_images(shop: Workshop, ours: System, theirs: System) -> dict[str, Any] | None:
+    """The last tick of ours within the images that theirs had seen at its end; None: it has none so early."""
+    return tick_at(shop.run_of(ours), images_seen=end(shop, theirs)["images_seen"])
+
+
+def as_much_time(shop: Workshop, ours: System, theirs: System) -> dict[str, Any] | None:
+    """The last tick of ours within the seconds that theirs had trained at its end; None: it has none so early."""
+    return tick_at(shop.run_of(ours), seconds=end(shop, theirs)["seconds"])
+
+
+At = Callable[[Workshop, System, System], dict[str, Any] | None]
+
+
+def rivals(systems: tuple[System, ...], ours: System) -> tuple[System, ...]:
+    """The documents' systems of the same images; none for a document's own."""
+    return () if ours.documents else tuple(s for s in systems if s.documents and s.images == ours.images)
+
+
+def at_equal_epochs(shop: Workshop, systems: Sequence[System], system: System) -> dict[str, Any] | None:
+    """The last tick of a system within the images of the one of `systems` that saw the fewest."""
+    fewest = min(int(end(shop, other)["images_seen"]) for other in systems)
+    return tick_at(shop.run_of(system), images_seen=fewest)
+
+
+def to_score(shop: Workshop, systems: tuple[System, ...], system: System) -> list[int]:
+    """The steps at which a system is scored: its end, and where it is held against others.
+
+    Ours against each of the documents'; those of source 004 against each other, at equal epochs.
+    """
+    ticks = [end(shop, system)]
+    pair = [other for other in systems if "004" in other.documents]
+    if system in pair and (tick := at_equal_epochs(shop, pair, system)):
+        ticks.append(tick)
+    for theirs in rivals(systems, system):
+        ticks += [tick for at in (as_many_images, as_much_time) if (tick := at(shop, system, theirs))]
+    return sorted({int(tick["step"]) for tick in ticks})
 
 
 def mark(shop: Workshop, system: System, tick: dict[str, Any]) -> Mark:
@@ -84,40 +105,40 @@ def parameters(system: System) -> tuple[int, int]:
 
 
 def images_per_second(shop: Workshop, system: System) -> float:
-    end = ticks_of(shop.run_of(system))[-1]
-    return float(end["images_seen"] / end["seconds"])
+    last = ticks_of(shop.run_of(system))[-1]
+    return float(last["images_seen"] / last["seconds"])
 
 
 def document(shop: Workshop, systems: tuple[System, ...]) -> dict[str, Any]:
     """Everything that the pages say in numbers, for scripts."""
     rows = []
-    for images in dict.fromkeys(system.images for system in systems):
-        group = trained(shop, tuple(system for system in systems if system.images == images))
-        if not group:
-            continue
-        within = limits(shop, group)
-        for system in group:
-            g, d = parameters(system)
-            row: dict[str, Any] = {
-                "preset": system.preset,
-                "documents": list(system.documents),
-                "images": images,
-                "parameters": {"G": g, "D": d},
-                "images_per_second": round(images_per_second(shop, system), 1),
-                "machine": made_by(shop, system).get("machine", {}),
-                "precision": config_of(shop, system)["run"]["precision"],
-                "threads": config_of(shop, system)["run"]["threads"],
-                "seed": config_of(shop, system)["run"]["seed"],
-                "document_kimg": system.kimg,
-            }
-            for name, tick in moments(shop, system, within).items():
-                found = mark(shop, system, tick)
-                row[name] = {
-                    "step": found.step,
-                    "kimg": found.kimg,
-                    "seconds": round(found.seconds, 1),
-                    "G_ema": found.scores,
-                    "G": found.last,
-                }
-            rows.append(row)
+    for system in systems:
+        g, d = parameters(system)
+        run = config_of(shop, system)["run"]
+        row: dict[str, Any] = {
+            "preset": system.preset,
+            "documents": list(system.documents),
+            "images": system.images,
+            "parameters": {"G": g, "D": d},
+            "images_per_second": round(images_per_second(shop, system), 1),
+            "machine": made_by(shop, system).get("machine", {}),
+            **{field: run[field] for field in ("precision", "threads", "seed")},
+            "document_kimg": system.kimg,
+            "end": told(mark(shop, system, end(shop, system))),
+        }
+        for theirs in rivals(systems, system):
+            for name, at in (("equal images", as_many_images), ("equal time", as_much_time)):
+                if tick := at(shop, system, theirs):
+                    row.setdefault(name, {})[theirs.preset] = told(mark(shop, system, tick))
+        rows.append(row)
     return {"runs": rows}
+
+
+def told(found: Mark) -> dict[str, Any]:
+    return {
+        "step": found.step,
+        "kimg": found.kimg,
+        "seconds": round(found.seconds, 1),
+        "G_ema": found.scores,
+        "G": found.last,
+    }
