@@ -104,7 +104,7 @@ def until(process: subprocess.Popen[bytes], seconds: float | None, started: Path
     """Wait for a training; after so many seconds of it, or on Ctrl-C, have it save and stop. Returns its exit code."""
     try:
         if seconds is not None:
-            while process.poll() is None and not (started / "metrics.jsonl").is_file():
+            while process.poll() is None and not any((started / "tensorboard").glob("*")):
                 time.sleep(0.2)  # starting up is no training
             process.wait(seconds)
     except subprocess.TimeoutExpired:
