@@ -233,8 +233,8 @@ def _memorisation(evidence: Evidence) -> Outcome:
 
 
 def outcome_of(module: str) -> Callable[[Evidence], Outcome]:
-    """The function `outcome` of a metric's own module, which is imported when it is first computed."""
-    return lambda evidence: import_module(module).outcome(evidence)
+    """The function `outcome` of a metric's own `module` beside this one, imported when it is first computed."""
+    return lambda evidence: import_module(f"evaluation.metrics.{module}").outcome(evidence)
 
 
 _STATISTICS: frozenset[Need] = frozenset({"statistics", "reference_statistics"})
