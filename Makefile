@@ -25,7 +25,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean
+.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean \ tutorial dist
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,14 @@ fuzz: setup ## Ask a real service at least CASES (5000) questions that its schem
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --runs runs --export service/bundled/digits.onnx
+
+tutorial: setup ## Run the notebook docs/tutorial.ipynb from its first cell to its last, and keep what it shows
+	$(BIN)/python examples/notebook.py docs/tutorial.ipynb
+
+dist: setup ## Build the source distribution, and the wheel from it, into dist
+	rm -rf dist
+	$(BIN)/uv build --quiet --python $(BIN)/python --no-build-isolation --out-dir dist
+	@ls dist
 
 constraints: setup ## Refresh constraints.txt, the versions that `make setup` installs
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --no-header \

@@ -8,12 +8,13 @@ import re
 import shlex
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
+from imagesets.version import version
 
 FORMAT_VERSION = 2
 NAME = "report.json"
@@ -82,11 +83,11 @@ def without_credentials(text: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("gan-atelier", "numpy", "scipy", "onnxruntime", "onnxruntime-gpu"):
+    found = {"python": platform.python_version(), "gan-atelier": version()}
+    for package in ("numpy", "scipy", "onnxruntime", "onnxruntime-gpu"):
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
             continue
     return found
 

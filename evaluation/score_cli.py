@@ -12,6 +12,7 @@ import typer
 
 from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
+from evaluation.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from evaluation.job import Job
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 Metrics = Annotated[
     str,
-    typer.Option(
-        help="fid, kid, is, precision, recall, density, coverage, fid_infinity, per_class, memorisation; with commas."
-    ),
+    typer.Option(help=f"{', '.join(METRICS)}; with commas."),
 ]
 OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report; or a .json file, the numbers alone.")

@@ -1,4 +1,4 @@
-"""The sources by name, and the one entry point `load_image_set`."""
+"""The sources by name, in a table at the end, and the one entry point `load_image_set`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imagesets.arrays import array_items
 from imagesets.cache import default_cache_root, load_or_build
 from imagesets.image_set import ImageSet, ImageSetError, Items, Recipe
 
@@ -40,28 +41,18 @@ CELEBA_SPLITS = {"train": {"0"}, "valid": {"1"}, "test": {"2"}, "all": {"0", "1"
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """A source as people see it. `resolution` and `channels` are what it has when none are asked for."""
+    """A source as people see it. `resolution` and `channels` are what it has when none are asked for.
+
+    `recipe(source, split, resolution, channels, data_root)` finds its files and says what decides the pixels; it
+    raises ImageSetError, in one line, for files that are not there.
+    """
 
     name: str
     splits: tuple[str, ...]
     resolution: int | None
     channels: int | None
     description: str
-
-
-_SOURCES = (
-    SourceInfo("digits", ("train", "test"), 32, 1, "scikit-learn's 8x8 digits enlarged; no download; 1,500/297"),
-    SourceInfo("mnist", ("train", "test"), 28, 1, "handwritten digits; 60,000/10,000"),
-    SourceInfo("fashion-mnist", ("train", "test"), 28, 1, "articles of clothing; 60,000/10,000"),
-    SourceInfo("cifar10", ("train", "test"), 32, 3, "photographs of ten classes; 50,000/10,000"),
-    SourceInfo("celeba", ("train", "valid", "test", "all"), 178, 3, "aligned faces; 162,770/19,867/19,962"),
-    SourceInfo("folder:PATH", ("train", "test"), None, None, "your own folder or zip of images"),
-)
-
-
-def list_sources() -> tuple[SourceInfo, ...]:
-    """Every source there is, for help texts and tables."""
-    return _SOURCES
+    recipe: Callable[[str, str, int, int, Path], Recipe] | None = field(default=None, repr=False)
 
 
 def load_image_set(
@@ -96,46 +87,19 @@ def _recipe(name: str, resolution: int | None, channels: int | None, data_root: 
         return folder_recipe(name.removeprefix("folder:"), resolution, channels)
     source, _, split = name.partition("@")
     split = split or "train"
-    known = {info.name: info for info in _SOURCES if info.name != "folder:PATH"}
+    known = {info.name: info for info in _SOURCES if info.recipe}
     if source not in known:
         close = difflib.get_close_matches(source, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)} and folder:PATH"
         raise ImageSetError(f"there is no image source {source!r}; {hint}")
     if split not in known[source].splits:
         raise ImageSetError(f"{source} has no split {split!r}; it has {', '.join(known[source].splits)}")
-    builders: dict[str, Callable[..., Recipe]] = {
-        "digits": _digits,
-        "mnist": _mnist,
-        "fashion-mnist": _mnist,
-        "cifar10": _cifar10,
-        "celeba": _celeba,
-    }
     info = known[source]
-    return builders[source](source, split, resolution or info.resolution, channels or info.channels, data_root)
-
-
-def _array_items(
-    images: np.ndarray,
-    labels: np.ndarray,
-    class_names: tuple[str, ...],
-    resolution: int,
-    channels: int,
-    resize: str,
-) -> Items:
-    """Items of uint8 [N, h, w] or [N, h, w, 3]."""
-    from PIL import Image
-
-    from imagesets.pixels import fit
-
-    return Items(
-        count=len(images),
-        resolution=resolution,
-        channels=channels,
-        decode=lambda i: fit(Image.fromarray(images[i]), resolution, channels, resize),  # type: ignore[arg-type]
-        describe=lambda i: f"image {i}",
-        labels=labels.astype(np.int64),
-        class_names=class_names,
-    )
+    resolution, channels = resolution or info.resolution, channels or info.channels
+    assert info.recipe
+    assert resolution is not None  # a folder's alone is not known before
+    assert channels is not None
+    return info.recipe(source, split, resolution, channels, data_root)
 
 
 def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
@@ -154,7 +118,7 @@ def _digits(source: str, split: str, resolution: int, channels: int, data_root: 
         pixels = np.round(loaded.images * (255 / 16)).astype(np.uint8)
         labels = loaded.target.astype(np.int64)
         chosen = np.flatnonzero(digits_test_mask(labels) == (split == "test"))
-        return _array_items(pixels[chosen], labels[chosen], DIGITS, resolution, channels, "pil-bicubic")
+        return array_items(pixels[chosen], labels[chosen], DIGITS, resolution, channels, "pil-bicubic")
 
     identity = f"sklearn load_digits, stratified split {DIGITS_TEST_SEED} of {DIGITS_TEST_SIZE}"
     return Recipe(source, split, "none", "pil-bicubic", resolution, channels, identity, open_items)
@@ -209,7 +173,7 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
         if labels.size and labels.max() > 9:
             raise ImageSetError(f"{labels_path} has a label {labels.max()}; {source} has 0 to 9")
         names = DIGITS if source == "mnist" else FASHION
-        return _array_items(images, labels, names, resolution, channels, "pil-bilinear")
+        return array_items(images, labels, names, resolution, channels, "pil-bilinear")
 
     return Recipe(source, split, "none", "pil-bilinear", resolution, channels, " ".join(parts), open_items)
 
@@ -224,7 +188,7 @@ def _cifar10(source: str, split: str, resolution: int, channels: int, data_root:
         )
         loaded = _download("CIFAR10", absent, data_root, train=split == "train")
         labels = np.asarray(loaded.targets)
-        return _array_items(np.asarray(loaded.data), labels, CIFAR10, resolution, channels, "pil-bilinear")
+        return array_items(np.asarray(loaded.data), labels, CIFAR10, resolution, channels, "pil-bilinear")
 
     return Recipe(source, split, "none", "pil-bilinear", resolution, channels, CIFAR10_IDENTITY, open_items)
 
@@ -304,3 +268,19 @@ def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any
         for folder in made:  # deepest first; one with anything in it stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+_BOTH = ("train", "test")
+_SOURCES = (
+    SourceInfo("digits", _BOTH, 32, 1, "scikit-learn's 8x8 digits enlarged; no download; 1,500/297", _digits),
+    SourceInfo("mnist", _BOTH, 28, 1, "handwritten digits; 60,000/10,000", _mnist),
+    SourceInfo("fashion-mnist", _BOTH, 28, 1, "articles of clothing; 60,000/10,000", _mnist),
+    SourceInfo("cifar10", _BOTH, 32, 3, "photographs of ten classes; 50,000/10,000", _cifar10),
+    SourceInfo("celeba", tuple(CELEBA_SPLITS), 178, 3, "aligned faces; 162,770/19,867/19,962", _celeba),
+    SourceInfo("folder:PATH", _BOTH, None, None, "your own folder or zip of images"),
+)
+
+
+def list_sources() -> tuple[SourceInfo, ...]:
+    """Every source there is, for help texts and tables."""
+    return _SOURCES

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.keys import Keys, is_open
 from service.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
-from service.schemas import SEEDS, GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
+from service.schemas import SEEDS, ImageQuery
 
 _REF = "#/components/schemas/{model}"
 
@@ -94,8 +94,12 @@ IMAGE_PARAMETERS: dict[str, Any] = {
 }
 
 
+_bodies: dict[str, type[BaseModel]] = {}  # of the routes, by name, as `body` was told of them
+
+
 def body(schema: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route with this JSON body."""
+    """`openapi_extra` of a route with this JSON body; the schema is added to the document's."""
+    _bodies[schema.__name__] = schema
     ref = {"$ref": _REF.format(model=schema.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
 
@@ -157,7 +161,7 @@ def install(app: FastAPI) -> None:
             result = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             schemas = result.setdefault("components", {}).setdefault("schemas", {})
             schemas["Error"] = ERROR
-            for model in (GenerateRequest, InterpolateRequest, MixRequest):
+            for model in _bodies.values():
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema

@@ -1,4 +1,4 @@
-"""The version of this code."""
+"""The version of this code, as imagesets/version.py has it: the service imports no other room."""
 
 import tomllib
 from functools import lru_cache

@@ -1,17 +1,21 @@
 """Which fields of a config must agree with which, and what is wrong with those that do not.
 
-Each check raises ValueError with one line that names the fields and what to set instead.
+Each check raises ValueError with one line that names the fields and what to set instead. An architecture whose rules
+are not here has them in its own file, as `check`: asking it loads torch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer import registry
+
 if TYPE_CHECKING:
     from trainer.config import Config, Model, Objective
 
 CRITICS = ("wasserstein",)
 PROBABILISTIC = ("non-saturating", "minimax")
+CONVOLUTIONAL = ("dcgan", "sndcgan", "resnet")
 
 
 def check_agreement(config: Config) -> None:
@@ -49,8 +53,10 @@ def _check_architecture(model: Model, resolution: int) -> None:
             raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
         if model.conditional:
             raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan, sndcgan or resnet")
-    else:
+    elif model.architecture in CONVOLUTIONAL:
         _check_widths(model, resolution)
+    elif check := getattr(registry.architecture(model.architecture), "check", None):
+        check(model, resolution)
     if model.d_halvings is not None and model.architecture != "resnet":
         raise ValueError(f"model.d_halvings is of a resnet's D; leave it out with {model.architecture}")
 

@@ -10,19 +10,25 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.agreement import check_agreement
 from trainer.errors import TrainerError
+from trainer.registry import ARCHITECTURES, OBJECTIVES
 
 LITERAL = {"name", "data.source"}  # taken as they are written, not as YAML
 PRESETS = Path(__file__).with_name("presets")
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 Width = Annotated[int, Field(ge=1, le=8192)]
+
+if TYPE_CHECKING:
+    ArchitectureName = ObjectiveName = str
+else:
+    ArchitectureName, ObjectiveName = Literal[tuple(ARCHITECTURES)], Literal[tuple(OBJECTIVES)]
 
 
 class Section(BaseModel):
@@ -49,7 +55,7 @@ class Data(Section):
 class Model(Section):
     """The two networks; see networks/ for the layers these numbers make."""
 
-    architecture: Literal["mlp", "dcgan", "sndcgan", "resnet"] = "dcgan"
+    architecture: ArchitectureName = "dcgan"
     z_dim: int = Field(100, ge=1, le=4096, description="width of a latent")
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="N(0, 1) or U(-1, 1)")
     g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
@@ -75,7 +81,7 @@ class Model(Section):
 class Objective(Section):
     """What D and G minimise; the formulas are in losses.py."""
 
-    name: Literal["non-saturating", "minimax", "lsgan", "hinge", "wasserstein"] = "non-saturating"
+    name: ObjectiveName = "non-saturating"
     real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
     fake_label: float = Field(0.0, ge=0, lt=0.5, description="D's target for fakes; 0.1 beside 0.9 smooths both sides")
     clip: float | None = Field(None, gt=0, le=10, description="bound on the critic's weights after each step")

@@ -1,17 +1,20 @@
 """Objectives: pure functions of D's logits (a critic's scores), float [N], to a scalar.
 
-In each, D's loss takes the logits of real and of fake images, G's takes those of fake images alone. The gradient
-penalties at the end are added to D's loss, whatever it is: one loss, one backward.
+In each, D's loss takes the logits of real and of fake images, G's takes those of fake images alone. registry.py names
+the pairs that a config may choose. The gradient penalties at the end are added to D's loss, whatever it is: one loss,
+one backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer import registry
 from trainer.config import Objective
 from trainer.draws import Draws
 
@@ -63,26 +66,28 @@ def wasserstein_g(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
+class Pair(NamedTuple):
+    """An objective: D's loss of (real, fake), G's of (fake). `labels`: D's takes its two targets as well."""
+
+    d: Callable[..., Tensor]
+    g: Callable[[Tensor], Tensor]
+    labels: bool = False
+
+
+NON_SATURATING = Pair(cross_entropy_d, non_saturating_g, labels=True)
+MINIMAX = Pair(cross_entropy_d, minimax_g, labels=True)
+LSGAN = Pair(least_squares_d, least_squares_g, labels=True)
+HINGE = Pair(hinge_d, wasserstein_g)
+WASSERSTEIN = Pair(wasserstein_d, wasserstein_g)
+
+
 def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
-    if objective.name == "wasserstein":
-        return wasserstein_d(real, fake)
-    if objective.name == "hinge":
-        return hinge_d(real, fake)
-    labels = objective.real_label, objective.fake_label
-    return (least_squares_d if objective.name == "lsgan" else cross_entropy_d)(real, fake, *labels)
-
-
-GENERATOR_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "non-saturating": non_saturating_g,
-    "minimax": minimax_g,
-    "lsgan": least_squares_g,
-    "hinge": wasserstein_g,
-    "wasserstein": wasserstein_g,
-}
+    pair = registry.objective(objective.name)
+    return pair.d(real, fake, objective.real_label, objective.fake_label) if pair.labels else pair.d(real, fake)
 
 
 def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
-    return GENERATOR_LOSSES[objective.name](fake)
+    return registry.objective(objective.name).g(fake)
 
 
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -229,6 +230,11 @@ def _memorisation(evidence: Evidence) -> Outcome:
     ratio = found.median / found.held_out_median if found.held_out_median else None
     more = {"median_ratio": ratio, "quantile": quantile, "nearest": pairs}
     return Outcome(found.share, details=found._asdict() | more)
+
+
+def outcome_of(module: str) -> Callable[[Evidence], Outcome]:
+    """The function `outcome` of a metric's own `module` beside this one, imported when it is first computed."""
+    return lambda evidence: import_module(f"evaluation.metrics.{module}").outcome(evidence)
 
 
 _STATISTICS: frozenset[Need] = frozenset({"statistics", "reference_statistics"})

@@ -1,11 +1,11 @@
-"""Generators and discriminators, built from the config. A file an architecture; `build` chooses."""
+"""Generators and discriminators, built from the config. A file an architecture, which registry.py names."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from trainer import registry
 from trainer.config import Config
-from trainer.networks import dcgan, mlp, resnet, sndcgan
 from trainer.networks.base import Discriminator, Generator
 from trainer.networks.initialization import initialize
 from trainer.networks.layers import ConditionalBatchNorm, Project, Score, SpectralNorm, spectrally_normalized
@@ -21,13 +21,11 @@ __all__ = [
     "parameter_count",
 ]
 
-ARCHITECTURES = {"mlp": mlp, "dcgan": dcgan, "sndcgan": sndcgan, "resnet": resnet}
-
 
 def build(config: Config) -> tuple[Generator, Discriminator]:
     """G and D as the config says, initialised from torch's global random state, on the CPU in float32."""
     model, data = config.model, config.data
-    architecture = ARCHITECTURES[model.architecture]
+    architecture = registry.architecture(model.architecture)
     classes = len(data.class_names) if model.conditional else 0
     G = architecture.generator(model, data.resolution, data.channels, classes)
     D = architecture.discriminator(model, data.resolution, data.channels, classes)

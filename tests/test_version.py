@@ -1,0 +1,77 @@
+"""pyproject.toml alone says the version; everything else that tells one agrees."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+import imagesets.version
+import service.version
+import trainer
+from evaluation.document import versions
+
+ROOT = Path(__file__).parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+SOURCES = {"imagesets": imagesets.version.version, "service": service.version.service_version}
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> None:
+    for told in SOURCES.values():
+        told.cache_clear()
+
+
+def test_every_room_tells_the_version_of_the_checkout_that_it_runs_from() -> None:
+    assert {told() for told in SOURCES.values()} | {trainer.__version__, versions()["gan-atelier"]} == {VERSION}
+
+
+@pytest.mark.parametrize("room", SOURCES)
+def test_outside_a_checkout_it_is_what_was_installed_and_else_0(
+    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{room}.version.__file__", str(tmp_path / room / "version.py"))
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "9"\n')
+    asked = []
+    module = "importlib.metadata.version" if room == "imagesets" else "service.version.version"
+    monkeypatch.setattr(module, lambda package: asked.append(package) or "7.0")
+    assert SOURCES[room]() == "7.0"
+    assert asked == ["gan-atelier"]
+    SOURCES[room].cache_clear()
+
+    def absent(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(module, absent)
+    assert SOURCES[room]() == "0"
+    SOURCES[room].cache_clear()
+
+
+def test_nothing_else_is_an_attribute_of_the_trainer() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = trainer.nothing
+
+
+def test_the_citation_and_the_changelog_are_of_this_version() -> None:
+    """A release renames the changelog's first section, and raises both numbers."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (VERSION, "Apache-2.0")
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == "Unreleased" or sections[0].startswith(f"{VERSION} ")
+    released = [section.split(" ")[0] for section in sections if section != "Unreleased"]
+    assert released[0] == VERSION
+    assert released == sorted(released, key=lambda text: [int(part) for part in text.split(".")], reverse=True)
+
+
+def test_the_license_is_apache_2_whole() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert all(f"\n   {number}. " in text for number in range(1, 10))
+    assert "END OF TERMS AND CONDITIONS" in text
