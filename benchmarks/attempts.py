@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def attempt(name: str, failed: dict[str, str]) -> Iterator[None]:
-    """Whatever fails within is one line on stderr and an entry of `failed`. An interruption is none of that."""
+    """Whatever fails within is a line of output and an entry of `failed`. An interruption is none of that."""
     try:
         yield
     except (Exception, SystemExit) as error:
         failed[name] = in_a_line(error)
-        print(f"{name}: not measured: {failed[name]}", file=sys.stderr, flush=True)
+        print(f"{name}: not measured: {failed[name]}", flush=True)
 
 
 def in_a_line(error: BaseException) -> str:

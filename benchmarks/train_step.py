@@ -3,11 +3,11 @@
     python -m benchmarks.train_step --data-root data
     python -m benchmarks.train_step --peer kunal/code/gan/train_gan.py --peer pytorch-examples/dcgan/main.py
 
-The plain loops, one for each source's manner and one for PyTorch's examples', are told in train_loops.py. `--peer` takes
-a script as its authors have it and runs it unmodified: source 000's code/gan/train_gan.py and train_dcgan.py
-(Kunal627/kunal627.github.io, with model.py and common.py beside them), and PyTorch's examples/dcgan/main.py. Then three
-take turns: the peer, our plain loop at its settings, and the trainer; a plain loop that is not within 10% of the peer is
-no fair stand-in for it, and the result says so.
+The plain loops, one for each source's manner and one for PyTorch's examples', are told in train_loops.py. `--peer`
+takes a script as its authors have it and runs it unmodified: source 000's code/gan/train_gan.py and train_dcgan.py
+(Kunal627/kunal627.github.io, with model.py and common.py beside them), and PyTorch's examples/dcgan/main.py. Then
+three take turns: the peer, our plain loop at its settings, and the trainer; a plain loop that is not within 10% of the
+peer is no fair stand-in for it, and the result says so.
 
 A round gives each a turn of a few seconds, so that a machine whose speed drifts changes all alike; ratios are taken
 round by round. A case that cannot be run is told in a line, and the others go on; results are written after each.
