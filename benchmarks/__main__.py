@@ -44,16 +44,19 @@ class Part:
 
 PARTS = {
     "training": Part(
-        "train_step", ("--rounds", "3", "--seconds", "3"), ("--rounds", "1", "--seconds", "1"), ("train_step",)
+        "benchmarks.train_step",
+        ("--rounds", "3", "--seconds", "3"),
+        ("--rounds", "1", "--seconds", "1"),
+        ("train_step",),
     ),
     "serving": Part(
-        "serving",
+        "benchmarks.serving",
         ("--rounds", "3", "--seconds", "3"),
         ("--rounds", "1", "--seconds", "1"),
         ("serving", "serving_peers"),
     ),
     "evaluation": Part(
-        "evaluation",
+        "benchmarks.evaluation",
         ("frechet", "inception", "metrics", "command", "score", "--rounds", "2"),
         ("frechet", "inception", "metrics", "command", "score", "--rounds", "1"),
         ("evaluation",),
@@ -143,9 +146,9 @@ def run(chosen: list[str], args: argparse.Namespace, output: Path) -> int:
 
 def measure(part: Part, args: argparse.Namespace, folder: Path) -> str | None:
     """Run a part in a process of its own, its results in `folder`; why there are none, in a line, or None."""
-    words = [sys.executable, "-m", f"benchmarks.{part.module}", *(part.quick if args.quick else part.words)]
+    words = [sys.executable, "-m", part.module, *(part.quick if args.quick else part.words)]
     words += ["--output", str(folder / f"{part.results[0]}.json")]
-    if part.module == "train_step":
+    if part.module.endswith(".train_step"):
         words += ["--data-root", str(args.data_root.resolve())]
         words += [word for script in args.peer for word in ("--peer", str(script.resolve()))]
     with (folder / "errors.txt").open("w+b") as errors:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks import serving_tables, summary, train_tables
 from benchmarks.markdown import RESULTS, Tables, between, made, marked, show
+from benchmarks.sources import how_to_fetch
 
+PEERS = "peers"  # of no result: the commands that fetch them
 TABLES: Tables = {**summary.TABLES, **serving_tables.TABLES, **train_tables.TABLES}
 
 
@@ -25,13 +27,13 @@ def main() -> None:
     if args.write is None:
         show(TABLES, args.results)
         return
-    texts = made(TABLES, args.results)
+    texts = made(TABLES, args.results) | {PEERS: how_to_fetch()}
     if not args.write.is_file():
         parser.error(f"there is no {args.write}")
     document = args.write.read_text()
     names = marked(document)
-    if strange := [name for name in names if name not in TABLES]:
-        parser.error(f"{args.write} has a place for {', '.join(strange)}; there are {', '.join(TABLES)}")
+    if strange := [name for name in names if name not in (*TABLES, PEERS)]:
+        parser.error(f"{args.write} has a place for {', '.join(strange)}; there are {', '.join((*TABLES, PEERS))}")
     for name in names:
         if name in texts:
             try:
