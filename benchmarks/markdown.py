@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,14 @@ def table(heads: list[str], rows: Iterable[list[str]]) -> str:
     if any(len(cells) != len(heads) for cells in lines):
         raise ValueError(f"a row does not fit the heads {heads}")
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands apart."""
+    if value == 0 or math.isnan(value):
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{round(value, digits):,.{min(digits, 3)}f}"
 
 
 def between(text: str, name: str, made: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import RESULTS, between, table
+from benchmarks.markdown import RESULTS, between, number, table
 
 WAYS = {
     "one_worker_one_core": "1 worker, 1 core",
@@ -22,14 +22,6 @@ WAYS = {
 }
 HOURS_A_MONTH = 730
 MILLION = 1_000_000
-
-
-def number(value: float) -> str:
-    """Three significant digits, thousands apart."""
-    if value == 0 or math.isnan(value):
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{round(value, digits):,.{min(digits, 3)}f}"
 
 
 def measured(scaling: dict[str, Any], **_: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.machine import in_words
-from benchmarks.markdown import table
+from benchmarks.markdown import number, table
 from benchmarks.sources import how_to_fetch
 
 NOT_SLOWER = 1.0  # the target of what has no other
@@ -161,10 +161,6 @@ ROWS = {"train_step": training, "serving": serving, "serving_peers": serving_pee
 def rows(documents: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """All rows of the parts' results (by their file's name, without .json), as JSON values."""
     return [asdict(each) for name, told in documents.items() for each in ROWS[name](told)]
-
-
-def number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def bench(document: dict[str, Any]) -> str:

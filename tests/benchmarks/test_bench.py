@@ -83,7 +83,7 @@ def test_the_page_has_the_machine_above_the_table_and_the_peers_below() -> None:
     assert machine < table < page.index("Not measured: serving: no wrk") < peers
     line = next(line for line in page.splitlines() if "full rank" in line and "pytorch-fid" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:] == ["1 s", "pytorch-fid: 20 s", "**20.00**", "18.00–22.00", "at least 1: met"]
+    assert cells[1:] == ["1.00 s", "pytorch-fid: 20.0 s", "**20.00**", "18.00–22.00", "at least 1: met"]
     assert "at least 0.7: **missed**" in page
 
 

@@ -1,4 +1,4 @@
-"""Tables are made of results and stand between a document's markers; docs/performance.md has those of the kept results."""
+"""Tables are made of results and put between a document's markers; those of docs/performance.md are of kept results."""
 
 from __future__ import annotations
 
