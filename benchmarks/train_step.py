@@ -167,7 +167,8 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
             (folder / kind).mkdir()
             cwd = folder if kind == "peer" else folder / kind
             shown_a_step = config.optim.batch_size * config.optim.n_critic
-            loops.append(Loop(command, step_of, shown_a_step, cwd))
+            names = {"peer": str(peer), "plain": f"the plain loop ({case.style})", "trainer": "the trainer's loop"}
+            loops.append(Loop(command, step_of, shown_a_step, cwd, names[kind]))
         with taking_turns(loops, warm_up_s=min(seconds, 2.0)) as turn:
             measured = [dict(zip(contenders, turn(seconds), strict=True)) for _ in range(rounds)]
 
