@@ -75,10 +75,8 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure training, service and evaluation beside plain ones; results as JSON in benchmarks/results
-	$(BIN)/python -m benchmarks.train_step --data-root $(DATA_ROOT)
-	$(BIN)/python -m benchmarks.serving
-	$(BIN)/python benchmarks/evaluation.py
+bench: setup ## Measure training, service and evaluation beside their peers: 20 minutes; JSON and tables in benchmarks/results
+	$(BIN)/python -m benchmarks --data-root $(DATA_ROOT) $(ARGS)
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)

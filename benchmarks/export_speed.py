@@ -1,6 +1,6 @@
 """Images a second of a generator's float32 and int8 (or fp16) form, by batch size, threads and spinning, in one run.
 
-    python benchmarks/export_speed.py models/mnist-dcgan.onnx [another.onnx …] [--optimize int8]
+    python -m benchmarks.export_speed models/mnist-dcgan.onnx [another.onnx …] [--optimize int8]
 
 Of each generator file the faster form is made as `trainer export --optimize` makes it. The two take turns, round by
 round, so that a machine whose speed drifts changes both alike; the ratio is the rounds' median. Beside the wall clock
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def measure(sessions: dict[str, Any], feed: dict[str, np.ndarray], rounds: int, 
 
 
 def main() -> None:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as a script its own folder is there
+    from benchmarks.machine import describe
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", type=Path, nargs="*", help="float32 generator files")
     parser.add_argument("--preset", action="append", default=[], help="measure a preset's untrained networks too")
@@ -85,7 +89,7 @@ def main() -> None:
     models = [optimize.read(path) for path in args.generators] + [untrained(preset) for preset in args.preset]
     if not models:
         parser.error("name a generator file, or a --preset")
-    document: dict[str, Any] = {"optimize": args.optimize, "machine": speed.machine(), "generators": {}}
+    document: dict[str, Any] = {"optimize": args.optimize, "machine": describe(), "generators": {}}
     for plain in models:
         props = optimize.properties_of(plain)
         latent = (int(props["z_dim"]), props["z_distribution"], len(json.loads(props["class_names"])))

@@ -23,13 +23,13 @@ from typing import Any
 
 import onnxruntime as ort
 
+from benchmarks.machine import describe
 from benchmarks.serving_tools import (
     JSON,
     NPY,
     ROOT,
     atelier,
     bare_feed,
-    machine,
     make_generator,
     require_wrk,
     tree,
@@ -193,7 +193,7 @@ def main() -> None:
     for path in args.generators:
         if not path.is_file():
             parser.error(f"there is no generator file at {path}")
-    told = {"machine": machine(), "images_per_request": N, "seconds": args.seconds, "rounds": args.rounds}
+    told = {"machine": describe(), "images_per_request": N, "seconds": args.seconds, "rounds": args.rounds}
     with tempfile.TemporaryDirectory() as folder:
         paths = args.generators or [make_generator(preset, Path(folder)) for preset in PRESETS]
         generators = {path.stem: measure(path, args.seconds, args.rounds) for path in paths}

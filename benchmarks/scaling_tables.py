@@ -9,14 +9,12 @@ A core-hour's price is yours to say, in whatever currency; so are a GPU's rate a
 import argparse
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_tools import ROOT
+from benchmarks.markdown import RESULTS, between, number, table
 
-RESULTS = ROOT / "benchmarks" / "results"
 WAYS = {
     "one_worker_one_core": "1 worker, 1 core",
     "one_worker_two_cores": "1 worker, 2 lanes, 2 cores",
@@ -24,19 +22,6 @@ WAYS = {
 }
 HOURS_A_MONTH = 730
 MILLION = 1_000_000
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    assert all(len(row) == len(heads) for row in rows)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
-
-
-def number(value: float) -> str:
-    """Three significant digits, thousands apart."""
-    if value == 0 or math.isnan(value):
-        return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{round(value, digits):,.{min(digits, 3)}f}"
 
 
 def measured(scaling: dict[str, Any], **_: Any) -> str:
@@ -218,11 +203,10 @@ def main() -> None:
         if not args.write:
             print(f"{name}\n\n{made}\n")
             continue
-        text, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, made=made: f"{m[1]}{made}\n{m[2]}", text, flags=re.S
-        )
-        if count != 1:
-            parser.error(f"{args.write} has {count} places for the table {name}")
+        try:
+            text = between(text, name, made)
+        except ValueError as error:
+            parser.error(f"{args.write}: {error}")
     if args.write:
         args.write.write_text(text)
         machine = told["scaling"]["machine"]

@@ -5,8 +5,9 @@
 Without generator files it makes those of `cifar10-dcgan` and `mnist-dcgan`, untrained. Starts a real `bentoml serve`
 for each; then takes turns, round by round, between a bare loop at its best (batch size, spinning or not), wrk with 32
 clients of n=4 that ask for raw uint8 images, the same for PNGs in JSON, and one client alone. Then the peers of
-benchmarks/peers take turns with a bare loop. Ratios are medians over the rounds of a round's own ratio. Exit 1: a
-target was missed.
+benchmarks/peers take turns with a bare loop. Ratios are medians over the rounds of a round's own ratio. What
+cannot be measured is told in a line, and the rest goes on; results are written as they come. Exit 1: a target was
+missed, or something could not be measured.
 """
 
 import argparse
@@ -19,6 +20,9 @@ from typing import Any
 
 import onnxruntime as ort
 
+from benchmarks.attempts import attempt
+from benchmarks.machine import describe, load_average
+from benchmarks.rounds import spread
 from benchmarks.serving_tools import (
     JSON,
     NPY,
@@ -27,7 +31,6 @@ from benchmarks.serving_tools import (
     bare_feed,
     bare_rate,
     bare_session,
-    machine,
     make_generator,
     report,
     require_wrk,
@@ -41,6 +44,7 @@ from benchmarks.serving_tools import (
 PRESETS = ("cifar10-dcgan", "mnist-dcgan")
 SHARES = {"cifar10-dcgan": {"npy": 0.9, "json": 0.5}, "mnist-dcgan": {"npy": 0.7, "json": 0.5}}  # of the bare loop
 ALONE_MS, ALONE_SPREAD = 4.0, 3.0  # over the bare session's single run; p99 over p50
+BESIDE = (("gan_atelier_npy", "fastapi_torch_npy"), ("gan_atelier_json_png", "bentoml_batchable_json"))
 BATCHES = (4, 8, 16, 32, 64, 128)
 
 
@@ -68,6 +72,7 @@ def median(rows: list[dict[str, Any]], key: str) -> float:
 
 def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One generator, served, in turns with the bare loop."""
+    before = load_average()
     session, batch, sweep = best_bare(path, args.seconds / 5)
     single = bare_session(path)
     rounds: list[dict[str, Any]] = []
@@ -103,6 +108,7 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     served = {
         name: {
             "ratio": median(rounds, f"{name}_ratio"),
+            "ratio_spread": spread([row[f"{name}_ratio"] for row in rounds]),
             **{key: median([r[name] for r in rounds], key) for key in ("images_per_s", "p50_ms", "p99_ms")},
             "cpu_ms_per_image": median([r[name] for r in rounds], "cpu_ms_per_image"),
             # what the machine's other work cannot flatter: a bare image's processor time over a served one's
@@ -119,16 +125,19 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
             "bare_ms": median(rounds, "one_image_ms"),
             "over_bare_ms": statistics.median(r["alone"]["p50_ms"] - r["one_image_ms"] for r in rounds),
             "p99_over_p50": statistics.median(r["alone"]["p99_ms"] / r["alone"]["p50_ms"] for r in rounds),
+            "ratio_spread": spread([r["one_image_ms"] / r["alone"]["p50_ms"] for r in rounds]),
         },
         "ready_s": ready_s,
         "pss_ready_mb": pss_ready,
         "pss_after_load_mb": pss_loaded,
+        "load_average": [before, load_average()],
         "rounds": rounds,
     }
 
 
 def measure_peers(preset: str, path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The same load on the service and on what else one might serve the generator with, in turns with a bare loop."""
+    before = load_average()
     session, batch, _ = best_bare(path, args.seconds / 5)
     fastapi = ["uvicorn", "benchmarks.peers.fastapi_torch:app", "--port", "{port}", "--no-access-log"]
     bentoml = ["bentoml", "serve", "benchmarks.peers.bentoml_batchable:Batchable", "--port", "{port}"]
@@ -158,7 +167,12 @@ def measure_peers(preset: str, path: Path, args: argparse.Namespace) -> dict[str
                 rounds.append(row)
                 print(f"{preset}: " + ", ".join(f"{name} {row[name]['ratio']:.2f}" for name in loads), flush=True)
     keys = ("ratio", "images_per_s", "p50_ms", "p99_ms", "refused_share")
-    return {name: {key: median([r[name] for r in rounds], key) for key in keys} for name in loads}
+    told: dict[str, Any] = {name: {key: median([r[name] for r in rounds], key) for key in keys} for name in loads}
+    beside = {
+        f"{ours}/{theirs}": spread([r[ours]["images_per_s"] / r[theirs]["images_per_s"] for r in rounds])
+        for ours, theirs in BESIDE
+    }
+    return {**told, "times_as_fast": beside, "load_average": [before, load_average()]}
 
 
 def targets(generators: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,24 +206,34 @@ def main() -> None:
         if not path.is_file():
             parser.error(f"there is no generator file at {path}")
 
-    result: dict[str, Any] = {
-        "machine": machine(),
+    told: dict[str, Any] = {
+        "machine": describe(),
         "clients": args.clients,
         "images_per_request": args.n,
         "load_generator": "wrk, on the same cores",
         "seconds": args.seconds,
         "rounds": args.rounds,
     }
+    failed: dict[str, str] = {}
+    generators: dict[str, Any] = {}
+    peers: dict[str, Any] = {}
+    kept: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         made = {preset: make_generator(preset, Path(folder)) for preset in (() if args.generators else PRESETS)}
-        result["generators"] = {p.stem: measure(p, args) for p in args.generators or made.values()}
-        peers = {} if args.no_peers else {preset: measure_peers(preset, path, args) for preset, path in made.items()}
-    if peers:
-        beside = {key: value for key, value in result.items() if key != "generators"}
-        write(args.output.with_name(f"{args.output.stem}_peers.json"), beside | {"peers": peers})
-    result["targets"] = targets(result["generators"])
-    write(args.output, result)
-    report(result["targets"])
+        for path in args.generators or made.values():
+            with attempt(path.stem, failed):
+                generators[path.stem] = measure(path, args)
+            kept = targets(generators)
+            if generators or not args.output.exists():
+                write(args.output, told | {"generators": generators, "targets": kept, "failed": failed})
+        beside = args.output.with_name(f"{args.output.stem}_peers.json")
+        for preset, path in () if args.no_peers else made.items():
+            with attempt(f"{preset} beside peers", failed):
+                peers[preset] = measure_peers(preset, path, args)
+            if peers or not beside.exists():
+                write(beside, told | {"peers": peers, "failed": failed})
+    report(kept)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import describe
 from benchmarks.serving_tools import (
     NPY,
     ROOT,
     atelier,
-    machine,
     make_generator,
     report,
     require_wrk,
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serving_overload.json")
     args = parser.parse_args()
     require_wrk()
-    result: dict[str, Any] = {"machine": machine(), "clients": args.clients, "seconds": args.seconds, "loads": []}
+    result: dict[str, Any] = {"machine": describe(), "clients": args.clients, "seconds": args.seconds, "loads": []}
     with tempfile.TemporaryDirectory() as folder:
         if args.generator:
             shutil.copy(args.generator, folder)

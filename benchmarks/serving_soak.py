@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_tools import ROOT, atelier, machine, make_generator, tree_anonymous_mb, write
+from benchmarks.machine import describe
+from benchmarks.serving_tools import ROOT, atelier, make_generator, tree_anonymous_mb, write
 
 LIMIT = 1.02
 
@@ -99,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     counts: collections.Counter[str] = collections.Counter()
     memory: list[tuple[float, float]] = []
-    facts = machine()
+    facts = describe()
     with tempfile.TemporaryDirectory() as folder:
         make_generator("mnist-dcgan", Path(folder))
         with atelier(Path(folder)) as (pid, port, _):

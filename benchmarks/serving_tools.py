@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -15,15 +14,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.machine import cores
+
 ROOT = Path(__file__).resolve().parent.parent
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 NPY, JSON = "application/x-npy", "application/json"
 WRK_SCRIPT = """
 wrk.method = "POST"
@@ -237,18 +237,6 @@ def tree_cpu_s(root: int) -> float:
     """Processor seconds, user and system, that a process and its descendants have used."""
     stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in tree(root)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
-
-
-def machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return {
-        "cpu": model.group(1) if model else platform.processor(),
-        "cores": CORES,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("onnxruntime", "bentoml", "fastapi", "uvicorn", "numpy", "torch")},
-        "load_average_before": os.getloadavg()[0],
-    }
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks import train_step
+from benchmarks.machine import describe
 from benchmarks.train_quality import PATHS
 from imagesets import ImageSetError, load_image_set
 from trainer import config as configuration
@@ -101,7 +102,7 @@ def main() -> None:
         parser.error(f"no script at {arguments.peer}")
 
     peer = arguments.peer.resolve() if arguments.peer else None
-    result: dict[str, object] = {"machine": hardware.describe()}
+    result: dict[str, object] = {"machine": describe()}
     result["beside_the_example"] = train_step.compare(
         "examples-dcgan-128", peer, arguments.data_root, arguments.rounds, arguments.seconds
     )

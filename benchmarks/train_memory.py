@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import describe
 from benchmarks.train_step import load_images
 from trainer import config as configuration
 from trainer import hardware
@@ -104,7 +105,7 @@ def main() -> None:
         at = ", ".join(f"{step}: {mib}" for step, mib in result["resident_mib_at_step"].items())
         print(f"{case}: MiB at step {at}; growth {result['growth_mib']} MiB ({result['growth_percent']}%)", flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"machine": hardware.describe(), "results": results}, indent=2) + "\n")
+    arguments.output.write_text(json.dumps({"machine": describe(), "results": results}, indent=2) + "\n")
     print(f"→ {arguments.output}")
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.machine import describe
 from imagesets import load_image_set
 from trainer import checkpoint, hardware
 from trainer import config as configuration
@@ -134,7 +135,7 @@ def main() -> None:
             f"plain {plain['mean']:.4g} ({plain['min']:.4g} to {plain['max']:.4g})"
         )
     document = {
-        "machine": hardware.describe(),
+        "machine": describe(),
         "preset": arguments.preset,
         "set": arguments.set,
         "kimg": config.run.total_kimg,

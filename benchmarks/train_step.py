@@ -3,13 +3,15 @@
     python -m benchmarks.train_step --data-root data
     python -m benchmarks.train_step --peer kunal/code/gan/train_gan.py --peer pytorch-examples/dcgan/main.py
 
-The plain loops are in train_loops.py. `--peer` takes a script as its authors have it and runs it unmodified: source
-000's code/gan/train_gan.py and train_dcgan.py (Kunal627/kunal627.github.io, with model.py and common.py beside them),
-and PyTorch's examples/dcgan/main.py. Then three take turns: the peer, our plain loop at its settings, and the
-trainer; a plain loop that is not within 10% of the peer is no fair stand-in for it, and the result says so.
+The plain loops, one for each source's manner and one for PyTorch's examples', are told in train_loops.py. `--peer`
+takes a script as its authors have it and runs it unmodified: source 000's code/gan/train_gan.py and train_dcgan.py
+(Kunal627/kunal627.github.io, with model.py and common.py beside them), and PyTorch's examples/dcgan/main.py. Then
+three take turns: the peer, our plain loop at its settings, and the trainer; a plain loop that is not within 10% of the
+peer is no fair stand-in for it, and the result says so.
 
 A round gives each a turn of a few seconds, so that a machine whose speed drifts changes all alike; ratios are taken
-round by round.
+round by round. A case that cannot be run is told in a line, and the others go on; results are written after each.
+Exit 1: a case could not be run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import re
 import statistics
 import sys
@@ -29,6 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.attempts import attempt
+from benchmarks.machine import describe, load_average
+from benchmarks.rounds import spread
+from benchmarks.rounds import told as ratio_told
 from benchmarks.turns import Loop, taking_turns
 from imagesets import ImageSetError, load_image_set
 from trainer import config as configuration
@@ -38,6 +43,7 @@ from trainer.config import Config
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_step.json"
 FILES = 2000  # PNGs in a folder for the loops that decode files
+STORED = 10_000  # images for the loops that enlarge them
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Case:
     style: str  # of the plain loop
     sets: tuple[str, ...] = ()
     peer: str | None = None
+    stored: int | None = None  # the side of the images as the plain loop reads them, where it enlarges them itself
 
 
 CASES = {
@@ -57,8 +64,12 @@ CASES = {
         "mnist-dcgan", "documents", ("optim.batch_size=128", "optim.g_steps=3", "optim.d_lr=1e-4"), "train_dcgan.py"
     ),
     "examples-dcgan": Case("celeba-dcgan", "examples", ("optim.batch_size=64",), "main.py"),
+    "cifar10-dcgan": Case("cifar10-dcgan", "dcgan_notebook", stored=32),
+    "cifar10-wgan": Case("cifar10-wgan", "wgan_notebook", stored=32),
+    "mnist-dcgan-64": Case("mnist-dcgan-64", "digits_notebook", stored=28),
     "examples-dcgan-128": Case("celeba-dcgan", "examples"),  # for a GPU
 }
+DEFAULT = ("mnist-dcgan", "mnist-gan", "examples-dcgan", "cifar10-dcgan", "cifar10-wgan", "mnist-dcgan-64")
 BY_PEER = {case.peer: name for name, case in CASES.items() if case.peer}
 
 
@@ -74,8 +85,19 @@ def load_images(config: Config, data_root: Path) -> tuple[np.ndarray, str]:
     raise SystemExit(f"no images in {data_root}")
 
 
-def lay_out(images: np.ndarray, folder: Path, style: str) -> None:
-    """The images in the three forms that the loops read: an array, MNIST's own files, or a folder of PNGs."""
+def stored_images(config: Config, source: str, side: int, data_root: Path) -> np.ndarray:
+    """The images of `load_images` as they are before they are enlarged, uint8 [N, side, side, C]."""
+    found = load_image_set(source, resolution=side, channels=config.data.channels, data_root=data_root)
+    return np.asarray(found.images[:STORED])
+
+
+def lay_out(images: np.ndarray, folder: Path, style: str, stored: np.ndarray | None = None) -> None:
+    """The images in the forms that the loops read: an array (and one of the images as stored), MNIST's own files, or a
+    folder of PNGs."""
+    if stored is not None:
+        np.save(folder / "images.npy", images[:STORED])
+        np.save(folder / "stored.npy", stored)
+        return
     np.save(folder / "images.npy", images)
     if style == "documents":
         raw = folder / "data" / "MNIST" / "raw"
@@ -127,10 +149,11 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
     case = CASES[name]
     config = hardware.choose(configuration.resolve(case.preset, case.sets))
     images, shown = load_images(config, data_root)
-    before = os.getloadavg()[0]
+    stored = None if case.stored is None else stored_images(config, shown, case.stored, data_root)
+    before = load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        lay_out(images, folder, case.style)
+        lay_out(images, folder, case.style, stored)
         (folder / "config.json").write_text(configuration.to_json(config))
         contenders = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
         for kind, loop in (("plain", case.style), ("trainer", "ours")):
@@ -143,7 +166,9 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
         for kind, (command, step_of) in contenders.items():
             (folder / kind).mkdir()
             cwd = folder if kind == "peer" else folder / kind
-            loops.append(Loop(command, step_of, config.optim.batch_size, cwd))
+            shown_a_step = config.optim.batch_size * config.optim.n_critic
+            names = {"peer": str(peer), "plain": f"the plain loop ({case.style})", "trainer": "the trainer's loop"}
+            loops.append(Loop(command, step_of, shown_a_step, cwd, names[kind]))
         with taking_turns(loops, warm_up_s=min(seconds, 2.0)) as turn:
             measured = [dict(zip(contenders, turn(seconds), strict=True)) for _ in range(rounds)]
 
@@ -169,18 +194,10 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
     result |= {
         "rounds": [{kind: round(rate, 1) for kind, rate in each.items()} for each in measured],
         "seconds_a_turn": seconds,
-        "load_average": [round(before, 1), round(os.getloadavg()[0], 1)],
+        "load_average": [before, load_average()],
     }
     print(told_in_a_line(result), flush=True)
     return result
-
-
-def spread(ratios: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(ratios), 2),
-        "min": round(min(ratios), 2),
-        "max": round(max(ratios), 2),
-    }
 
 
 def told_in_a_line(result: dict[str, object]) -> str:
@@ -188,8 +205,7 @@ def told_in_a_line(result: dict[str, object]) -> str:
     line = f"{result['case']}: {speeds} img/s"
     for what in ("ratio_to_plain", "ratio_to_peer", "plain_to_peer"):
         if what in result:
-            ratio = result[what]
-            line += f"; {what.replace('_', ' ')} {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"  # type: ignore[index]
+            line += f"; {what.replace('_', ' ')} {ratio_told(result[what])}"  # type: ignore[arg-type]
     if "plain_to_peer" in result and not 0.9 <= result["plain_to_peer"]["median"] <= 1.1:  # type: ignore[index]
         line += " [the plain loop is not within 10% of the peer: read the peer's ratio]"
     return f"{line} ({result['images']}, batch {result['batch_size']}, {result['device']} {result['precision']})"
@@ -197,26 +213,30 @@ def told_in_a_line(result: dict[str, object]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", nargs="+", choices=CASES, help="default: mnist-dcgan, mnist-gan, examples-dcgan")
+    parser.add_argument("--case", nargs="+", choices=CASES, help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--peer", action="append", type=Path, default=[], help="a script to run beside: see above")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn, two steps at least")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    peers = {}
+    peers_of = {}
     for script in arguments.peer:
         if script.name not in BY_PEER or not script.is_file():
             parser.error(f"--peer takes an existing {', '.join(BY_PEER)}, not {script}")
-        peers[BY_PEER[script.name]] = script.resolve()
-    names = arguments.case or ["mnist-dcgan", "mnist-gan", "examples-dcgan", *peers]
-    results = [
-        compare(name, peers.get(name), arguments.data_root, arguments.rounds, arguments.seconds)
-        for name in dict.fromkeys(names)
-    ]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"machine": hardware.describe(), "results": results}, indent=2) + "\n")
+        peers_of[BY_PEER[script.name]] = script.resolve()
+    names = arguments.case or [*DEFAULT, *peers_of]
+    results: list[dict[str, object]] = []
+    failed: dict[str, str] = {}
+    document = {"machine": describe(), "results": results, "failed": failed}
+    for name in dict.fromkeys(names):
+        with attempt(name, failed):
+            results.append(compare(name, peers_of.get(name), arguments.data_root, arguments.rounds, arguments.seconds))
+        if results or not arguments.output.exists():
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(document, indent=2) + "\n")
     print(f"→ {arguments.output}")
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -2,71 +2,55 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from benchmarks.train_step import ROOT
+from benchmarks.markdown import Tables, conditions, show, table
+from benchmarks.rounds import told
 
-RESULTS = ROOT / "benchmarks" / "results"
 SCORES = {"fd_classifier": "Fréchet distance", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 
 
-def speed(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| case | plain loop | trainer | trainer / plain | peer's own script | plain / peer | trainer / peer |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
+def speed(document: dict[str, Any]) -> str:
+    rows = []
+    for result in document["results"]:
         rates = result["images_per_second"]
         peer = f"{rates['peer']:.0f} (`{result['peer'].split(',')[0]}`)" if "peer" in rates else "not run"
         ratios = [told(result[key]) if key in result else "" for key in ("plain_to_peer", "ratio_to_peer")]
-        lines.append(
-            f"| `{result['case']}`, batch {result['batch_size']} | {rates['plain']:.0f} | {rates['trainer']:.0f} "
-            f"| **{told(result['ratio_to_plain'])}** | {peer} | {ratios[0]} | {ratios[1]} |"
-        )
-    return "\n".join(lines)
-
-
-def told(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
+        rows.append([
+            f"`{result['case']}`, batch {result['batch_size']}", f"{rates['plain']:.0f}", f"{rates['trainer']:.0f}",
+            f"**{told(result['ratio_to_plain'])}**", peer, *ratios,
+        ])  # fmt: skip
+    loads = [result["load_average"][0] for result in document["results"]]
+    heads = ["case", "plain loop", "trainer", "trainer / plain", "peer's own script", "plain / peer", "trainer / peer"]
+    where = (
+        f"{conditions(document).removesuffix('.')}; load average {min(loads):.1f} to {max(loads):.1f} before a case."
+    )
+    return f"{table(heads, rows)}\n\n{where}"
 
 
 def quality(document: dict[str, Any]) -> str:
-    lines = ["| path | seed | " + " | ".join(SCORES.values()) + " |", "|---|---|" + "---|" * len(SCORES)]
+    rows = []
     for run in sorted(document["runs"], key=lambda run: (run["path"], run["seed"])):
         values = [next(value for name, value in run.items() if name.startswith(score)) for score in SCORES]
-        lines.append(f"| {run['path']} | {run['seed']} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
-    return "\n".join(lines)
+        rows.append([run["path"], str(run["seed"]), *(f"{value:.3g}" for value in values)])
+    return table(["path", "seed", *SCORES.values()], rows)
 
 
-def memory(results: list[dict[str, Any]]) -> str:
-    steps = list(results[0]["resident_mib_at_step"])
-    lines = [
-        "| case | image set | networks and optimizers | "
-        + " | ".join(f"step {step}" for step in steps)
-        + " | growth |",
-        "|---|---|---|" + "---|" * (len(steps) + 1),
+def memory(document: dict[str, Any]) -> str:
+    results = document["results"]
+    steps = [f"step {step}" for step in results[0]["resident_mib_at_step"]]
+    rows = [
+        [
+            *(f"`{result['case']}`", f"{result['image_set_mib']}", f"{result['networks_and_optimizers_mib']}"),
+            *(f"{mib:.1f}" for mib in result["resident_mib_at_step"].values()),
+            f"{result['growth_mib']:+.1f} MiB ({result['growth_percent']:+.2f} %)",
+        ]
+        for result in results
     ]
-    for result in results:
-        held = " | ".join(f"{mib:.1f}" for mib in result["resident_mib_at_step"].values())
-        lines.append(
-            f"| `{result['case']}` | {result['image_set_mib']} | {result['networks_and_optimizers_mib']} | {held} "
-            f"| {result['growth_mib']:+.1f} MiB ({result['growth_percent']:+.2f} %) |"
-        )
-    return "\n".join(lines)
+    return table(["case", "image set", "networks and optimizers", *steps, "growth"], rows)
 
 
-def main() -> None:
-    for name, key, table in (
-        ("train_step", "results", speed),
-        ("train_quality", None, quality),
-        ("train_memory", "results", memory),
-    ):
-        path = RESULTS / f"{name}.json"
-        if path.is_file():
-            document = json.loads(path.read_text())
-            print(f"{name}:\n\n{table(document[key] if key else document)}\n")
-
+TABLES: Tables = {"train_step": speed, "train_quality": quality, "train_memory": memory}
 
 if __name__ == "__main__":
-    main()
+    show(TABLES)

@@ -22,10 +22,20 @@ SETTLE_S = 0.3  # after a turn began, before anything counts
 
 
 class Loop:
-    """A process that trains, stopped but for its turns. `step_of` reads a line of its output as the step it ended."""
+    """A process that trains, stopped but for its turns. `step_of` reads a line of its output as the step it ended.
 
-    def __init__(self, command: Sequence[str], step_of: Callable[[str], int | None], batch: int, cwd: Path) -> None:
-        self.command, self.step_of, self.batch = command, step_of, batch
+    `name` is what an error calls it; by default its command.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        step_of: Callable[[str], int | None],
+        batch: int,
+        cwd: Path,
+        name: str | None = None,
+    ) -> None:
+        self.step_of, self.batch, self.name = step_of, batch, name or " ".join(command)
         self.log = cwd / "output.txt"
         self.seen: list[tuple[float, int]] = []  # when a step ended, and how many steps had by then
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
@@ -81,15 +91,15 @@ class Loop:
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
-            raise SystemExit(f"{' '.join(self.command)} ended by itself; its output:\n{self._tail()}") from None
+            raise SystemExit(f"{self.name} ended by itself; its output:\n{self._tail()}") from None
 
     def _wait_for(self, happened: Callable[[], bool], seconds: float) -> None:
         deadline = time.perf_counter() + seconds
         while not happened():
             if self.process.poll() is not None:
-                raise SystemExit(f"{' '.join(self.command)} ended by itself; its output:\n{self._tail()}")
+                raise SystemExit(f"{self.name} ended by itself; its output:\n{self._tail()}")
             if time.perf_counter() > deadline:
-                raise SystemExit(f"{' '.join(self.command)} told no step in {seconds:.0f} s:\n{self._tail()}")
+                raise SystemExit(f"{self.name} told no step in {seconds:.0f} s:\n{self._tail()}")
             time.sleep(0.01)
 
     def _tail(self) -> str:
