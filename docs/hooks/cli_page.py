@@ -107,7 +107,7 @@ def _kind(hint: Any) -> tuple[str, str]:
         return f"{_kind(get_args(annotation)[0])[0]}, repeated", bounds
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(annotation)), bounds
-    return ("flag" if annotation is bool else WORDS[annotation]), bounds
+    return ("flag" if annotation is bool else WORDS.get(annotation, annotation.__name__)), bounds
 
 
 def _default(parameter: Any) -> str:

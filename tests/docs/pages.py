@@ -14,26 +14,29 @@ CSS_URL = re.compile(r"@import|url\(\s*[\"']?(?:https?:)?//")
 
 @dataclass
 class Page:
-    """An HTML page: `ids`, the targets of `links`, of what it fetches, its own scripts and styles, its text by line."""
+    """An HTML page: `ids`, targets of `links` and of what is `fetched`, scripts and styles that are `inline`, its text,
+    and `prose`, the text without code."""
 
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     inline: list[str] = field(default_factory=list)
     text: str = ""
+    prose: str = ""
 
 
 def read(path: Path) -> Page:
     reader = _Reader()
     reader.feed(path.read_text(encoding="utf-8"))
-    reader.page.text = "".join(reader.words)
+    reader.page.text, reader.page.prose = "".join(reader.words), "".join(reader.prose)
     return reader.page
 
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.page, self.words, self.within = Page(), list[str](), ""
+        self.page, self.words, self.prose = Page(), list[str](), list[str]()
+        self.within, self.codes = "", 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = {name: value or "" for name, value in attrs}
@@ -47,18 +50,22 @@ class _Reader(HTMLParser):
         self.page.inline += [told["style"]] if "style" in told else []
         if tag in ("script", "style"):
             self.within = tag
+        self.codes += tag in ("pre", "code")
 
     handle_startendtag = handle_starttag
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self.within:
             self.within = ""
+        self.codes -= tag in ("pre", "code")
 
     def handle_data(self, data: str) -> None:
         if self.within:
             self.page.inline.append(data)
-        else:
-            self.words.append(data)
+            return
+        self.words.append(data)
+        if not self.codes:
+            self.prose.append(data)
 
 
 def markdown_links(path: Path) -> list[str]:

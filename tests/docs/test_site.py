@@ -35,7 +35,7 @@ Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix,
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built once as `make docs` does, with every warning an error."""
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     # no setting of this machine may be told as the service's
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_") and name != "PORT"}
     done = subprocess.run(words, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
@@ -80,6 +80,12 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
         assert not pages.CSS_URL.search(path.read_text()), path
 
 
+def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
+    page = built["tutorial.html"]
+    assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
+    assert not [text for text in page.inline if "MathJax.Hub" in text]
+
+
 def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> None:
     nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
     assert tuple(next(iter(part)) for part in nav) == SECTIONS
@@ -98,9 +104,11 @@ def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> Non
 
 def test_a_page_of_the_site_reads_as_markdown_was_meant(built: dict[str, Page]) -> None:
     """What GitHub takes for a list, a table or code, and Python-Markdown for text, would show its signs."""
-    for address, page in built.items():
-        for line in page.text.splitlines():
-            assert not re.match(r"\s*(\|.*\|\s*$|```|:::|- \*\*)", line), f"{address}: {line}"
+    sign = re.compile(r"\s*(\|.*\|\s*$|```|:::|[-*] |#+ |\[.*\]\()")
+    shown = [
+        f"{address}: {line}" for address, page in built.items() for line in page.prose.splitlines() if sign.match(line)
+    ]
+    assert shown == []
 
 
 def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
@@ -118,12 +126,11 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
                 continue
             commands += 1
             assert path.replace(" ", "-") in page.ids
-            for parameter in command.params:
+            section = page.text.partition(f"{path}¶")[2].partition("¶")[0]
+            for parameter in (one for one in command.params if one.name != "help"):
                 for option in (*parameter.opts, *parameter.secondary_opts):
-                    assert parameter.param_type_name == "argument" or option in page.text, f"{path} {option}"
-                assert (getattr(parameter, "help", None) or "").replace("`", "") in page.text, (
-                    f"{path} {parameter.name}"
-                )
+                    assert parameter.param_type_name == "argument" or option in section, f"{path} {option}"
+                assert (getattr(parameter, "help", None) or "").replace("`", "") in section, f"{path} {parameter.name}"
     assert commands > 15
     for told in ("python -m service serve", "python -m service settings", "python -m service.store", "DATA_ROOT"):
         assert told in page.text
