@@ -22,10 +22,11 @@ GENERATORS  ?= $(or $(wildcard $(MODEL_DIR)/*.onnx),service/bundled/digits.onnx)
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(ACCELERATOR)
-EXTRAS := train,serve,eval,dev,$(ACCELERATOR)
+EXTRAS := train,serve,eval,docs,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images test-images sbom audit bundled constraints clean \ tutorial dist
+.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images \
+	test-images sbom audit bundled constraints clean tutorial dist docs docs-serve
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +79,12 @@ format: setup ## Format the code and mend what the linter can mend
 bench: setup ## Measure training, service and evaluation beside their peers: 20 minutes; JSON and tables in benchmarks/results
 	$(BIN)/python -m benchmarks --data-root $(DATA_ROOT) $(ARGS)
 
+docs: setup ## Build the documentation site into site/, every broken link an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+
+docs-serve: setup ## Show the documentation site at http://127.0.0.1:8000 while it is written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	$(BIN)/python -m service.store build $(GENERATORS)
 
@@ -109,9 +116,9 @@ dist: setup ## Build the source distribution, and the wheel from it, into dist
 
 constraints: setup ## Refresh constraints.txt, the versions that `make setup` installs
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra gpu --extra dev \
+		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra gpu --extra docs --extra dev \
 		--output-file constraints.txt pyproject.toml
 
 clean: ## Remove what building and testing left (data, runs and models stay)
-	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -41,7 +41,8 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The command line, from which its documentation is made too."""
     parser = argparse.ArgumentParser(prog="python -m service", description="Serve, or list the settings.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list every setting and the value it has here")
@@ -49,7 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
     serving.add_argument("--host", default="0.0.0.0", help="the address to listen on; 0.0.0.0: all there are")
     serving.add_argument("--port", default=os.environ.get("PORT") or "3000", help="$PORT, else 3000")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
     if given.command == "serve":
         from service import start
 

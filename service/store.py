@@ -81,13 +81,18 @@ def pinned(packages: list[str], constraints: Path) -> list[str]:
     return [pin for package in packages for pin in [ln for ln in lines if name(ln) == name(package)] or [package]]
 
 
-def main(words: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The command line, from which its documentation is made too."""
     parser = argparse.ArgumentParser(
         prog="python -m service.store", description="BentoML's store of models and bentos."
     )
     parser.add_argument("what", choices=("put", "build"), help="put: into the model store; build: and into a bento too")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="generator files (*.onnx)")
-    given = parser.parse_args(words)
+    return parser
+
+
+def main(words: list[str] | None = None) -> int:
+    given = parser().parse_args(words)
     logging.getLogger("bentoml").setLevel(logging.ERROR)
     try:
         tags = [build(given.files)] if given.what == "build" else [put(path) for path in given.files]

@@ -1,0 +1,99 @@
+"""What pages say is so: links between the repository's files, examples and what they print, tests that are named."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tests.docs import pages
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+FILES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+GENERATED = ("reference/cli.md", "reference/http.md", "reference/settings.md", "openapi.json")  # of the site alone
+EXAMPLES = [
+    (page, number)
+    for page in ("latents", "measuring")
+    for number in range((DOCS / f"concepts/{page}.md").read_text().count("```python"))
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
+    """As GitHub shows them; anchors of the Python reference exist in the site alone, where they are checked."""
+    for target in pages.markdown_links(path):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        to = (path.parent / unquote(name)).resolve() if name else path
+        if to.is_relative_to(DOCS) and to.relative_to(DOCS).as_posix() in GENERATED:
+            continue
+        assert to.exists(), f"{path.name}: {target}"
+        if anchor and to.suffix == ".md" and "reference/python" not in to.as_posix():
+            assert unquote(anchor) in pages.anchors(to), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize(("page", "number"), EXAMPLES)
+def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
+    text = (DOCS / f"concepts/{page}.md").read_text()
+    code, told = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, page, "exec"), {})
+    assert out.getvalue() == told
+
+
+def test_tests_and_code_that_security_names_are_there() -> None:
+    text = (DOCS / "security.md").read_text()
+    here = ""
+    named = re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text)
+    assert len(named) > 60
+    for name in named:
+        if name.startswith("tests/"):
+            here = (ROOT / name).read_text()
+        else:
+            assert f"def {name}(" in here, name
+    for name in re.findall(r"`((?:service|trainer|evaluation|imagesets|docker)/[\w/.*-]+)`", text):
+        assert list(ROOT.glob(name)), name
+
+
+def test_no_field_of_a_request_can_be_an_address() -> None:
+    """Every text that a request may hold is one of a few words, or the name of a model."""
+    from service.api import create_app
+    from service.settings import Settings
+
+    document = create_app(Settings.model_construct()).openapi()
+    texts = set()
+
+    def look(name: str, schema: Any) -> None:
+        if isinstance(schema, dict):
+            if schema.get("type") == "string" and "enum" not in schema:
+                texts.add(name)
+            for key, value in schema.get("properties", {}).items():
+                look(key, value)
+            for part in (*schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties")):
+                look(name, part)
+
+    for request in ("GenerateRequest", "InterpolateRequest", "MixRequest", "Term"):
+        schema = document["components"]["schemas"][request]
+        assert schema["additionalProperties"] is False
+        look(request, schema)
+    assert texts == {"model"}
+
+
+def test_the_other_variables_of_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "hooks"))
+    import settings_page
+
+    code = "".join(
+        path.read_text()
+        for room in ("trainer", "evaluation", "service", "imagesets")
+        for path in (ROOT / room).rglob("*.py")
+    )
+    assert [name for name in settings_page.OTHERS if f'"{name}"' not in code] == []

@@ -1,0 +1,178 @@
+"""The documentation site: it builds, every link in it leads somewhere, and it fetches nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import typer
+import yaml
+
+from tests.docs import pages
+from tests.docs.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = ("Start", "Concepts", "How-to guides", "Reference", "Results", "Operating")
+
+pytestmark = pytest.mark.slow
+
+
+class Loader(yaml.SafeLoader):
+    """mkdocs.yml without its Python objects."""
+
+
+Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once as `make docs` does, with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # no setting of this machine may be told as the service's
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_") and name != "PORT"}
+    done = subprocess.run(words, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(site: Path) -> dict[str, Page]:
+    """Every page by its address in the site."""
+    found = {path.relative_to(site).as_posix(): pages.read(path) for path in sorted(site.rglob("*.html"))}
+    assert len(found) > 25
+    return found
+
+
+def test_every_internal_link_anchor_and_image_resolves(site: Path, built: dict[str, Page]) -> None:
+    broken, seen = [], 0
+    for address, page in built.items():
+        for target in (*page.links, *page.fetched):
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc or not target:
+                continue
+            seen += 1
+            # the page of 404 is answered at any address, so its links begin at the root
+            at = posixpath.normpath(posixpath.join("/" + posixpath.dirname(address), unquote(parts.path)))[1:]
+            at = address if not parts.path else posixpath.join(at, "index.html") if (site / at).is_dir() else at
+            if not (site / at).is_file():
+                broken.append(f"{address}: {target}")
+            elif parts.fragment and at in built and unquote(parts.fragment) not in built[at].ids:
+                broken.append(f"{address}: {target} (no such anchor)")
+    assert broken == []
+    assert seen > 1000
+
+
+def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Page]) -> None:
+    for address, page in built.items():
+        assert [target for target in page.fetched if urlsplit(target).netloc] == [], address
+        for text in page.inline:
+            assert not pages.CSS_URL.search(text), address
+            assert not re.search(r"\b(import|fetch)\b[^;\n]*https?:", text), address
+    for path in site.rglob("*.css"):
+        assert not pages.CSS_URL.search(path.read_text()), path
+
+
+def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
+    page = built["tutorial.html"]
+    assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
+    assert not [text for text in page.inline if "MathJax.Hub" in text]
+
+
+def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> None:
+    nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
+    assert tuple(next(iter(part)) for part in nav) == SECTIONS
+
+    def leaves(part: object) -> list[str]:
+        if isinstance(part, dict):
+            part = list(part.values())
+        return [part] if isinstance(part, str) else [leaf for one in part for leaf in leaves(one)]  # type: ignore[attr-defined]
+
+    addresses = [re.sub(r"\.(md|ipynb)$", ".html", leaf) for leaf in leaves(nav)]
+    assert len(set(addresses)) == len(addresses)
+    assert [address for address in addresses if address not in built] == []
+    for guide in (ROOT / "docs").glob("*.md"):
+        assert f"{guide.stem}.html" in addresses, f"{guide.name} is in no section of mkdocs.yml"
+
+
+def test_a_page_of_the_site_reads_as_markdown_was_meant(built: dict[str, Page]) -> None:
+    """What GitHub takes for a list, a table or code, and Python-Markdown for text, would show its signs."""
+    sign = re.compile(r"\s*(\|.*\|\s*$|```|:::|[-*] |#+ |\[.*\]\()")
+    shown = [
+        f"{address}: {line}" for address, page in built.items() for line in page.prose.splitlines() if sign.match(line)
+    ]
+    assert shown == []
+
+
+def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
+    from evaluation.cli import app as evaluation
+    from trainer.cli import app as trainer
+
+    page, commands = built["reference/cli.html"], 0
+    for name, app in (("trainer", trainer), ("evaluation", evaluation)):
+        waiting = [(name, typer.main.get_command(app))]
+        while waiting:
+            path, command = waiting.pop()
+            below = getattr(command, "commands", {})
+            waiting += [(f"{path} {part}", one) for part, one in below.items()]
+            if below:
+                continue
+            commands += 1
+            assert path.replace(" ", "-") in page.ids
+            section = page.text.partition(f"{path}¶")[2].partition("¶")[0]
+            for parameter in (one for one in command.params if one.name != "help"):
+                for option in (*parameter.opts, *parameter.secondary_opts):
+                    assert parameter.param_type_name == "argument" or option in section, f"{path} {option}"
+                assert (getattr(parameter, "help", None) or "").replace("`", "") in section, f"{path} {parameter.name}"
+    assert commands > 15
+    for told in ("python -m service serve", "python -m service settings", "python -m service.store", "DATA_ROOT"):
+        assert told in page.text
+
+
+def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None:
+    from service.api import create_app
+    from service.settings import Settings
+
+    document = create_app(Settings.model_construct()).openapi()
+    assert json.loads((site / "openapi.json").read_text()) == document
+    page = built["reference/http.html"]
+    for path, operations in document["paths"].items():
+        for method, told in operations.items():
+            assert f"{method.upper()} {path}" in page.text
+            assert told["description"] in page.text
+    for name in ("GenerateRequest", "InterpolateRequest", "MixRequest"):
+        for fields in document["components"]["schemas"][name]["properties"].values():
+            assert fields.get("description", "").replace("`", "") in page.text
+    assert "integer, ≥ 1, ≤ 16" in page.text.replace("\N{NO-BREAK SPACE}", " ")  # scale's bounds
+
+
+def test_the_settings_are_whole(built: dict[str, Page]) -> None:
+    from service.settings import Settings
+    from trainer.config import known_fields
+
+    text = built["reference/settings.html"].text
+    assert [name for name in Settings.model_fields if f"ATELIER_{name.upper()}" not in text] == []
+    assert [name for name in known_fields() if "." in name and name not in text] == []
+
+
+def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
+    ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
+    assert ids >= {
+        "imagesets.sources.load_image_set",
+        "trainer.losses.hinge_d",
+        "trainer.loop.step",
+        "trainer.export.export",
+        "evaluation.metrics.frechet.frechet_distance",
+        "evaluation.statistics.FeatureStatistics.update",
+        "evaluation.extractors.own.build_own",
+        "service.client.Client.generate",
+        "service.latents.slerp",
+        "service.generator_file.digest",
+    }
