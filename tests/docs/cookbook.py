@@ -2,8 +2,8 @@
 
 The page itself says what is in it. Its code is taken from the code (excerpts.py). Its commands are run from top to
 bottom in one new folder, the shell's (`sh`) each as a reader types it, Python's (`pycon`) in one interpreter beside
-them, and what they print and draw is put behind them. `console` blocks are commands that take longer than a page may:
-those marked `long` are run by `--all`, for their pictures.
+them, and what they print and draw is put behind them. Blocks marked `long` are run by `--all` alone, `console` ones but for
+those never; what they ask for is checked without doing it (test_cookbook.py).
 """
 
 from __future__ import annotations
@@ -90,16 +90,15 @@ class Session:
         return RUN.sub(self._block, page)
 
     def _block(self, match: re.Match[str]) -> str:
-        long, language, body = match[1], match[2], match[3]
+        long, language, body = match[1] or "", match[2], match[3]
+        if (long and not self.everything) or (language == "console" and not long):
+            return match[0]
         if language == "pycon":
             examples = doctest.DocTestParser().get_examples(body)
             return f"```pycon\n{''.join(self._line(example) for example in examples)}```\n"
-        if language == "console":
-            if long and self.everything:
-                self._shell(body)
-            return match[0]
         told = elided(self._shell(body))
-        return f"```sh\n{body}```\n" + (f"\n```text\n{told}```\n" if told else "")
+        shown = told and language == "sh"
+        return f"{long}```{language}\n{body}```\n" + (f"\n```text\n{told}```\n" if shown else "")
 
     def _shell(self, script: str) -> str:
         words = ["bash", "-euo", "pipefail", "-c", script]

@@ -24,7 +24,12 @@ TEXT = PAGE.read_text()
 QUESTIONS = Path(__file__).with_name("questions.txt").read_text()  # the document's own words, under its chapters
 HEADINGS = re.compile(r"^###? .+$", re.MULTILINE)
 SECTIONS = dict(re.findall(r"^### (Q\d+): .+?\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
-NOT_RUN = [line for match in RUN.finditer(TEXT) if match[2] == "console" for line in match[3].splitlines()]
+NOT_RUN = [
+    line
+    for match in RUN.finditer(TEXT)
+    if match[1] or match[2] == "console"
+    for line in match[3].replace("\\\n", "").splitlines()
+]
 OURS = ("trainer ", "evaluation ", "make ")
 
 
