@@ -2,8 +2,8 @@
 
 The page itself says what is in it. Its code is taken from the code (excerpts.py). Its commands are run from top to
 bottom in one new folder, the shell's (`sh`) each as a reader types it, Python's (`pycon`) in one interpreter beside
-them, and what they print and draw is put behind them. Blocks marked `long` are run by `--all` alone, `console` ones but for
-those never; what they ask for is checked without doing it (test_cookbook.py).
+them, and what they print and draw is put behind them. Blocks marked `long` are run by `--all` alone, `console` ones
+but for those never; what they ask for is checked without doing it (test_cookbook.py).
 """
 
 from __future__ import annotations
