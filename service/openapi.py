@@ -153,6 +153,16 @@ def _guard(document: dict[str, Any], keys: bool) -> None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
 
 
+def _own_refusals(document: dict[str, Any]) -> None:
+    """FastAPI tells of a 422 of its own form wherever a path has a parameter; ours are none but the error envelope."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
 def install(app: FastAPI) -> None:
     """Make `app.openapi()` hold the schemas that the routes refer to."""
 
@@ -165,6 +175,7 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            _own_refusals(result)
             _guard(result, bool(Keys(app.state.settings)))
             app.openapi_schema = result
         return app.openapi_schema

@@ -18,16 +18,16 @@ def _integral(value: Any) -> Any:
 
 Integral = BeforeValidator(_integral)
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Seed = Annotated[int, Integral, Field(ge=0, lt=SEEDS)]
-Label = Annotated[int, Integral, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS), Integral]
+Label = Annotated[int, Field(ge=0, lt=2**31), Integral]
 Latent = Annotated[list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_length=1)]
 Truncation = Annotated[Float, Field(gt=0, le=100)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 
 MAX_TERMS = 64  # of a mix
 
-Scale = Annotated[int, Integral, Field(ge=1, le=16)]
-Quality = Annotated[int, Integral, Field(ge=1, le=100)]
+Scale = Annotated[int, Field(ge=1, le=16), Integral]
+Quality = Annotated[int, Field(ge=1, le=100), Integral]
 
 
 class Look(BaseModel):
@@ -36,10 +36,10 @@ class Look(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scale: Scale = Field(1, description="Whole factor that enlarges pictures, pixel by pixel")
-    columns: Annotated[int, Integral, Field(ge=1, le=65536)] | None = Field(
+    columns: Annotated[int, Field(ge=1, le=65536), Integral] | None = Field(
         None, description="Images to a row of a grid; as square as can be if left out, 16 frames to a row of a strip"
     )
-    padding: Annotated[int, Integral, Field(ge=0, le=64)] = Field(
+    padding: Annotated[int, Field(ge=0, le=64), Integral] = Field(
         0, description="Black pixels between the images of a grid or strip, after enlarging"
     )
     quality: Quality | None = Field(
@@ -59,7 +59,7 @@ class OfModel(BaseModel):
 class Wanted(OfModel):
     """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and told."""
 
-    n: Annotated[int, Integral, Field(ge=1)] | None = Field(
+    n: Annotated[int, Field(ge=1), Integral] | None = Field(
         None, description="Number of images: seeds seed … seed+n-1. 1 if left out"
     )
     seed: Seed | None = Field(None, description="First seed")
@@ -145,7 +145,7 @@ class InterpolateRequest(Look, OfModel):
     keyframes: Annotated[list[AnyKeyframe], Field(min_length=2)] = Field(
         description="Two or more: a seed, a latent, or {seed} or {latent}"
     )
-    steps: Annotated[int, Integral, Field(ge=2)] = Field(
+    steps: Annotated[int, Field(ge=2), Integral] = Field(
         16,
         description="Frames of a segment, both its keyframes counted; a shared keyframe appears once, so "
         "that K keyframes give (K-1)(steps-1)+1 frames, K(steps-1) with loop",

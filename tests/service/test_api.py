@@ -407,6 +407,21 @@ def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
     assert body == {"$ref": "#/components/schemas/GenerateRequest"}
 
 
+def test_openapi_says_bounds_in_json_schemas_words_and_refusals_in_ours(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    seed = document["components"]["schemas"]["GenerateRequest"]["properties"]["seed"]["anyOf"][0]
+    assert seed == {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**53}
+
+    def keys(node: Any) -> Iterator[str]:
+        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from keys(value)
+        if isinstance(node, dict):
+            yield from node
+
+    assert not {"ge", "gt", "le", "lt"} & set(keys(document))
+    assert "ValidationError" not in str(document)
+
+
 def test_openapi_asks_for_a_key_where_the_service_does(serve: Serve, folder: Path) -> None:
     open_one = serve(folder).get("/openapi.json").json()
     assert "securitySchemes" not in open_one["components"]
