@@ -163,6 +163,7 @@ def test_a_command_that_fails_is_not_passed_over(block: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_commands_run_in_order_and_print_and_draw_what_the_page_shows(tmp_path: Path) -> None:
     with Session(tmp_path) as session:
         now = session.replay(TEXT)
