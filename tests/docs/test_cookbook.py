@@ -52,7 +52,7 @@ def test_an_answer_is_words_code_a_command_of_ours_and_what_came_of_it(question:
     runs = list(RUN.finditer(section))
     lines = [line for run in runs if run[2] != "pycon" for line in run[3].splitlines()]
     assert any(line.startswith(OURS) for line in lines)
-    printed = [run for run in runs if run[4] or (run[2] == "pycon" and re.search(r"^(?!>>>|\.\.\. )", run[3]))]
+    printed = [run for run in runs if run[4] or (run[2] == "pycon" and re.search(r"(?m)^(?!>>> |\.\.\. ).+$", run[3]))]
     assert printed or pictures(section)
 
 
@@ -163,6 +163,7 @@ def test_a_command_that_fails_is_not_passed_over(block: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_commands_run_in_order_and_print_and_draw_what_the_page_shows(tmp_path: Path) -> None:
     with Session(tmp_path) as session:
         now = session.replay(TEXT)
