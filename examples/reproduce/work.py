@@ -55,7 +55,12 @@ class Workshop:
     def call(self, *words: str | Path, module: str) -> None:
         """Show a command and run it. Raises SystemExit with its exit code when it fails."""
         say(f"\n$ {shlex.join([module, *map(str, words)])}")
-        code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
+        if module == "trainer":  # here: a process for each would import torch as often
+            from trainer.cli import app
+
+            code = app(list(map(str, words)), standalone_mode=False) or 0
+        else:
+            code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
         if code:
             raise SystemExit(code)
 
