@@ -169,8 +169,8 @@ def test_it_trains_exports_and_scores(installed: Installed) -> None:
     feed = {"latents": np.zeros((2, 24), np.float32), "labels": np.array([0, 7])}
     (images,) = session.run(["images"], feed)
     assert (images.shape, images.dtype) == ((2, 32, 32, 1), np.uint8)
-    installed("evaluation", "extractor", "classifier", "--images=digits", "--epochs=1", "--output=extractor.onnx")
-    protocol = ("--reference=digits@test", "--extractor=extractor.onnx", "--num-images=200")
+    installed("evaluation", "extractor", "classifier", "--images=digits", "--resolution=8", "--epochs=1", "-oe.onnx")
+    protocol = ("--reference=digits@test", "--extractor=e.onnx", "--num-images=200")
     installed("evaluation", "score", "models/digits-dcgan.onnx", *protocol, "--output=report")
     report = json.loads((installed.work / "report" / "report.json").read_text())
     assert report["versions"]["gan-atelier"] == VERSION

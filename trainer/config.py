@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeGuard
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,7 +26,8 @@ NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 if TYPE_CHECKING:
-    ArchitectureName = ObjectiveName = str
+    ArchitectureName: TypeAlias = str
+    ObjectiveName: TypeAlias = str
 else:
     ArchitectureName, ObjectiveName = Literal[tuple(ARCHITECTURES)], Literal[tuple(OBJECTIVES)]
 

@@ -1,0 +1,110 @@
+"""The lesson in docs/tutorial.ipynb: what it shows was really run, and it runs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from PIL import Image
+
+from examples.notebook import execute
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = ROOT / "docs" / "tutorial.ipynb"
+
+
+def cells_of(document: Any) -> list[Any]:
+    return [cell for cell in document.cells if cell.cell_type == "code"]
+
+
+def text_of(document: Any) -> str:
+    """All that its cells printed."""
+    outputs = [output for cell in cells_of(document) for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def pictures_of(document: Any) -> list[Image.Image]:
+    outputs = [output for cell in cells_of(document) for output in cell.outputs]
+    found = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
+
+
+def check_whole(document: Any) -> None:
+    """Every cell was run, once, in order, without an error or a word on stderr."""
+    cells = cells_of(document)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type in ("stream", "display_data", "execute_result"), output
+            assert output.get("name", "stdout") == "stdout", output.text
+    assert len(pictures_of(document)) >= 12
+
+
+def check_scores(document: Any) -> None:
+    """What a short run is to reach, and what holds for any: real images do better, noise does worse."""
+    text = text_of(document)
+    (difference,) = re.findall(r"largest difference: (\d+) of 255", text)
+    assert int(difference) <= 1
+    fd, real, noise = (
+        float(re.search(rf"^{name} *= *([\d.]+)$", text, re.MULTILINE)[1])  # type: ignore[index]
+        for name in (r"fd_classifier1500", "train against test", "noise against test")
+    )
+    assert 0 < real < fd < noise / 4
+    number = r" +([\d.]+)"
+    rows = re.findall(rf"^(all|t = 1\.0|t = 0\.5|test images){number}{number}{number}$", text, re.MULTILINE)
+    table = {name: tuple(map(float, values)) for name, *values in rows}
+    assert table["all"][0] == pytest.approx(fd, abs=0.01)
+    assert all(0 <= share <= 1 for _, *shares in table.values() for share in shares)
+    assert table["all"][2] > table["t = 0.5"][2]  # truncation costs recall
+    assert min(table["test images"][1:]) > 0.8
+    (read,) = re.findall(r"read as what was asked for: ([\d.]+)%", text)
+    assert float(read) > 60
+    (copies,) = re.findall(r"near-copies: ([\d.]+)% of the fakes", text)
+    assert float(copies) < 20
+
+
+@pytest.fixture(scope="module")
+def kept() -> Any:
+    document = nbformat.read(PATH, as_version=4)
+    nbformat.validate(document)
+    return document
+
+
+def test_the_kept_outputs_are_of_one_run_from_the_first_cell_to_the_last(kept: Any) -> None:
+    check_whole(kept)
+    check_scores(kept)
+
+
+def test_it_tells_nothing_of_the_machine_that_ran_it(kept: Any) -> None:
+    told = text_of(kept)
+    assert not re.search(r"(?<![\w.:/])/(home|root|tmp|usr|var|work|Users|opt|mnt)\b", told)
+    assert kept.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert all("execution" not in cell.metadata for cell in kept.cells)
+
+
+def test_it_is_small_and_so_are_its_pictures(kept: Any) -> None:
+    assert PATH.stat().st_size < 1_500_000
+    assert all(max(picture.size) <= 1000 for picture in pictures_of(kept))
+
+
+def test_its_links_lead_somewhere(kept: Any) -> None:
+    text = "\n".join(cell.source for cell in kept.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert len(links) >= 3
+    assert all((PATH.parent / link).is_file() for link in links)
+
+
+@pytest.mark.slow
+def test_it_runs(tmp_path: Path) -> None:
+    document = execute(PATH, tmp_path)
+    check_whole(document)
+    check_scores(document)
+    assert list(tmp_path.iterdir()) == []
