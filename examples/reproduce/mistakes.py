@@ -60,18 +60,19 @@ class Row:
     name: str
     items: int
     reals: float
-    generated: float
+    generated: float | None
 
 
-def distances(extractor: Path, source: str, generated: np.ndarray, data_root: Path, count: int) -> list[Row]:
+def distances(
+    extractor: Path, source: str, side: int, generated: np.ndarray | None, data_root: Path, count: int
+) -> list[Row]:
     """For each protocol the Fréchet distance of real training images and of `generated` from real test images.
 
-    generated: uint8 [N, H, W, C] at the extractor's size. `count` of each are compared.
+    generated: uint8 [N, side, side, C], or None to compare reals alone. `count` of each are compared.
     """
     judge = load_extractor(extractor)
-    side, channels = generated.shape[1], generated.shape[3]
     train, test = (
-        np.asarray(load_image_set(f"{source}@{split}", resolution=side, channels=channels, data_root=data_root).images)
+        np.asarray(load_image_set(f"{source}@{split}", resolution=side, data_root=data_root).images)
         for split in ("train", "test")
     )
     rng = np.random.default_rng(0)
@@ -79,12 +80,17 @@ def distances(extractor: Path, source: str, generated: np.ndarray, data_root: Pa
     rows = []
     for name, spoil in PROTOCOLS.items():
         real = statistics(judge, spoil(test))
-        reals, fakes = (
-            float(frechet_distance(ours.mu, ours.sigma, real.mu, real.sigma))
-            for ours in (statistics(judge, spoil(images)) for images in (train, generated[:count]))
-        )
-        rows.append(Row(name, real.n, reals, fakes))
+        found = [
+            None if images is None else distance(statistics(judge, spoil(images[:count])), real)
+            for images in (train, generated)
+        ]
+        assert found[0] is not None
+        rows.append(Row(name, real.n, found[0], found[1]))
     return rows
+
+
+def distance(ours: FeatureStatistics, real: FeatureStatistics) -> float:
+    return float(frechet_distance(ours.mu, ours.sigma, real.mu, real.sigma))
 
 
 def statistics(extractor: Extractor, images: np.ndarray) -> FeatureStatistics:

@@ -196,24 +196,34 @@ def of_000(
 def of_001(
     shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
 ) -> str:
-    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"))
+    copy = (
+        " The images here are a copy of CIFAR-10 as files: if they are JPEGs, no figure compares with a published one."
+        if shop.sources["cifar10"].startswith("folder:")
+        else ""
+    )
+    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"), copy=copy)
 
 
 def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
-    """The table of mistakes.py for the first of these systems whose generator is there."""
+    """The table of mistakes.py, with the first of these systems whose generator is there, or with reals alone."""
+    images = systems[0].images
+    if not shop.extractor(images).is_file():
+        return "(Not run: there is no classifier of these images.)\n"
+    count, side = shop.count(images), NATIVE[images]
+    fakes, name = None, ""
     for system in systems:
-        if system not in ran:
-            continue
-        generator = shop.models / f"{model_name(system, end_of(shop, system).step, ema=False)}.onnx"
-        if generator.is_file():
-            count, side = shop.count(system.images), NATIVE[system.images]
-            fakes = mistakes.generated(generator, count, side)
-            found = mistakes.distances(
-                shop.extractor(system.images), shop.sources[system.images], fakes, shop.data_root, count
-            )
-            rows = [[row.name, f"{row.items:,}", number(row.reals), number(row.generated)] for row in found]
-            return table(["compared", "items", "real training images", f"`{system.preset}`"], rows)
-    return "(No generator of this document was at hand.)\n"
+        path = (
+            shop.models / f"{model_name(system, end_of(shop, system).step, ema=False)}.onnx" if system in ran else None
+        )
+        if path is not None and path.is_file():
+            fakes, name = mistakes.generated(path, count, side), f"`{system.preset}`"
+            break
+    found = mistakes.distances(shop.extractor(images), shop.sources[images], side, fakes, shop.data_root, count)
+    header = ["compared", "items", "real training images", *([name] if name else [])]
+    rows = [
+        [row.name, f"{row.items:,}", number(row.reals), *([number(row.generated)] if name else [])] for row in found
+    ]
+    return table(header, rows)
 
 
 def of_002(
