@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-FRAMES = 24
+FRAMES = 16
 
 
 def sheets(run: Path, kind: str) -> list[Path]:
@@ -17,17 +17,18 @@ def sheets(run: Path, kind: str) -> list[Path]:
 
 def take(run: Path, into: Path, name: str) -> dict[str, str]:
     """Copy the last sheets, the curves and the animations of a run; what was there, by kind → its file name."""
+    from trainer import curves
+
     into.mkdir(parents=True, exist_ok=True)
+    curves.write(run)  # a run that was cut short has none yet
     found = {}
     for kind in ("fixed", "real-beside-fake"):
         if of_kind := sheets(run, kind):
             found[kind] = f"{name}-{kind}.png"
             Image.open(of_kind[-1]).save(into / found[kind], optimize=True)
-    if (run / "curves.png").is_file():
-        found["curves"] = f"{name}-curves.png"
-        Image.open(run / "curves.png").convert("P", palette=Image.Palette.ADAPTIVE).save(
-            into / found["curves"], optimize=True
-        )
+    found["curves"] = f"{name}-curves.png"
+    chart = Image.open(run / "curves.png").convert("P", palette=Image.Palette.ADAPTIVE)
+    chart.save(into / found["curves"], optimize=True)
     for kind in ("fixed", "random"):
         if len(sheets(run, kind)) > 1:
             found[f"{kind} animation"] = f"{name}-{kind}.webp"
@@ -41,7 +42,7 @@ def animate(paths: list[Path], output: Path) -> None:
     chosen = [paths[min(round(i * step), len(paths) - 1)] for i in range(min(FRAMES, len(paths)))]
     frames = [Image.open(path).convert("RGB") for path in chosen]
     durations = [160] * (len(frames) - 1) + [1500]
-    frames[0].save(output, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=55, method=6)
+    frames[0].save(output, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=50, method=4)
 
 
 def copy(source: Path, output: Path) -> None:
