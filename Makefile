@@ -62,7 +62,7 @@ reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10
 	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup lint ## Lint and run every test, JOBS of them at a time
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,18 +39,25 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For `pytest -n`: a file's tests stay together, and so do those of the container images, which are built once.
+IMAGES = "tests/images"
 
-    The images come first: they take the longest, and wait for a network more than for a processor.
-    """
-    images = Path(__file__).parent / "images"
-    items.sort(key=lambda item: images not in item.path.parents)
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            together = images if images in item.path.parents else item.path
-            item.add_marker(pytest.mark.xdist_group(str(together)))
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The container images come first: they take the longest, and wait for a network more than for a processor."""
+    items.sort(key=lambda item: not item.nodeid.startswith(IMAGES))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `pytest -n`: a file's tests stay together, and so do those of the images, which are built once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return IMAGES if nodeid.startswith(IMAGES) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 # A shell starts what it runs in the background with SIGINT ignored, and children inherit that: what the tests interrupt
