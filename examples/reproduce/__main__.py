@@ -10,12 +10,17 @@ Every step is a command of this repository, shown before it runs. Interrupted, t
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
+import signal
 from pathlib import Path
 
 from examples.reproduce import pages, tables, work
 from examples.reproduce.plan import IMAGES, SYSTEMS, TITLES, System, chosen
 from examples.reproduce.work import Workshop, say
+
+RESULTS = Path("docs/results")
 
 
 def main() -> None:
@@ -25,6 +30,13 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training that runs saves and stops
+    output = arguments.output or RESULTS
+    for folder in (arguments.work, output):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f"error: could not make {folder}: {error.strerror or error}") from None
     shop = Workshop(
         arguments.work,
         arguments.data_root,
@@ -41,10 +53,24 @@ def main() -> None:
             return
         if not arguments.pages:
             score(shop)
-        pages.write(shop, arguments.output)
+        output = arguments.output or place(shop)
+        pages.write(shop, output)
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; the same command goes on") from None
-    say(f"\nwritten: {arguments.output / 'index.md'}")
+    say(f"\nwritten: {output / 'index.md'}")
+
+
+def place(shop: Workshop) -> Path:
+    """docs/results; but beside the work where those pages tell of runs that are not in it, and would be lost."""
+    told = RESULTS / "results.json"
+    ran = {system.preset for system in tables.trained(shop, SYSTEMS)}
+    lost = {run["preset"] for run in json.loads(told.read_text())["runs"]} - ran if told.is_file() else set()
+    if not lost:
+        return RESULTS
+    elsewhere = shop.folder / "results"
+    say(f"\n{RESULTS} tells of {', '.join(sorted(lost))}, which were not run in {shop.folder}, and stays as it is;")
+    say(f"the pages go to {elsewhere} (--output {RESULTS} replaces them)")
+    return elsewhere
 
 
 def train(shop: Workshop, systems: tuple[System, ...]) -> None:
@@ -59,11 +85,12 @@ def score(shop: Workshop) -> None:
     ran = tables.trained(shop, SYSTEMS)
     wanted = []
     for system in ran:
-        work.judges(shop, system.images)
+        if not work.judges(shop, system.images) and shop.inception is None:
+            continue
         for step in tables.to_score(shop, ran, system):
             forms = (True,) if system.averages else (True, False)
             wanted += [(system.images, work.export(shop, system, step, ema)) for ema in forms]
-    missing = [(images, name) for images, name in wanted if not work.scores_of(shop, name)]
+    missing = [(images, name) for images, name in wanted if not work.scores_of(shop, images, name)]
     if missing:
         with work.service(shop.models, shop.folder / "service.log") as url:
             for images, name in missing:
@@ -98,12 +125,18 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--num-images", type=int, help="of a score; default: 10,000, of CIFAR-10 5,000")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every run")
     parser.add_argument("--work", type=Path, default=Path("reproduce"), help="where runs and scores lie")
-    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="where the pages are written")
+    parser.add_argument("--output", type=Path, help=f"where the pages are written; default: {RESULTS}")
     parser.add_argument("--train", action="store_true", help="train alone; the same command without it goes on")
     parser.add_argument("--pages", action="store_true", help="write the pages alone")
     arguments = parser.parse_args()
-    if arguments.minutes is not None and arguments.minutes <= 0:
+    if arguments.minutes is not None and not 0 < arguments.minutes < math.inf:
         parser.error("--minutes is of training, above 0")
+    if arguments.num_images is not None and arguments.num_images < 2:
+        parser.error("--num-images is of a distance, 2 or more")
+    if arguments.inception is not None and not arguments.inception.is_file():
+        parser.error(
+            f"--inception {arguments.inception}: there is no such file; `evaluation extractor inception` makes it"
+        )
     return arguments
 
 

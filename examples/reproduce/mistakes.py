@@ -41,6 +41,11 @@ def as_grids(images: np.ndarray, grids: int = 5) -> np.ndarray:
     return np.stack([np.asarray(sheet) for sheet in reduced]).reshape(-1, side, side, channels)
 
 
+def as_few(images: np.ndarray) -> np.ndarray:
+    """As many images as there are grids, whole: what is wrong with so few of anything."""
+    return images[:5]
+
+
 def as_zeros_and_ones(images: np.ndarray) -> np.ndarray:
     """Source 000's script: floats in [0, 1] cast to uint8, so that all but pure white becomes 0 and white becomes 1."""
     return (images / 255.0).astype(np.uint8)
@@ -48,7 +53,8 @@ def as_zeros_and_ones(images: np.ndarray) -> np.ndarray:
 
 PROTOCOLS: dict[str, Spoil] = {
     "images, as they are": as_they_are,
-    "5 grids of 25 images": as_grids,
+    "5 grids of 25 images, each as one image": as_grids,
+    "5 images": as_few,
     "[0, 1] cast to uint8": as_zeros_and_ones,
 }
 

@@ -11,8 +11,11 @@ from examples.reproduce import mistakes, pictures, tables
 from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
 from examples.reproduce.work import Workshop, compare, model_name
+from imagesets import ImageSetError
 
 COMMAND = "make reproduce"
+COLLAPSED = 0.01  # recall below which a generator has collapsed
+SHORTEST = 0.2  # epochs of a run that ours is held against
 WORDS = Path(__file__).with_name("words")
 
 
@@ -127,7 +130,7 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
         g, d = parameters(system)
         facts: list[object] = [f"`{system.preset}`", f"{g:,} / {d:,}", system.said_epoch]
         if system not in ran:
-            rows.append([*facts, "not run", "", "", "", "", ""])
+            rows.append([*facts, "not run", "", "", "", "", "", *([""] if shop.inception else [])])
             continue
         end = end_of(shop, system)
         epoch = system.epoch_kimg * 1000 / images_per_second(shop, system)
@@ -140,23 +143,32 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
                 number(end.distance()),
                 number(end.scores.get(metric_of(shop, system.images).replace("fd_", "precision_"))),
                 number(end.scores.get(metric_of(shop, system.images).replace("fd_", "recall_"))),
+                *([number(fid_of(end))] if shop.inception else []),
             ]
         )
     header = [
         "preset", "G / D parameters", "an epoch, in the document", "here", "epochs run",
         f"`{metric_of(shop, systems[0].images)}`: G", "G averaged", "precision", "recall",
+        *(["FID of the average"] if shop.inception else []),
     ]  # fmt: skip
     return table(header, rows)
+
+
+def fid_of(end: Mark) -> float | None:
+    return next((value for name, value in end.scores.items() if name.startswith("fid")), None)
 
 
 def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
     here = [system for system in systems if system in ran]
     if not here:
-        return "None of it was run here."
-    return f"Trained on {'; '.join(dict.fromkeys(machine_of(shop, system) for system in here))}. " + " ".join(
-        f"`{system.preset}`: {end_of(shop, system).kimg:g} kimg in {minutes(end_of(shop, system).seconds)}."
-        for system in here
-    )
+        return "None of it was run: at these sizes it takes a GPU, or some hours on two cores."
+    machines = "; ".join(dict.fromkeys(machine_of(shop, system) for system in here))
+    told = []
+    for system in here:
+        end, asked = end_of(shop, system), asked_of(shop, system)
+        how = f" (`{asked}`)" if asked else ""
+        told.append(f"`{system.preset}`: {end.kimg:g} kimg in {minutes(end.seconds)}{how}.")
+    return f"Trained on {machines}. {' '.join(told)}"
 
 
 def page(
@@ -174,17 +186,31 @@ def page(
     body = run_rows(shop, systems, ran) + "\n" + trained_on(shop, systems, ran) + "\n\n"
     for system in systems:
         if system in ran:
-            body += gallery(system, shown[system.preset])
+            body += gallery(shop, system, shown[system.preset])
     extra = {"000": of_000, "001": of_001, "002": of_002, "004": of_004}[source]
     return head + body + extra(shop, systems, ran, output, whole)
 
 
-def gallery(system: System, files: dict[str, str]) -> str:
+def gallery(shop: Workshop, system: System, files: dict[str, str]) -> str:
     grid = figure(
         system.preset, files, "fixed", f"{system.preset}: seeds 0 to 63 of the averaged generator, at the end"
     )
-    curves = figure(system.preset, files, "curves", f"{system.preset}: losses, D's opinion, gradients and quality")
-    return f"## `{system.preset}`\n\n{grid}\n\n{curves}\n\n"
+    curves = figure(system.preset, files, "curves", f"{system.preset}: losses, D's opinion, gradients")
+    return f"## `{system.preset}`\n\n{collapse(shop, system)}{grid}\n\n{curves}\n\n"
+
+
+def collapse(shop: Workshop, system: System) -> str:
+    """A sentence for a generator that makes a few images over and over, which precision alone would praise."""
+    scores = end_of(shop, system).scores
+    recall = next((value for name, value in scores.items() if name.startswith("recall_")), 1.0)
+    if recall >= COLLAPSED:
+        return ""
+    if epochs(shop, system) < SHORTEST:
+        return f"**Barely begun**: {end_of(shop, system).step} steps; what it makes is noise.\n\n"
+    return (
+        f"**Collapsed**: its recall is {recall:.3f}, so hardly any test image lies near what it makes; a precision "
+        "beside that is one of very few images. The picture shows it.\n\n"
+    )
 
 
 def of_000(
@@ -218,7 +244,10 @@ def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
         if path is not None and path.is_file():
             fakes, name = mistakes.generated(path, count, side), f"`{system.preset}`"
             break
-    found = mistakes.distances(shop.extractor(images), shop.sources[images], side, fakes, shop.data_root, count)
+    try:
+        found = mistakes.distances(shop.extractor(images), shop.sources[images], side, fakes, shop.data_root, count)
+    except ImageSetError as error:
+        return f"(Not run: {error}.)\n"
     header = ["compared", "items", "real training images", *([name] if name else [])]
     rows = [
         [row.name, f"{row.items:,}", number(row.reals), *([number(row.generated)] if name else [])] for row in found
@@ -249,7 +278,7 @@ def of_004(
     pictures.copy(folder / "fixed.png", output / "pictures" / "004-fixed.png")
     pictures.copy(folder / "curves.png", output / "pictures" / "004-curves.png")
     told = json.loads((folder / "compare.json").read_text())
-    rows = [[title, *values] for title, values in told["rows"].items()]
+    rows = [[title, *values] for title, values in told["rows"].items() if set(values) != {"not measured"}]
     marks = [mark(shop, system, tick) for system in systems if (tick := tables.at_equal_epochs(shop, systems, system))]
     rows.append([f"`{metric_of(shop, 'mnist')}`, G averaged", *(number(found.distance()) for found in marks)])
     rows.append(["the same of G as its step left it", *(number(found.distance(last=True)) for found in marks)])
@@ -258,29 +287,41 @@ def of_004(
 
 def celeba(shop: Workshop, system: System, ran: Sequence[System]) -> str:
     g, d = parameters(system)
-    said = run_rows(shop, [system], ran) if system in ran else "It was not run: CelebA was not to be had here.\n"
+    said = (
+        run_rows(shop, [system], ran)
+        if system in ran
+        else "It was not run: CelebA was not in `DATA_ROOT`, and Google Drive, where it lies, not in reach.\n"
+    )
     return words("003", g=f"{g:,}", d=f"{d:,}", ran=said)
 
 
 def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]) -> str:
     parts = []
     for ours in (system for system in ran if not system.documents):
-        theirs = tables.rivals(tuple(ran), ours)
+        rivals = tables.rivals(tuple(ran), ours)
+        theirs = [system for system in rivals if epochs(shop, system) >= SHORTEST]
         if not theirs:
             continue
+        short = ", ".join(f"`{s.preset}` ({epochs(shop, s):.2f} epochs)" for s in rivals if s not in theirs)
+        grids = [(system, shown[system.preset]) for system in (ours, *theirs)]
         parts.append(
             f"## `{ours.preset}`\n\n"
             f"### At equal images seen\n\n{versus(shop, ours, theirs, tables.as_many_images)}\n"
             f"### At equal time\n\n{versus(shop, ours, theirs, tables.as_much_time)}\n"
-            + figure(
-                ours.preset,
-                shown[ours.preset],
-                "real-beside-fake",
-                f"{ours.preset} at its end, {end_of(shop, ours).kimg:g} kimg: real images (left) beside fakes",
+            + (f"Left out, as too short to be held against: {short}.\n\n" if short else "")
+            + "### Seeds 0 to 63 of each at its end, averaged\n\n"
+            + "\n\n".join(
+                f"`{system.preset}`, {end_of(shop, system).kimg:g} kimg:\n\n"
+                + figure(system.preset, files, "fixed", f"{system.preset}: seeds 0 to 63")
+                for system, files in grids
             )
             + "\n"
         )
     return words("best", parts="\n".join(parts) or "Not run yet.\n", command=COMMAND)
+
+
+def epochs(shop: Workshop, system: System) -> float:
+    return end_of(shop, system).kimg / system.epoch_kimg
 
 
 def versus(shop: Workshop, ours: System, theirs: Sequence[System], at: tables.At) -> str:
@@ -299,7 +340,8 @@ def versus(shop: Workshop, ours: System, theirs: Sequence[System], at: tables.At
         if mine is None:
             rows.append([*row, "no checkpoint so early", "", "", "", ""])
             continue
-        row += [f"{mine.kimg:g}", minutes(mine.seconds), f"**{number(mine.distance())}**"]
+        ended = " (its end)" if mine.step == end_of(shop, ours).step else ""
+        row += [f"{mine.kimg:g}{ended}", minutes(mine.seconds), f"**{number(mine.distance())}**"]
         rows.append([*row, share(mine.distance(), end.distance(last=True)), share(mine.distance(), end.distance())])
     header = [
         "the document's", "kimg", "training", f"`{metric_of(shop, ours.images)}`: its G", "its average",
@@ -309,4 +351,4 @@ def versus(shop: Workshop, ours: System, theirs: Sequence[System], at: tables.At
 
 
 def share(ours: float | None, theirs: float | None) -> str:
-    return "" if ours is None or not theirs else f"{ours / theirs:.2f}"
+    return "" if ours is None or not theirs else f"{ours / theirs:.2g}"

@@ -83,7 +83,7 @@ def to_score(shop: Workshop, systems: tuple[System, ...], system: System) -> lis
 
 def mark(shop: Workshop, system: System, tick: dict[str, Any]) -> Mark:
     step = int(tick["step"])
-    ema, last = (scores_of(shop, model_name(system, step, average)) for average in (True, False))
+    ema, last = (scores_of(shop, system.images, model_name(system, step, average)) for average in (True, False))
     return Mark(system, step, int(tick["images_seen"]), float(tick["seconds"]), ema, last)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from examples.reproduce.plan import IMAGES, System
+from imagesets import load_image_set
 
 METRICS = "fid,precision,recall"
 
@@ -99,10 +100,25 @@ def train(shop: Workshop, system: System) -> None:
         for setting in settings:
             words += ["--set", setting]
     say(f"\n$ {shlex.join(['trainer', *words])}" + ("" if left is None else f"    # {left / 60:.1f} minutes of it"))
+    note(shop, system)
     process = subprocess.Popen([sys.executable, "-m", "trainer", *words], process_group=0)
     code = until(process, left, started=run)
     if code not in (0, 130):
         raise SystemExit(code)
+
+
+def note(shop: Workshop, system: System) -> None:
+    """Keep what was asked of a run beside it, for the pages to tell."""
+    asked = ([] if shop.minutes is None else [f"--minutes {shop.minutes:g}"]) + [f"--set {text}" for text in shop.sets]
+    path = shop.folder / "asked.json"
+    told = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(told | {system.preset: " ".join(asked)}, indent=2) + "\n")
+
+
+def asked_of(shop: Workshop, system: System) -> str:
+    """The options that the system was last trained with, as they were typed."""
+    path = shop.folder / "asked.json"
+    return str(json.loads(path.read_text()).get(system.preset, "")) if path.is_file() else ""
 
 
 def until(process: subprocess.Popen[bytes], seconds: float | None, started: Path) -> int:
@@ -155,33 +171,40 @@ def export(shop: Workshop, system: System, step: int, ema: bool) -> str:
     return name
 
 
-def judges(shop: Workshop, images: str) -> None:
-    """The classifier that scores these images, trained on their train split."""
+def judges(shop: Workshop, images: str) -> bool:
+    """The classifier that scores these images, trained on their train split; False where they have no labels."""
     if not shop.extractor(images).is_file():
+        if load_image_set(shop.sources[images], data_root=shop.data_root).labels is None:
+            say(f"not scored: {images}: there are no labels to train a classifier on; --inception scores them")
+            return False
         words = ["extractor", "classifier", "--images", shop.sources[images], "--data-root", shop.data_root]
         shop.call(*words, "--output", shop.extractor(images), "--name", images, module="evaluation")
+    return True
 
 
 def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
     """The report of a served model, from the work before or measured now."""
-    folder = shop.folder / "scores" / model
+    folder = folder_of(shop, images, model)
     for extractor, at in ((shop.extractor(images), folder), (shop.inception, folder / "inception")):
-        if extractor is None or (at / "report.json").is_file():
+        if extractor is None or not extractor.is_file() or (at / "report.json").is_file():
             continue
         words = ["score", url, "--model", model, "--reference", f"{shop.sources[images]}@test", "--metrics", METRICS]
         words += ["--extractor", str(extractor), "--num-images", str(shop.count(images))]
         words += ["--resolution", "reference", "--data-root", str(shop.data_root), "--output", str(at)]
         shop.call(*words, module="evaluation")
-    return scores_of(shop, model)
+    return scores_of(shop, images, model)
 
 
-def scores_of(shop: Workshop, model: str) -> dict[str, Any]:
+def folder_of(shop: Workshop, images: str, model: str) -> Path:
+    """Where the reports of a model lie, by how many images they are of."""
+    return shop.folder / "scores" / f"{model}-{shop.count(images)}"
+
+
+def scores_of(shop: Workshop, images: str, model: str) -> dict[str, Any]:
     """name → value of every metric of a model's reports, and `reals`: the same of real images. Empty: not scored."""
     found: dict[str, Any] = {}
-    for path in (
-        shop.folder / "scores" / model / "report.json",
-        shop.folder / "scores" / model / "inception/report.json",
-    ):
+    folder = folder_of(shop, images, model)
+    for path in (folder / "report.json", folder / "inception" / "report.json"):
         if path.is_file():
             document = json.loads(path.read_text())
             found |= document["scores"]
