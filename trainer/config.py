@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeGuard
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from trainer.agreement import check_agreement
 from trainer.errors import TrainerError
@@ -24,6 +24,7 @@ PRESETS = Path(__file__).with_name("presets")
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 Width = Annotated[int, Field(ge=1, le=8192)]
+Kimg = Annotated[float, Field(ge=0, le=10_000_000)]
 
 if TYPE_CHECKING:
     ArchitectureName: TypeAlias = str
@@ -34,6 +35,14 @@ else:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """To Python true is a 1, which nobody means who writes it."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("Input should be no true or false")
+        return value
 
 
 class Data(Section):
@@ -48,7 +57,7 @@ class Data(Section):
     )
     noise_std: float = Field(0, ge=0, le=10, description="of Gaussian noise on what D sees (instance noise); 0: none")
     noise_kimg: float | None = Field(
-        None, gt=0, description="kimg in which the noise falls linearly to nothing; none: it stays"
+        None, gt=0, le=10_000_000, description="kimg in which the noise falls linearly to nothing; none: it stays"
     )
     class_names: tuple[str, ...] = Field((), description="of the labels; taken from the image set when left out")
 
@@ -101,10 +110,10 @@ class Optim(Section):
     g_lr: float = Field(2e-4, gt=0, le=1)
     d_lr: float = Field(2e-4, gt=0, le=1)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
-    decay_kimg: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = Field(
+    decay_kimg: tuple[Kimg, Kimg] | None = Field(
         None, description="[from, to]: between these both learning rates fall linearly to 0"
     )
-    clip_grad_norm: float | None = Field(None, gt=0, description="bound on the norm of each network's gradient")
+    clip_grad_norm: float | None = Field(None, gt=0, le=1e6, description="bound on the norm of each network's gradient")
     batch_size: int = Field(64, ge=2, le=65536)
     n_critic: int = Field(1, ge=1, le=100, description="D steps to each round of G steps")
     g_steps: int = Field(1, ge=1, le=100, description="G steps a round")
@@ -121,8 +130,8 @@ class Run(Section):
     """How long, on what, and how often to look."""
 
     total_kimg: float = Field(100.0, gt=0, le=10_000_000, description="thousands of real images shown to D")
-    tick_kimg: float = Field(10.0, gt=0, description="between two ticks: metrics and a sample grid")
-    checkpoint_ticks: int = Field(1, ge=1, description="ticks between two checkpoints")
+    tick_kimg: float = Field(10.0, gt=0, le=10_000_000, description="between two ticks: metrics and a sample grid")
+    checkpoint_ticks: int = Field(1, ge=1, le=1_000_000, description="ticks between two checkpoints")
     keep_checkpoints: int = Field(3, ge=1, le=1000, description="the newest ones kept; the best is kept beside them")
     quality_ticks: int = Field(5, ge=0, le=100_000, description="ticks between two measures of quality; 0: none")
     quality_images: int = Field(2000, ge=10, le=50_000, description="images that a measure of quality looks at")

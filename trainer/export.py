@@ -84,13 +84,13 @@ class ToPixels(nn.Module):
 def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None, ema: bool = True) -> Export:
     """Write the generator file of a checkpoint's payload to `output` (a path, or a folder to put `<name>.onnx` in).
 
-    It holds the averaged generator, or without `ema` G's weights of the last step. The file is checked by onnx and
-    compared with torch on fresh latents before it takes its final name.
+    It holds the averaged generator, or without `ema` G's weights of the last step, by default named `<name>-last`. The
+    file is checked by onnx and compared with torch on fresh latents before it takes its final name.
     Raises TrainerError when they differ by more than one level, or the file cannot be written.
     """
     require_runtime()
     config = checkpoint.config_of(payload)
-    name = checked_name(name or config.name)
+    name = checked_name(name or (config.name if ema else f"{config.name}-last"))
     path = destination(name, output)
     G = checkpoint.generator_of(payload, ema=ema)
     model = to_onnx(G)

@@ -10,7 +10,7 @@ from typing import Any
 from examples.reproduce import mistakes, pictures, tables
 from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
-from examples.reproduce.work import Workshop, compare, model_name
+from examples.reproduce.work import Workshop, asked_of, compare, model_name
 from imagesets import ImageSetError
 
 COMMAND = "make reproduce"

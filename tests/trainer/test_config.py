@@ -125,3 +125,15 @@ def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) 
         with pytest.raises(TrainerError, match="model is a section and should hold fields, not") as refused:
             configuration.resolve(str(path), overrides)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["model.z_dim=true", "optim.g_lr=true", "run.seed=false", "run.tick_kimg=1e9"])
+def test_truth_is_no_number_and_no_number_is_without_a_bound(setting: str) -> None:
+    with pytest.raises(TrainerError):
+        configuration.resolve("digits-dcgan", [setting])
+
+
+def test_truth_is_taken_where_it_is_meant() -> None:
+    config = configuration.resolve("digits-dcgan", ["data.flip=true", "run.cuda_graphs=false"])
+    assert config.data.flip
+    assert config.run.cuda_graphs is False
