@@ -84,7 +84,7 @@ def test_a_generator_is_the_same_function_rewritten(kind: str, tiny: Tiny) -> No
         feed["labels"] = y
     ours, theirs = (run(m, tanh, feed) for m in (rewritten.model, model))
     assert np.ptp(theirs) > 1  # of the two that there are; a grey image would prove nothing
-    assert np.abs(ours - theirs).max() <= 1e-6
+    assert np.abs(ours - theirs).max() <= 3e-6  # rounding, in tanh's steep part; processors differ
 
     kinds = [node.op_type for node in rewritten.model.graph.node]
     assert "BatchNormalization" not in kinds or config.model.conditional
