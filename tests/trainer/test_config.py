@@ -129,7 +129,8 @@ def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("setting", ["model.z_dim=true", "optim.g_lr=true", "run.seed=false", "run.tick_kimg=1e9"])
 def test_truth_is_no_number_and_no_number_is_without_a_bound(setting: str) -> None:
-    with pytest.raises(TrainerError):
+    field = setting.partition("=")[0]
+    with pytest.raises(TrainerError, match=f"^{field}: Input should be (no true or false|less than or equal to)"):
         configuration.resolve("digits-dcgan", [setting])
 
 

@@ -422,7 +422,7 @@ def sweep(*arguments: str) -> list[str]:
 
 
 def wait_for(seen: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 120
     while not seen():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
