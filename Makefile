@@ -43,7 +43,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@rm -f .venv/.installed-*; touch $@
 
 demo: setup ## The whole line on the embedded digits: train, export, serve, generate, interpolate, score
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DIR
 	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.train_plain import normalize, plain_networks
+from benchmarks.train_plain import begun, normalize, plain_networks
 from trainer.config import Config
 
 
@@ -39,11 +39,8 @@ def enlarging_loader(config: Config, folder: Path) -> torch.utils.data.DataLoade
 
 
 def dcgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    optim, z_dim = config.optim, config.model.z_dim
-    G, D = (network.to(device) for network in plain_networks(config))
-    g_optimizer = torch.optim.Adam(G.parameters(), lr=optim.g_lr, betas=optim.betas)
-    d_optimizer = torch.optim.Adam(D.parameters(), lr=optim.d_lr, betas=optim.betas)
-    criterion = nn.BCELoss()
+    z_dim = config.model.z_dim
+    G, D, g_optimizer, d_optimizer, criterion = begun(config, device)
     loader = enlarging_loader(config, folder)
     history: list[tuple[float, float]] = []
     while True:
@@ -94,11 +91,8 @@ def wgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterato
 
 
 def digits_notebook(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    optim, z_dim = config.optim, config.model.z_dim
-    G, D = (network.to(device) for network in plain_networks(config))
-    g_optimizer = torch.optim.Adam(G.parameters(), lr=optim.g_lr, betas=optim.betas)
-    d_optimizer = torch.optim.Adam(D.parameters(), lr=optim.d_lr, betas=optim.betas)
-    criterion = nn.BCELoss()
+    z_dim = config.model.z_dim
+    G, D, g_optimizer, d_optimizer, criterion = begun(config, device)
     loader = enlarging_loader(config, folder)
     history: list[float] = []
     while True:

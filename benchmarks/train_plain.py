@@ -40,15 +40,23 @@ def normalize(channels: int) -> object:
     return transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * channels, (0.5,) * channels)])
 
 
+def begun(
+    config: Config, device: torch.device
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.Optimizer, nn.Module]:
+    """What every source's DCGAN begins with: G and D on the device, an unfused Adam for each, binary cross-entropy."""
+    optim = config.optim
+    G, D = (network.to(device) for network in plain_networks(config))
+    g_optimizer = torch.optim.Adam(G.parameters(), lr=optim.g_lr, betas=optim.betas)
+    d_optimizer = torch.optim.Adam(D.parameters(), lr=optim.d_lr, betas=optim.betas)
+    return G, D, g_optimizer, d_optimizer, nn.BCELoss()
+
+
 def documents(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
     from torchvision.datasets import MNIST
     from tqdm import tqdm
 
     optim, z_dim = config.optim, config.model.z_dim
-    G, D = (network.to(device) for network in plain_networks(config))
-    g_optimizer = torch.optim.Adam(G.parameters(), lr=optim.g_lr, betas=optim.betas)
-    d_optimizer = torch.optim.Adam(D.parameters(), lr=optim.d_lr, betas=optim.betas)
-    criterion = nn.BCELoss()
+    G, D, g_optimizer, d_optimizer, criterion = begun(config, device)
     images = MNIST(root=str(folder / "data"), train=True, transform=normalize(1))
     loader = torch.utils.data.DataLoader(images, batch_size=optim.batch_size, shuffle=True, drop_last=True)
     while True:
@@ -80,10 +88,7 @@ def examples(config: Config, folder: Path, device: torch.device) -> Iterator[Non
     from torchvision.datasets import ImageFolder
 
     optim, z_dim = config.optim, config.model.z_dim
-    G, D = (network.to(device) for network in plain_networks(config))
-    g_optimizer = torch.optim.Adam(G.parameters(), lr=optim.g_lr, betas=optim.betas)
-    d_optimizer = torch.optim.Adam(D.parameters(), lr=optim.d_lr, betas=optim.betas)
-    criterion = nn.BCELoss()
+    G, D, g_optimizer, d_optimizer, criterion = begun(config, device)
     images = ImageFolder(str(folder / "folder"), transform=normalize(3))
     loader = torch.utils.data.DataLoader(
         images, batch_size=optim.batch_size, shuffle=True, drop_last=True, num_workers=2

@@ -8,18 +8,16 @@ Every step is the command a user would type, shown before it runs. What it makes
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+
+from examples.serving import service
 
 BIN = Path(sys.executable).parent
 NUM_IMAGES = 1500  # as many as the train split has, which is shown beside
@@ -32,43 +30,6 @@ def run(*words: str) -> None:
     code = subprocess.run([str(BIN / words[0]), *words[1:]], check=False).returncode
     if code:
         sys.exit(code)
-
-
-@contextlib.contextmanager
-def service(models: Path, log: Path) -> Iterator[str]:
-    """A running service of the generators in `models`, on a free port; stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    words = ["bentoml", "serve", "service.service:GanAtelier", "--host", "127.0.0.1", "--port", str(port)]
-    print(f"\n$ MODEL_DIR={models} {shlex.join(words)} &", flush=True)
-    environment = os.environ | {"MODEL_DIR": str(models), "BENTOML_DO_NOT_TRACK": "true"}
-    started = time.monotonic()
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [str(BIN / words[0]), *words[1:]], env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            while not is_ready(url):
-                if process.poll() is not None or time.monotonic() - started > 60:
-                    sys.exit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
-                time.sleep(0.1)
-            print(f"ready after {time.monotonic() - started:.1f} s: {url}", flush=True)
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:

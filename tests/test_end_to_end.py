@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a demo that trained for 2 kimg."""
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "examples/demo.py", "--folder", str(folder), "--kimg", "2"]
+    command = [sys.executable, "-m", "examples.demo", "--folder", str(folder), "--kimg", "2"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr

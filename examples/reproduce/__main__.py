@@ -19,6 +19,7 @@ from pathlib import Path
 from examples.reproduce import pages, tables, work
 from examples.reproduce.plan import IMAGES, SYSTEMS, TITLES, System, chosen
 from examples.reproduce.work import Workshop, say
+from examples.serving import service
 
 RESULTS = Path("docs/results")
 
@@ -90,9 +91,9 @@ def score(shop: Workshop) -> None:
         for step in tables.to_score(shop, ran, system):
             forms = (True,) if system.averages else (True, False)
             wanted += [(system.images, work.export(shop, system, step, ema)) for ema in forms]
-    missing = [(images, name) for images, name in wanted if not work.scores_of(shop, images, name)]
+    missing = [(images, name) for images, name in wanted if work.unscored(shop, images, name)]
     if missing:
-        with work.service(shop.models, shop.folder / "service.log") as url:
+        with service(shop.models, shop.folder / "service.log") as url:
             for images, name in missing:
                 work.score(shop, url, images, name)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from examples.reproduce import mistakes, pictures, tables
 from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
-from examples.reproduce.work import Workshop, asked_of, compare, model_name
+from examples.reproduce.work import Workshop, compare, model_name
 from imagesets import ImageSetError
 
 COMMAND = "make reproduce"
@@ -34,7 +33,7 @@ def write(shop: Workshop, output: Path) -> None:
     whole = tables.document(shop, ran)
     texts = {"index": index(shop, ran), "best": best(shop, ran, shown)}
     for source in TITLES:
-        texts[source] = page(shop, source, ran, shown, output, whole)
+        texts[source] = page(shop, source, ran, shown, output)
     for name, text in texts.items():
         (output / f"{name}.md").write_text(text)
     (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
@@ -128,7 +127,7 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
     rows = []
     for system in systems:
         g, d = parameters(system)
-        facts: list[object] = [f"`{system.preset}`", f"{g:,} / {d:,}", system.said_epoch]
+        facts: list[object] = [f"`{system.preset}`", f"{g:,} / {d:,}", system.said, system.said_epoch]
         if system not in ran:
             rows.append([*facts, "not run", "", "", "", "", "", *([""] if shop.inception else [])])
             continue
@@ -147,7 +146,7 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
             ]
         )
     header = [
-        "preset", "G / D parameters", "an epoch, in the document", "here", "epochs run",
+        "preset", "G / D parameters", "the document shows", "an epoch, in the document", "here", "epochs run",
         f"`{metric_of(shop, systems[0].images)}`: G", "G averaged", "precision", "recall",
         *(["FID of the average"] if shop.inception else []),
     ]  # fmt: skip
@@ -165,8 +164,8 @@ def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System])
     machines = "; ".join(dict.fromkeys(machine_of(shop, system) for system in here))
     told = []
     for system in here:
-        end, asked = end_of(shop, system), asked_of(shop, system)
-        how = f" (`{asked}`)" if asked else ""
+        end, changed = end_of(shop, system), tables.changes(shop, system)
+        how = f" (`{'`, `'.join(changed)}`)" if changed else ""
         told.append(f"`{system.preset}`: {end.kimg:g} kimg in {minutes(end.seconds)}{how}.")
     return f"Trained on {machines}. {' '.join(told)}"
 
@@ -177,7 +176,6 @@ def page(
     ran: Sequence[System],
     shown: dict[str, dict[str, str]],
     output: Path,
-    whole: dict[str, Any],
 ) -> str:
     systems = [system for system in SYSTEMS if source in system.documents]
     head = f"# {source}: {TITLES[source]}\n\n`{COMMAND} ONLY={source}`\n\n"
@@ -187,8 +185,11 @@ def page(
     for system in systems:
         if system in ran:
             body += gallery(shop, system, shown[system.preset])
-    extra = {"000": of_000, "001": of_001, "002": of_002, "004": of_004}[source]
-    return head + body + extra(shop, systems, ran, output, whole)
+    if source == "002":
+        return head + body + of_002(shown.get(systems[0].preset, {}))
+    if source == "004":
+        return head + body + of_004(shop, systems, ran, output)
+    return head + body + {"000": of_000, "001": of_001}[source](shop, systems, ran)
 
 
 def gallery(shop: Workshop, system: System, files: dict[str, str]) -> str:
@@ -213,15 +214,11 @@ def collapse(shop: Workshop, system: System) -> str:
     )
 
 
-def of_000(
-    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
-) -> str:
+def of_000(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
     return words("000", mistakes=mistaken(shop, systems, ran))
 
 
-def of_001(
-    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
-) -> str:
+def of_001(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
     copy = (
         " The images here are a copy of CIFAR-10 as files: if they are JPEGs, no figure compares with a published one."
         if shop.sources["cifar10"].startswith("folder:")
@@ -255,12 +252,7 @@ def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
     return table(header, rows)
 
 
-def of_002(
-    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
-) -> str:
-    files = {}
-    if systems[0] in ran:
-        files = pictures.take(shop.run_of(systems[0]), output / "pictures", systems[0].preset)
+def of_002(files: dict[str, str]) -> str:
     return words(
         "002",
         fixed=figure("002", files, "fixed animation", "the same z at every tick"),
@@ -268,9 +260,7 @@ def of_002(
     )
 
 
-def of_004(
-    shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path, whole: dict[str, Any]
-) -> str:
+def of_004(shop: Workshop, systems: Sequence[System], ran: Sequence[System], output: Path) -> str:
     if not all(system in ran for system in systems):
         return "The comparison needs both runs.\n"
     folder = shop.folder / "compare-004"

@@ -48,13 +48,3 @@ def animate(paths: list[Path], output: Path) -> None:
 def copy(source: Path, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, output)
-
-
-def reals(images: object, output: Path, count: int = 64) -> None:
-    """A grid of real images, uint8 [N, H, W, C], in their own size."""
-    import numpy as np
-
-    from trainer.pictures import grid, write_png
-
-    array = np.asarray(images)[:count]  # type: ignore[arg-type]
-    write_png(grid(array), output)

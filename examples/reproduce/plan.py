@@ -26,7 +26,6 @@ class Images:
 
     source: str
     num_images: int
-    note: str = ""
 
 
 INTEL = "Core i7-9850H"

@@ -92,6 +92,17 @@ def made_by(shop: Workshop, system: System) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
+def changes(shop: Workshop, system: System) -> list[str]:
+    """`section.field: the preset's → the run's`, but for where the images are and what every run here has."""
+    from trainer import config
+
+    ran, preset = config.parse(config_of(shop, system)), config.resolve(system.preset)
+    alike = {"data.source", "run.total_kimg", "run.tick_kimg", "run.checkpoint_ticks", "run.keep_checkpoints"}
+    resolved = {"run.device", "run.precision", "run.cuda_graphs"}  # `auto`, as the machine decided it
+    told = config.differences(preset, ran)
+    return [line for line in told if line.partition(":")[0] not in alike | resolved]
+
+
 def config_of(shop: Workshop, system: System) -> dict[str, Any]:
     return dict(json.loads((shop.run_of(system) / "config.json").read_text()))
 

@@ -5,21 +5,16 @@ Everything lies in one folder and is gone on with when the command is given agai
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from examples.reproduce.plan import IMAGES, System
 from imagesets import load_image_set
@@ -100,25 +95,10 @@ def train(shop: Workshop, system: System) -> None:
         for setting in settings:
             words += ["--set", setting]
     say(f"\n$ {shlex.join(['trainer', *words])}" + ("" if left is None else f"    # {left / 60:.1f} minutes of it"))
-    note(shop, system)
     process = subprocess.Popen([sys.executable, "-m", "trainer", *words], process_group=0)
     code = until(process, left, started=run)
     if code not in (0, 130):
         raise SystemExit(code)
-
-
-def note(shop: Workshop, system: System) -> None:
-    """Keep what was asked of a run beside it, for the pages to tell."""
-    asked = ([] if shop.minutes is None else [f"--minutes {shop.minutes:g}"]) + [f"--set {text}" for text in shop.sets]
-    path = shop.folder / "asked.json"
-    told = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(told | {system.preset: " ".join(asked)}, indent=2) + "\n")
-
-
-def asked_of(shop: Workshop, system: System) -> str:
-    """The options that the system was last trained with, as they were typed."""
-    path = shop.folder / "asked.json"
-    return str(json.loads(path.read_text()).get(system.preset, "")) if path.is_file() else ""
 
 
 def until(process: subprocess.Popen[bytes], seconds: float | None, started: Path) -> int:
@@ -182,17 +162,20 @@ def judges(shop: Workshop, images: str) -> bool:
     return True
 
 
-def score(shop: Workshop, url: str, images: str, model: str) -> dict[str, Any]:
-    """The report of a served model, from the work before or measured now."""
+def unscored(shop: Workshop, images: str, model: str) -> list[tuple[Path, Path]]:
+    """The extractors that have not scored a model yet, each with the folder of its report."""
     folder = folder_of(shop, images, model)
-    for extractor, at in ((shop.extractor(images), folder), (shop.inception, folder / "inception")):
-        if extractor is None or not extractor.is_file() or (at / "report.json").is_file():
-            continue
+    judges = ((shop.extractor(images), folder), (shop.inception, folder / "inception"))
+    return [(file, at) for file, at in judges if file and file.is_file() and not (at / "report.json").is_file()]
+
+
+def score(shop: Workshop, url: str, images: str, model: str) -> None:
+    """Score a served model by every extractor that has not done so."""
+    for extractor, at in unscored(shop, images, model):
         words = ["score", url, "--model", model, "--reference", f"{shop.sources[images]}@test", "--metrics", METRICS]
         words += ["--extractor", str(extractor), "--num-images", str(shop.count(images))]
         words += ["--resolution", "reference", "--data-root", str(shop.data_root), "--output", str(at)]
         shop.call(*words, module="evaluation")
-    return scores_of(shop, images, model)
 
 
 def folder_of(shop: Workshop, images: str, model: str) -> Path:
@@ -212,39 +195,6 @@ def scores_of(shop: Workshop, images: str, model: str) -> dict[str, Any]:
                 found.setdefault("reals", {}).update({r["name"]: r["value"] for r in document["baseline"]["results"]})
             found["extractor_accuracy"] = found.get("extractor_accuracy") or document["extractor"].get("accuracy")
     return found
-
-
-@contextlib.contextmanager
-def service(models: Path, log: Path) -> Iterator[str]:
-    """The service of the generators in `models` on a free port; its address. SystemExit if it does not start."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    say(f"\n$ MODEL_DIR={models} python -m service serve --port {port} &")
-    environment = os.environ | {"MODEL_DIR": str(models), "BENTOML_DO_NOT_TRACK": "true"}
-    with log.open("w") as output:
-        words = [sys.executable, "-m", "service", "serve", "--port", str(port)]
-        process = subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            started = time.monotonic()
-            while not is_ready(url):
-                if process.poll() is not None or time.monotonic() - started > 300:
-                    raise SystemExit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            process.kill()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def compare(shop: Workshop, runs: Sequence[Path], output: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import onnx
 import pytest
 
 from benchmarks import (
@@ -16,6 +13,7 @@ from benchmarks import (
     summary,
 )
 from evaluation.extractors import graph
+from tests.evaluation.helpers import exported_once
 
 LOAD = {"load_average": [0.0, 0.0]}
 
@@ -46,16 +44,7 @@ def test_the_metrics_of_the_same_features_are_the_same_in_both_tools(monkeypatch
 
 @pytest.mark.slow
 def test_features_and_whole_commands_agree_with_the_peers_on_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    export, exported = graph.export_network, []
-
-    def once(*arguments: Any) -> onnx.ModelProto:
-        if not exported:
-            exported.append(export(*arguments))
-        copy = onnx.ModelProto()
-        copy.CopyFrom(exported[0])
-        return copy
-
-    monkeypatch.setattr(graph, "export_network", once)
+    monkeypatch.setattr(graph, "export_network", exported_once())
     monkeypatch.setattr(evaluation_inception, "BATCH", 4)
     monkeypatch.setattr(evaluation_inception, "SQUARE", 64)
     found = evaluation_inception.inception(rounds=1)

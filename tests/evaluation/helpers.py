@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from evaluation.extractors import graph
 from evaluation.extractors.graph import seal
 
 
@@ -67,6 +68,20 @@ def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: in
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
     return path
+
+
+def exported_once() -> Callable[..., onnx.ModelProto]:
+    """In place of `graph.export_network`, for builds of one network: exported for the first, copied for the rest."""
+    export, exported = graph.export_network, []
+
+    def once(*arguments: Any) -> onnx.ModelProto:
+        if not exported:
+            exported.append(export(*arguments))
+        copy = onnx.ModelProto()
+        copy.CopyFrom(exported[0])
+        return copy
+
+    return once
 
 
 def random_inception() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -32,7 +31,7 @@ from evaluation.extractors.graph import centred_relative_error, preamble
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
-from tests.evaluation.helpers import random_inception
+from tests.evaluation.helpers import exported_once, random_inception
 
 TOLERANCE = 1e-5  # of the spread of images or features about their mean
 RESIZE_NAMES = ("tf1", "torch", "clean")
@@ -48,17 +47,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def files(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An extractor file a resize, made by the builder; the network, which they share, is exported once."""
-    folder, export, exported = tmp_path_factory.mktemp("extractors"), graph.export_network, []
-
-    def once(*arguments: Any) -> onnx.ModelProto:
-        if not exported:
-            exported.append(export(*arguments))
-        copy = onnx.ModelProto()
-        copy.CopyFrom(exported[0])
-        return copy
-
+    folder = tmp_path_factory.mktemp("extractors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "export_network", once)
+        patch.setattr(graph, "export_network", exported_once())
         for resize in RESIZE_NAMES:
             build_inception(weights, resize, folder / f"{resize}.onnx", expected_sha256_prefix=None)
     return {resize: folder / f"{resize}.onnx" for resize in RESIZE_NAMES}

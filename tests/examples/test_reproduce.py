@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.reproduce import __main__ as command
 from examples.reproduce import mistakes, plan
+from examples.reproduce.work import Workshop, folder_of, unscored
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -73,6 +75,27 @@ def test_every_preset_of_the_documents_is_reproduced() -> None:
     ours_alone = {"digits-dcgan", "celeba-best"}
     assert {system.preset for system in plan.SYSTEMS} == set(preset_names()) - ours_alone
     assert {source for system in plan.SYSTEMS for source in system.documents} == set(plan.TITLES)
+
+
+def test_an_extractor_that_comes_later_scores_what_another_has_scored(tmp_path: Path) -> None:
+    later = tmp_path / "inception.onnx"
+    shop = Workshop(tmp_path, tmp_path, {"mnist": "mnist"}, inception=later)
+    for path in (shop.extractor("mnist"), later, folder_of(shop, "mnist", "g") / "report.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert unscored(shop, "mnist", "g") == [(later, folder_of(shop, "mnist", "g") / "inception")]
+    (folder_of(shop, "mnist", "g") / "inception").mkdir()
+    (folder_of(shop, "mnist", "g") / "inception" / "report.json").touch()
+    assert unscored(shop, "mnist", "g") == []
+
+
+def test_pages_that_tell_of_other_runs_are_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Workshop(tmp_path / "work", tmp_path, {})
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "pages")
+    assert command.place(shop) == tmp_path / "pages"
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "results.json").write_text(json.dumps({"runs": [{"preset": "mnist-gan"}]}))
+    assert command.place(shop) == tmp_path / "work" / "results"
 
 
 def test_a_grid_is_one_item_and_the_cast_leaves_two_levels() -> None:

@@ -1,0 +1,55 @@
+"""A service started for as long as an example needs it, as a user would start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+START_S = 120  # many generators are measured one after another as they are loaded
+
+
+@contextlib.contextmanager
+def service(models: Path, log: Path) -> Iterator[str]:
+    """The address of a running service of the generators in `models`, on a free port; stopped at the end.
+
+    Raises SystemExit with the end of its log when it does not become ready.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    words = ["-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    print(f"\n$ MODEL_DIR={models} {shlex.join(['python', *words])} &", flush=True)
+    environment = os.environ | {"MODEL_DIR": str(models)}
+    started = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, *words], env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while not is_ready(url):
+                if process.poll() is not None or time.monotonic() - started > START_S:
+                    raise SystemExit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            print(f"ready after {time.monotonic() - started:.1f} s: {url}", flush=True)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+    except httpx.HTTPError:
+        return False
