@@ -59,7 +59,7 @@ def metric_of(shop: Workshop, images: str) -> str:
 
 def machine_of(shop: Workshop, system: System) -> str:
     machine, run = made_by(shop, system).get("machine", {}), config_of(shop, system)["run"]
-    where = machine.get("gpu") or f"{machine.get('cpu')}, {run['threads']} threads"
+    where = machine.get("gpu") or f"{machine.get('cpu')}, {run['threads']} thread{'s' * (run['threads'] > 1)}"
     return f"{where}, {run['precision']}, torch {machine.get('torch')}"
 
 
@@ -160,7 +160,7 @@ def fid_of(end: Mark) -> float | None:
 def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
     here = [system for system in systems if system in ran]
     if not here:
-        return "None of it was run: at these sizes it takes a GPU, or some hours on two cores."
+        return "None of it was run here."
     machines = "; ".join(dict.fromkeys(machine_of(shop, system) for system in here))
     told = []
     for system in here:

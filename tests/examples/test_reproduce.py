@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.reproduce import __main__ as command
+from examples.reproduce import __main__ as main
 from examples.reproduce import mistakes, plan
 from examples.reproduce.work import Workshop, folder_of, unscored
 
@@ -91,11 +91,11 @@ def test_an_extractor_that_comes_later_scores_what_another_has_scored(tmp_path: 
 
 def test_pages_that_tell_of_other_runs_are_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Workshop(tmp_path / "work", tmp_path, {})
-    monkeypatch.setattr(command, "RESULTS", tmp_path / "pages")
-    assert command.place(shop) == tmp_path / "pages"
+    monkeypatch.setattr(main, "RESULTS", tmp_path / "pages")
+    assert main.place(shop) == tmp_path / "pages"
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "results.json").write_text(json.dumps({"runs": [{"preset": "mnist-gan"}]}))
-    assert command.place(shop) == tmp_path / "work" / "results"
+    assert main.place(shop) == tmp_path / "work" / "results"
 
 
 def test_a_grid_is_one_item_and_the_cast_leaves_two_levels() -> None:
