@@ -3,6 +3,9 @@
 `bentoml serve` supervises by circus, which looks after its workers every 10 s, and in a container (where BentoML
 leaves restarts to the orchestrator) never replaces one of several that died. The kernel tells of a child's death
 by SIGCHLD, so that is when to look.
+
+Circus also refuses one command while another runs, and so drops a SIGTERM that comes while it replaces a worker or
+starts them: here it is given again until it is taken.
 """
 
 import logging
@@ -20,16 +23,29 @@ MEANS = {
     signal.SIGILL: "this processor lacks an instruction that the packages were built for",
 }
 TRIES = 5
+AGAIN_S = 0.05
 
 
 def watch_workers() -> None:
-    """Have whatever circus arbiter comes to run in this process replace dead workers at once.
+    """Have whatever circus arbiter comes to run in this process replace dead workers at once, and heed every stop.
 
     Harmless in a process that supervises nothing, or where another handler is in place.
     """
     ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
+        from circus.sighandler import SysHandler
+
         signal.signal(signal.SIGCHLD, _child_died)
+        SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
+
+
+def _stop(controller: Any) -> None:
+    """On the supervisor's loop. Circus says to nobody that it refused: it is asked whether it is stopping."""
+    from circus.client import make_json
+
+    controller.dispatch((None, make_json("quit")))
+    if not controller.arbiter._stopping:
+        controller.loop.call_later(AGAIN_S, _stop, controller)
 
 
 def _child_died(number: int, frame: Any) -> None:

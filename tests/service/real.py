@@ -36,8 +36,14 @@ class Server:
 
     def workers(self) -> list[int]:
         """The workers' process ids."""
-        children = psutil.Process(self.process.pid).children()
-        return [c.pid for c in children if c.status() != psutil.STATUS_ZOMBIE and "--fd" in c.cmdline()]
+
+        def works(child: psutil.Process) -> bool:
+            try:
+                return child.status() != psutil.STATUS_ZOMBIE and "--fd" in child.cmdline()
+            except psutil.NoSuchProcess:  # it ended since the list was made
+                return False
+
+        return [child.pid for child in psutil.Process(self.process.pid).children() if works(child)]
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(self.address)

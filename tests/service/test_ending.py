@@ -94,6 +94,17 @@ def test_a_killed_worker_is_replaced_at_once_and_a_stop_loses_no_request(
         assert server.log.count("is replaced") == 1, "at the end none is"
 
 
+def test_a_stop_that_comes_while_a_worker_is_replaced_is_heeded(models: Path, tmp_path: Path) -> None:
+    with served(models, tmp_path / "log", ATELIER_WORKERS=2, ATELIER_DRAIN_S=0) as server:
+        wait_until(lambda: said_ready(server) == 2)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        while "is replaced" not in server.log:  # said as the replacement begins, which takes some 20 ms
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(30)
+        assert server.process.returncode == 0
+
+
 def test_while_draining_it_is_not_ready_but_answers_and_then_lets_go(models: Path, tmp_path: Path) -> None:
     with served(models, tmp_path / "log", ATELIER_DRAIN_S=4) as server, httpx.Client(base_url=server.url) as http:
         assert "connection" not in http.get("/livez").headers
