@@ -61,9 +61,9 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write docs/results
 	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
-test: setup lint ## Lint and run every test, JOBS files at a time; those that load a service have the machine to themselves
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/service
-	$(BIN)/python -m pytest tests/service
+test: setup lint ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest tests/service -m alone
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'

@@ -17,7 +17,7 @@ from tests.service.conftest import wait_until
 from tests.service.real import Server, everything, served
 from tests.tiny_generator import write_tiny_generator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 FILES = 256
 BODY = b'{"n": 1}'
 POST = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -18,7 +18,7 @@ from tests.service.conftest import wait_until
 from tests.service.real import Server, everything, served
 from tests.tiny_generator import write_tiny_generator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CLIENTS = 8
 F_SETPIPE_SZ = 1031  # Linux
 

@@ -20,7 +20,7 @@ from tests.service.plain_generators import write_plain
 from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 WORKERS = 2
 NOTICED_S = 2.0
 

@@ -20,7 +20,7 @@ from service.client import Client, ServiceError
 from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 NPY = {"Accept": "application/x-npy"}
 
 
