@@ -47,8 +47,16 @@ IMAGES = "tests/images"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The container images come first: they take the longest, and wait for a network more than for a processor."""
-    items.sort(key=lambda item: not item.nodeid.startswith(IMAGES))
+    """The container images come first: they take the longest, and wait for a network more than for a processor.
+
+    Then the files that have slow tests, so that at the end no process waits for another's long file.
+    """
+    slow = {file_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not item.nodeid.startswith(IMAGES), file_of(item.nodeid) not in slow))
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,7 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return IMAGES if nodeid.startswith(IMAGES) else nodeid.partition("::")[0]
+            return IMAGES if nodeid.startswith(IMAGES) else file_of(nodeid)
 
     return ByFile(config, log)
 
