@@ -14,6 +14,8 @@ import signal
 import threading
 from typing import Any
 
+import bentoml
+
 log = logging.getLogger("bentoml.atelier")
 
 # what a signal that ended a worker most often means, and what to do
@@ -29,11 +31,11 @@ AGAIN_S = 0.05
 def watch_workers() -> None:
     """Have whatever circus arbiter comes to run in this process replace dead workers at once, and heed every stop.
 
-    Harmless in a process that supervises nothing, or where another handler is in place.
+    Harmless in a process that supervises nothing, or where another handler is in place; nothing is done in a worker.
     """
     ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    if ours and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
-        from circus.sighandler import SysHandler
+    if ours and bentoml.server_context.worker_index is None and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
+        from circus.sighandler import SysHandler  # a tenth of a second that a worker does without
 
         signal.signal(signal.SIGCHLD, _child_died)
         SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)

@@ -12,7 +12,7 @@ import pytest
 os.environ["ATELIER_OFFLINE"] = "1"
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 # By default OpenMP's threads spin while they wait for each other. Where several programs share the cores, as with
-# `pytest -n`, the one that is waited for does not run meanwhile: two trainings side by side took seven times as long.
+# `pytest -n`, the one that is waited for does not run meanwhile, and two trainings side by side take far longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The one thing that a machine may lack: real data, which the repository does not hold.

@@ -1,27 +1,18 @@
 """The manifests as a cluster gets them: rendered by kustomize, their arguments expanded as the kubelet expands them."""
 
-import os
-import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
 
 SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_text())["nameSuffix"]
-
-
-def tool(name: str) -> str:
-    """Its path. In CI it has to be there (.ci/install-tools); elsewhere the test is skipped without it."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/bin:/usr/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed; .ci/install-tools installs it")
-    return found
 
 
 def render(folder: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.manifests import KUBERNETES, ROOT, tool
+from tests.deploy.manifests import KUBERNETES, ROOT
 from tests.service.real import Server
+from tests.tools import tool
 
 CONFIGURATION = ROOT / "docker" / "prometheus" / "prometheus.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "gan-atelier.json"

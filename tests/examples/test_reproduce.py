@@ -39,9 +39,7 @@ def miniature(folder: Path, *only: str) -> list[object]:
 
 
 @pytest.mark.slow
-def test_it_trains_scores_what_is_served_and_writes_the_pages(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_it_trains_scores_what_is_served_and_writes_the_pages(tmp_path: Path) -> None:
     told = reproduce(*miniature(tmp_path, "mnist-gan", "mnist-best"))
     for command in ("trainer train --preset mnist-gan", "trainer export", "service serve", "evaluation score http://"):
         assert command in told
@@ -60,8 +58,8 @@ def test_it_trains_scores_what_is_served_and_writes_the_pages(
                 assert (page.parent / target).is_file(), f"{page.name} → {target}"
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.onnx")}
-    main.score(Workshop(tmp_path / "work", tmp_path, {"mnist": "digits"}, num_images=60))
-    assert "$" not in capfd.readouterr().out  # what was done is not done twice
+    again = reproduce(*miniature(tmp_path, "mnist-gan", "mnist-best"))
+    assert "evaluation score" not in again  # what was done is not done twice
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

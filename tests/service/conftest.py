@@ -12,12 +12,12 @@ from tests.service.browser import browser, server, visit  # noqa: F401  (fixture
 from tests.tiny_generator import write_tiny_generator
 
 
-def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 30.0, every: float = 0.01) -> None:
     """Poll, so that no test waits longer than the machine needs."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 @pytest.fixture

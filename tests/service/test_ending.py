@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.service.conftest import wait_until
-from tests.service.real import Server, everything, served
+from tests.service.real import ROOT, SERVICE, Server, everything, free_port, served
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -98,11 +101,26 @@ def test_a_stop_that_comes_while_a_worker_is_replaced_is_heeded(models: Path, tm
     with served(models, tmp_path / "log", ATELIER_WORKERS=2, ATELIER_DRAIN_S=0) as server:
         wait_until(lambda: said_ready(server) == 2)
         os.kill(server.workers()[0], signal.SIGKILL)
-        while "is replaced" not in server.log:  # said as the replacement begins, which takes some 20 ms
-            pass
+        # said as the replacement begins, which takes some 20 ms
+        wait_until(lambda: "is replaced" in server.log, every=0.001)
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(30)
         assert server.process.returncode == 0
+
+
+def test_a_stop_that_comes_while_the_workers_are_started_is_heeded(models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--port", str(free_port())]
+    environment = {**os.environ, "ATELIER_MODEL_DIR": str(models), "ATELIER_WORKERS": "2", "ATELIER_DRAIN_S": "0"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(psutil.Process(process.pid).children, every=0.001)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        for left in psutil.Process(process.pid).children() if process.poll() is None else ():
+            left.kill()
+        process.kill()
 
 
 def test_while_draining_it_is_not_ready_but_answers_and_then_lets_go(models: Path, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The image resource behind a real HTTP cache: nginx, with the configuration in docs/nginx-cache.conf."""
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,17 +12,9 @@ import pytest
 from tests.service.conftest import wait_until
 from tests.service.real import ROOT, free_port, served
 from tests.tiny_generator import write_tiny_generator
+from tests.tools import tool
 
 pytestmark = pytest.mark.slow
-
-
-def tool(name: str) -> str:
-    """Its path. In CI it has to be there (.ci/install-tools); elsewhere the test is skipped without it."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if not found and not os.environ.get("CI"):
-        pytest.skip(f"{name} is not installed; .ci/install-tools installs it")
-    assert found, f"{name} is not installed"
-    return found
 
 
 @pytest.fixture(scope="module")

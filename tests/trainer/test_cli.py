@@ -85,7 +85,7 @@ def test_a_place_for_the_export_that_cannot_be_is_told_before_anything_is_traine
 
 
 @pytest.mark.slow
-def test_train_export_sample_and_train_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
     result = trainer(
         *("train", *TINY, "--export", "models"),
         *("--set", "run.total_kimg=1", "--set", "run.tick_kimg=0.5"),
@@ -107,14 +107,13 @@ def test_train_export_sample_and_train_on(tmp_path: Path, monkeypatch: pytest.Mo
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["images_seen"] for line in lines] == [512, 1024, 1536]
 
-    monkeypatch.chdir(tmp_path)  # the rest here: a process for each would import torch as often
-    finished = CliRunner().invoke(app, ["resume", str(run_dir)])
-    assert finished.exit_code == 0
-    assert "is finished" in finished.output
+    finished = trainer("resume", str(run_dir), cwd=tmp_path)
+    assert finished.returncode == 0
+    assert "is finished" in finished.stdout
 
-    assert CliRunner().invoke(app, ["sample", str(run_dir), "--num-images", "9"]).exit_code == 0
+    assert trainer("sample", str(run_dir), "--num-images", "9", cwd=tmp_path).returncode == 0
     assert (tmp_path / "samples.png").stat().st_size > 100
-    assert CliRunner().invoke(app, ["export", str(run_dir), "--name", "other"]).exit_code == 0
+    assert trainer("export", str(run_dir), "--name", "other", cwd=tmp_path).returncode == 0
     assert (tmp_path / "models" / "other.onnx").is_file()
 
 
