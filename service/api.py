@@ -32,6 +32,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         tracing.install(service_version())
         drain.install(atelier)
         loading = asyncio.create_task(asyncio.to_thread(atelier.load))
+        await atelier.join(loading)
         yield
         loading.cancel()
         atelier.stop()

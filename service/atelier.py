@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bentoml.atelier")
 
+JOIN_S = 0.05  # between two looks at the other workers
+
 
 class Atelier:
     """One worker's state; made before the event loop runs, started and stopped on it."""
@@ -63,6 +65,18 @@ class Atelier:
         names = ", ".join(g.metadata.name for g in self.repository.all())
         url = next(iter(json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).values()), "")
         log.info("ready with %s%s", names, f": open {url}/ in a browser" if url else "")
+
+    async def join(self, loading: "asyncio.Future[None]") -> None:
+        """Until this worker should let connections in.
+
+        The first does at once: while its models load, /livez answers and /readyz says what is missing. One that comes
+        beside others, or in the place of one that crashed, lets them answer until it has models to serve.
+        """
+        recent = self.metrics.recent
+        while recent.others_load() or (self.repository.not_ready and recent.others_answer()):
+            await asyncio.sleep(JOIN_S)
+        recent.let_in(loading=not loading.done())
+        loading.add_done_callback(lambda _: recent.let_in(loading=False))
 
     def drain(self) -> None:
         """Tell everyone that the end is near: /readyz is 503 and answers close their connections."""

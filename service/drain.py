@@ -71,6 +71,9 @@ class _Ending:
     def _drain(self, number: int) -> None:
         settings = self._atelier.settings
         self._atelier.drain()
+        if not self._server.started:  # it lets no connection in yet, and so has nothing to bring to an end
+            self._atelier.stop()
+            os._exit(0)
         self._server.config.timeout_graceful_shutdown = max(0.1, settings.grace_s - settings.drain_s)
         log.info("stopping: draining for %g s, at most %g s in all", settings.drain_s, settings.grace_s)
         self._loop.call_later(settings.drain_s, self._stop, number)

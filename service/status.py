@@ -18,7 +18,8 @@ WINDOW_S = 60
 FIRST_MS, GROWTH = 0.1, 1.1
 BINS = 150  # the last one ends at 160 s
 
-_STARTED, _QUEUE_ROWS, _DRAINING, _HEADER = 0, 1, 2, 3
+_STARTED, _QUEUE_ROWS, _DRAINING, _DOOR, _HEADER = 0, 1, 2, 3, 4
+_SHUT, _LOADING, _OPEN = 0, 1, 2  # of the door: lets no connection in yet; does, while it loads; does
 _SECOND, _REQUESTS, _REFUSED, _FAILED, _IMAGES, _BINS = 0, 1, 2, 3, 4, 5
 _SLOT = _BINS + BINS
 _SLOTS = WINDOW_S + 4
@@ -73,6 +74,18 @@ class Recent:
         with self._lock:
             self._words[_QUEUE_ROWS] += rows
 
+    def let_in(self, loading: bool) -> None:
+        """From now on this worker takes connections, while its models load or not."""
+        self._words[_DOOR] = _LOADING if loading else _OPEN
+
+    def others_answer(self) -> bool:
+        """Whether others take connections, or are about to: of those that take none yet, the lowest pid goes first."""
+        return any(not ring[_DRAINING] and (ring[_DOOR] or pid < os.getpid()) for pid, ring in self._others())
+
+    def others_load(self) -> bool:
+        """Whether others take connections while their models still load."""
+        return any(not ring[_DRAINING] and ring[_DOOR] == _LOADING for _, ring in self._others())
+
     def drain(self) -> None:
         self._words[_DRAINING] = 1
 
@@ -92,7 +105,7 @@ class Recent:
         uptime = now - min(ring[_STARTED] for ring in rings) / 1000
         span = max(1.0, min(WINDOW_S, uptime))
         return {
-            "workers": len(rings),
+            "workers": sum(ring[_DOOR] != _SHUT for ring in rings),
             "uptime_s": round(uptime, 1),
             "queue_rows": sum(ring[_QUEUE_ROWS] for ring in rings),
             "window_s": WINDOW_S,
@@ -107,11 +120,15 @@ class Recent:
 
     def _rings(self) -> Iterator[list[int]]:
         yield self._words.tolist()
+        for _, ring in self._others():
+            yield ring
+
+    def _others(self) -> Iterator[tuple[int, list[int]]]:
         for pid, path in living(self._folder, _PREFIX):
             if pid != os.getpid():
                 content = path.read_bytes()
                 if len(content) == 8 * _WORDS:
-                    yield memoryview(content).cast("q").tolist()
+                    yield pid, memoryview(content).cast("q").tolist()
 
 
 def living(folder: Path | None, prefix: str, suffix: str = "") -> list[tuple[int, Path]]:

@@ -20,7 +20,7 @@ STATUS = {
         "status": {"enum": ["ready", "not_ready", "draining"]},
         "reason": {"type": ["string", "null"], "description": "Why it is not ready"},
         "scope": {"enum": ["all_workers"], "description": "The numbers below are of all worker processes together"},
-        "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that live"},
+        "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that take requests"},
         "uptime_s": {**_NUMBER, "description": "Of the worker that lives longest"},
         "queue_rows": {**_COUNT, "description": "Images that wait to be made, now"},
         "window_s": {**_COUNT, "description": "Seconds that the rest is of, or uptime_s if that is less"},

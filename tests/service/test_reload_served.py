@@ -1,11 +1,14 @@
 """A folder that changes under a real `bentoml serve` with two workers."""
 
 import io
+import os
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from tests.tiny_generator import write_tiny_generator
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 WORKERS = 2
 NOTICED_S = 2.0
+NOTHING = "not ready: no usable generator file"
 
 
 def images_of(path: Path) -> np.ndarray:
@@ -45,6 +49,10 @@ def in_every_worker(url: str, true: Callable[[dict[str, Any]], object]) -> float
     return since - began
 
 
+def every_worker_answers(url: str) -> None:
+    wait_until(lambda: httpx.get(f"{url}/v1/status").json()["workers"] == WORKERS, 60)
+
+
 def digests(listing: dict[str, Any]) -> dict[str, str]:
     return {m["name"]: m["digest"] for m in listing["data"]}
 
@@ -57,6 +65,7 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     done = threading.Event()
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
         url = server.url
+        every_worker_answers(url)
         expected = {digests(httpx.get(f"{url}/v1/models").json())["tiny"]: images_of(sources[0])}
 
         def client(i: int) -> list[tuple[str, int, np.ndarray]]:
@@ -106,6 +115,7 @@ def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Pa
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
         url = server.url
+        every_worker_answers(url)
         write_plain(tmp_path / "theirs.onnx", batch=4)
         assert in_every_worker(url, lambda told: set(digests(told)) == {"a", "theirs"}) < NOTICED_S
         body = {"model": "theirs", "seed": 1, "n": 6}
@@ -122,3 +132,49 @@ def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Pa
         write_tiny_generator(path, name="back")
         assert in_every_worker(url, lambda told: digests(told).keys() == {"back"}) < NOTICED_S
         assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_worker_with_nothing_to_serve_leaves_the_requests_to_the_other(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a")
+    sound = path.read_bytes()
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
+        url = server.url
+        every_worker_answers(url)
+        path.write_bytes(b"garbage")
+        in_every_worker(url, lambda told: told["failed"])
+        killed, other = server.workers()
+        os.kill(killed, signal.SIGKILL)
+        asked_until_it_is_in_its_place = []
+
+        def replaced() -> bool:
+            with suppress(httpx.TransportError):  # those that the killed one had just let in
+                asked_until_it_is_in_its_place.append(httpx.post(f"{url}/v1/generate", json={"n": 1}).status_code)
+            return NOTHING in server.log
+
+        wait_until(replaced, 60)
+        assert set(server.workers()) - {killed, other}
+        answers = [httpx.post(f"{url}/v1/generate", json={"n": 1}) for _ in range(20)]
+        assert {answer.status_code for answer in answers} | set(asked_until_it_is_in_its_place) == {200}
+        assert httpx.get(f"{url}/v1/status").json()["workers"] == 1
+        path.write_bytes(sound)
+        every_worker_answers(url)
+        assert {httpx.post(f"{url}/v1/generate", json={"n": 1}).status_code for _ in range(12)} == {200}
+
+
+def test_a_worker_that_waits_for_a_model_stops_at_once(tmp_path: Path) -> None:
+    path = write_tiny_generator(tmp_path / "a.onnx", name="a")
+    with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
+        every_worker_answers(server.url)
+        path.write_bytes(b"garbage")
+        in_every_worker(server.url, lambda told: told["failed"])
+        killed, other = server.workers()
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: NOTHING in server.log, 60)
+        (waiting,) = set(server.workers()) - {killed, other}
+        os.kill(waiting, signal.SIGTERM)
+        wait_until(lambda: waiting not in server.workers(), NOTICED_S)
+        assert httpx.post(f"{server.url}/v1/generate", json={"n": 1}).status_code == 200
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - began < 15

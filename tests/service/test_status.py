@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,15 @@ def test_the_median_of_one_is_its_bin_and_of_none_is_none() -> None:
 def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from service.status import Recent\n"
-        f"r = Recent(Path({str(tmp_path)!r})); r.images(5); r.queued(3); r.answered(200, 0.01)\n"
+        f"r = Recent(Path({str(tmp_path)!r})); r.let_in(loading=False)\n"
+        "r.images(5); r.queued(3); r.answered(200, 0.01)\n"
         "print('there', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"there\n"
         recent = Recent(tmp_path)
+        recent.let_in(loading=False)
         recent.images(2)
         report = recent.report()
         assert (report["workers"], report["images"], report["queue_rows"], report["requests"]) == (2, 7, 3, 1)
@@ -86,6 +89,45 @@ def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> No
     report = recent.report()
     assert (report["workers"], report["images"], report["queue_rows"]) == (1, 2, 0)
     assert [p.name for p in tmp_path.iterdir()] == [f"status-{os.getpid()}"]
+
+
+def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until_it_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from service.status import Recent\n"
+        f"r = Recent(Path({str(tmp_path)!r})); print('there', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    told = eval(line); print(r.others_answer(), r.others_load() if told is None else told, flush=True)"
+    )
+    with ExitStack() as stack:
+        others = [
+            stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(3)
+        ]
+        for other in others:
+            stack.callback(other.kill)
+            assert other.stdout is not None
+            assert other.stdout.readline() == "there\n"
+
+        def asked(other: subprocess.Popen[str], do: str = "None") -> tuple[bool, bool]:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            print(do, file=other.stdin, flush=True)
+            answer, load = other.stdout.readline().split()
+            return answer == "True", load == "True"
+
+        first, second, third = sorted(others, key=lambda other: other.pid)
+        assert [asked(other) for other in (first, second, third)] == [(False, False), (True, False), (True, False)]
+        asked(second, "r.let_in(loading=True)")
+        assert [asked(other) for other in (first, third)] == [(True, True), (True, True)]
+        asked(second, "r.let_in(loading=False)")
+        assert [asked(other) for other in (first, third)] == [(True, False), (True, False)]
+        asked(second, "r.drain()")
+        assert [asked(other) for other in (first, third)] == [(False, False), (True, False)]
+        first.kill()
+        first.wait()
+        assert asked(third) == (False, False)
 
 
 def test_the_route_tells_what_was_done(serve, folder: Path) -> None:
