@@ -39,8 +39,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -z "$(wildcard .venv/.installed-*)" -o -f $@ || \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu    # they overwrite each other's files
+	@# --no-compile: what is imported is compiled then, and most never is
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true    # pip would with one core; templates that are no Python stay
 	@rm -f .venv/.installed-*; touch $@
 
 demo: setup ## The whole line on the embedded digits: train, export, serve, generate, interpolate, score

@@ -61,8 +61,13 @@ def file_of(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For `pytest -n`: a file's tests stay together, and so do those of the images, which are built once."""
+    """For `pytest -n`: a file's tests stay together, and so do those of the images, which are built once.
+
+    In the order above: xdist by itself would begin with the files of the most tests, and end with the slow ones of few.
+    """
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
