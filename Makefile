@@ -78,7 +78,7 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure training, service and evaluation beside their peers: 20 minutes; JSON and tables in benchmarks/results
+bench: setup ## Measure training, service and evaluation beside their peers: half an hour; JSON and tables in benchmarks/results
 	$(BIN)/python -m benchmarks --data-root $(DATA_ROOT) $(ARGS)
 
 docs: setup ## Build the documentation site into site/, every broken link an error
