@@ -202,7 +202,7 @@ def bench(document: dict[str, Any]) -> str:
         in_words(document["machine"]) + "\n",
         table(["case", "ours", "counterpart", "ratio", "spread", "target"], cells),
         "\nThe ratio is how many times as fast as the counterpart ours is: the rounds' median, and their lowest and "
-        "highest. What is compared took turns.",
+        "highest; it need not be the quotient of the two medians beside it. What is compared took turns.",
     ]
     lines += [f"\nNot measured: {name}: {why}" for name, why in document["not_measured"].items()]
     return "\n".join(lines)

@@ -34,6 +34,11 @@ class Workshop:
     sets: tuple[str, ...] = ()  # for every run
     num_images: int | None = None  # of a score; none: the plan's
 
+    def training_source(self, images: str) -> str:
+        """What is trained on: never what is held out for the score, which a folder as a whole would hold too."""
+        source = self.sources[images]
+        return f"{source}@train" if source.startswith("folder:") else source
+
     def run_of(self, system: System) -> Path:
         return self.folder / "runs" / system.preset
 
@@ -84,7 +89,7 @@ def train(shop: Workshop, system: System) -> None:
     else:
         tick = system.tick_kimg if shop.minutes else max(system.tick_kimg, system.kimg / 100)
         settings = (
-            f"data.source={shop.sources[system.images]}",
+            f"data.source={shop.training_source(system.images)}",
             f"run.total_kimg={system.kimg:g}",
             f"run.tick_kimg={tick:g}",
             "run.checkpoint_ticks=1",
