@@ -21,7 +21,7 @@ RESIZE: Filter = "pil-bilinear"
 def folder_recipe(text: str, resolution: int | None, channels: int | None) -> Recipe:
     """The recipe of what follows `folder:`: PATH or PATH@SPLIT."""
     path, split = _path_and_split(text)
-    members = _all_members(path)
+    members = all_members(path)
     if not members:
         raise ImageSetError(f"no images in {path}; expected files such as .png or .jpg, or zips of them")
     folders = _split_folders(members, split)
@@ -91,7 +91,8 @@ def _path_and_split(text: str) -> tuple[Path, str | None]:
     return path.resolve(), chosen
 
 
-def _all_members(path: Path) -> list[Member]:
+def all_members(path: Path) -> list[Member]:
+    """The images of a zip, of a folder, or of the zips in a folder, each of these under its split or its name."""
     members = members_of(path)
     if members or path.is_file():
         return members

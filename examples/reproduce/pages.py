@@ -11,6 +11,7 @@ from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
 from examples.reproduce.work import Workshop, compare, model_name
 from imagesets import ImageSetError
+from imagesets.folder import all_members
 
 COMMAND = "make reproduce"
 COLLAPSED = 0.01  # recall below which a generator has collapsed
@@ -36,6 +37,9 @@ def write(shop: Workshop, output: Path) -> None:
         texts[source] = page(shop, source, ran, shown, output)
     for name, text in texts.items():
         (output / f"{name}.md").write_text(text)
+    for picture in (output / "pictures").iterdir():
+        if not any(f"pictures/{picture.name})" in text for text in texts.values()):
+            picture.unlink()  # of no page: an animation that only source 002 has a place for, or of a run that is gone
     (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
 
 
@@ -160,7 +164,7 @@ def fid_of(end: Mark) -> float | None:
 def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
     here = [system for system in systems if system in ran]
     if not here:
-        return "None of it was run here."
+        return "None of these presets was trained here."
     machines = "; ".join(dict.fromkeys(machine_of(shop, system) for system in here))
     told = []
     for system in here:
@@ -219,12 +223,21 @@ def of_000(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> 
 
 
 def of_001(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
-    copy = (
-        " The images here are a copy of CIFAR-10 as files: if they are JPEGs, no figure compares with a published one."
-        if shop.sources["cifar10"].startswith("folder:")
-        else ""
-    )
-    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"), copy=copy)
+    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"), copy=copied(shop))
+
+
+def copied(shop: Workshop) -> str:
+    """A sentence where CIFAR-10 came as a folder of files."""
+    kind, _, path = shop.sources["cifar10"].partition(":")
+    if kind != "folder":
+        return ""
+    forms = {Path(member.path).suffix.lower() for member in all_members(Path(path))}
+    if forms & {".jpg", ".jpeg"}:
+        return (
+            " The images here are a copy of CIFAR-10 as JPEG files, which lose a little: no figure of this page "
+            "compares with a published one."
+        )
+    return " The images here are a copy of CIFAR-10 as files."
 
 
 def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
@@ -298,6 +311,11 @@ def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]
             f"## `{ours.preset}`\n\n"
             f"### At equal images seen\n\n{versus(shop, ours, theirs, tables.as_many_images)}\n"
             f"### At equal time\n\n{versus(shop, ours, theirs, tables.as_much_time)}\n"
+            + f"### `{ours.preset}` beside reals, and how it went\n\n{precision_and_recall(shop, ours)}"
+            + figure(ours.preset, shown[ours.preset], "real-beside-fake", f"{ours.preset}: reals left, fakes right")
+            + "\n\n"
+            + figure(ours.preset, shown[ours.preset], "curves", f"{ours.preset}: losses, D's opinion, gradients")
+            + "\n\n"
             + (f"Left out, as too short to be held against: {short}.\n\n" if short else "")
             + "### Seeds 0 to 63 of each at its end, averaged\n\n"
             + "\n\n".join(
@@ -308,6 +326,16 @@ def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]
             + "\n"
         )
     return words("best", parts="\n".join(parts) or "Not run yet.\n", command=COMMAND)
+
+
+def precision_and_recall(shop: Workshop, system: System) -> str:
+    """How many of its images look real, and how much of the real ones it covers, beside what real images get."""
+    scores, name = end_of(shop, system).scores, metric_of(shop, system.images)
+    names = [name.replace("fd_", f"{metric}_") for metric in ("precision", "recall")]
+    reals = dict(scores.get("reals") or {})
+    figures = [number(values.get(each)) for each in names for values in (scores, reals)]
+    told = "Precision {}, where real training images have {}; recall {}, where they have {}."
+    return told.format(*figures) + "\n\n"
 
 
 def epochs(shop: Workshop, system: System) -> float:

@@ -89,6 +89,12 @@ def test_an_extractor_that_comes_later_scores_what_another_has_scored(tmp_path: 
     assert unscored(shop, "mnist", "g") == []
 
 
+def test_what_is_held_out_for_the_score_is_not_trained_on(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, tmp_path, {"mnist": "mnist", "cifar10": "folder:pictures"})
+    assert shop.training_source("mnist") == "mnist"  # the train split, by its name alone
+    assert shop.training_source("cifar10") == "folder:pictures@train"
+
+
 def test_pages_that_tell_of_other_runs_are_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Workshop(tmp_path / "work", tmp_path, {})
     monkeypatch.setattr(main, "RESULTS", tmp_path / "pages")
