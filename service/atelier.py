@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bentoml.atelier")
 
-JOIN_S = 0.05  # between two looks at the other workers
+JOIN_S = 0.05  # between two looks at the other workers, while models load; later
+LOOK_S = 0.25
+PATIENCE_S = 5.0  # of a worker that is ready, with one that takes requests and still loads
 
 
 class Atelier:
@@ -57,7 +59,11 @@ class Atelier:
 
     def load(self) -> None:
         """Load and warm up the models (seconds; call it off the event loop), and say where the page is."""
-        self.repository.load_all()
+        try:
+            self.repository.load_all()
+        except Exception as error:
+            log.exception("loading the models failed")
+            self.repository.give_up(error)
         self.repository.watch()
         if reason := self.repository.not_ready:
             log.error("not ready: %s", reason)
@@ -72,9 +78,18 @@ class Atelier:
         The first does at once: while its models load, /livez answers and /readyz says what is missing. One that comes
         beside others, or in the place of one that crashed, lets them answer until it has models to serve.
         """
-        recent = self.metrics.recent
-        while recent.others_load() or (self.repository.not_ready and recent.others_answer()):
-            await asyncio.sleep(JOIN_S)
+        recent, now = self.metrics.recent, asyncio.get_running_loop().time
+        ready_at: float | None = None
+        while True:
+            if self.repository.not_ready:
+                ready_at, wait = None, recent.others_answer()
+            else:
+                # beside one that loads, some would get its 503: a moment is no loss, but it may hang
+                ready_at = now() if ready_at is None else ready_at
+                wait = now() - ready_at < PATIENCE_S and recent.others_load()
+            if not wait:
+                break
+            await asyncio.sleep(LOOK_S if loading.done() else JOIN_S)
         recent.let_in(loading=not loading.done())
         loading.add_done_callback(lambda _: recent.let_in(loading=False))
 

@@ -39,12 +39,16 @@ def install(atelier: "Atelier") -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     uvicorns = signal.getsignal(signal.SIGTERM)
-    server = getattr(uvicorns, "__self__", None)
+    server: Any = getattr(uvicorns, "__self__", None)
     if not callable(uvicorns) or not hasattr(server, "handle_exit"):
         return
     ending = _Ending(atelier, server, uvicorns, asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ending.asked)
+    if server.should_exit:  # asked before there was this handler: uvicorn would look at that only once models are there
+        server.should_exit = False
+        server._captured_signals.clear()
+        ending.asked(signal.SIGTERM, None)
 
 
 class _Ending:

@@ -125,6 +125,10 @@ class Repository:
         if not self._not_ready:
             self.get(None).recall()  # where not all have room, the default does
 
+    def give_up(self, error: Exception) -> None:
+        """`load_all` ended early: that is why there are none; the next look tries again."""
+        self._not_ready = f"loading the models failed: {first_line(error)}; see the log"
+
     def watch(self) -> None:
         """From now on, look at the files every `watch_s` seconds on a thread of its own (0: never)."""
         if self._settings.watch_s and self._runtime is not None:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,11 @@ class Recent:
 
     def others_answer(self) -> bool:
         """Whether others take connections, or are about to: of those that take none yet, the lowest pid goes first."""
-        return any(not ring[_DRAINING] and (ring[_DOOR] or pid < os.getpid()) for pid, ring in self._others())
+        return any(not head[_DRAINING] and (head[_DOOR] or pid < os.getpid()) for pid, head in self._others(_HEADER))
 
     def others_load(self) -> bool:
         """Whether others take connections while their models still load."""
-        return any(not ring[_DRAINING] and ring[_DOOR] == _LOADING for _, ring in self._others())
+        return any(not head[_DRAINING] and head[_DOOR] == _LOADING for _, head in self._others(_HEADER))
 
     def drain(self) -> None:
         self._words[_DRAINING] = 1
@@ -120,14 +121,16 @@ class Recent:
 
     def _rings(self) -> Iterator[list[int]]:
         yield self._words.tolist()
-        for _, ring in self._others():
+        for _, ring in self._others(_WORDS):
             yield ring
 
-    def _others(self) -> Iterator[tuple[int, list[int]]]:
+    def _others(self, words: int) -> Iterator[tuple[int, list[int]]]:
+        """The pid of every other worker that lives, and the first words of its ring."""
         for pid, path in living(self._folder, _PREFIX):
-            if pid != os.getpid():
-                content = path.read_bytes()
-                if len(content) == 8 * _WORDS:
+            # another may find a dead one's first, and remove it
+            with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+                content = file.read(8 * words) if pid != os.getpid() else b""
+                if len(content) == 8 * words:
                     yield pid, memoryview(content).cast("q").tolist()
 
 

@@ -1,0 +1,145 @@
+"""When a worker lets connections in, and what it does when it is stopped or cannot load before that."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from service import atelier as rooms
+from service import drain
+from service.atelier import Atelier
+from service.models import Repository
+from tests.service.conftest import wait_until
+from tests.tiny_generator import write_tiny_generator
+
+
+class Others:
+    """The other workers, as `Recent` tells of them."""
+
+    def __init__(self, answer: bool, load: bool = False):
+        self.answer, self.load = answer, load
+        self.told: list[bool] = []
+
+    def others_answer(self) -> bool:
+        return self.answer
+
+    def others_load(self) -> bool:
+        return self.load
+
+    def let_in(self, loading: bool) -> None:
+        self.told.append(loading)
+
+
+def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = lambda atelier: None) -> list[bool]:
+    """What it told the others when it joined; `then` is done to it after a moment, which ends its loading."""
+    atelier = SimpleNamespace(
+        repository=SimpleNamespace(not_ready=not_ready), metrics=SimpleNamespace(recent=others), draining=False
+    )
+
+    async def run() -> None:
+        loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        joining = asyncio.create_task(Atelier.join(cast(Atelier, atelier), loading))
+        await asyncio.sleep(0.2)
+        then(atelier)
+        loading.set_result(None)
+        await asyncio.wait_for(joining, 10)
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    return others.told
+
+
+def test_the_first_answers_while_it_loads() -> None:
+    assert joined(Others(answer=False), "still loading") == [True, False]
+
+
+def test_one_beside_others_waits_until_it_is_ready() -> None:
+    def ready(atelier: Any) -> None:
+        assert not others.told
+        atelier.repository.not_ready = None
+
+    others = Others(answer=True)
+    assert joined(others, "still loading", ready) == [False, False]
+
+
+def test_one_whose_others_are_gone_answers_without_models() -> None:
+    def gone(atelier: Any) -> None:
+        assert not others.told
+        others.answer = False
+
+    others = Others(answer=True)
+    assert joined(others, "no model", gone) == [False, False]
+
+
+def test_one_that_is_ready_does_not_wait_for_ever_for_one_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "PATIENCE_S", 0.5)
+    began = time.monotonic()
+    assert joined(Others(answer=True, load=True), None) == [False, False]
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_loading_that_fails_is_logged_told_and_tried_again(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny_generator(tmp_path / "a.onnx", name="a")
+    whole = Repository._read
+    failures = iter([MemoryError("no room")])
+
+    def read(*args: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return whole(*args)
+
+    monkeypatch.setattr(Repository, "_read", read)
+    client = serve(tmp_path, watch_s=0.05)
+    wait_until(lambda: "loading the models failed" in caplog.text)
+    assert "MemoryError" in caplog.text
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    assert [model["name"] for model in client.get("/v1/models").json()["data"]] == ["a"]
+
+
+class Uvicorn:
+    """What `drain.install` needs of uvicorn's server, told to stop before it was started."""
+
+    def __init__(self) -> None:
+        self.should_exit, self.started = True, False
+        self._captured_signals = [signal.SIGTERM]
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
+def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(drain.os, "_exit", ended.append)
+    done: list[str] = []
+    atelier = SimpleNamespace(
+        settings=SimpleNamespace(grace_s=28.0, drain_s=0.0),
+        drain=lambda: done.append("drain"),
+        stop=lambda: done.append("stop"),
+        metrics=SimpleNamespace(recent=SimpleNamespace(all_drain=lambda: False)),
+    )
+    server = Uvicorn()
+    server.config = SimpleNamespace(timeout_graceful_shutdown=None)  # type: ignore[attr-defined]
+    server.servers = []  # type: ignore[attr-defined]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
+
+    async def run() -> None:
+        drain.install(cast(Atelier, atelier))
+        await asyncio.sleep(0.05)
+
+    try:
+        signal.signal(signal.SIGTERM, server.handle_exit)
+        asyncio.run(run())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended == [0]
+    assert done[:2] == ["drain", "stop"]
+    assert not server._captured_signals
