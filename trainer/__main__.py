@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
-
 from trainer import interrupt
 
 
 def main() -> None:
     interrupt.install()
-    # at its end Python would look through every object of PyTorch's for garbage: half a second of every command
-    atexit.register(gc.freeze)
     from trainer.cli import main as run
 
     run()
