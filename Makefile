@@ -62,8 +62,10 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write docs/results
 	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
-test: setup lint ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'
+test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
+	@$(MAKE) --no-print-directory lint & lint=$$!; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'; tests=$$?; \
+	wait $$lint || { echo "lint found something, above the tests: make lint"; exit 1; }; exit $$tests
 	$(BIN)/python -m pytest -m alone
 
 quick: setup ## Run the tests that take no more than a few seconds each
