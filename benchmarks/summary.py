@@ -11,8 +11,7 @@ from benchmarks.markdown import number, table
 from benchmarks.sources import how_to_fetch
 
 NOT_SLOWER = 1.0  # the target of what has no other
-# What this project wants of two cores. With float32 alone (no bfloat16 in the processor) the arithmetic itself forbids
-# those of a training step.
+# What this project wants of two cores; of a training step, with bfloat16 in the processor
 TRAINING_TARGETS = {"mnist-dcgan": 2.0, "mnist-gan": 3.5, "examples-dcgan": 2.2}
 FRECHET_TARGETS = {"full_rank": 8.0, "singular": 5.0, "nearly_full_rank": 5.0}  # of pytorch-fid
 INCEPTION_TARGET = 3.0  # of pytorch-fid

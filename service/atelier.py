@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bentoml.atelier")
 
-JOIN_S = 0.05  # between two looks at the other workers, while models load; later
-LOOK_S = 0.25
+JOIN_S, LOOK_S = 0.05, 0.25  # between two looks at the other workers: while models load; once that is over
 PATIENCE_S = 5.0  # of a worker that is ready, with one that takes requests and still loads
 
 

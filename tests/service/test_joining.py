@@ -37,9 +37,7 @@ class Others:
 
 def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = lambda atelier: None) -> list[bool]:
     """What it told the others when it joined; `then` is done to it after a moment, which ends its loading."""
-    atelier = SimpleNamespace(
-        repository=SimpleNamespace(not_ready=not_ready), metrics=SimpleNamespace(recent=others), draining=False
-    )
+    atelier = SimpleNamespace(repository=SimpleNamespace(not_ready=not_ready), metrics=SimpleNamespace(recent=others))
 
     async def run() -> None:
         loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -109,6 +107,8 @@ class Uvicorn:
     def __init__(self) -> None:
         self.should_exit, self.started = True, False
         self._captured_signals = [signal.SIGTERM]
+        self.config = SimpleNamespace(timeout_graceful_shutdown=None)
+        self.servers: list[Any] = []
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
         self.should_exit = True
@@ -125,8 +125,6 @@ def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatc
         metrics=SimpleNamespace(recent=SimpleNamespace(all_drain=lambda: False)),
     )
     server = Uvicorn()
-    server.config = SimpleNamespace(timeout_graceful_shutdown=None)  # type: ignore[attr-defined]
-    server.servers = []  # type: ignore[attr-defined]
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
 
     async def run() -> None:
