@@ -1,7 +1,7 @@
 """DiffAugment: the same random, differentiable changes for reals and fakes, whenever D looks (Zhao et al. 2020).
 
-With few real images D otherwise learns them by heart. Each function takes images float [N, C, H, W] and draws on their
-device, draws anew for every image, and returns images of the same shape.
+With few real images D otherwise learns them by heart. Each function takes square images float [N, C, side, side] and
+draws on their device, draws anew for every image, and returns images of the same shape.
 """
 
 from __future__ import annotations
@@ -30,36 +30,24 @@ def color(images: Tensor, rng: Draws) -> Tensor:
 
 def translation(images: Tensor, rng: Draws) -> Tensor:
     """Shift by up to an eighth of the side in each direction; what moves in from outside is zero."""
-    n, _, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))  # a border of zeros to point at
-    rows = _shifted(height, n, images.device, rng)
-    columns = _shifted(width, n, images.device, rng)
-    pixels = padded.permute(0, 2, 3, 1)  # [N, H + 2, W + 2, C]
-    batch = torch.arange(n, device=images.device)
-    return pixels[batch[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _shifted(side: int, n: int, device: torch.device, rng: Draws) -> Tensor:
-    """Indices int64 [n, side] into a side padded by one, each row shifted by its own draw."""
+    n, side = len(images), images.shape[-1]
     reach = int(side / 8 + 0.5)
-    shift = rng.randint(-reach, reach + 1, n, 1)
-    return (torch.arange(side, device=device) + shift + 1).clamp(0, side + 1)
+    shift = rng.randint(1 - reach, reach + 2, n, 2, 1)  # by 1 more: what is read is padded by one
+    read = (torch.arange(side, device=images.device) + shift).clamp(0, side + 1)  # [N, rows and columns, side]
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))  # a border of zeros to point at
+    pixels = padded.permute(0, 2, 3, 1)  # [N, side + 2, side + 2, C]
+    image = torch.arange(n, device=images.device)[:, None, None]
+    return pixels[image, read[:, 0, :, None], read[:, 1, None, :]].permute(0, 3, 1, 2)
 
 
 def cutout(images: Tensor, rng: Draws) -> Tensor:
-    """Zero a square of half the side, centred anywhere; what of it lies outside is lost."""
-    n, _, height, width = images.shape
-    rows, columns = (_cut(side, n, images.device, rng) for side in (height, width))
-    hole = rows[:, :, None] & columns[:, None, :]
-    return images * (~hole)[:, None].to(images.dtype)
-
-
-def _cut(side: int, n: int, device: torch.device, rng: Draws) -> Tensor:
-    """Which of a side's pixels are cut out, bool [n, side]: half of them in a row, rounded up, where they fit."""
+    """Zero a square of half the side (rounded up), centred anywhere; what of it lies outside is lost."""
+    n, side = len(images), images.shape[-1]
     size = (side + 1) // 2
-    start = rng.randint(0, side + 1 - size % 2, n, 1) - size // 2
-    pixels = torch.arange(side, device=device)
-    return (pixels >= start) & (pixels < start + size)
+    start = rng.randint(-(size // 2), side + 1 - size % 2 - size // 2, n, 2, 1)
+    place = torch.arange(side, device=images.device) - start  # in the square, if from 0 to size - 1
+    inside = place == place.clamp(0, size - 1)  # [N, rows and columns, side]
+    return images.masked_fill(inside[:, :1, :, None] & inside[:, 1:, None, :], 0.0)
 
 
 POLICIES = {"color": color, "translation": translation, "cutout": cutout}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,39 +78,99 @@ class SumScore(nn.Linear):
 class SpectralNorm(nn.Module):
     """W → W / σ(W), σ the largest singular value of W as a matrix [out, in·k·k] (Miyato et al. 2018, algorithm 1).
 
-    One power iteration each time a training network computes its weights. Always in float32: under autocast the
-    iteration would lose the digits that it adds up.
+    One power iteration each time a training network computes its weights, of all its weights together. Always in
+    float32: under autocast the iteration would lose the digits that it adds up.
     """
 
     u: Tensor
-    v: Tensor
 
-    def __init__(self, weight: Tensor, warm_up: int = 15) -> None:
+    def __init__(self, weight: Tensor, together: PowerIteration, warm_up: int = 15) -> None:
         super().__init__()
-        matrix = weight.detach().flatten(1)
-        self.register_buffer("u", F.normalize(torch.randn(matrix.shape[0]), dim=0))
-        self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1]), dim=0))
+        matrix = as_matrix(weight.detach())
+        u = F.normalize(torch.randn(matrix.shape[0]), dim=0)
         for _ in range(warm_up):
-            self._iterate(matrix)
-
-    @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
-        self.v.copy_(F.normalize(matrix.t() @ self.u, dim=0))
-        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+            u = F.normalize(matrix @ F.normalize(u @ matrix, dim=0), dim=0)
+        self.register_buffer("u", u)
+        self.together = together
+        self.iterated: tuple[Tensor, Tensor, Tensor] | None = None  # u, v and σ that wait to be used once
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            matrix = weight.flatten(1)
             if self.training:
-                self._iterate(matrix.detach())
-            # copies: the next iteration writes into the buffers while this graph still waits for its backward
-            sigma = torch.dot(self.u.clone(), matrix @ self.v.clone())
-            return weight / sigma
+                if self.iterated is None:
+                    self.together.iterate()
+                assert self.iterated is not None
+                (u, v, sigma), self.iterated = self.iterated, None
+            else:
+                with torch.no_grad():
+                    u, v = self.u, F.normalize(self.u @ as_matrix(weight), dim=0)
+                    sigma = torch.dot(u, as_matrix(weight) @ v)
+            return Normalized.apply(weight, u, v, sigma)
+
+
+class PowerIteration:
+    """The iteration of many weights at once: on a GPU their small vectors cost a kernel together, not one each."""
+
+    def __init__(self) -> None:
+        self.of: list[tuple[SpectralNorm, nn.Module]] = []  # each with the layer whose weight it normalises
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        norms = [norm for norm, _ in self.of]
+        matrices = [as_matrix(layer.parametrizations.weight.original) for _, layer in self.of]  # type: ignore[union-attr,index]
+        v = unit([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
+        u, sigma = unit([matrix @ each for matrix, each in zip(matrices, v, strict=True)])  # |W v| is σ: u · W v
+        torch._foreach_copy_([norm.u for norm in norms], list(u))
+        for norm, found in zip(norms, zip(u, v, sigma, strict=True), strict=True):
+            norm.iterated = found
+
+
+class Normalized(torch.autograd.Function):
+    """W / σ, whose gradient takes dσ/dW = u vᵀ for what it is: autograd would find it by twice the kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        normalized = weight / sigma
+        ctx.save_for_backward(normalized, u, v, sigma)
+        return normalized
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        normalized, u, v, sigma = ctx.saved_tensors
+        share = (gradient * normalized).sum()
+        tilt = torch.outer(u * share, v)
+        if columns_last(normalized):
+            out, width, *kernel = normalized.shape
+            tilt = tilt.view(out, *kernel, width).permute(0, 3, 1, 2)
+        else:
+            tilt = tilt.view_as(normalized)
+        return (gradient - tilt) / sigma, None, None, None
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A weight [out, in, …] as [out, in·…], its columns in the order that they have in memory, so that none is copied.
+
+    σ and u are the same in any order of the columns; v has the same order as they.
+    """
+    return (weight.permute(0, 2, 3, 1) if columns_last(weight) else weight).flatten(1)
+
+
+def columns_last(weight: Tensor) -> bool:
+    return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def unit(vectors: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Vectors at length 1, and the lengths they had."""
+    lengths = torch._foreach_norm(vectors)
+    return torch._foreach_div(vectors, torch._foreach_clamp_min(lengths, 1e-12)), lengths
 
 
 def spectrally_normalized(network: nn.Module) -> nn.Module:
     """The network with SpectralNorm on every weight of a linear, convolution or embedding layer."""
+    together = PowerIteration()
     for module in list(network.modules()):
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-            parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight))
+            norm = SpectralNorm(module.weight, together)
+            parametrize.register_parametrization(module, "weight", norm, unsafe=True)  # safe would compute it, to check
+            together.of.append((norm, module))
     return network
