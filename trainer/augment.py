@@ -7,6 +7,7 @@ draws on their device, draws anew for every image, and returns images of the sam
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +31,30 @@ def color(images: Tensor, rng: Draws) -> Tensor:
 
 def translation(images: Tensor, rng: Draws) -> Tensor:
     """Shift by up to an eighth of the side in each direction; what moves in from outside is zero."""
-    n, side = len(images), images.shape[-1]
-    reach = int(side / 8 + 0.5)
-    shift = rng.randint(1 - reach, reach + 2, n, 2, 1)  # by 1 more: what is read is padded by one
-    read = (torch.arange(side, device=images.device) + shift).clamp(0, side + 1)  # [N, rows and columns, side]
-    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))  # a border of zeros to point at
-    pixels = padded.permute(0, 2, 3, 1)  # [N, side + 2, side + 2, C]
-    image = torch.arange(n, device=images.device)[:, None, None]
-    return pixels[image, read[:, 0, :, None], read[:, 1, None, :]].permute(0, 3, 1, 2)
+    reach = int(images.shape[-1] / 8 + 0.5)
+    return Shifted.apply(images, rng.randint(-reach, reach + 1, len(images), 2))
+
+
+class Shifted(torch.autograd.Function):
+    """images[n, :, i, j] → images[n, :, i + shift[n, 0], j + shift[n, 1]]; its gradient is shifted the other way.
+
+    (Autograd would add up the gradient of every pixel read, in sorted order, though none is read twice.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(shift)
+        n, side = len(images), images.shape[-1]
+        # of an image with a border of zeros to point at: int64 [N, rows and columns, side]
+        read = (torch.arange(1, side + 1, device=images.device) + shift[:, :, None]).clamp(0, side + 1)
+        pixels = torch.nn.functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+        image = torch.arange(n, device=images.device)[:, None, None]
+        return pixels[image, read[:, 0, :, None], read[:, 1, None, :]].permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (shift,) = ctx.saved_tensors
+        return Shifted.apply(gradient, -shift), None
 
 
 def cutout(images: Tensor, rng: Draws) -> Tensor:

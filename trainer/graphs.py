@@ -69,6 +69,7 @@ class Graph:
         self.recording: Recording | None = None
         self.seen = 0
         self.given_up = False
+        self.set: dict[str, float] = {}  # the learning rates that the recording's tensors hold
 
     def __call__(self, state: State, shown: Shown) -> None:
         self.seen += 1
@@ -132,14 +133,18 @@ class Graph:
         self._set_learning_rates(state)
         self.recording.replay()
         state.images_seen += len(shown) * state.config.optim.batch_size
-        for name, value in self.results.items():
-            total = state.sums.get(name)
-            state.sums[name] = value.clone() if total is None else total + value
+        if state.sums:
+            torch._foreach_add_([state.sums[name] for name in self.results], list(self.results.values()))
+        else:
+            state.sums = {name: value.clone() for name, value in self.results.items()}
 
     def _set_learning_rates(self, state: State) -> None:
         for which, optimizer in (("G", state.g_optimizer), ("D", state.d_optimizer)):
-            for group in optimizer.param_groups:
-                group["lr"].fill_(self.learning_rate(state, which))
+            due = self.learning_rate(state, which)
+            if self.set.get(which) != due:
+                for group in optimizer.param_groups:
+                    group["lr"].fill_(due)
+                self.set[which] = due
 
     @torch.no_grad()
     def _difference(self, state: State) -> float:

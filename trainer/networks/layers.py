@@ -24,8 +24,9 @@ class ConditionalBatchNorm(Labelled):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        scale, shift = self.scale(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
-        return self.norm(features) * scale + shift
+        features = self.norm(features)
+        scale, shift = (own(labels).to(features.dtype)[:, :, None, None] for own in (self.scale, self.shift))
+        return torch.addcmul(shift, features, scale)
 
 
 def batch_norm(width: int, classes: int) -> nn.Module:
@@ -137,14 +138,12 @@ class Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         normalized, u, v, sigma = ctx.saved_tensors
-        share = (gradient * normalized).sum()
-        tilt = torch.outer(u * share, v)
-        if columns_last(normalized):
-            out, width, *kernel = normalized.shape
-            tilt = tilt.view(out, *kernel, width).permute(0, 3, 1, 2)
-        else:
-            tilt = tilt.view_as(normalized)
-        return (gradient - tilt) / sigma, None, None, None
+        permuted = columns_last(normalized)
+        if permuted:
+            gradient, normalized = gradient.permute(0, 2, 3, 1), normalized.permute(0, 2, 3, 1)
+        share = torch.dot(gradient.flatten(), normalized.flatten())
+        tilted = torch.addr(gradient.flatten(1), u * share, v, alpha=-1).view(normalized.shape)
+        return (tilted.permute(0, 3, 1, 2) if permuted else tilted) / sigma, None, None, None
 
 
 def as_matrix(weight: Tensor) -> Tensor:
