@@ -1,21 +1,27 @@
 """The trainer on a GPU: beside the PyTorch example's own loop, and how long `cifar10-best` takes.
 
     python -m benchmarks.train_gpu --peer pytorch-examples/dcgan/main.py
+    python -m benchmarks.train_gpu --part whole --run-dir runs/cifar10-best --data-root data
 
-Two parts, under ten minutes together:
+Three parts, of which the first two take three minutes together and are what is run by default:
 
-1. 64 px, batch 128: the peer (with --peer), our plain loop in its manner, and the trainer, in turns (train_step.py).
-2. `cifar10-best`: images a second plainly (float32, no graph, memory as it comes) and as `trainer train` does it, and
-   the minutes that 12.8 M images would take at each. With --whole it trains all of them as well, in ten minutes at
-   most, and tells what that took.
+beside  64 px, batch 128: the peer (with --peer), our plain loop in its manner, and the trainer, in turns
+        (train_step.py).
+rates   `cifar10-best`: images a second plainly (float32, no graph, memory as it comes) and as `trainer train` does it,
+        without what happens once a tick.
+whole   `trainer train --preset cifar10-best`: all of its 12.8 M images, with everything a run does (sample grids,
+        quality, checkpoints), and the minutes that took. Needs CIFAR-10.
 
-Without data on the machine noise takes the images' place: a step costs the same.
+For the first two noise takes the images' place where there are none: a step costs the same. Results are added to the
+output file, a part in place of the same part of an earlier run, each with the machine it ran on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +40,7 @@ from trainer.batches import Batches
 from trainer.config import Config
 
 RESULTS = train_step.ROOT / "benchmarks" / "results" / "train_gpu.json"
-IMAGES = 12_800_000
+PRESET = "cifar10-best"
 
 
 def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State, Callable[[], None]]:
@@ -76,53 +82,75 @@ def synchronize(state: trainers.State) -> None:
         torch.cuda.synchronize()
 
 
-def whole(config: Config, data_root: Path, limit_s: float) -> dict[str, object]:
-    """Trains 12.8 M images, or as many as the time allows, reading the losses now and then as a run does."""
-    state, step = stepper(config, "fast", data_root)
-    started = time.perf_counter()
-    while state.images_seen < IMAGES and time.perf_counter() - started < limit_s:
-        for _ in range(100):
-            step()
-        trainers.check_finite(state)
-        means = trainers.take_means(state)
-    seconds = time.perf_counter() - started
-    return {"images": state.images_seen, "minutes": round(seconds / 60, 2), "losses": means}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, help="PyTorch's examples/dcgan/main.py")
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each turn and each measurement")
-    parser.add_argument("--whole", action="store_true", help="train 12.8 M images too")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    if arguments.peer and not arguments.peer.is_file():
-        parser.error(f"no script at {arguments.peer}")
-
+def beside(arguments: argparse.Namespace) -> dict[str, object]:
     peer = arguments.peer.resolve() if arguments.peer else None
-    result: dict[str, object] = {"machine": describe()}
-    result["beside_the_example"] = train_step.compare(
-        "examples-dcgan-128", peer, arguments.data_root, arguments.rounds, arguments.seconds
-    )
-    config = hardware.choose(configuration.resolve("cifar10-best"))
-    rates = {path: images_per_second(config, path, arguments.data_root, arguments.seconds) for path in PATHS}
-    result["cifar10"] = {
-        "preset": "cifar10-best",
+    return train_step.compare("examples-dcgan-128", peer, arguments.data_root, arguments.rounds, arguments.seconds)
+
+
+def rates(arguments: argparse.Namespace) -> dict[str, object]:
+    config = hardware.choose(configuration.resolve(PRESET))
+    found = {path: images_per_second(config, path, arguments.data_root, arguments.seconds) for path in PATHS}
+    print(f"{PRESET}: " + ", ".join(f"{path} {rate:.0f} img/s" for path, rate in found.items()), flush=True)
+    return {
+        "preset": PRESET,
         "batch_size": config.optim.batch_size,
         "n_critic": config.optim.n_critic,
         "precision": config.run.precision,
         "cuda_graphs": config.run.cuda_graphs,
-        "images_per_second": {path: round(rate, 1) for path, rate in rates.items()},
-        "minutes_for_12.8M": {path: round(IMAGES / rate / 60, 2) for path, rate in rates.items()},
+        "images_per_second": {path: round(rate, 1) for path, rate in found.items()},
     }
-    print("cifar10-best: " + ", ".join(f"{path} {rate:.0f} img/s" for path, rate in rates.items()), flush=True)
-    if arguments.whole:
-        result["whole"] = whole(config, arguments.data_root, limit_s=600)
-        print(f"whole: {result['whole']}", flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def whole(arguments: argparse.Namespace) -> dict[str, object]:
+    """`trainer train` from its start to its end, in a process of its own. Raises SystemExit when it fails."""
+    sets = [f"data.source={arguments.source}", *arguments.set]
+    command = [sys.executable, "-m", "trainer", "train", "--preset", PRESET, "--run-dir", str(arguments.run_dir)]
+    command += ["--data-root", str(arguments.data_root)]
+    for setting in sets:
+        command += ["--set", setting]
+    started = time.perf_counter()
+    code = subprocess.run(command, cwd=train_step.ROOT, check=False).returncode
+    if code:
+        raise SystemExit(code)
+    last = json.loads((arguments.run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    result = {
+        "preset": PRESET,
+        "set": sets,
+        "images": last["images_seen"],
+        "minutes_of_training": round(last["seconds"] / 60, 2),
+        "minutes_of_the_command": round((time.perf_counter() - started) / 60, 2),
+        "images_per_second": round(last["images_seen"] / last["seconds"], 1),
+    }
+    print(f"whole: {result}", flush=True)
+    return result
+
+
+PARTS = {"beside": beside, "rates": rates, "whole": whole}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=["beside", "rates"])
+    parser.add_argument("--peer", type=Path, help="PyTorch's examples/dcgan/main.py")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each turn and each measurement")
+    parser.add_argument("--run-dir", type=Path, help="where `whole` trains; a new folder")
+    parser.add_argument("--source", default="cifar10", help="the images of `whole`: such as folder:PATH@train")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for `whole`")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if arguments.peer and not arguments.peer.is_file():
+        parser.error(f"no script at {arguments.peer}")
+    if "whole" in arguments.part and (arguments.run_dir is None or arguments.run_dir.exists()):
+        parser.error("`whole` trains into a new folder: --run-dir")
+
+    document = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    for name in arguments.part:
+        machine = describe()
+        document[name] = {"machine": machine, **PARTS[name](arguments)}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
     print(f"→ {arguments.output}")
 
 

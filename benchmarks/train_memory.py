@@ -3,7 +3,8 @@
     python -m benchmarks.train_memory --data-root data
 
 Each case trains in a process of its own, with `trainer train`'s settings and its once-a-tick readings; what it holds
-(resident set) is told beside what it must hold: the image set, the networks, their averages and the optimizers' state.
+(resident set; on a GPU also what PyTorch has allocated there) is told beside what it must hold: the image set, the
+networks, their averages and the optimizers' state.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def trained(case: str, steps: int, data_root: Path) -> dict[str, object]:
     state = trainers.State.create(config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels)
     marks = sorted({500, 1000, 2000, 5000, steps} & set(range(steps + 1)))
-    found = {}
+    found, allocated = {}, {}
     while state.steps < steps:
         trainers.step(state, batches)
         if state.steps % 500 == 0:
@@ -62,6 +63,8 @@ def trained(case: str, steps: int, data_root: Path) -> dict[str, object]:
             trainers.take_means(state)
         if state.steps in marks:
             found[state.steps] = round(resident(), 2)
+            if state.device.type == "cuda":
+                allocated[state.steps] = round(torch.cuda.memory_allocated() / MIB, 2)
     tensors = [*state.G.state_dict().values(), *state.D.state_dict().values(), *state.G_ema.state_dict().values()]
     for optimizer in (state.g_optimizer, state.d_optimizer):
         tensors += [slot for slots in optimizer.state.values() for slot in slots.values() if torch.is_tensor(slot)]
@@ -77,6 +80,7 @@ def trained(case: str, steps: int, data_root: Path) -> dict[str, object]:
         "image_set_mib": round(images.nbytes / MIB, 1),
         "networks_and_optimizers_mib": round(sum(tensor.nbytes for tensor in tensors) / MIB, 1),
         "resident_mib_at_step": found,
+        **({"allocated_on_gpu_mib_at_step": allocated} if allocated else {}),
         "growth_mib": round(last - first, 2),
         "growth_percent": round(100 * (last / first - 1), 2),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

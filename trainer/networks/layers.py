@@ -118,7 +118,7 @@ class PowerIteration:
     @torch.no_grad()
     def iterate(self) -> None:
         norms = [norm for norm, _ in self.of]
-        matrices = [as_matrix(layer.parametrizations.weight.original) for _, layer in self.of]  # type: ignore[union-attr,index]
+        matrices = [as_matrix(layer.parametrizations.weight.original) for _, layer in self.of]  # type: ignore[arg-type,index,union-attr]
         v = unit([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
         u, sigma = unit([matrix @ each for matrix, each in zip(matrices, v, strict=True)])  # |W v| is σ: u · W v
         torch._foreach_copy_([norm.u for norm in norms], list(u))
