@@ -50,7 +50,43 @@ def memory(document: dict[str, Any]) -> str:
     return table(["case", "image set", "networks and optimizers", *steps, "growth"], rows)
 
 
-TABLES: Tables = {"train_step": speed, "train_quality": quality, "train_memory": memory}
+def gpu(document: dict[str, Any]) -> str:
+    """The parts of train_gpu.py that there are, each with its card."""
+    rows = []
+    if beside := document.get("beside"):
+        rates = beside["images_per_second"]
+        for kind in ("peer", "plain"):
+            if kind in rates:
+                name = f"`{beside['peer'].split(',')[0]}`, unmodified" if kind == "peer" else "plain loop in its manner"
+                rows.append([
+                    f"`{beside['preset']}`, 64 px, batch {beside['batch_size']}", beside["machine"]["gpu"],
+                    f"{rates['trainer']:,.0f} images/s", f"{name}: {rates[kind]:,.0f}",
+                    f"**{told(beside[f'ratio_to_{kind}'])}**",
+                ])  # fmt: skip
+    if found := document.get("rates"):
+        rates = found["images_per_second"]
+        rows.append([
+            f"`{found['preset']}`, batch {found['batch_size']}, steps alone", found["machine"]["gpu"],
+            f"{rates['fast']:,.0f} images/s", f"float32, no graph, unfused: {rates['plain']:,.0f}",
+            f"**{rates['fast'] / rates['plain']:.1f}**",
+        ])  # fmt: skip
+    if whole := document.get("whole"):
+        rows.append([
+            f"`trainer train --preset {whole['preset']}`, all {whole['images'] / 1e6:.1f} M images",
+            whole["machine"]["gpu"], f"{whole['images_per_second']:,.0f} images/s",
+            f"**{whole['minutes_of_training']:.2f} minutes** of training, {whole['minutes_of_the_command']:.2f} of the "
+            "command", "",
+        ])  # fmt: skip
+    return table(["what", "card", "trainer", "beside", "ratio"], rows)
+
+
+TABLES: Tables = {
+    "train_step": speed,
+    "train_step_bf16": speed,
+    "train_quality": quality,
+    "train_memory": memory,
+    "train_gpu": gpu,
+}
 
 if __name__ == "__main__":
     show(TABLES)
