@@ -58,3 +58,14 @@ def test_gradients_pass_through_all_of_them() -> None:
 def test_no_policy_changes_nothing() -> None:
     images = torch.randn(2, 1, 8, 8)
     assert augment.augment(images, (), rng()) is images
+
+
+def test_a_shifts_gradient_is_the_derivative_and_can_be_differentiated_again() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 2, 8, 8, dtype=torch.float64, requires_grad=True)
+    shift = torch.tensor([[1, -1], [0, 0], [-8, 3]])  # the last one's rows all come from outside
+    assert torch.autograd.gradcheck(lambda x: augment.Shifted.apply(x, shift), images)
+    assert torch.autograd.gradgradcheck(lambda x: augment.Shifted.apply(x, shift), images)
+    moved = augment.Shifted.apply(images, shift)
+    assert torch.equal(moved[0, :, :-1, 1:], images[0, :, 1:, :-1])
+    assert not moved[2].any()

@@ -256,6 +256,56 @@ def test_spectral_norm_is_torchs_own() -> None:
     )
 
 
+def test_spectral_norm_is_the_same_in_any_memory_format() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(3, 5, 3)
+    last = torch.nn.Conv2d(3, 5, 3)
+    last.load_state_dict(plain.state_dict())
+    for layer in (plain, last):
+        torch.manual_seed(1)
+        layers.spectrally_normalized(layer)
+    last.to(memory_format=torch.channels_last)
+    grown = torch.randn(5, 3, 3, 3)
+    for _ in range(2):
+        weights = [layer.weight for layer in (plain, last)]
+        torch.testing.assert_close(weights[1], weights[0])
+    for weight in weights:
+        (weight * grown).sum().backward()
+    gradients = [layer.parametrizations.weight.original.grad for layer in (plain, last)]
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_spectral_norms_gradient_is_the_derivative_at_a_given_u_and_v() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    u, v = (torch.nn.functional.normalize(torch.randn(n, dtype=torch.float64), dim=0) for n in (3, 8))
+
+    def by_hand(weight: torch.Tensor) -> torch.Tensor:
+        return weight / torch.dot(u, weight.flatten(1) @ v)
+
+    def ours(weight: torch.Tensor) -> torch.Tensor:
+        return layers.Normalized.apply(weight, u, v, torch.dot(u, weight.detach().flatten(1) @ v))
+
+    torch.testing.assert_close(ours(weight), by_hand(weight))
+    grown = torch.randn_like(weight)
+    expected, found = (torch.autograd.grad((way(weight) * grown).sum(), weight)[0] for way in (by_hand, ours))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
+    torch.manual_seed(0)
+    network = layers.spectrally_normalized(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
+    norms = [module for module in network.modules() if isinstance(module, layers.SpectralNorm)]
+    rounds = []
+    for step in range(3):
+        network.eval() if step == 2 else network.train()
+        network(torch.randn(2, 6))
+        rounds.append([norm.u.clone() for norm in norms])
+    assert not any(torch.equal(a, b) for a, b in zip(rounds[0], rounds[1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(rounds[1], rounds[2], strict=True))
+
+
 def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
     torch.manual_seed(0)
     layer = layers.spectrally_normalized(torch.nn.Linear(40, 30))
