@@ -3,7 +3,7 @@
     python -m benchmarks.train_gpu --peer pytorch-examples/dcgan/main.py
     python -m benchmarks.train_gpu --part whole --run-dir runs/cifar10-best --data-root data
 
-Three parts, of which the first two take three minutes together and are what is run by default:
+Four parts, of which the first two take three minutes together and are what is run by default:
 
 beside  64 px, batch 128: the peer (with --peer), our plain loop in its manner, and the trainer, in turns
         (train_step.py).
@@ -11,6 +11,9 @@ rates   `cifar10-best`: images a second plainly (float32, no graph, memory as it
         without what happens once a tick.
 whole   `trainer train --preset cifar10-best`: all of its 12.8 M images, with everything a run does (sample grids,
         quality, checkpoints), and the minutes that took. Needs CIFAR-10.
+
+lengths What runs that were trained before took, and the quality they measured at their end: `make reproduce` with
+        `--train` trains the documents' presets to their whole lengths, and --runs names the folder of its runs.
 
 For the first two noise takes the images' place where there are none: a step costs the same. Results are added to the
 output file, a part in place of the same part of an earlier run, each with the machine it ran on.
@@ -125,7 +128,31 @@ def whole(arguments: argparse.Namespace) -> dict[str, object]:
     return result
 
 
-PARTS = {"beside": beside, "rates": rates, "whole": whole}
+def lengths(arguments: argparse.Namespace) -> dict[str, object]:
+    """The ends of finished runs, from their own metrics.jsonl and made_by.json."""
+    found = []
+    for run in sorted(arguments.runs.glob("*/metrics.jsonl")):
+        ticks = [json.loads(line) for line in run.read_text().splitlines()]
+        made_by = json.loads((run.parent / "made_by.json").read_text())
+        if "quality/frechet" in ticks[-1]:
+            found.append(
+                {
+                    "preset": run.parent.name,
+                    "gpu": made_by["machine"]["gpu"],
+                    "kimg": ticks[-1]["images_seen"] / 1000,
+                    "seconds": round(ticks[-1]["seconds"], 1),
+                    "quality": [
+                        {key: tick[f"quality/{key}"] for key in ("frechet", "recall")}
+                        | {"kimg": tick["images_seen"] / 1000}
+                        for tick in ticks
+                        if "quality/frechet" in tick
+                    ],
+                }
+            )
+    return {"runs": found}
+
+
+PARTS = {"beside": beside, "rates": rates, "whole": whole, "lengths": lengths}
 
 
 def main() -> None:
@@ -138,12 +165,15 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, help="where `whole` trains; a new folder")
     parser.add_argument("--source", default="cifar10", help="the images of `whole`: such as folder:PATH@train")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for `whole`")
+    parser.add_argument("--runs", type=Path, help="the run folders of `lengths`")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.peer and not arguments.peer.is_file():
         parser.error(f"no script at {arguments.peer}")
     if "whole" in arguments.part and (arguments.run_dir is None or arguments.run_dir.exists()):
         parser.error("`whole` trains into a new folder: --run-dir")
+    if "lengths" in arguments.part and (arguments.runs is None or not arguments.runs.is_dir()):
+        parser.error("`lengths` reads runs: --runs FOLDER")
 
     document = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     for name in arguments.part:

@@ -77,7 +77,17 @@ def gpu(document: dict[str, Any]) -> str:
             f"**{whole['minutes_of_training']:.2f} minutes** of training, {whole['minutes_of_the_command']:.2f} of the "
             "command", "",
         ])  # fmt: skip
-    return table(["what", "card", "trainer", "beside", "ratio"], rows)
+    text = table(["what", "card", "trainer", "beside", "ratio"], rows)
+    if ends := document.get("lengths", {}).get("runs"):
+        rows = [
+            [
+                *(f"`{run['preset']}`", run["gpu"], f"{run['kimg']:,.0f}", f"{run['seconds']:.0f} s"),
+                *(f"{run['quality'][-1]['frechet']:.3g}", f"{run['quality'][-1]['recall']:.2f}"),
+            ]
+            for run in ends
+        ]
+        text += "\n\n" + table(["trained to its end", "card", "kimg", "training", "quality: distance", "recall"], rows)
+    return text
 
 
 TABLES: Tables = {
