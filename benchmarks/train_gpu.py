@@ -107,8 +107,8 @@ def rates(arguments: argparse.Namespace) -> dict[str, object]:
 def whole(arguments: argparse.Namespace) -> dict[str, object]:
     """`trainer train` from its start to its end, in a process of its own. Raises SystemExit when it fails."""
     sets = [f"data.source={arguments.source}", *arguments.set]
-    command = [sys.executable, "-m", "trainer", "train", "--preset", PRESET, "--run-dir", str(arguments.run_dir)]
-    command += ["--data-root", str(arguments.data_root)]
+    command = [sys.executable, "-m", "trainer", "train", "--preset", PRESET]
+    command += ["--run-dir", str(arguments.run_dir.resolve()), "--data-root", str(arguments.data_root.resolve())]
     for setting in sets:
         command += ["--set", setting]
     started = time.perf_counter()

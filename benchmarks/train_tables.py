@@ -33,7 +33,10 @@ def quality(document: dict[str, Any]) -> str:
     for run in sorted(document["runs"], key=lambda run: (run["path"], run["seed"])):
         values = [next(value for name, value in run.items() if name.startswith(score)) for score in SCORES]
         rows.append([run["path"], str(run["seed"]), *(f"{value:.3g}" for value in values)])
-    return table(["path", "seed", *SCORES.values()], rows)
+    where = (
+        f"{document['machine']['cpu']}, {document['threads']} thread; fast: {document['fast_precision']}, plain: fp32."
+    )
+    return f"{table(['path', 'seed', *SCORES.values()], rows)}\n\n{where}"
 
 
 def memory(document: dict[str, Any]) -> str:
@@ -72,7 +75,9 @@ def gpu(document: dict[str, Any]) -> str:
         ])  # fmt: skip
     if whole := document.get("whole"):
         rows.append([
-            f"`trainer train --preset {whole['preset']}`, all {whole['images'] / 1e6:.1f} M images",
+            f"`trainer train --preset {whole['preset']}`, all {whole['images'] / 1e6:.1f} M images; `"
+            + "`, `".join(line for line in whole["set"] if not line.startswith("data.source"))
+            + "`",
             whole["machine"]["gpu"], f"{whole['images_per_second']:,.0f} images/s",
             f"**{whole['minutes_of_training']:.2f} minutes** of training, {whole['minutes_of_the_command']:.2f} of the "
             "command", "",

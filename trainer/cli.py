@@ -177,6 +177,10 @@ def resume(
         if not set_ and not hardware.is_here(config.run.device):
             console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
             config = configuration.override(config, ["run.device=auto", "run.precision=auto"])
+        if config.run.device != recorded.run.device and not any(
+            line.startswith("run.cuda_graphs") for line in set_ or ()
+        ):
+            config = configuration.override(config, ["run.cuda_graphs=auto"])  # it was decided for the other device
         config = hardware.choose(config)
         seen = payload["counters"]["images_seen"]
         if seen >= config.run.total_kimg * 1000:

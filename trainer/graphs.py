@@ -3,7 +3,8 @@
 A small GAN's kernels end faster than they can be started one by one. A graph replays the same kernels on the same
 memory; what changes from step to step is therefore kept in tensors that stay where they are: the batch, the learning
 rates, the random numbers' offset (which the graph itself moves on). Where no graph can be recorded, or one that was
-gives other numbers than the step it was made from, training goes on without.
+gives other numbers than the step it was made from, training goes on without. A learning rate that falls does so from
+step to step; the updates of one step share it.
 """
 
 from __future__ import annotations

@@ -229,11 +229,13 @@ def gradient_penalty(state: State, reals: Tensor, labels: Tensor | None, fakes: 
 def update_generator(state: State, fakes: Tensor, labels: Tensor | None) -> None:
     """One step of G through D, whose weights take no gradient meanwhile."""
     state.D.requires_grad_(False)
-    with autocast(state):
-        logits = state.D(seen(state, fakes), labels)
-    loss = losses.generator_loss(state.config.objective, logits.float())
-    move(state, "G", state.G, state.g_optimizer, loss)
-    state.D.requires_grad_(True)
+    try:
+        with autocast(state):
+            logits = state.D(seen(state, fakes), labels)
+        loss = losses.generator_loss(state.config.objective, logits.float())
+        move(state, "G", state.G, state.g_optimizer, loss)
+    finally:  # a recording that fails here goes on without a graph
+        state.D.requires_grad_(True)
     add(state, {"loss/G": loss}, 1.0 / state.config.optim.g_steps)
 
 

@@ -231,3 +231,21 @@ def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
     result = CliRunner().invoke(app, ["resume", str(tmp_path), "--kimg", "0.2"])
     assert result.exit_code == 2
     assert "ends at 0.16 kimg, where its learning rates have fallen to 0" in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where CUDA is, the run goes on there")
+@pytest.mark.parametrize("extra", [(), ("--set", "run.device=cpu")])
+def test_a_run_of_a_gpu_goes_on_without_one(extra: tuple[str, ...], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    short = ("--preset", "digits-dcgan", *TINY, "--set", "objective.r1_gamma=0", "--set", "run.total_kimg=0.128")
+    made = CliRunner().invoke(app, ["train", *short, "--run-dir", str(run)])
+    assert made.exit_code == 0, made.output
+    path = checkpoint.paths(run)[-1]
+    payload = torch.load(path, weights_only=True)
+    payload["config"]["run"] |= {"device": "cuda", "cuda_graphs": True}
+    torch.save(payload, path)
+    checkpoint.digest_path(path).write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
+    (run / "config.json").write_text(json.dumps(payload["config"]))
+    resumed = CliRunner().invoke(app, ["resume", str(run), "--kimg", "0.256", *extra])
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["images_seen"] >= 256

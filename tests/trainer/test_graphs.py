@@ -118,7 +118,33 @@ class Refused(StandIn):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
-@pytest.mark.parametrize(("kind", "reason"), [(WithoutD, "of a step away"), (Refused, "when stream is capturing$")])
+class RefusedInG(StandIn):
+    """What fails in the second half of a step, when D takes no gradient."""
+
+    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        before, random = [tensor.clone() for tensor in graphs.moving(self.state)], generator.get_state()
+        self.state.G.register_full_backward_pre_hook(refuse)
+        try:
+            return once()
+        finally:
+            self.state.G._backward_pre_hooks.clear()
+            for tensor, value in zip(graphs.moving(self.state), before, strict=True):
+                tensor.detach().copy_(value)
+            generator.set_state(random)
+
+
+def refuse(*_: object) -> None:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (WithoutD, "of a step away"),
+        (Refused, "when stream is capturing$"),
+        (RefusedInG, "when stream is capturing$"),
+    ],
+)
 def test_a_recording_that_fails_or_differs_is_told_and_not_used(
     kind: type[StandIn], reason: str, tiny: Tiny, batches_of: BatchesOf
 ) -> None:

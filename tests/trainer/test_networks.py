@@ -306,6 +306,24 @@ def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
     assert all(torch.equal(a, b) for a, b in zip(rounds[1], rounds[2], strict=True))
 
 
+def test_a_weight_read_by_itself_leaves_nothing_stale_behind() -> None:
+    torch.manual_seed(0)
+    network = layers.spectrally_normalized(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
+    _ = network[1].weight  # what was iterated for the first layer waits
+    with torch.no_grad():
+        network[0].parametrizations.weight.original.mul_(3)
+    assert torch.linalg.matrix_norm(network[0].weight, ord=2).item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_an_evaluation_can_be_differentiated_after_the_next_training_step() -> None:
+    torch.manual_seed(0)
+    layer = layers.spectrally_normalized(torch.nn.Linear(6, 5)).eval()
+    evaluated = layer.weight.sum()
+    _ = layer.train().weight
+    evaluated.backward()
+    assert layer.parametrizations.weight.original.grad.isfinite().all()
+
+
 def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
     torch.manual_seed(0)
     layer = layers.spectrally_normalized(torch.nn.Linear(40, 30))

@@ -93,18 +93,20 @@ class SpectralNorm(nn.Module):
             u = F.normalize(matrix @ F.normalize(u @ matrix, dim=0), dim=0)
         self.register_buffer("u", u)
         self.together = together
-        self.iterated: tuple[Tensor, Tensor, Tensor] | None = None  # u, v and σ that wait to be used once
+        self.iterated: tuple[Tensor, Tensor, Tensor] | None = None  # u, v and σ that wait to be used once,
+        self.version = -1  # of the weight as it was then
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
             if self.training:
-                if self.iterated is None:
+                if self.iterated is None or self.version != weight._version:
                     self.together.iterate()
                 assert self.iterated is not None
                 (u, v, sigma), self.iterated = self.iterated, None
             else:
                 with torch.no_grad():
-                    u, v = self.u, F.normalize(self.u @ as_matrix(weight), dim=0)
+                    u = self.u.clone()  # that may wait for its backward while the next iteration writes into the buffer
+                    v = F.normalize(u @ as_matrix(weight), dim=0)
                     sigma = torch.dot(u, as_matrix(weight) @ v)
             return Normalized.apply(weight, u, v, sigma)
 
@@ -118,12 +120,13 @@ class PowerIteration:
     @torch.no_grad()
     def iterate(self) -> None:
         norms = [norm for norm, _ in self.of]
-        matrices = [as_matrix(layer.parametrizations.weight.original) for _, layer in self.of]  # type: ignore[arg-type,index,union-attr]
+        weights: list[Tensor] = [layer.parametrizations.weight.original for _, layer in self.of]  # type: ignore[index,misc,union-attr]
+        matrices = [as_matrix(weight) for weight in weights]
         v = unit([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
         u, sigma = unit([matrix @ each for matrix, each in zip(matrices, v, strict=True)])  # |W v| is σ: u · W v
         torch._foreach_copy_([norm.u for norm in norms], list(u))
-        for norm, found in zip(norms, zip(u, v, sigma, strict=True), strict=True):
-            norm.iterated = found
+        for norm, weight, found in zip(norms, weights, zip(u, v, sigma, strict=True), strict=True):
+            norm.iterated, norm.version = found, weight._version
 
 
 class Normalized(torch.autograd.Function):
