@@ -11,7 +11,6 @@ rates   `cifar10-best`: images a second plainly (float32, no graph, memory as it
         without what happens once a tick.
 whole   `trainer train --preset cifar10-best`: all of its 12.8 M images, with everything a run does (sample grids,
         quality, checkpoints), and the minutes that took. Needs CIFAR-10.
-
 lengths What runs that were trained before took, and the quality they measured at their end: `make reproduce` with
         `--train` trains the documents' presets to their whole lengths, and --runs names the folder of its runs.
 

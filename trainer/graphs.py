@@ -70,7 +70,7 @@ class Graph:
         self.recording: Recording | None = None
         self.seen = 0
         self.given_up = False
-        self.set: dict[str, float] = {}  # the learning rates that the recording's tensors hold
+        self.rates: dict[str, float] = {}  # the learning rates that the recording's tensors hold
 
     def __call__(self, state: State, shown: Shown) -> None:
         self.seen += 1
@@ -142,10 +142,10 @@ class Graph:
     def _set_learning_rates(self, state: State) -> None:
         for which, optimizer in (("G", state.g_optimizer), ("D", state.d_optimizer)):
             due = self.learning_rate(state, which)
-            if self.set.get(which) != due:
+            if self.rates.get(which) != due:
                 for group in optimizer.param_groups:
                     group["lr"].fill_(due)
-                self.set[which] = due
+                self.rates[which] = due
 
     @torch.no_grad()
     def _difference(self, state: State) -> float:

@@ -41,7 +41,8 @@ def settle(config: Config) -> None:
     torch.set_num_threads(config.run.threads or torch.get_num_threads())
     keep_freed_memory()
     torch.backends.cudnn.benchmark = config.run.device == "cuda"  # shapes never change within a run,
-    torch.backends.cudnn.benchmark_limit = 0  # so that every algorithm is worth a try
+    if config.run.device == "cuda":
+        torch.backends.cudnn.benchmark_limit = 0  # so that every algorithm is worth a try
 
 
 def keep_freed_memory() -> bool:
