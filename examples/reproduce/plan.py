@@ -41,6 +41,7 @@ SYSTEMS = (
     System("cifar10-wgan", ("001",), "cifar10", 250, CIFAR10, 4, "no FID"),
     System("celeba-dcgan", ("003",), "celeba", 1000, CELEBA, 50, "no result; thirty questions"),
     System("mnist-best", (), "mnist", 600, MNIST, 5, "", averages=True),
+    System("cifar10-small", (), "cifar10", 200, CIFAR10, 5, "", averages=True),
     System("cifar10-best", (), "cifar10", 12_800, CIFAR10, 4, "", averages=True),
 )
 

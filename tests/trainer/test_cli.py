@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests import warm
 from trainer import checkpoint
 from trainer.cli import app
 from trainer.config import Config
@@ -27,8 +28,7 @@ TINY = [word for field in TINY_FIELDS.split() for word in ("--set", field)]
 
 
 def trainer(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+    return warm.run("trainer", *arguments, cwd=cwd, timeout=timeout)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,8 @@ def test_an_interrupt_while_python_imports_is_one_line(
     stand_in = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import json; raise SystemExit('went on')"
     (tmp_path / f"{module}.py").write_text(stand_in)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
-    result = trainer("train", cwd=tmp_path)
+    command = [sys.executable, "-m", "trainer", "train"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 

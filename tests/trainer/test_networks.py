@@ -21,6 +21,7 @@ PARAMETERS = {
     # our own, by hand from their widths
     "mnist-best": (570_017, 167_009),
     "cifar10-best": (3_822_019, 2_940_993),
+    "cifar10-small": (929_539, 665_537),
     "celeba-best": (12_204_355, 10_141_441),
 }
 
