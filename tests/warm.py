@@ -1,6 +1,7 @@
 """A command of ours in a process of its own that has no torch to import: it is forked from one that has.
 
-A start costs five seconds of a core, most of them torch's, and tests of the command line start the trainer often.
+A start, a step and an export cost ten seconds of a core before anything is computed, most of them torch's imports, and
+tests of the command line start the trainer often.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import tempfile
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "trainer.cli", "trainer.run", "trainer.export"])
+FORKS.set_forkserver_preload(
+    ["trainer.cli", "trainer.export", "torch._dynamo", "matplotlib.figure", "sklearn.datasets"]
+)
 
 
 def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -29,9 +32,7 @@ def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subpro
             process.join()
             raise subprocess.TimeoutExpired([module, *arguments], timeout, out.read_text(), err.read_text())
         assert process.exitcode is not None
-        return subprocess.CompletedProcess(
-            [module, *arguments], process.exitcode, out.read_text(), err.read_text()
-        )
+        return subprocess.CompletedProcess([module, *arguments], process.exitcode, out.read_text(), err.read_text())
 
 
 def _be(module: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
