@@ -26,6 +26,8 @@ def check_agreement(config: Config) -> None:
     names = config.data.class_names
     if len(set(names)) != len(names):
         raise ValueError("data.class_names holds a name twice")
+    if len(set(config.data.augment)) != len(config.data.augment):
+        raise ValueError("data.augment names a policy twice; each is applied once")
     if config.data.noise_kimg is not None and not config.data.noise_std:
         raise ValueError("data.noise_kimg is how long data.noise_std lasts, and that is 0; set both")
 

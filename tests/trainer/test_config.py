@@ -51,6 +51,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["name.x=1"], "unknown field name.x"),
         ("digits-dcgan", ["model={z_dim: 8}"], "model is a section; set its fields one by one: model.architecture"),
         ("digits-dcgan", ["data.class_names=[a, a]"], "a name twice"),
+        ("digits-dcgan", ["data.augment=[color, color]"], "a policy twice"),
         ("digits-dcgan", ["data.resolution=30"], "cannot make 30 px"),
         ("digits-dcgan", ["model.g_widths=[8]"], "model.g_widths needs 3 widths"),
         ("digits-dcgan", ["model.d_widths=[1,1,1,1,1,1,1]"], "model.d_widths"),

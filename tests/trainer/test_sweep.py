@@ -402,6 +402,16 @@ def test_brackets_in_a_setting_or_a_reason_are_shown_as_they_are(terminal: bool,
     assert ("\x1b" in screen.getvalue()) is terminal
 
 
+def test_the_time_left_is_told_while_there_is_some() -> None:
+    view = View(Console(file=io.StringIO()), planned("model.z_dim=4,8"))
+    view.progressed(0, [], "")
+    began, _ = view._began or (0.0, 0)
+    assert view._left(began + 60, 0) == ""
+    assert view._left(began + 60, view._total // 4) == ", about 3 minutes left"
+    assert view._left(began + 60, view._total * 3 // 4) == ", about a minute left"
+    assert view._left(began + 60, view._total) == ""
+
+
 # with real children
 
 

@@ -85,7 +85,7 @@ class View:
 
     def _left(self, now: float, images: int) -> str:
         began, before = self._began or (now, images)
-        if images <= before:
+        if images <= before or images >= self._total:
             return ""
         minutes = (now - began) * (self._total - images) / (images - before) / 60
         return f", about {minutes:.0f} minutes left" if minutes >= 1.5 else ", about a minute left"
