@@ -1,47 +1,154 @@
-"""A command of ours in a process of its own that has no torch to import: it is forked from one that has.
+"""Commands of ours in processes that need not import torch again: they are forked from one that has.
 
-A start, a step and an export cost ten seconds of a core before anything is computed, most of them torch's imports, and
-tests of the command line start the trainer often.
+What a training and an export import costs ten seconds of a core before anything is computed, and tests of the command
+line start the trainer often. `python tests/warm.py SOCKET` is the server, and with a module's name behind it a client.
+A command has its own process, arguments, environment, folder and streams; our own modules are imported in it, anew.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
 import os
 import runpy
+import select
+import shlex
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["trainer.cli", "trainer.export", "torch._dynamo", "matplotlib.figure", "sklearn.datasets"]
-)
+IMPORTED = (
+    "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "lightning_fabric",
+    "matplotlib.figure", "onnx", "scipy.stats", "sklearn.datasets",
+)  # fmt: skip
+# and not onnxruntime, which starts a thread that a fork has not, and waits for it at the end
+STARTS = 120  # seconds that the server may take for them
 
 
 def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """`python -m module arguments` in `cwd`, in this process's environment of now. subprocess.TimeoutExpired."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = FORKS.Process(target=_be, args=(module, arguments, cwd, dict(os.environ), out, err))
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired([module, *arguments], timeout, out.read_text(), err.read_text())
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess([module, *arguments], process.exitcode, out.read_text(), err.read_text())
+    """`python -m module arguments` in `cwd` and this process's environment. subprocess.TimeoutExpired."""
+    command = [*client(module), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def _be(module: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
-    """In the forked process: become the command."""
+def command(path: Path, module: str) -> None:
+    """Write an executable file that is `python -m module`."""
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(client(module))} "$@"\n')
+    path.chmod(0o755)
+
+
+def client(module: str) -> list[str]:
+    return [sys.executable, "-IS", __file__, str(_server()), module]
+
+
+@functools.cache
+def _server() -> Path:
+    """The socket of a server that ends with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
+    place = folder / "socket"
+    words = [sys.executable, "-P", __file__, str(place)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # which OpenMP reads when torch is imported
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(process.kill)
+    assert process.stdout
+    assert select.select([process.stdout], [], [], STARTS)[0], "the server of warm commands did not start"
+    assert process.stdout.readline() == b"ready\n"
+    return place
+
+
+def _ask(place: str, words: list[str]) -> int:
+    """In the client: have the command run on this process's streams. Returns its exit code."""
+    with socket.socket(socket.AF_UNIX) as to:
+        to.connect(place)
+        wanted = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109  no pathlib here
+        socket.send_fds(to, [json.dumps(wanted).encode() + b"\n"], [0, 1, 2])
+        return int(to.makefile().readline())
+
+
+def _serve(place: str) -> list[str]:
+    """Fork a process for every command, and another that waits for it. Returns, in the former, the command's words."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(place)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            asked, _ = server.accept()
+            with asked:
+                if os.fork():
+                    continue
+                server.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                message, streams, *_ = socket.recv_fds(asked, 1 << 20, 3)
+                while not message.endswith(b"\n"):
+                    message += asked.recv(1 << 20)
+                worker = os.fork()
+                if not worker:
+                    asked.close()
+                    return _become(json.loads(message), streams)
+                _wait(asked, worker)
+                os._exit(0)
+
+
+def _wait(asked: socket.socket, worker: int) -> None:
+    """Tell the client the worker's exit code; a client that is gone takes its worker with it."""
+    ended = os.pidfd_open(worker)
+    ready, _, _ = select.select([asked, ended], [], [])
+    if ended not in ready:
+        os.kill(worker, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        asked.sendall(f"{code}\n".encode())
+
+
+def _become(wanted: dict[str, Any], streams: list[int]) -> list[str]:
+    """Take the place of the client. Returns the command's words."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(wanted["folder"])
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(cwd)
-    for number, path in ((1, out), (2, err)):
-        with path.open("wb") as file:
-            os.dup2(file.fileno(), number)
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    os.environ.update(wanted["environment"])
+    paths = os.environ.get("PYTHONPATH", "")
+    sys.path[:0] = [wanted["folder"], *filter(None, paths.split(os.pathsep))]
+    return list(wanted["words"])
+
+
+def main() -> None:
+    place, *words = sys.argv[1:]
+    if words:
+        raise SystemExit(_ask(place, words))
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # the forks would copy what a collection touches
+    sys.argv = _serve(place)
+    code: object = 0
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # and not by taking all of torch down, which takes as long as some commands
+
+
+if __name__ == "__main__":
+    main()

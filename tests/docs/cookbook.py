@@ -21,6 +21,7 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
+from tests import warm
 from tests.docs import excerpts
 from tests.docs.excerpts import ROOT
 from tests.docs.likeness import alike, elided, unlike
@@ -60,10 +61,11 @@ class Session:
         self.work, commands = folder / "work", folder / "bin"
         self.work.mkdir()
         commands.mkdir()
-        for name, module in (("trainer", "-m trainer"), ("evaluation", "-m evaluation"), ("python", "")):
-            script = commands / name
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-            script.chmod(0o755)
+        python = commands / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        for name in ("trainer", "evaluation"):
+            warm.command(commands / name, name)
         self.env = {name: value for name, value in os.environ.items() if name != "DATA_ROOT"} | {
             "PATH": f"{commands}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from examples.reproduce import __main__ as main
 from examples.reproduce import mistakes, plan
 from examples.reproduce.work import Workshop, folder_of, unscored
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -26,8 +25,7 @@ TINY = (
 
 
 def reproduce(*words: object, code: int = 0) -> str:
-    command = [sys.executable, "-m", "examples.reproduce", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = warm.run("examples.reproduce", *map(str, words), cwd=ROOT, timeout=500)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
