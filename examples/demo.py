@@ -48,7 +48,10 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, help="train for less or more than the preset says")
     arguments = parser.parse_args()
     folder, kimg = arguments.folder, arguments.kimg
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--folder takes a folder one may write to, and not {folder} ({error.strerror or error})")
     started = time.monotonic()
 
     length = ["--set", f"run.total_kimg={kimg}"] if kimg else []

@@ -66,6 +66,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebook", type=Path)
     notebook = parser.parse_args().notebook
+    if not notebook.is_file():
+        parser.error(f"there is no notebook at {notebook}")
+    try:
+        nbformat.read(notebook, as_version=4)
+    except Exception:  # as many kinds as there are ways to be none
+        parser.error(f"{notebook} is not a notebook (.ipynb) that can be read")
     try:
         document = execute(notebook, notebook.parent)
     except CellExecutionError as error:

@@ -14,8 +14,11 @@ import json
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
 from examples.reproduce import pages, tables, work
 from examples.reproduce.plan import IMAGES, SYSTEMS, TITLES, System, chosen
 from examples.reproduce.work import Workshop, say
@@ -29,7 +32,7 @@ def main() -> None:
     try:
         systems = chosen(tuple(arguments.only))
     except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise refused(str(error)) from None
     sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training that runs saves and stops
     output = arguments.output or RESULTS
@@ -37,7 +40,9 @@ def main() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SystemExit(f"error: could not make {folder}: {error.strerror or error}") from None
+            raise refused(f"could not make {folder}: {error.strerror or error}") from None
+    if pages.strange(output):
+        raise refused(f"{output}/index.md is no page of this command and would be written over; give another --output")
     shop = Workshop(
         arguments.work,
         arguments.data_root,
@@ -59,6 +64,12 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; the same command goes on") from None
     say(f"\nwritten: {output / 'index.md'}")
+
+
+def refused(why: str) -> SystemExit:
+    """What ends the command over a user's mistake: one line, exit code 2."""
+    print(f"error: {why}", file=sys.stderr)
+    return SystemExit(2)
 
 
 def place(shop: Workshop) -> Path:
@@ -134,10 +145,17 @@ def parsed() -> argparse.Namespace:
         parser.error("--minutes is of training, above 0")
     if arguments.num_images is not None and arguments.num_images < 2:
         parser.error("--num-images is of a distance, 2 or more")
-    if arguments.inception is not None and not arguments.inception.is_file():
-        parser.error(
-            f"--inception {arguments.inception}: there is no such file; `evaluation extractor inception` makes it"
-        )
+    for name in IMAGES:
+        source = getattr(arguments, name) or ""
+        if "@" in source:
+            parser.error(
+                f"--{name} {source}: both splits are used, train and test; leave out @{source.rpartition('@')[2]}"
+            )
+    if arguments.inception is not None:
+        try:
+            load_extractor(arguments.inception)
+        except EvaluationError as error:
+            parser.error(f"--inception: {error}; `evaluation extractor inception` makes such a file")
     return arguments
 
 

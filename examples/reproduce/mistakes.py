@@ -18,6 +18,7 @@ from evaluation.statistics import FeatureStatistics
 from imagesets import load_image_set
 
 GRID = 25  # images in a grid of 001's notebook, five wide
+SHEETS = 20  # such grids that it saves of either kind: every hundredth batch of five epochs
 PADDING = 2  # of torchvision's make_grid
 BATCH = 500
 
@@ -28,8 +29,8 @@ def as_they_are(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def as_grids(images: np.ndarray, grids: int = 5) -> np.ndarray:
-    """Source 001: a handful of pictures of 25 images each, and each picture taken for an image of its own size."""
+def as_grids(images: np.ndarray, grids: int = SHEETS) -> np.ndarray:
+    """Source 001: pictures of 25 images each, and each picture taken for an image of its own size."""
     n, side, _, channels = images.shape
     edge = 5 * (side + PADDING) + PADDING
     sheets = np.zeros((min(grids, n // GRID), edge, edge, channels), np.uint8)
@@ -43,20 +44,34 @@ def as_grids(images: np.ndarray, grids: int = 5) -> np.ndarray:
 
 def as_few(images: np.ndarray) -> np.ndarray:
     """As many images as there are grids, whole: what is wrong with so few of anything."""
-    return images[:5]
+    return images[: len(as_grids(images))]
 
 
-def as_zeros_and_ones(images: np.ndarray) -> np.ndarray:
-    """Source 000's script: floats in [0, 1] cast to uint8, so that all but pure white becomes 0 and white becomes 1."""
+def as_cast_reals(images: np.ndarray) -> np.ndarray:
+    """Source 000's script: reals, floats in [0, 1], cast to uint8: pure white becomes 1, all else 0."""
     return (images / 255.0).astype(np.uint8)
 
 
-PROTOCOLS: dict[str, Spoil] = {
-    "images, as they are": as_they_are,
-    "5 grids of 25 images, each as one image": as_grids,
-    "5 images": as_few,
-    "[0, 1] cast to uint8": as_zeros_and_ones,
-}
+def as_cast_fakes(images: np.ndarray) -> np.ndarray:
+    """The same script's fakes: G's tanh in [-1, 1], cast as it is; torch makes 255 of -1, of pure black."""
+    return np.trunc(images / 127.5 - 1).astype(np.int64).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to compare; `name` has a place for how many items come of it."""
+
+    name: str
+    reals: Spoil
+    fakes: Spoil
+
+
+PROTOCOLS = (
+    Protocol("images, as they are", as_they_are, as_they_are),
+    Protocol("{} grids of 25 images, each as one image", as_grids, as_grids),
+    Protocol("{} images", as_few, as_few),
+    Protocol("floats cast to uint8 as they are: reals of [0, 1], fakes of [-1, 1]", as_cast_reals, as_cast_fakes),
+)
 
 
 @dataclass(frozen=True)
@@ -84,14 +99,11 @@ def distances(
     rng = np.random.default_rng(0)
     train, test = (images[np.sort(rng.permutation(len(images))[:count])] for images in (train, test))
     rows = []
-    for name, spoil in PROTOCOLS.items():
-        real = statistics(judge, spoil(test))
-        found = [
-            None if images is None else distance(statistics(judge, spoil(images[:count])), real)
-            for images in (train, generated)
-        ]
-        assert found[0] is not None
-        rows.append(Row(name, real.n, found[0], found[1]))
+    for protocol in PROTOCOLS:
+        real = statistics(judge, protocol.reals(test))
+        others = distance(statistics(judge, protocol.reals(train)), real)
+        fakes = None if generated is None else distance(statistics(judge, protocol.fakes(generated[:count])), real)
+        rows.append(Row(protocol.name.format(real.n), real.n, others, fakes))
     return rows
 
 

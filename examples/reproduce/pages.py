@@ -6,22 +6,29 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
+
 from examples.reproduce import mistakes, pictures, tables
-from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, System
+from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, WHERE, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
 from examples.reproduce.work import Workshop, compare, model_name
 from imagesets import ImageSetError
 from imagesets.folder import all_members
 
 COMMAND = "make reproduce"
-COLLAPSED = 0.01  # recall below which a generator has collapsed
+VARIED = 0.01  # recall below which a generator covers next to nothing
+SOUND = 0.1  # precision below which next to nothing that it makes is among the real images
 SHORTEST = 0.2  # epochs of a run that ours is held against
 WORDS = Path(__file__).with_name("words")
 
 
 def words(name: str, **figures: str) -> str:
     """The text of words/<name>.md with its figures."""
-    return (WORDS / f"{name}.md").read_text().format(**figures)
+    return words_of(name).format(**figures)
+
+
+def words_of(name: str) -> str:
+    return (WORDS / f"{name}.md").read_text()
 
 
 def write(shop: Workshop, output: Path) -> None:
@@ -29,7 +36,7 @@ def write(shop: Workshop, output: Path) -> None:
     ran = tables.trained(shop, SYSTEMS)
     if not ran:
         raise SystemExit("nothing has been trained yet; there is nothing to write")
-    output.mkdir(parents=True, exist_ok=True)
+    (output / "pictures").mkdir(parents=True, exist_ok=True)
     shown = {system.preset: pictures.take(shop.run_of(system), output / "pictures", system.preset) for system in ran}
     whole = tables.document(shop, ran)
     texts = {"index": index(shop, ran), "best": best(shop, ran, shown)}
@@ -37,10 +44,22 @@ def write(shop: Workshop, output: Path) -> None:
         texts[source] = page(shop, source, ran, shown, output)
     for name, text in texts.items():
         (output / f"{name}.md").write_text(text)
-    for picture in (output / "pictures").iterdir():
+    for picture in taken(output / "pictures"):
         if not any(f"pictures/{picture.name})" in text for text in texts.values()):
             picture.unlink()  # of no page: an animation that only source 002 has a place for, or of a run that is gone
     (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def taken(folder: Path) -> list[Path]:
+    """The pictures that an earlier run has left there, by their names; never a file of somebody else's."""
+    names = [system.preset for system in SYSTEMS] + list(TITLES)
+    return [path for name in names for kind in pictures.KINDS for path in folder.glob(f"{name}-{kind}.*")]
+
+
+def strange(output: Path) -> bool:
+    """Whether a folder holds an index.md that is no work of ours."""
+    path = output / "index.md"
+    return path.is_file() and not path.read_text(errors="replace").startswith(words_of("index").splitlines()[0])
 
 
 def minutes(seconds: float) -> str:
@@ -91,11 +110,8 @@ def index(shop: Workshop, ran: Sequence[System]) -> str:
                 f"**{number(end.distance())}**",
             ]
         )
-    floors = [
-        f"real training images get {scores_of_group(shop, images, ran).get(metric_of(shop, images), float('nan')):.2f} "
-        f"(`{metric_of(shop, images)}`, {shop.count(images):,} {shop.sources[images].rpartition('/')[2]} images)"
-        for images in dict.fromkeys(system.images for system in ran)
-    ]
+    floors = [floor(shop, images, ran) for images in dict.fromkeys(system.images for system in ran)]
+    documents = [[f"[{source}]({source}.md)", title, WHERE[source]] for source, title in TITLES.items()]
     header = [
         "preset", "document", "G / D parameters", "kimg asked for", "kimg run", "training", "images/s",
         "distance of G as its last step left it", "of its average",
@@ -108,8 +124,27 @@ def index(shop: Workshop, ran: Sequence[System]) -> str:
         metrics=" and ".join(f"`{metric_of(shop, images)}`" for images in kinds),
         floors="; ".join(floors),
         machines="; ".join(dict.fromkeys(machine_of(shop, system) for system in ran)),
-        **{f"t{source}": title for source, title in TITLES.items()},
+        documents=table(["document", "what", "whose"], documents),
+        copy=copied(shop) if "cifar10" in kinds else "",
     )
+
+
+def floor(shop: Workshop, images: str, ran: Sequence[System]) -> str:
+    """What real images get before a judge, and how good a judge it is."""
+    metric = metric_of(shop, images)
+    reals = scores_of_group(shop, images, ran).get(metric)
+    name = shop.sources[images].rpartition("/")[2]
+    told = f"real training images get {number(reals)} (`{metric}`, {shop.count(images):,} {name} images"
+    right = accuracy(shop.extractor(images))
+    return told + (")" if right is None else f"; the classifier names {right:.1%} of the test images' classes right)")
+
+
+def accuracy(extractor: Path) -> float | None:
+    """The share of test images that an extractor's classifier was right about when it was trained, 0 to 1."""
+    if not extractor.is_file():
+        return None
+    facts = {entry.key: entry.value for entry in onnx.load(extractor, load_external_data=False).metadata_props}
+    return float(facts["accuracy"]) if "accuracy" in facts else None
 
 
 def scores_of_group(shop: Workshop, images: str, ran: Sequence[System]) -> dict[str, float]:
@@ -144,14 +179,16 @@ def run_rows(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -
                 f"{end.kimg / system.epoch_kimg:.1f} of {system.kimg / system.epoch_kimg:.0f}",
                 number(end.distance(last=True)),
                 number(end.distance()),
-                number(end.scores.get(metric_of(shop, system.images).replace("fd_", "precision_"))),
-                number(end.scores.get(metric_of(shop, system.images).replace("fd_", "recall_"))),
+                *(
+                    " / ".join(number(scores.get(name)) for scores in (end.last, end.scores))
+                    for name in both(shop, system)
+                ),
                 *([number(fid_of(end))] if shop.inception else []),
             ]
         )
     header = [
         "preset", "G / D parameters", "the document shows", "an epoch, in the document", "here", "epochs run",
-        f"`{metric_of(shop, systems[0].images)}`: G", "G averaged", "precision", "recall",
+        f"`{metric_of(shop, systems[0].images)}`: G", "G averaged", "precision: G / averaged", "recall: G / averaged",
         *(["FID of the average"] if shop.inception else []),
     ]  # fmt: skip
     return table(header, rows)
@@ -169,7 +206,7 @@ def trained_on(shop: Workshop, systems: Sequence[System], ran: Sequence[System])
     told = []
     for system in here:
         end, changed = end_of(shop, system), tables.changes(shop, system)
-        how = f" (`{'`, `'.join(changed)}`)" if changed else ""
+        how = f" (changed from the preset: `{'`, `'.join(changed)}`)" if changed else ""
         told.append(f"`{system.preset}`: {end.kimg:g} kimg in {minutes(end.seconds)}{how}.")
     return f"Trained on {machines}. {' '.join(told)}"
 
@@ -206,24 +243,45 @@ def gallery(shop: Workshop, system: System, files: dict[str, str]) -> str:
 
 def collapse(shop: Workshop, system: System) -> str:
     """A sentence for a generator that makes a few images over and over, which precision alone would praise."""
-    scores = end_of(shop, system).scores
-    recall = next((value for name, value in scores.items() if name.startswith("recall_")), 1.0)
-    if recall >= COLLAPSED:
+    end = end_of(shop, system)
+    scores = end.last or end.scores
+    precision, recall = (scores.get(name, 1.0) for name in both(shop, system))
+    if recall >= VARIED:
         return ""
-    if epochs(shop, system) < SHORTEST:
-        return f"**Barely begun**: {end_of(shop, system).step} steps; what it makes is noise.\n\n"
+    if precision < SOUND:
+        return (
+            f"**Nothing real yet**, after {end.step:,} steps: precision {precision:.3f}, recall {recall:.3f}. "
+            "The picture shows it.\n\n"
+        )
     return (
-        f"**Collapsed**: its recall is {recall:.3f}, so hardly any test image lies near what it makes; a precision "
-        "beside that is one of very few images. The picture shows it.\n\n"
+        f"**Next to no variety**, after {end.step:,} steps: recall {recall:.3f}, so hardly any test image lies near "
+        f"what it makes, whose precision of {precision:.2f} is one of a few kinds of image. The picture shows it.\n\n"
     )
 
 
+def both(shop: Workshop, system: System) -> tuple[str, str]:
+    """The names of precision and recall beside the distance."""
+    metric = metric_of(shop, system.images)
+    return metric.replace("fd_", "precision_"), metric.replace("fd_", "recall_")
+
+
 def of_000(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
-    return words("000", mistakes=mistaken(shop, systems, ran))
+    return words("000", mistakes=mistaken(shop, systems, ran), note=note(shop, "mnist"))
 
 
 def of_001(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
-    return words("001", mistakes=mistaken(shop, systems, ran), metric=metric_of(shop, "cifar10"), copy=copied(shop))
+    found = mistaken(shop, systems, ran)
+    facts = {"metric": metric_of(shop, "cifar10"), "copy": copied(shop), "note": note(shop, "cifar10")}
+    return words("001", mistakes=found, **facts)
+
+
+def note(shop: Workshop, images: str) -> str:
+    """What the table of mistakes holds, and why its first row is not the overview's."""
+    return (
+        f"(`{metric_of(shop, images)}`'s distance; the generator is G as its last step left it. Other training images "
+        "than in the overview stand for the reals, and fewer test images for the reference, so the first row is not the "
+        "overview's.)\n\n"
+    )
 
 
 def copied(shop: Workshop) -> str:
@@ -234,10 +292,9 @@ def copied(shop: Workshop) -> str:
     forms = {Path(member.path).suffix.lower() for member in all_members(Path(path))}
     if forms & {".jpg", ".jpeg"}:
         return (
-            " The images here are a copy of CIFAR-10 as JPEG files, which lose a little: no figure of this page "
-            "compares with a published one."
+            " CIFAR-10 is here a copy as JPEG files, which lose a little: no figure of it compares with published ones."
         )
-    return " The images here are a copy of CIFAR-10 as files."
+    return " CIFAR-10 is here a copy as files."
 
 
 def mistaken(shop: Workshop, systems: Sequence[System], ran: Sequence[System]) -> str:
@@ -290,28 +347,30 @@ def of_004(shop: Workshop, systems: Sequence[System], ran: Sequence[System], out
 
 def celeba(shop: Workshop, system: System, ran: Sequence[System]) -> str:
     g, d = parameters(system)
-    said = (
-        run_rows(shop, [system], ran)
-        if system in ran
-        else "It was not run: CelebA was not in `DATA_ROOT`, and Google Drive, where it lies, not in reach.\n"
-    )
+    said = run_rows(shop, [system], ran) if system in ran else "It was not run here.\n"
     return words("003", g=f"{g:,}", d=f"{d:,}", ran=said)
 
 
 def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]) -> str:
     parts = []
     for ours in (system for system in ran if not system.documents):
+        end = end_of(shop, ours)
         rivals = tables.rivals(tuple(ran), ours)
         theirs = [system for system in rivals if epochs(shop, system) >= SHORTEST]
-        if not theirs:
-            continue
         short = ", ".join(f"`{s.preset}` ({epochs(shop, s):.2f} epochs)" for s in rivals if s not in theirs)
         grids = [(system, shown[system.preset]) for system in (ours, *theirs)]
         parts.append(
             f"## `{ours.preset}`\n\n"
-            f"### At equal images seen\n\n{versus(shop, ours, theirs, tables.as_many_images)}\n"
-            f"### At equal time\n\n{versus(shop, ours, theirs, tables.as_much_time)}\n"
-            + f"### `{ours.preset}` beside reals, and how it went\n\n{precision_and_recall(shop, ours)}"
+            + (
+                f"### At equal images seen\n\n{versus(shop, ours, theirs, tables.as_many_images)}\n"
+                f"### At equal time\n\n{versus(shop, ours, theirs, tables.as_much_time)}\n"
+                if theirs
+                else "No document's run of these images is long enough to be held against: "
+                f"{number(end.distance())} after {end.kimg:g} kimg.\n\n"
+            )
+            + f"### `{ours.preset}` beside reals, and how it went\n\n"
+            + precision_and_recall(shop, ours)
+            + collapse(shop, ours)
             + figure(ours.preset, shown[ours.preset], "real-beside-fake", f"{ours.preset}: reals left, fakes right")
             + "\n\n"
             + figure(ours.preset, shown[ours.preset], "curves", f"{ours.preset}: losses, D's opinion, gradients")
@@ -325,7 +384,8 @@ def best(shop: Workshop, ran: Sequence[System], shown: dict[str, dict[str, str]]
             )
             + "\n"
         )
-    return words("best", parts="\n".join(parts) or "Not run yet.\n", command=COMMAND)
+    copy = copied(shop) if any(system.images == "cifar10" for system in ran) else ""
+    return words("best", parts="\n".join(parts) or "Not run yet.\n", command=COMMAND, copy=copy)
 
 
 def precision_and_recall(shop: Workshop, system: System) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 FRAMES = 16
+KINDS = ("fixed", "random", "real-beside-fake", "curves")
 
 
 def sheets(run: Path, kind: str) -> list[Path]:

@@ -36,9 +36,11 @@ SYSTEMS = (
     System("mnist-gan-2", ("000",), "mnist", 1020, MNIST, 10, "pictures of epoch 16", f"65 s ({INTEL})"),
     System("mnist-dcgan", ("000", "004"), "mnist", 1020, MNIST, 5, "pictures of epoch 16", f"about 11 min ({INTEL})"),
     System("mnist-dcgan-2g", ("000",), "mnist", 1020, MNIST, 5, "pictures of epoch 16", f"about 12 min ({INTEL})"),
-    System("mnist-dcgan-64", ("002",), "mnist", 1200, MNIST, 2, "losses and two animations"),
+    System("mnist-dcgan-64", ("002",), "mnist", 900, MNIST, 2, "losses and two animations", "223 s (K80)"),
     System("cifar10-dcgan", ("001",), "cifar10", 250, CIFAR10, 2, "FID 270.69"),
-    System("cifar10-wgan", ("001",), "cifar10", 250, CIFAR10, 4, "no FID"),
+    # its notebook takes the critic's five steps on one batch of reals, the trainer on five: as many steps of G cost
+    # five times as many images here
+    System("cifar10-wgan", ("001",), "cifar10", 1250, 5 * CIFAR10, 4, "no FID"),
     System("celeba-dcgan", ("003",), "celeba", 1000, CELEBA, 50, "no result; thirty questions"),
     System("mnist-best", (), "mnist", 600, MNIST, 5, "", averages=True),
     System("cifar10-small", (), "cifar10", 200, CIFAR10, 5, "", averages=True),
@@ -59,6 +61,14 @@ TITLES = {
     "002": "DCGAN on MNIST at 64 px, uniform z",
     "003": "DCGAN on CelebA",
     "004": "GAN against DCGAN at equal epochs",
+}
+
+WHERE = {  # the documents' code, or what they are called where they name none
+    "000": "[Kunal627/kunal627.github.io](https://github.com/Kunal627/kunal627.github.io)",
+    "001": "[Aiden-Ross-Dsouza/Generative-Models](https://github.com/Aiden-Ross-Dsouza/Generative-Models)",
+    "002": "[divyam25/Oh-My-GAN](https://github.com/divyam25/Oh-My-GAN)",
+    "003": "“Deep convolutional generative adversarial network”, thirty questions; names no code",
+    "004": "“GAN-DCGAN Image Generation Project”; names no code",
 }
 
 

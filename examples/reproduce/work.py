@@ -85,6 +85,7 @@ def train(shop: Workshop, system: System) -> None:
         return
     roots = ["--data-root", str(shop.data_root)]
     if any(run.glob("checkpoint-*.pt")):
+        begun_otherwise(shop, system)
         words = ["resume", str(run), *roots]
     else:
         tick = system.tick_kimg if shop.minutes else max(system.tick_kimg, system.kimg / 100)
@@ -104,6 +105,19 @@ def train(shop: Workshop, system: System) -> None:
     code = until(process, left, started=run)
     if code not in (0, 130):
         raise SystemExit(code)
+
+
+def begun_otherwise(shop: Workshop, system: System) -> None:
+    """SystemExit, when a run that would go on was begun with other images or another --set."""
+    from trainer import config
+
+    run = shop.run_of(system)
+    ran = config.parse(json.loads((run / "config.json").read_text()))
+    asked = (f"data.source={shop.training_source(system.images)}", *shop.sets)
+    told = config.differences(ran, config.override(ran, asked))
+    if told:
+        print(f"error: {run} was begun otherwise ({'; '.join(told)}); give another --work", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def until(process: subprocess.Popen[bytes], seconds: float | None, started: Path) -> int:

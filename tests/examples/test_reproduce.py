@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from examples.reproduce import __main__ as main
-from examples.reproduce import mistakes, plan
+from examples.reproduce import mistakes, pages, plan, tables, work
 from examples.reproduce.work import Workshop, folder_of, unscored
 from tests import warm
+from trainer import config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -62,7 +64,7 @@ def test_it_trains_scores_what_is_served_and_writes_the_pages(tmp_path: Path) ->
 
 
 def test_a_name_that_is_none_is_one_line() -> None:
-    told = reproduce("mnist-dcgam", code=1)
+    told = reproduce("mnist-dcgam", code=2)
     assert told.startswith("error: there is no mnist-dcgam; there are 000, 001")
     assert len(told.splitlines()) == 1
 
@@ -102,9 +104,54 @@ def test_pages_that_tell_of_other_runs_are_not_written_over(tmp_path: Path, monk
     assert main.place(shop) == tmp_path / "work" / "results"
 
 
+def test_what_is_not_ours_in_the_folder_of_the_pages_stays(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for name in ("mine.png", "mnist-best.png", "mnist-gan-fixed.png", "004-curves.png"):
+        (tmp_path / "pictures" / name).touch()
+    assert sorted(path.name for path in pages.taken(tmp_path / "pictures")) == ["004-curves.png", "mnist-gan-fixed.png"]
+    assert not pages.strange(tmp_path)
+    (tmp_path / "index.md").write_text("# My project")
+    assert pages.strange(tmp_path)
+    told = reproduce("mnist-gan", "--mnist", "digits", "--work", tmp_path / "work", "--output", tmp_path, code=2)
+    assert told.startswith(f"error: {tmp_path}/index.md is no page of this command")
+    assert (tmp_path / "index.md").read_text() == "# My project"
+
+
+def test_a_split_or_an_extractor_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    assert "leave out @test" in reproduce("--mnist", "digits@test", "--work", tmp_path / "work", code=2)
+    (tmp_path / "no.onnx").write_text("no network")
+    assert "--inception: " in reproduce("--inception", tmp_path / "no.onnx", "--work", tmp_path / "work", code=2)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (system,) = plan.chosen(("mnist-gan",))
+    shop = Workshop(tmp_path, tmp_path, {"mnist": "digits"}, sets=("optim.g_lr=1e-3",))
+    run = shop.run_of(system)
+    run.mkdir(parents=True)
+    begun = config.resolve(system.preset, ("data.source=digits", "optim.g_lr=1e-3"))
+    (run / "config.json").write_text(config.to_json(begun))
+    work.begun_otherwise(shop, system)
+    for other in (replace(shop, sets=("optim.g_lr=2e-3",)), replace(shop, sources={"mnist": "mnist"})):
+        with pytest.raises(SystemExit, match="2"):
+            work.begun_otherwise(other, system)
+        assert "was begun otherwise" in capsys.readouterr().err
+
+
+def test_a_run_without_rivals_is_shown_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (system,) = plan.chosen(("mnist-best",))
+    shop = Workshop(tmp_path, tmp_path, {"mnist": "digits"})
+    end = tables.Mark(system, 60, 1920, 1.0, {"fd_classifier10k": 5.0}, {})
+    monkeypatch.setattr(pages, "end_of", lambda shop, system: end)
+    told = pages.best(shop, [system], {"mnist-best": {"fixed": "mnist-best-fixed.png"}})
+    assert "No document's run of these images is long enough to be held against: 5.00 after 1.92 kimg." in told
+    assert "pictures/mnist-best-fixed.png" in told
+
+
 def test_a_grid_is_one_item_and_the_cast_leaves_two_levels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (130, 28, 28, 1), dtype=np.uint8)
     assert mistakes.as_grids(images).shape == (5, 28, 28, 1)
-    spoiled = mistakes.as_zeros_and_ones(images)
-    assert set(np.unique(spoiled)) == {0, 1}
-    assert (spoiled == 1).sum() == (images == 255).sum()
+    assert len(mistakes.as_few(images)) == 5
+    reals, fakes = mistakes.as_cast_reals(images), mistakes.as_cast_fakes(images)
+    np.testing.assert_array_equal(reals, np.where(images == 255, 1, 0))
+    np.testing.assert_array_equal(fakes, np.select([images == 255, images == 0], [1, 255], 0))
