@@ -59,7 +59,7 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
 		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report $(ARGS)
 
-reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write docs/results
+reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write their pages of results
 	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from benchmarks import summary
+from benchmarks.arguments import folder_to_write
 from benchmarks.machine import describe, load_average
 from benchmarks.markdown import RESULTS
 
@@ -78,7 +79,7 @@ def main() -> None:
         help="a training script to run beside: see benchmarks.train_step",
     )
     parser.add_argument("--quick", action="store_true", help=f"one short round, into {QUICK.relative_to(ROOT)}")
-    parser.add_argument("--output", type=Path, help="the folder of the results")
+    parser.add_argument("--output", type=folder_to_write, help="the folder of the results")
     args = parser.parse_args()
     chosen = list(dict.fromkeys(args.parts or PARTS))
     if strange := [name for name in chosen if name not in PARTS]:

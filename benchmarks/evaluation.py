@@ -49,14 +49,15 @@ def benchmark(name: str) -> Callable[[int], dict[str, Any]]:
 
 
 def main() -> None:
+    from benchmarks.arguments import at_least_one, file_to_write
     from benchmarks.attempts import attempt
     from benchmarks.machine import describe, load_average
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmarks", nargs="*", metavar="NAME", help=f"{', '.join(MODULES)}; default: all")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--images", type=int, default=10_000, help="of `memory`")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
     chosen = arguments.benchmarks or list(MODULES)
     if strange := set(chosen) - set(MODULES):

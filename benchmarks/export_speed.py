@@ -74,19 +74,21 @@ def measure(sessions: dict[str, Any], feed: dict[str, np.ndarray], rounds: int, 
 
 def main() -> None:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # as a script its own folder is there
+    from benchmarks.arguments import at_least_one, file_to_write, mistakes
     from benchmarks.machine import describe
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", type=Path, nargs="*", help="float32 generator files")
     parser.add_argument("--preset", action="append", default=[], help="measure a preset's untrained networks too")
     parser.add_argument("--optimize", choices=("int8", "fp16"), default="int8")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=at_least_one, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--rounds", type=at_least_one, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="a turn, at least")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     args = parser.parse_args()
 
-    models = [optimize.read(path) for path in args.generators] + [untrained(preset) for preset in args.preset]
+    with mistakes(parser):
+        models = [optimize.read(path) for path in args.generators] + [untrained(preset) for preset in args.preset]
     if not models:
         parser.error("name a generator file, or a --preset")
     document: dict[str, Any] = {"optimize": args.optimize, "machine": describe(), "generators": {}}

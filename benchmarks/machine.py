@@ -82,7 +82,13 @@ def system() -> str:
         name = platform.freedesktop_os_release()["PRETTY_NAME"] + ", "
     except (OSError, KeyError):
         name = ""
-    return f"{name}{platform.system()} {platform.release()} {platform.machine()}"
+    return f"{name}{platform.system()} {kernel()} {platform.machine()}"
+
+
+def kernel() -> str:
+    """Major and minor of its version: what a host's owner put behind them is nobody's business, and no figure's."""
+    number = re.match(r"\d+\.\d+", platform.release())
+    return number[0] if number else platform.release()
 
 
 def gpu() -> str | None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.machine import describe
 from benchmarks.serving_tools import (
     JSON,
@@ -184,8 +185,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("generators", type=Path, nargs="*", help="generator files (.onnx); default: untrained ones")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scaling.json")
+    parser.add_argument("--rounds", type=at_least_one, default=1)
+    parser.add_argument("--output", type=file_to_write, default=ROOT / "benchmarks" / "results" / "scaling.json")
     args = parser.parse_args()
     require_wrk()
     if len(os.sched_getaffinity(0)) < 2:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.serving_tools import ROOT, write
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -257,14 +258,20 @@ def replicas_for(times: Times, images_per_s: float, cores: int, n: int, least: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=Path, default=RESULTS / "scaling.json")
-    parser.add_argument("--output", type=Path, default=RESULTS / "scaling_simulation.json")
-    parser.add_argument("--requests", type=int, default=40_000, help="of each open simulation")
+    parser.add_argument("--output", type=file_to_write, default=RESULTS / "scaling_simulation.json")
+    parser.add_argument("--requests", type=at_least_one, default=40_000, help="of each open simulation")
     args = parser.parse_args()
-    measured = json.loads(args.measured.read_text())
-    n, cores = measured["images_per_request"], 2
+    try:
+        measured = json.loads(args.measured.read_text())
+        n, cores = measured["images_per_request"], 2
+        times_of = {name: Times.measured(generator) for name, generator in measured["generators"].items()}
+    except FileNotFoundError:
+        parser.error(f"there is no {args.measured}; python -m benchmarks.scaling makes it")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        parser.error(f"--measured takes what python -m benchmarks.scaling wrote, and {args.measured} is something else")
     result: dict[str, Any] = {"images_per_request": n, "cores_a_replica": cores, "utilisation": UTILISATION}
     for name, generator in measured["generators"].items():
-        times = Times.measured(generator)
+        times = times_of[name]
         told: dict[str, Any] = {
             "loop_ms": 1e3 * times.loop,
             "image_ms": 1e3 * times.batch[-1] / times.rows,

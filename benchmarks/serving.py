@@ -20,6 +20,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.attempts import attempt
 from benchmarks.machine import describe, load_average
 from benchmarks.rounds import spread
@@ -197,9 +198,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--n", type=int, default=4, help="images a request")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--no-peers", action="store_true", help="leave benchmarks/peers out")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serving.json")
+    parser.add_argument("--output", type=file_to_write, default=ROOT / "benchmarks" / "results" / "serving.json")
     args = parser.parse_args()
     require_wrk()
     for path in args.generators:

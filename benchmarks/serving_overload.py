@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import file_to_write
 from benchmarks.machine import describe
 from benchmarks.serving_tools import (
     NPY,
@@ -109,8 +110,12 @@ def main() -> None:
     parser.add_argument("generator", type=Path, nargs="?", help="generator file; default: mnist-dcgan, untrained")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serving_overload.json")
+    parser.add_argument(
+        "--output", type=file_to_write, default=ROOT / "benchmarks" / "results" / "serving_overload.json"
+    )
     args = parser.parse_args()
+    if args.generator and not args.generator.is_file():
+        parser.error(f"there is no generator file at {args.generator}")
     require_wrk()
     result: dict[str, Any] = {"machine": describe(), "clients": args.clients, "seconds": args.seconds, "loads": []}
     with tempfile.TemporaryDirectory() as folder:

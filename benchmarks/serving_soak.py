@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import file_to_write
 from benchmarks.machine import describe
 from benchmarks.serving_tools import ROOT, atelier, make_generator, tree_anonymous_mb, write
 
@@ -96,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serving_soak.json")
+    parser.add_argument("--output", type=file_to_write, default=ROOT / "benchmarks" / "results" / "serving_soak.json")
     args = parser.parse_args()
     counts: collections.Counter[str] = collections.Counter()
     memory: list[tuple[float, float]] = []

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import train_step
+from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_quality import PATHS
 from imagesets import ImageSetError, load_image_set
@@ -159,13 +160,13 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=["beside", "rates"])
     parser.add_argument("--peer", type=Path, help="PyTorch's examples/dcgan/main.py")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each turn and each measurement")
     parser.add_argument("--run-dir", type=Path, help="where `whole` trains; a new folder")
     parser.add_argument("--source", default="cifar10", help="the images of `whole`: such as folder:PATH@train")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for `whole`")
     parser.add_argument("--runs", type=Path, help="the run folders of `lengths`")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.peer and not arguments.peer.is_file():
         parser.error(f"no script at {arguments.peer}")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arguments import file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_step import load_images
 from trainer import config as configuration
@@ -91,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     parser.add_argument("--only", choices=CASES, help=argparse.SUPPRESS)  # one case, here, as JSON on stdout
     arguments = parser.parse_args()
     if arguments.steps < 500:

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.arguments import at_least_one, file_to_write, mistakes
 from benchmarks.machine import describe
 from imagesets import load_image_set
 from trainer import checkpoint, hardware
@@ -92,12 +93,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="digits-dcgan")
     parser.add_argument("--set", action="append", default=[], help="section.field=value, for both paths")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=at_least_one, default=3)
     parser.add_argument("--num-images", type=int, default=5000, help="of each generator, to score it by")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
-    config = hardware.choose(configuration.resolve(arguments.preset, arguments.set))
+    with mistakes(parser):
+        config = hardware.choose(configuration.resolve(arguments.preset, arguments.set))
     hardware.settle(config)
     source, root = config.data.source, ("--data-root", str(arguments.data_root))
     runs: list[dict[str, object]] = []

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.attempts import attempt
 from benchmarks.machine import describe, load_average
 from benchmarks.rounds import spread
@@ -216,9 +217,9 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", choices=CASES, help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--peer", action="append", type=Path, default=[], help="a script to run beside: see above")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn, two steps at least")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
     peers_of = {}
     for script in arguments.peer:

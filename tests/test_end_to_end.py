@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from examples import demo as example
 from trainer.latents import labels, latents
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     return folder
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "README.md"
+    taken.touch()
+    monkeypatch.setattr(sys, "argv", ["demo", "--folder", str(taken)])
+    with pytest.raises(SystemExit) as ended:
+        example.main()
+    assert ended.value.code == 2
+    line = f"demo: error: --folder takes a folder one may write to, and not {taken} (File exists)"
+    assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 @pytest.mark.slow

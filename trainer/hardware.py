@@ -84,7 +84,7 @@ def describe() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "platform": platform.platform(),
+        "platform": platform.platform().replace(platform.release(), ".".join(platform.release().split(".")[:2])),
         "cpu": cpu_name(),
         "gpu": cuda,
     }

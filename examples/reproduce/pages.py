@@ -250,7 +250,7 @@ def collapse(shop: Workshop, system: System) -> str:
         return ""
     if precision < SOUND:
         return (
-            f"**Nothing real yet**, after {end.step:,} steps: precision {precision:.3f}, recall {recall:.3f}. "
+            f"**Nothing like the real images**, after {end.step:,} steps: precision {precision:.3f}, recall {recall:.3f}. "
             "The picture shows it.\n\n"
         )
     return (

@@ -121,7 +121,7 @@ def images_per_second(shop: Workshop, system: System) -> float:
 
 
 def document(shop: Workshop, systems: tuple[System, ...]) -> dict[str, Any]:
-    """Everything that the pages say in numbers, for scripts."""
+    """The runs and their scores, for scripts."""
     rows = []
     for system in systems:
         g, d = parameters(system)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,80 @@ def test_a_mistake_is_one_line_and_exit_code_2(words: list[str]) -> None:
     last = done.stderr.splitlines()[-1]
     assert words[-1] in last
     assert last.startswith("python -m benchmarks: error: there is no")
+
+
+@pytest.mark.parametrize("inside", ["", "folder"], ids=["a file", "within a file"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "README.md"
+    taken.touch()
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("it was measured"))
+    line = refused(bench, ["--output", str(taken / inside)], monkeypatch, capsys)
+    assert "argument --output: name a folder one may write to, and not" in line
+    assert str(taken / inside) in line
+
+
+def refused(module: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that a command ends with, at once, and with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words])
+    monkeypatch.setattr(sys, "path", list(sys.path))  # which those that are scripts too set right
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2, said.err
+    assert not said.out
+    return said.err.splitlines()[-1]
+
+
+ROUNDS = ("evaluation", "export_speed", "scaling", "serving", "train_gpu", "train_step")
+ALL = (*ROUNDS, "scaling_simulation", "serving_overload", "serving_soak", "train_memory", "train_quality")
+NONE = "a whole number, 1 at least, and not 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        *[(name, "--rounds 0", f"argument --rounds: {NONE}") for name in ROUNDS],
+        ("train_quality", "--seeds 0", f"argument --seeds: {NONE}"),
+        ("train_quality", "--set bogus", "--set takes section.field=value"),
+        ("export_speed", "nope.onnx", "there is no file nope.onnx"),
+        ("export_speed", "--preset nope", "no preset is called 'nope'"),
+        ("serving_overload", "nope.onnx", "there is no generator file at nope.onnx"),
+        ("scaling_simulation", "--measured nope.json", "there is no nope.json; python -m benchmarks.scaling makes it"),
+    ],
+)
+def test_a_mistake_of_one_benchmark_is_one_line_too(
+    name: str,
+    words: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = ["--output", str(tmp_path / "results.json")]
+    line = refused(import_module(f"benchmarks.{name}"), [*words.split(), *output], monkeypatch, capsys)
+    assert line.startswith(f"benchmark: error: {told}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_results_that_could_not_be_written_are_not_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(import_module(f"benchmarks.{name}"), ["--output", str(tmp_path)], monkeypatch, capsys)
+    assert line == f"benchmark: error: argument --output: name a file one may write to, and not {tmp_path}"
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", json.dumps(results.SERVING)], ids=["text", "list", "serving"])
+def test_a_simulation_of_other_results_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    words = ["--measured", str(path), "--output", str(tmp_path / "results.json")]
+    line = refused(import_module("benchmarks.scaling_simulation"), words, monkeypatch, capsys)
+    assert line.endswith(f"what python -m benchmarks.scaling wrote, and {path} is something else")
 
 
 def test_every_ratio_stands_beside_its_counterpart() -> None:

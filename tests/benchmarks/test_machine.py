@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,21 @@ def test_instruction_sets_are_read_from_the_kernels_words() -> None:
 
 def test_a_flag_is_a_whole_word() -> None:
     assert machine.processor("flags : avx512f_not avx22\n")["instructions"] == []
+
+
+def test_a_kernel_is_told_by_major_and_minor_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "6.18.44-of-a-host")
+    assert machine.system().endswith(f"{platform.system()} 6.18 {platform.machine()}")
+    monkeypatch.setattr(platform, "release", lambda: "11")
+    assert machine.kernel() == "11"
+
+
+def test_results_that_are_kept_name_no_hosts_kernel() -> None:
+    root = Path(__file__).resolve().parents[2]
+    kept = [*(root / "benchmarks" / "results").iterdir(), *(root / "docs" / "results").glob("*.json")]
+    kept += [root / "docs" / "performance.md", root / "docs" / "scaling.md"]
+    told = {path.name: re.findall(r"Linux[ -]\d+\.\d+[.-]\d\S*", path.read_text()) for path in kept}
+    assert not any(told.values()), told
 
 
 def test_the_description_is_json_with_all_that_a_reader_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

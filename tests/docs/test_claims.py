@@ -49,6 +49,13 @@ def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
     assert out.getvalue() == told
 
 
+def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
+    from trainer.registry import ARCHITECTURES
+
+    (told,) = re.findall(r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
+
+
 def test_tests_and_code_that_security_names_are_there() -> None:
     text = (DOCS / "security.md").read_text()
     here = ""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import nbformat
 import pytest
 from PIL import Image
 
+from examples import notebook
 from examples.notebook import execute
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +104,31 @@ def test_its_links_lead_somewhere(kept: Any) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", text)
     assert len(links) >= 3
     assert all((PATH.parent / link).is_file() for link in links)
+
+
+def test_what_the_last_exercise_says_serves_the_folder_that_was_exported_to(kept: Any) -> None:
+    code = "\n".join(cell.source for cell in cells_of(kept))
+    (folder,) = re.findall(r"export\(payload, (.*)\)", code)
+    (command,) = re.findall(r"Serve it.*?`(print.*?)`", kept.cells[-1].source)
+    work, out = Path("/tmp/tutorial"), io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(command, {"work": work})
+    assert shlex.split(out.getvalue()) == ["make", "serve", f"MODEL_DIR={eval(folder, {'work': work})}"]
+
+
+@pytest.mark.parametrize("text", [None, "# no notebook", "{}", '["cells"]'], ids=["none", "text", "object", "list"])
+def test_what_is_no_notebook_is_one_line(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nope.ipynb"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["notebook.py", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        notebook.main()
+    assert ended.value.code == 2
+    told = f"there is no notebook at {path}" if text is None else f"{path} is not a notebook (.ipynb) that can be read"
+    assert capsys.readouterr().err.splitlines()[-1] == f"notebook.py: error: {told}"
 
 
 @pytest.mark.slow

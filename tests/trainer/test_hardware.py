@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import resource
 import sys
 
@@ -7,6 +8,12 @@ import pytest
 import torch
 
 from trainer import hardware
+
+
+def test_the_machine_that_is_told_names_no_hosts_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "6.18.44-of-a-host")
+    monkeypatch.setattr(platform, "platform", lambda: "Linux-6.18.44-of-a-host-x86_64-with-glibc2.36")
+    assert hardware.describe()["platform"] == "Linux-6.18-x86_64-with-glibc2.36"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults of glibc's malloc")
