@@ -1,7 +1,7 @@
 """Commands of ours in processes that need not import torch again: they are forked from one that has.
 
 What a training and an export import costs ten seconds of a core before anything is computed, and tests of the command
-line start the trainer often. `python tests/warm.py SOCKET` is the server, and with a module's name behind it a client.
+line start the trainer often. `python tests/warm.py` is the server, told its socket, and a client, told the module too.
 A command has its own process, arguments, environment, folder and streams; our own modules are imported in it, anew.
 """
 
@@ -32,7 +32,6 @@ IMPORTED = (
     "matplotlib.figure", "onnx", "scipy.stats", "sklearn.datasets",
 )  # fmt: skip
 # and not onnxruntime, which starts a thread that a fork has not, and waits for it at the end
-STARTS = 120  # seconds that the server may take for them
 
 
 def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -56,14 +55,14 @@ def _server() -> Path:
     """The socket of a server that ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
     place = folder / "socket"
-    words = [sys.executable, "-P", __file__, str(place)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # which OpenMP reads when torch is imported
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with socket.socket(socket.AF_UNIX) as listening:  # from now on, so that nobody needs to wait until all is imported
+        listening.bind(str(place))
+        listening.listen()
+        words = [sys.executable, "-P", __file__, str(listening.fileno())]
+        process = subprocess.Popen(words, env=environment, pass_fds=[listening.fileno()])
     atexit.register(process.kill)
-    assert process.stdout
-    assert select.select([process.stdout], [], [], STARTS)[0], "the server of warm commands did not start"
-    assert process.stdout.readline() == b"ready\n"
     return place
 
 
@@ -76,13 +75,10 @@ def _ask(place: str, words: list[str]) -> int:
         return int(to.makefile().readline())
 
 
-def _serve(place: str) -> list[str]:
+def _serve(listening: int) -> list[str]:
     """Fork a process for every command, and another that waits for it. Returns, in the former, the command's words."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(place)
-        server.listen()
-        print("ready", flush=True)
+    with socket.socket(fileno=listening) as server:
         while True:
             asked, _ = server.accept()
             with asked:
@@ -132,7 +128,7 @@ def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # the forks would copy what a collection touches
-    sys.argv = _serve(place)
+    sys.argv = _serve(int(place))
     code: object = 0
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -250,8 +250,8 @@ def collapse(shop: Workshop, system: System) -> str:
         return ""
     if precision < SOUND:
         return (
-            f"**Nothing like the real images**, after {end.step:,} steps: precision {precision:.3f}, recall {recall:.3f}. "
-            "The picture shows it.\n\n"
+            f"**Nothing like the real images**, after {end.step:,} steps: precision {precision:.3f}, recall "
+            f"{recall:.3f}. The picture shows it.\n\n"
         )
     return (
         f"**Next to no variety**, after {end.step:,} steps: recall {recall:.3f}, so hardly any test image lies near "
