@@ -113,6 +113,10 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> list[str]:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    sys.stdin, sys.stdout, sys.stderr = (  # what the server's were is of other files
+        open(number, mode, buffering=1, closefd=False, errors=errors)  # noqa: SIM115
+        for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
+    )
     os.chdir(wanted["folder"])
     os.environ.clear()
     os.environ.update(wanted["environment"])
