@@ -36,13 +36,13 @@ def main() -> None:
     sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training that runs saves and stops
     output = arguments.output or RESULTS
+    if pages.strange(output):
+        raise refused(f"{output}/index.md is no page of this command and would be written over; give another --output")
     for folder in (arguments.work, output):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise refused(f"could not make {folder}: {error.strerror or error}") from None
-    if pages.strange(output):
-        raise refused(f"{output}/index.md is no page of this command and would be written over; give another --output")
     shop = Workshop(
         arguments.work,
         arguments.data_root,

@@ -279,8 +279,8 @@ def note(shop: Workshop, images: str) -> str:
     """What the table of mistakes holds, and why its first row is not the overview's."""
     return (
         f"(`{metric_of(shop, images)}`'s distance; the generator is G as its last step left it. Other training images "
-        "than in the overview stand for the reals, and fewer test images for the reference, so the first row is not "
-        "the overview's.)\n\n"
+        "than in the overview stand for the reals, and the reference is of as many test images as are compared, so the "
+        "first row may differ from the overview's.)\n\n"
     )
 
 

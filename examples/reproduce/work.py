@@ -113,7 +113,8 @@ def begun_otherwise(shop: Workshop, system: System) -> None:
 
     run = shop.run_of(system)
     ran = config.parse(json.loads((run / "config.json").read_text()))
-    asked = (f"data.source={shop.training_source(system.images)}", *shop.sets)
+    decided = tuple(setting for setting in shop.sets if not setting.endswith("=auto"))  # the machine has, since
+    asked = (f"data.source={shop.training_source(system.images)}", *decided)
     told = config.differences(ran, config.override(ran, asked))
     if told:
         print(f"error: {run} was begun otherwise ({'; '.join(told)}); give another --work", file=sys.stderr)

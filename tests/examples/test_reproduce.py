@@ -115,6 +115,7 @@ def test_what_is_not_ours_in_the_folder_of_the_pages_stays(tmp_path: Path) -> No
     told = reproduce("mnist-gan", "--mnist", "digits", "--work", tmp_path / "work", "--output", tmp_path, code=2)
     assert told.startswith(f"error: {tmp_path}/index.md is no page of this command")
     assert (tmp_path / "index.md").read_text() == "# My project"
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_split_or_an_extractor_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:
@@ -129,9 +130,12 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path, capsys: pytest
     shop = Workshop(tmp_path, tmp_path, {"mnist": "digits"}, sets=("optim.g_lr=1e-3",))
     run = shop.run_of(system)
     run.mkdir(parents=True)
-    begun = config.resolve(system.preset, ("data.source=digits", "optim.g_lr=1e-3"))
+    begun = config.resolve(
+        system.preset, ("data.source=digits", "optim.g_lr=1e-3", "run.device=cpu", "run.precision=fp32")
+    )
     (run / "config.json").write_text(config.to_json(begun))
-    work.begun_otherwise(shop, system)
+    for same in (shop, replace(shop, sets=(*shop.sets, "run.device=auto", "run.precision=auto"))):
+        work.begun_otherwise(same, system)
     for other in (replace(shop, sets=("optim.g_lr=2e-3",)), replace(shop, sources={"mnist": "mnist"})):
         with pytest.raises(SystemExit, match="2"):
             work.begun_otherwise(other, system)
