@@ -116,8 +116,8 @@ def run(chosen: list[str], args: argparse.Namespace, output: Path) -> int:
         }
         if told["rows"]:
             output.mkdir(parents=True, exist_ok=True)
-            (output / "bench.json").write_text(json.dumps(told, indent=2) + "\n")
-            (output / "bench.md").write_text(summary.page(told))
+            (output / "bench.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            (output / "bench.md").write_text(summary.page(told), encoding="utf-8")
         return told
 
     for index, name in enumerate(chosen, 1):
@@ -179,7 +179,7 @@ def collect(name: str, folder: Path, documents: dict[str, Any], not_measured: di
     for result in PARTS[name].results:
         path = folder / f"{result}.json"
         if path.is_file():
-            documents[result] = json.loads(path.read_text())
+            documents[result] = json.loads(path.read_text(encoding="utf-8"))
             for case, why in documents[result].get("failed", {}).items():
                 not_measured[f"{name}, {case}"] = why
 
@@ -188,11 +188,11 @@ def keep(part: Part, folder: Path, output: Path) -> None:
     """Put a part's own results where its script would have; what it did not measure anew stays."""
     for name in part.results:
         path, kept = folder / f"{name}.json", output / f"{name}.json"
-        told = json.loads(path.read_text()) if path.is_file() else {}
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if told and summary.rows({name: told}):
-            before = json.loads(kept.read_text()) if kept.is_file() else {}
+            before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
             output.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(before | told, indent=2) + "\n")
+            kept.write_text(json.dumps(before | told, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

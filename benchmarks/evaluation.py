@@ -62,7 +62,9 @@ def main() -> None:
     chosen = arguments.benchmarks or list(MODULES)
     if strange := set(chosen) - set(MODULES):
         parser.error(f"there is no benchmark {', '.join(sorted(strange))}; there are {', '.join(MODULES)}")
-    document: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    document: dict[str, Any] = (
+        json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.is_file() else {}
+    )
     document["failed"] = failed = {}
     for name in chosen:
         with attempt(name, failed):
@@ -70,7 +72,7 @@ def main() -> None:
             found = benchmark(name)(arguments.images if name == "memory" else arguments.rounds)
             document[name] = {"machine": about, **found, "load_average": [about["load_average_before"], load_average()]}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"→ {arguments.output}")
     raise SystemExit(1 if failed else 0)
 

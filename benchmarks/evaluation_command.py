@@ -50,7 +50,7 @@ def command(rounds: int, num_images: int = IMAGES) -> dict[str, Any]:
             words = ("score", fake, "--reference", f"folder:{real}", "--extractor", extractor, "--no-baseline")
             words = (*words, "--metrics", ",".join(METRICS), "--num-images", num_images, "--kid-subset-size", subset)
             evaluation(work, *words, "--output", "score.json")
-            results = json.loads((work / "score.json").read_text())["results"]
+            results = json.loads((work / "score.json").read_text(encoding="utf-8"))["results"]
             answers["ours"] = {what: one["value"] for what, one in zip(METRICS, results, strict=True)}
 
         def torch_fidelity() -> None:

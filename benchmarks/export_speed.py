@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import torch
 
+from artifacts.cpus import available_cpus
 from trainer import config as configuration
 from trainer import export, networks, optimize, quantize, speed
 
@@ -100,7 +101,7 @@ def main() -> None:
         else:
             made = quantize.fp16(plain)
         found: dict[str, Any] = {"fp32_bytes": plain.ByteSize(), f"{args.optimize}_bytes": made.ByteSize()}
-        settings = sorted({(1, False), (speed.cores(), False), (speed.cores(), True)})
+        settings = sorted({(1, False), (available_cpus(), False), (available_cpus(), True)})
         for threads, spinning in settings:
             sessions = {
                 kind: speed.session(model, threads=threads, spinning=spinning)
@@ -120,7 +121,7 @@ def main() -> None:
         document["generators"][props["name"]] = found
     document = json.loads(json.dumps(document), parse_float=lambda x: round(float(x), 3))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(document, indent=2) + "\n")
+    args.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

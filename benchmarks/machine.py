@@ -38,7 +38,7 @@ def describe() -> dict[str, Any]:
     """
     info = Path("/proc/cpuinfo")
     return {
-        **processor(info.read_text() if info.is_file() else ""),
+        **processor(info.read_text(encoding="utf-8") if info.is_file() else ""),
         "cores": cores(),
         "memory_gib": memory_gib(),
         "system": system(),

@@ -47,7 +47,11 @@ def marked(text: str) -> list[str]:
 def made(tables: Tables, results: Path = RESULTS) -> dict[str, str]:
     """The tables whose result file is there."""
     files = {name: results / f"{name}.json" for name in tables}
-    return {name: tables[name](json.loads(path.read_text())) for name, path in files.items() if path.is_file()}
+    return {
+        name: tables[name](json.loads(path.read_text(encoding="utf-8")))
+        for name, path in files.items()
+        if path.is_file()
+    }
 
 
 def show(tables: Tables, results: Path = RESULTS) -> None:

@@ -67,7 +67,7 @@ def cpu_s(pid: int) -> tuple[float, float]:
     for process in tree(pid):
         for stat in Path(f"/proc/{process}/task").glob("*/stat"):
             try:
-                fields = stat.read_text().rpartition(")")[2].split()
+                fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
             except OSError:
                 continue
             seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

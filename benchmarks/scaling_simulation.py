@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--requests", type=at_least_one, default=40_000, help="of each open simulation")
     args = parser.parse_args()
     try:
-        measured = json.loads(args.measured.read_text())
+        measured = json.loads(args.measured.read_text(encoding="utf-8"))
         n, cores = measured["images_per_request"], 2
         times_of = {name: Times.measured(generator) for name, generator in measured["generators"].items()}
     except FileNotFoundError:

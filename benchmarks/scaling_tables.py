@@ -195,9 +195,9 @@ def main() -> None:
         path = args.results / f"{name}.json"
         if not path.is_file():
             parser.error(f"there is no {path}; python -m benchmarks.{name} makes it")
-        told[name.removeprefix("scaling_")] = json.loads(path.read_text())
+        told[name.removeprefix("scaling_")] = json.loads(path.read_text(encoding="utf-8"))
     given = {"core_hour": args.core_hour, "gpu_hour": args.gpu_hour, "gpu_images_per_s": args.gpu_images_per_s}
-    text = args.write.read_text() if args.write else ""
+    text = args.write.read_text(encoding="utf-8") if args.write else ""
     for name, make in TABLES.items():
         made = make(**told, **given)
         if not args.write:
@@ -208,7 +208,7 @@ def main() -> None:
         except ValueError as error:
             parser.error(f"{args.write}: {error}")
     if args.write:
-        args.write.write_text(text)
+        args.write.write_text(text, encoding="utf-8")
         machine = told["scaling"]["machine"]
         print(
             f"{args.write}: {len(TABLES)} tables; load average {machine['load_average_before']:.1f} as it was measured"

@@ -139,7 +139,7 @@ def wrk(
     if seeds:
         body, values = '{"seeds":[' + ",".join(["%d"] * n) + "]}", ",".join(f"seed+{i}" for i in range(n))
     fields = {"n": n, "accept": accept, "body": body, "values": values, "count": "true" if count else "false"}
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".lua") as script:
         script.write(WRK_SCRIPT % fields)
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/generate"
@@ -207,7 +207,7 @@ def tree(root: int) -> set[int]:
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         except OSError:
             continue
     found = {root}
@@ -220,7 +220,7 @@ def tree_pss_mb(root: int) -> float:
     """Proportional set size of a process and all its descendants, MB (10^6 bytes)."""
     total = 0
     for pid in tree(root):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
         total += int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
     return total * 1024 / 1e6
 
@@ -228,14 +228,14 @@ def tree_pss_mb(root: int) -> float:
 def tree_anonymous_mb(root: int) -> float:
     """Memory of a process and its descendants that no file backs, MB: what grows with a leak, whoever else maps the
     same libraries."""
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in tree(root)]
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in tree(root)]
     found = [re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE) for text in texts]
     return sum(int(match.group(1)) for match in found if match) * 1024 / 1e6
 
 
 def tree_cpu_s(root: int) -> float:
     """Processor seconds, user and system, that a process and its descendants have used."""
-    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in tree(root)]
+    stats = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in tree(root)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 
@@ -243,4 +243,4 @@ def write(path: Path, result: dict[str, Any]) -> None:
     """The result as JSON, to three decimals."""
     rounded = json.loads(json.dumps(result), parse_float=lambda x: round(float(x), 3))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded, indent=2) + "\n")
+    path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ def main() -> None:
     texts = made(TABLES, args.results) | {PEERS: how_to_fetch()}
     if not args.write.is_file():
         parser.error(f"there is no {args.write}")
-    document = args.write.read_text()
+    document = args.write.read_text(encoding="utf-8")
     names = marked(document)
     if strange := [name for name in names if name not in (*TABLES, PEERS)]:
         parser.error(f"{args.write} has a place for {', '.join(strange)}; there are {', '.join((*TABLES, PEERS))}")
@@ -40,7 +40,7 @@ def main() -> None:
                 document = between(document, name, texts[name])
             except ValueError as error:
                 parser.error(f"{args.write}: {error}")
-    args.write.write_text(document)
+    args.write.write_text(document, encoding="utf-8")
     lacking = [name for name in names if name not in texts]
     left = f"; left as they are, for there is no result: {', '.join(lacking)}" if lacking else ""
     print(f"{args.write}: {len(names) - len(lacking)} tables{left}")

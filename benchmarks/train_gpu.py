@@ -115,7 +115,7 @@ def whole(arguments: argparse.Namespace) -> dict[str, object]:
     code = subprocess.run(command, cwd=train_step.ROOT, check=False).returncode
     if code:
         raise SystemExit(code)
-    last = json.loads((arguments.run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads((arguments.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     result = {
         "preset": PRESET,
         "set": sets,
@@ -132,8 +132,8 @@ def lengths(arguments: argparse.Namespace) -> dict[str, object]:
     """The ends of finished runs, from their own metrics.jsonl and made_by.json."""
     found = []
     for run in sorted(arguments.runs.glob("*/metrics.jsonl")):
-        ticks = [json.loads(line) for line in run.read_text().splitlines()]
-        made_by = json.loads((run.parent / "made_by.json").read_text())
+        ticks = [json.loads(line) for line in run.read_text(encoding="utf-8").splitlines()]
+        made_by = json.loads((run.parent / "made_by.json").read_text(encoding="utf-8"))
         if "quality/frechet" in ticks[-1]:
             found.append(
                 {
@@ -175,12 +175,12 @@ def main() -> None:
     if "lengths" in arguments.part and (arguments.runs is None or not arguments.runs.is_dir()):
         parser.error("`lengths` reads runs: --runs FOLDER")
 
-    document = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    document = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.is_file() else {}
     for name in arguments.part:
         machine = describe()
         document[name] = {"machine": machine, **PARTS[name](arguments)}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"→ {arguments.output}")
 
 

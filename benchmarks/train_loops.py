@@ -52,7 +52,7 @@ LOOPS = {loop.__name__: loop for loop in (*PLAIN, ours)}
 
 def main() -> None:
     name, config_path, folder = sys.argv[1:]
-    config = configuration.parse(json.loads(Path(config_path).read_text()))
+    config = configuration.parse(json.loads(Path(config_path).read_text(encoding="utf-8")))
     device = torch.device(config.run.device)
     for step, _ in enumerate(LOOPS[name](config, Path(folder), device)):
         if device.type == "cuda" and step % 20 == 0:

@@ -39,7 +39,7 @@ MIB = 2**20
 
 def resident() -> float:
     """MiB of this process that are in memory now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
@@ -110,7 +110,9 @@ def main() -> None:
         at = ", ".join(f"{step}: {mib}" for step, mib in result["resident_mib_at_step"].items())
         print(f"{case}: MiB at step {at}; growth {result['growth_mib']} MiB ({result['growth_percent']}%)", flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"machine": describe(), "results": results}, indent=2) + "\n")
+    arguments.output.write_text(
+        json.dumps({"machine": describe(), "results": results}, indent=2) + "\n", encoding="utf-8"
+    )
     print(f"→ {arguments.output}")
 
 

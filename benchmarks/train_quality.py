@@ -118,7 +118,7 @@ def main() -> None:
                     *("--metrics", ",".join(METRICS), "--num-images", str(arguments.num_images), "--no-baseline"),
                     *("--output", str(scored), *root),
                 )
-                results = json.loads(scored.read_text())["results"]
+                results = json.loads(scored.read_text(encoding="utf-8"))["results"]
                 scores = {result["name"]: result["value"] for result in results}
                 runs.append({"path": path, "seed": seed, "seconds": round(seconds, 1), **scores})
                 print(json.dumps(runs[-1]), flush=True)
@@ -148,7 +148,7 @@ def main() -> None:
         "summary": summary,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+    arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"→ {arguments.output}")
 
 

@@ -155,7 +155,7 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lay_out(images, folder, case.style, stored)
-        (folder / "config.json").write_text(configuration.to_json(config))
+        (folder / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
         contenders = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
         for kind, loop in (("plain", case.style), ("trainer", "ours")):
             code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.train_loops import main; main()"
@@ -235,7 +235,7 @@ def main() -> None:
             results.append(compare(name, peers_of.get(name), arguments.data_root, arguments.rounds, arguments.seconds))
         if results or not arguments.output.exists():
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+            arguments.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"→ {arguments.output}")
     raise SystemExit(1 if failed else 0)
 

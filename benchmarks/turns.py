@@ -103,7 +103,7 @@ class Loop:
             time.sleep(0.01)
 
     def _tail(self) -> str:
-        return self.log.read_text(errors="replace")[-2000:]
+        return self.log.read_text(errors="replace", encoding="utf-8")[-2000:]
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def pip_volumes() -> list[str]:
     for here, there in ((Path("/etc/pip.conf"), "/etc/pip.conf"), (Path.home() / PIP_CONF, f"/root/{PIP_CONF}")):
         if here.is_file():
             volumes.append(f"{here}:{there}:ro")
-            settings = here.read_text()
+            settings = here.read_text(encoding="utf-8")
             named = {Path(path) for path in re.findall(r"(?<=\s)/[^\s:]+", settings)}
             # an index's files may lie beside it
             named |= {Path(path).parent for path in re.findall(r"(?<=file://)/[^\s:]+", settings)}

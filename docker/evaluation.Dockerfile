@@ -11,6 +11,7 @@ COPY LICENSE constraints.txt pyproject.toml ./
 RUN touch README.md \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[eval]' "${ONNXRUNTIME}" \
     && rm -rf build *.egg-info
+COPY artifacts artifacts
 COPY imagesets imagesets
 COPY evaluation evaluation
 # the client, and what it imports; the rest of the room needs packages that are not here

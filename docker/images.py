@@ -28,7 +28,7 @@ ROLES = {  # role: (Dockerfile, suffix of the tag, build arguments)
 
 
 def version() -> str:
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
 
 
 def revision() -> str:

@@ -11,14 +11,16 @@ COPY LICENSE constraints.txt pyproject.toml ./
 RUN touch README.md \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[serve]' "${ONNXRUNTIME}" \
     && rm -rf build *.egg-info
+COPY artifacts artifacts
 COPY service service
 COPY docker/service-entry.sh /opt/venv/bin/service-entry
 # readable whatever the umask of the checkout was; compiled, for a read-only file system keeps no bytecode
 RUN chmod -R a+rX /app && chmod 0755 /opt/venv/bin/service-entry && uname -m > /opt/venv/machine \
-    && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app/service
+    && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app
 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app/artifacts /app/artifacts
 COPY --from=build /app/service /app/service
 # all that is written goes below /tmp, so that the root file system may be read-only
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \

@@ -34,7 +34,7 @@ class SupplyError(Exception):
 
 def closure(role: str) -> dict[str, str]:
     """Version by canonical name of all that a role's extras need, on this Python and platform."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     runtime = next((extra for name, extra in RUNTIMES.items() if _there(name)), "cpu")
     wanted = list(project["dependencies"])
     for extra in (*ROLES[role], runtime):
@@ -118,8 +118,8 @@ def sbom(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for role in ROLES:
         bom = role_bom(whole, role)
-        (folder / f"{role}.cdx.json").write_text(json.dumps(bom, indent=1, sort_keys=True) + "\n")
-        (folder / f"{role}.licences.md").write_text(licences(bom))
+        (folder / f"{role}.cdx.json").write_text(json.dumps(bom, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / f"{role}.licences.md").write_text(licences(bom), encoding="utf-8")
         silent = sum(not component.get("licenses") for component in bom["components"])
         print(f"{folder / role}.cdx.json: {len(bom['components'])} packages, {silent} declare no licence")
 
@@ -130,7 +130,9 @@ def audit(service: str) -> int:
     packages = {name: version for found in roles.values() for name, version in found.items()}
     with tempfile.TemporaryDirectory() as place:
         pinned = Path(place) / "requirements.txt"
-        pinned.write_text("".join(f"{name}=={version}\n" for name, version in sorted(packages.items())))
+        pinned.write_text(
+            "".join(f"{name}=={version}\n" for name, version in sorted(packages.items())), encoding="utf-8"
+        )
         command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"]
         command += ["--requirement", str(pinned), "--no-deps", "--disable-pip", "--progress-spinner", "off"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

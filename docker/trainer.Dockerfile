@@ -14,6 +14,7 @@ RUN touch README.md \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt \
         '.[train,eval]' "${ONNXRUNTIME}" ${TORCH} \
     && rm -rf build *.egg-info
+COPY artifacts artifacts
 COPY imagesets imagesets
 COPY evaluation evaluation
 COPY trainer trainer

@@ -51,7 +51,7 @@ def train_against_test(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = places.references / f"baseline-{digest[:20]}.json"
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return dict(kept["baseline"])
     others = cached_reference(

@@ -36,7 +36,7 @@ def score_checkpoints(
         }
         file = kept / f"{path.stem}-{key_of(arguments)}.json"
         if file.is_file():
-            document = json.loads(file.read_text())
+            document = json.loads(file.read_text(encoding="utf-8"))
         else:
             document = score(job, reference, Output(file, output.work, output.images if newest else None, output.kept))
         source = document["source"]

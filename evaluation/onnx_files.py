@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts.cpus import available_cpus
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
         raise EvaluationError(f"{needs} ({_one_line(error)})") from error
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = available_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it raises says it all, and here it is one line
     # Spinning threads would take the cores from whatever makes the images at the same time.
@@ -83,10 +83,6 @@ def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[st
     except Exception as error:  # ONNX Runtime's own exception types share no base but this
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
         raise EvaluationError(f"{what} cannot run on {shapes}: {_one_line(error)}") from error
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def need(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.files import lock_handle
 from evaluation.collecting import collect
 from evaluation.document import now, versions
 from evaluation.errors import EvaluationError
@@ -162,12 +163,9 @@ def _lock(path: Path) -> Iterator[None]:
     """One process makes an entry; others wait for it. Without `fcntl` the rename alone keeps them right."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.with_name(f".{path.name}.lock").open("a")
+        lock = path.with_name(f".{path.name}.lock").open("a")
     except OSError as error:
         raise EvaluationError(f"cannot write the cache of references at {path.parent}: {error.strerror}") from error
-    with handle:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with lock:
+        lock_handle(lock.fileno(), path)
         yield

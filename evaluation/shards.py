@@ -228,7 +228,7 @@ def _inside(path: Path) -> list[Path]:
 
 def _read(folder: Path) -> Shard:
     try:
-        told = json.loads((folder / "shard.json").read_text())
+        told = json.loads((folder / "shard.json").read_text(encoding="utf-8"))
         if not isinstance(told, dict) or (told.get("kind"), told.get("format_version")) != ("shard", FORMAT_VERSION):
             raise ValueError("another format")
         index, count = _Told.model_validate(told).arguments.shard

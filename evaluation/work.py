@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.files import LockTakenError, lock_handle
 from evaluation.atomic import cannot_write, check_writable
 from evaluation.document import NAME, write_json
 from evaluation.errors import EvaluationError
@@ -65,13 +66,10 @@ def opened(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     with lock as handle:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the kernel if we are killed
-            except OSError:
-                raise EvaluationError(f"another job is at this very work in {folder}; wait for it") from None
+        try:
+            lock_handle(handle.fileno(), folder, blocking=False)
+        except LockTakenError:
+            raise EvaluationError(f"another process is already scoring in {folder}; wait for it to finish") from None
         if not (folder / "arguments.json").is_file():
             write_json(folder / "arguments.json", arguments)
         yield folder
@@ -82,7 +80,7 @@ def differences(work: Path, arguments: dict[str, Any]) -> list[str]:
     found = []
     for path in sorted(work.glob("*/arguments.json")):
         with contextlib.suppress(OSError, ValueError):
-            theirs = json.loads(path.read_text())
+            theirs = json.loads(path.read_text(encoding="utf-8"))
             if key_of(theirs) != key_of(arguments):
                 keys = [key for key in {**theirs, **arguments} if theirs.get(key) != arguments.get(key)]
                 told = ", ".join(f"{key} {_short(theirs.get(key))}, not {_short(arguments.get(key))}" for key in keys)

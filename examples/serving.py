@@ -31,12 +31,14 @@ def service(models: Path, log: Path) -> Iterator[str]:
     print(f"\n$ MODEL_DIR={models} {shlex.join(['python', *words])} &", flush=True)
     environment = os.environ | {"MODEL_DIR": str(models)}
     started = time.monotonic()
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen([sys.executable, *words], env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while not is_ready(url):
                 if process.poll() is not None or time.monotonic() - started > START_S:
-                    raise SystemExit(f"the service did not start; its log is {log}:\n{log.read_text()[-2000:]}")
+                    raise SystemExit(
+                        f"the service did not start; its log is {log}:\n{log.read_text(encoding='utf-8')[-2000:]}"
+                    )
                 time.sleep(0.1)
             print(f"ready after {time.monotonic() - started:.1f} s: {url}", flush=True)
             yield url

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.cpus import available_cpus
+from artifacts.files import file_lock, sync_folder
 from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
 from imagesets.rows import RowWriter, release
 
@@ -95,7 +97,7 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
 def _read(entry: Path, name: str) -> ImageSet | None:
     """The entry as an image set, or None when it is absent, of another format or damaged."""
     try:
-        info = json.loads((entry / "info.json").read_text())
+        info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
         if info["format_version"] != FORMAT_VERSION:
             return None
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -132,9 +134,9 @@ def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
         with _writing(entry.parent):
             _write_durably(building / "info.json", json.dumps(info, indent=2, ensure_ascii=False).encode())
             building.chmod(0o755)
-            _fsync_folder(building)
+            sync_folder(building)
             _move_into_place(building, entry)
-            _fsync_folder(entry.parent)
+            sync_folder(entry.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -230,7 +232,7 @@ def _versions() -> dict[str, str]:
 
 
 def _threads() -> int:
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(16, available_cpus())
 
 
 @contextlib.contextmanager
@@ -249,15 +251,9 @@ def _bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     with contextlib.ExitStack() as stack:
         with _writing(path.parent):
-            handle = stack.enter_context(path.open("a"))
-            fcntl.flock(handle, fcntl.LOCK_EX)  # released by the close, or by the kernel if we are killed
+            stack.enter_context(file_lock(path))
         yield
 
 
@@ -295,13 +291,3 @@ def _write_durably(path: Path, data: bytes) -> None:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
-
-
-def _fsync_folder(path: Path) -> None:
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

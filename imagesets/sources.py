@@ -212,7 +212,7 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
         _download("CelebA", absent, data_root, split="all")
     splits: dict[str, str] = {}
     try:
-        for number, line in enumerate(partition.read_text().splitlines(), 1):
+        for number, line in enumerate(partition.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
                 fields = line.split()
                 if len(fields) != 2 or fields[1] not in CELEBA_SPLITS["all"]:

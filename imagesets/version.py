@@ -14,7 +14,7 @@ def version() -> str:
     from importlib.metadata import version as installed
 
     try:
-        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == "gan-atelier":
             return str(project["version"])
     except (OSError, ValueError, KeyError):

@@ -14,5 +14,5 @@ def generator_files() -> list[Path]:
     import bentoml
     import yaml
 
-    models = yaml.safe_load(manifest.read_text()).get("models") or []
+    models = yaml.safe_load(manifest.read_text(encoding="utf-8")).get("models") or []
     return [path for model in models for path in sorted(Path(bentoml.models.get(model["tag"]).path).glob("*.onnx"))]

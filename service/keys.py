@@ -20,7 +20,7 @@ class Keys:
             raise SettingsError("ATELIER_API_KEYS holds no key; to ask for none, leave it empty")
         if settings.api_keys_file is not None:
             try:
-                told += settings.api_keys_file.read_text().splitlines()
+                told += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"ATELIER_API_KEYS_FILE cannot be read: {error}") from None
             if not any(key.strip() for key in told):

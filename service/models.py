@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from artifacts.cpus import available_cpus
 from service import bento
 from service.errors import ApiError
 from service.generator import Generator
@@ -95,7 +96,7 @@ class Repository:
     @property
     def threads(self) -> int:
         """What a worker's inference may use."""
-        return self._settings.threads or max(1, available_cores() // self._settings.workers)
+        return self._settings.threads or max(1, available_cpus() // self._settings.workers)
 
     @property
     def lanes(self) -> int:
@@ -335,8 +336,3 @@ def _newest_first(generator: Generator) -> tuple[bool, float, str]:
     """Others' files last: theirs is the time they were copied here."""
     m = generator.metadata
     return m.foreign, -datetime.fromisoformat(m.created).timestamp(), generator.path.name
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

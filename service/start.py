@@ -32,7 +32,7 @@ def serve(host: str, port: str) -> None:
 
 def check_machine(told: Path) -> None:
     """StartError: the packages were installed on another kind of machine; nothing of theirs will load."""
-    if told.is_file() and (built_on := told.read_text().strip()) != platform.machine():
+    if told.is_file() and (built_on := told.read_text(encoding="utf-8").strip()) != platform.machine():
         raise StartError(
             f"this image was built for {built_on}, and this machine is {platform.machine()}; "
             f"build or pull it for this platform (--platform)"

@@ -62,9 +62,11 @@ def build(paths: list[Path]) -> str:
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         raise StoreError(f"two files have one name: {', '.join(sorted(names))}")
-    recipe = yaml.safe_load((ROOT / "bentofile.yaml").read_text()) | {"models": [put(path) for path in paths]}
+    recipe = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8")) | {
+        "models": [put(path) for path in paths]
+    }
     recipe["python"]["packages"] = pinned(recipe["python"]["packages"], ROOT / "constraints.txt")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as bentofile:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as bentofile:
         yaml.safe_dump(recipe, bentofile)
         bentofile.flush()
         return str(bentoml.bentos.build_bentofile(bentofile.name, build_ctx=str(ROOT)).tag)
@@ -76,7 +78,7 @@ def pinned(packages: list[str], constraints: Path) -> list[str]:
     def name(requirement: str) -> str:
         return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
 
-    lines = constraints.read_text().splitlines() if constraints.is_file() else []
+    lines = constraints.read_text(encoding="utf-8").splitlines() if constraints.is_file() else []
     # a package may have several lines, each for some Pythons
     return [pin for package in packages for pin in [ln for ln in lines if name(ln) == name(package)] or [package]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 def service_version() -> str:
     """As pyproject.toml beside it says (in a checkout, and in a bento), else as it was installed."""
     try:
-        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == "gan-atelier":
             return str(project["version"])
     except (OSError, ValueError, KeyError):

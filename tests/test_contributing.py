@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COPIED = ("imagesets", "evaluation", "trainer", "service", "tests", "pyproject.toml")
 
 # (section, path, language, block) of each block that is headed by a path
@@ -47,9 +47,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, folder / name)
     for _, path, block in FILES:
         assert not (folder / path).exists(), path
-        (folder / path).write_text(block)
+        (folder / path).write_text(block, encoding="utf-8")
     for _, path, block in CHANGES:
-        (folder / path).write_text(changed((folder / path).read_text(), block))
+        (folder / path).write_text(changed((folder / path).read_text(encoding="utf-8"), block), encoding="utf-8")
     return folder
 
 
@@ -103,7 +103,7 @@ def test_a_change_whose_place_is_not_there_is_told() -> None:
 
 
 def test_the_targets_and_the_files_that_it_names_are_there() -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"make ([a-z-]+)(?= |`|$)", TEXT, re.MULTILINE)) - {"are"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     examples = {path for _, path, _ in FILES}

@@ -23,8 +23,8 @@ from tests.service.real import Server, free_port, until_ready
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("imagesets", "evaluation", "trainer", "service")
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+ROOMS = ("artifacts", "imagesets", "evaluation", "trainer", "service")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def run(command: list[str | Path], cwd: Path, **more: str) -> str:
@@ -55,7 +55,7 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Both, built from a copy of the checkout, so that nothing is written into it."""
     folder = tmp_path_factory.mktemp("build")
-    left_out = {line.strip().strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    left_out = {line.strip().strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
 
     def ignored(at: str, names: list[str]) -> set[str]:
         top = {name for name in names if name in left_out or name == ".git"} if Path(at) == ROOT else set()
@@ -95,7 +95,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
     uv("pip", "install", "--no-deps", "--python", python, built.wheel, cwd=folder)
     (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
     dependencies = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
+    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n", encoding="utf-8")
     (folder / "work").mkdir()
     return Installed(python.parent, folder / "work")
 
@@ -163,7 +163,7 @@ def test_the_commands_answer(installed: Installed) -> None:
 def test_it_trains_exports_and_scores(installed: Installed) -> None:
     tiny = [f"--set=run.{field}" for field in ("total_kimg=0.64", "tick_kimg=0.32", "quality_ticks=0", "threads=1")]
     installed("trainer", "train", "--preset", "digits-dcgan", *tiny, "--run-dir", "run", "--export", "models")
-    assert "<img" in (installed.work / "run" / "report.html").read_text()  # its template is the wheel's
+    assert "<img" in (installed.work / "run" / "report.html").read_text(encoding="utf-8")  # its template is the wheel's
     session = onnxruntime.InferenceSession(str(installed.work / "models" / "digits-dcgan.onnx"))
     assert session.get_modelmeta().producer_name == "gan-atelier"
     feed = {"latents": np.zeros((2, 24), np.float32), "labels": np.array([0, 7])}
@@ -172,10 +172,10 @@ def test_it_trains_exports_and_scores(installed: Installed) -> None:
     installed("evaluation", "extractor", "classifier", "--images=digits", "--resolution=8", "--epochs=1", "-oe.onnx")
     protocol = ("--reference=digits@test", "--extractor=e.onnx", "--num-images=200")
     installed("evaluation", "score", "models/digits-dcgan.onnx", *protocol, "--output=report")
-    report = json.loads((installed.work / "report" / "report.json").read_text())
+    report = json.loads((installed.work / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["versions"]["gan-atelier"] == VERSION
     assert report["scores"]["fd_classifier200"] > 0
-    assert "fd_classifier200" in (installed.work / "report" / "report.html").read_text()
+    assert "fd_classifier200" in (installed.work / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_it_serves_the_bundled_generator_and_the_page(installed: Installed) -> None:

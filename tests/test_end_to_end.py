@@ -74,7 +74,7 @@ def test_the_interpolation_moves(demo: Path) -> None:
 
 @pytest.mark.slow
 def test_the_report_says_where_its_number_is_from(demo: Path) -> None:
-    report = json.loads((demo / "report" / "report.json").read_text())
+    report = json.loads((demo / "report" / "report.json").read_text(encoding="utf-8"))
     text = json.dumps(report)
     generator = onnx.load(demo / "models" / "digits-dcgan.onnx")
     digest = next(entry.value for entry in generator.metadata_props if entry.key == "digest")

@@ -16,7 +16,7 @@ import trainer
 from evaluation.document import versions
 
 ROOT = Path(__file__).parents[1]
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 SOURCES = {"imagesets": imagesets.version.version, "service": service.version.service_version}
 
 
@@ -35,7 +35,7 @@ def test_outside_a_checkout_it_is_what_was_installed_and_else_0(
     room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{room}.version.__file__", str(tmp_path / room / "version.py"))
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "9"\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "9"\n', encoding="utf-8")
     asked = []
     module = "importlib.metadata.version" if room == "imagesets" else "service.version.version"
     monkeypatch.setattr(module, lambda package: asked.append(package) or "7.0")
@@ -58,11 +58,11 @@ def test_nothing_else_is_an_attribute_of_the_trainer() -> None:
 
 def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     """A release renames the changelog's first section, and raises both numbers."""
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= citation.keys()
     assert (citation["version"], citation["license"]) == (VERSION, "Apache-2.0")
-    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    sections = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sections[0] == "Unreleased" or sections[0].startswith(f"{VERSION} ")
     released = [section.split(" ")[0] for section in sections if section != "Unreleased"]
     assert released[0] == VERSION
@@ -70,7 +70,7 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
 
 
 def test_the_license_is_apache_2_whole() -> None:
-    text = (ROOT / "LICENSE").read_text()
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert all(f"\n   {number}. " in text for number in range(1, 10))

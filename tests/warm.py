@@ -42,7 +42,7 @@ def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subpro
 
 def command(path: Path, module: str) -> None:
     """Write an executable file that is `python -m module`."""
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(client(module))} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(client(module))} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
 
 

@@ -77,7 +77,7 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
             digest = sha256(partial)
             digest_path(path).unlink(missing_ok=True)  # of an older file of this name, never beside the new one
         with replacing(digest_path(path)) as partial:
-            partial.write_text(f"{digest}  {path.name}\n")
+            partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         write_best(state, run_dir)
     except (OSError, RuntimeError) as error:
         reason = _of_the_system(error)
@@ -110,13 +110,13 @@ def write_best(state: State, run_dir: Path) -> None:
         return
     record = {"checkpoint": path_of(run_dir, int(state.best["step"])).name, **state.best}
     with replacing(run_dir / BEST) as partial:
-        partial.write_text(json.dumps(record) + "\n")
+        partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def best(run_dir: Path) -> Path:
     """The checkpoint that `best.json` names. Raises TrainerError when none was measured, or it is gone."""
     try:
-        path = run_dir / str(json.loads((run_dir / BEST).read_text())["checkpoint"])
+        path = run_dir / str(json.loads((run_dir / BEST).read_text(encoding="utf-8"))["checkpoint"])
     except FileNotFoundError:
         raise TrainerError(f"{run_dir} has no {BEST}: its quality was not measured (run.quality_ticks)") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -134,7 +134,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
     try:
-        recorded = digest_path(path).read_text().split()[0]
+        recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):
         recorded = ""  # the process died before it wrote one, or the file was moved alone
     if recorded and recorded != sha256(path):
@@ -258,7 +258,7 @@ def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
     if not recorded.is_file():
         return
     try:
-        ours = parse(json.loads(recorded.read_text()))
+        ours = parse(json.loads(recorded.read_text(encoding="utf-8")))
     except (ValueError, TrainerError) as error:
         raise TrainerError(f"{recorded} is not readable: {error}") from error
     changed = [line for line in differences(ours, config_of(payload)) if not line.startswith("run.")]

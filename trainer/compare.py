@@ -54,7 +54,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     pictures.write_animation(frames, output / "fixed.webp")
     document = {"images_seen": seen, "runs": names, "rows": rows}
     with replacing(output / "compare.json") as partial:
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page = report.rendered(
         "compare.html",
         names=names,
@@ -66,7 +66,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     )
     path = output / "compare.html"
     with replacing(path) as partial:
-        partial.write_text(page)
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

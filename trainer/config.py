@@ -180,7 +180,7 @@ def load_preset(preset: str) -> dict[str, Any]:
         if not path.is_file():
             raise TrainerError(f"no preset file at {path}")
     try:
-        sections = yaml.safe_load(path.read_text())
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainerError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(sections, dict):

@@ -27,7 +27,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 def read_metrics(path: Path) -> list[Line]:
     """The lines of a metrics.jsonl. Raises TrainerError when there is none or it cannot be read."""
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise TrainerError(f"no metrics at {path}; is it a run folder that has had a tick?") from None
     except ValueError as error:

@@ -92,7 +92,7 @@ def describe() -> dict[str, Any]:
 
 def cpu_name() -> str:
     try:
-        with Path("/proc/cpuinfo").open() as info:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as info:
             for line in info:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

@@ -189,7 +189,7 @@ def memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     except (OSError, IndexError, ValueError, AttributeError):  # no /proc
         try:
@@ -214,16 +214,16 @@ class Speed:
 
 
 def read_lines(metrics: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.is_file() else []
 
 
 def forget_steps_after(metrics: Path, step: int) -> None:
     """Drop the lines that a run wrote after the checkpoint it resumes from, so that no step stands twice."""
     if not metrics.is_file():
         return
-    kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= step]
+    kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
     with replacing(metrics) as partial:
-        partial.write_text("".join(line + "\n" for line in kept))
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

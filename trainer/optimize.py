@@ -152,7 +152,7 @@ def optimize(
         with replacing(path) as partial:
             partial.write_bytes(chosen.SerializeToString())
         with replacing(outcome.report_path) as partial:
-            partial.write_text(json.dumps(outcome.document(), indent=2) + "\n")
+            partial.write_text(json.dumps(outcome.document(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
     return outcome

@@ -75,7 +75,7 @@ def write_page(run_dir: Path) -> Path:
     )
     path = run_dir / "report.html"
     with replacing(path) as partial:
-        partial.write_text(page)
+        partial.write_text(page, encoding="utf-8")
     return path
 
 
@@ -136,7 +136,7 @@ def read_config(run_dir: Path) -> Config:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from artifacts.files import LockTakenError, lock_handle
 from imagesets import ImageSet, load_image_set
 from trainer import checkpoint, hardware, report
 from trainer.atomic import replacing
@@ -22,11 +23,6 @@ from trainer.loop import State, Watcher, train
 from trainer.monitor import Monitor
 from trainer.quality import Quality
 from trainer.world import World
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes apart there
-    fcntl = None  # type: ignore[assignment]
 
 
 def create(runs: Path, config: Config) -> Path:
@@ -130,7 +126,7 @@ def resume(
 def write_text(path: Path, text: str) -> None:
     try:
         with replacing(path) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
 
@@ -138,12 +134,11 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
     """Within it no other process trains in this run folder; raises TrainerError when one does already."""
-    with (run_dir / ".lock").open("w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainerError(f"another process is {doing} in {run_dir}; wait for it or stop it") from None
+    with (run_dir / ".lock").open("a") as lock:
+        try:
+            lock_handle(lock.fileno(), run_dir, blocking=False)
+        except LockTakenError:
+            raise TrainerError(f"another process is {doing} in {run_dir}; wait for it or stop it") from None
         for left in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         yield

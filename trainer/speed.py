@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from artifacts.cpus import available_cpus
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def session(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads or available_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
@@ -173,23 +174,23 @@ def difference(
     return Difference(*told, f"{judge.extractor.metric}{short_count(images)}", *scores)
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def has_vnni() -> bool | None:
     """Whether this CPU multiplies bytes fast (x86's VNNI, ARM's dot product); None where that cannot be read."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    flags = (
+        re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        if cpuinfo.exists()
+        else None
+    )
     return bool({"avx512_vnni", "avx_vnni", "asimddp"} & set(flags.group(1).split())) if flags else None
 
 
 def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
     return {
         "cpu": model.group(1) if model else platform.processor(),
-        "cores": cores(),
+        "cores": available_cpus(),
         "vnni": has_vnni(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("onnx", "numpy")},

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import inception as blocks
 
+from artifacts.cpus import available_cpus
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
 from evaluation.extractors.graph import extractor_model, seal, verify_and_write
-from evaluation.onnx_files import cores
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
@@ -172,7 +172,7 @@ def load_network(weights: Path) -> FidInception:
     except Exception as error:  # torch.load's errors on damaged files are of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise EvaluationError(f"{weights} does not hold FID's Inception weights ({reason})") from error
-    torch.set_num_threads(cores())
+    torch.set_num_threads(available_cpus())
     return network.eval()
 
 

@@ -76,7 +76,11 @@ def place(shop: Workshop) -> Path:
     """docs/results; but beside the work where those pages tell of runs that are not in it, and would be lost."""
     told = RESULTS / "results.json"
     ran = {system.preset for system in tables.trained(shop, SYSTEMS)}
-    lost = {run["preset"] for run in json.loads(told.read_text())["runs"]} - ran if told.is_file() else set()
+    lost = (
+        {run["preset"] for run in json.loads(told.read_text(encoding="utf-8"))["runs"]} - ran
+        if told.is_file()
+        else set()
+    )
     if not lost:
         return RESULTS
     elsewhere = shop.folder / "results"

@@ -28,7 +28,7 @@ def words(name: str, **figures: str) -> str:
 
 
 def words_of(name: str) -> str:
-    return (WORDS / f"{name}.md").read_text()
+    return (WORDS / f"{name}.md").read_text(encoding="utf-8")
 
 
 def write(shop: Workshop, output: Path) -> None:
@@ -43,11 +43,11 @@ def write(shop: Workshop, output: Path) -> None:
     for source in TITLES:
         texts[source] = page(shop, source, ran, shown, output)
     for name, text in texts.items():
-        (output / f"{name}.md").write_text(text)
+        (output / f"{name}.md").write_text(text, encoding="utf-8")
     for picture in taken(output / "pictures"):
         if not any(f"pictures/{picture.name})" in text for text in texts.values()):
             picture.unlink()  # of no page: an animation that only source 002 has a place for, or of a run that is gone
-    (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n")
+    (output / "results.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 def taken(folder: Path) -> list[Path]:
@@ -59,7 +59,9 @@ def taken(folder: Path) -> list[Path]:
 def strange(output: Path) -> bool:
     """Whether a folder holds an index.md that is no work of ours."""
     path = output / "index.md"
-    return path.is_file() and not path.read_text(errors="replace").startswith(words_of("index").splitlines()[0])
+    return path.is_file() and not path.read_text(errors="replace", encoding="utf-8").startswith(
+        words_of("index").splitlines()[0]
+    )
 
 
 def minutes(seconds: float) -> str:
@@ -337,7 +339,7 @@ def of_004(shop: Workshop, systems: Sequence[System], ran: Sequence[System], out
     compare(shop, [shop.run_of(system) for system in systems], folder)
     pictures.copy(folder / "fixed.png", output / "pictures" / "004-fixed.png")
     pictures.copy(folder / "curves.png", output / "pictures" / "004-curves.png")
-    told = json.loads((folder / "compare.json").read_text())
+    told = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     rows = [[title, *values] for title, values in told["rows"].items() if set(values) != {"not measured"}]
     marks = [mark(shop, system, tick) for system in systems if (tick := tables.at_equal_epochs(shop, systems, system))]
     rows.append([f"`{metric_of(shop, 'mnist')}`, G averaged", *(number(found.distance()) for found in marks)])

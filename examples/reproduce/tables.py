@@ -89,7 +89,7 @@ def mark(shop: Workshop, system: System, tick: dict[str, Any]) -> Mark:
 
 def made_by(shop: Workshop, system: System) -> dict[str, Any]:
     path = shop.run_of(system) / "made_by.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def changes(shop: Workshop, system: System) -> list[str]:
@@ -104,7 +104,7 @@ def changes(shop: Workshop, system: System) -> list[str]:
 
 
 def config_of(shop: Workshop, system: System) -> dict[str, Any]:
-    return dict(json.loads((shop.run_of(system) / "config.json").read_text()))
+    return dict(json.loads((shop.run_of(system) / "config.json").read_text(encoding="utf-8")))
 
 
 def parameters(system: System) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def say(text: str) -> None:
 def ticks_of(run: Path) -> list[dict[str, Any]]:
     """The run's lines of metrics.jsonl, oldest first; none yet: empty."""
     path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def train(shop: Workshop, system: System) -> None:
@@ -112,7 +112,7 @@ def begun_otherwise(shop: Workshop, system: System) -> None:
     from trainer import config
 
     run = shop.run_of(system)
-    ran = config.parse(json.loads((run / "config.json").read_text()))
+    ran = config.parse(json.loads((run / "config.json").read_text(encoding="utf-8")))
     decided = tuple(setting for setting in shop.sets if not setting.endswith("=auto"))  # the machine has, since
     asked = (f"data.source={shop.training_source(system.images)}", *decided)
     told = config.differences(ran, config.override(ran, asked))
@@ -209,7 +209,7 @@ def scores_of(shop: Workshop, images: str, model: str) -> dict[str, Any]:
     folder = folder_of(shop, images, model)
     for path in (folder / "report.json", folder / "inception" / "report.json"):
         if path.is_file():
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             found |= document["scores"]
             if document["baseline"]:
                 found.setdefault("reals", {}).update({r["name"]: r["value"] for r in document["baseline"]["results"]})

@@ -111,7 +111,7 @@ def test_a_simulation_of_other_results_is_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "other.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     words = ["--measured", str(path), "--output", str(tmp_path / "results.json")]
     line = refused(import_module("benchmarks.scaling_simulation"), words, monkeypatch, capsys)
     assert line.endswith(f"what python -m benchmarks.scaling wrote, and {path} is something else")
@@ -164,13 +164,13 @@ def test_the_page_has_the_machine_above_the_table_and_the_peers_below() -> None:
 
 @pytest.mark.parametrize("name", ["train_step"])
 def test_results_that_are_kept_can_be_summed_up(name: str) -> None:
-    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert len(summary.rows({name: kept})) >= len(kept["results"])
 
 
 def part(tmp_path: Path, name: str, then: str = "end") -> bench.Part:
     path = tmp_path / f"{name}.in.json"
-    path.write_text(json.dumps(results.DOCUMENTS[name]))
+    path.write_text(json.dumps(results.DOCUMENTS[name]), encoding="utf-8")
     words = ("--results", str(path), "--then", then)
     return bench.Part("tests.benchmarks.stand_in", words, words, (name,))
 
@@ -195,11 +195,11 @@ def test_a_part_that_fails_is_a_line_and_the_rest_goes_on(
     said = capsys.readouterr()
     assert said.err == "serving: not measured: the load generator is missing\n"
     assert [line for line in said.out.splitlines() if line.startswith("[")] == ["[1/2] serving", "[2/2] evaluation"]
-    told = json.loads((out / "bench.json").read_text())
+    told = json.loads((out / "bench.json").read_text(encoding="utf-8"))
     assert told["not_measured"] == {"serving": "the load generator is missing"}
     assert {row["part"] for row in told["rows"]} == {"evaluation"}
-    assert "Not measured: serving: the load generator is missing" in (out / "bench.md").read_text()
-    assert json.loads((out / "evaluation.json").read_text()) == results.EVALUATION
+    assert "Not measured: serving: the load generator is missing" in (out / "bench.md").read_text(encoding="utf-8")
+    assert json.loads((out / "evaluation.json").read_text(encoding="utf-8")) == results.EVALUATION
     assert not (out / "serving.json").exists()
 
 
@@ -208,7 +208,7 @@ def test_a_case_that_fails_within_a_part_is_told_with_the_others_ratios(
 ) -> None:
     monkeypatch.setattr(bench, "PARTS", {"training": part(tmp_path, "train_step", "give up")})
     assert bench.run(["training"], args, tmp_path / "out") == 1
-    told = json.loads((tmp_path / "out" / "bench.json").read_text())
+    told = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
     assert told["not_measured"] == {"training, mnist-gan": "its loop ended by itself"}
     assert len(told["rows"]) == 2
 
@@ -226,10 +226,12 @@ def test_what_a_part_did_not_measure_anew_stays(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "evaluation.json").write_text(json.dumps({"memory": {"all_metrics_mb": 608}, "score": {"old": True}}))
+    (out / "evaluation.json").write_text(
+        json.dumps({"memory": {"all_metrics_mb": 608}, "score": {"old": True}}), encoding="utf-8"
+    )
     monkeypatch.setattr(bench, "PARTS", {"evaluation": part(tmp_path, "evaluation")})
     assert bench.run(["evaluation"], args, out) == 0
-    kept = json.loads((out / "evaluation.json").read_text())
+    kept = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert kept["memory"] == {"all_metrics_mb": 608}
     assert kept["score"] == results.EVALUATION["score"]
 
@@ -269,7 +271,7 @@ def test_an_interruption_keeps_what_is_finished(number: signal.Signals, tmp_path
         process.wait()
     assert process.returncode == 130
     assert errors.strip().startswith("interrupted; what was finished is in ")
-    told = json.loads((tmp_path / "out" / "bench.json").read_text())
+    told = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
     assert {row["part"] for row in told["rows"]} == {"evaluation", "training step"}
     assert (tmp_path / "out" / "evaluation.json").exists()
     assert not (tmp_path / "out" / "train_step.json").exists(), "an unfinished part does not replace a finished one"

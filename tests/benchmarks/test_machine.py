@@ -49,7 +49,7 @@ def test_results_that_are_kept_name_no_hosts_kernel() -> None:
     root = Path(__file__).resolve().parents[2]
     kept = [*(root / "benchmarks" / "results").iterdir(), *(root / "docs" / "results").glob("*.json")]
     kept += [root / "docs" / "performance.md", root / "docs" / "scaling.md"]
-    told = {path.name: re.findall(r"Linux[ -]\d+\.\d+[.-]\d\S*", path.read_text()) for path in kept}
+    told = {path.name: re.findall(r"Linux[ -]\d+\.\d+[.-]\d\S*", path.read_text(encoding="utf-8")) for path in kept}
     assert not any(told.values()), told
 
 

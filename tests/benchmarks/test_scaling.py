@@ -86,11 +86,13 @@ def test_a_measured_load_is_predicted_from_its_processor_times() -> None:
 def test_the_documents_tables_are_those_that_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = RESULTS.parents[1] / "docs" / "scaling.md"
     copy = tmp_path / "scaling.md"
-    copy.write_text(document.read_text())
+    copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["scaling_tables", "--core-hour", "0.04", "--write", str(copy)])
     scaling_tables.main()
-    assert copy.read_text() == document.read_text(), "python -m benchmarks.scaling_tables --core-hour 0.04 --write …"
-    told = json.loads((RESULTS / "scaling.json").read_text())
+    assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
+        "python -m benchmarks.scaling_tables --core-hour 0.04 --write …"
+    )
+    told = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
     assert all(way["npy"][-1]["images_per_s"] > 0 for g in told["generators"].values() for way in list(g.values())[1:])
 
 

@@ -22,10 +22,18 @@ def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_documents_tables_are_those_that_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document, copy = ROOT / "docs" / "performance.md", tmp_path / "performance.md"
-    copy.write_text(document.read_text())
+    copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
     write(copy, monkeypatch=monkeypatch)
-    assert copy.read_text() == document.read_text(), "python -m benchmarks.tables --write docs/performance.md"
-    assert set(marked(document.read_text())) >= {"peers", "bench", "serving", "serving_peers", "train_step"}
+    assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
+        "python -m benchmarks.tables --write docs/performance.md"
+    )
+    assert set(marked(document.read_text(encoding="utf-8"))) >= {
+        "peers",
+        "bench",
+        "serving",
+        "serving_peers",
+        "train_step",
+    }
 
 
 def test_a_table_without_a_result_is_left_alone_and_said_so(
@@ -34,11 +42,13 @@ def test_a_table_without_a_result_is_left_alone_and_said_so(
     document, folder = tmp_path / "page.md", tmp_path / "results"
     folder.mkdir()
     soak = {"early_mb": 100.0, "late_mb": 101.0, "minutes": 1.0, "answers": {"a 200": 3, "b 200": 4}}
-    (folder / "serving_soak.json").write_text(json.dumps(soak))
-    document.write_text("<!-- serving_soak -->\nold\n<!-- /serving_soak -->\n<!-- bench -->\nnone\n<!-- /bench -->\n")
+    (folder / "serving_soak.json").write_text(json.dumps(soak), encoding="utf-8")
+    document.write_text(
+        "<!-- serving_soak -->\nold\n<!-- /serving_soak -->\n<!-- bench -->\nnone\n<!-- /bench -->\n", encoding="utf-8"
+    )
     write(document, "--results", str(folder), monkeypatch=monkeypatch)
-    assert "7 requests in 1 minutes; 100.0 MB, then 101.0 MB: +1.00 %." in document.read_text()
-    assert "<!-- bench -->\nnone\n" in document.read_text()
+    assert "7 requests in 1 minutes; 100.0 MB, then 101.0 MB: +1.00 %." in document.read_text(encoding="utf-8")
+    assert "<!-- bench -->\nnone\n" in document.read_text(encoding="utf-8")
     assert "there is no result: bench" in capsys.readouterr().out
 
 
@@ -46,10 +56,10 @@ def test_a_place_for_no_table_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = tmp_path / "page.md"
-    document.write_text("<!-- something -->\n<!-- /something -->\n")
+    document.write_text("<!-- something -->\n<!-- /something -->\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="2"):
         write(document, monkeypatch=monkeypatch)
-    assert document.read_text() == "<!-- something -->\n<!-- /something -->\n"
+    assert document.read_text(encoding="utf-8") == "<!-- something -->\n<!-- /something -->\n"
 
 
 def test_between_replaces_one_place_and_no_backslash_is_read_in_it() -> None:

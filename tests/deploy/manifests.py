@@ -12,7 +12,7 @@ from tests.tools import tool
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
 
-SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_text())["nameSuffix"]
+SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_text(encoding="utf-8"))["nameSuffix"]
 
 
 def render(folder: Path) -> list[dict[str, Any]]:

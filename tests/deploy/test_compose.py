@@ -37,14 +37,16 @@ def load(name: str) -> dict[str, Any]:
             return [filled(inner) for inner in value]
         return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) if isinstance(value, str) else value
 
-    told = filled(yaml.safe_load((DOCKER / name).read_text()))
+    told = filled(yaml.safe_load((DOCKER / name).read_text(encoding="utf-8")))
     assert "${" not in json.dumps(told), "every variable has a default"
     return told
 
 
 def schema_errors(document: dict[str, Any]) -> list[str]:
     """What the Compose specification's schema, which check-jsonschema carries, has against it."""
-    schema = json.loads((files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text())
+    schema = json.loads(
+        (files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text(encoding="utf-8")
+    )
     errors = validator_for(schema)(schema).iter_errors(document)
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
 
@@ -60,7 +62,7 @@ def ours(compose: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_specifications_schema_takes_both_files(compose: dict[str, Any]) -> None:
-    assert not schema_errors(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+    assert not schema_errors(yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8")))
     assert not schema_errors(compose)
     assert not schema_errors(load("compose.gpu.yaml"))
     for field, value in (("imagee", "x"), ("stop_grace_period", ["35s"]), ("mem_limit", {})):
@@ -70,7 +72,7 @@ def test_the_specifications_schema_takes_both_files(compose: dict[str, Any]) -> 
 
 
 def test_images_are_those_that_are_built(compose: dict[str, Any]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     gpu = load("compose.gpu.yaml")["services"]
     for name, service in ours(compose):
         assert service["image"] == f"gan-atelier/{ROLES[name]}:{version}"
@@ -184,27 +186,31 @@ def test_the_jobs_commands_are_ones_that_the_programs_take(compose: dict[str, An
 
 def test_prometheus_and_grafana_find_one_another(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    (scrape,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (scrape,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     (discovery,) = scrape["dns_sd_configs"]
     assert discovery["names"] == ["service"]
     (port,) = services["service"]["ports"]
     assert port.split(":")[-1] == str(discovery["port"])
     provisioning = DOCKER / "grafana" / "provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text(encoding="utf-8"))[
+        "datasources"
+    ]
     assert source["url"] == f"http://prometheus:{services['prometheus']['ports'][0].split(':')[-1]}"
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "gan-atelier.yaml").read_text())["providers"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "gan-atelier.yaml").read_text(encoding="utf-8"))[
+        "providers"
+    ]
     mounts = dict(mount.split(":")[:2][::-1] for mount in services["grafana"]["volumes"])
     assert mounts["/etc/grafana/provisioning"] == "./grafana/provisioning"
     folder = provider["options"]["path"]
     home = Path(services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == folder
-    dashboard = json.loads((DOCKER / mounts[folder] / home.name).read_text())
+    dashboard = json.loads((DOCKER / mounts[folder] / home.name).read_text(encoding="utf-8"))
     (variable,) = (v for v in dashboard["templating"]["list"] if v["type"] == "datasource")
     assert variable["query"] == source["type"], "it takes the first source of its type, and there is one"
 
 
 def dockerfile(role: str) -> str:
-    return (DOCKER / f"{role}.Dockerfile").read_text()
+    return (DOCKER / f"{role}.Dockerfile").read_text(encoding="utf-8")
 
 
 def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str, Any]) -> None:

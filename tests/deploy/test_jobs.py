@@ -24,7 +24,7 @@ def programs(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("evaluation", "trainer"):
-        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {name} "$@"\n')
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {name} "$@"\n', encoding="utf-8")
         (folder / name).chmod(0o755)
     return folder
 
@@ -91,7 +91,10 @@ def test_shards_and_their_merging_are_the_one_job(
     )
     assert whole.exit_code == 0, whole.output
     (report,) = volume.glob("*/report/report.json")
-    merged, alone = json.loads(report.read_text()), json.loads((tmp_path / "whole" / "report.json").read_text())
+    merged, alone = (
+        json.loads(report.read_text(encoding="utf-8")),
+        json.loads((tmp_path / "whole" / "report.json").read_text(encoding="utf-8")),
+    )
     assert merged["n"] == alone["n"] == 61
     assert merged["scores"] == pytest.approx(alone["scores"], rel=1e-6)
     assert len(merged["timing"]["shards"]) == completions
@@ -107,7 +110,7 @@ def test_a_trainer_whose_node_goes_away_goes_on_with_its_run(tmp_path: Path, pro
     name = job["metadata"]["name"]
     variables = environment(container, documents, JOB_NAME=name)
     mounts = {"/training": tmp_path / "training", "/models": tmp_path / "models"}
-    (programs / "trainer").write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    (programs / "trainer").write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n', encoding="utf-8")
     runs = tmp_path / "training" / "runs"
 
     def asked() -> list[str]:
@@ -122,7 +125,7 @@ def test_a_trainer_whose_node_goes_away_goes_on_with_its_run(tmp_path: Path, pro
     ours, other = (runs / folder / "0001-digits-dcgan" for folder in (name, "another"))
     for run in (ours, other):
         run.mkdir(parents=True)
-        (run / "config.json").write_text("{}")
+        (run / "config.json").write_text("{}", encoding="utf-8")
     (other / "checkpoint-00000100.pt").touch()
     assert asked() == new, "a run without a checkpoint has nothing to go on from, and another job's is not ours"
     (ours / "checkpoint-00000100.pt").touch()

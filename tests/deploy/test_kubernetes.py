@@ -15,7 +15,7 @@ from tests.deploy.manifests import KUBERNETES, ROOT, SUFFIX, environment, expand
 
 FOLDERS = ("cpu", "gpu", "evaluation", "trainer")
 VERSIONS = ("1.29", kubernetes_validate.latest_version())  # the oldest that has all the fields, and the newest
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def pods(documents: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -47,14 +47,14 @@ def test_the_published_schemas_take_every_document(folder: str, version: str) ->
     for document in documents:
         assert kubernetes_validate.validate(document, version, strict=True) in version
     for path in (KUBERNETES / folder / "storage.yaml" for folder in ("trainer", "evaluation")):  # applied by themselves
-        kubernetes_validate.validate(yaml.safe_load(path.read_text()), version, strict=True)
+        kubernetes_validate.validate(yaml.safe_load(path.read_text(encoding="utf-8")), version, strict=True)
 
 
 def test_the_documents_manifests_are_valid_too() -> None:
     """Every YAML block of docs/ that is a manifest, whoever wrote it."""
     found = []
     for page in (ROOT / "docs").glob("*.md"):
-        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S):
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             found += [(page.name, d) for d in yaml.safe_load_all(block) if isinstance(d, dict) and "apiVersion" in d]
     for page_name, document in found:
         for version in VERSIONS:
@@ -86,10 +86,13 @@ def test_a_patch_that_meets_nothing_is_caught(tmp_path: Path) -> None:
     """kustomize refuses a component whose metric is not the queue's, rather than removing whatever is first."""
     (tmp_path / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-        f"resources: [other.yaml]\ncomponents: [{relative(KUBERNETES / 'without-queue-metric', tmp_path)}]\n"
+        f"resources: [other.yaml]\ncomponents: [{relative(KUBERNETES / 'without-queue-metric', tmp_path)}]\n",
+        encoding="utf-8",
     )
     other = one(rendered("cpu"), "HorizontalPodAutoscaler")
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**other, "spec": {**other["spec"], "metrics": []}}))
+    (tmp_path / "other.yaml").write_text(
+        yaml.safe_dump({**other, "spec": {**other["spec"], "metrics": []}}), encoding="utf-8"
+    )
     with pytest.raises(AssertionError, match="metrics"):
         render(tmp_path)
 
@@ -196,7 +199,7 @@ def test_only_the_gpu_overlay_asks_for_a_gpu() -> None:
 def test_the_autoscaler_asks_for_the_metric_that_the_adapter_gives() -> None:
     scaler = one(rendered("cpu"), "HorizontalPodAutoscaler")["spec"]
     queue, processor = scaler["metrics"]
-    adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())
+    adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text(encoding="utf-8"))
     (rule,) = adapter["rules"]["custom"]
     assert queue["pods"]["metric"]["name"] == rule["name"]["as"] == rule["name"]["matches"]
     assert rule["seriesQuery"].startswith(rule["name"]["matches"] + "{")
@@ -211,7 +214,8 @@ def test_without_the_adapter_the_processor_alone_decides(tmp_path: Path) -> None
     base, component = (relative(KUBERNETES / name, tmp_path) for name in ("cpu", "without-queue-metric"))
     (tmp_path / "kustomization.yaml").write_text(
         f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{base}]\n"
-        f"components: [{component}]\n"
+        f"components: [{component}]\n",
+        encoding="utf-8",
     )
     documents = render(tmp_path)
     (metric,) = one(documents, "HorizontalPodAutoscaler")["spec"]["metrics"]
@@ -225,11 +229,11 @@ def test_what_jobs_leave_outlives_them(folder: str) -> None:
     """Deleting the folder's Jobs must not delete their volume; another run of theirs is another name."""
     documents = rendered(folder)
     assert {d["kind"] for d in documents} == {"Job", "ConfigMap"}
-    (volume,) = yaml.safe_load_all((KUBERNETES / folder / "storage.yaml").read_text())
+    (volume,) = yaml.safe_load_all((KUBERNETES / folder / "storage.yaml").read_text(encoding="utf-8"))
     for name, pod in pods(documents):
         claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
         assert volume["metadata"]["name"] in claims <= {volume["metadata"]["name"], "models"}, name
-    told = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
+    told = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text(encoding="utf-8"))
     for name, _ in pods(documents):
         assert name.endswith(told["nameSuffix"]), name
     if folder == "evaluation":
@@ -244,7 +248,7 @@ def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
         cores = [quantity(c["resources"]["requests"]["cpu"]) for c in pod["initContainers"]]
         running = sum(quantity(c["resources"]["requests"]["cpu"]) for c in pod["containers"])
         asked[name.split("-")[1]] = max(*cores, running)
-    told = (ROOT / "docs" / "clusters.md").read_text()
+    told = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
     least = asked["merge"] + max(asked["prepare"], asked["shards"])
     shards = one(documents, "Job", f"evaluation-shards{SUFFIX}")["spec"]["parallelism"]
     assert asked["merge"] <= 0.25

@@ -60,13 +60,13 @@ class Prometheus:
 def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Its configuration is the repository's but for where the service is, and how often."""
     place = tmp_path_factory.mktemp("prometheus")
-    told = yaml.safe_load(CONFIGURATION.read_text())
+    told = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     (scrape,) = told["scrape_configs"]
     del scrape["dns_sd_configs"]
     labels = {"namespace": "here", "pod": "gan-atelier-1"}  # as a cluster's Prometheus adds them
     scrape["static_configs"] = [{"targets": [service.url.removeprefix("http://")], "labels": labels}]
     told["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    (place / "prometheus.yml").write_text(yaml.safe_dump(told))
+    (place / "prometheus.yml").write_text(yaml.safe_dump(told), encoding="utf-8")
     port = free()
     command = [tool("prometheus"), f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
     with (place / "log").open("wb") as log:
@@ -95,12 +95,14 @@ def test_the_configuration_is_one(tmp_path: Path) -> None:
 
     done = check(CONFIGURATION)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "wrong.yml").write_text(CONFIGURATION.read_text().replace("metrics_path", "metric_path"))
+    (tmp_path / "wrong.yml").write_text(
+        CONFIGURATION.read_text(encoding="utf-8").replace("metrics_path", "metric_path"), encoding="utf-8"
+    )
     assert "metric_path not found" in check(tmp_path / "wrong.yml").stdout + check(tmp_path / "wrong.yml").stderr
 
 
 def test_every_query_of_the_dashboard_is_answered(prometheus: Prometheus, service: Server) -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     variables = {"$instance": ".*", "$__rate_interval": "30s"}
     for name, value in variables.items():
@@ -122,7 +124,7 @@ def test_every_query_of_the_dashboard_is_answered(prometheus: Prometheus, servic
 
 def test_the_autoscalers_metric_is_had_by_pod(prometheus: Prometheus) -> None:
     """The adapter's rule with its template filled in as the adapter does for a pod of a namespace."""
-    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
     (series,) = prometheus.until(rule["seriesQuery"])
     for resource in rule["resources"]["overrides"]:
         assert series["metric"][resource]

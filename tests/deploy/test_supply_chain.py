@@ -34,12 +34,12 @@ def bills(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bill(folder: Path, role: str) -> dict[str, Any]:
-    return json.loads((folder / f"{role}.cdx.json").read_text())
+    return json.loads((folder / f"{role}.cdx.json").read_text(encoding="utf-8"))
 
 
 def test_the_roles_are_those_of_the_dockerfiles() -> None:
     for role, extras in supply.ROLES.items():
-        (told,) = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text())
+        (told,) = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text(encoding="utf-8"))
         assert tuple(told.split(",")) == extras, role
 
 
@@ -71,7 +71,7 @@ def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> Non
 
 
 def test_licences_are_listed(bills: Path) -> None:
-    lines = (bills / "service.licences.md").read_text().splitlines()[2:]
+    lines = (bills / "service.licences.md").read_text(encoding="utf-8").splitlines()[2:]
     assert len(lines) == len(bill(bills, "service")["components"])
     assert any(re.fullmatch(r"\| fastapi \| [\d.]+ \| MIT \|", line) for line in lines)
 
@@ -109,7 +109,8 @@ def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer:
         "import json, sys\n"
         "path = sys.argv[sys.argv.index('--requirement') + 1]\n"
         "asked = [line.split('==') for line in open(path).read().split()]\n"
-        f"print(json.dumps({{'dependencies': {answer}}}))\n"
+        f"print(json.dumps({{'dependencies': {answer}}}))\n",
+        encoding="utf-8",
     )
     done = run("audit", PYTHONPATH=str(tmp_path))
     assert done.returncode == code

@@ -62,7 +62,7 @@ class Session:
         self.work.mkdir()
         commands.mkdir()
         python = commands / "python"
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
         python.chmod(0o755)
         for name in ("trainer", "evaluation"):
             warm.command(commands / name, name)
@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--code", action="store_true", help="the code alone; run nothing")
     parser.add_argument("--all", action="store_true", help="run what is marked long, too (many minutes)")
     asked = parser.parse_args()
-    shown = PAGE.read_text()
+    shown = PAGE.read_text(encoding="utf-8")
     now = excerpts.refreshed(shown)
     problems = [] if now == shown else ["the code in the page is not the code of today: --write --code"]
     if not asked.code:
@@ -182,7 +182,7 @@ def main() -> int:
                 elif wrong := unlike(session.work / picture.made, picture.shown):
                     problems.append(wrong)
     if asked.write:
-        PAGE.write_text(now)
+        PAGE.write_text(now, encoding="utf-8")
         return 0
     print("\n".join(problems) or f"{PAGE.name} is true")
     return 1 if problems else 0

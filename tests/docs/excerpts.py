@@ -41,7 +41,7 @@ def excerpt(directive: str) -> str:
 
 def named(path: str, name: str | None) -> list[str]:
     """The lines of a function, class or method (`Class.method`) with its decorators; without a name, the file's."""
-    text = (ROOT / path).read_text()
+    text = (ROOT / path).read_text(encoding="utf-8")
     if name is None:
         return text.splitlines()
     node: ast.AST = ast.parse(text)

@@ -20,7 +20,7 @@ GENERATED = ("reference/cli.md", "reference/http.md", "reference/settings.md", "
 EXAMPLES = [
     (page, number)
     for page in ("latents", "measuring")
-    for number in range((DOCS / f"concepts/{page}.md").read_text().count("```python"))
+    for number in range((DOCS / f"concepts/{page}.md").read_text(encoding="utf-8").count("```python"))
 ]
 
 
@@ -41,7 +41,7 @@ def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
 def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
-    text = (DOCS / f"concepts/{page}.md").read_text()
+    text = (DOCS / f"concepts/{page}.md").read_text(encoding="utf-8")
     code, told = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -52,18 +52,20 @@ def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
 def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
     from trainer.registry import ARCHITECTURES
 
-    (told,) = re.findall(r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(), re.MULTILINE)
+    (told,) = re.findall(
+        r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
 
 
 def test_tests_and_code_that_security_names_are_there() -> None:
-    text = (DOCS / "security.md").read_text()
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
     here = ""
     named = re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text)
     assert len(named) > 60
     for name in named:
         if name.startswith("tests/"):
-            here = (ROOT / name).read_text()
+            here = (ROOT / name).read_text(encoding="utf-8")
         else:
             assert f"def {name}(" in here, name
     for name in re.findall(r"`((?:service|trainer|evaluation|imagesets|docker)/[\w/.*-]+)`", text):
@@ -99,7 +101,7 @@ def test_the_other_variables_of_the_environment_are_read(monkeypatch: pytest.Mon
     import settings_page
 
     code = "".join(
-        path.read_text()
+        path.read_text(encoding="utf-8")
         for room in ("trainer", "evaluation", "service", "imagesets")
         for path in (ROOT / room).rglob("*.py")
     )

@@ -20,8 +20,10 @@ from tests.docs.cookbook import PAGE, RUN, CommandFailed, Session, differences, 
 from tests.docs.excerpts import ROOT
 from trainer.cli import app as trainer
 
-TEXT = PAGE.read_text()
-QUESTIONS = Path(__file__).with_name("questions.txt").read_text()  # the document's own words, under its chapters
+TEXT = PAGE.read_text(encoding="utf-8")
+QUESTIONS = (
+    Path(__file__).with_name("questions.txt").read_text(encoding="utf-8")
+)  # the document's own words, under its chapters
 HEADINGS = re.compile(r"^###? .+$", re.MULTILINE)
 SECTIONS = dict(re.findall(r"^### (Q\d+): .+?\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
 NOT_RUN = [
@@ -90,7 +92,9 @@ def test_a_command_that_takes_longer_than_the_page_may_is_one_that_we_take(
                 ["make", "--dry-run", "--directory", ROOT, *words[1:]], check=True, stdout=subprocess.DEVNULL
             )
         case ["pip", "install", target, "-c", constraints]:
-            known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+                "optional-dependencies"
+            ]
             assert set(target.removeprefix(".[").removesuffix("]").split(",")) <= known.keys()
             assert (ROOT / constraints).is_file()
         case ["tensorboard", *_]:

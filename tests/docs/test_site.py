@@ -77,7 +77,7 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
             assert not pages.CSS_URL.search(text), address
             assert not re.search(r"\b(import|fetch)\b[^;\n]*https?:", text), address
     for path in site.rglob("*.css"):
-        assert not pages.CSS_URL.search(path.read_text()), path
+        assert not pages.CSS_URL.search(path.read_text(encoding="utf-8")), path
 
 
 def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
@@ -87,7 +87,7 @@ def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Pa
 
 
 def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> None:
-    nav = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
+    nav = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"]
     assert tuple(next(iter(part)) for part in nav) == SECTIONS
 
     def leaves(part: object) -> list[str]:
@@ -141,7 +141,7 @@ def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None
     from service.settings import Settings
 
     document = create_app(Settings.model_construct()).openapi()
-    assert json.loads((site / "openapi.json").read_text()) == document
+    assert json.loads((site / "openapi.json").read_text(encoding="utf-8")) == document
     page = built["reference/http.html"]
     for path, operations in document["paths"].items():
         for method, told in operations.items():

@@ -122,7 +122,7 @@ def test_what_is_no_notebook_is_one_line(
 ) -> None:
     path = tmp_path / "nope.ipynb"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["notebook.py", str(path)])
     with pytest.raises(SystemExit) as ended:
         notebook.main()

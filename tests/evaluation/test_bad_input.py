@@ -29,7 +29,7 @@ def kept(place: Path) -> dict:
     """The one partial result in the work folder."""
     (path,) = (place / "report" / ".partial").glob("*/partial.json")
     assert not (place / "report" / "report.json").exists()
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def altered(path: Path, to: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
@@ -74,7 +74,7 @@ def test_truncated_images(place: Path) -> None:
     (many / "train/003.png").write_bytes(b"\x89PNG cut short")
     done = run(*score("many/train"))
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report" / "report.json").read_text())
+    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["n"] == 119
     assert "1 broken images were skipped" in report["warnings"]
 
@@ -92,12 +92,14 @@ def test_files_of_mixed_modes_are_converted_loudly(place: Path, packed: bool) ->
     done = run(*score("mixed.zip" if packed else "mixed"))
     assert done.exit_code == 0, done.output
     assert warning in " ".join(done.stderr.split())
-    assert warning in json.loads((place / "report/report.json").read_text())["warnings"]
-    assert warning in (place / "report/report.html").read_text()
+    assert warning in json.loads((place / "report/report.json").read_text(encoding="utf-8"))["warnings"]
+    assert warning in (place / "report/report.html").read_text(encoding="utf-8")
     for file in folder.glob("0[0-4].png"):
         file.unlink()
     assert run(*score("mixed")).exit_code == 0
-    assert "converted" not in (place / "report/report.json").read_text(), "files of one mode need no warning"
+    assert "converted" not in (place / "report/report.json").read_text(encoding="utf-8"), (
+        "files of one mode need no warning"
+    )
 
 
 def test_identical_images(place: Path) -> None:
@@ -187,6 +189,6 @@ def test_images_of_mixed_sizes_are_refused_or_brought_to_one_by_name(place: Path
     done = run(*score("mixed", "--resolution", "reference"))
     assert done.exit_code == 0, done.output
     assert "images of another size were brought to 8x8 (crop centre-square, pil-bilinear)" in done.stderr
-    report = json.loads((place / "report" / "report.json").read_text())
+    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["source"]["resize"] == "pil-bilinear"
     assert report["source"]["channels"] == 3, "one picture in colour makes all of them so"

@@ -46,7 +46,7 @@ def noise(seed: int) -> np.ndarray:
 def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--output", "out/report.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "out/report.json").read_text())
+    report = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
     assert list(report["scores"]) == ["fd_tiny50"], "in no features but Inception's is it called FID"
     assert report["baseline"]["image_set"].endswith("pictures@train")
     assert report["baseline"]["n"] == report["n"] == 50
@@ -59,7 +59,7 @@ def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> No
     assert protocol in done.stdout.splitlines()[0]
     again = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--no-baseline", "-o", "b.json")
     assert again.exit_code == 0
-    assert json.loads((place / "b.json").read_text())["scores"] == report["scores"]
+    assert json.loads((place / "b.json").read_text(encoding="utf-8"))["scores"] == report["scores"]
 
 
 def test_the_score_is_the_distance_of_the_features_of_those_seeds(place: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_score_is_the_distance_of_the_features_of_those_seeds(place: Path) -
     features = load_extractor("e.onnx")(images).features.astype(np.float64)
     with np.load("r.npz") as real:
         expected = frechet_distance(features.mean(0), np.cov(features, rowvar=False), real["mu"], real["sigma"])
-    (value,) = json.loads((place / "r.json").read_text())["scores"].values()
+    (value,) = json.loads((place / "r.json").read_text(encoding="utf-8"))["scores"].values()
     assert value == pytest.approx(expected, rel=1e-9)
 
 
@@ -78,7 +78,7 @@ def test_a_service_gives_the_score_its_images_deserve(place: Path) -> None:
     with fake_service(noise) as url:
         done = run("score", url, "--reference", "r.npz", "--num-images", 200, "--output", "report.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report.json").read_text())
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
     assert report["source"]["url"] == url
     assert report["digest"] == "a" * 64
     assert report["scores"]["fd_tiny200"] < 3 * report["baseline"]["scores"]["fd_tiny60"], "noise against noise"
@@ -87,7 +87,7 @@ def test_a_service_gives_the_score_its_images_deserve(place: Path) -> None:
 def test_real_images_against_themselves_are_at_zero(place: Path) -> None:
     done = run("score", "folder:pictures@test", "--reference", "r.npz", "--output", "z.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "z.json").read_text())
+    report = json.loads((place / "z.json").read_text(encoding="utf-8"))
     assert report["scores"]["fd_tiny40"] < 1e-9
     assert report["seeds"] is None
     assert any("only 40 images" in text for text in report["warnings"])
@@ -96,7 +96,7 @@ def test_real_images_against_themselves_are_at_zero(place: Path) -> None:
 def test_a_threshold_missed_is_exit_1_and_the_report_says_so(place: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "-o", "r.json", "--fail-above", 0.0001)
     assert "above 0.0001" in one_line(done, 1)
-    assert json.loads((place / "r.json").read_text())["threshold"]["passed"] is False
+    assert json.loads((place / "r.json").read_text(encoding="utf-8"))["threshold"]["passed"] is False
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "--fail-above", 1e9)
     assert done.exit_code == 0
 
@@ -108,7 +108,7 @@ def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> Non
     assert done.exit_code == 0, done.output
     assert "WARNING: 20 images for 50 features" in done.stderr
     assert "WARNING: 40 reference images for 50 features" in done.stderr
-    assert len(json.loads((place / "r.json").read_text())["warnings"]) == 2
+    assert len(json.loads((place / "r.json").read_text(encoding="utf-8"))["warnings"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_classify_tells_how_sure_and_how_varied_and_holds_to_minimums(place: Pat
     done = run("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", 64, "--sure", 0.5, "-o", "c.json")
     assert done.exit_code == 0, done.output
     assert "at least 0.5 sure: 100.0% of 64 images" in done.stdout
-    report = json.loads((place / "c.json").read_text())
+    report = json.loads((place / "c.json").read_text(encoding="utf-8"))
     assert sum(report["class_shares"].values()) == pytest.approx(1)
     line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--sure", 1, "--min-sure-share", 0.9), 1)
     assert "1 sure of" in line

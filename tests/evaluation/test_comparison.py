@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(place: Path, name: str) -> dict[str, Any]:
-    return json.loads((place / name / "report.json").read_text())
+    return json.loads((place / name / "report.json").read_text(encoding="utf-8"))
 
 
 def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -49,17 +49,17 @@ def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None])
     for result in document["results"]:
         change(result)
     folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(document))
+    (folder / "report.json").write_text(json.dumps(document), encoding="utf-8")
     return folder
 
 
 def test_the_best_is_marked_and_differences_are_from_the_first(place: Path, tmp_path: Path) -> None:
     done = run("report", place / "a", place / "b" / "report.json", "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    compared = json.loads((tmp_path / "out/comparison.json").read_text())
+    compared = json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8"))
     assert [one["label"] for one in compared["reports"]] == ["<a>", "<b>"]
     a, b = told(place, "a"), told(place, "b")
-    page = Page((tmp_path / "out/comparison.html").read_text())
+    page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
     marked = [attributes for attributes in page.of("td") if "best" in str(attributes.get("class"))]
     assert len(marked) == len(compared["results"]) == 2
     for i, row in enumerate(compared["results"]):
@@ -70,10 +70,10 @@ def test_the_best_is_marked_and_differences_are_from_the_first(place: Path, tmp_
         assert [values[j] for j in row["best"]] == [wanted]
         line = next(line for line in done.stdout.splitlines() if line.startswith(row["name"]))
         assert line.count("*") == 1
-        assert f"| `{row['name']}`" in (tmp_path / "out/comparison.md").read_text()
+        assert f"| `{row['name']}`" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
     assert len(embedded(page)) == 2
     assert a["digest"][:16] in page.words, "what differs between them"
-    assert "<a>" not in (tmp_path / "out/comparison.md").read_text()
+    assert "<a>" not in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
 
 
 def test_without_an_output_it_is_only_told(place: Path) -> None:
@@ -106,7 +106,7 @@ def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path
 def test_a_metric_that_one_lacks_is_a_dash_and_equal_values_have_no_best(place: Path, tmp_path: Path) -> None:
     document = told(place, "a")
     document["results"] = document["results"][:1]
-    (tmp_path / "report.json").write_text(json.dumps(document))
+    (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     rows = {row.metric: row for row in compare([place / "a", tmp_path]).rows}
     assert rows["recall"].results[1] is None
     assert rows["recall"].best == rows["fid"].best == frozenset()

@@ -209,7 +209,9 @@ def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: An
         "warnings": [],
         "timing": {},
     }
-    (folder / "shard.json").write_text(json.dumps({k: v for k, v in (document | told).items() if v is not None}))
+    (folder / "shard.json").write_text(
+        json.dumps({k: v for k, v in (document | told).items() if v is not None}), encoding="utf-8"
+    )
     return folder
 
 
@@ -263,5 +265,5 @@ def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
 def test_a_shard_json_of_other_types(tmp_path: Path, told: dict[str, Any]) -> None:
     folder = shard(tmp_path, 0, **told)
     one_line(run("merge", tmp_path, "-o", tmp_path / "out"))
-    (folder / "shard.json").write_text("[" * 100_000)
+    (folder / "shard.json").write_text("[" * 100_000, encoding="utf-8")
     assert "is not a whole shard" in one_line(run("merge", tmp_path, "-o", tmp_path / "out"))

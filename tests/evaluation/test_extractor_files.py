@@ -74,7 +74,7 @@ def test_a_bad_extractor_file_is_one_line(tmp_path: Path, damage: str, reason: s
     if damage == "generator":
         write_tiny_generator(path)
     elif damage == "text":
-        path.write_text("<!DOCTYPE html>")
+        path.write_text("<!DOCTYPE html>", encoding="utf-8")
     elif damage == "version":
         write_tiny_extractor(path, format_version="99")
     elif damage != "absent":

@@ -45,8 +45,8 @@ def test_a_source_whose_name_is_no_text_is_scored_and_told(place: Path) -> None:
     np.save(os.fsdecode(b"bad\xff.npy"), np.stack([noise(i) for i in range(30)]))
     done = run(*score(os.fsdecode(b"bad\xff.npy"), *FEW))
     assert done.exit_code == 0, done.output
-    assert json.loads(Path("report/report.json").read_text())["source"]["path"] == "bad\ufffd.npy"
-    assert "bad\ufffd.npy" in Path("report/report.html").read_text()
+    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["source"]["path"] == "bad\ufffd.npy"
+    assert "bad\ufffd.npy" in Path("report/report.html").read_text(encoding="utf-8")
 
 
 def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: py
         monkeypatch.setattr(sys, "argv", ["evaluation", "score", secret])
         done = run(*score(secret, *FEW))
     assert done.exit_code == 0, done.output
-    told = {path.name: path.read_text() for path in place.glob("report/report.*")}
+    told = {path.name: path.read_text(encoding="utf-8") for path in place.glob("report/report.*")}
     assert set(told) == {"report.json", "report.html", "report.md"}
     assert json.loads(told["report.json"])["service"] == {"url": url}
     for text in (*told.values(), done.output):
@@ -78,12 +78,12 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
 
 
 def test_a_link_stays_a_link_and_a_mode_a_mode(place: Path) -> None:
-    Path("private.json").write_text("{}")
+    Path("private.json").write_text("{}", encoding="utf-8")
     Path("private.json").chmod(0o600)
     Path("link.json").symlink_to("private.json")
     write_json(Path("link.json"), {"n": 1})
     assert Path("link.json").is_symlink()
-    assert json.loads(Path("private.json").read_text()) == {"n": 1}
+    assert json.loads(Path("private.json").read_text(encoding="utf-8")) == {"n": 1}
     assert stat.S_IMODE(Path("private.json").stat().st_mode) == 0o600
 
 
@@ -180,9 +180,9 @@ def test_shards_remember_the_subset_size(place: Path) -> None:
     assert all(run(*words, "--shard", f"{i}/2").exit_code == 0 for i in range(2))
     done = run("merge", "report", "-o", "merged", "--no-baseline")
     assert done.exit_code == 0, done.output
-    alone = json.loads(Path("merged/report.json").read_text())["scores"]
+    alone = json.loads(Path("merged/report.json").read_text(encoding="utf-8"))["scores"]
     assert run(*words[:-2], "--kid-subset-size", 10, "-o", "whole").exit_code == 0
-    assert alone == json.loads(Path("whole/report.json").read_text())["scores"]
+    assert alone == json.loads(Path("whole/report.json").read_text(encoding="utf-8"))["scores"]
 
 
 def test_help_cuts_no_option(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_
     for reference in ("r.npz", "folder:pictures@test", "folder:pictures@test"):
         done = run("score", "g.onnx", "--reference", reference, *words, "--output", "report")
         assert done.exit_code == 0, done.output
-        report = json.loads((place / "report" / "report.json").read_text())
+        report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
         scores.append((report["scores"], report["baseline"]))
     assert scores[0] == scores[1] == scores[2]
     assert list((place / "cache" / "references").glob("baseline-*.json")), "for the next time"
@@ -77,7 +77,7 @@ def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
     for reference in ("r.npz", "imported.npz"):
         done = run("score", "g.onnx", "--reference", reference, "--num-images", 60, "--no-baseline", "-o", "s.json")
         assert done.exit_code == 0, done.output
-        scores.append(next(iter(json.loads((place / "s.json").read_text())["scores"].values())))
+        scores.append(next(iter(json.loads((place / "s.json").read_text(encoding="utf-8"))["scores"].values())))
     assert "importer's word" in done.stderr
     assert scores[0] == pytest.approx(scores[1], rel=1e-9)
     images = load_extractor("e.onnx")

@@ -96,17 +96,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def told(place: Path) -> dict[str, Any]:
-    return json.loads((place / "report/report.json").read_text())
+    return json.loads((place / "report/report.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def page(place: Path) -> Page:
-    return Page((place / "report/report.html").read_text())
+    return Page((place / "report/report.html").read_text(encoding="utf-8"))
 
 
 def write(folder: Path, told: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(told))
+    (folder / "report.json").write_text(json.dumps(told), encoding="utf-8")
     return folder / "report.json"
 
 
@@ -144,7 +144,7 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dic
     first = np.asarray(pictures[0].convert("L"))[: factor * 8, : factor * 8]
     np.testing.assert_array_equal(first[::factor, ::factor], samples[0, ..., 0])
     np.testing.assert_array_equal(first, np.kron(samples[0, ..., 0], np.ones((factor, factor), np.uint8)))
-    raw = (place / "report/report.html").read_text()
+    raw = (place / "report/report.html").read_text(encoding="utf-8")
     assert not page.of("script")
     assert not page.of("link")
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)\w+:", raw), "an address outside of the page"
@@ -153,8 +153,8 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dic
 
 def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
     assert NASTY in page.words
-    assert "<script" not in (place / "report/report.html").read_text()
-    markdown = (place / "report/report.md").read_text()
+    assert "<script" not in (place / "report/report.html").read_text(encoding="utf-8")
+    markdown = (place / "report/report.md").read_text(encoding="utf-8")
     assert "<script" not in markdown
     heading = markdown.splitlines()[0]
     assert heading == '# &lt;script&gt;alert("1")&lt;/script&gt; &amp; \\| \\*b\\*'
@@ -190,12 +190,12 @@ def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], 
     assert "Fréchet distance against N" in page.headings
     for n, value in zip(curve["n"], curve["value"], strict=True):
         assert f"{number(n)}: {number(value)}" in page.words
-        assert f"| {n} | {number(value)} |" in (place / "report/report.md").read_text()
+        assert f"| {n} | {number(value)} |" in (place / "report/report.md").read_text(encoding="utf-8")
     assert f"N → ∞: {number(result['details']['first_range'])}" in page.words, "the limit of the curve that is drawn"
 
 
 def test_how_it_was_made_is_there_to_be_repeated(told: dict[str, Any], page: Page, place: Path) -> None:
-    markdown = (place / "report/report.md").read_text()
+    markdown = (place / "report/report.md").read_text(encoding="utf-8")
     for text in (told["digest"], told["reference"]["sha256"], told["extractor"]["digest"], "7 to 256", "onnxruntime"):
         assert text in page.words
         assert text in markdown
@@ -208,17 +208,17 @@ def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_p
         "threshold": {"fail_above": 0.5, "name": name, "passed": False},
     }
     write_views(write(tmp_path, told))
-    words = Page((tmp_path / "report.html").read_text()).words
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert words.index("above the limit of 0.5: failed") < words.index("Scores")
     assert words.index("no more images <than> features") < words.index("Scores")
-    assert "**Warning:** no more images &lt;than&gt; features" in (tmp_path / "report.md").read_text()
+    assert "**Warning:** no more images &lt;than&gt; features" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
     """Nor baseline, memorisation, curve: each part stands only where its figures are."""
     told |= {"results": told["results"][:1], "baseline": None}
     write_views(write(tmp_path, told))
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.headings == ["Scores", "How it was made"]
     assert page.of("img") == []
 
@@ -236,18 +236,18 @@ def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_p
         for seen, value in values.items()
     ]
     write_views(write(tmp_path, told))
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Score against images seen" in page.headings
     assert "best 8 at 20,000" in page.words, "a distance is best where it is lowest"
     assert "best 0.4 at 10,000" in page.words, "precision where it is highest"
     order = [page.words.index(f"checkpoint-{seen:08}.pt") for seen in sorted(values)]
     assert order == sorted(order)
-    markdown = (tmp_path / "report.md").read_text()
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| 10,000 | 40 | **0.4** |\n| 20,000 | **8** | 0.08 |\n| 30,000 | 9 | 0.09 |" in markdown
     for entry in told["checkpoints"]:  # others' files tell steps alone; and nothing is best where all are alike
         entry |= {"images_seen": None, "results": [entry["results"][0] | {"value": 3.0}]}
     write_views(write(tmp_path, told))
-    alike = Page((tmp_path / "report.html").read_text())
+    alike = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert f"checkpoint-00010000.pt {number(10_000 // 64)} 3" in alike.rows
     assert "best" not in alike.words[alike.words.index("Score against images seen") :].split("checkpoint", 1)[0]
 
@@ -258,8 +258,8 @@ def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pyte
     words = ("score", "digits@train", "--reference", "digits@test", "--extractor", "e.onnx", "--num-images", 300)
     done = run(*words, "--metrics", "per_class", "--output", "classes")
     assert done.exit_code == 0, done.output
-    told = json.loads((place / "classes/report.json").read_text())
-    page = Page((place / "classes/report.html").read_text())
+    told = json.loads((place / "classes/report.json").read_text(encoding="utf-8"))
+    page = Page((place / "classes/report.html").read_text(encoding="utf-8"))
     (result,) = told["results"]
     (real,) = told["baseline"]["results"]
     for one, beside in zip(result["details"]["classes"], real["details"]["classes"], strict=True):
@@ -275,7 +275,7 @@ def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: p
         assert run(*words, "--output", "parts", "--shard", f"{index}/2").exit_code == 0
     done = run("merge", "parts", "--output", "merged")
     assert done.exit_code == 0, done.output
-    page = Page((place / "merged/report.html").read_text())
+    page = Page((place / "merged/report.html").read_text(encoding="utf-8"))
     assert len(embedded(page)) == 2
     assert "shards took" in page.words
 
@@ -319,7 +319,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     assert "no report.json" in one_line(run("report", tmp_path / "r"))
     assert "no report" in one_line(run("report", tmp_path / "x.json"))
-    (tmp_path / "r/report.json").write_text("<html>")
+    (tmp_path / "r/report.json").write_text("<html>", encoding="utf-8")
     assert "not JSON" in one_line(run("report", tmp_path / "r"))
 
 

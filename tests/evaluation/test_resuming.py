@@ -80,7 +80,9 @@ def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -
     assert kills == 3
     assert resumed
     assert "going on with" in done.stderr
-    whole, killed = (json.loads((place / name / "report.json").read_text()) for name in ("whole", "killed"))
+    whole, killed = (
+        json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
+    )
     assert whole["scores"] == killed["scores"], "to the last bit"
     assert [result["std"] for result in whole["results"]] == [result["std"] for result in killed["results"]]
     assert not (place / "killed" / ".partial").exists()
@@ -127,7 +129,7 @@ def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> Non
     assert "it broke (" in line
     assert "of 1000 images are kept in report/.partial/" in line
     (kept,) = (place / "report" / ".partial").glob("*/partial.json")
-    partial = json.loads(kept.read_text())
+    partial = json.loads(kept.read_text(encoding="utf-8"))
     assert partial["n"] >= 64
     assert list(partial["scores"]) == [f"fd_tiny{partial['n']}"]
     assert "it broke" in partial["stopped"]
@@ -143,7 +145,7 @@ def test_a_model_replaced_midway_is_refused_and_what_there_was_is_kept(place: Pa
         line = one_line(run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report"))
     assert "changed" in line or "replaced" in line
     (kept,) = (place / "report" / ".partial").glob("*/partial.json")
-    assert 0 < json.loads(kept.read_text())["n"] < 1000
+    assert 0 < json.loads(kept.read_text(encoding="utf-8"))["n"] < 1000
 
 
 def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_two_jobs_at_the_same_work_do_not_mix(place: Path) -> None:
         line = one_line(run(*words))
         first.kill()
         first.wait()
-    assert "another job is at this very work" in line
+    assert "another process is already scoring" in line
 
 
 @pytest.mark.slow
@@ -194,6 +196,6 @@ def test_a_job_survives_its_service_restarting(place: Path) -> None:
         job.start()
         job.join(60)
     assert done[0].exit_code == 0, done[0].output
-    calm, rough = (json.loads((place / name).read_text()) for name in ("calm.json", "rough.json"))
+    calm, rough = (json.loads((place / name).read_text(encoding="utf-8")) for name in ("calm.json", "rough.json"))
     assert calm["scores"] == rough["scores"]
     assert rough["timing"]["seconds"] > 3

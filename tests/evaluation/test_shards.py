@@ -51,7 +51,9 @@ def test_merged_shards_are_the_one_job(place: Path, dim: int) -> None:
         assert done.stdout.strip() == f"parts/shard-{index}-of-3"
     done = run("merge", "parts", "--output", "merged", "--no-baseline")
     assert done.exit_code == 0, done.output
-    whole, merged = (json.loads((place / name / "report.json").read_text()) for name in ("whole", "merged"))
+    whole, merged = (
+        json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "merged")
+    )
     assert list(whole["scores"]) == list(merged["scores"])
     for name, value in whole["scores"].items():
         assert merged["scores"][name] == pytest.approx(value, rel=1e-6), name
@@ -87,13 +89,13 @@ def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
 def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
     done = run(*score(30, "--intervals", "--seed", 100, "-o", "five.json", "--no-baseline"))
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "five.json").read_text())
+    report = json.loads((place / "five.json").read_text(encoding="utf-8"))
     (result,) = report["results"]
     assert report["seeds"] == {"first": 100, "last": 249}
     apart = []
     for first in range(100, 250, 30):
         assert run(*score(30, "--seed", first, "-o", f"{first}.json", "--no-baseline")).exit_code == 0
-        apart.append(next(iter(json.loads((place / f"{first}.json").read_text())["scores"].values())))
+        apart.append(next(iter(json.loads((place / f"{first}.json").read_text(encoding="utf-8"))["scores"].values())))
     assert result["interval"]["values"] == apart
     assert result["value"] == report["scores"][result["name"]] == pytest.approx(np.mean(apart), rel=1e-12)
     assert result["details"]["first_range"] == apart[0], "what the same job without intervals would have said"
@@ -116,13 +118,15 @@ def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
     words = ("--reference", "folder:real", "--extractor", "e.onnx", "--num-images", 60, "--no-baseline")
     done = run("score", "c.onnx", *words, "--metrics", "per_class", "--labels", "balanced", "-o", "c.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "c.json").read_text())
+    report = json.loads((place / "c.json").read_text(encoding="utf-8"))
     assert report["labels"] == "balanced"
     assert not any("classes have too few" in text for text in report["warnings"])
     write_tiny_extractor(place / "wide.onnx", dim=25)
     wide = run("score", "c.onnx", *words, "--extractor", "wide.onnx", "--metrics", "per_class", "-o", "w.json")
     assert wide.exit_code == 0, wide.output
-    (warning,) = (text for text in json.loads((place / "w.json").read_text())["warnings"] if "classes" in text)
+    (warning,) = (
+        text for text in json.loads((place / "w.json").read_text(encoding="utf-8"))["warnings"] if "classes" in text
+    )
     assert warning.startswith("3 of 3 classes have too few images for 25 features (class "), "60 in all are enough"
     assert warning in " ".join(wide.stderr.split())
     classes = report["results"][0]["details"]["classes"]
@@ -144,7 +148,7 @@ def test_truncation_is_recorded_and_pulls_images_together(place: Path) -> None:
     reports = {}
     for truncation in ("0.1", "2"):
         assert run(*score(60, "--truncation", truncation, "-o", f"{truncation}.json")).exit_code == 0
-        reports[truncation] = json.loads((place / f"{truncation}.json").read_text())
+        reports[truncation] = json.loads((place / f"{truncation}.json").read_text(encoding="utf-8"))
     assert reports["0.1"]["truncation"] == 0.1
     assert reports["0.1"]["scores"] != reports["2"]["scores"]
     write_tiny_generator(place / "u.onnx", z_distribution="uniform")
@@ -163,7 +167,7 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorisation")
     done = run("score", "copies.npy", *words, "--output", "report")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report" / "report.json").read_text())
+    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
     (result,) = report["results"]
     assert result["value"] >= 0.5
     held_out = result["details"]["held_out_share"]
@@ -172,7 +176,7 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     assert result["details"]["median_ratio"] == ratio < 0.9, "half of them lie at 0"
     assert f"(real images: {held_out:.4f})" in " ".join(done.stdout.split())
     for view in ("report.md", "report.html"):
-        text = " ".join((place / "report" / view).read_text().split())
+        text = " ".join((place / "report" / view).read_text(encoding="utf-8").split())
         assert f"{ratio:.4g}; well below 1" in text
     neighbours = np.load(place / "report" / report["pictures"]["neighbours"])
     assert neighbours.shape == (8, 5, 8, 8, 1)

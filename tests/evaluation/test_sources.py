@@ -143,7 +143,7 @@ def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_to
     score += ["--num-images", "40", "--output", "report", "--all-checkpoints", "--no-baseline"]
     done = subprocess.run(score, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert [entry["images_seen"] for entry in report["checkpoints"]] == [40, 80]
     assert len({entry["digest"] for entry in report["checkpoints"]}) == 2
     assert report["scores"] == report["checkpoints"][-1]["scores"]

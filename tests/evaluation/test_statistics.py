@@ -64,7 +64,7 @@ def test_a_bad_reference_file_is_one_line(tmp_path: Path, damage: str) -> None:
     elif damage == "nan":
         np.savez(path, mu=np.full(3, np.nan), sigma=np.eye(3), n=9, provenance='{"format_version": 1}')
     elif damage == "html":
-        path.write_text("<html>")
+        path.write_text("<html>", encoding="utf-8")
     elif damage == "truncated":
         statistics = FeatureStatistics(3)
         statistics.update(np.zeros((4, 3)))
@@ -82,7 +82,7 @@ def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
     features = np.load(tmp_path / "f.npy", mmap_mode="r")
 
     def resident() -> float:
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
         return int(status["RssFile"].split()[0]) / 1024
 
     before = resident()

@@ -43,17 +43,17 @@ def test_it_trains_scores_what_is_served_and_writes_the_pages(tmp_path: Path) ->
     told = reproduce(*miniature(tmp_path, "mnist-gan", "mnist-best"))
     for command in ("trainer train --preset mnist-gan", "trainer export", "service serve", "evaluation score http://"):
         assert command in told
-    found = json.loads((tmp_path / "pages" / "results.json").read_text())["runs"]
+    found = json.loads((tmp_path / "pages" / "results.json").read_text(encoding="utf-8"))["runs"]
     assert [run["preset"] for run in found] == ["mnist-gan", "mnist-best"]
     for run in found:
         assert run["end"]["kimg"] == pytest.approx(1.92)
         assert run["end"]["G_ema"]["fd_classifier60"] > 0
         assert ("fd_classifier60" in run["end"]["G"]) == (run["preset"] == "mnist-gan")
-    index = (tmp_path / "pages" / "index.md").read_text()
+    index = (tmp_path / "pages" / "index.md").read_text(encoding="utf-8")
     assert f"{found[0]['end']['G_ema']['fd_classifier60']:.2f}" in index
     assert re.search(r"\| `celeba-dcgan` .*not run", index)
     for page in (tmp_path / "pages").glob("*.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("../", "https://")):
                 assert (page.parent / target).is_file(), f"{page.name} → {target}"
 
@@ -100,7 +100,7 @@ def test_pages_that_tell_of_other_runs_are_not_written_over(tmp_path: Path, monk
     monkeypatch.setattr(main, "RESULTS", tmp_path / "pages")
     assert main.place(shop) == tmp_path / "pages"
     (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "results.json").write_text(json.dumps({"runs": [{"preset": "mnist-gan"}]}))
+    (tmp_path / "pages" / "results.json").write_text(json.dumps({"runs": [{"preset": "mnist-gan"}]}), encoding="utf-8")
     assert main.place(shop) == tmp_path / "work" / "results"
 
 
@@ -110,17 +110,17 @@ def test_what_is_not_ours_in_the_folder_of_the_pages_stays(tmp_path: Path) -> No
         (tmp_path / "pictures" / name).touch()
     assert sorted(path.name for path in pages.taken(tmp_path / "pictures")) == ["004-curves.png", "mnist-gan-fixed.png"]
     assert not pages.strange(tmp_path)
-    (tmp_path / "index.md").write_text("# My project")
+    (tmp_path / "index.md").write_text("# My project", encoding="utf-8")
     assert pages.strange(tmp_path)
     told = reproduce("mnist-gan", "--mnist", "digits", "--work", tmp_path / "work", "--output", tmp_path, code=2)
     assert told.startswith(f"error: {tmp_path}/index.md is no page of this command")
-    assert (tmp_path / "index.md").read_text() == "# My project"
+    assert (tmp_path / "index.md").read_text(encoding="utf-8") == "# My project"
     assert not (tmp_path / "work").exists()
 
 
 def test_a_split_or_an_extractor_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     assert "leave out @test" in reproduce("--mnist", "digits@test", "--work", tmp_path / "work", code=2)
-    (tmp_path / "no.onnx").write_text("no network")
+    (tmp_path / "no.onnx").write_text("no network", encoding="utf-8")
     assert "--inception: " in reproduce("--inception", tmp_path / "no.onnx", "--work", tmp_path / "work", code=2)
     assert not (tmp_path / "work").exists()
 
@@ -133,7 +133,7 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path, capsys: pytest
     begun = config.resolve(
         system.preset, ("data.source=digits", "optim.g_lr=1e-3", "run.device=cpu", "run.precision=fp32")
     )
-    (run / "config.json").write_text(config.to_json(begun))
+    (run / "config.json").write_text(config.to_json(begun), encoding="utf-8")
     for same in (shop, replace(shop, sets=(*shop.sets, "run.device=auto", "run.precision=auto"))):
         work.begun_otherwise(same, system)
     for other in (replace(shop, sets=("optim.g_lr=2e-3",)), replace(shop, sources={"mnist": "mnist"})):

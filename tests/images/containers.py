@@ -40,7 +40,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        return self.log_path.read_text(errors="replace", encoding="utf-8")
 
     def main(self) -> psutil.Process:
         """The container's first process, where that is this engine's descendant (buildah)."""

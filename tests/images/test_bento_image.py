@@ -28,14 +28,16 @@ with construct_containerfile(bentoml.bentos.get(sys.argv[1]), enable_buildkit=Fa
 def bento_image(engine, ground: str, bento, tmp_path_factory: pytest.TempPathFactory) -> Image:  # noqa: F811
     tag, environment = bento
     folder = tmp_path_factory.mktemp("ground")
-    (folder / "Dockerfile").write_text(GROUND)
+    (folder / "Dockerfile").write_text(GROUND, encoding="utf-8")
     engine.build(folder / "Dockerfile", "localhost/gan-atelier/bento-base", {"BASE": ground}, folder)
     context = folder / "bento"
     subprocess.run([sys.executable, "-c", DOCKERFILE, tag, str(context)], env=environment, check=True)
     dockerfile = context / "env" / "docker" / "Dockerfile"
-    text = dockerfile.read_text()
+    text = dockerfile.read_text(encoding="utf-8")
     assert "FROM python:3.11-slim AS" in text
-    dockerfile.write_text(text.replace("FROM python:3.11-slim AS", "FROM localhost/gan-atelier/bento-base AS"))
+    dockerfile.write_text(
+        text.replace("FROM python:3.11-slim AS", "FROM localhost/gan-atelier/bento-base AS"), encoding="utf-8"
+    )
     engine.build(dockerfile, "localhost/gan-atelier/bento", {}, context)
     return Image(engine, "localhost/gan-atelier/bento")
 

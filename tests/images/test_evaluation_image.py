@@ -79,7 +79,7 @@ def test_it_scores_a_service_container_over_http(
         words = ("score", url, *SCORE, "--metrics", "fid,precision", "--num-images", "300", "--output", "/reports/one")
         done = evaluation_image.run(*words, volumes=given.volumes(reports))
         assert done.returncode == 0, done.stdout
-        document = json.loads((reports / "one" / "report.json").read_text())
+        document = json.loads((reports / "one" / "report.json").read_text(encoding="utf-8"))
         assert (reports / "one").stat().st_uid == 10001
         assert given.digest in json.dumps(document)
         assert url in json.dumps(document)

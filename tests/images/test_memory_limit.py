@@ -19,7 +19,7 @@ def limited() -> Iterator[tuple[str, ...]]:
     group = V1 / f"atelier-{os.getpid()}"
     try:
         group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(LIMIT))
+        (group / "memory.limit_in_bytes").write_text(str(LIMIT), encoding="utf-8")
     except OSError as error:
         pytest.skip(f"no memory group can be made here: {error}")
     yield "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "-"

@@ -190,7 +190,7 @@ def test_no_place_to_write_is_one_line(service_image: Image) -> None:
 def test_an_image_of_another_machine_is_one_line(service_image: Image, tmp_path: Path) -> None:
     """What its builder left there is another machine's."""
     other = tmp_path / "machine"
-    other.write_text("s390x\n")
+    other.write_text("s390x\n", encoding="utf-8")
     tmp_path.chmod(0o755)
     other.chmod(0o644)
     line = refused(service_image, volumes=(Volume(other, "/opt/venv/machine"),))
@@ -212,7 +212,7 @@ def test_a_model_folder_without_a_generator_is_never_ready_and_says_why(service_
         leave = "leave MODEL_DIR unset to serve the bundled digits"
         told(f"the model folder /models holds no generator file (*.onnx); put one there, or {leave}")
 
-        models.joinpath("text.onnx").write_text("hello")
+        models.joinpath("text.onnx").write_text("hello", encoding="utf-8")
         _write_classifier(models / "classifier.onnx")
         told("no usable generator file (*.onnx) in /models; /v1/models tells what was refused")
         container.wait_until(lambda: "text.onnx is not served: not an ONNX file" in container.log)

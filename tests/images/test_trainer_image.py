@@ -71,7 +71,9 @@ def test_a_generator_is_trained_and_exported_then_served_then_scored(
         assert done.returncode == 0, done.stdout
         code, _ = container.stopped()
         assert code == 0
-    assert properties["digest"] in json.dumps(json.loads((place / "reports" / "trained" / "report.json").read_text()))
+    assert properties["digest"] in json.dumps(
+        json.loads((place / "reports" / "trained" / "report.json").read_text(encoding="utf-8"))
+    )
 
 
 def test_docker_stop_saves_a_checkpoint_to_go_on_from(trainer_image: Image, place: Path, tmp_path: Path) -> None:

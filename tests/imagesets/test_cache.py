@@ -65,10 +65,10 @@ def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) ->
         pixels[-100] ^= 1
         (entry / "images.npy").write_bytes(pixels)
     elif damage == "json":
-        (entry / "info.json").write_text("{")
+        (entry / "info.json").write_text("{", encoding="utf-8")
     elif damage == "version":
-        info = json.loads((entry / "info.json").read_text())
-        (entry / "info.json").write_text(json.dumps({**info, "format_version": 0}))
+        info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
+        (entry / "info.json").write_text(json.dumps({**info, "format_version": 0}), encoding="utf-8")
     else:
         (entry / "labels.npy").unlink()
     found = cache.load_or_build(recipe(), "made@train", tmp_path, False)
@@ -112,13 +112,13 @@ print(cache.load_or_build(r, "made", Path({str(tmp_path / "cache")!r}), False).i
     answers = {process.communicate(timeout=60)[0] for process in started}
     assert [process.returncode for process in started] == [0, 0, 0]
     assert len(answers) == 1
-    assert len((tmp_path / "decoded").read_text()) == 200
+    assert len((tmp_path / "decoded").read_text(encoding="utf-8")) == 200
     assert len(entries(tmp_path / "cache")) == 1
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, caplog, where: str) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ImageSetError, match="cannot write the image cache") as caught:
         load_image_set("digits", cache_root=tmp_path / where, progress=False)
     assert "\n" not in str(caught.value)
@@ -202,7 +202,7 @@ def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, wh
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory of mapped files there")
 def test_a_fingerprint_leaves_nothing_of_a_mapped_file_in_memory(tmp_path: Path) -> None:
     def resident() -> float:
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
         return int(status["RssFile"].split()[0]) / 1024
 
     np.save(tmp_path / "images.npy", np.ones((16_384, 64, 64, 1), np.uint8))

@@ -72,7 +72,7 @@ def test_every_mode_and_format_becomes_rgb_of_the_wanted_size(tmp_path: Path, lo
     picture("RGB", value=(200, 200, 200)).quantize(4).save(folder / "d.gif")
     picture("CMYK", (9, 9), (0, 0, 0, 55)).save(folder / "e.tif")
     Image.fromarray(np.full((8, 8), 200 * 257, np.uint16)).save(folder / "f-16-bit.png")
-    (folder / "README.txt").write_text("not an image")
+    (folder / "README.txt").write_text("not an image", encoding="utf-8")
     (folder / ".hidden.png").write_bytes(b"nor this")
     images = load(f"folder:{folder}", resolution=6).images
     assert images.shape == (6, 6, 6, 3)
@@ -242,7 +242,7 @@ def test_images_cut_after_their_header_are_skipped_also_without_channels(tmp_pat
 def test_what_is_no_image_is_told_without_an_address(tmp_path: Path, load) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
-    (folder / "a.png").write_text("hello")
+    (folder / "a.png").write_text("hello", encoding="utf-8")
     with pytest.raises(ImageSetError, match=r"a\.png among them \(not an image Pillow can read\)"):
         load(f"folder:{folder}", resolution=4, channels=1)
 

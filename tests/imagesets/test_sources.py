@@ -117,7 +117,7 @@ def test_a_failed_download_leaves_no_empty_folders(
     def fail(root: str, **_: object) -> None:
         (Path(root) / makes).mkdir(parents=True)
         if leaves:
-            (Path(root) / makes / "half").write_text("")
+            (Path(root) / makes / "half").write_text("", encoding="utf-8")
         raise RuntimeError("no network\nat all")
 
     monkeypatch.delenv("ATELIER_OFFLINE")
@@ -161,7 +161,7 @@ def write_celeba(base: Path, n: int = 6) -> None:
         pixels[20:198] = 40 * i  # rows 20 to 197 are the centre square
         Image.fromarray(pixels).save(base / f"img_align_celeba/{i:06}.jpg", quality=95)
         lines.append(f"{i:06}.jpg {(i - 1) % 3}")
-    (base / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    (base / "list_eval_partition.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_celeba_crops_the_centre_and_follows_the_partition(tmp_path: Path) -> None:

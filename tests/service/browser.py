@@ -43,8 +43,8 @@ class Server:
             self._process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         end = time.monotonic() + 120
         while True:
-            assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
+            assert self._process.poll() is None, self.log.read_text(encoding="utf-8")
+            assert time.monotonic() < end, self.log.read_text(encoding="utf-8")
             try:
                 if httpx.get(f"{self.url}/readyz").status_code == 200:
                     return self

@@ -32,7 +32,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text()
+        return self.log_path.read_text(encoding="utf-8")
 
     def workers(self) -> list[int]:
         """The workers' process ids."""

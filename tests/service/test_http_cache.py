@@ -33,7 +33,7 @@ def origin(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     nginx, place, port = tool("nginx"), tmp_path_factory.mktemp("nginx"), free_port()
-    documented = (ROOT / "docs" / "nginx-cache.conf").read_text()
+    documented = (ROOT / "docs" / "nginx-cache.conf").read_text(encoding="utf-8")
     for written, here in (
         ("server 127.0.0.1:3000;", f"server {origin.removeprefix('http://')};"),
         ("listen 8080;", f"listen 127.0.0.1:{port};"),
@@ -46,7 +46,8 @@ def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
     )
     (place / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {place / 'pid'}; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary}\n{documented} }}\n"
+        f"http {{ access_log off; {temporary}\n{documented} }}\n",
+        encoding="utf-8",
     )
     log = (place / "log").open("wb")
     process = subprocess.Popen([nginx, "-p", str(place), "-c", str(place / "nginx.conf")], stdout=log, stderr=log)
@@ -54,7 +55,7 @@ def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Accept-Encoding": "identity"}) as client:
 
             def answers() -> bool:
-                assert process.poll() is None, (place / "log").read_text()
+                assert process.poll() is None, (place / "log").read_text(encoding="utf-8")
                 try:
                     return client.get("/livez").status_code == 200
                 except httpx.TransportError:

@@ -17,7 +17,9 @@ from PIL import Image
 from tests.service.real import ROOT, served
 
 pytestmark = pytest.mark.slow
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "http.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 ADDRESS = "localhost:3000"  # in the docs; the test's service has another
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 PYTHON = [text for language, text in BLOCKS if language == "python"]

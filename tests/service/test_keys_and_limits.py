@@ -19,7 +19,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def test_with_keys_set_only_probes_and_the_page_are_open(serve, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
-    file.write_text("third\n\n  fourth  \n")
+    file.write_text("third\n\n  fourth  \n", encoding="utf-8")
     client = serve(folder, api_keys="hush-1, hush-2", api_keys_file=file)
     for path in ("/livez", "/readyz", "/"):
         assert client.get(path).status_code == 200
@@ -47,7 +47,7 @@ def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
 
 
 def test_a_file_of_keys_that_has_none_or_is_not_there_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_text("\n \n")
+    (tmp_path / "empty").write_text("\n \n", encoding="utf-8")
     for path in (tmp_path / "empty", tmp_path / "missing"):
         with pytest.raises(SettingsError, match="ATELIER_API_KEYS_FILE") as error:
             Keys(Settings(api_keys_file=path))

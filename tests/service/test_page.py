@@ -23,7 +23,7 @@ def started() -> Iterator[None]:
 def test_every_file_that_the_page_names_is_served_and_no_file_is_left_over() -> None:
     named = {"index.html"}
     for path in FILES.values():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         named |= set(re.findall(r'(?:href|src)="studio/([^"]+)"', text)) | set(re.findall(r'from "\./([^"]+)"', text))
     assert named == set(FILES)
     assert client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"

@@ -108,7 +108,7 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     assert f'atelier_model_loads_total{{model="tiny",why="start"}} {WORKERS}.0' in metrics
     assert f'atelier_model_loads_total{{model="tiny",why="changed"}} {2 * WORKERS}.0' in metrics
     assert f'atelier_model_load_failures_total{{file="tiny.onnx"}} {2 * WORKERS}.0' in metrics
-    assert "is not served: not an ONNX file" in (tmp_path / "serve.log").read_text()
+    assert "is not served: not an ONNX file" in (tmp_path / "serve.log").read_text(encoding="utf-8")
 
 
 def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_native_route_refuses_in_the_words_of_generate(url: str, folder: Pat
         assert answer.json()["error"]["code"] == "unsupported_media_type"
     assert httpx.get(f"{url}/v1/native/generate").json()["error"]["code"] == "method_not_allowed"
     assert httpx.post(f"{url}/v1/native/generate", json={"scale": 2}).json()["error"]["code"] == "unknown_field"
-    assert "Traceback" not in (folder / "serve.log").read_text()
+    assert "Traceback" not in (folder / "serve.log").read_text(encoding="utf-8")
 
 
 def test_a_100_mb_body_is_413_announced_or_streamed(url: str) -> None:
@@ -180,7 +180,7 @@ def test_clients_that_hang_up_do_not_hold_up_the_end(tmp_path: Path) -> None:
         assert answer.status_code == 200
         began = time.monotonic()
     assert time.monotonic() - began < 20
-    assert "Traceback" not in (tmp_path / "serve.log").read_text()
+    assert "Traceback" not in (tmp_path / "serve.log").read_text(encoding="utf-8")
 
 
 def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> None:

@@ -71,9 +71,9 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_image_of_another_machine(tmp_path: Path) -> None:
     told = tmp_path / "machine"
     start.check_machine(told)
-    told.write_text(platform.machine() + "\n")
+    told.write_text(platform.machine() + "\n", encoding="utf-8")
     start.check_machine(told)
-    told.write_text("s390x\n")
+    told.write_text("s390x\n", encoding="utf-8")
     with pytest.raises(start.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
         start.check_machine(told)
 

@@ -82,7 +82,8 @@ def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
 def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> None:
     constraints = tmp_path / "constraints.txt"
     constraints.write_text(
-        "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n"
+        "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n",
+        encoding="utf-8",
     )
     assert store.pinned(["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints) == [
         "numpy==2.4.6 ; python_full_version < '3.12'",

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.utils.tensorboard
 from rich.console import Console
 
 from imagesets.image_set import ImageSet
@@ -49,7 +48,7 @@ def images() -> ImageSet:
 
 def live(run_dir: Path) -> None:
     """One life of the run: from its newest checkpoint, or from the start where there is none."""
-    console = Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123  for as long as the process lives
+    console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  for as long as the process lives
     config = configuration.parse(CONFIG)
     try:
         payload = checkpoint.newest(run_dir)[1]

@@ -195,7 +195,7 @@ def main(output: Path) -> None:
     values = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     found["std"] = ranks.std(values[ranks.share(8)]).item(), values.std().item()
     if ranks.leads:
-        output.write_text(json.dumps(found))
+        output.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def test_weights_of_another_architecture_are_named(tiny: Tiny) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
-    (tmp_path / "config.json").write_text(to_json(tiny(model={"z_dim": 9}, run={"total_kimg": 5})))
+    (tmp_path / "config.json").write_text(to_json(tiny(model={"z_dim": 9}, run={"total_kimg": 5})), encoding="utf-8")
     with pytest.raises(TrainerError, match=r"model\.z_dim: 9 → 4$"):
         checkpoint.check_same_config(tmp_path, checkpoint.read(path))
 
@@ -221,7 +221,7 @@ def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_pa
 
 def test_the_digest_beside_is_the_files_as_sha256sum_reads_it(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
-    digest, name = (tmp_path / f"{path.name}.sha256").read_text().split()
+    digest, name = (tmp_path / f"{path.name}.sha256").read_text(encoding="utf-8").split()
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert name == path.name
 
@@ -245,6 +245,6 @@ def test_a_checkpoint_that_was_moved_alone_is_read(tiny: Tiny, tmp_path: Path) -
 def test_a_best_that_is_not_there_is_one_line(record: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="was not measured"):
         checkpoint.best(tmp_path)
-    (tmp_path / "best.json").write_text(record)
+    (tmp_path / "best.json").write_text(record, encoding="utf-8")
     with pytest.raises(TrainerError, match=r"best\.json"):
         checkpoint.best(tmp_path)

@@ -55,7 +55,7 @@ def test_an_interrupt_while_python_imports_is_one_line(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import json; raise SystemExit('went on')"
-    (tmp_path / f"{module}.py").write_text(stand_in)
+    (tmp_path / f"{module}.py").write_text(stand_in, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
     command = [sys.executable, "-m", "trainer", "train"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -94,18 +94,18 @@ def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     run_dir = tmp_path / "runs" / "0001-tiny"
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["images_seen"] for line in lines] == [512, 1024]
     assert {"step", "loss/G", "loss/D", "D/real", "D/fake", "images_per_second"} <= lines[0].keys()
     assert len(list((run_dir / "samples").glob("fixed-*.png"))) == 2
     assert list((run_dir / "tensorboard").glob("events*"))
-    assert json.loads((run_dir / "config.json").read_text())["run"]["threads"] == 1
-    assert json.loads((run_dir / "made_by.json").read_text())["image_set"]["fingerprint"]
+    assert json.loads((run_dir / "config.json").read_text(encoding="utf-8"))["run"]["threads"] == 1
+    assert json.loads((run_dir / "made_by.json").read_text(encoding="utf-8"))["image_set"]["fingerprint"]
     onnx.checker.check_model(onnx.load(tmp_path / "models" / "tiny.onnx"))
 
     again = trainer("resume", str(run_dir), "--kimg", "1.5", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["images_seen"] for line in lines] == [512, 1024, 1536]
 
     finished = trainer("resume", str(run_dir), cwd=tmp_path)
@@ -140,7 +140,7 @@ def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp
 
     resumed = trainer("resume", str(run_dir), "--kimg", str((steps + 20) * 64 / 1000), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    seen = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    seen = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert seen == sorted(set(seen))
     assert seen[-1] == steps + 20
 
@@ -247,8 +247,8 @@ def test_a_run_of_a_gpu_goes_on_without_one(
     payload = torch.load(path, weights_only=True)
     payload["config"]["run"] |= {"device": "cuda", "cuda_graphs": True}
     torch.save(payload, path)
-    checkpoint.digest_path(path).write_text(f"{checkpoint.sha256(path)}  {path.name}\n")
-    (run / "config.json").write_text(json.dumps(payload["config"]))
+    checkpoint.digest_path(path).write_text(f"{checkpoint.sha256(path)}  {path.name}\n", encoding="utf-8")
+    (run / "config.json").write_text(json.dumps(payload["config"]), encoding="utf-8")
     resumed = CliRunner().invoke(app, ["resume", str(run), "--kimg", "0.256", *extra])
     assert resumed.exit_code == 0, resumed.output
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["images_seen"] >= 256
+    assert json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["images_seen"] >= 256

@@ -35,14 +35,14 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
 
 
 def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_path: Path) -> None:
-    page = compare.compare(two, tmp_path / "out").read_text()
-    told = json.loads((tmp_path / "out" / "compare.json").read_text())
+    page = compare.compare(two, tmp_path / "out").read_text(encoding="utf-8")
+    told = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert told["images_seen"] == 80
     assert told["rows"]["kimg"] == ["0.08", "0.08"]
     assert told["rows"]["networks"] == ["mlp", "dcgan"]
     assert told["rows"]["recall"][0] == "not measured"
     assert float(told["rows"]["Fréchet distance"][1]) > 0
-    line = [json.loads(line) for line in (two[0] / "metrics.jsonl").read_text().splitlines()][1]
+    line = [json.loads(line) for line in (two[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][1]
     assert told["rows"]["loss G"][0] == f"{line['loss/G']:.3f}"
     assert page.count('src="data:image/') == 4
     with Image.open(tmp_path / "out" / "fixed.gif") as animation:

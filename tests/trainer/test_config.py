@@ -32,7 +32,7 @@ def test_a_config_survives_json() -> None:
 
 def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("model: {z_dim: 12}\n")
+    path.write_text("model: {z_dim: 12}\n", encoding="utf-8")
     config = configuration.resolve(str(path))
     assert (config.name, config.model.z_dim) == ("mine", 12)
 
@@ -112,8 +112,10 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    preset = (configuration.PRESETS / "digits-dcgan.yaml").read_text()
-    path.write_text("\n".join("ema:" if line.startswith("ema:") else line for line in preset.splitlines()))
+    preset = (configuration.PRESETS / "digits-dcgan.yaml").read_text(encoding="utf-8")
+    path.write_text(
+        "\n".join("ema:" if line.startswith("ema:") else line for line in preset.splitlines()), encoding="utf-8"
+    )
     assert configuration.resolve(str(path)).ema == configuration.Ema()
     assert configuration.resolve(str(path), ["ema.halflife_kimg=3"]).ema.halflife_kimg == 3
 
@@ -121,7 +123,7 @@ def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> N
 @pytest.mark.parametrize("section", ["model: 3", "model: [8]", "model: dcgan"])
 def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    path.write_text(f"data: {{source: digits}}\n{section}\n")
+    path.write_text(f"data: {{source: digits}}\n{section}\n", encoding="utf-8")
     for overrides in ([], ["model.z_dim=8"]):
         with pytest.raises(TrainerError, match="model is a section and should hold fields, not") as refused:
             configuration.resolve(str(path), overrides)

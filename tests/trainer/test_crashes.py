@@ -29,7 +29,7 @@ def ran(runs: Path, kills: int, seed: int = 0) -> dict[str, int]:
 
 
 def metrics(runs: Path) -> list[dict[str, Any]]:
-    lines = (runs / "0001-crash" / "metrics.jsonl").read_text().splitlines()
+    lines = (runs / "0001-crash" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 

@@ -50,7 +50,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
     command = torchrun(*ONE_MACHINE, str(Path(__file__).with_name("ranks.py")), str(output))
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
-    return json.loads(output.read_text())
+    return json.loads(output.read_text(encoding="utf-8"))
 
 
 def test_every_architecture_and_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ class Launch:
             self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
     def said(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(encoding="utf-8")
 
     def wait_for(self, text: str) -> None:
         deadline = time.monotonic() + 240
@@ -152,7 +152,7 @@ def free_port() -> int:
 
 def recipe(language: str) -> str:
     """The one block of that language in docs/distributed.md."""
-    text = (ROOT / "docs" / "distributed.md").read_text()
+    text = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
     (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return block
 
@@ -173,7 +173,7 @@ def mnist(folder: Path) -> None:
 
 
 def steps(run_dir: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
@@ -186,7 +186,7 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
         "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     }
     for name, text in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NAME": "tiny", "SLURM_JOB_NODELIST": "here"}
     path = f"{tmp_path}:{environment['PATH']}"
@@ -222,7 +222,7 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
     assert (tmp_path / "models" / "tiny.onnx").is_file()
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["0001-tiny"]
     assert steps(run_dir) == [*range(10, 301, 10)]
-    made_by = json.loads((run_dir / "made_by.json").read_text())
+    made_by = json.loads((run_dir / "made_by.json").read_text(encoding="utf-8"))
     assert (made_by["machine"]["processes"], made_by["machine"]["machines"]) == (2, 2)
 
     alone = subprocess.run(
@@ -260,7 +260,8 @@ def test_the_kubernetes_jobs_pods_find_each_other_and_train(tmp_path: Path, envi
     preset = tmp_path / "tiny.yaml"
     preset.write_text(
         "{name: tiny, data: {source: digits, resolution: 8}, model: {z_dim: 4, g_widths: [8], d_widths: [8]}, "
-        "run: {device: cpu, threads: 1, total_kimg: 0.64, tick_kimg: 0.64}}"
+        "run: {device: cpu, threads: 1, total_kimg: 0.64, tick_kimg: 0.64}}",
+        encoding="utf-8",
     )
     here = variables | environment | {"PRESET": str(preset), "GPUS": "1", "FIRST": "127.0.0.1"}
     pods = [Launch([*container["command"], command], tmp_path, here | {"JOB_COMPLETION_INDEX": str(i)}) for i in (0, 1)]

@@ -114,7 +114,7 @@ def test_a_graph_that_differs_is_not_put_in_place(
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(TrainerError, match="could not write"):
         export.export(payload_of(tiny()), tmp_path / "file" / "models")
 

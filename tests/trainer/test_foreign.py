@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_named_in_one_line(
 def test_what_is_no_state_dict_is_refused_and_runs_no_code(content: str, tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     if content == "text":
-        path.write_text("hello")
+        path.write_text("hello", encoding="utf-8")
     else:
         torch.save({"module": tutorial(), "numbers": {"lr": 3.0, "step": 4}, "nothing": {}}[content], path)
     with pytest.raises(TrainerError, match=r"state dict|holds no weights"):

@@ -7,9 +7,9 @@ from trainer.monitor import forget_steps_after
 
 def test_steps_after_the_checkpoint_are_forgotten_and_so_is_a_torn_line(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', encoding="utf-8")
     forget_steps_after(metrics, 2)
-    assert metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert metrics.read_text(encoding="utf-8") == '{"step": 1}\n{"step": 2}\n'
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 

@@ -108,13 +108,13 @@ def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
     assert code == 0
     assert "kept float32: it is not faster: 0.70 times float32's images/s on this CPU, which has no VNNI" in said
     assert path.read_bytes() == conditional.read_bytes()
-    report = json.loads(path.with_suffix(".optimize.json").read_text())
+    report = json.loads(path.with_suffix(".optimize.json").read_text(encoding="utf-8"))
     assert (report["asked"], report["written"]) == ("int8", "none")
     assert report["digest"] == export.digest(onnx.load(path))
     assert report["images_per_s"]["16"] == {"fp32": 100.0, "int8": 70.0, "ratio": 0.7}
 
     assert run(conditional, "--optimize", "int8", "--output", path, "--force")[0] == 0
-    assert json.loads(path.with_suffix(".optimize.json").read_text())["written"] == "int8"
+    assert json.loads(path.with_suffix(".optimize.json").read_text(encoding="utf-8"))["written"] == "int8"
     assert path.read_bytes() != conditional.read_bytes()
 
 
@@ -132,7 +132,7 @@ def test_the_score_of_both_is_told_and_decides(
 
     code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
     assert code == 0, said
-    told = json.loads((tmp_path / "models" / "tiny.optimize.json").read_text())["difference"]
+    told = json.loads((tmp_path / "models" / "tiny.optimize.json").read_text(encoding="utf-8"))["difference"]
     assert (told["metric"], told["images"]) == ("fd_tiny1k", 1000)
     assert told["plain_score"] > 0
     assert told["score_change"] == pytest.approx(told["optimized_score"] / told["plain_score"] - 1)

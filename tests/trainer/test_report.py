@@ -43,7 +43,7 @@ def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
 
 
 def test_the_page_holds_everything_itself(trained: Path) -> None:
-    page = (trained / "report.html").read_text()
+    page = (trained / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/') == 4
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "dcgan; G" in page
@@ -52,10 +52,10 @@ def test_the_page_holds_everything_itself(trained: Path) -> None:
 
 
 def test_a_runs_name_cannot_put_markup_into_its_page(trained: Path) -> None:
-    config = json.loads((trained / "config.json").read_text())
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     config["data"]["source"] = "<script>alert(1)</script>"
-    (trained / "config.json").write_text(json.dumps(config))
-    assert "<script>" not in report.write_page(trained).read_text()
+    (trained / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "<script>" not in report.write_page(trained).read_text(encoding="utf-8")
 
 
 def test_a_long_run_is_thinned_to_a_short_animation() -> None:
@@ -70,7 +70,7 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
     for work in (report.write_all, lambda path: report.animate(path, "fixed"), report.write_page):
         with pytest.raises(TrainerError, match="is it a run folder"):
             work(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text("{")
+    (tmp_path / "metrics.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(TrainerError, match="damaged"):
         curves.write(tmp_path)
 

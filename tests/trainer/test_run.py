@@ -20,7 +20,7 @@ def test_one_process_trains_in_a_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint-00000001.pt.abc.partial").write_text("half")
+    (tmp_path / ".checkpoint-00000001.pt.abc.partial").write_text("half", encoding="utf-8")
     with run.exclusive(tmp_path):
         assert not list(tmp_path.glob(".*.partial"))
 
@@ -35,7 +35,7 @@ def test_runs_are_numbered_on(tiny: Callable[..., Config], tmp_path: Path) -> No
 def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config], tmp_path: Path) -> None:
     at = tmp_path / "here" / "mine"
     assert run.create_at(at, tiny()) == at
-    assert configuration.parse(json.loads((at / "config.json").read_text())) == tiny()
+    assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == tiny()
     (at / "checkpoint-00000005.pt").write_bytes(b"any")
     with pytest.raises(TrainerError, match="is there already; go on with: trainer resume"):
         run.create_at(at, tiny())
@@ -53,7 +53,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
         run.create_at(at, tiny())
     longer = tiny(run={"total_kimg": 0.32})
     assert run.create_at(at, longer) == at
-    assert configuration.parse(json.loads((at / "config.json").read_text())) == longer
+    assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == longer
     assert not list((at / "samples").iterdir())
 
 

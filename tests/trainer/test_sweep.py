@@ -213,7 +213,7 @@ def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match=r"study\.db cannot be used") as refused:
         Study(tmp_path, planned("model.z_dim=4,8"))
     assert "\n" not in str(refused.value)
-    (tmp_path / "plan.json").write_text("{")
+    (tmp_path / "plan.json").write_text("{", encoding="utf-8")
     with pytest.raises(TrainerError, match=r"plan\.json is damaged"):
         check_same(tmp_path, planned("model.z_dim=4,8"))
 
@@ -249,7 +249,7 @@ def test_a_study_that_cannot_be_written_is_one_line_and_goes_on_later(
 def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
     """The runner, with a shell script in place of each child."""
     child = folder / "child"
-    child.write_text(f"#!/bin/sh\n{script}\n")
+    child.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     child.chmod(0o755)
     with monkeypatch.context() as patch, View(Console(file=io.StringIO()), study.plan) as view:
         patch.setattr(sys, "executable", str(child))
@@ -296,7 +296,7 @@ def test_a_runs_score_is_its_lowest_distance_and_the_recall_of_that_tick(tmp_pat
         {"images_seen": 400, "seconds": 4, "quality/frechet": 5.0, "quality/recall": 0.6},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"images_seen": 500, "quali')  # being written
+    (tmp_path / "metrics.jsonl").write_text(text + '{"images_seen": 500, "quali', encoding="utf-8")  # being written
     told = score(tmp_path)
     assert told is not None
     assert (told["frechet"], told["recall"], told["images_seen"]) == (3.0, 0.4, 200)
@@ -323,8 +323,8 @@ def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
 
 def test_the_page_ranks_shows_and_holds_everything_itself(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
     plan, trials = shown
-    page = report.write(tmp_path, plan, trials).read_text()
-    told = json.loads((tmp_path / "sweep.json").read_text())
+    page = report.write(tmp_path, plan, trials).read_text(encoding="utf-8")
+    told = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert told["best"] == 5
     assert told["trials"][5]["frechet"] == {"mean": 5.0, "std": None, "n": 1}
     assert told["trials"][4]["reason"] == "<b>loss</b>"
@@ -458,20 +458,23 @@ def test_killed_and_begun_again_it_keeps_what_it_has_and_a_run_that_diverges_fai
         wait_for(lambda: list(second.glob("checkpoint-*.pt")), process)
         process.kill()
     first = here / "out" / "trials" / "0000" / "seed-0" / "metrics.jsonl"
-    before = first.stat().st_mtime_ns, (here / "out" / "trials" / "0000" / "seed-0.log").read_text()
+    before = first.stat().st_mtime_ns, (here / "out" / "trials" / "0000" / "seed-0.log").read_text(encoding="utf-8")
 
     again = subprocess.run(sweep(*arguments), capture_output=True, text=True, check=False)
     assert again.returncode == 1, again.stderr
     assert "(1 are done)" in again.stdout
     assert "1 of 3 trials failed, the first: loss/" in again.stdout
     assert "Traceback" not in again.stdout + again.stderr
-    assert before == (first.stat().st_mtime_ns, (here / "out" / "trials" / "0000" / "seed-0.log").read_text())
-    assert "$ trainer resume" in second.with_suffix(".log").read_text()
-    steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert before == (
+        first.stat().st_mtime_ns,
+        (here / "out" / "trials" / "0000" / "seed-0.log").read_text(encoding="utf-8"),
+    )
+    assert "$ trainer resume" in second.with_suffix(".log").read_text(encoding="utf-8")
+    steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == 40
 
-    told = json.loads((here / "out" / "sweep.json").read_text())
+    told = json.loads((here / "out" / "sweep.json").read_text(encoding="utf-8"))
     assert [trial["state"] for trial in told["trials"]] == ["finished", "finished", "failed"]
     assert "NaN or infinite" in told["trials"][2]["reason"]
     assert told["best"] == min((0, 1), key=lambda number: told["trials"][number]["frechet"]["mean"])
@@ -490,7 +493,7 @@ def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -
     assert "The same command goes on from there" in rest
     for run in runs:
         assert list(run.glob("checkpoint-*.pt"))
-        assert "stopped and saved" in run.with_suffix(".log").read_text()
+        assert "stopped and saved" in run.with_suffix(".log").read_text(encoding="utf-8")
         assert Job(Trial(0, "running", {}), 0, configuration.resolve("digits-dcgan"), run).is_free()
     assert (here / "out" / "sweep.html").is_file()
     assert os.access(here / "out" / "study.db", os.R_OK)

@@ -97,7 +97,7 @@ class Child:
             shutil.rmtree(job.run_dir)
         recipe = job.run_dir.with_name(f"{job.run_dir.name}.json")
         with replacing(recipe) as partial:
-            partial.write_text(to_json(job.config))
+            partial.write_text(to_json(job.config), encoding="utf-8")
         return ["train", "--preset", str(recipe), "--run-dir", str(job.run_dir)]
 
     def ask_to_stop(self) -> None:
@@ -168,7 +168,7 @@ def score(run_dir: Path) -> dict[str, Any] | None:
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
     """The ticks so far; a line that is being written at this moment is left out."""
     try:
-        text = (run_dir / "metrics.jsonl").read_text()
+        text = (run_dir / "metrics.jsonl").read_text(encoding="utf-8")
     except OSError:
         return []
     whole = text[: text.rfind("\n") + 1].splitlines()

@@ -47,7 +47,9 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         trial.number: sheet for trial in ranked[:MAX_PICTURES] if (sheet := picture(folder, plan, trial)) is not None
     }
     with replacing(folder / "sweep.json") as partial:
-        partial.write_text(json.dumps(document(plan, trials, ranked), indent=2, ensure_ascii=False) + "\n")
+        partial.write_text(
+            json.dumps(document(plan, trials, ranked), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     charts: dict[str, str] = {}
     if ranked:
         for scheme in ("light", "dark"):
@@ -79,7 +81,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
     )
     path = folder / PAGE
     with replacing(path) as partial:
-        partial.write_text(page)
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

@@ -98,7 +98,7 @@ class Trial:
 def recorded_plan(folder: Path) -> dict[str, Any] | None:
     path = folder / "plan.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["format_version"] != FORMAT_VERSION:
             raise TrainerError(f"{path} has format version {found['format_version']}, this one reads {FORMAT_VERSION}")
         if not found.keys() >= {"vary", "sampler", "trials", "seeds", "config"}:
@@ -133,7 +133,7 @@ class Study:
         self.plan = plan
         self._path = folder / "study.db"
         with replacing(folder / "plan.json") as partial:
-            partial.write_text(json.dumps(plan.document(), indent=2) + "\n")
+            partial.write_text(json.dumps(plan.document(), indent=2) + "\n", encoding="utf-8")
         with self._in_one_line():
             self._study = self._optuna.create_study(
                 storage=f"sqlite:///{self._path.resolve()}", study_name="sweep", load_if_exists=True

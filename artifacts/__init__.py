@@ -1,0 +1,1 @@
+"""Files and machine facts that the other packages share. Imports none of them."""

@@ -1,0 +1,77 @@
+"""How many CPUs this process may use: affinity and the control group's quota."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs to use, at least 1.
+
+    It is the number of CPUs in the process's affinity mask, or less where a control group (version 1 or 2) of the
+    process or of one of its parents has a CPU quota; a quota of 1.5 CPUs counts as 2. Kubernetes' `limits.cpu` and
+    Docker's `--cpus` are such quotas.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cpu_quota(proc_cgroup: Path | None = None, root: Path | None = None) -> float | None:
+    """Return the smallest CPU quota of the process's control groups, in CPUs, or None without one.
+
+    Args:
+        proc_cgroup: `/proc/self/cgroup`, which lists the groups.
+        root: Where the control groups are mounted.
+    """
+    proc_cgroup, root = proc_cgroup or PROC_CGROUP, root or CGROUP_ROOT
+    try:
+        lines = proc_cgroup.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    quotas: list[float] = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+        if controllers == "":
+            quotas += [quota for folder in _folders(root, group) if (quota := _quota_v2(folder)) is not None]
+        elif "cpu" in controllers.split(","):
+            for mount in dict.fromkeys((root / controllers, root / "cpu", root / "cpu,cpuacct")):
+                quotas += [quota for folder in _folders(mount, group) if (quota := _quota_v1(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _folders(mount: Path, group: str) -> list[Path]:
+    """The group's folder and its parents' up to the mount.
+
+    Inside a container the mount often shows the group itself as its root, while `group` is the host's path.
+    """
+    parts = [part for part in group.split("/") if part not in ("", ".", "..")]
+    return [mount.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
+
+
+def _quota_v2(folder: Path) -> float | None:
+    return _ratio(*[*_read(folder / "cpu.max").split(), "", ""][:2])
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    try:
+        share = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return share if share > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,88 @@
+"""Locks and durable folders on file systems that support only part of POSIX."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+# What a file system answers that has no locks (NFS without lockd, Lustre without -o flock, some FUSE)
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
+# ... and one that cannot flush a folder (CIFS, vboxsf, some FUSE)
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+
+
+class LockTakenError(OSError):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, blocking: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on `path`, which is created if it does not exist. The kernel releases it if we are killed.
+
+    Where the file system or the platform has no locks, log a warning and continue without one: files are written
+    under temporary names and renamed, so that readers still see whole files.
+
+    Args:
+        path: The lock file. Its folder must exist.
+        blocking: Wait for another process; otherwise raise.
+
+    Yields:
+        True if the lock is held, False where there are no locks.
+
+    Raises:
+        LockTakenError: If another process holds the lock and `blocking` is False.
+        OSError: If the file cannot be opened.
+    """
+    with path.open("ab") as handle:
+        yield lock_handle(handle.fileno(), path, blocking=blocking)
+
+
+def lock_handle(descriptor: int, path: Path, *, blocking: bool = True) -> bool:
+    """Lock an open file until it is closed; see `file_lock`. `path` names it in the warning."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockTakenError(errno.EAGAIN, "another process holds the lock", str(path)) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning("%s cannot be locked (%s); do not let two processes write here at once", path, error.strerror)
+        return False
+    return True
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut.
+
+    Does nothing where folders cannot be flushed: the rename itself keeps each file whole.
+
+    Raises:
+        OSError: If the flush fails for another reason, such as a full disk.
+    """
+    if os.name == "nt":
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+        log.debug("%s: the folder cannot be flushed (%s)", path, error.strerror)
+    finally:
+        os.close(handle)

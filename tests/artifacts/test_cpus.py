@@ -1,0 +1,62 @@
+"""The CPU quota of control groups, read from folders laid out as the kernel lays them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts import cpus
+
+
+def layout(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
+    proc, root = tmp_path / "proc_self_cgroup", tmp_path / "cgroup"
+    proc.write_text(membership, encoding="utf-8")
+    root.mkdir()
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return proc, root
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {}, None),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "max 100000\n"}, 2.0),
+        ("0::/a/b\n", {"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "400000 100000\n"}, 0.5),
+        # the mount shows the container's own group as its root, the membership is the host's path
+        ("0::/docker/abc\n", {"cpu.max": "300000 100000\n"}, 3.0),
+        (
+            "4:cpu,cpuacct:/docker/abc\n1:memory:/x\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+            2.5,
+        ),
+        (
+            "4:cpuacct,cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            None,
+        ),
+        ("garbage\n", {}, None),
+    ],
+)
+def test_cpu_quota_of_a_layout(membership: str, files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
+    proc, root = layout(tmp_path, membership, files)
+    assert cpus.cpu_quota(proc, root) == quota
+
+
+def test_available_cpus_rounds_a_quota_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proc, root = layout(tmp_path, "0::/\n", {"cpu.max": "120000 100000"})
+    monkeypatch.setattr(cpus, "PROC_CGROUP", proc)
+    monkeypatch.setattr(cpus, "CGROUP_ROOT", root)
+    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(8)))
+    assert cpus.available_cpus() == 2
+
+
+def test_available_cpus_without_proc_is_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "PROC_CGROUP", tmp_path / "absent")
+    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: {0, 3, 5})
+    assert cpus.available_cpus() == 3
