@@ -36,7 +36,7 @@ def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:
     """POST a JSON body, keep the answer; shown as the curl command that does the same."""
     text = json.dumps(body)
     print(f"\n$ curl {url} -H 'Content-Type: application/json' -H 'Accept: {accept}' -d '{text}' -o {path}", flush=True)
-    answer = httpx.post(url, json=body, headers={"Accept": accept}, timeout=60)
+    answer = httpx.post(url, json=body, headers={"Accept": accept}, timeout=60, trust_env=False)
     if answer.status_code != 200:
         sys.exit(f"the service answered {answer.status_code}: {answer.text[:500]}")
     path.write_bytes(answer.content)

@@ -52,6 +52,6 @@ def service(models: Path, log: Path) -> Iterator[str]:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=1, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False

@@ -5,12 +5,23 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+
+
+def default_port(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the service's port: $PORT, else a number in $ATELIER_PORT, else 3000.
+
+    Kubernetes sets ATELIER_PORT to an address (`tcp://10.0.0.1:80`) for a Service that is called `atelier`.
+    """
+    port = environment.get("ATELIER_PORT", "")
+    return environment.get("PORT") or (port if port.isdecimal() else "3000")
 
 
 def why_not(url: str) -> str | None:
     """What /readyz there says is missing; None: it is ready."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=4):
+        with direct.open(f"{url}/readyz", timeout=4):
             return None
     except urllib.error.HTTPError as error:
         with error:
@@ -23,7 +34,7 @@ def why_not(url: str) -> str | None:
 
 
 if __name__ == "__main__":
-    reason = why_not(sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{os.environ.get('PORT') or 3000}")
+    reason = why_not(sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{default_port()}")
     if reason is not None:
         print(f"not ready: {reason}")
     sys.exit(reason is not None)

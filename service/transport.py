@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 
+from service.proxies import EnvironmentVariableError, client_options, proxy_for, without_password
 from service.wire import retry_after_s
 
-TRIED_AGAIN = (429, 502, 503, 504)
+# 520 to 524 are a content delivery network's words for a server that does not answer
+TRIED_AGAIN = (429, 502, 503, 504, 520, 521, 522, 523, 524)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 FIRST_PATIENCE_S = 5.0  # until the service has answered once: a wrong address does not mend itself
 
@@ -19,7 +21,7 @@ class ServiceError(Exception):
     """The service refused, failed or is not there. One line; `status` and `code` as it answered, if it did."""
 
     def __init__(self, message: str, status: int | None = None, code: str | None = None):
-        super().__init__(" ".join(message.split()))
+        super().__init__("".join(c if c.isprintable() else "?" for c in " ".join(message.split())))
         self.status, self.code = status, code
 
 
@@ -37,18 +39,25 @@ class Transport:
         max_answer_bytes: int,
     ):
         self.base_url = base_url.rstrip("/")
+        api_key = _bearer(api_key)
         self._patience_s, self._max_answer_bytes = patience_s, max_answer_bytes
         self._met = False
         self._closed = threading.Event()
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         # images do not shrink, and what is not packed cannot burst
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._by = ""
         try:
-            self._http = httpx.Client(base_url=self.base_url, timeout=timeout, limits=limits, headers=headers)
-        except (httpx.InvalidURL, TypeError) as error:
+            options: dict[str, Any] = client_options(self.base_url)
+            if options.get("proxy") and (proxy := proxy_for(self.base_url)):
+                self._by = f" by {proxy[1]}={without_password(proxy[0])}"
+            self._http = httpx.Client(
+                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers, **options
+            )
+        except EnvironmentVariableError as error:
+            raise ServiceError(f"{self.base_url} cannot be reached: {error}") from None
+        except (httpx.InvalidURL, TypeError, ValueError) as error:
             raise ServiceError(f"{base_url!r} is not the address of a service: {error}") from None
-        except UnicodeEncodeError:
-            raise ServiceError("the API key has characters that no header can carry") from None
 
     def close(self) -> None:
         self._closed.set()
@@ -69,8 +78,11 @@ class Transport:
             try:
                 answer = self._attempt(method, path, accept, content)
             except httpx.TransportError as error:
-                what = f"({type(error).__name__}: {error}); is the service running?"
-                failure, after = ServiceError(f"no answer from {self.base_url} {what}"), 0.0
+                what = f"({type(error).__name__}: {error})"
+                hint = (
+                    "is the proxy right, or is the host missing in NO_PROXY?" if self._by else "is the service running?"
+                )
+                failure, after = ServiceError(f"no answer from {self.base_url}{self._by} {what}; {hint}"), 0.0
             else:
                 self._met = True
                 if answer.status_code == 200:
@@ -122,15 +134,46 @@ class Transport:
         return answer
 
     def _refusal(self, answer: httpx.Response) -> ServiceError:
+        if answer.is_redirect:
+            # Not followed: the key would go to another host, and a POST may become a GET
+            target = str(answer.url.join(answer.headers["Location"])) if _joins(answer) else "nowhere"
+            return ServiceError(
+                f"{self.base_url} answered {answer.status_code} and points to {target[:500]}; use the address that "
+                "it points to",
+                answer.status_code,
+            )
         try:
             error = answer.json()["error"]
             return ServiceError(str(error["message"]), answer.status_code, str(error["code"]))
         except (ValueError, KeyError, TypeError, RecursionError):
             told = answer.headers.get("Content-Type", "nothing").partition(";")[0]
             return ServiceError(
-                f"{answer.url} answered {answer.status_code} with {told}: not a GAN Atelier service?",
+                f"{answer.url} answered {answer.status_code} with {told}{self._by}: not a GAN Atelier service?",
                 answer.status_code,
             )
+
+
+def _joins(answer: httpx.Response) -> bool:
+    """Whether the Location of a redirect is an address."""
+    try:
+        answer.url.join(answer.headers["Location"])
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return True
+
+
+def _bearer(api_key: str | None) -> str | None:
+    """A key as a header can carry it. Blanks around it, such as a file's last line break, are left out.
+
+    Raises:
+        ServiceError: If it has characters that no header can carry.
+    """
+    key = (api_key or "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise ServiceError(
+            "the API key has blanks or characters that no header can carry; give one key ($ATELIER_API_KEY)"
+        )
+    return key or None
 
 
 def _written(body: dict[str, Any]) -> bytes:
