@@ -32,14 +32,15 @@ function show(told) {
   const reason = told.reason?.includes("/") ? "" : told.reason; // its folders are for its log
   if (told.status !== "ready") tell("bad", reason ? `not ready: ${reason}` : told.status.replace("_", " "));
   else if (waits && waited) tell("busy", `busy, ${waits} image${waits === 1 ? "" : "s"} waiting`);
+  else if (waits) tell("good", `ready, ${waits} image${waits === 1 ? "" : "s"} being generated`);
   else tell("good", told.requests ? `ready, answers in ${ms(told.latency_ms.p50)}` : "ready, and idle");
   waited = waits > 0; // once may be this page's own question, on its way
   const facts = {
     "Typical answer": ms(told.latency_ms.p50),
     "Slow answer (1 in 20)": ms(told.latency_ms.p95),
-    "Images a second": told.images_per_s.toFixed(1),
-    "Waiting": String(waits),
-    "Refused": told.refused ? String(told.refused) : "",
+    "Images per second": told.images_per_s.toFixed(1),
+    "Images waiting": String(waits),
+    "Requests refused": told.refused ? String(told.refused) : "",
     "Workers": told.workers > 1 ? String(told.workers) : "",
   };
   $("server-facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).flatMap(([name, value]) => {

@@ -61,7 +61,7 @@ function prepare() {
   $("alone").hidden = state.alone === null;
   $("wall").hidden = state.alone !== null;
   $("seed").value = state.alone ?? firstSeed();
-  $("seed-hint").textContent = state.alone === null ? `${size()} images, seeds ${firstSeed()} to ${firstSeed() + size() - 1}` : "one image";
+  $("seed-hint").textContent = state.alone === null ? `${size()} images. The number under each is its seed: ${firstSeed()} to ${firstSeed() + size() - 1}` : "one image";
   if (state.alone !== null) {
     reserve($("alone-image"), model());
     return void showKin();

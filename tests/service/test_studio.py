@@ -265,9 +265,11 @@ def test_the_servers_doings_are_told(visit: Open, server: Server) -> None:
     assert float(told["Typical answer"].removesuffix(" ms")) == pytest.approx(
         status["latency_ms"]["p50"], rel=0.25, abs=1
     )
-    assert float(told["Images a second"]) > 1
+    assert float(told["Images per second"]) > 1
+    assert told["Images waiting"].isdigit()
     busy = {**status, "queue_rows": 321}
     page.route("**/v1/status", lambda route: route.fulfill(json=busy))
+    page.get_by_text("Server ready, 321 images being generated").wait_for()
     page.get_by_text("Server busy, 321 images waiting").wait_for()
     page.route(
         "**/v1/status", lambda route: route.fulfill(json={**status, "status": "not_ready", "reason": "warming up"})
