@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from service.health import default_port
 from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
@@ -49,11 +50,20 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
     serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
     serving.add_argument("--host", default="0.0.0.0", help="the address to listen on; 0.0.0.0: all there are")
-    serving.add_argument("--port", default=os.environ.get("PORT") or "3000", help="$PORT, else 3000")
+    serving.add_argument("--port", default=default_port(), help="default: $PORT, else $ATELIER_PORT, else 3000")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Return its exit code: 2 for a setting that cannot be used."""
+    try:
+        return _main(arguments)
+    except BrokenPipeError:  # such as `| head -1`; nothing is left to flush into
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(arguments: list[str] | None) -> int:
     given = parser().parse_args(arguments)
     if given.command == "serve":
         from service import start
@@ -71,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     width = max(len(f"{variable}={value}") for variable, value, _ in found)
     for variable, value, does in found:
         print(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
+    sys.stdout.flush()
     return 0
 
 

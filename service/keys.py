@@ -4,7 +4,7 @@ import hashlib
 import hmac
 
 from service.errors import ApiError
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, unquote
 
 # probes have no key to show, and the page has to be there to ask for one
 OPEN_ROUTES = ("/livez", "/readyz", "/", "/favicon.ico")
@@ -20,9 +20,10 @@ class Keys:
             raise SettingsError("ATELIER_API_KEYS holds no key; to ask for none, leave it empty")
         if settings.api_keys_file is not None:
             try:
-                told += settings.api_keys_file.read_text(encoding="utf-8").splitlines()
+                lines = settings.api_keys_file.read_text(encoding="utf-8-sig").splitlines()  # without a BOM
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"ATELIER_API_KEYS_FILE cannot be read: {error}") from None
+            told += [unquote(line) for line in lines if not line.lstrip().startswith("#")]
             if not any(key.strip() for key in told):
                 raise SettingsError(f"ATELIER_API_KEYS_FILE: {settings.api_keys_file} holds no key")
         self._digests = tuple({_digest(key.strip()) for key in told if key.strip()})

@@ -6,15 +6,25 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# What else is named so: the other rooms' settings, the supervisor's word to its workers, and the addresses of its
-# Services that Kubernetes gives every container, whatever their names
+# Variables of the other packages and of docker/compose.yaml, the folder that the supervisor names to its workers, and
+# the addresses of its Services that Kubernetes gives every container, whatever their names
 OTHERS = frozenset(
-    {"ATELIER_CACHE", "ATELIER_METRICS_FOLDER", "ATELIER_OFFLINE", "ATELIER_TEST_DATA", "ATELIER_WEIGHTS"}
+    {
+        "ATELIER_API_KEY",  # the clients'
+        "ATELIER_BIND",
+        "ATELIER_CACHE",
+        "ATELIER_METRICS_FOLDER",
+        "ATELIER_OFFLINE",
+        "ATELIER_PORT",
+        "ATELIER_TEST_DATA",
+        "ATELIER_VERSION",
+        "ATELIER_WEIGHTS",
+    }
 )
 SERVICE_LINK = re.compile(
     r"ATELIER_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?=.*)"
@@ -26,9 +36,10 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """`ATELIER_<NAME>` in the environment sets `<name>`; MODEL_DIR is understood beside ATELIER_MODEL_DIR.
+    """`ATELIER_<NAME>` in the environment sets `<name>`; MODEL_DIR is an alias of ATELIER_MODEL_DIR.
 
-    A variable that is empty is not set.
+    A variable that is empty is not set. Quotes around a value are left out, because `docker run --env-file` keeps
+    them. `~` at the start of a path is the user's home folder.
     """
 
     model_config = SettingsConfigDict(
@@ -79,7 +90,9 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""), description="Keys, comma-separated, of which a request must bear one. Not set: it needs none"
     )
-    api_keys_file: Path | None = Field(None, description="A file of more such keys, one a line; for secrets")
+    api_keys_file: Path | None = Field(
+        None, description="A file of more such keys, one per line; a line that starts with # is a comment"
+    )
     cors_origins: str | None = Field(None, description="Origins, comma-separated, whose pages may call (*: any's)")
     rate_limit: float | None = Field(
         None,
@@ -112,12 +125,37 @@ class Settings(BaseSettings):
         20.0, ge=0.1, le=3600, description="Seconds that a client may take none of its answer"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_quotes(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        unquoted = {key: unquote(value) if isinstance(value, str) else value for key, value in values.items()}
+        return {key: value for key, value in unquoted.items() if value != ""}
+
+    @field_validator("model_dir", "api_keys_file")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        if path is None or not str(path).startswith("~"):
+            return path
+        try:
+            return path.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{error}; write the whole path") from None
+
     @model_validator(mode="after")
     def _stop_has_time(self) -> "Settings":
         if self.drain_s >= self.grace_s:
             told = f"ATELIER_DRAIN_S ({self.drain_s:g}) has to be less than ATELIER_GRACE_S ({self.grace_s:g})"
             raise ValueError(f"{told}, which is the time for the whole stop")
         return self
+
+
+def unquote(value: str) -> str:
+    """Return a value without the quotes around it, if both ends have the same one, and without blanks around those."""
+    stripped = value.strip()
+    quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
+    return stripped[1:-1] if quoted else value
 
 
 @lru_cache(maxsize=1)

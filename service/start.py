@@ -22,7 +22,13 @@ class StartError(Exception):
 def serve(host: str, port: str) -> None:
     """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
     check_machine(MACHINE)
-    Keys(settings())
+    keys = Keys(settings())
+    if os.environ.get("ATELIER_API_KEY") and not keys:
+        print(
+            "warning: ATELIER_API_KEY is the key that clients send; "
+            "to require keys, set ATELIER_API_KEYS or ATELIER_API_KEYS_FILE",
+            file=sys.stderr,
+        )
     check_writable()
     check_port(host, port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start

@@ -1,12 +1,15 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.__main__ import main
+from service.health import default_port
 from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
@@ -96,3 +99,87 @@ def test_listing_the_settings_refuses_what_serving_would(monkeypatch: pytest.Mon
     monkeypatch.setenv("ATELIER_API_KEYS_FILE", "/nope")
     assert main(["settings"]) == 2
     settings.cache_clear()
+
+
+@pytest.fixture
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_settings_accept_every_variable_that_documents_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    pages = [*root.glob("docs/**/*.md"), root / "README.md", *root.glob("docker/*.y*ml"), root / "Makefile"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"\bATELIER_[A-Z][A-Z_]*[A-Z]\b", text))
+    known = {"ATELIER_" + name.upper() for name in Settings.model_fields}
+    others = named - known - {"ATELIER_WORKER"}  # a mistake that a page shows
+    assert {"ATELIER_API_KEY", "ATELIER_PORT", "ATELIER_BIND", "ATELIER_VERSION"} <= others
+    for name in others:
+        monkeypatch.setenv(name, "1")
+    settings()
+
+
+@pytest.mark.parametrize(("value", "words"), [('"one,two"', ("one", "two")), ("'one'", ("one",)), ("one", ("one",))])
+def test_settings_leave_out_quotes_of_env_files(
+    value: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_API_KEYS", value)
+    monkeypatch.setenv("ATELIER_WORKERS", '"2"')
+    monkeypatch.setenv("ATELIER_DEFAULT_MODEL", "''")
+    found = Settings()
+    assert (found.workers, found.default_model) == (2, None)
+    assert all(Keys(found).holder(f"Bearer {word}".encode()) for word in words)
+
+
+def test_settings_expand_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("ATELIER_MODEL_DIR", "~/models")
+    monkeypatch.setenv("ATELIER_API_KEYS_FILE", "~/keys")
+    assert Settings().model_dir == Path("/home/someone/models")
+    assert Settings().api_keys_file == Path("/home/someone/keys")
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_settings_with_an_unknown_home_folder_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_MODEL_DIR", "~nobody-here/models")
+    with pytest.raises(SettingsError, match="ATELIER_MODEL_DIR is '~nobody-here/models'"):
+        settings()
+
+
+def test_keys_of_a_file_with_a_bom_and_comments(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b'\xef\xbb\xbfone\r\n# two\r\n\r\n  "three"  \r\n')
+    keys = Keys(Settings(api_keys_file=tmp_path / "keys"))
+    valid = {key for key in ("one", "# two", "two", "three", "") if keys.holder(f"Bearer {key}".encode())}
+    assert valid == {"one", "three"}
+
+
+def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="holds no key"):
+        Keys(Settings(api_keys_file=tmp_path / "keys"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "port"),
+    [
+        ({}, "3000"),
+        ({"PORT": "8000", "ATELIER_PORT": "9000"}, "8000"),
+        ({"ATELIER_PORT": "9000"}, "9000"),
+        ({"ATELIER_PORT": "tcp://10.0.0.1:80"}, "3000"),
+    ],
+)
+def test_default_port_of_an_environment(environment: dict[str, str], port: str) -> None:
+    assert default_port(environment) == port
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_settings_command_survives_a_closed_pipe(unbuffered: str) -> None:
+    command = f"{sys.executable} -m service settings | head -1; echo ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
