@@ -11,6 +11,8 @@ import pytest
 
 os.environ["ATELIER_OFFLINE"] = "1"
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+# Tests talk to servers of this machine, which a proxy of the user's cannot reach
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 # By default OpenMP's threads spin while they wait for each other. Where several programs share the cores, as with
 # `pytest -n`, the one that is waited for does not run meanwhile, and two trainings side by side take far longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
