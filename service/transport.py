@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import httpx
+import numpy as np
 
 from service.proxies import EnvironmentVariableError, client_options, proxy_for, without_password
 from service.wire import retry_after_s
@@ -38,7 +39,9 @@ class Transport:
         api_key: str | None,
         max_answer_bytes: int,
     ):
-        self.base_url = base_url.rstrip("/")
+        self.base_url = base_url.strip().rstrip("/")
+        if "?" in self.base_url:
+            raise ServiceError(f"{base_url!r} is not the address of a service: leave out the ? and what follows it")
         api_key = _bearer(api_key)
         self._patience_s, self._max_answer_bytes = patience_s, max_answer_bytes
         self._met = False
@@ -79,10 +82,10 @@ class Transport:
                 answer = self._attempt(method, path, accept, content)
             except httpx.TransportError as error:
                 what = f"({type(error).__name__}: {error})"
-                hint = (
-                    "is the proxy right, or is the host missing in NO_PROXY?" if self._by else "is the service running?"
+                failure, after = (
+                    ServiceError(f"no answer from {self.base_url}{self._by} {what}; {self._hint(error)}"),
+                    0.0,
                 )
-                failure, after = ServiceError(f"no answer from {self.base_url}{self._by} {what}; {hint}"), 0.0
             else:
                 self._met = True
                 if answer.status_code == 200:
@@ -98,6 +101,14 @@ class Transport:
                 raise failure
             wait = min(2 * wait, LONGEST_WAIT_S)
 
+    def _hint(self, error: Exception) -> str:
+        """What to look at when nothing answered."""
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return "set SSL_CERT_FILE to a file with the certificate of the authority that signed the service's"
+        if "WRONG_VERSION_NUMBER" in str(error):
+            return "does it speak plain HTTP? then write http://"
+        return "is the proxy right, or is the host missing in NO_PROXY?" if self._by else "is the service running?"
+
     def _attempt(self, method: str, path: str, accept: str, content: bytes | None) -> httpx.Response:
         """One answer, whole. httpx.TransportError: there is none. ServiceError: there cannot be one, or too large."""
         headers = {"Accept": accept} | ({} if content is None else {"Content-Type": "application/json"})
@@ -112,7 +123,7 @@ class Transport:
                             "raise max_answer_bytes"
                         )
                     parts.append(part)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:  # a label of a host name that is too long
             raise ServiceError(f"{self.base_url!r} is not the address of a service: {error}") from None
         except httpx.UnsupportedProtocol:
             raise ServiceError(f"{self.base_url!r} needs http:// or https:// before it") from None
@@ -134,7 +145,7 @@ class Transport:
         return answer
 
     def _refusal(self, answer: httpx.Response) -> ServiceError:
-        if answer.is_redirect:
+        if answer.has_redirect_location:
             # Not followed: the key would go to another host, and a POST may become a GET
             target = str(answer.url.join(answer.headers["Location"])) if _joins(answer) else "nowhere"
             return ServiceError(
@@ -151,6 +162,13 @@ class Transport:
                 f"{answer.url} answered {answer.status_code} with {told}{self._by}: not a GAN Atelier service?",
                 answer.status_code,
             )
+
+
+def _number(value: Any) -> Any:
+    """A NumPy number as Python's; TypeError for anything else that JSON does not have."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a number, a text or a list of them")
 
 
 def _joins(answer: httpx.Response) -> bool:
@@ -180,11 +198,11 @@ def _written(body: dict[str, Any]) -> bytes:
     """The fields that are not None, as JSON. ServiceError: JSON cannot say one of them, and which."""
     told = {k: v for k, v in body.items() if v is not None}
     try:
-        return json.dumps(told, allow_nan=False).encode()
+        return json.dumps(told, allow_nan=False, default=_number).encode()
     except (ValueError, TypeError):
         for field, value in told.items():
             try:
-                json.dumps(value, allow_nan=False)
+                json.dumps(value, allow_nan=False, default=_number)
             except (ValueError, TypeError) as error:
                 raise ServiceError(f"{field} cannot be said in JSON: {error}") from None
         raise

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service import transport
@@ -194,6 +195,51 @@ def test_client_with_a_broken_location_is_one_printable_line(location: str) -> N
         client.models()
     assert str(error.value).isprintable()
     assert "ocation" in str(error.value) or "points to" in str(error.value)
+
+
+@pytest.mark.parametrize("status", [204, 304, 305, 407])
+def test_client_with_an_odd_status_names_it(status: int) -> None:
+    with (
+        service(lambda path, body: (status, {}, b"")) as url,
+        Client(url, patience_s=0) as client,
+        pytest.raises(ServiceError, match=f"answered {status}"),
+    ):
+        client.models()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://" + "a" * 300 + ".test", "is not the address"),
+        ("http://127.0.0.1:1/?model=x", "leave out the ?"),
+        ("127.0.0.1:1", "needs http:// or https://"),
+    ],
+)
+def test_client_with_a_broken_address_says_why(url: str, message: str) -> None:
+    with pytest.raises(ServiceError) as error, Client(url, patience_s=0) as client:
+        client.models()
+    assert message in str(error.value)
+
+
+def test_client_speaking_https_to_plain_http_says_so() -> None:
+    with (
+        service(lambda path, body: None) as url,
+        Client(url.replace("http:", "https:"), patience_s=0) as client,
+        pytest.raises(ServiceError, match="then write http://"),
+    ):
+        client.models()
+
+
+def test_client_sends_numpy_numbers_as_numbers() -> None:
+    bodies: list[object] = []
+
+    def answer(path: str, body: object) -> tuple[int, dict[str, str], bytes] | None:
+        bodies.append(body)
+        return (422, {}, b"") if body else None
+
+    with service(answer) as url, Client(url, patience_s=0) as client, pytest.raises(ServiceError):
+        client.generate(seed=np.int64(3), n=np.int32(2), truncation=np.float32(0.5))  # type: ignore[arg-type]
+    assert bodies[-1] == {"seed": 3, "n": 2, "truncation": 0.5}
 
 
 def test_service_error_is_one_printable_line() -> None:
