@@ -24,6 +24,7 @@ from evaluation.reference_files import ROWS, Reference, load_reference, save_ref
 from evaluation.sources import Draw, ImageSetSource
 from evaluation.statistics import FeatureStatistics
 from imagesets import ImageSet, load_image_set
+from imagesets.cache import default_cache_root
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Places:
         """The folder of reference statistics that were made by themselves."""
         if self.cache_root is not None:
             return self.cache_root.expanduser() / "references"
-        default = Path.home() / ".cache/gan-atelier"
-        return Path(os.environ.get("ATELIER_CACHE") or default).expanduser() / "references"
+        if folder := os.environ.get("ATELIER_CACHE"):
+            return Path(folder).expanduser() / "references"
+        return default_cache_root().parent / "references"
 
     def image_set(self, name: str, resolution: int | None = None, channels: int | None = None) -> ImageSet:
         """An image set as `imagesets` has it."""
@@ -131,7 +133,8 @@ def cached_reference(
         if path.is_file():
             with contextlib.suppress(EvaluationError):  # a damaged entry is made again
                 found = load_reference(path)
-                if all(getattr(found, what) is not None for what in keep):
+                named = found.image_set.get("class_names") == list(images.class_names)
+                if named and all(getattr(found, what) is not None for what in keep):
                     return found
                 keep = keep | {what for what in ROWS if getattr(found, what) is not None}
         return make_reference(images, extractor, path, num_images=n, keep=keep)

@@ -5,6 +5,6 @@ until a source that needs them is built.
 """
 
 from imagesets.image_set import ImageSet, ImageSetError
-from imagesets.sources import SourceInfo, list_sources, load_image_set
+from imagesets.sources import SourceInfo, list_sources, load_image_set, native_channels
 
-__all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load_image_set"]
+__all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load_image_set", "native_channels"]

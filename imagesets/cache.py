@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ import numpy as np
 from artifacts.cpus import available_cpus
 from artifacts.files import file_lock, sync_folder
 from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
+from imagesets.names import printable
 from imagesets.rows import RowWriter, release
 
 log = logging.getLogger("imagesets")
 
 FORMAT_VERSION = 1
+MAX_RESOLUTION = 4096
 MAX_BROKEN_SHARE = 0.01
 VERIFY_UP_TO_BYTES = 512 * 1024 * 1024  # hashing more than this on every start would be felt
 PROGRESS_FROM = 2000  # images; less is done before a bar could be read
@@ -42,8 +45,17 @@ _SPARE_BYTES = 2**20  # on the disk, beside the arrays: headers, info.json, fold
 
 
 def default_cache_root() -> Path:
-    """$ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets."""
-    return Path(os.environ.get("ATELIER_CACHE") or Path.home() / ".cache/gan-atelier/image-sets").expanduser()
+    """Return $ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets.
+
+    Raises:
+        ImageSetError: If a home folder is needed and the environment names none.
+    """
+    try:
+        return Path(os.environ.get("ATELIER_CACHE") or Path.home() / ".cache/gan-atelier/image-sets").expanduser()
+    except RuntimeError as error:  # no HOME, and a user without an account, as in many containers
+        raise ImageSetError(
+            "there is no home folder for the image cache: set ATELIER_CACHE (or HOME) to a folder that can be written"
+        ) from error
 
 
 def key_of(recipe: Recipe) -> str:
@@ -60,11 +72,12 @@ def key_of(recipe: Recipe) -> str:
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
     slug = re.sub(r"[^a-z0-9]+", "-", recipe.source.lower()).strip("-")[-40:]
-    return f"{slug}-{recipe.split}-{digest}"
+    return f"{slug}-{re.sub(r'[^0-9A-Za-z_.-]+', '-', recipe.split)[:40]}-{digest}"
 
 
 def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -> ImageSet:
-    """The cached image set of a recipe, decoded first if it is not there, stale or damaged."""
+    """Return the cached image set of a recipe, decoded first if it is absent, stale or damaged."""
+    recipe = with_native_format(recipe, name, cache_root)
     entry = cache_root / key_of(recipe)
     found = _read(entry, name)
     if found is None:
@@ -80,6 +93,32 @@ def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -
     if broken := len(found.info.get("skipped", ())):
         log.warning("%s: %d of %d images were broken and skipped", name, broken, broken + len(found))
     return found
+
+
+def with_native_format(recipe: Recipe, name: str, cache_root: Path) -> Recipe:
+    """Return the recipe with the files' own resolution and channels where it has none.
+
+    They are kept in a small file, so that the images need not be looked at again, and a set has one entry whether its
+    own format was given or left out.
+    """
+    if recipe.resolution is not None and recipe.channels is not None:
+        return recipe
+    kept = cache_root / f"{key_of(recipe)}.json"
+    try:
+        native = json.loads(kept.read_text(encoding="utf-8"))
+        resolution, channels = int(native["resolution"]), int(native["channels"])
+        if 1 <= resolution <= MAX_RESOLUTION and channels in (1, 3):
+            return replace(recipe, resolution=resolution, channels=channels)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not looked at yet, or damaged
+    items = _open(recipe, name)
+    with contextlib.suppress(OSError):  # it only saves time
+        cache_root.mkdir(parents=True, exist_ok=True)
+        found = json.dumps({"resolution": items.resolution, "channels": items.channels})
+        building = kept.with_name(f".{kept.name}.{os.getpid()}")
+        building.write_text(found, encoding="utf-8")
+        building.replace(kept)
+    return replace(recipe, resolution=items.resolution, channels=items.channels, open_items=lambda: items)
 
 
 def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
@@ -120,12 +159,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
 def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
     for left_over in entry.parent.glob(f".{entry.name}.tmp-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    try:
-        items = recipe.open_items()
-    except OSError as error:
-        raise ImageSetError(f"cannot read {name}: {_first_line(error)}") from error
-    if items.count == 0:
-        raise ImageSetError(f"{name} has no images")
+    items = _open(recipe, name)
     with _writing(entry.parent):
         _require_room(items, name, entry.parent)
         building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
@@ -139,6 +173,16 @@ def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
             sync_folder(entry.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _open(recipe: Recipe, name: str) -> Items:
+    try:
+        items = recipe.open_items()
+    except OSError as error:
+        raise ImageSetError(f"cannot read {name}: {_first_line(error)}") from error
+    if items.count == 0:
+        raise ImageSetError(f"{name} has no images")
+    return items
 
 
 def _require_room(items: Items, name: str, folder: Path) -> None:
@@ -219,6 +263,7 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
         "fingerprint": fingerprint,
         "identity": recipe.identity,
         "skipped": skipped,
+        "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
@@ -259,17 +304,18 @@ def _lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(cache_root: Path) -> Iterator[None]:
-    """Around what touches the cache, and that alone: its OSErrors are the cache's, told in one line."""
+    """Turn the OSErrors of what writes the cache, and of nothing else, into one line that names ATELIER_CACHE."""
     try:
         yield
     except OSError as error:
         raise ImageSetError(
-            f"cannot write the image cache at {cache_root}: {error.strerror or _first_line(error)}"
+            f"cannot write the image cache at {cache_root}: {error.strerror or _first_line(error)}; "
+            "set ATELIER_CACHE to a folder that can be written"
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def _move_into_place(building: Path, entry: Path) -> None:

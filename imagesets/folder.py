@@ -1,41 +1,73 @@
-"""`folder:PATH`: a folder or a zip of images, flat or a folder a class, of any size, mode and format."""
+"""`folder:PATH`: a folder or a zip of images, flat or one folder per class, of any size, mode and format."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
-from imagesets.members import Member, Renamed, members_of, signature_of, unwrap, wrapped_members_of
-from imagesets.pixels import Filter, decode_image, mode_of, peek
+from imagesets.layout import Layout, arrange, family
+from imagesets.listing import list_contents
+from imagesets.members import Contents, Member, Renamed, signature_of, unwrap
+from imagesets.names import printable
+from imagesets.pixels import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
 
-SPLIT_FOLDERS = ("train", "test", "val", "valid", "validation")
-TEST_TENTHS = 1  # of ten: the hold-out of a folder that has no split of its own
 RESIZE: Filter = "pil-bilinear"
+_CHUNK = 64  # images to look at before the search for a color one is decided
+_MOST_KINDS = 6  # of what was left out in the summary's line
+_PLURALS = {
+    "file without extension": "files without extension",
+    "hidden file": "hidden files",
+    "image next to the class folders": "images next to the class folders",
+    "image outside the splits": "images outside the splits",
+    "image that a link repeats": "images that a link repeats",
+    "link to a folder that was entered often": "links to folders that were entered often",
+    "link to a parent folder": "links to parent folders",
+    "member that is repeated": "members that are repeated",
+    "path that leads out of the zip": "paths that lead out of the zip",
+    "pipe, socket or device": "pipes, sockets or devices",
+    "system file": "system files",
+    "thumbnail": "thumbnails",
+    "unreadable folder": "unreadable folders",
+}
+_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def folder_recipe(text: str, resolution: int | None, channels: int | None) -> Recipe:
-    """The recipe of what follows `folder:`: PATH or PATH@SPLIT."""
+    """Return the recipe of what follows `folder:`, PATH or PATH@SPLIT."""
     path, split = _path_and_split(text)
-    members = all_members(path)
-    if not members:
-        raise ImageSetError(f"no images in {path}; expected files such as .png or .jpg, or zips of them")
-    folders = _split_folders(members, split)
-    if folders:
-        members = _level(members, folders)
-    chosen = _of_split(members, split, folders, path)
-    labels, class_names = _classes(chosen, members, folders)
+    contents = all_contents(path)
+    if not contents.members:
+        left = _left_out(contents.left_out + contents.folders)
+        raise ImageSetError(
+            f"no images in {printable(path)}; expected files such as .png or .jpg, or zips of them"
+            + (f" (there are {left})" if left else "")
+        )
+    layout = arrange(contents.members, split, path)
+    chosen = layout.chosen
     # The labels depend on the classes of the other splits too, so these are part of what the content is.
-    identity = signature_of(chosen, class_names)
+    identity = signature_of(chosen, layout.class_names)
+    source, split = f"folder:{printable(path)}", _split_name(split)
 
     def open_items() -> Items:
-        return member_items(chosen, resolution, channels, str(path), labels, class_names)
+        return member_items(chosen, resolution, channels, printable(path), layout.labels, layout.class_names)
 
-    return Recipe(f"folder:{path}", split or "all", "centre-square", RESIZE, resolution, channels, identity, open_items)
+    return Recipe(
+        source,
+        split,
+        "centre-square",
+        RESIZE,
+        resolution,
+        channels,
+        identity,
+        open_items,
+        _summary(f"{source}@{split}", contents, layout),
+    )
 
 
 def member_items(
@@ -46,23 +78,21 @@ def member_items(
     labels: np.ndarray | None = None,
     class_names: tuple[str, ...] = (),
 ) -> Items:
-    """Items of image files. Native size and channels are found from the headers, and must be one size."""
-    if resolution is None or channels is None:
-        sizes, native = _survey(members)
-        if resolution is None:
-            if len(sizes) > 1:
-                some = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
-                raise ImageSetError(f"the images in {where} have different sizes ({some}, ...); give a resolution")
-            resolution = min(next(iter(sizes), (0, 0)))
-            if resolution == 0:
-                raise ImageSetError(f"no readable image in {where}")
+    """Return Items of image files. Native size and channels are found from the headers, and must be one size."""
+    if resolution is None:
+        sizes, native = _survey(members, where)
+        if len(sizes) > 1:
+            some = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
+            raise ImageSetError(f"the images in {where} have different sizes ({some}, ...); give a resolution")
+        resolution = min(next(iter(sizes)))
         channels = channels or native
-    size, depth = resolution, channels
+    size, depth = resolution, channels or _native_channels(members)
     modes = [""] * len(members)
+    frames = [1] * len(members)
 
     def decode(i: int) -> np.ndarray:
         data = members[i].read()
-        modes[i] = mode_of(data)
+        modes[i], frames[i] = mode_of(data), frames_of(data)
         return decode_image(data, size, depth, RESIZE)
 
     return Items(
@@ -70,126 +100,151 @@ def member_items(
         resolution=size,
         channels=depth,
         decode=decode,
-        describe=lambda i: members[i].path,
+        describe=lambda i: printable(members[i].path),
         labels=labels,
         class_names=class_names,
         modes=modes,
+        frames=frames,
     )
 
 
 def _path_and_split(text: str) -> tuple[Path, str | None]:
-    whole = Path(text).expanduser()
-    before, at, split = text.rpartition("@")
-    if not at or whole.exists():  # a path may hold an @ of its own
-        path, chosen = whole, None
-    else:
-        path, chosen = Path(before).expanduser(), split
-    if not text or not path.exists():
-        raise ImageSetError(f"there is no folder or zip file at {path if text else '(empty path)'}")
-    if path.is_file() and path.suffix.lower() != ".zip":
-        raise ImageSetError(f"{path} is neither a folder nor a .zip file")
-    return path.resolve(), chosen
+    try:
+        whole = Path(text).expanduser()
+        before, at, split = text.rpartition("@")
+        if not at or whole.exists():  # a path may contain an @
+            path, chosen = whole, None
+        else:
+            path, chosen = Path(before).expanduser(), split
+        if not text or not path.exists():
+            raise ImageSetError(f"there is no folder or zip file at {printable(path) if text else '(empty path)'}")
+        if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".zip"):
+            hint = "; unpack it, and name the folder" if path.suffix.lower() in _ARCHIVES else ""
+            raise ImageSetError(f"{printable(path)} is neither a folder nor a .zip file{hint}")
+        return path.resolve(), chosen
+    except OSError as error:  # a name too long, a folder above that may not be searched
+        raise ImageSetError(f"cannot read {printable(text)[:200]}: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:  # ~ without a home, a null character
+        if isinstance(error, ImageSetError):
+            raise
+        raise ImageSetError(f"cannot read {printable(text)}: {printable(error)}") from error
+
+
+def _split_name(split: str | None) -> str:
+    known = family(split) if split else None
+    return "all" if split is None else known if known in ("train", "test") else printable(split)
 
 
 def all_members(path: Path) -> list[Member]:
-    """The images of a zip, of a folder, or of the zips in a folder, each of these under its split or its name."""
-    members = members_of(path)
-    if members or path.is_file():
-        return members
-    zips = sorted(file for file in path.glob("*.zip") if not file.name.startswith("."))
-    for file in zips:
-        split = next((s for s in SPLIT_FOLDERS if file.stem == s or file.stem.endswith(f"-{s}")), None)
-        # A split's own folders are judged beside the other splits', by _level.
-        inside = wrapped_members_of(file) if split else members_of(file)
-        members += [Renamed(f"{split or file.stem}/{member.path}", member) for member in inside]
-    return sorted(members, key=lambda member: member.path)
+    """Return the images of a zip, of a folder, or of the zips in a folder, each under its split or its name."""
+    return all_contents(path).members
 
 
-def _split_folders(members: list[Member], split: str | None) -> set[str]:
-    """The top folders that are splits: where the wanted one is there, or where they are all there is."""
-    tops = {member.path.split("/", 1)[0] if "/" in member.path else "" for member in members}
-    found = {top for top in tops if top and (top in SPLIT_FOLDERS or top == split)}
-    return found if split in found or found == tops else set()
-
-
-def _by_split(members: list[Member], folders: Set[str]) -> dict[str, list[Member]]:
-    """The members of each split folder, by their paths in it; all under "" where there are no split folders."""
-    if not folders:
-        return {"": members}
-    groups: dict[str, list[Member]] = {folder: [] for folder in sorted(folders)}
-    for member in members:
-        top, _, rest = member.path.partition("/")
-        if rest and top in groups:
-            groups[top].append(Renamed(rest, member))
-    return groups
-
-
-def _level(members: list[Member], folders: Set[str]) -> list[Member]:
-    """The members of the split folders, without the folders that wrap all of one split (`train/images/`).
-
-    A split's only folder is a class, and stays, when it is one of another split's several.
-    """
-    groups = _by_split(members, folders)
-    known = {name for group in groups.values() for name in _tops(unwrap(group))}
-    return [
-        Renamed(f"{folder}/{member.path}", member)
-        for folder, group in groups.items()
-        for member in unwrap(group, keep=known)
-    ]
-
-
-def _of_split(members: list[Member], split: str | None, folders: Set[str], path: Path) -> list[Member]:
-    if split is None:
-        return members
-    if split in folders:
-        return [member for member in members if member.path.startswith(f"{split}/")]
-    if split not in ("train", "test"):
-        raise ImageSetError(f"{path} has no folder {split!r}; use @train or @test, or name a folder in it")
-    if folders & set(SPLIT_FOLDERS):  # a hold-out over split folders would test on images that were trained on
-        raise ImageSetError(
-            f"{path} has no {split!r} beside {', '.join(sorted(folders))}; add it, or name one of these"
+def all_contents(path: Path) -> Contents:
+    """List a zip, a folder, or the zips in a folder, the images of each under its split or its name."""
+    contents = list_contents(path)
+    if contents.members or path.is_file():
+        contents.members = unwrap(contents.members)
+        return contents
+    try:
+        zips = sorted(
+            file for file in path.iterdir() if file.suffix.lower() == ".zip" and not file.name.startswith(".")
         )
-    chosen = [member for member in members if held_out(member.path) == (split == "test")]
-    if not chosen:
-        raise ImageSetError(f"{path} has {len(members)} images, too few for a hold-out: its {split} split is empty")
-    return chosen
+    except OSError as error:
+        raise ImageSetError(f"cannot read {printable(path)}: {error.strerror}") from error
+    for file in zips:
+        inside = list_contents(file)
+        split = _split_of_zip(file.stem)
+        # A split's folders are judged together with the other splits', by layout.arrange.
+        members = inside.members if split else unwrap(inside.members)
+        contents.members += [Renamed(f"{split or file.stem}/{member.path}", member) for member in members]
+        contents.left_out = contents.left_out + inside.left_out - Counter({file.suffix: 1})
+        contents.notes += inside.notes
+    contents.members.sort(key=lambda member: member.path)
+    return contents
 
 
-def held_out(path: str) -> bool:
-    """Whether a relative path is in the test tenth: by the path alone, so adding files moves no other."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % 10 < TEST_TENTHS
+def _split_of_zip(stem: str) -> str | None:
+    """Return the split that a zip's name ends with, as in `set-train.zip`."""
+    last = stem.replace("_", "-").rpartition("-")[2]
+    return last if family(last) else None
 
 
-def _tops(members: list[Member]) -> set[str]:
-    """The top folders of members that all lie in one; none if any lies in none."""
-    split = [member.path.partition("/") for member in members]
-    return {top for top, _, _ in split} if all(rest for _, _, rest in split) else set()
+def _survey(members: list[Member], where: str) -> tuple[set[tuple[int, int]], int]:
+    """Return the sizes, and 1 channel if every image is gray, else 3. Broken images do not count."""
 
-
-def _classes(chosen: list[Member], every: list[Member], folders: Set[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """A label a chosen image, when each lies in a folder and all splits together have two or more folders.
-
-    The names are those of every split, so that a label means the same in each.
-    """
-    class_names = tuple(sorted(set().union(*(_tops(group) for group in _by_split(every, folders).values()))))
-    index = {name: label for label, name in enumerate(class_names)}
-    depth = 1 if folders else 0  # below the split folder
-    labels = [index.get(member.path.split("/")[depth], -1) for member in chosen]
-    if len(class_names) < 2 or -1 in labels:
-        return None, ()
-    return np.array(labels, dtype=np.int64), class_names
-
-
-def _survey(members: list[Member]) -> tuple[set[tuple[int, int]], int]:
-    """The sizes, and 1 channel if every image is grey, else 3. Broken images have no say here."""
-
-    def look(member: Member) -> tuple[tuple[int, int], int] | None:
+    def look(member: Member) -> tuple[tuple[int, int], int] | str:
         try:
             return peek(member.read())
-        except BrokenImageError:
-            return None
+        except BrokenImageError as error:
+            return f"{printable(member.path)}: {error}"
 
     with ThreadPoolExecutor(4) as pool:
-        seen = [found for found in pool.map(look, members) if found is not None]
-    return {size for size, _ in seen}, max((depth for _, depth in seen), default=3)
+        looked = list(pool.map(look, members))
+    seen = [found for found in looked if not isinstance(found, str)]
+    if not seen:
+        raise ImageSetError(f"no readable image in {where} ({looked[0]})")
+    return {size for size, _ in seen}, max(depth for _, depth in seen)
+
+
+def _native_channels(members: list[Member]) -> int:
+    """Return 1 if every readable image is gray, else 3; the first color image ends the search."""
+
+    def look(member: Member) -> int:
+        try:
+            return channels_of(member.read())
+        except BrokenImageError:
+            return 0
+
+    found: set[int] = set()
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, len(members), _CHUNK):
+            found.update(pool.map(look, members[start : start + _CHUNK]))
+            if 3 in found:
+                return 3
+    return 1 if 1 in found else 3
+
+
+def _summary(name: str, contents: Contents, layout: Layout) -> Callable[[dict[str, Any]], tuple[str, bool]]:
+    """Return a function of a built set's info that describes in one line what the source holds.
+
+    The function returns the line, and whether images or folders were left out before decoding.
+    """
+    lost = contents.left_out + layout.left_out
+    files, classes = contents.files, len(layout.class_names)
+    counts = ", ".join(f"{printable(split)} {count:,}" for split, count in sorted(layout.counts.items(), key=_order))
+    inside = "; ".join(filter(None, (counts, f"{classes:,} classes" if classes else "")))
+
+    def line(info: dict[str, Any]) -> tuple[str, bool]:
+        broken = len(info.get("skipped", ()))
+        images = files - sum(lost.values()) - broken
+        text = f"{name}: {images:,} of {files:,} files are images" + (f" ({inside})" if inside else "")
+        if left := _left_out(lost + contents.folders, broken):
+            text += f"; left out: {left}"
+        notes = [*contents.notes, *layout.notes]
+        color = sum(count for mode, count in (info.get("modes") or {}).items() if is_color(mode))
+        if info["channels"] == 1 and color:
+            notes.append(f"{color:,} in color, read as gray")
+        if several := info.get("several_frames"):
+            notes.append(f"{several:,} with several frames, of which the first is used")
+        return "; ".join((text, *notes)), bool(lost + contents.folders) or bool(notes)
+
+    return line
+
+
+def _order(count: tuple[str, int]) -> tuple[bool, bool, str]:
+    """Sort train first, then test."""
+    return family(count[0]) != "train", family(count[0]) != "test", count[0]
+
+
+def _left_out(counts: Counter[str], broken: int = 0) -> str:
+    """Return counts of what was left out, the most frequent first, as in `95 .HEIC, 20 thumbnails`."""
+    merged: Counter[str] = Counter()
+    spelling: dict[str, str] = {}
+    for kind, count in counts.items():
+        merged[spelling.setdefault(kind.casefold(), kind)] += count
+    shown = merged.most_common(_MOST_KINDS)
+    words = [f"{count:,} {kind if count == 1 else _PLURALS.get(kind, kind)}" for kind, count in shown if count]
+    if rest := sum(merged.values()) - sum(count for _, count in shown):
+        words.append(f"{rest:,} others")
+    return ", ".join([*words, *([f"{broken:,} unreadable"] if broken else [])])

@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from imagesets.names import printable
+
 
 class ImageSetError(ValueError):
     """The image set cannot be had. The message is one line that says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message as one line without anything that a terminal acts on: it may name files."""
+        super().__init__(printable(message))
 
 
 class BrokenImageError(ValueError):
@@ -24,7 +30,9 @@ class ImageSet:
     `images` is uint8 [N, H, W, C] in 0..255, read-only, C 1 or 3; `labels` int64 [N] or None;
     `class_names[label]` names a class. `info` is the JSON document beside the cached array: source,
     split, crop, resize, resolution, channels, n, fingerprint (sha256 of images and labels), skipped
-    files, modes (of image files: how many had which of Pillow's, before conversion), library versions.
+    files, modes (of image files: how many had which of Pillow's, before conversion), several_frames (how many
+    files had more than the one frame that was used), library versions; of a folder or zip also `contents`, one line
+    on what the source holds.
     """
 
     name: str
@@ -46,7 +54,8 @@ class ImageSet:
 class Items:
     """An opened source; `decode(i)`: uint8 [resolution, resolution, channels], or BrokenImageError.
 
-    Of image files, decoding i sets `modes[i]` to the file's own mode, as `pixels.mode_of` tells it.
+    Of image files, decoding i sets `modes[i]` to the file's mode, as `pixels.mode_of` returns it, and `frames[i]` to
+    its number of frames.
     """
 
     count: int
@@ -57,14 +66,17 @@ class Items:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     modes: list[str] | None = None
+    frames: list[int] | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the pixels of an image set, known without decoding any.
 
-    Every field but `open_items` is in the cache's key. `resolution` or `channels` of None means
+    Every field but the functions is in the cache's key. `resolution` or `channels` of None means
     "whatever the files have", which `identity` (what the content is) then decides.
+
+    `summary` describes a built set's source, given its info: one line, and whether anything was left out.
     """
 
     source: str
@@ -75,3 +87,4 @@ class Recipe:
     channels: int | None
     identity: str
     open_items: Callable[[], Items] = field(compare=False)
+    summary: Callable[[dict[str, Any]], tuple[str, bool]] | None = field(default=None, compare=False)

@@ -1,31 +1,36 @@
-"""The image files of a folder or a zip, in sorted order, with a signature of what they are."""
+"""Image files of a folder or a zip: where each one is, how it is read, and a signature of all of them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Set
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from imagesets.image_set import BrokenImageError, ImageSetError
+from imagesets.image_set import BrokenImageError
+from imagesets.names import class_name
 from imagesets.pixels import MAX_FILE_BYTES
-
-_JPEG = {".jpg", ".jpeg", ".jfif", ".jp2"}
-EXTENSIONS = _JPEG | {".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".dib"}
-EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm"}
 
 
 class Member(Protocol):
-    """One image file: a relative path with `/`, a stamp that changes with the content, and its bytes."""
+    """One image file: a relative path with `/`, a stamp that changes with the content, and its bytes.
+
+    `real` is the file behind the links to folders that led to it, or "" where no link did in the whole source;
+    `linked` whether a link to a folder led to this member.
+    """
 
     @property
     def path(self) -> str: ...
     @property
     def stamp(self) -> str: ...
+    @property
+    def real(self) -> str: ...
+    @property
+    def linked(self) -> bool: ...
 
     def read(self) -> bytes: ...
 
@@ -35,18 +40,22 @@ class FileMember:
     path: str
     stamp: str
     file: Path
+    real: str = ""
+    linked: bool = False
 
     def read(self) -> bytes:
         try:
-            if self.file.stat().st_size > MAX_FILE_BYTES:
-                raise BrokenImageError(f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-            return self.file.read_bytes()
+            with self.file.open("rb") as handle:
+                data = handle.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise BrokenImageError(error.strerror or str(error)) from error
+        if len(data) > MAX_FILE_BYTES:
+            raise BrokenImageError(f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+        return data
 
 
-class _Archive:
-    """A zip opened once a thread: ZipFile's own lock would make parallel reads wait for each other."""
+class Archive:
+    """A zip opened once per thread: ZipFile's own lock would make parallel reads wait for each other."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,18 +76,25 @@ class _Archive:
 
 @dataclass(frozen=True)
 class ZipMember:
+    """A member of a zip. `problem` says why it cannot be read, where the zip's directory shows that already."""
+
     path: str
     stamp: str
     name: str
-    archive: _Archive
+    archive: Archive
+    problem: str | None = None
+    real: str = ""
+    linked: bool = False
 
     def read(self) -> bytes:
+        if self.problem:
+            raise BrokenImageError(self.problem)
         return self.archive.read(self.name)
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """A member under another path: split or wrapping folders taken away, or a zip's split put before."""
+    """A member under another path: split or wrapping folders removed, or a zip's split put in front."""
 
     path: str
     inner: Member
@@ -87,80 +103,66 @@ class Renamed:
     def stamp(self) -> str:
         return self.inner.stamp
 
+    @property
+    def real(self) -> str:
+        return self.inner.real
+
+    @property
+    def linked(self) -> bool:
+        return self.inner.linked
+
     def read(self) -> bytes:
         return self.inner.read()
 
 
-def members_of(path: Path) -> list[Member]:
-    """The images under a folder or in a zip, sorted by path, wrapping folders removed."""
-    return unwrap(wrapped_members_of(path))
+@dataclass
+class Contents:
+    """What a folder or zip holds: image files sorted by path, and everything else, counted by what it is.
 
+    `left_out` counts files, `folders` counts folders that were not entered, `notes` are remarks on the names.
+    """
 
-def wrapped_members_of(path: Path) -> list[Member]:
-    """The images under a folder or in a zip, sorted by path, as they lie there."""
-    members = _in_zip(path) if path.is_file() else _in_folder(path)
-    return sorted(members, key=lambda member: member.path)
+    members: list[Member]
+    left_out: Counter[str] = field(default_factory=Counter)
+    folders: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> int:
+        """The number of files, images and others."""
+        return len(self.members) + sum(self.left_out.values())
 
 
 def unwrap(members: list[Member], keep: Set[str] = frozenset()) -> list[Member]:
-    """Without the folders that every member lies in (`images/`, `img_align_celeba/`), down to one of `keep`."""
+    """Return members without the folders that hold all of them (`images/`), down to a class of `keep`."""
     while members and all("/" in member.path for member in members):
-        top = {member.path.split("/", 1)[0] for member in members}
+        top = {class_name(member.path.split("/", 1)[0]) for member in members}
         if len(top) > 1 or top <= keep:
             break
         members = [Renamed(member.path.split("/", 1)[1], member) for member in members]
     return members
 
 
+def distinct(members: list[Member]) -> list[Member]:
+    """Return members without those that are another member's file once more, reached through a link to a folder."""
+    seen = {member.real for member in members if not member.linked}
+    kept: list[Member] = []
+    for member in members:
+        if member.linked and member.real in seen:
+            continue
+        seen.add(member.real)
+        kept.append(member)
+    return kept
+
+
 def signature_of(members: list[Member], class_names: tuple[str, ...] = ()) -> str:
-    """sha256 over class names, paths and stamps (size and mtime of a file, CRC and size of a zip's member)."""
+    """Return the sha256 over class names, paths and stamps.
+
+    A file's stamp is its size and the times of its last change; a zip member's its CRC and size.
+    """
     digest = hashlib.sha256()
     for name in class_names:
         digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
     for member in members:
         digest.update(f"{member.path}\0{member.stamp}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def _wanted(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and PurePosixPath(path).suffix.lower() in EXTENSIONS
-
-
-def _in_folder(root: Path) -> list[Member]:
-    members: list[Member] = []
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a symbolic link back up would loop for ever
-            subfolders.clear()
-            continue
-        seen.add(real)
-        for name in files:
-            file = Path(folder, name)
-            relative = file.relative_to(root).as_posix()
-            if _wanted(relative):
-                try:
-                    stat = file.stat()
-                except OSError:  # a dangling link; decoding will name it
-                    members.append(FileMember(relative, "missing", file))
-                    continue
-                members.append(FileMember(relative, f"{stat.st_size} {stat.st_mtime_ns}", file))
-    return members
-
-
-def _in_zip(path: Path) -> list[Member]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise ImageSetError(f"{path} is not a readable zip file ({error})") from error
-    shared = _Archive(path)
-    found: dict[str, Member] = {}
-    for entry in entries:
-        name = entry.filename
-        escapes = name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/")
-        if not entry.is_dir() and not escapes and _wanted(name):
-            found[name] = ZipMember(name, f"{entry.CRC:08x} {entry.file_size}", name, shared)
-    return list(found.values())

@@ -6,18 +6,22 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imagesets.arrays import array_items
-from imagesets.cache import default_cache_root, load_or_build
+from imagesets.cache import MAX_RESOLUTION, default_cache_root, load_or_build, with_native_format
 from imagesets.image_set import ImageSet, ImageSetError, Items, Recipe
+
+log = logging.getLogger("imagesets")
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -66,18 +70,62 @@ def load_image_set(
 ) -> ImageSet:
     """The images of `SOURCE` or `SOURCE@SPLIT` as a memory-mapped uint8 array [N, H, W, C], H = W.
 
-    `resolution` is the side in pixels and `channels` 1 (grey) or 3 (RGB); None is the source's own. A
-    named source without a split is its train split; `folder:PATH` without one is everything. Decoding
+    `resolution` is the side in pixels and `channels` 1 (gray) or 3 (RGB); None is the source's own. A
+    named source without a split is its train split; `folder:PATH` without one is everything. What a folder or zip holds
+    is printed on stderr in one line, with what was left out; without `progress` it is logged. Decoding
     and resizing happen once, into `cache_root` ($ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets).
     Raises ImageSetError, in one line, for anything the user can put right.
     """
-    if resolution is not None and not 1 <= resolution <= 4096:
-        raise ImageSetError(f"resolution {resolution} is not between 1 and 4096")
+    if resolution is not None and not 1 <= resolution <= MAX_RESOLUTION:
+        raise ImageSetError(f"resolution {resolution} is not between 1 and {MAX_RESOLUTION}")
     if channels not in (None, 1, 3):
-        raise ImageSetError(f"channels {channels} is neither 1 (grey) nor 3 (RGB)")
-    recipe = _recipe(name, resolution, channels, Path(data_root).expanduser())
-    root = Path(cache_root).expanduser() if cache_root is not None else default_cache_root()
-    return load_or_build(recipe, f"{recipe.source}@{recipe.split}", root, progress)
+        raise ImageSetError(f"channels {channels} is neither 1 (gray) nor 3 (RGB)")
+    data_root, root = _places(data_root, cache_root)
+    recipe = _recipe(name, resolution, channels, data_root)
+    found = load_or_build(recipe, f"{recipe.source}@{recipe.split}", root, progress)
+    if recipe.summary is None:
+        return found
+    line, lost = recipe.summary(found.info)
+    if progress:
+        _show(line)
+    else:
+        log.log(logging.WARNING if lost else logging.INFO, "%s", line)
+    return replace(found, info={**found.info, "contents": line})
+
+
+def native_channels(
+    name: str,
+    *,
+    resolution: int | None = None,
+    data_root: Path | str = "data",
+    cache_root: Path | str | None = None,
+) -> int:
+    """Return 1 if the images of a source are gray, else 3; for image files by their headers.
+
+    With the `resolution` that the images will be loaded in, the answer is looked up in the cache from then on.
+
+    Raises:
+        ImageSetError: If there is no such source.
+    """
+    data_root, root = _places(data_root, cache_root)
+    if not name.startswith("folder:"):
+        return _named(name)[0].channels or 3
+    recipe = _recipe(name, resolution, None, data_root)
+    return with_native_format(recipe, f"{recipe.source}@{recipe.split}", root).channels or 3
+
+
+def _places(data_root: Path | str, cache_root: Path | str | None) -> tuple[Path, Path]:
+    try:
+        root = Path(cache_root).expanduser() if cache_root is not None else default_cache_root()
+        return Path(data_root).expanduser(), root
+    except RuntimeError as error:
+        raise ImageSetError(f"there is no home folder for ~ ({error}): set HOME, or write the path out") from error
+
+
+@lru_cache(maxsize=256)
+def _show(line: str) -> None:
+    """Print a line on stderr once: one command may load a set several times."""
+    print(line, file=sys.stderr)
 
 
 def _recipe(name: str, resolution: int | None, channels: int | None, data_root: Path) -> Recipe:
@@ -85,6 +133,16 @@ def _recipe(name: str, resolution: int | None, channels: int | None, data_root: 
         from imagesets.folder import folder_recipe
 
         return folder_recipe(name.removeprefix("folder:"), resolution, channels)
+    info, split = _named(name)
+    resolution, channels = resolution or info.resolution, channels or info.channels
+    assert info.recipe
+    assert resolution is not None  # a folder's alone is not known before
+    assert channels is not None
+    return info.recipe(info.name, split, resolution, channels, data_root)
+
+
+def _named(name: str) -> tuple[SourceInfo, str]:
+    """Return a named source and the split, or raise ImageSetError for one that does not exist."""
     source, _, split = name.partition("@")
     split = split or "train"
     known = {info.name: info for info in _SOURCES if info.recipe}
@@ -94,12 +152,7 @@ def _recipe(name: str, resolution: int | None, channels: int | None, data_root: 
         raise ImageSetError(f"there is no image source {source!r}; {hint}")
     if split not in known[source].splits:
         raise ImageSetError(f"{source} has no split {split!r}; it has {', '.join(known[source].splits)}")
-    info = known[source]
-    resolution, channels = resolution or info.resolution, channels or info.channels
-    assert info.recipe
-    assert resolution is not None  # a folder's alone is not known before
-    assert channels is not None
-    return info.recipe(source, split, resolution, channels, data_root)
+    return known[source], split
 
 
 def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
@@ -196,7 +249,8 @@ def _cifar10(source: str, split: str, resolution: int, channels: int, data_root:
 def _celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
     """CelebA's aligned 178x218 images, the centre 178x178, then resized (as the DCGAN tutorials do)."""
     from imagesets.folder import RESIZE, member_items
-    from imagesets.members import members_of, signature_of
+    from imagesets.listing import members_of
+    from imagesets.members import signature_of
 
     base = data_root / "celeba"
     folder, packed, partition = (
@@ -212,7 +266,7 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
         _download("CelebA", absent, data_root, split="all")
     splits: dict[str, str] = {}
     try:
-        for number, line in enumerate(partition.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(partition.read_text(encoding="utf-8-sig").splitlines(), 1):
             if line.strip():
                 fields = line.split()
                 if len(fields) != 2 or fields[1] not in CELEBA_SPLITS["all"]:

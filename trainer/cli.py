@@ -98,9 +98,10 @@ def train(
             require_writable(export)
         config = configuration.resolve(preset, set_ or ())
         if dry_run:
-            from trainer import hardware, launch
+            from trainer import hardware, launch, run
 
             if launch.rank() == 0:
+                config = run.with_channels(config, data_root)
                 typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
             return
         _train_new(config, data_root, runs, run_dir, export)
@@ -476,6 +477,7 @@ def sweep(
         from trainer.sweep import command
 
         plan = command.plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+        plan = command.with_channels(plan, data_root)
         folder = output or command.default_folder(plan)
         if dry_run:
             typer.echo("\n".join(command.list_trials(plan, folder)))

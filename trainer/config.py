@@ -50,7 +50,7 @@ class Data(Section):
 
     source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
     resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
-    channels: Literal[1, 3] = Field(1, description="1 greyscale, 3 RGB")
+    channels: Literal[1, 3] = Field(1, description="1 gray, 3 RGB; those of the images when left out")
     flip: bool = Field(False, description="mirror each real image left to right half of the times it is shown")
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment's policies, on what D sees; for small image sets"
@@ -201,7 +201,25 @@ def resolve(preset: str, overrides: Iterable[str] = ()) -> Config:
 
     Raises TrainerError with one line a problem: unknown field, value out of range, fields that disagree.
     """
-    return parse(apply(load_preset(preset), overrides))
+    return parse(sections_of(preset, overrides))
+
+
+def sections_of(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the sections of `preset` with overrides, not yet checked.
+
+    With another `data.source` the preset's `data.channels` no longer applies where it could lose the images' colors:
+    unless it is given too, the new source decides.
+    """
+    overrides = list(overrides)
+    sections = load_preset(preset)
+    given = {setting.partition("=")[0] for setting in overrides}
+    preset_channels = (sections.get("data") or {}).get("channels")
+    sections = apply(sections, overrides)
+    source = sections.get("data", {}).get("source")
+    may_lose_color = preset_channels == 1 or str(source).startswith("folder:")
+    if may_lose_color and "data.source" in given and "data.channels" not in given:
+        sections["data"].pop("channels", None)
+    return sections
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:

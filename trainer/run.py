@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from artifacts.files import LockTakenError, lock_handle
-from imagesets import ImageSet, load_image_set
-from trainer import checkpoint, hardware, report
+from imagesets import ImageSet, load_image_set, native_channels
+from trainer import checkpoint, hardware, launch, report
 from trainer.atomic import replacing
 from trainer.batches import Batches
 from trainer.config import Config, to_json
@@ -63,14 +63,28 @@ def create_at(run_dir: Path, config: Config) -> Path:
     return run_dir
 
 
+def with_channels(config: Config, data_root: Path) -> Config:
+    """Return the config with the images' channels where neither a preset nor a setting gives `data.channels`."""
+    data = config.data
+    if "channels" in data.model_fields_set:
+        return config
+    channels = native_channels(data.source, resolution=data.resolution, data_root=data_root)
+    return config.model_copy(update={"data": data.model_copy(update={"channels": channels})})
+
+
 def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
-    """The config's image set, and the config with its class names.
+    """The config's image set, and the config with its class names and channels.
 
     Raises TrainerError when it is smaller than a batch, or a conditional model finds no labels.
     """
+    config = with_channels(config, data_root)
     data = config.data
     images = load_image_set(
-        data.source, resolution=data.resolution, channels=data.channels, data_root=data_root, progress=True
+        data.source,
+        resolution=data.resolution,
+        channels=data.channels,
+        data_root=data_root,
+        progress=launch.rank() == 0,
     )
     if len(images.images) < config.optim.batch_size:
         raise TrainerError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics
 from evaluation.extractors import load_extractor
 from evaluation.reference_files import beside, load_reference
 from evaluation.references import Places, cached_reference
+from imagesets import ImageSetError
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 
@@ -44,6 +46,43 @@ def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Pat
     first.path.write_bytes(b"damaged")
     (place / "pictures/test/new.png").unlink()
     assert cached_reference("folder:pictures@test", extractor, places).n == 40, "made again"
+
+
+def test_reference_of_changed_images_is_made_again(place: Path) -> None:
+    extractor, places = load_extractor("e.onnx"), Places()
+    first = cached_reference("folder:pictures@test", extractor, places)
+    file = sorted((place / "pictures/test").rglob("*.png"))[0]
+    data, found = bytearray(file.read_bytes()), file.stat()
+    other = sorted((place / "pictures/train").rglob("*.png"))[0].read_bytes()
+    padding = max(0, len(data) - len(other))
+    file.write_bytes((other + bytes(padding))[: max(len(data), len(other))])
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert cached_reference("folder:pictures@test", extractor, places).path != first.path
+
+
+def test_cached_reference_has_the_class_names_of_now(place: Path) -> None:
+    extractor, places = load_extractor("e.onnx"), Places()
+    for name in "ab":
+        (place / "set" / name).mkdir(parents=True)
+        for file in sorted((place / "pictures/test").rglob("*.png"))[:20]:
+            (place / "set" / name / file.name).write_bytes(file.read_bytes())
+    first = cached_reference("folder:set", extractor, places)
+    (place / "set/b").rename(place / "set/c")
+    second = cached_reference("folder:set", extractor, places)
+    assert second.path == first.path
+    assert second.image_set["class_names"] == ["a", "c"]
+
+
+def test_references_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setenv("ATELIER_CACHE", "somewhere")
+    assert Places().references == Path("somewhere/references")
+    monkeypatch.delenv("ATELIER_CACHE")
+    with pytest.raises(ImageSetError, match="ATELIER_CACHE"):
+        _ = Places().references
 
 
 def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_kept(place: Path) -> None:

@@ -125,6 +125,46 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, capl
     assert not caplog.records  # no cache is not a damaged one
 
 
+def test_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ImageSetError, match="set ATELIER_CACHE to a folder that can be written"):
+        load_image_set("digits", cache_root=tmp_path / "file", progress=False)
+
+
+def test_cache_without_a_home_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ATELIER_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ImageSetError, match=r"set ATELIER_CACHE \(or HOME\)"):
+        load_image_set("digits", progress=False)
+
+
+def test_cached_set_is_read_from_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = recipe(resolution=None, channels=None)
+    built = cache.load_or_build(unknown, "made@train", tmp_path, False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    next(tmp_path.glob("made-*.json")).unlink()
+    for name in ("mkdir", "write_text"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(cache, "file_lock", refuse)
+    assert cache.load_or_build(unknown, "made@train", tmp_path, False).fingerprint == built.fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"resolution": 0, "channels": 1}', '{"resolution": 4}'])
+def test_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> None:
+    unknown = recipe(resolution=None, channels=None)
+    cache.load_or_build(unknown, "made@train", tmp_path, False)
+    (kept,) = tmp_path.glob("made-*.json")
+    kept.write_text(content, encoding="utf-8")
+    assert cache.load_or_build(unknown, "made@train", tmp_path, False).images.shape == (600, 4, 4, 1)
+    assert len(entries(tmp_path)) == 1
+
+
 def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)

@@ -5,40 +5,22 @@ from __future__ import annotations
 import io
 import logging
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from imagesets import ImageSet, ImageSetError, load_image_set
-from imagesets.folder import held_out
-
-
-@pytest.fixture
-def load(tmp_path: Path):
-    def _load(name: str, **options: object) -> ImageSet:
-        return load_image_set(name, cache_root=tmp_path / "cache", progress=False, **options)  # type: ignore[arg-type]
-
-    return _load
+from imagesets import ImageSetError, native_channels
+from imagesets.layout import held_out
+from tests.support.image_files import encoded, tree
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (12, 8), value: object = None) -> Image.Image:
     return Image.new(mode, size, value if value is not None else 0)  # type: ignore[arg-type]
-
-
-def png(value: int = 0, size: tuple[int, int] = (8, 8)) -> bytes:
-    buffer = io.BytesIO()
-    picture("L", size, value).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def tree(root: Path, paths: list[str]) -> Path:
-    for value, path in enumerate(paths):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(png(value % 256))
-    return root
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -114,7 +96,7 @@ def test_exif_orientation_is_honoured(tmp_path: Path, load) -> None:
 
 def test_different_sizes_need_a_resolution(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "sizes", ["a.png"])
-    (folder / "b.png").write_bytes(png(size=(9, 9)))
+    (folder / "b.png").write_bytes(encoded(size=(9, 9)))
     with pytest.raises(ImageSetError, match=r"different sizes.*give a resolution"):
         load(f"folder:{folder}")
 
@@ -188,15 +170,15 @@ def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load)
 def test_no_hold_out_is_taken_from_a_train_split(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "split", ["train/a.png", "train/b.png", "val/c.png", "val/d.png"])
     assert len(load(f"folder:{folder}@train")) == 2
-    with pytest.raises(ImageSetError, match=r"no 'test' beside train, val"):
+    with pytest.raises(ImageSetError, match=r"no 'test' next to train, val"):
         load(f"folder:{folder}@test")
 
 
 def test_zips_beside_each_other_are_splits(tmp_path: Path, load) -> None:
     for split, value in (("train", 7), ("test", 9)):
         with zipfile.ZipFile(tmp_path / f"set-{split}.zip", "w") as archive:
-            archive.writestr("a/1.png", png(value))
-            archive.writestr("b/1.png", png(value))
+            archive.writestr("a/1.png", encoded(value))
+            archive.writestr("b/1.png", encoded(value))
     assert (load(f"folder:{tmp_path}@train").images == 7).all()
     test = load(f"folder:{tmp_path}@test")
     assert (test.images == 9).all()
@@ -210,7 +192,7 @@ def test_a_zip_gives_what_its_folder_gives_and_escaping_members_are_ignored(tmp_
         for file in folder.rglob("*.png"):
             archive.write(file, f"tree/{file.relative_to(folder)}")
         for hostile in ("../evil.png", "/evil.png", "tree/../../evil.png", "C:/evil.png", "__MACOSX/._1.png"):
-            archive.writestr(hostile, png(255))
+            archive.writestr(hostile, encoded(255))
     packed, plain = load(f"folder:{tmp_path / 'tree.zip'}"), load(f"folder:{folder}")
     assert packed.fingerprint == plain.fingerprint
     assert not list(tmp_path.rglob("evil*"))
@@ -218,7 +200,7 @@ def test_a_zip_gives_what_its_folder_gives_and_escaping_members_are_ignored(tmp_
 
 def test_a_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplog) -> None:
     folder = tree(tmp_path / "one", [f"{i:03}.png" for i in range(150)])
-    (folder / "070.png").write_bytes(png()[:40])
+    (folder / "070.png").write_bytes(encoded()[:40])
     with caplog.at_level(logging.WARNING):
         found = load(f"folder:{folder}")
     assert len(found) == 149
@@ -267,9 +249,87 @@ def test_too_many_pixels_is_a_broken_image(tmp_path: Path, load) -> None:
 def test_a_changed_file_is_decoded_again(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "changes", ["a.png"])
     before = load(f"folder:{folder}").fingerprint
-    (folder / "a.png").write_bytes(png(99))
+    (folder / "a.png").write_bytes(encoded(99))
     os.utime(folder / "a.png", ns=(1, 1))
     assert load(f"folder:{folder}").fingerprint != before
+
+
+def test_changed_file_of_equal_size_and_time_is_decoded_again(tmp_path: Path, load) -> None:
+    folder = tmp_path / "changes"
+    folder.mkdir()
+    file = folder / "a.bmp"
+    file.write_bytes(encoded(1, form="BMP"))
+    before, stat = load(f"folder:{folder}").fingerprint, file.stat()
+    file.write_bytes(encoded(2, form="BMP"))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert load(f"folder:{folder}").fingerprint != before
+
+
+def test_native_format_given_or_not_is_one_cache_entry(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "set", ["1.png", "2.png"])
+    found = load(f"folder:{folder}")
+    assert load(f"folder:{folder}", resolution=8, channels=1).fingerprint == found.fingerprint
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+
+
+@pytest.mark.parametrize(("modes", "channels"), [("LLL", 1), (["L", "RGB"], 3), (["L", "P"], 3), (["1", "LA"], 1)])
+def test_native_channels_follow_the_images(tmp_path: Path, modes: list[str], channels: int) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number, mode in enumerate(modes):
+        picture(mode, (9 + number, 8)).save(folder / f"{number}.png")
+    for _ in range(2):
+        assert native_channels(f"folder:{folder}", resolution=8, cache_root=tmp_path / "cache") == channels
+
+
+def test_native_channels_of_a_named_source_need_no_files(tmp_path: Path) -> None:
+    assert native_channels("cifar10@test", data_root=tmp_path, cache_root=tmp_path) == 3
+    assert native_channels("mnist", data_root=tmp_path, cache_root=tmp_path) == 1
+    with pytest.raises(ImageSetError, match="did you mean mnist"):
+        native_channels("mnits")
+
+
+def test_color_made_gray_is_reported(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "set", ["1.png"])
+    picture("RGB", (8, 8)).save(folder / "2.png")
+    assert load(f"folder:{folder}", channels=1).info["contents"].endswith("1 in color, read as gray")
+    assert "read as" not in load(f"folder:{folder}").info["contents"]
+
+
+@pytest.mark.parametrize("note", ["text", "profile", "both"])
+def test_png_with_large_notes_is_read(tmp_path: Path, load, note: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    text = PngImagePlugin.PngInfo()
+    if note != "profile":
+        text.add_text("workflow", "x" * 2_000_000, zip=True)
+    profile = {} if note == "text" else {"icc_profile": bytes(2_000_000)}
+    picture("RGB", (8, 8), (9, 8, 7)).save(folder / "1.png", pnginfo=text, **profile)
+    for options in ({}, {"resolution": 8}, {"resolution": 8, "channels": 3}):
+        assert load(f"folder:{folder}", **options).images[0, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_gif_cut_in_a_later_frame_is_read(tmp_path: Path, load) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)) for _ in range(3)]
+    frames[0].save(folder / "1.gif", save_all=True, append_images=frames[1:])
+    data = (folder / "1.gif").read_bytes()
+    (folder / "1.gif").write_bytes(data[: len(data) * 2 // 3])
+    assert (load(f"folder:{folder}", channels=1).images[0, :, :, 0] == np.asarray(frames[0])).all()
+
+
+def test_image_of_too_many_pixels_is_named(tmp_path: Path, load) -> None:
+    folder = tmp_path / "bomb"
+    folder.mkdir()
+    data = bytearray(encoded())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (folder / "1.png").write_bytes(data)
+    with pytest.raises(ImageSetError, match="more pixels than the 64,000,000 allowed"):
+        load(f"folder:{folder}", resolution=8, channels=1)
 
 
 def test_a_path_may_hold_an_at_sign_and_bad_paths_are_told(tmp_path: Path, load) -> None:

@@ -21,6 +21,28 @@ def test_a_source_is_taken_as_it_is_written() -> None:
     assert configuration.resolve("digits-dcgan", ["data.source=folder:a # b: c"]).data.source == "folder:a # b: c"
 
 
+@pytest.mark.parametrize(
+    ("preset", "overrides", "channels"),
+    [
+        ("digits-dcgan", [], 1),
+        ("digits-dcgan", ["data.source=folder:x"], None),
+        ("cifar10-dcgan", ["data.source=folder:x"], None),
+        ("digits-dcgan", ["data.source=cifar10"], None),
+        ("cifar10-dcgan", ["data.source=mnist"], 3),
+        ("digits-dcgan", ["data.source=folder:x", "data.channels=1"], 1),
+        ("digits-dcgan", ["data.channels=3"], 3),
+    ],
+)
+def test_channels_follow_a_source_that_is_set(preset: str, overrides: list[str], channels: int | None) -> None:
+    data = configuration.resolve(preset, overrides).data
+    assert (data.channels if "channels" in data.model_fields_set else None) == channels
+
+
+def test_channels_are_in_every_preset() -> None:
+    for name in configuration.preset_names():
+        assert "channels" in configuration.resolve(name).data.model_fields_set, name
+
+
 def test_a_config_survives_json() -> None:
     import json
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trainer import config as configuration
 from trainer import run
 from trainer.config import Config
 from trainer.errors import TrainerError
+from trainer.sweep import command
 
 
 def test_one_process_trains_in_a_run_at_a_time(tmp_path: Path) -> None:
@@ -62,3 +64,21 @@ def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], 
     with pytest.raises(TrainerError, match="no run folder"):
         run.create_at(tmp_path, tiny())
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_images_decide_the_channels_that_are_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, channels: int
+) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    for number in range(70):
+        Image.new(mode, (8, 8)).save(tmp_path / f"photos/{number}.png")
+    sets = [f"data.source=folder:{tmp_path / 'photos'}", "model.conditional=false"]
+    images, config = run.load_images(configuration.resolve("digits-dcgan", sets), tmp_path)
+    assert config.data.channels == images.images.shape[3] == channels
+    again, unchanged = run.load_images(configuration.override(config, []), tmp_path)  # as a resumed run has it
+    assert unchanged == config
+    assert again.fingerprint == images.fingerprint
+    planned = command.plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
+    assert command.with_channels(planned, tmp_path).config.data.channels == channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,6 +40,11 @@ def plan(
             )
         trials = len(settings)
     return Plan(base, found, sampler, trials or DRAWN, seeds)
+
+
+def with_channels(plan: Plan, data_root: Path) -> Plan:
+    """Return the plan with the images' channels where none are given, so that every run trains on the same images."""
+    return replace(plan, config=run.with_channels(plan.config, data_root))
 
 
 def default_folder(plan: Plan) -> Path:

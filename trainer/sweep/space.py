@@ -146,7 +146,7 @@ def base_config(preset: str, sets: Iterable[str], varies: Sequence[Vary]) -> Con
     Raises TrainerError, also for a field that is both set and varied.
     """
     sets = list(sets)
-    sections = configuration.apply(configuration.load_preset(preset), sets)
+    sections = configuration.sections_of(preset, sets)
     fixed = {setting.partition("=")[0] for setting in sets}
     for vary in varies:
         if vary.field in fixed:

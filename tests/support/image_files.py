@@ -1,0 +1,50 @@
+"""Small image files, folders and zips of them."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+UTF8_FLAG = 0x800
+
+
+def encoded(value: object = 0, mode: str = "L", size: tuple[int, int] = (8, 8), form: str = "PNG") -> bytes:
+    """Return an image file of one value."""
+    buffer = io.BytesIO()
+    Image.new(mode, size, value).save(buffer, form)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def tree(root: Path, paths: Iterable[str]) -> Path:
+    """Write a gray image of value 0, 1, 2, … at each path below `root`, and return `root`."""
+    for value, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(encoded(value % 256))
+    return root
+
+
+def packed(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a zip whose members have exactly these names, backslashes and repetitions included."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members:
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            archive.writestr(entry, data)
+    return path
+
+
+def with_flags(path: Path, clear: int = 0, add: int = 0) -> Path:
+    """Change the flags of every member of a zip, in its directory and in the members' headers."""
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for match in re.finditer(re.escape(mark), bytes(data)):
+            here = match.start() + at
+            flags = int.from_bytes(data[here : here + 2], "little") & ~clear | add
+            data[here : here + 2] = flags.to_bytes(2, "little")
+    path.write_bytes(data)
+    return path
