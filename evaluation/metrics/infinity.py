@@ -7,6 +7,7 @@ removes the fakes' share of it; the reference's own share (its M) is left in.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ POINTS = 15
 # below 0 (for two samples of one Gaussian of 64 features, -2.5 with subsets of 1 image per feature).
 PER_FEATURE = 4
 # Images per feature of the whole set, so that the sizes are apart.
-_WHOLE = 5
+_WHOLE = 4.5
 _FEWEST = 20
 _ROWS = 2048
 
@@ -40,7 +41,7 @@ class Extrapolation(NamedTuple):
 
 def fewest_images(dim: int) -> int:
     """Return the least number of images that can be extrapolated from, for `dim` features."""
-    return max(_WHOLE * dim, _FEWEST)
+    return max(math.ceil(_WHOLE * dim), _FEWEST)
 
 
 def fid_infinity(

@@ -121,7 +121,7 @@ def test_score_extrapolation_of_few_images_is_refused_first(place: Path) -> None
     words = ("--reference", "folder:pictures@test", "--extractor", "wide.onnx", "--metrics", "fid_infinity")
     for more in ((), ("--shard", "0/2", "--output", "parts")):
         done = run("score", "g.onnx", *words, "--num-images", 200, *more)
-        assert "fid_infinity needs 250 images or more for 50 features, and there are 200" in one_line(done)
+        assert "fid_infinity needs 225 images or more for 50 features, and there are 200" in one_line(done)
 
 
 def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> None:
