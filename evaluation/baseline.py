@@ -14,6 +14,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.measuring import Real, kept_by, results_of
 from evaluation.metrics import Metric, Options
+from evaluation.metrics.infinity import fewest_images
 from evaluation.reference_files import Reference
 from evaluation.references import Places, cached_reference, other_split
 from evaluation.statistics import FeatureStatistics
@@ -37,9 +38,12 @@ def train_against_test(
     """
     real = reference.image_set
     name = other_split(real)
-    metrics = [metric for metric in metrics if metric.name not in WITHOUT]
     images = places.image_set(name, real["resolution"], real["channels"])
     taken = min(n, len(images))
+    without = {*WITHOUT} | ({"fid_infinity"} if taken < fewest_images(extractor.dim) else set())
+    metrics = [metric for metric in metrics if metric.name not in without]
+    if not metrics:
+        raise EvaluationError(f"fid_infinity needs {fewest_images(extractor.dim)} images, and {name} has {taken}")
     key = {
         "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
         "other": images.fingerprint,

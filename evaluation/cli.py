@@ -36,7 +36,9 @@ def classifier(
 
         check_writable(output)
         _need_torch()
+        from evaluation.extractors import load_extractor
         from evaluation.extractors.classifier import build_classifier
+        from evaluation.extractors.suitability import suitability_warnings
 
         built = build_classifier(
             images,
@@ -48,6 +50,8 @@ def classifier(
             epochs=epochs,
             name=name,
         )
+        for text in suitability_warnings(load_extractor(built.path), force=True):
+            warn(text)
         print(f"{built.path}: accuracy {built.metadata['accuracy']:.4f} on {built.metadata['test_dataset']}")
 
 
@@ -96,6 +100,7 @@ def reference(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
+        from evaluation.extractors.reader import file_stem
         from evaluation.importing import import_reference
         from evaluation.references import Places, make_reference
 
@@ -105,7 +110,7 @@ def reference(
         if import_as is not None:
             if resolution is None:
                 raise EvaluationError(f"--import-as needs --resolution, the size of the images that {images} is of")
-            target = output or Path("reference") / f"{_slug(import_as)}-{resolution}px-{loaded.name}.npz"
+            target = output or Path("reference") / f"{_slug(import_as)}-{resolution}px-{file_stem(loaded.name)}.npz"
             made = import_reference(
                 Path(images), loaded, target, called=import_as, resolution=resolution, num_images=num_images
             )
@@ -113,7 +118,7 @@ def reference(
         else:
             real = Places(data_root, cache_root).image_set(images, resolution, channels)
             side = real.info["resolution"]
-            target = output or Path("reference") / f"{_slug(real.name)}-{side}px-{loaded.name}.npz"
+            target = output or Path("reference") / f"{_slug(real.name)}-{side}px-{file_stem(loaded.name)}.npz"
             check_writable(target)
             keep = frozenset({"features"}) if features else frozenset()
             made = make_reference(real, loaded, target, num_images=num_images, keep=keep)
@@ -139,6 +144,9 @@ def classify(
         float | None, typer.Option(help="Exit 1 when any class makes up less.", min=0, max=1, callback=finite)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take a classifier though its accuracy is below twice chance.")
+    ] = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
@@ -148,16 +156,21 @@ def classify(
         from evaluation.classification import check, classify_images
         from evaluation.document import write_json
         from evaluation.extractors import load_extractor
+        from evaluation.extractors.suitability import suitability_warnings
         from evaluation.sources import open_source
 
         if output is not None:
             check_writable(output)
         loaded = load_extractor(extractor)
+        warnings = suitability_warnings(loaded, force=force)
+        for text in warnings:
+            warn(text)
         images = open_source(source, model=model, data_root=data_root, cache_root=cache_root)
         result = classify_images(images, loaded, num_images=num_images, first_seed=seed, sure=sure)
         failures = check(result, min_sure_share, min_class_share)
         if output is not None:
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
+            result = {**result, "warnings": warnings}
             write_json(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
         print(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
         for name, share in result["class_shares"].items():

@@ -35,13 +35,21 @@ def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, An
 
 
 def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[str, Any] | None:
-    """Whether the first result keeps `--fail-above`; None if there is none. EvaluationError: higher is better there."""
+    """Return whether the first result keeps `--fail-above`, or None where there is no limit.
+
+    No distance is negative. A negative value does not pass, except that of the kernel distance: its unbiased
+    estimator is about as often below 0 as above for a perfect generator.
+
+    Raises:
+        EvaluationError: If higher values of the first metric are better.
+    """
     if fail_above is None:
         return None
     first = results[0]
     if first["better"] != "lower":
         raise EvaluationError(f"--fail-above is for a distance; of {first['name']}, the first metric, more is better")
-    return {"fail_above": fail_above, "name": first["name"], "passed": first["value"] <= fail_above}
+    plausible = first["value"] >= 0 or first.get("metric") == "kid"
+    return {"fail_above": fail_above, "name": first["name"], "passed": plausible and first["value"] <= fail_above}
 
 
 def summary(document: dict[str, Any]) -> list[str]:

@@ -15,8 +15,10 @@ from evaluation.collecting import Collected, batch_size, collect, read_state, st
 from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.extractors.suitability import suitability_warnings
 from evaluation.measuring import FRECHET, Real, check_possible, kept_by, results_of
 from evaluation.metrics import Metric, Options, needs_of, result_name
+from evaluation.metrics.infinity import fewest_images
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.reference_files import Reference
 from evaluation.references import Places, cached_reference, is_constant, other_split, size_warnings
@@ -29,7 +31,10 @@ from imagesets import ImageSetError
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked for. `shard` (i, n): the i-th of n shares of every draw, i from 0."""
+    """What is asked for. `shard` (i, n): the i-th of n shares of every draw, i from 0.
+
+    With `force`, a classifier below twice chance accuracy is used, and warned of.
+    """
 
     metrics: tuple[Metric, ...]
     num_images: int = 10_000
@@ -39,6 +44,7 @@ class Settings:
     fail_above: float | None = None
     shard: tuple[int, int] | None = None
     kid_subset_size: int = 1000
+    force: bool = False
 
     @property
     def options(self) -> Options:
@@ -138,6 +144,7 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
     """
     settings = job.settings
     check_possible(settings.metrics, job.source, job.extractor, reference)
+    job.note(*suitability_warnings(job.extractor, reference.image_set, force=settings.force))
     draws = job.draws()
     fewest = min(draws[0].n, reference.n)
     if fewest < settings.kid_subset_size and any(metric.name == "kid" for metric in settings.metrics):
@@ -145,6 +152,7 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
             f"kid takes subsets of {settings.kid_subset_size} images and a side has {fewest}; leave it out, or say "
             f"--kid-subset-size {fewest // 2}, which makes it another protocol"
         )
+    check_extrapolation(job, draws[0].n)
     job.note(*size_warnings(draws[0].n, "images", job.extractor))
     job.note(*size_warnings(reference.n, "reference images", job.extractor))
     if reference.provenance.get("imported"):
@@ -169,13 +177,23 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
     return document
 
 
+def check_extrapolation(job: Job, n: int) -> None:
+    """Raise EvaluationError, before any work, where `n` images are too few for fid_infinity."""
+    least = fewest_images(job.extractor.dim)
+    if n < least and any(metric.name == "fid_infinity" for metric in job.settings.metrics):
+        raise EvaluationError(
+            f"fid_infinity needs {least} images or more for {job.extractor.dim} features, and there are {n}; "
+            "leave it out, or take more with --num-images"
+        )
+
+
 def finished(job: Job, parts: Sequence[Collected], reference: Reference, output: Output) -> dict[str, Any]:
     """The document of whole passes; its pictures are written. Raises EvaluationError for what cannot be compared."""
     settings = job.settings
     _refuse_constant(parts[0])
     real = real_side(reference, job.extractor, settings.metrics, job.places)
     results = results_of(parts, settings.metrics, job.extractor, real, job.source.class_names, settings.options)
-    job.note(*_small_classes(results, job.extractor))
+    job.note(*_small_classes(results, job.extractor), *_negative_distances(results))
     told = job.source.description
     first = settings.first_seed
     n = parts[0].statistics.n
@@ -244,6 +262,18 @@ def _small_classes(results: Sequence[dict[str, Any]], extractor: Extractor) -> l
         f"{len(small)} of {len(classes)} classes have too few images for {extractor.dim} features (class "
         f"{least.get('class', least['label'])}: {least['n']} and {least['n_reference']} real ones): their covariance "
         "is singular and the distance by class all but meaningless; take more"
+    ]
+
+
+def _negative_distances(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a warning for each extrapolated distance below 0."""
+    return [
+        f"{result['name']} is {result['value']:.4f}, and no distance is negative: the line through the distances of "
+        f"{result['n']} images misses 0 by its own error"
+        + (f" (standard error {result['std']:.4f})" if result["std"] is not None else "")
+        + "; take more images"
+        for result in results
+        if result["metric"] == "fid_infinity" and result["value"] < 0
     ]
 
 

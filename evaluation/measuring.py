@@ -96,7 +96,8 @@ def results_of(
                 "metric": metric.name,
                 "title": metric.title,
                 "value": float(np.mean(values)),
-                "std": outcomes[0].std,
+                # Over several ranges of seeds the interval says what one range's own spread cannot.
+                "std": outcomes[0].std if len(outcomes) == 1 else None,
                 "interval": _interval(values),
                 "n": n,
                 "n_reference": reference.n,

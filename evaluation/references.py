@@ -20,6 +20,7 @@ from evaluation.collecting import collect
 from evaluation.document import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.extractors.reader import file_stem
 from evaluation.reference_files import ROWS, Reference, load_reference, save_reference
 from evaluation.sources import Draw, ImageSetSource
 from evaluation.statistics import FeatureStatistics
@@ -128,7 +129,7 @@ def cached_reference(
     kept = ("source", "split", "crop", "resize", "resolution", "channels", "fingerprint")
     key = _digest({**{k: images.info[k] for k in kept}, "n": n, "extractor": extractor.digest})
     slug = re.sub(r"[^a-z0-9]+", "-", f"{images.info['source']}-{images.info['split']}".lower()).strip("-")[-40:]
-    path = places.references / f"{slug}-{images.info['resolution']}px-{extractor.name}-{key[:16]}.npz"
+    path = places.references / f"{slug}-{images.info['resolution']}px-{file_stem(extractor.name)}-{key[:16]}.npz"
     with _lock(path):
         if path.is_file():
             with contextlib.suppress(EvaluationError):  # a damaged entry is made again

@@ -31,6 +31,9 @@ FailAbove = Annotated[
     float | None, typer.Option(help="Exit 1 when the first metric is larger.", min=0, callback=finite)
 ]
 KidSubsetSize = Annotated[int, typer.Option(help="Images a subset of the kernel distance; 1,000 are usual.", min=2)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Score in a classifier's features though its accuracy is below twice chance.")
+]
 Baseline = Annotated[bool, typer.Option(help="Show what real images get, train against test, beside the score.")]
 
 
@@ -81,6 +84,7 @@ def score(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do the I-th of N shares, from 0; then `evaluation merge`.")
     ] = None,
+    force: Force = False,
     patience: Annotated[
         float, typer.Option(help="Seconds to wait for a service that is away.", min=0, callback=finite)
     ] = 120.0,
@@ -92,6 +96,7 @@ def score(
         from evaluation import shards
         from evaluation.document import threshold
         from evaluation.extractors import load_extractor
+        from evaluation.extractors.suitability import suitability_warnings
         from evaluation.job import Job, Settings
         from evaluation.measuring import kept_of_reference
         from evaluation.references import Places
@@ -108,9 +113,11 @@ def score(
         if all_checkpoints and (shard is not None or not is_run(Path(source))):
             raise EvaluationError("--all-checkpoints is for a run folder, and goes without --shard")
         loaded = load_extractor(extractor or recorded_extractor(reference))
+        # Before the reference is made, which can take long.
+        suitability_warnings(loaded, force=force)
         places = Places(data_root, cache_root)
         share = None if shard is None else shards.parse(shard)
-        settings = Settings(chosen, num_images, seed, intervals, baseline, fail_above, share, kid_subset_size)
+        settings = Settings(chosen, num_images, seed, intervals, baseline, fail_above, share, kid_subset_size, force)
 
         def job_of(text: str) -> tuple[Job, Any]:
             warnings: list[str] = []
@@ -165,6 +172,7 @@ def merge(
     fail_above: FailAbove = None,
     baseline: Baseline = True,
     stamp: Annotated[Path | None, typer.Option(help="Write the scores into this generator file.")] = None,
+    force: Force = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
@@ -173,6 +181,7 @@ def merge(
         from evaluation import shards
         from evaluation.document import write_json
         from evaluation.extractors import load_extractor
+        from evaluation.extractors.suitability import suitability_warnings
         from evaluation.job import Job, Settings, finished
         from evaluation.measuring import check_possible, kept_of_reference
         from evaluation.reference_files import load_reference
@@ -203,12 +212,14 @@ def merge(
             baseline,
             fail_above,
             kid_subset_size=kid_subset_size or _subset_size(found),
+            force=force,
         )
         source = shards.RecordedSource(told)
         warnings = list(dict.fromkeys(text for shard in found for text in shard.told["warnings"]))
         job = Job(source, loaded, settings, places, warnings, warn)
         check_possible(chosen, source, loaded, real)
         job.note(
+            *suitability_warnings(loaded, real.image_set, force=force),
             *size_warnings(arguments["num_images"], "images", loaded),
             *size_warnings(real.n, "reference images", loaded),
         )
@@ -265,4 +276,6 @@ def _tell(document: dict[str, Any], output: Path | None, at: Output) -> None:
     limit = document["threshold"]
     if limit is not None and not limit["passed"]:
         value = document["scores"][limit["name"]]
+        if value < 0:
+            raise CheckFailed(f"{limit['name']} {value:.4f} is negative, which no distance is: take more images")
         raise CheckFailed(f"{limit['name']} {value:.4f} is above {limit['fail_above']:g}")

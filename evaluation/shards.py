@@ -21,7 +21,7 @@ from evaluation.atomic import written_whole
 from evaluation.collecting import KEPT, SAMPLES, Collected, read_state
 from evaluation.document import now, versions, write_json
 from evaluation.errors import EvaluationError
-from evaluation.job import Job, partial_kept, share
+from evaluation.job import Job, check_extrapolation, partial_kept, share
 from evaluation.rows import RowsFile, mapped
 from evaluation.statistics import FeatureStatistics
 from evaluation.work import opened
@@ -95,6 +95,7 @@ def score_shard(job: Job, output: Path, told: dict[str, Any]) -> Path:
     assert job.settings.shard is not None
     index, count = job.settings.shard
     draws = job.draws()
+    check_extrapolation(job, draws[0].n)
     arguments = job.arguments(draws)
     final = output / f"shard-{index}-of-{count}"
     if (final / "shard.json").is_file():

@@ -106,7 +106,9 @@ def build_classifier(
         "dataset": train.name,
         "dataset_fingerprint": train.fingerprint,
         "test_dataset": test.name,
+        "test_fingerprint": test.fingerprint,
         "accuracy": round(accuracy, 6),
+        "chance": round(chance_accuracy(test), 6),
         "class_names": list(train.class_names),
         "seed": seed,
         "epochs": epochs,
@@ -161,6 +163,12 @@ def accuracy_of(network: Classifier, images: ImageSet) -> float:
             _, logits = network(_normalised(images.images[start : start + 1000]))
             right += int((logits.argmax(1).numpy() == images.labels[start : start + 1000]).sum())
     return right / max(1, len(images))
+
+
+def chance_accuracy(images: ImageSet) -> float:
+    """Return the accuracy of always answering the most frequent class, 0 to 1."""
+    assert images.labels is not None
+    return float(np.bincount(images.labels, minlength=1).max() / max(1, len(images)))
 
 
 def _normalised(images: np.ndarray) -> Tensor:

@@ -22,6 +22,7 @@ from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
 from evaluation.extractors.graph import extractor_model, seal, verify_and_write
+from evaluation.extractors.reader import FID_NETWORK, FID_WEIGHTS_SHA256
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
@@ -121,7 +122,7 @@ def build_inception(
     """Write Inception with one resize protocol (`tf1`, `torch` or `clean`) as an extractor file.
 
     `weights` None: the cached copy, downloaded first if it is absent. The file's sha256 must begin with
-    `expected_sha256_prefix`; None takes any weights, and then the file's metric is not called `fid`.
+    `expected_sha256_prefix`; None takes any weights. The file's metric is called `fid` only for the published ones.
     Raises EvaluationError, in one line, for weights that are absent, altered or of another network.
     """
     if resize not in RESIZE_NAMES:
@@ -138,10 +139,10 @@ def build_inception(
             f"it may be truncated: fetch {WEIGHTS_URL} again"
         )
     network = load_network(weights)
-    verified = expected_sha256_prefix == WEIGHTS_SHA256_PREFIX
+    verified = digest == FID_WEIGHTS_SHA256
     metadata: dict[str, Any] = {
         "name": name or f"inception-{resize}",
-        "network": "fid-inception-v3-2015-12-05",
+        "network": FID_NETWORK,
         "metric": METRICS[resize] if verified else "fd_inception_unverified",
         "weights_sha256": digest,
         "resize": RESIZE_NAMES[resize],

@@ -14,25 +14,29 @@ from evaluation.atomic import check_writable
 from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
 from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
-from evaluation.extractors.resize import RESIZES
+from evaluation.extractors.resize import RESIZES, Resize
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Normalised(nn.Module):
-    """[N, 3, S, S] in [-1, 1], as the file's preamble gives it → the network on ((x + 1) / 2 - mean) / std."""
+    """[N, 3, S, S] as the file's preamble gives it → the network on (pixels - mean) / std, pixels in [0, 1].
+
+    The preamble's x is (255 · pixels - offset) / scale, with the resize's own offset and scale.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], how: Resize) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.shift, self.range = how.offset / how.scale, 255.0 / how.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(((x + 1) / 2 - self.mean) / self.std)
+        return self.network(((x + self.shift) / self.range - self.mean) / self.std)
 
 
 def build_own(
@@ -58,11 +62,16 @@ def build_own(
     if resize not in RESIZES:
         raise EvaluationError(f"there is no resize {resize!r}; there are {', '.join(RESIZES)}")
     check_writable(output)
-    whole = Normalised(network, mean, std).eval()
-    how = RESIZES[resize]
+    if len(mean) not in (1, 3) or len(std) not in (1, 3) or min(std) <= 0:
+        raise EvaluationError(f"mean and std are 1 or 3 numbers each, std above 0, not {list(mean)} and {list(std)}")
+    whole = Normalised(network, mean, std, RESIZES[resize]).eval()
     images = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    images[0] = 255
+    # From the pixels themselves, so that a mistake in the preamble or in Normalised is not repeated here. Every
+    # resize is the identity at this size.
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        features = whole((torch.from_numpy(images).permute(0, 3, 1, 2).float() - how.offset) / how.scale)
+        features = network.eval()((pixels - whole.mean) / whole.std)
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise EvaluationError(f"a network for an extractor gives one tensor [N, d] for N images, not {shape}")

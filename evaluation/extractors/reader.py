@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,11 @@ from evaluation.errors import EvaluationError
 from evaluation.onnx_files import digest_of, metadata_of, names, need, read_model, run, session_of
 
 FORMAT_VERSION = "1"
+# The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.
+FID_WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+FID_NETWORK = "fid-inception-v3-2015-12-05"
+# Each metric of those weights, and how the `resize` of the files that it is of begins.
+FID_RESIZES = {"fid": ("tf1", "torch"), "clean_fid": ("clean",)}
 REQUIRED = ("format_version", "name", "network", "metric", "weights_sha256", "resize", "digest")
 
 
@@ -44,7 +51,7 @@ class Extractor:
 
     @property
     def metric(self) -> str:
-        """`fid`, or `clean_fid` by its resize, for Inception's published weights alone; in other features `fd_…`."""
+        """`fid`, or `clean_fid` by its resize, for Inception's published weights only; in other features `fd_…`."""
         return self.metadata["metric"]
 
     def __call__(self, images: np.ndarray) -> Extracted:
@@ -73,8 +80,8 @@ class Extractor:
         """What a statistic or a report says about the extractor that made it."""
         texts = ("name", "network", "metric", "weights_sha256", "resize", "digest", "dataset")
         told: dict[str, Any] = {key: self.metadata[key] for key in texts if key in self.metadata}
-        if "accuracy" in self.metadata:
-            told |= {"accuracy": float(self.metadata["accuracy"]), "seed": int(self.metadata["seed"])}
+        told |= {key: float(self.metadata[key]) for key in ("accuracy", "chance") if key in self.metadata}
+        told |= {"seed": int(self.metadata["seed"])} if "seed" in self.metadata else {}
         return told | {"dim": self.dim}
 
 
@@ -96,6 +103,10 @@ def load_extractor(path: Path | str) -> Extractor:
         raise EvaluationError(
             f"{path} has extractor format {metadata['format_version']}; this version reads {FORMAT_VERSION}"
         )
+    _check_name(metadata, path)
+    _check_metric(metadata, path)
+    for key, kind in (("accuracy", float), ("chance", float), ("seed", int)):
+        _check_number(metadata, key, kind, path)
     session = session_of(model, path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
@@ -118,6 +129,43 @@ def load_extractor(path: Path | str) -> Extractor:
     if extractor_digest(model) != metadata["digest"]:
         raise EvaluationError(f"{path} was altered after it was made: its digest does not match; build it again")
     return Extractor(path, metadata, shape[1], class_names, "logits" in outputs, session)
+
+
+def file_stem(name: str) -> str:
+    """Return an extractor's name as a part of a file's name: ASCII letters, digits, `.`, `-` and `_`, at most 60."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "extractor"
+
+
+def _check_name(metadata: dict[str, str], path: Path) -> None:
+    """Raise EvaluationError for a name that a line of text cannot hold."""
+    name = metadata["name"]
+    if not name.strip() or not name.isprintable() or len(name) > 200:
+        raise EvaluationError(f"{path}: its name {name[:40]!r} is not one line of at most 200 printable characters")
+
+
+def _check_metric(metadata: dict[str, str], path: Path) -> None:
+    """Raise EvaluationError for a metric that is not `fd_NAME`, or a FID in features that are not FID's."""
+    metric, digest = metadata["metric"], metadata["weights_sha256"]
+    if metric not in FID_RESIZES:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", metric):
+            raise EvaluationError(f"{path}: its metric {metric[:40]!r} is not of letters, digits, `_`, `.` and `-`")
+        return
+    if digest != FID_WEIGHTS_SHA256 or metadata["network"] != FID_NETWORK:
+        raise EvaluationError(
+            f"{path} claims the metric {metric}, which is of Inception's published weights only (sha256 "
+            f"{FID_WEIGHTS_SHA256[:12]}…), and its weights are {digest[:12]}…; build it with `evaluation extractor "
+            "inception`, or give it a metric of its own, such as fd_mine"
+        )
+    if not metadata["resize"].startswith(FID_RESIZES[metric]):
+        raise EvaluationError(f"{path} claims the metric {metric} with the resize {metadata['resize'][:40]!r}")
+
+
+def _check_number(metadata: dict[str, str], key: str, kind: type[int] | type[float], path: Path) -> None:
+    try:
+        if key in metadata and not math.isfinite(kind(metadata[key])):
+            raise ValueError(metadata[key])
+    except ValueError as error:
+        raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not a number") from error
 
 
 def metadata_strings(values: dict[str, Any]) -> dict[str, str]:

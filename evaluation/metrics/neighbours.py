@@ -51,16 +51,44 @@ def squared_distances(x: np.ndarray, x_norms: np.ndarray, y: np.ndarray, y_norms
     return np.maximum(distances, 0.0, out=distances)
 
 
-def neighbour_distances(features: np.ndarray, k: int) -> np.ndarray:
-    """Squared distances to each row's 1st to k-th nearest *other* row, float64 [N, k], ascending.
+def rounding(norms: np.ndarray, squared: np.ndarray, dim: int) -> np.ndarray:
+    """Return how far two squared distances of equal points can differ by rounding.
 
-    `features` float [N, d], N > k; another row with the same features is a neighbour at distance 0.
+    Both are of `squared_distances`: one from a row to its neighbor, one from the row to any other point at that
+    distance. The norms of those points are at most 2 (norm + squared distance). Rounding adds up as a random walk
+    over the features.
+
+    Args:
+        norms: Squared norms of the rows about the center of all blocks, float64 [N].
+        squared: Squared distances from the rows to their neighbors, float64 [N].
+        dim: Number of features.
+
+    Returns:
+        Bounds, float64 [N], about 1e-13 of the squared norms for 2048 features.
+    """
+    return np.finfo(np.float64).eps * (8.0 + 2.0 * np.sqrt(dim)) * (3.0 * norms + 2.0 * squared)
+
+
+def neighbour_distances(features: np.ndarray, k: int, center: np.ndarray | None = None) -> np.ndarray:
+    """Return squared distances to each row's 1st to k-th nearest *other* row.
+
     Each pair of blocks is multiplied once and serves both its rows and its columns.
+
+    Args:
+        features: Rows, float [N, d], N > k. Another row with the same features is a neighbor at distance 0.
+        k: Number of neighbors.
+        center: What distances are computed about, float64 [d]; default: the rows' mean.
+
+    Returns:
+        Squared distances, float64 [N, k], ascending.
+
+    Raises:
+        ValueError: If there are too few rows, or a feature is not finite.
     """
     check_features(features)
     if not 1 <= k < len(features):
         raise ValueError(f"the distance to neighbour {k} needs {k + 1} images or more, not {len(features)}")
-    centre = mean_of(features)
+    centre = mean_of(features) if center is None else center
     best = np.full((len(features), k), np.inf)
     for rows, x, x_norms in blocks(features, centre):
         for columns, y, y_norms in blocks(features[rows.start :], centre):

@@ -88,7 +88,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A metric's value, its spread where it has one, and what belongs to it (JSON values)."""
+    """A metric's value, its spread where it has one, and what belongs to it (JSON values).
+
+    The spread is over subsets or splits; of an extrapolation, it is the standard error of the value.
+    """
 
     value: float
     std: float | None = None
@@ -200,7 +203,8 @@ def _fid_infinity(evidence: Evidence) -> Outcome:
     options = evidence.options
     found = fid_infinity(_given(evidence.features), *reference, points=options.infinity_points, seed=options.seed)
     curve = {"n": list(found.ns), "value": list(found.values)}
-    return Outcome(found.value, details={"curve": curve, "seed": options.seed})
+    details = {"curve": curve, "seed": options.seed, "standard_error": found.standard_error}
+    return Outcome(found.value, found.standard_error, details)
 
 
 def _per_class(evidence: Evidence) -> Outcome:

@@ -15,8 +15,8 @@ SAYS = {
     "recall": "Share of the real images that lie among generated ones.",
     "density": "How many real images' neighbourhoods an image lies in, on average; may exceed 1.",
     "coverage": "Share of the real images that have a generated one in their neighbourhood.",
-    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images. The reference's own bias is left in, "
-    "so it may be below 0.",
+    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is the standard error of that. "
+    "The reference's own bias is left in. A value below 0 is error: take more images.",
     "per_class": "The mean over the classes of the Fréchet distance within each.",
     "memorisation": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
 }

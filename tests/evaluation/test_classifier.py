@@ -39,6 +39,7 @@ def test_one_seed_is_one_classifier_and_its_file_tells_all(tmp_path: Path) -> No
     assert first.metric == "fd_classifier"
     assert first.class_names == ("bright", "dark")
     assert built[0].metadata["accuracy"] == 1.0
+    assert built[0].metadata["chance"] == 0.5
     assert built[0].export_error < 1e-5
     logits = first(np.full((1, 30, 30, 1), 250, np.uint8)).logits  # another size, grey
     assert logits.argmax() == 0

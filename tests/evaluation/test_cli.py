@@ -14,7 +14,9 @@ from typer.testing import CliRunner, Result
 
 from evaluation.cli import app
 from evaluation.extractors import load_extractor
+from evaluation.metrics import infinity
 from evaluation.metrics.frechet import frechet_distance
+from evaluation.metrics.infinity import Extrapolation
 from tests.evaluation.helpers import fake_service, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
@@ -99,6 +101,27 @@ def test_a_threshold_missed_is_exit_1_and_the_report_says_so(place: Path) -> Non
     assert json.loads((place / "r.json").read_text(encoding="utf-8"))["threshold"]["passed"] is False
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "--fail-above", 1e9)
     assert done.exit_code == 0
+
+
+def test_score_negative_extrapolation_warns_and_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Extrapolation(-2.47, (20, 30), (1.0, 0.5), 0.75)
+    monkeypatch.setattr(infinity, "fid_infinity", lambda *arguments, **settings: found)
+    words = ("--metrics", "fid_infinity", "--num-images", 30, "--fail-above", 5, "--no-baseline", "-o", "r.json")
+    done = run("score", "g.onnx", "--reference", "r.npz", *words)
+    assert one_line(done, 1) == "failed: fd_tiny_infinity30 -2.4700 is negative, which no distance is: take more images"
+    assert "WARNING: fd_tiny_infinity30 is -2.4700" in done.stderr
+    report = json.loads((place / "r.json").read_text(encoding="utf-8"))
+    assert report["threshold"]["passed"] is False
+    assert report["results"][0]["details"]["standard_error"] == 0.75
+    assert any("standard error 0.7500" in text for text in report["warnings"])
+
+
+def test_score_extrapolation_of_few_images_is_refused_first(place: Path) -> None:
+    write_tiny_extractor(place / "wide.onnx", dim=50)
+    words = ("--reference", "folder:pictures@test", "--extractor", "wide.onnx", "--metrics", "fid_infinity")
+    for more in ((), ("--shard", "0/2", "--output", "parts")):
+        done = run("score", "g.onnx", *words, "--num-images", 200, *more)
+        assert "fid_infinity needs 225 images or more for 50 features, and there are 200" in one_line(done)
 
 
 def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from evaluation.metrics.frechet import frechet_distance
+from evaluation.statistics import FeatureStatistics
 
 
 def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:
@@ -102,15 +106,149 @@ def test_a_feature_that_one_side_lacks_keeps_only_its_own_variance() -> None:
         assert got == pytest.approx(without + second[3, 3], rel=1e-9)
 
 
-@pytest.mark.parametrize("small", [1e-6, 1e-9, 1e-12, 1e-15])
-def test_a_few_large_variances_over_many_small_ones_are_exact(small: float) -> None:
-    """Where the roots of the eigenvalues would be rounding, at whatever size that sets in."""
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(150, 150)))[0]
-    spectrum = np.where(np.arange(150) < 5, 1.0, small)
-    sigma = (rotation * spectrum) @ rotation.T
-    got = frechet_distance(np.zeros(150), sigma, np.zeros(150), 9 * sigma)
-    assert got == pytest.approx(4 * spectrum.sum(), rel=1e-9)
-    assert frechet_distance(np.zeros(150), sigma, np.zeros(150), sigma) <= 1e-9 * spectrum.sum()
+# --- ill-conditioned covariances. Every bound is relative to the traces: the distance itself may be 0.
+
+BOUND = 1e-12
+CONDITIONS = [1e4, 1e5, 1e6, 1e10, 1e12, 1e13, 1e14, 1e15, 1e16, 1e18]
+
+
+def spectrum(kind: str, d: int, condition: float) -> np.ndarray:
+    """Return eigenvalues from 1 down to 1 / `condition`, float64 [d]."""
+    if kind == "geometric":
+        return condition ** -np.linspace(0, 1, d)
+    large = {"few large": max(1, d // 30), "one small": d - 1}[kind]
+    return np.where(np.arange(d) < large, 1.0, 1 / condition)
+
+
+def rotated(eigenvalues: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return Q diag(eigenvalues) Qᵀ with a random rotation Q, exactly symmetric."""
+    d = len(eigenvalues)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
+    sigma = (rotation * eigenvalues) @ rotation.T
+    return (sigma + sigma.T) / 2
+
+
+def between(sigma1: np.ndarray, sigma2: np.ndarray) -> float:
+    """Return the distance of two Gaussians of equal means, the same in both orders of the arguments."""
+    zero = np.zeros(len(sigma1))
+    there, back = frechet_distance(zero, sigma1, zero, sigma2), frechet_distance(zero, sigma2, zero, sigma1)
+    assert there >= 0
+    assert abs(there - back) <= 1e-13 * (np.trace(sigma1) + np.trace(sigma2))
+    return there
+
+
+@pytest.mark.parametrize("kind", ["few large", "one small", "geometric"])
+@pytest.mark.parametrize("d", [4, 16, 64, 384])
+def test_frechet_any_condition_against_itself_is_zero(d: int, kind: str) -> None:
+    for condition in CONDITIONS if d < 384 else [1e13, 1e16]:
+        sigma = rotated(spectrum(kind, d, condition))
+        assert between(sigma, sigma) <= BOUND * 2 * np.trace(sigma), condition
+
+
+@pytest.mark.parametrize("kind", ["few large", "one small", "geometric"])
+@pytest.mark.parametrize("d", [4, 16, 64, 384])
+def test_frechet_any_condition_scaled_by_9_is_4_traces(d: int, kind: str) -> None:
+    for condition in CONDITIONS if d < 384 else [1e13, 1e16]:
+        sigma = rotated(spectrum(kind, d, condition))
+        assert between(sigma, 9 * sigma) == pytest.approx(4 * np.trace(sigma), rel=BOUND), condition
+
+
+@pytest.mark.parametrize("small", [1e-12, 1e-13, 1e-14, 1e-15])
+def test_frechet_145_small_variances_of_150_is_zero(small: float) -> None:
+    sigma = rotated(np.where(np.arange(150) < 5, 5.0, small))
+    assert between(sigma, sigma) <= BOUND * np.trace(sigma)
+
+
+@pytest.mark.parametrize("d", [4, 64])
+@pytest.mark.parametrize(("first", "second"), [(1e10, 1e12), (1e12, 1e16), (1e14, 1e13), (1e18, 1e15)])
+def test_frechet_commuting_spectra_is_the_roots_distance(d: int, first: float, second: float) -> None:
+    a, b = spectrum("geometric", d, first), 3 * spectrum("geometric", d, second)
+    got = between(rotated(a), rotated(b))
+    assert abs(got - ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()) <= BOUND * (a.sum() + b.sum())
+
+
+@given(st.integers(0, 10_000), st.floats(4, 18), st.floats(4, 18))
+@settings(max_examples=60, deadline=None)
+def test_frechet_two_features_is_the_exact_formula(seed: int, digits1: float, digits2: float) -> None:
+    """tr((Σ₁Σ₂)^½)² = tr(Σ₁Σ₂) + 2 √(det Σ₁ det Σ₂) for d = 2, in rationals of the very float64 values."""
+    small = np.array([10.0**-digits1, 10.0**-digits2])
+    # Where one is small and the other is not, the rounding of the inputs decides, and no algorithm is better.
+    turn = 1e-8 * np.random.default_rng(seed).normal()
+    sigmas = []
+    for eigenvalue, angle in zip(small, (0.7, 0.7 + turn), strict=True):
+        direction, other = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        sigmas.append(np.outer(direction, direction) + eigenvalue * np.outer(other, other))
+    (a, b, _, c), (e, f, _, g) = ([Fraction(float(x)) for x in sigma.ravel()] for sigma in sigmas)
+    determinants = max(a * c - b * b, Fraction(0)) * max(e * g - f * f, Fraction(0))
+    with localcontext(prec=60):
+        root = (decimal(a * e + 2 * b * f + c * g) + 2 * decimal(determinants).sqrt()).sqrt()
+        expected = float(decimal(a + c + e + g) - 2 * root)
+    # Where one covariance is small and the other is not, rounding the inputs alone changes the distance by this.
+    eps = np.finfo(float).eps
+    inherent = 4 * eps * np.sqrt(small.max() / max(small.min(), eps))
+    assert abs(between(*sigmas) - expected) <= BOUND * 2 + inherent
+
+
+def decimal(value: Fraction) -> Decimal:
+    return Decimal(value.numerator) / Decimal(value.denominator)
+
+
+def nuclear(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the distance from the features: tr (Σ₁Σ₂)^½ is the nuclear norm of X₁X₂ᵀ over √((n₁ - 1)(n₂ - 1))."""
+    triangles = []
+    for rows in (x, y):
+        triangles.append(np.linalg.qr(rows - rows.mean(0), mode="r") / np.sqrt(len(rows) - 1))
+    root = linalg.svdvals(triangles[0] @ triangles[1].T).sum()
+    traces = sum((triangle**2).sum() for triangle in triangles)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + traces - 2 * root)
+
+
+def statistics(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = FeatureStatistics.of(rows)
+    return found.mu, found.sigma
+
+
+def check_features(x: np.ndarray, y: np.ndarray) -> None:
+    (mu1, sigma1), (mu2, sigma2) = statistics(x), statistics(y)
+    scale = np.trace(sigma1) + np.trace(sigma2)
+    assert between(sigma1, sigma1) <= BOUND * scale
+    there, back = frechet_distance(mu1, sigma1, mu2, sigma2), frechet_distance(mu2, sigma2, mu1, sigma1)
+    assert abs(there - back) <= 1e-13 * scale
+    assert abs(there - nuclear(x, y)) <= BOUND * scale
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e6])
+def test_frechet_one_feature_of_another_scale_is_exact(factor: float) -> None:
+    x, y = (rows_of(seed, 10_000, 64, 1.0) for seed in (1, 2))
+    x[:, 7] *= factor
+    y[:, 7] *= factor
+    check_features(x, y)
+
+
+def test_frechet_every_feature_of_another_scale_is_exact() -> None:
+    scales = 10.0 ** -np.linspace(0, 30, 64)
+    x, y = (rows_of(seed, 2000, 64, 1.0) * scales for seed in (1, 2))
+    check_features(x, y)
+
+
+@pytest.mark.parametrize("d", [32, 64, 192])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_frechet_through_a_layer_norm_is_exact(d: int, dtype: type) -> None:
+    """A LayerNorm fixes Σ xᵢ / γᵢ: in one direction the covariance holds the rounding of `dtype`, and nothing else."""
+    random = np.random.default_rng(3)
+    common, gamma, beta = 3 * random.normal(size=d), random.uniform(0.5, 2, d), random.normal(size=d)
+    sets = []
+    for seed, steep in ((1, 2.0), (2, 2.2)):
+        rows = rows_of(seed, 4 * d, d, steep) + common
+        normalized = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-6)
+        sets.append((normalized * gamma + beta).astype(dtype).astype(np.float64))
+    check_features(*sets)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-80, 1e80, 1e150, 1e300])
+def test_frechet_features_of_extreme_scale_is_exact(scale: float) -> None:
+    sigma = covariance(8, 12)
+    assert between(scale * sigma, scale * sigma / 9) == pytest.approx(scale * 4 / 9 * np.trace(sigma), rel=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

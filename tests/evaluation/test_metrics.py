@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from evaluation.document import threshold
 from evaluation.metrics import neighbours
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.inception_score import inception_score
@@ -134,6 +136,43 @@ def test_what_is_too_few_or_not_finite_is_refused() -> None:
         precision_recall_density_coverage(normal(0, 20), normal(1, 50, d=4))
 
 
+def exact_figures(fake: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Return the four figures by distances of differences, which are exact for small whole numbers and for copies."""
+
+    def squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.array([((y - row) ** 2).sum(axis=1) for row in x])
+
+    def radii(rows: np.ndarray, k: int) -> np.ndarray:
+        distances = squared(rows, rows)
+        np.fill_diagonal(distances, np.inf)
+        return np.sort(distances, axis=1)[:, k - 1]
+
+    pairs = squared(real, fake)
+    inside = pairs < radii(real, 5)[:, None]
+    return {
+        "precision": (pairs <= radii(real, 3)[:, None]).any(axis=0).mean(),
+        "recall": (pairs <= radii(fake, 3)).any(axis=1).mean(),
+        "density": inside.sum(axis=0).mean() / 5,
+        "coverage": inside.any(axis=1).mean(),
+    }
+
+
+@pytest.mark.parametrize("d", [2, 16, 64, 512])
+@pytest.mark.parametrize("kind", ["whole numbers", "bits", "copies", "half copies", "repeated"])
+def test_prdc_equal_distances_are_equal(kind: str, d: int) -> None:
+    random = np.random.default_rng(d)
+    real = random.integers(0, 3, (300, d)).astype(float)
+    fake = random.integers(0, 3, (260, d)).astype(float)
+    if kind == "bits":
+        real, fake = (real > 1).astype(float), (fake > 1).astype(float)
+    elif kind != "whole numbers":
+        real = normal(d, 300, d=d, mean=3).astype(float)
+        fake = {"copies": real, "half copies": np.concatenate([real[:150], fake[:150]]), "repeated": real[:60]}[kind]
+        if kind == "repeated":
+            fake, real = (np.repeat(rows[:60], 8, axis=0) for rows in (fake, real))
+    assert precision_recall_density_coverage(fake, real) == pytest.approx(exact_figures(fake, real), abs=1e-12)
+
+
 # --- FID∞
 
 
@@ -154,8 +193,44 @@ def test_the_last_point_is_the_whole_set_and_the_seed_fixes_the_rest() -> None:
     assert found.values[-1] == pytest.approx(whole, rel=1e-9)
     assert fid_infinity(rows, np.zeros(6), np.eye(6), seed=3) == found
     assert fid_infinity(rows, np.zeros(6), np.eye(6), seed=4).values != found.values
-    with pytest.raises(ValueError, match="20 images"):
-        fid_infinity(rows[:19], np.zeros(6), np.eye(6))
+    with pytest.raises(ValueError, match="27 images or more for 6 features, not 26"):
+        fid_infinity(rows[:26], np.zeros(6), np.eye(6))
+
+
+@pytest.mark.parametrize("n", [320, 640, 2000])
+def test_fid_infinity_of_one_distribution_is_not_negative(n: int) -> None:
+    """Against 1,000 images of the same Gaussian, whose own bias is left in."""
+    for seed in range(4):
+        reference = normal(100 + seed, 1000, d=64).astype(float)
+        found = fid_infinity(normal(seed, n, d=64), reference.mean(0), np.cov(reference.T))
+        assert found.value > 0
+        assert found.ns[0] == max(n // 10, 4 * 64)
+
+
+def test_fid_infinity_of_few_images_per_feature_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs 288 images or more for 64 features, not 130"):
+        fid_infinity(normal(0, 130, d=64), np.zeros(64), np.eye(64))
+
+
+def test_fid_infinity_standard_error_is_least_squares() -> None:
+    found = fid_infinity(normal(0, 600), np.zeros(6), np.eye(6))
+    line = stats.linregress(1 / np.array(found.ns), found.values)
+    assert found.value == pytest.approx(line.intercept, rel=1e-9)
+    assert found.standard_error == pytest.approx(line.intercept_stderr, rel=1e-9)
+    assert fid_infinity(normal(0, 600), np.zeros(6), np.eye(6), points=2).standard_error is None
+
+
+@pytest.mark.parametrize(("value", "metric", "passed"), [(-0.1, "fid_infinity", False), (0.0, "fid_infinity", True)])
+def test_threshold_negative_distance_does_not_pass(value: float, metric: str, passed: bool) -> None:
+    found = threshold([{"better": "lower", "name": "x", "metric": metric, "value": value}], 5.0)
+    assert found is not None
+    assert found["passed"] is passed
+
+
+def test_threshold_negative_unbiased_kernel_distance_passes() -> None:
+    found = threshold([{"better": "lower", "name": "x", "metric": "kid", "value": -1e-4}], 5.0)
+    assert found is not None
+    assert found["passed"] is True
 
 
 # --- by class

@@ -13,7 +13,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.extractors.graph import centred_relative_error
-from evaluation.extractors.own import IMAGENET_MEAN, IMAGENET_STD, build_own
+from evaluation.extractors.own import IMAGENET_MEAN, IMAGENET_STD, Normalised, build_own
+from evaluation.extractors.resize import RESIZES
 from evaluation.metrics import result_name
 
 
@@ -50,4 +51,30 @@ def test_what_is_no_extractor_is_refused_before_anything_is_written(tmp_path: Pa
         build_own(maps, tmp_path / "maps.onnx", name="a name", side=8)
     with pytest.raises(EvaluationError, match="no resize"):
         build_own(maps, tmp_path / "maps.onnx", name="maps", side=8, resize="bilinear")
+    assert not list(tmp_path.iterdir())
+
+
+class PixelMeans(nn.Module):
+    """[N, 3, S, S] → each color's mean, float32 [N, 3]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_own_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) -> None:
+    built = build_own(PixelMeans(), tmp_path / "e.onnx", name="e", side=16, mean=[0] * 3, std=[1] * 3, resize=resize)
+    extractor = load_extractor(built.path)
+    for level in (0, 128, 255):
+        images = np.full((1, 16, 16, 3), level, np.uint8)
+        np.testing.assert_allclose(extractor(images).features, np.full((1, 3), level / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", ["tf1", "clean"])
+def test_own_extractor_wrong_normalization_is_not_written(
+    resize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Normalised, "forward", lambda self, x: self.network(((x + 1) / 2 - self.mean) / self.std))
+    with pytest.raises(EvaluationError, match="differs from torch"):
+        build_own(PixelMeans(), tmp_path / "e.onnx", name="e", side=16, resize=resize)
     assert not list(tmp_path.iterdir())

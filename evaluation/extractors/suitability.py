@@ -1,0 +1,86 @@
+"""Whether a classifier's features say anything about the images that it is to score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors.reader import Extractor
+
+
+def accuracy_limits(chance: float) -> tuple[float, float]:
+    """Return the accuracies below which a classifier is refused, and below which it is warned of.
+
+    Args:
+        chance: Accuracy of a classifier that always answers the most frequent class, 0 to 1.
+
+    Returns:
+        Twice chance, or halfway from chance to 1 where that is less (with two classes, twice chance is 1); and
+        halfway from chance to 1.
+    """
+    halfway = (1 + chance) / 2
+    return min(2 * chance, halfway), halfway
+
+
+def suitability_warnings(
+    extractor: Extractor, image_set: dict[str, Any] | None = None, *, force: bool = False
+) -> list[str]:
+    """Return warnings of a classifier that is weak, or that was trained on another image set than it scores.
+
+    An extractor whose file records no accuracy (Inception, a network of one's own) is not judged.
+
+    Args:
+        extractor: The loaded extractor.
+        image_set: What the real images are, as a reference describes them; None where that is not known yet.
+        force: Warn of a classifier that would be refused.
+
+    Returns:
+        One line per fault, with the accuracy and the training set.
+
+    Raises:
+        EvaluationError: If the accuracy is below twice chance, without `force`.
+    """
+    metadata = extractor.metadata
+    if "accuracy" not in metadata:
+        return []
+    accuracy = float(metadata["accuracy"])
+    trained = metadata.get("dataset", "an unnamed image set")
+    known = f"{extractor.name}, trained on {trained}, has an accuracy of {accuracy:.1%}"
+    warnings = []
+    if (chance := chance_of(extractor)) is not None:
+        refused, doubted = accuracy_limits(chance)
+        if accuracy < refused:
+            weak = f"the classifier {known}, and chance is {chance:.1%}: scores in its features mean little"
+            if not force:
+                raise EvaluationError(f"{weak}; train a better one, or give --force to score with it")
+            warnings.append(weak)
+        elif accuracy < doubted:
+            warnings.append(
+                f"the classifier {known}, and chance is {chance:.1%}: read scores in its features with care"
+            )
+    if image_set is not None and (other := _other_images(metadata, image_set)):
+        warnings.append(f"the classifier {known}, and the real images are {other}: its features were not made for them")
+    return warnings
+
+
+def chance_of(extractor: Extractor) -> float | None:
+    """Return the accuracy of always answering the most frequent class, or None where the classes are not known."""
+    if "chance" in extractor.metadata:
+        return float(extractor.metadata["chance"])
+    return 1 / len(extractor.class_names) if extractor.class_names else None
+
+
+def _other_images(metadata: dict[str, str], image_set: dict[str, Any]) -> str | None:
+    """Return what the real images are, if they are not of the set that the classifier was trained on."""
+    dataset, content = metadata.get("dataset"), image_set.get("fingerprint")
+    known = {"train": metadata.get("dataset_fingerprint"), "test": metadata.get("test_fingerprint")}
+    if dataset is None or (content is not None and content in known.values()):
+        return None
+    name = str(image_set.get("name") or image_set.get("source"))
+    if image_set.get("source") != (dataset.rpartition("@")[0] or dataset):
+        return f"of {name}"
+    expected = known.get(str(image_set.get("split")))
+    same_form = all(str(image_set.get(key)) == metadata.get(key) for key in ("resolution", "channels"))
+    if content is not None and expected is not None and same_form:
+        return f"of {name} with other content"
+    return None

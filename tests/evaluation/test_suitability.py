@@ -1,0 +1,159 @@
+"""What an extractor file claims about itself, and whether it fits the images that it scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from evaluation.cli import app
+from evaluation.errors import EvaluationError
+from evaluation.extractors import load_extractor
+from evaluation.extractors.reader import FID_NETWORK, FID_WEIGHTS_SHA256
+from evaluation.extractors.suitability import accuracy_limits, suitability_warnings
+from tests.evaluation.helpers import write_tiny_extractor
+
+SCORE = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", "30")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments])
+
+
+def write_classifier(path: Path, accuracy: float, **metadata: Any) -> Path:
+    """Write a tiny extractor file that is a classifier of the 10 digits, as its metadata have it."""
+    known = {"dataset": "digits@train", "test_dataset": "digits@test", "accuracy": accuracy, "seed": 0}
+    return write_tiny_extractor(path, classes=10, **(known | metadata))
+
+
+@pytest.mark.parametrize(("chance", "limits"), [(0.1, (0.2, 0.55)), (0.5, (0.75, 0.75)), (0.9, (0.95, 0.95))])
+def test_accuracy_limits_of_chance_can_be_reached(chance: float, limits: tuple[float, float]) -> None:
+    assert accuracy_limits(chance) == pytest.approx(limits)
+
+
+def test_score_with_a_chance_classifier_is_refused(place: Path) -> None:
+    write_classifier(place / "e.onnx", 0.11, dataset=f"folder:{place / 'pictures'}@train")
+    done = run(*SCORE, "--output", "out")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "accuracy of 11.0%, and chance is 10.0%" in line
+    assert "--force" in line
+    assert not (place / "out").exists()
+
+
+def test_score_with_force_warns_at_the_report_s_head(place: Path) -> None:
+    dataset = f"folder:{place / 'pictures'}@train"
+    write_classifier(place / "e.onnx", 0.11, dataset=dataset)
+    done = run(*SCORE, "--output", "out", "--force")
+    assert done.exit_code == 0, done.output
+    text = f"tiny, trained on {dataset}, has an accuracy of 11.0%"
+    assert f"WARNING: the classifier {text}" in done.stderr
+    told = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
+    assert any(text in warning for warning in told["warnings"])
+    page = (place / "out/report.html").read_text(encoding="utf-8")
+    assert page.index("has an accuracy of 11.0%") < page.index("fd_tiny30")
+
+
+def test_score_with_another_sets_classifier_warns(place: Path) -> None:
+    write_classifier(place / "e.onnx", 0.98)
+    done = run(*SCORE, "--output", "out.json")
+    assert done.exit_code == 0, done.output
+    assert "trained on digits@train, has an accuracy of 98.0%, and the real images are of folder:" in done.stderr
+
+
+def test_merge_and_shards_with_a_chance_classifier_are_refused(place: Path) -> None:
+    write_classifier(place / "e.onnx", 0.11)
+    assert run(*SCORE, "--shard", "0/1", "--output", "parts").exit_code == 2
+    assert run(*SCORE, "--shard", "0/1", "--output", "parts", "--force").exit_code == 0
+    assert "--force" in run("merge", "parts", "--output", "merged").stderr
+    assert run("merge", "parts", "--output", "merged", "--force").exit_code == 0
+
+
+def test_classify_with_a_chance_classifier_is_refused(place: Path) -> None:
+    write_classifier(place / "e.onnx", 0.11)
+    words = ("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", "8")
+    assert run(*words).exit_code == 2
+    done = run(*words, "--force")
+    assert done.exit_code == 0, done.output
+    assert "accuracy of 11.0%" in done.stderr
+
+
+def test_suitability_of_the_set_it_was_trained_on_is_silent(tmp_path: Path) -> None:
+    extractor = load_extractor(
+        write_classifier(tmp_path / "e.onnx", 0.98, dataset_fingerprint="a", test_fingerprint="b")
+    )
+    digits = {"source": "digits", "name": "digits@test", "split": "test"}
+    assert suitability_warnings(extractor, digits | {"fingerprint": "b"}) == []
+    assert suitability_warnings(extractor, {"source": "folder:/moved", "fingerprint": "b"}) == []
+    assert suitability_warnings(extractor, digits | {"fingerprint": "c", "resolution": 16}) == []
+
+
+def test_suitability_of_changed_images_of_one_name_warns(tmp_path: Path) -> None:
+    known = {"dataset_fingerprint": "a", "test_fingerprint": "b", "resolution": 32, "channels": 1}
+    extractor = load_extractor(write_classifier(tmp_path / "e.onnx", 0.98, **known))
+    changed = {"source": "digits", "name": "digits@test", "split": "test", "resolution": 32, "channels": 1}
+    (text,) = suitability_warnings(extractor, changed | {"fingerprint": "c"})
+    assert "digits@test with other content" in text
+
+
+def test_suitability_half_way_to_perfect_is_in_doubt(tmp_path: Path) -> None:
+    (text,) = suitability_warnings(load_extractor(write_classifier(tmp_path / "e.onnx", 0.4)))
+    assert "accuracy of 40.0%" in text
+    assert "with care" in text
+
+
+def test_suitability_of_inception_is_not_judged(tmp_path: Path) -> None:
+    extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx", dataset="imagenet"))
+    assert suitability_warnings(extractor, {"source": "digits"}) == []
+
+
+# --- what a file claims
+
+
+@pytest.mark.parametrize("metric", ["fid", "clean_fid"])
+def test_extractor_claiming_fid_with_other_weights_is_refused(metric: str, tmp_path: Path) -> None:
+    path = write_tiny_extractor(tmp_path / "e.onnx", metric=metric, network=FID_NETWORK, resize="tf1 (linear)")
+    with pytest.raises(EvaluationError, match=f"claims the metric {metric}, which is of Inception's published weights"):
+        load_extractor(path)
+
+
+def test_extractor_claiming_fid_with_another_resize_is_refused(tmp_path: Path) -> None:
+    known = {"metric": "fid", "network": FID_NETWORK, "weights_sha256": FID_WEIGHTS_SHA256}
+    with pytest.raises(EvaluationError, match="with the resize 'clean"):
+        load_extractor(write_tiny_extractor(tmp_path / "e.onnx", resize="clean (PIL)", **known))
+    assert load_extractor(write_tiny_extractor(tmp_path / "e.onnx", resize="tf1 (linear)", **known)).metric == "fid"
+
+
+@pytest.mark.parametrize("metric", ["", "fd_a b", "fd_../x", "fd_x\n", "fd_" + "x" * 200])
+def test_extractor_metric_that_cannot_name_a_score_is_refused(metric: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="its metric"):
+        load_extractor(write_tiny_extractor(tmp_path / "e.onnx", metric=metric))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[31mred", "x" * 300])
+def test_extractor_name_that_is_not_one_line_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="its name"):
+        load_extractor(write_tiny_extractor(tmp_path / "e.onnx", name=name))
+
+
+@pytest.mark.parametrize("value", ["high", "nan", "-inf", ""])
+@pytest.mark.parametrize("key", ["accuracy", "chance"])
+def test_extractor_number_that_is_none_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="not a number"):
+        load_extractor(write_tiny_extractor(tmp_path / "e.onnx", **{key: value}))
+
+
+@pytest.mark.parametrize("name", ["../../../evil/x", "/absolute/x", "..", "a/b", "über ß", "~/x"])
+def test_extractor_name_stays_inside_the_cache(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(place / "a/b/c/cache"))
+    write_tiny_extractor(place / "e.onnx", name=name)
+    before = {path for path in place.rglob("*") if path.is_file()}
+    assert run(*SCORE, "--output", "out.json").exit_code == 0
+    assert run("reference", "folder:pictures@test", "--extractor", "e.onnx").exit_code == 0
+    made = {path for path in place.rglob("*") if path.is_file()} - before - {place / "out.json"}
+    assert any(path.suffix == ".npz" for path in made)
+    for path in made:
+        assert path.is_relative_to(place / "a/b/c/cache") or path.parent == place / "reference"
