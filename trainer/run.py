@@ -199,19 +199,26 @@ def measure_of(config: Config, images: ImageSet, state: State) -> Callable[[Stat
 
 @contextmanager
 def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
-    """Within it, the first SIGINT or SIGTERM asks for a stop after the step; a second one interrupts at once.
+    """Within it, the first SIGINT, SIGTERM or SIGHUP asks for a stop after the step; a second one interrupts at once.
+
+    SIGHUP, of a terminal or connection that was lost, does so unless it is ignored (`nohup`). It never interrupts at
+    once: a shell and the kernel both send it, and systemd sends it right after SIGTERM.
 
     Not where torchrun started us (`impatient` is false): on Ctrl-C the terminal sends a process the one, torchrun
     another, and the step is to be finished all the same.
     """
     asked: list[int] = []
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
 
     def ask(number: int, _: object) -> None:
-        if asked and impatient:
+        if impatient and number != hangup and any(earlier != hangup for earlier in asked):
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        heeded.append(hangup)
+    before = {number: signal.signal(number, ask) for number in heeded}
     leaving = not impatient
     try:
         yield lambda: bool(asked)

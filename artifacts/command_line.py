@@ -1,0 +1,38 @@
+"""What the typer command lines share: safe streams, and a mistaken option reported in one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from artifacts.terminal import output_failure, prepare_streams, printable, say
+
+# click's own or typer's copy of it, by the version of typer; both are below what typer exports
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose usage errors are one line, as every other error is, instead of a box of five."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command and exit: 0 done, 1 a check failed, 2 a mistake or lost output, 130 stopped."""
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        prepare_streams()
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.ctx.get_help(), file=sys.stderr)
+            else:
+                say(f"error: {' '.join(printable(error.format_message()).split())}", error=True)
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        lost = output_failure()
+        if lost is not None:
+            say(f"error: the output could not be written: {lost.strerror}", error=True)
+        sys.exit(code if isinstance(code, int) and code else 2 * (lost is not None))
