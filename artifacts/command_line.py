@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from artifacts.cpus import limit_thread_pools
 from artifacts.terminal import output_failure, prepare_streams, printable, say
 
 # click's own or typer's copy of it, by the version of typer; both are below what typer exports
@@ -22,6 +23,7 @@ class OneLineErrors(TyperGroup):
         if not extra.get("standalone_mode", True):
             return super().main(*args, **extra)
         prepare_streams()
+        limit_thread_pools()  # before a command imports torch or NumPy
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
         except UsageError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from artifacts.terminal import prepare_streams, say
 from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    prepare_streams()
     given = parser().parse_args(arguments)
     if given.command == "serve":
         from service import start
@@ -66,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
         found = rows(settings())
         Keys(settings())
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
     width = max(len(f"{variable}={value}") for variable, value, _ in found)
     for variable, value, does in found:
-        print(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
+        say(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
     return 0
 
 

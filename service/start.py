@@ -8,6 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from artifacts.cpus import limit_thread_pools
+from artifacts.processes import child_environment, python_module
+from artifacts.terminal import say
 from service.keys import Keys
 from service.settings import SettingsError, settings
 
@@ -26,8 +29,9 @@ def serve(host: str, port: str) -> None:
     check_writable()
     check_port(host, port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
-    serve = ["-m", "bentoml", "serve", "service.service:GanAtelier", "--host", host, "--port", port]
-    os.execv(sys.executable, [sys.executable, *serve])
+    command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
+    limit_thread_pools()
+    os.execve(command[0], command, child_environment())
 
 
 def check_machine(told: Path) -> None:
@@ -46,7 +50,10 @@ def check_writable() -> None:
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
-    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    try:
+        home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    except RuntimeError:  # a user id without an account
+        raise StartError("HOME is not set; set it, or BENTOML_HOME, to a folder that is writable") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
@@ -78,5 +85,5 @@ def main(host: str, port: str) -> int:
     try:
         serve(host, port)
     except (SettingsError, StartError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
     return 2

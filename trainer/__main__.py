@@ -7,11 +7,6 @@ from trainer import interrupt
 
 def main() -> None:
     interrupt.install()
-    from artifacts.cpus import limit_thread_pools
-    from artifacts.terminal import prepare_streams
-
-    prepare_streams()
-    limit_thread_pools()
     from trainer.cli import main as run
 
     run()
