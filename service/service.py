@@ -91,6 +91,18 @@ class GanAtelier:
         ctx.response.headers.update(headers_of(plan))
         return images
 
+    @bentoml.on_shutdown
+    def remove_temporary_folders(self) -> None:
+        """Remove the folders of the clients of itself that BentoML makes for each worker.
+
+        They are removed at the exit of Python otherwise, which a process that a signal ends does not reach.
+        """
+        proxy = getattr(self, "__self_proxy__", None)
+        for client in (getattr(proxy, "to_sync", None), getattr(proxy, "to_async", None)):
+            folder = getattr(client, "_temp_dir", None)
+            if folder is not None:
+                folder.cleanup()
+
 
 class _Fronted(type(cast(Any, GanAtelier))):  # type: ignore[misc]
     """BentoML's Service, its application behind the Door."""

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.ending import own_temporary_folder, stop_on_signals
+
+own_temporary_folder()
+stop_on_signals()
 os.environ["ATELIER_OFFLINE"] = "1"
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 # By default OpenMP's threads spin while they wait for each other. Where several programs share the cores, as with

@@ -27,6 +27,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.ending import end_with_parent
+
 IMPORTED = (
     "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "lightning_fabric",
     "matplotlib.figure", "onnx", "scipy.stats", "sklearn.datasets",
@@ -61,7 +63,7 @@ def _server() -> Path:
         listening.bind(str(place))
         listening.listen()
         words = [sys.executable, "-P", __file__, str(listening.fileno())]
-        process = subprocess.Popen(words, env=environment, pass_fds=[listening.fileno()])
+        process = subprocess.Popen(words, env=environment, pass_fds=[listening.fileno()], preexec_fn=end_with_parent)
     atexit.register(process.kill)
     return place
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,7 +52,7 @@ def create_at(run_dir: Path, config: Config) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if checkpoint.paths(run_dir):
-            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {run_dir}")
+            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {shlex.quote(str(run_dir))}")
         if any(run_dir.iterdir()) and not (run_dir / "config.json").is_file():
             raise TrainerError(f"{run_dir} is there already and is no run folder; choose another --run-dir")
         with exclusive(run_dir):
@@ -169,7 +170,7 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         try:
             report.write_all(run_dir)
         except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
-            console.print(f"warning: no report ({error}); `trainer report {run_dir}` writes it later")
+            console.print(f"warning: no report ({error}); `trainer report {shlex.quote(str(run_dir))}` writes it later")
     return finished
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.ending import end_with_parent
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "service.service:GanAtelier"
 
@@ -91,7 +93,7 @@ def running(
     if files is not None:
         command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-", *command]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=out, preexec_fn=end_with_parent)
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
             until_ready(server)

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.ending import end_with_parent
 from tests.service.conftest import wait_until
 from tests.service.real import ROOT, SERVICE, Server, everything, free_port, served
 from tests.tiny_generator import write_tiny_generator
@@ -112,7 +113,9 @@ def test_a_stop_that_comes_while_the_workers_are_started_is_heeded(models: Path,
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--port", str(free_port())]
     environment = {**os.environ, "ATELIER_MODEL_DIR": str(models), "ATELIER_WORKERS": "2", "ATELIER_DRAIN_S": "0"}
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+        )
     try:
         wait_until(psutil.Process(process.pid).children, every=0.001)
         process.send_signal(signal.SIGTERM)

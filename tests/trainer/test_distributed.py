@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+from tests.ending import end_with_parent
 from trainer import checkpoint, distributed
 from trainer import launch as launch_module
 from trainer.errors import TrainerError
@@ -110,7 +111,9 @@ class Launch:
     def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
         self.output = cwd / f"output-{time.monotonic_ns()}.txt"
         with self.output.open("w") as file:
-            self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=end_with_parent
+            )
 
     def said(self) -> str:
         return self.output.read_text(encoding="utf-8")
