@@ -27,8 +27,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.ending import end_with_parent
-
 IMPORTED = (
     "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "lightning_fabric",
     "matplotlib.figure", "onnx", "scipy.stats", "sklearn.datasets",
@@ -55,6 +53,8 @@ def client(module: str) -> list[str]:
 @functools.cache
 def _server() -> Path:
     """The socket of a server that ends with this process."""
+    from tests.ending import end_with_parent  # not where this file is a server or its client, and alone
+
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
     place = folder / "socket"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # which OpenMP reads when torch is imported
