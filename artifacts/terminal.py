@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import re
 import select
 import sys
 import unicodedata
@@ -56,6 +57,11 @@ def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def valid_text(text: str) -> str:
+    """Return text that UTF-8 can hold: the bytes of a file name that is not UTF-8 become replacement characters."""
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def say(value: object, *, error: bool = False) -> None:

@@ -1,17 +1,21 @@
-"""The modules of Linux and macOS that the service needs; elsewhere one line that names what is supported."""
+"""The modules of Linux and macOS that the service needs. Elsewhere they are None, and the service does not start."""
 
-import sys
+from typing import Any
 
 UNSUPPORTED = (
     "the service runs on Linux and macOS; on Windows run it in WSL 2 or in a container. "
     "Its client (service.client) runs anywhere"
 )
 
+fcntl: Any = None
+resource: Any = None
 try:
     import fcntl
     import resource
 except ImportError:
-    print(f"error: {UNSUPPORTED}", file=sys.stderr)
-    raise SystemExit(2) from None
+    pass
 
-__all__ = ["fcntl", "resource"]
+
+def is_supported() -> bool:
+    """Return whether this system has what the service needs."""
+    return fcntl is not None and resource is not None

@@ -14,8 +14,12 @@ from service.errors import ApiError, error_response
 from service.gate import Gate
 from service.keys import Keys
 from service.native import GENERATE, NATIVE_ROUTES, Checked, Enveloped
+from service.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
+if not is_supported():
+    print(f"error: {UNSUPPORTED}", file=sys.stderr)
+    raise SystemExit(2)
 try:
     _settings = settings()
     Keys(_settings)

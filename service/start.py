@@ -12,6 +12,7 @@ from artifacts.cpus import limit_thread_pools
 from artifacts.processes import child_environment, python_module
 from artifacts.terminal import say
 from service.keys import Keys
+from service.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
 # An image's builder leaves there what `uname -m` said
@@ -24,6 +25,7 @@ class StartError(Exception):
 
 def serve(host: str, port: str) -> None:
     """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
+    check_system()
     check_machine(MACHINE)
     Keys(settings())
     check_writable()
@@ -32,6 +34,12 @@ def serve(host: str, port: str) -> None:
     command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
     limit_thread_pools()
     os.execve(command[0], command, child_environment())
+
+
+def check_system() -> None:
+    """StartError: it is Windows, which lacks what the workers share files and limits by."""
+    if not is_supported():
+        raise StartError(UNSUPPORTED)
 
 
 def check_machine(told: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from artifacts.terminal import valid_text
 from trainer import curves, networks, pictures, report
 from trainer.atomic import replacing
 from trainer.config import Config, known_fields
@@ -65,7 +66,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     pictures.write_animation(frames, output / "fixed.webp")
     document = {"images_seen": seen, "runs": names, "rows": rows}
     with replacing(output / "compare.json") as partial:
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(valid_text(json.dumps(document, indent=2, ensure_ascii=False)) + "\n", encoding="utf-8")
     page = report.rendered(
         "compare.html",
         names=names,
