@@ -89,7 +89,7 @@ def running(
     what: str, port: int, log: Path, env: dict[str, str], cwd: Path = ROOT, files: int | None = None
 ) -> Iterator[Server]:
     """`bentoml serve WHAT`, ready, until the block ends; its log goes on where that file ends."""
-    command = [sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "bentoml", "serve", what, "--port", str(port)]
     if files is not None:
         command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-", *command]
     with log.open("ab") as out:
