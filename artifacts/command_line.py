@@ -15,6 +15,14 @@ from artifacts.terminal import output_failure, prepare_streams, printable, say
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 
+NO_HOME = "HOME is not set, and this user id has no account: set HOME or ATELIER_CACHE to a folder that is writable"
+
+
+def is_homeless(error: RuntimeError) -> bool:
+    """Return whether pathlib raised this because there is no home folder for `~` or a default."""
+    return "home directory" in str(error)
+
+
 class OneLineErrors(TyperGroup):
     """Commands whose usage errors are one line, as every other error is, instead of a box of five."""
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from artifacts.command_line import OneLineErrors
+from artifacts.command_line import NO_HOME, OneLineErrors, is_homeless
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
 from evaluation.errors import CheckFailed, EvaluationError
@@ -57,6 +57,11 @@ def plain_errors() -> Iterator[None]:
             raise
         what = "" if error.filename is None else f": {shortened(os.fsdecode(error.filename))}"
         say(f"error: {error.strerror or error}{what}", error=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        if not is_homeless(error):
+            raise
+        say(f"error: {NO_HOME}", error=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         say("interrupted; `score` with the same --output goes on from here", error=True)

@@ -38,8 +38,7 @@ class Places:
         """The folder of reference statistics that were made by themselves."""
         if self.cache_root is not None:
             return self.cache_root.expanduser() / "references"
-        default = Path.home() / ".cache/gan-atelier"
-        return Path(os.environ.get("ATELIER_CACHE") or default).expanduser() / "references"
+        return Path(os.environ.get("ATELIER_CACHE") or Path.home() / ".cache/gan-atelier").expanduser() / "references"
 
     def image_set(self, name: str, resolution: int | None = None, channels: int | None = None) -> ImageSet:
         """An image set as `imagesets` has it."""

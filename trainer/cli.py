@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.command_line import OneLineErrors
+from artifacts.command_line import NO_HOME, OneLineErrors, is_homeless
 from artifacts.terminal import printable, say
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
     except (TrainerError, ImageSetError) as error:
         _complain(str(error))
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        if not is_homeless(error):
+            raise
+        _complain(NO_HOME)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         say("interrupted", error=True)

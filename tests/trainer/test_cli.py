@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -280,3 +281,18 @@ def test_train_unknown_option_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: No such option")
     assert done.stderr.rstrip("\n").isprintable()
+
+
+def test_train_without_a_home_names_the_variables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.cli import one_line_errors
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(typer.Exit) as ended, one_line_errors():
+        Path.home()
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.startswith("error: HOME is not set")
