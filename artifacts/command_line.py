@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from artifacts.cpus import limit_thread_pools
-from artifacts.terminal import output_failure, prepare_streams, printable, say
+from artifacts.terminal import exit_code, prepare_streams, printable, say
 
 # click's own or typer's copy of it, by the version of typer; both are below what typer exports
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -42,7 +42,4 @@ class OneLineErrors(TyperGroup):
             sys.exit(error.exit_code)
         except typer.Abort:
             sys.exit(130)
-        lost = output_failure()
-        if lost is not None:
-            say(f"error: the output could not be written: {lost.strerror}", error=True)
-        sys.exit(code if isinstance(code, int) and code else 2 * (lost is not None))
+        sys.exit(exit_code(code if isinstance(code, int) else 0))

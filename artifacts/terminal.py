@@ -180,6 +180,14 @@ def output_failure() -> OSError | None:
     return None if raw.failure is None or raw.failure.errno in NO_READER else raw.failure
 
 
+def exit_code(code: int = 0) -> int:
+    """Return the code to exit with: `code`, or 2 in the place of 0 if the output was lost, which is reported."""
+    lost = output_failure()
+    if lost is not None:
+        say(f"error: the output could not be written: {lost.strerror}", error=True)
+    return code or 2 * (lost is not None)
+
+
 class PrintableFormatter(logging.Formatter):
     """Log records as printable lines. A traceback keeps its lines."""
 

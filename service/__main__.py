@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
-from artifacts.terminal import prepare_streams, say
+from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
 
@@ -42,9 +42,17 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+class PlainParser(argparse.ArgumentParser):
+    """A parser whose complaints hold no control characters of the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and one printable message."""
+        super().error(printable(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, from which its documentation is made too."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve, or list the settings.")
+    parser = PlainParser(prog="python -m service", description="Serve, or list the settings.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list every setting and the value it has here")
     listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
@@ -77,4 +85,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main()))

@@ -6,6 +6,8 @@ import sys
 import urllib.error
 import urllib.request
 
+from artifacts.terminal import prepare_streams, say
+
 
 def why_not(url: str) -> str | None:
     """What /readyz there says is missing; None: it is ready."""
@@ -23,7 +25,8 @@ def why_not(url: str) -> str | None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     reason = why_not(sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{os.environ.get('PORT') or 3000}")
     if reason is not None:
-        print(f"not ready: {reason}")
+        say(f"not ready: {reason}")
     sys.exit(reason is not None)
