@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -32,6 +33,11 @@ class OneLineErrors(TyperGroup):
             return super().main(*args, **extra)
         prepare_streams()
         limit_thread_pools()  # before a command imports torch or NumPy
+        try:
+            Path.cwd()
+        except FileNotFoundError:  # MKL ends the process there, without a word of ours
+            say("error: the working directory was removed; change into another one", error=True)
+            sys.exit(2)
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
         except UsageError as error:

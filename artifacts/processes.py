@@ -64,17 +64,19 @@ def interruptible() -> Iterator[None]:
     """
     ours = [number for number in TERMINATION if signal.getsignal(number) is signal.SIG_DFL] if _is_main_thread() else []
 
+    raised: list[int] = []
+
     def interrupt(number: int, frame: object) -> None:
-        for one in ours:
-            signal.signal(one, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        raised.append(number)
+        if len(raised) == 1:
+            raise KeyboardInterrupt
 
     for number in ours:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in ours:
+        for number in ours if not raised else ():  # the process is about to exit, and nothing disturbs that
             signal.signal(number, signal.SIG_DFL)
 
 

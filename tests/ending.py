@@ -70,6 +70,10 @@ def stop_on_signals() -> None:
                 signal.signal(number, _interrupt)
 
 
+_interrupted: list[int] = []
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    _interrupted.append(number)
+    if len(_interrupted) == 1:  # fixtures stop what they started, undisturbed
+        raise KeyboardInterrupt

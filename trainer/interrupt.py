@@ -22,6 +22,7 @@ class Guard:
     """
 
     working = False
+    ending = False  # a SIGTERM or SIGHUP was taken
 
 
 def install() -> None:
@@ -38,8 +39,10 @@ def install() -> None:
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     if Guard.working and not _importing(frame):
-        for one in TERMINATION if number in TERMINATION else ():  # a hangup is sent twice; cleaning up is not disturbed
-            signal.signal(one, signal.SIG_IGN)
+        if number in TERMINATION:  # a hangup is sent twice, and cleaning up is not to be disturbed
+            if Guard.ending:
+                return
+            Guard.ending = True
         raise KeyboardInterrupt
     # nothing is begun yet; and an exception inside an import, of C code above all, comes out as anything but itself
     with contextlib.suppress(OSError):  # of a terminal that is gone

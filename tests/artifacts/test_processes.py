@@ -79,3 +79,13 @@ def test_interruptible_ignored_hangup_stays_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_command_line_in_a_removed_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = ["bash", "-c", 'cd "$1"; rmdir "$1"; shift; exec "$@"', "-", str(tmp_path / "gone")]
+    command += [*python_module("trainer"), "presets"]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: the working directory was removed; change into another one\n" in done.stderr
+    assert "Traceback" not in done.stderr
