@@ -56,10 +56,17 @@ def one_line_errors() -> Iterator[None]:
     except (TrainerError, ImageSetError) as error:
         _complain(str(error))
         raise typer.Exit(2) from None
-    except RuntimeError as error:
-        if not is_homeless(error):
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        _complain(f"{error}; " + ("pip install 'gan-atelier[train]'" if missing else "is the memory or the disk full?"))
+        raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            _complain("the memory is full; lower optim.batch_size. Checkpoints that were saved are kept")
+        elif is_homeless(error):
+            _complain(NO_HOME)
+        else:
             raise
-        _complain(NO_HOME)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         say("interrupted", error=True)
@@ -68,6 +75,11 @@ def one_line_errors() -> Iterator[None]:
         where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         _complain(f"{error.strerror or error}{where}")
         raise typer.Exit(2) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch could not allocate memory, on the CPU or on a GPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _complain(message: str, *, unless_others: bool = False) -> None:
@@ -565,4 +577,5 @@ def datasets() -> None:
 
 def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["MPLBACKEND"] = "agg"  # figures are only saved, and matplotlib refuses to import with an unknown one
     app()

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests import warm
 from trainer import checkpoint
-from trainer.cli import app
+from trainer.cli import app, one_line_errors
 from trainer.config import Config
 from trainer.loop import State
 
@@ -283,16 +283,27 @@ def test_train_unknown_option_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.rstrip("\n").isprintable()
 
 
-def test_train_without_a_home_names_the_variables(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("Could not determine home directory."), "error: HOME is not set"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "error: the memory is full"),
+        (MemoryError(), "error: the memory is full"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "error: libtorch_cpu.so: failed to map segment"),
+        (ModuleNotFoundError("No module named 'torch'"), "error: No module named 'torch'; pip install"),
+    ],
+)
+def test_one_line_errors_surroundings_are_one_line(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from trainer.cli import one_line_errors
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(typer.Exit) as ended, one_line_errors():
-        Path.home()
+        raise error
     assert ended.value.exit_code == 2
-    assert capsys.readouterr().err.startswith("error: HOME is not set")
+    told = capsys.readouterr().err
+    assert told.startswith(says)
+    assert told.count("\n") == 1
+
+
+def test_one_line_errors_a_fault_of_ours_is_raised() -> None:
+    with pytest.raises(RuntimeError, match="ours"), one_line_errors():
+        raise RuntimeError("ours")
