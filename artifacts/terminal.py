@@ -66,7 +66,7 @@ def valid_text(text: str) -> str:
 
 def say(value: object, *, error: bool = False) -> None:
     """Print one line on stdout, or on stderr if `error`, with the value made printable."""
-    print(printable(value), file=sys.stderr if error else sys.stdout, flush=error)
+    print(printable(value), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def encodable(problem: UnicodeError) -> tuple[str, int]:
