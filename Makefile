@@ -18,7 +18,10 @@ ROLES       ?= trainer service evaluation    # and service-gpu
 BASE        ?=              # of the images; `debootstrap` makes one of Debian's packages. By default python:3.11-slim-bookworm
 TORCH       ?=              # of the trainer's image, such as torch==2.13.0+cpu; by default constraints.txt's, with CUDA
 
-GENERATORS  ?= $(or $(wildcard $(MODEL_DIR)/*.onnx),service/bundled/digits.onnx)
+GENERATORS  ?=              # files to put into a bento; by default those in MODEL_DIR
+
+# $(call quoted,TEXT): one word of the shell, whatever spaces and quotes it holds
+quoted = '$(subst ','\'',$(strip $(1)))'
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(ACCELERATOR)
@@ -47,20 +50,22 @@ demo: setup ## The whole line on the embedded digits: train, export, serve, gene
 	$(BIN)/python -m examples.demo
 
 train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DIR
-	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
+	$(BIN)/trainer train --preset $(call quoted,$(PRESET)) --data-root $(call quoted,$(DATA_ROOT)) --export $(call quoted,$(MODEL_DIR)) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
-	$(BIN)/python -m service serve --port $(PORT)
+	$(BIN)/python -m service serve --port $(call quoted,$(PORT))
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
-	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \
-		--images $(IMAGES) --data-root $(DATA_ROOT) --output extractors/$(IMAGES)-classifier.onnx
-	$(BIN)/evaluation score $(URL) --reference $(IMAGES)@test --data-root $(DATA_ROOT) --metrics $(METRICS) \
+	test -f $(call quoted,extractors/$(IMAGES)-classifier.onnx) || $(BIN)/evaluation extractor classifier \
+		--images $(call quoted,$(IMAGES)) --data-root $(call quoted,$(DATA_ROOT)) \
+		--output $(call quoted,extractors/$(IMAGES)-classifier.onnx)
+	$(BIN)/evaluation score $(call quoted,$(URL)) --reference $(call quoted,$(IMAGES)@test) \
+		--data-root $(call quoted,$(DATA_ROOT)) --metrics $(call quoted,$(METRICS)) \
 		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
-		--extractor extractors/$(IMAGES)-classifier.onnx --num-images $(NUM_IMAGES) --output report $(ARGS)
+		--extractor $(call quoted,extractors/$(IMAGES)-classifier.onnx) --num-images $(NUM_IMAGES) --output report $(ARGS)
 
 reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write their pages of results
-	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(DATA_ROOT) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
+	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(call quoted,$(DATA_ROOT)) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
@@ -81,7 +86,7 @@ format: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 
 bench: setup ## Measure training, service and evaluation beside their peers: half an hour; JSON and tables in benchmarks/results
-	$(BIN)/python -m benchmarks --data-root $(DATA_ROOT) $(ARGS)
+	$(BIN)/python -m benchmarks --data-root $(call quoted,$(DATA_ROOT)) $(ARGS)
 
 docs: setup ## Build the documentation site into site/, every broken link an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
@@ -90,7 +95,9 @@ docs-serve: setup ## Show the documentation site at http://127.0.0.1:8000 while 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
-	$(BIN)/python -m service.store build $(GENERATORS)
+	@set -- $(or $(strip $(GENERATORS)),$(call quoted,$(MODEL_DIR))/*.onnx); \
+		test -e "$$1" || set -- service/bundled/digits.onnx; \
+		echo "$(BIN)/python -m service.store build $$*"; $(BIN)/python -m service.store build "$$@"
 
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
 	$(PYTHON) docker/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --build-arg TORCH=,$(strip $(TORCH)))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
+# What the pools of OpenMP, MKL and OpenBLAS read when their libraries are loaded
+POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def available_cpus() -> int:
@@ -75,3 +77,17 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
+
+
+def limit_thread_pools() -> None:
+    """Give the thread pools of numerical libraries the quota's CPUs, through the environment; call it before imports.
+
+    OpenMP (torch, scikit-learn), OpenBLAS (NumPy, SciPy) and MKL count the CPUs of the machine or of the affinity mask,
+    and know nothing of quotas. Without a quota, and for a variable that the user has set, nothing changes.
+    """
+    quota = cpu_quota()
+    if quota is None or any(os.environ.get(variable) for variable in POOLS):
+        return
+    cpus = available_cpus()
+    for variable in POOLS:
+        os.environ[variable] = str(cpus)

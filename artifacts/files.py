@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ log = logging.getLogger(__name__)
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
 # ... and one that cannot flush a folder (CIFS, vboxsf, some FUSE)
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+
+# ... a file
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# ... and one without permissions (CIFS, vboxsf, exFAT)
+NO_MODES = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EROFS}
 
 
 class LockTakenError(OSError):
@@ -86,3 +92,50 @@ def sync_folder(path: Path) -> None:
         log.debug("%s: the folder cannot be flushed (%s)", path, error.strerror)
     finally:
         os.close(handle)
+
+
+def create_partial(path: Path) -> tuple[int, Path]:
+    """Create a temporary file next to `path`, to write to and to rename; return its descriptor and its path.
+
+    Its name begins with a dot and ends in `.partial`, and fits where `path` itself has the longest name allowed.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".partial", dir=path.parent)
+    return handle, Path(name)
+
+
+def sync_file(descriptor: int) -> None:
+    """Flush an open file to the disk; do nothing where the file system cannot.
+
+    Raises:
+        OSError: If the flush fails for another reason, such as a full disk.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+        log.debug("a file cannot be flushed (%s)", error.strerror)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Change a file's permissions, where the file system has any (not CIFS, vboxsf, exFAT).
+
+    Raises:
+        OSError: If it fails for another reason, such as a missing file.
+    """
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in NO_MODES:
+            raise
+        log.debug("%s: its permissions cannot be changed (%s)", path, error.strerror)
+
+
+def default_mode() -> int:
+    """Return the permissions that a new file gets: read and write, less the umask."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

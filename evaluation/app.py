@@ -7,43 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from artifacts.command_line import NO_HOME, OneLineErrors, is_homeless
+from artifacts.processes import interruptible
+from artifacts.terminal import log_to_stderr, say
 from evaluation.errors import CheckFailed, EvaluationError
-
-# click's own or typer's copy of it, by the version of typer; both are below what typer exports
-UsageError: Any = typer.BadParameter.__mro__[1]
-
-
-class OneLineErrors(TyperGroup):
-    """Commands whose mistaken options are told in one line, as every other mistake is, not in a box of five."""
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        if not extra.get("standalone_mode", True):
-            return super().main(*args, **extra)
-        with contextlib.suppress(AttributeError):  # a name of bytes that are no text is told, as far as it can be
-            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        try:
-            code = super().main(*args, **extra | {"standalone_mode": False})
-        except UsageError as error:
-            if type(error).__name__ == "NoArgsIsHelpError":
-                print(error.ctx.get_help(), file=sys.stderr)
-            else:
-                print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except typer.Abort:
-            sys.exit(130)
-        sys.exit(code if isinstance(code, int) else 0)
-
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -67,23 +42,29 @@ def plain_errors() -> Iterator[None]:
     from evaluation.atomic import shortened
     from imagesets import ImageSetError
 
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    log_to_stderr()
     try:
-        yield
+        with interruptible():
+            yield
     except CheckFailed as failed:
-        print(f"failed: {failed}", file=sys.stderr)
+        say(f"failed: {failed}", error=True)
         raise typer.Exit(1) from None
     except (EvaluationError, ImageSetError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {' '.join(str(error).split())}", error=True)
         raise typer.Exit(2) from None
     except OSError as error:  # the disk, a name that is too long, a folder that went away: what it says is the line
         if error.errno == errno.EPIPE:  # nobody reads on, as with `| head`
             raise
         what = "" if error.filename is None else f": {shortened(os.fsdecode(error.filename))}"
-        print(f"error: {error.strerror or error}{what}", file=sys.stderr)
+        say(f"error: {error.strerror or error}{what}", error=True)
+        raise typer.Exit(2) from None
+    except RuntimeError as error:
+        if not is_homeless(error):
+            raise
+        say(f"error: {NO_HOME}", error=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("interrupted; `score` with the same --output goes on from here", file=sys.stderr)
+        say("interrupted; `score` with the same --output goes on from here", error=True)
         raise typer.Exit(130) from None
 
 
@@ -95,4 +76,5 @@ def finite(value: float | None) -> float | None:
 
 
 def warn(text: str) -> None:
-    print(f"WARNING: {text}", file=sys.stderr)
+    """Print a warning on stderr."""
+    say(f"WARNING: {text}", error=True)

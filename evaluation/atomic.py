@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from artifacts.files import create_partial, default_mode, set_mode, sync_file, sync_folder
 from evaluation.errors import EvaluationError
 
 
@@ -24,18 +24,16 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     path = Path(os.path.realpath(path))
     with cannot_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below, before the rename
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        )
-    temporary = Path(handle.name)
+        descriptor, temporary = create_partial(path)
     try:
         with cannot_write(path):
-            with handle:
-                yield handle  # type: ignore[misc]
+            with os.fdopen(descriptor, "w+b") as handle:
+                yield handle
                 handle.flush()
-                os.fsync(handle.fileno())
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
+                sync_file(handle.fileno())
+            set_mode(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else default_mode())
             temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,9 +64,3 @@ def shortened(path: Path | str) -> str:
     """For a message: a path of thousands of characters is no help there."""
     text = str(path)
     return text if len(text) <= 200 else f"{text[:100]}…{text[-60:]}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

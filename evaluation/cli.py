@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from artifacts.terminal import say
 from evaluation import report_cli, score_cli  # noqa: F401 - their commands are the app's too
 from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
@@ -52,7 +53,7 @@ def classifier(
         )
         for text in suitability_warnings(load_extractor(built.path), force=True):
             warn(text)
-        print(f"{built.path}: accuracy {built.metadata['accuracy']:.4f} on {built.metadata['test_dataset']}")
+        say(f"{built.path}: accuracy {built.metadata['accuracy']:.4f} on {built.metadata['test_dataset']}")
 
 
 @extractor_app.command()
@@ -71,7 +72,7 @@ def inception(
 
         prefix = None if unverified else WEIGHTS_SHA256_PREFIX
         built = build_inception(weights, resize, output, expected_sha256_prefix=prefix)
-        print(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
+        say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
 
 
 @app.command()
@@ -124,7 +125,7 @@ def reference(
             made = make_reference(real, loaded, target, num_images=num_images, keep=keep)
         for text in made.provenance["warnings"]:
             warn(text)
-        print(f"{target}: {made.n} images of {made.image_set['name']}, {loaded.dim} features of {loaded.name}")
+        say(f"{target}: {made.n} images of {made.image_set['name']}, {loaded.dim} features of {loaded.name}")
 
 
 @app.command()
@@ -172,9 +173,9 @@ def classify(
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
             result = {**result, "warnings": warnings}
             write_json(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
-        print(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
+        say(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
         for name, share in result["class_shares"].items():
-            print(f"  {name}: {share:.1%}")
+            say(f"  {name}: {share:.1%}")
         if failures:
             raise CheckFailed("; ".join(failures))
 

@@ -123,7 +123,7 @@ def _save(done: Collected, files: dict[str, RowsFile]) -> None:
 
 
 def _restored(folder: Path, dim: int) -> Collected:
-    for left_over in folder.glob(".*.tmp"):  # of a job that was killed while it wrote
+    for left_over in folder.glob(".*.partial"):  # of a job that was killed while it wrote
         left_over.unlink(missing_ok=True)
     path = folder / "state.npz"
     if not path.is_file():

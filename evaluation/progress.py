@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from artifacts.terminal import printable, say
+
 PLAIN_EVERY_S = 10.0
 
 
@@ -19,9 +21,9 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total, completed=done)
+        task = bar.add_task(printable(description), total=total, completed=done)
         yield lambda images: bar.advance(task, images)
 
 
@@ -33,6 +35,6 @@ def _plain(description: str, total: int, done: int) -> Callable[[int], None]:
         done += images
         if time.monotonic() - told >= PLAIN_EVERY_S:
             told = time.monotonic()
-            print(f"{description}: {done}/{total}", file=sys.stderr, flush=True)
+            say(f"{description}: {done}/{total}", error=True)
 
     return advance

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def load_reference(path: Path | str) -> Reference:
         raise EvaluationError(
             f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so nothing can "
             f"be compared with it; make it with `evaluation reference`, or say what it is with `evaluation "
-            f"reference {path} --import-as NAME`"
+            f"reference {shlex.quote(str(path))} --import-as NAME`"
         )
     mu, sigma, labels = stored["mu"], stored["sigma"], stored.get("labels")
     try:

@@ -169,7 +169,10 @@ def _lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("a")
     except OSError as error:
-        raise EvaluationError(f"cannot write the cache of references at {path.parent}: {error.strerror}") from error
+        if not path.is_file():
+            raise EvaluationError(f"cannot write the cache of references at {path.parent}: {error.strerror}") from error
+        yield  # an entry in a folder that takes no files, such as a cache that is mounted read-only
+        return
     with lock:
         lock_handle(lock.fileno(), path)
         yield

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from artifacts.terminal import say
 from evaluation.app import app, plain_errors
 from evaluation.errors import EvaluationError
 
@@ -34,7 +35,8 @@ def report(
             written = write_views(document_path(paths[0]), output)
         else:
             comparison = compare(paths)
-            print(summary(comparison))
+            for line in summary(comparison).splitlines():
+                say(line)
             written = [] if output is None else write_comparison(comparison, output)
         for path in written:
-            print(path)
+            say(path)

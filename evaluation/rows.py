@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
+from artifacts.files import sync_file
 from evaluation.array_files import read_npy
 from evaluation.atomic import cannot_write
 from evaluation.errors import EvaluationError
@@ -39,7 +39,7 @@ class RowsFile:
         """Everything written so far is on the disk."""
         with cannot_write(self._path):
             self._file.flush()
-            os.fsync(self._file.fileno())
+            sync_file(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from artifacts.terminal import say
 from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 from evaluation.metrics.registry import METRICS
@@ -149,7 +150,7 @@ def score(
                 told["extractor"] = {"path": str(loaded.path), "digest": loaded.digest}
                 told["kid_subset_size"] = kid_subset_size
                 assert output is not None
-                print(shards.score_shard(job, output, told))
+                say(shards.score_shard(job, output, told))
                 return
             from evaluation import job as jobs
 
@@ -266,13 +267,14 @@ def _tell(document: dict[str, Any], output: Path | None, at: Output) -> None:
     """Print the scores and write the report's views; CheckFailed when a threshold was missed."""
     from evaluation.document import summary
 
-    print("\n".join(summary(document)))
+    for line in summary(document):
+        say(line)
     if at.images is not None:
         from evaluation.report import write_views
 
         write_views(at.document)
     if output is not None:
-        print(f"report: {at.document if at.images is None else at.document.with_suffix('.html')}")
+        say(f"report: {at.document if at.images is None else at.document.with_suffix('.html')}")
     limit = document["threshold"]
     if limit is not None and not limit["passed"]:
         value = document["scores"][limit["name"]]

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import httpx
 
+from artifacts.processes import child_environment, interruptible, python_module
+from artifacts.terminal import prepare_streams
 from examples.serving import service
 
-BIN = Path(sys.executable).parent
 NUM_IMAGES = 1500  # as many as the train split has, which is shown beside
 JUDGED = 256
 
@@ -27,7 +28,7 @@ JUDGED = 256
 def run(*words: str) -> None:
     """Show a command and run it; end the demo with its exit code when it fails."""
     print(f"\n$ {shlex.join(words)}", flush=True)
-    code = subprocess.run([str(BIN / words[0]), *words[1:]], check=False).returncode
+    code = subprocess.run([*python_module(words[0]), *words[1:]], env=child_environment(), check=False).returncode
     if code:
         sys.exit(code)
 
@@ -43,6 +44,7 @@ def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:
 
 
 def main() -> None:
+    prepare_streams()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is put")
     parser.add_argument("--kimg", type=float, help="train for less or more than the preset says")
@@ -87,8 +89,12 @@ def main() -> None:
         "how readable they are": opinion,
     }.items():
         print(f"  {what + ':':<24} {where}")
-    print(f"and serve it yourself: MODEL_DIR={models} make serve")
+    print(f"and serve it yourself: MODEL_DIR={shlex.quote(str(models))} make serve")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with interruptible():
+            main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+
+from artifacts.processes import child_environment, python_module
 
 START_S = 120  # many generators are measured one after another as they are loaded
 
@@ -27,12 +27,14 @@ def service(models: Path, log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    words = ["-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    print(f"\n$ MODEL_DIR={models} {shlex.join(['python', *words])} &", flush=True)
-    environment = os.environ | {"MODEL_DIR": str(models)}
+    words = ["serve", "--host", "127.0.0.1", "--port", str(port)]
+    print(f"\n$ MODEL_DIR={shlex.quote(str(models))} {shlex.join(['python', '-m', 'service', *words])} &", flush=True)
+    environment = child_environment() | {"MODEL_DIR": str(models)}
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen([sys.executable, *words], env=environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*python_module("service"), *words], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             while not is_ready(url):
                 if process.poll() is not None or time.monotonic() - started > START_S:

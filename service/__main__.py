@@ -1,12 +1,12 @@
 """`python -m service serve`, and `settings`: every setting, its value here, and what it does."""
 
 import argparse
-import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import SecretStr
 
+from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.health import default_port
 from service.keys import Keys
 from service.settings import Settings, SettingsError, settings
@@ -42,9 +42,17 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+class PlainParser(argparse.ArgumentParser):
+    """A parser whose complaints hold no control characters of the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and one printable message."""
+        super().error(printable(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, from which its documentation is made too."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Serve, or list the settings.")
+    parser = PlainParser(prog="python -m service", description="Serve, or list the settings.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("settings", help="list every setting and the value it has here")
     listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
@@ -55,15 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. Return its exit code: 2 for a setting that cannot be used."""
-    try:
-        return _main(arguments)
-    except BrokenPipeError:  # such as `| head -1`; nothing is left to flush into
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _main(arguments: list[str] | None) -> int:
+    prepare_streams()
     given = parser().parse_args(arguments)
     if given.command == "serve":
         from service import start
@@ -76,14 +76,13 @@ def _main(arguments: list[str] | None) -> int:
         found = rows(settings())
         Keys(settings())
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
     width = max(len(f"{variable}={value}") for variable, value, _ in found)
     for variable, value, does in found:
-        print(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
-    sys.stdout.flush()
+        say(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main()))

@@ -45,6 +45,8 @@ def install(atelier: "Atelier") -> None:
     ending = _Ending(atelier, server, uvicorns, asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ending.asked)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the supervisor hears it too, and stops all
+        signal.signal(signal.SIGHUP, lambda number, frame: ending.asked(signal.SIGTERM, frame))
     if server.should_exit:  # asked before there was this handler: uvicorn would look at that only once models are there
         server.should_exit = False
         server._captured_signals.clear()

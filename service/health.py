@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
+from artifacts.terminal import prepare_streams, say
+
 
 def default_port(environment: Mapping[str, str] = os.environ) -> str:
     """Return the service's port: $PORT, else a number in $ATELIER_PORT, else 3000.
@@ -34,7 +36,8 @@ def why_not(url: str) -> str | None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     reason = why_not(sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{default_port()}")
     if reason is not None:
-        print(f"not ready: {reason}")
+        say(f"not ready: {reason}")
     sys.exit(reason is not None)

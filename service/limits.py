@@ -1,6 +1,5 @@
 """A rate limit for each client, shared by the worker processes."""
 
-import fcntl
 import hashlib
 import ipaddress
 import math
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ApiError
+from service.posix import fcntl
 
 SLOTS, PROBES = 8192, 8
 

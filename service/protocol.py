@@ -7,7 +7,6 @@ open more connections than the process may have files, and hold its place for ev
 import asyncio
 import json
 import os
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import envelope
+from service.posix import resource
 from service.settings import Settings
 
 MAX_HEAD_BYTES = 65536

@@ -14,8 +14,12 @@ from service.errors import ApiError, error_response
 from service.gate import Gate
 from service.keys import Keys
 from service.native import GENERATE, NATIVE_ROUTES, Checked, Enveloped
+from service.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
+if not is_supported():
+    print(f"error: {UNSUPPORTED}", file=sys.stderr)
+    raise SystemExit(2)
 try:
     _settings = settings()
     Keys(_settings)
@@ -90,6 +94,18 @@ class GanAtelier:
             return cast(Any, error_response(error))
         ctx.response.headers.update(headers_of(plan))
         return images
+
+    @bentoml.on_shutdown
+    def remove_temporary_folders(self) -> None:
+        """Remove the folders of the clients of itself that BentoML makes for each worker.
+
+        They are removed at the exit of Python otherwise, which a process that a signal ends does not reach.
+        """
+        proxy = getattr(self, "__self_proxy__", None)
+        for client in (getattr(proxy, "to_sync", None), getattr(proxy, "to_async", None)):
+            folder = getattr(client, "_temp_dir", None)
+            if folder is not None:
+                folder.cleanup()
 
 
 class _Fronted(type(cast(Any, GanAtelier))):  # type: ignore[misc]

@@ -8,7 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from artifacts.cpus import limit_thread_pools
+from artifacts.processes import child_environment, python_module
+from artifacts.terminal import say
 from service.keys import Keys
+from service.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
 # An image's builder leaves there what `uname -m` said
@@ -21,6 +25,7 @@ class StartError(Exception):
 
 def serve(host: str, port: str) -> None:
     """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
+    check_system()
     check_machine(MACHINE)
     keys = Keys(settings())
     if os.environ.get("ATELIER_API_KEY") and not keys:
@@ -32,8 +37,15 @@ def serve(host: str, port: str) -> None:
     check_writable()
     check_port(host, port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
-    serve = ["-m", "bentoml", "serve", "service.service:GanAtelier", "--host", host, "--port", port]
-    os.execv(sys.executable, [sys.executable, *serve])
+    command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
+    limit_thread_pools()
+    os.execve(command[0], command, child_environment())
+
+
+def check_system() -> None:
+    """StartError: it is Windows, which lacks what the workers share files and limits by."""
+    if not is_supported():
+        raise StartError(UNSUPPORTED)
 
 
 def check_machine(told: Path) -> None:
@@ -52,7 +64,10 @@ def check_writable() -> None:
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
-    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    try:
+        home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    except RuntimeError:  # a user id without an account
+        raise StartError("HOME is not set; set it, or BENTOML_HOME, to a folder that is writable") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
@@ -84,5 +99,5 @@ def main(host: str, port: str) -> int:
     try:
         serve(host, port)
     except (SettingsError, StartError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
     return 2

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from artifacts.terminal import prepare_streams, say
 from service.generator_file import ContractError
 
 ROOT = Path(__file__).parents[1]
@@ -94,14 +95,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
+    prepare_streams()
     given = parser().parse_args(words)
     logging.getLogger("bentoml").setLevel(logging.ERROR)
     try:
         tags = [build(given.files)] if given.what == "build" else [put(path) for path in given.files]
     except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
-    print(*tags, sep="\n")
+    for tag in tags:
+        say(tag)
     return 0
 
 

@@ -39,6 +39,11 @@ def watch_workers() -> None:
 
         signal.signal(signal.SIGCHLD, _child_died)
         SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
+        # circus reloads on SIGHUP, which a lost terminal or connection sends: that is a stop, unless `nohup` ignores it
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        SysHandler.handle_hup = (lambda handler: None) if ignored else SysHandler.handle_term
+        # workers leave the working directory off the module path: a user's random.py in it is not theirs
+        os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _stop(controller: Any) -> None:

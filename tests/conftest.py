@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.ending import own_temporary_folder, stop_on_signals
+
+own_temporary_folder()
+stop_on_signals()
 os.environ["ATELIER_OFFLINE"] = "1"
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 # Tests talk to servers of this machine, which a proxy of the user's cannot reach

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.ending import end_with_parent
 from tests.service.real import Server, free_port, until_ready
 
 pytestmark = pytest.mark.slow
@@ -183,7 +184,12 @@ def test_it_serves_the_bundled_generator_and_the_page(installed: Installed) -> N
     command = [installed.bin / "python", "-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=installed.work, env=environment(installed.work), stdout=out, stderr=subprocess.STDOUT
+            command,
+            cwd=installed.work,
+            env=environment(installed.work),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            preexec_fn=end_with_parent,
         )
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:

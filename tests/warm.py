@@ -53,6 +53,8 @@ def client(module: str) -> list[str]:
 @functools.cache
 def _server() -> Path:
     """The socket of a server that ends with this process."""
+    from tests.ending import end_with_parent  # not where this file is a server or its client, and alone
+
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
     place = folder / "socket"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # which OpenMP reads when torch is imported
@@ -61,7 +63,7 @@ def _server() -> Path:
         listening.bind(str(place))
         listening.listen()
         words = [sys.executable, "-P", __file__, str(listening.fileno())]
-        process = subprocess.Popen(words, env=environment, pass_fds=[listening.fileno()])
+        process = subprocess.Popen(words, env=environment, pass_fds=[listening.fileno()], preexec_fn=end_with_parent)
     atexit.register(process.kill)
     return place
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from artifacts.files import create_partial, default_mode, set_mode, sync_file
 
 
 @contextmanager
@@ -16,20 +17,13 @@ def replacing(path: Path) -> Iterator[Path]:
     When the block raises, the temporary file is removed and what stood at `path` stays. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    handle, partial = create_partial(path)
     os.close(handle)
-    partial = Path(name)
     try:
         yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp's own mode is for the owner's eyes only
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        with partial.open("rb+") as file:
+            sync_file(file.fileno())
+        set_mode(partial, default_mode())  # mkstemp's own mode is for the owner's eyes only
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from artifacts.files import sync_folder
 from trainer import __version__, networks
 from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
@@ -79,6 +80,7 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         with replacing(digest_path(path)) as partial:
             partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         write_best(state, run_dir)
+        sync_folder(run_dir)  # before older checkpoints are removed
     except (OSError, RuntimeError) as error:
         reason = _of_the_system(error)
         raise TrainerError(f"could not write {path} ({reason}); the checkpoints before it are kept") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from artifacts.command_line import NO_HOME, OneLineErrors, is_homeless
+from artifacts.terminal import printable, say
+
 if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.export import Export
     from trainer.world import World
 
 app = typer.Typer(
+    cls=OneLineErrors,
     no_args_is_help=True,
     add_completion=False,
     help="Train GANs on an image set and export their generators.\n\n"
@@ -52,13 +56,30 @@ def one_line_errors() -> Iterator[None]:
     except (TrainerError, ImageSetError) as error:
         _complain(str(error))
         raise typer.Exit(2) from None
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        _complain(f"{error}; " + ("pip install 'gan-atelier[train]'" if missing else "is the memory or the disk full?"))
+        raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            _complain("the memory is full; lower optim.batch_size. Checkpoints that were saved are kept")
+        elif is_homeless(error):
+            _complain(NO_HOME)
+        else:
+            raise
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        say("interrupted", error=True)
         raise typer.Exit(130) from None
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         _complain(f"{error.strerror or error}{where}")
         raise typer.Exit(2) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch could not allocate memory, on the CPU or on a GPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _complain(message: str, *, unless_others: bool = False) -> None:
@@ -67,7 +88,7 @@ def _complain(message: str, *, unless_others: bool = False) -> None:
 
     launch.ignore_signals()
     if launch.is_first_to_tell(message, unless_others=unless_others):
-        typer.echo(f"error: {message}", err=True)
+        say(f"error: {message}", error=True)
 
 
 @app.command()
@@ -108,15 +129,14 @@ def train(
 
 
 def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, export: Path | None) -> None:
-    from rich.console import Console
-
     from trainer import hardware, launch, networks, run
+    from trainer.console import progress_console
 
     config = hardware.choose(config)
     with launch.first_on_this_machine():
         images, config = run.load_images(config, data_root)
     world, config = launch.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
-    console = Console(highlight=False, soft_wrap=True, quiet=not world.leads)
+    console = progress_console(quiet=not world.leads)
     run_dir = runs
     if world.leads:
         run_dir = run.create_at(at, config) if at else run.create(runs, config)
@@ -144,10 +164,9 @@ def resume(
 ) -> None:
     """Go on with an interrupted run, as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
     with one_line_errors():
-        from rich.console import Console
-
         from trainer import checkpoint, hardware, launch, run
         from trainer import config as configuration
+        from trainer.console import progress_console
         from trainer.errors import TrainerError
 
         if export is not None:
@@ -155,7 +174,7 @@ def resume(
 
             require_runtime()
             require_writable(export)
-        console = Console(highlight=False, soft_wrap=True, quiet=launch.rank() > 0)
+        console = progress_console(quiet=launch.rank() > 0)
         path, payload, complaints = checkpoint.newest(run_dir)
         for complaint in complaints:
             console.print(f"warning: {complaint}; using the one before")
@@ -206,12 +225,12 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
         if not finished:
             if world.leads:
                 together = "torchrun … -m " if world.size > 1 else ""
-                typer.echo(f"stopped and saved; go on with: {together}trainer resume {run_dir}")
+                say(f"stopped and saved; go on with: {together}trainer resume {shlex.quote(str(run_dir))}")
             world.wait()  # torchrun ends the others as soon as one has left
             raise typer.Exit(130)
     if not world.leads:
         return
-    typer.echo(f"trained: {run_dir}; open {run_dir / 'report.html'}")
+    say(f"trained: {run_dir}; open {run_dir / 'report.html'}")
     _export_if_asked(run_dir, export)
 
 
@@ -227,7 +246,7 @@ def _export_if_asked(run_dir: Path, output: Path | None) -> None:
 
 def _tell(made: Export) -> None:
     levels = "1 level" if made.max_difference == 1 else f"{made.max_difference} levels"
-    typer.echo(
+    say(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
         f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
     )
@@ -310,8 +329,9 @@ def _optimized(
             f"this would replace {source}, the float32 file it is made from; give another --output or --name"
         )
     outcome = optimize.optimize(plain, path, how, judge=judge, num_images=num_images, force=force)
-    typer.echo("\n".join(optimize.table(outcome)))
-    typer.echo(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")
+    for line in optimize.table(outcome):
+        say(line)
+    say(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")
 
 
 @app.command("import")
@@ -382,7 +402,7 @@ def sample(
         z_distribution = checkpoint.config_of(payload).model.z_distribution
         images = pictures.sample(checkpoint.generator_of(payload, ema=ema), range(seed, seed + count), z_distribution)
         pictures.write_png(pictures.grid(images), output)
-        typer.echo(f"{output}: seeds {seed} to {seed + count - 1}")
+        say(f"{output}: seeds {seed} to {seed + count - 1}")
 
 
 @app.command()
@@ -395,7 +415,7 @@ def animate(
         from trainer import report as report_
 
         for kind in report_.KINDS:
-            typer.echo("  ".join(str(path) for path in report_.animate(run_dir, kind, fps)))
+            say("  ".join(str(path) for path in report_.animate(run_dir, kind, fps)))
 
 
 @app.command()
@@ -404,7 +424,7 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run fo
     with one_line_errors():
         from trainer import report as report_
 
-        typer.echo(str(report_.write_all(run_dir)))
+        say(report_.write_all(run_dir))
 
 
 @app.command()
@@ -414,19 +434,19 @@ def compare(
 ) -> None:
     """Runs side by side at equal images seen: compare.html with parameters, time, curves, images, quality."""
     with one_line_errors():
-        from rich.console import Console
         from rich.table import Table
 
         from trainer import compare as compare_
         from trainer import report as report_
+        from trainer.console import print_table
 
         page = compare_.compare(run_dirs, output)
         told = report_.read_json(output / "compare.json")
-        table = Table("", *told["runs"], box=None)
+        table = Table("", *map(printable, told["runs"]), box=None)
         for title, values in told["rows"].items():
-            table.add_row(title, *values)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-        typer.echo(f"{page}: at {told['images_seen'] / 1000:g} kimg")
+            table.add_row(printable(title), *map(printable, values))
+        print_table(table)
+        say(f"{page}: at {told['images_seen'] / 1000:g} kimg")
 
 
 @app.command()
@@ -480,12 +500,13 @@ def sweep(
         plan = command.with_channels(plan, data_root)
         folder = output or command.default_folder(plan)
         if dry_run:
-            typer.echo("\n".join(command.list_trials(plan, folder)))
+            for line in command.list_trials(plan, folder):
+                say(line)
             return
-        from rich.console import Console
 
-        console = Console(highlight=False, soft_wrap=True, markup=False)  # a setting may hold brackets
-        code = command.sweep(plan, folder, data_root, jobs, console)
+        from trainer.console import progress_console
+
+        code = command.sweep(plan, folder, data_root, jobs, progress_console())
     raise typer.Exit(code)
 
 
@@ -505,7 +526,7 @@ def _payload(source: Path) -> dict[str, Any]:
         return checkpoint.read(source)
     path, payload, complaints = checkpoint.newest(source)
     for complaint in complaints:
-        typer.echo(f"warning: {complaint}; using {path.name}", err=True)
+        say(f"warning: {complaint}; using {path.name}", error=True)
     checkpoint.check_same_config(source, payload)
     return payload
 
@@ -514,11 +535,11 @@ def _payload(source: Path) -> dict[str, Any]:
 def presets() -> None:
     """List the presets: data, networks with their parameters, objective, length."""
     with one_line_errors():
-        from rich.console import Console
         from rich.table import Table
 
         from trainer import config as configuration
         from trainer import networks
+        from trainer.console import print_table
 
         table = Table("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg", box=None)
         for name in configuration.preset_names():
@@ -533,23 +554,23 @@ def presets() -> None:
                 str(config.optim.batch_size),
                 f"{config.run.total_kimg:g}",
             )
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        print_table(table)
 
 
 @app.command()
 def datasets() -> None:
     """List the image sets, and how to bring one's own."""
     with one_line_errors():
-        from rich.console import Console
         from rich.table import Table
 
         from imagesets import list_sources
+        from trainer.console import print_table
 
         table = Table("source", "splits", "size", "what it is", box=None)
         for source in list_sources():
             size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
             table.add_row(source.name, ", ".join(source.splits), size, source.description)
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
+        print_table(table)
         typer.echo(
             "\nSay SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
             "--set data.channels=3 --set model.conditional=false"
@@ -558,4 +579,5 @@ def datasets() -> None:
 
 def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["MPLBACKEND"] = "agg"  # figures are only saved, and matplotlib refuses to import with an unknown one
     app()

@@ -11,12 +11,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from artifacts.terminal import valid_text
 from trainer import curves, networks, pictures, report
 from trainer.atomic import replacing
+from trainer.config import Config, known_fields
 from trainer.errors import TrainerError
 
 Line = curves.Line
 GAP = 12
+# Settings that have a row under a plain name, or follow from another
+IN_THE_TABLE = {
+    "name",
+    "data.source",
+    "data.resolution",
+    "data.class_names",
+    "model.architecture",
+    "objective.name",
+    "optim.batch_size",
+}
 
 
 def compare(run_dirs: Sequence[Path], output: Path) -> Path:
@@ -54,7 +66,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     pictures.write_animation(frames, output / "fixed.webp")
     document = {"images_seen": seen, "runs": names, "rows": rows}
     with replacing(output / "compare.json") as partial:
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(valid_text(json.dumps(document, indent=2, ensure_ascii=False)) + "\n", encoding="utf-8")
     page = report.rendered(
         "compare.html",
         names=names,
@@ -77,8 +89,12 @@ def labels(run_dirs: Sequence[Path]) -> list[str]:
 
 
 def table(run_dirs: Sequence[Path], until: dict[Path, list[Line]]) -> dict[str, list[str]]:
-    """What stands in the table: a row a fact, a value a run, each run at its last tick that counts."""
+    """What stands in the table: a row a fact, a value a run, each run at its last tick that counts.
+
+    Every setting that the runs do not share has a row, under its name.
+    """
     rows: dict[str, list[str]] = {}
+    settings = differing([report.read_config(path) for path in run_dirs])
     for path in run_dirs:
         config, lines = report.read_config(path), until[path]
         G, D = networks.build(config)
@@ -102,7 +118,23 @@ def table(run_dirs: Sequence[Path], until: dict[Path, list[Line]]) -> dict[str, 
         }
         for title, value in facts.items():
             rows.setdefault(title, []).append(value)
+            if title == "batch":
+                rows |= settings
     return rows
+
+
+def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
+    """Return each setting whose value is not the same in all configs, with the values in the configs' order."""
+    documents = [config.model_dump(mode="json") for config in configs]
+    found: dict[str, list[str]] = {}
+    for field in known_fields():
+        section, _, name = field.partition(".")
+        if field in IN_THE_TABLE:
+            continue
+        values = [document[section][name] if name else document[section] for document in documents]
+        if any(value != values[0] for value in values):
+            found[field] = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return found
 
 
 def moments(ticks: Iterable[list[Line]]) -> list[int]:

@@ -7,11 +7,13 @@ step. Imported only where torchrun started more than one process, because Fabric
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -83,6 +85,7 @@ class Ranks(World):
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", module="lightning_fabric")
         warnings.filterwarnings("ignore", "Grad strides do not match")  # a channel of 1 has strides of two kinds
+        atexit.register(leave)
         with _one_line():
             fabric = Fabric(
                 accelerator=config.run.device,
@@ -182,6 +185,18 @@ class Ranks(World):
 
     def _gather(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.fabric.all_gather(values))
+
+
+def leave() -> None:
+    """Destroy the process group, if there is one; runs at every regular exit of a process that joined others.
+
+    Gloo's threads otherwise live until the C++ runtime ends, which then may abort the process ("terminate called
+    without an active exception") after its work is done.
+    """
+    gc.collect()  # networks that an exception's frames still held refer to the group
+    with suppress(RuntimeError, ValueError):  # another process is gone already
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from artifacts.cpus import available_cpus
 from trainer import graphs
 from trainer.config import Config
 from trainer.errors import TrainerError
@@ -26,7 +28,7 @@ def choose(config: Config) -> Config:
         raise TrainerError(f"run.device={device}, but PyTorch sees no such device here; use run.device=auto or cpu")
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
-    threads = config.run.threads or torch.get_num_threads()
+    threads = config.run.threads or default_threads()
     run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
     config = config.model_copy(update={"run": run})
     why_not = graphs.obstacle(config)
@@ -38,11 +40,21 @@ def choose(config: Config) -> Config:
 
 def settle(config: Config) -> None:
     """Set this process up for a run: its number of threads, and memory that stays with it."""
-    torch.set_num_threads(config.run.threads or torch.get_num_threads())
+    torch.set_num_threads(config.run.threads or default_threads())
     keep_freed_memory()
     torch.backends.cudnn.benchmark = config.run.device == "cuda"  # shapes never change within a run,
     if config.run.device == "cuda":
         torch.backends.cudnn.benchmark_limit = 0  # so that every algorithm is worth a try
+
+
+def default_threads() -> int:
+    """Return PyTorch's own number of threads, or fewer where a quota or an affinity mask allows fewer CPUs.
+
+    The user's OMP_NUM_THREADS or MKL_NUM_THREADS, which PyTorch follows, is kept.
+    """
+    if os.environ.get("OMP_NUM_THREADS") or os.environ.get("MKL_NUM_THREADS"):
+        return torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), available_cpus()))
 
 
 def keep_freed_memory() -> bool:

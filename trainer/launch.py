@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from artifacts.processes import TERMINATION
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def first_on_this_machine() -> Iterator[None]:
 def ignore_signals() -> None:
     """Leave undisturbed: torchrun ends the others as soon as one process has left. Alone: nothing."""
     if size() > 1:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *TERMINATION):
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ GRID_SEEDS = range(64)
 REAL_SEED = 2**63  # Philox's key for the choice of real images in a picture
 
 
+class NoBoard:
+    """In the place of a SummaryWriter where none can be: every call does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return a function that takes anything."""
+        return lambda *_, **__: None
+
+
 class Monitor:
     """A Watcher (loop.py) that writes a run folder and talks to a terminal (plain lines where there is none)."""
 
@@ -46,7 +55,11 @@ class Monitor:
         self._metrics = run_dir / "metrics.jsonl"
         forget_steps_after(self._metrics, state.steps)
         self._ticks: list[dict[str, float]] = read_lines(self._metrics)
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
+        self._board: Any = NoBoard()
+        try:
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
+        except UnicodeEncodeError:
+            console.print(f"warning: no TensorBoard events: the name of {run_dir} is not UTF-8")
         if state.steps == 0:
             self._board.add_text("config", f"```json\n{configuration.to_json(state.config)}```", 0)
         self._speed = Speed(state)

@@ -89,6 +89,16 @@ def read(path: Path, name: str | None = None) -> onnx.ModelProto:
     return model
 
 
+def check_replaceable(path: Path, how: Optimize) -> None:
+    """Raise TrainerError if a file at `path` holds another optimized form than `how`, which would be lost."""
+    try:
+        there = properties_of(onnx.load(path, load_external_data=False)).get("optimize", how)
+    except Exception:  # there is no such file, or it is not an ONNX file
+        return
+    if there != how:
+        raise TrainerError(f"{path} holds the {there} form; give another --output or --name for {how}")
+
+
 def properties_of(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
@@ -109,6 +119,7 @@ def optimize(
     Raises TrainerError where there is nothing to optimise, or nothing can be written.
     """
     told = properties_of(plain)
+    check_replaceable(path, how)
     if judge:
         judge.check(int(told["height"]))
     z_distribution = cast(ZDistribution, told["z_distribution"])

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from artifacts.terminal import valid_text
 from trainer import __version__, checkpoint, curves, networks, pictures
 from trainer import config as configuration
 from trainer.atomic import replacing
@@ -85,7 +86,7 @@ def rendered(template: str, **values: Any) -> str:
 
     loader = jinja2.FileSystemLoader(PAGES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template(template).render(version=__version__, **values)
+    return valid_text(environment.get_template(template).render(version=__version__, **values))
 
 
 def facts(run_dir: Path, config: Config, lines: Sequence[curves.Line]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,7 +52,7 @@ def create_at(run_dir: Path, config: Config) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if checkpoint.paths(run_dir):
-            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {run_dir}")
+            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {shlex.quote(str(run_dir))}")
         if any(run_dir.iterdir()) and not (run_dir / "config.json").is_file():
             raise TrainerError(f"{run_dir} is there already and is no run folder; choose another --run-dir")
         with exclusive(run_dir):
@@ -183,7 +184,7 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         try:
             report.write_all(run_dir)
         except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
-            console.print(f"warning: no report ({error}); `trainer report {run_dir}` writes it later")
+            console.print(f"warning: no report ({error}); `trainer report {shlex.quote(str(run_dir))}` writes it later")
     return finished
 
 
@@ -213,19 +214,26 @@ def measure_of(config: Config, images: ImageSet, state: State) -> Callable[[Stat
 
 @contextmanager
 def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
-    """Within it, the first SIGINT or SIGTERM asks for a stop after the step; a second one interrupts at once.
+    """Within it, the first SIGINT, SIGTERM or SIGHUP asks for a stop after the step; a second one interrupts at once.
+
+    SIGHUP, of a terminal or connection that was lost, does so unless it is ignored (`nohup`). It never interrupts at
+    once: a shell and the kernel both send it, and systemd sends it right after SIGTERM.
 
     Not where torchrun started us (`impatient` is false): on Ctrl-C the terminal sends a process the one, torchrun
     another, and the step is to be finished all the same.
     """
     asked: list[int] = []
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
 
     def ask(number: int, _: object) -> None:
-        if asked and impatient:
+        if impatient and number != hangup and any(earlier != hangup for earlier in asked):
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        heeded.append(hangup)
+    before = {number: signal.signal(number, ask) for number in heeded}
     leaving = not impatient
     try:
         yield lambda: bool(asked)

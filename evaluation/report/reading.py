@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,7 +120,9 @@ def document_path(path: Path) -> Path:
     """The JSON of a report's folder; a file itself. Raises EvaluationError when there is none."""
     if path.is_dir():
         if not (path / NAME).is_file():
-            raise EvaluationError(f"there is no {NAME} in {path}; `evaluation score … --output {path}` makes one")
+            raise EvaluationError(
+                f"there is no {NAME} in {path}; `evaluation score … --output {shlex.quote(str(path))}` makes one"
+            )
         return path / NAME
     if not path.is_file():
         raise EvaluationError(f"there is no report {path}")

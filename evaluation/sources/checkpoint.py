@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from artifacts.processes import child_environment, python_module
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Conditions
 from evaluation.sources.generator import GeneratorSource
@@ -35,7 +36,7 @@ class CheckpointSource(GeneratorSource):
 
     def __init__(self, path: Path, conditions: Conditions = Conditions()) -> None:
         if path.is_dir() and not checkpoints_of(path):
-            raise EvaluationError(f"{path} has no checkpoint yet; `trainer resume {path}` makes one")
+            raise EvaluationError(f"{path} has no checkpoint yet; `trainer resume {shlex.quote(str(path))}` makes one")
         super().__init__(_exported(path), conditions)
         self.description |= {"kind": "checkpoint", "path": str(path)}
         if match := _NAME.fullmatch(path.name):
@@ -47,9 +48,17 @@ def _exported(path: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     output = folder / "generator.onnx"
-    command = [sys.executable, "-m", "trainer", "export", str(path), "--output", str(output)]
+    command = [*python_module("trainer"), "export", "--output", str(output), "--", str(path)]
     with contextlib.suppress(OSError):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=child_environment(),
+        )
         if done.returncode == 0 and output.is_file():
             return output
         lines = [line for line in done.stderr.splitlines() if line.strip()]

@@ -17,6 +17,8 @@ import signal
 import sys
 from pathlib import Path
 
+from artifacts.processes import TERMINATION
+from artifacts.terminal import prepare_streams
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from examples.reproduce import pages, tables, work
@@ -28,13 +30,16 @@ RESULTS = Path("docs/results")
 
 
 def main() -> None:
+    prepare_streams()
     arguments = parsed()
     try:
         systems = chosen(tuple(arguments.only))
     except ValueError as error:
         raise refused(str(error)) from None
     sources = {name: getattr(arguments, name) or images.source for name, images in IMAGES.items()}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training that runs saves and stops
+    for number in TERMINATION:  # as Ctrl-C: the training that runs saves and stops
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     output = arguments.output or RESULTS
     if pages.strange(output):
         raise refused(f"{output}/index.md is no page of this command and would be written over; give another --output")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.processes import child_environment, python_module
 from examples.reproduce.plan import IMAGES, System
 from imagesets import load_image_set
 
@@ -61,7 +62,9 @@ class Workshop:
 
             code = app(list(map(str, words)), standalone_mode=False) or 0
         else:
-            code = subprocess.run([sys.executable, "-m", module, *map(str, words)], check=False).returncode
+            code = subprocess.run(
+                [*python_module(module), *map(str, words)], env=child_environment(), check=False
+            ).returncode
         if code:
             raise SystemExit(code)
 
@@ -101,7 +104,7 @@ def train(shop: Workshop, system: System) -> None:
         for setting in settings:
             words += ["--set", setting]
     say(f"\n$ {shlex.join(['trainer', *words])}" + ("" if left is None else f"    # {left / 60:.1f} minutes of it"))
-    process = subprocess.Popen([sys.executable, "-m", "trainer", *words], process_group=0)
+    process = subprocess.Popen([*python_module("trainer"), *words], env=child_environment(), process_group=0)
     code = until(process, left, started=run)
     if code not in (0, 130):
         raise SystemExit(code)

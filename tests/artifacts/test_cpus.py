@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,24 @@ def test_available_cpus_without_proc_is_the_affinity(tmp_path: Path, monkeypatch
     monkeypatch.setattr(cpus, "PROC_CGROUP", tmp_path / "absent")
     monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: {0, 3, 5})
     assert cpus.available_cpus() == 3
+
+
+def test_limit_thread_pools_without_quota_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cpus.POOLS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: None)
+    cpus.limit_thread_pools()
+    assert not set(cpus.POOLS) & os.environ.keys()
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "7"}])
+def test_limit_thread_pools_with_quota_keeps_the_users(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cpus.POOLS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: 0.5)
+    cpus.limit_thread_pools()
+    assert os.environ.get("OMP_NUM_THREADS") == given.get("OMP_NUM_THREADS", "1")
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == (None if given else "1")

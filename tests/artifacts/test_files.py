@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -55,3 +56,32 @@ def test_sync_folder_on_a_full_disk_raises(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(OSError, match="space"):
         files.sync_folder(tmp_path)
+
+
+def test_create_partial_longest_name_allowed_fits(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 127)
+    handle, partial = files.create_partial(path)
+    os.close(handle)
+    partial.replace(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ü" * 127]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_set_mode_without_permissions_continues(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    files.set_mode(tmp_path, 0o600)
+
+
+@pytest.mark.parametrize(("code", "raises"), [(errno.EINVAL, False), (errno.ENOSYS, False), (errno.EDQUOT, True)])
+def test_sync_file_raises_only_for_lost_data(
+    code: int, raises: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(OSError, match="quota") if raises else contextlib.nullcontext():
+        files.sync_file(0)

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from tests.deploy.manifests import ROOT, SUFFIX, command, environment, one, rendered
+from tests.ending import end_with_parent
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import run as evaluation
 from tests.service.real import Server
@@ -41,7 +42,14 @@ def start(container: dict[str, Any], variables: dict[str, str], programs: Path, 
 
     env = {name: moved(value) for name, value in variables.items()}
     env |= {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([moved(word) for word in words], env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [moved(word) for word in words],
+        env=env,
+        stdout=-1,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=end_with_parent,
+    )
 
 
 def done(process: Any, code: int = 0) -> str:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy.manifests import KUBERNETES, ROOT
+from tests.ending import end_with_parent
 from tests.service.real import Server
 from tests.tools import tool
 
@@ -70,7 +71,9 @@ def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
     port = free()
     command = [tool("prometheus"), f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
     with (place / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, preexec_fn=end_with_parent
+        )
         try:
             found = Prometheus(port)
             found.until_ready()

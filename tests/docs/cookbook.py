@@ -25,6 +25,7 @@ from tests import warm
 from tests.docs import excerpts
 from tests.docs.excerpts import ROOT
 from tests.docs.likeness import alike, elided, unlike
+from tests.ending import end_with_parent
 
 PAGE = ROOT / "docs" / "cookbook.md"
 RUN = re.compile(
@@ -79,7 +80,9 @@ class Session:
         }
         words = [sys.executable, "-c", INTERPRETER]
         piped = subprocess.PIPE
-        self.python = subprocess.Popen(words, cwd=self.work, env=self.env, stdin=piped, stdout=piped, text=True)
+        self.python = subprocess.Popen(
+            words, cwd=self.work, env=self.env, stdin=piped, stdout=piped, text=True, preexec_fn=end_with_parent
+        )
 
     def __enter__(self) -> Session:
         return self

@@ -199,3 +199,23 @@ def test_a_job_survives_its_service_restarting(place: Path) -> None:
     calm, rough = (json.loads((place / name).read_text(encoding="utf-8")) for name in ("calm.json", "rough.json"))
     assert calm["scores"] == rough["scores"]
     assert rough["timing"]["seconds"] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_score_ended_by_a_signal_leaves_no_temporary_files(number: int, place: Path) -> None:
+    temporary = place / "tmp"
+    temporary.mkdir()
+    words = ("--reference", "r.npz", "--num-images", "700", "--metrics", "fid", "--no-baseline")
+    with fake_service(slowed(noise, 0.05)) as url:
+        command = ["env", "--default-signal=HUP", sys.executable, "-m", "evaluation", "score", url, *words]
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        until(lambda: seen(temporary) or job.poll() is not None)
+        job.send_signal(number)
+        job.send_signal(signal.SIGHUP)
+        assert job.stderr is not None
+        told = job.stderr.read()
+        assert job.wait() == 130
+    assert "Traceback" not in told
+    assert list(temporary.iterdir()) == []

@@ -151,3 +151,11 @@ def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_to
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
     with pytest.raises(EvaluationError, match=r"broken.pt could not be exported: .*not a checkpoint"):
         open_source(str(tmp_path / "broken.pt"))
+
+
+def test_exported_checkpoint_next_to_a_trainer_py_runs_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trainer.py").write_text("print('FOREIGN')\nraise SystemExit(3)\n", encoding="utf-8")
+    (tmp_path / "checkpoint-00000001.pt").write_bytes(b"not a checkpoint")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EvaluationError, match="is truncated or not a checkpoint"):
+        open_source("checkpoint-00000001.pt")

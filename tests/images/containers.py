@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 from engine import Engine
 
+from tests.ending import end_with_parent
+
 # What `--read-only --cap-drop ALL --user` is to a container of buildah's, which starts it as root
 SEALED = (
     "mount -o remount,bind,ro / && "
@@ -98,7 +100,9 @@ class Image:
             log = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".log"))
             command = self._buildah if self.engine.name == "buildah" else self._docker
             full = command(stack, words, volumes, environment or {}, entrypoint, temporary, user)
-            process = subprocess.Popen([*before, *full], env=self.engine.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [*before, *full], env=self.engine.environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+            )
             container = Running(process, Path(log.name))
             try:
                 yield container

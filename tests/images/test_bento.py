@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ending import end_with_parent
 from tests.images.containers import Image, Running, Volume
 from tests.images.test_service_image import BUNDLED, Served, free_port
 
@@ -68,7 +69,9 @@ def test_a_bento_serves_what_the_image_does(
     command = [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
     log = tmp_path / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=out, stderr=out, preexec_fn=end_with_parent
+        )
     try:
         served = Served(Running(process, log), port)
         assert served.why_not_ready() == ""

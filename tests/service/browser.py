@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.ending import end_with_parent
 from tests.tiny_generator import write_tiny_generator
 
 Open = Callable[..., Any]
@@ -40,7 +41,9 @@ class Server:
     def start(self) -> "Server":
         command = [sys.executable, "-m", "bentoml", "serve", "service.service:GanAtelier", "--port", str(self.port)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+            )
         end = time.monotonic() + 120
         while True:
             assert self._process.poll() is None, self.log.read_text(encoding="utf-8")

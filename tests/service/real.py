@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.ending import end_with_parent
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "service.service:GanAtelier"
 
@@ -87,11 +89,11 @@ def running(
     what: str, port: int, log: Path, env: dict[str, str], cwd: Path = ROOT, files: int | None = None
 ) -> Iterator[Server]:
     """`bentoml serve WHAT`, ready, until the block ends; its log goes on where that file ends."""
-    command = [sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "bentoml", "serve", what, "--port", str(port)]
     if files is not None:
         command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-", *command]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out, stderr=out, preexec_fn=end_with_parent)
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
             until_ready(server)

@@ -17,8 +17,9 @@ import httpx
 import psutil
 import pytest
 
+from tests.ending import end_with_parent
 from tests.service.conftest import wait_until
-from tests.service.real import ROOT, SERVICE, Server, everything, free_port, served
+from tests.service.real import ROOT, SERVICE, Server, everything, free_port, running, served
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -112,7 +113,9 @@ def test_a_stop_that_comes_while_the_workers_are_started_is_heeded(models: Path,
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--port", str(free_port())]
     environment = {**os.environ, "ATELIER_MODEL_DIR": str(models), "ATELIER_WORKERS": "2", "ATELIER_DRAIN_S": "0"}
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+        )
     try:
         wait_until(psutil.Process(process.pid).children, every=0.001)
         process.send_signal(signal.SIGTERM)
@@ -197,3 +200,34 @@ def test_a_log_that_nobody_reads_holds_up_neither_an_answer_nor_the_end(models: 
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Children hear SIGHUP, even where the tests run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_service_next_to_foreign_modules_serves_and_a_hangup_ends_it(tmp_path: Path, hangups: None) -> None:
+    here, temporary = tmp_path / "here", tmp_path / "tmp"
+    here.mkdir()
+    temporary.mkdir()
+    for name in ("random", "secrets", "statistics", "uuid"):
+        (here / f"{name}.py").write_text("print('FOREIGN CODE', flush=True)\nraise SystemExit(3)\n", encoding="utf-8")
+    (tmp_path / "models").mkdir()
+    write_tiny_generator(tmp_path / "models" / "tiny.onnx")
+    env = {
+        **os.environ,
+        "ATELIER_MODEL_DIR": str(tmp_path / "models"),
+        "ATELIER_DRAIN_S": "0",
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(ROOT),
+    }
+    with running(SERVICE, free_port(), tmp_path / "log", env, cwd=here) as server:
+        assert httpx.get(f"{server.url}/v1/models").status_code == 200
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(60) == 0
+    assert "FOREIGN" not in server.log
+    assert list(temporary.iterdir()) == []

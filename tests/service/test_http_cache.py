@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ending import end_with_parent
 from tests.service.conftest import wait_until
 from tests.service.real import ROOT, free_port, served
 from tests.tiny_generator import write_tiny_generator
@@ -50,7 +51,9 @@ def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
         encoding="utf-8",
     )
     log = (place / "log").open("wb")
-    process = subprocess.Popen([nginx, "-p", str(place), "-c", str(place / "nginx.conf")], stdout=log, stderr=log)
+    process = subprocess.Popen(
+        [nginx, "-p", str(place), "-c", str(place / "nginx.conf")], stdout=log, stderr=log, preexec_fn=end_with_parent
+    )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Accept-Encoding": "identity"}) as client:
 

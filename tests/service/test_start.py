@@ -147,3 +147,32 @@ def test_the_health_check_tells_ready_and_why_not() -> None:
     with answering(502, b"<html>") as url:
         assert health.why_not(url) == "/readyz answered 502"
     assert "no answer at" in str(health.why_not(url))
+
+
+def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(start.StartError, match="HOME is not set; set it, or BENTOML_HOME"):
+        start.check_writable()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sys.argv[1:] = ['serve']; sys.modules['fcntl'] = sys.modules['resource'] = None; "
+        "import runpy; runpy.run_module('service', run_name='__main__')",
+        "import service.posix; service.posix.fcntl = None; import service.service",
+    ],
+)
+def test_serve_without_posix_modules_says_what_is_supported(command: str) -> None:
+    code = f"import sys; {command}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "the service runs on Linux and macOS" in refused(done)
+
+
+def test_client_without_posix_modules_is_imported() -> None:
+    code = "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None; import service.client"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

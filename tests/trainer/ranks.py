@@ -5,8 +5,10 @@ Many cases in one launch, because a launch costs seconds. test_distributed.py re
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -178,8 +180,15 @@ def stops(ranks: Ranks) -> list[list[bool]]:
     return everyones(heard)
 
 
+def note_end(output: Path) -> None:
+    """Record whether this process left the group; registered before it joins, so that it runs after it left."""
+    left = not torch.distributed.is_initialized()
+    output.with_name(f"left-{os.environ['RANK']}").write_text(str(left), encoding="utf-8")
+
+
 def main(output: Path) -> None:
     torch.set_num_threads(1)
+    atexit.register(note_end, output)
     ranks, _ = Ranks.join(config_of({}), {})
     found: dict[str, Any] = {"equal": {}, "losses": {}}
     for name, sections in (AS_ONE | OTHERS).items():

@@ -11,12 +11,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from tests import warm
 from trainer import checkpoint
-from trainer.cli import app
+from trainer.cli import app, one_line_errors
 from trainer.config import Config
 from trainer.loop import State
 
@@ -119,10 +120,10 @@ def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp_path: Path) -> None:
     long = [*TINY, "--set", "run.tick_kimg=0.5", "--set", "run.total_kimg=100000"]
-    command = [sys.executable, "-m", "trainer", "train", *long]
+    command = ["env", "--default-signal=HUP", sys.executable, "-m", "trainer", "train", *long]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -130,7 +131,8 @@ def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp
         for line in process.stdout:  # until it has ticked once
             if "loss/D" in line:
                 break
-        os.kill(process.pid, number)
+        for _ in range(2 if number == signal.SIGHUP else 1):  # a shell and the kernel both send it
+            os.kill(process.pid, number)
         rest = process.stdout.read()
         assert process.wait(60) == 130
     assert "trainer resume runs/0001-tiny" in rest
@@ -252,3 +254,56 @@ def test_a_run_of_a_gpu_goes_on_without_one(
     resumed = CliRunner().invoke(app, ["resume", str(run), "--kimg", "0.256", *extra])
     assert resumed.exit_code == 0, resumed.output
     assert json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["images_seen"] >= 256
+
+
+@pytest.mark.parametrize("redirect", [">&-", "<&- >&- 2>&-", "| true", ">/dev/full"])
+def test_presets_without_a_stdout_ends_without_traceback(redirect: str, tmp_path: Path) -> None:
+    command = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "-", sys.executable, "-m", "trainer", "presets"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if redirect == ">/dev/full":
+        assert done.returncode == 2
+        assert done.stderr == "error: the output could not be written: No space left on device\n"
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "caf\udce9", "[red]a[/red]"])
+def test_train_hostile_preset_name_is_one_printable_line(name: str, tmp_path: Path) -> None:
+    done = trainer("train", "--preset", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.rstrip("\n").isprintable()
+
+
+def test_train_unknown_option_is_one_line(tmp_path: Path) -> None:
+    done = trainer("train", "--no-such\x1b[31m", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No such option")
+    assert done.stderr.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("Could not determine home directory."), "error: HOME is not set"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "error: the memory is full"),
+        (MemoryError(), "error: the memory is full"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "error: libtorch_cpu.so: failed to map segment"),
+        (ModuleNotFoundError("No module named 'torch'"), "error: No module named 'torch'; pip install"),
+    ],
+)
+def test_one_line_errors_surroundings_are_one_line(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, one_line_errors():
+        raise error
+    assert ended.value.exit_code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(says)
+    assert told.count("\n") == 1
+
+
+def test_one_line_errors_a_fault_of_ours_is_raised() -> None:
+    with pytest.raises(RuntimeError, match="ours"), one_line_errors():
+        raise RuntimeError("ours")

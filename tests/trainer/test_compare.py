@@ -90,3 +90,12 @@ def test_what_cannot_be_compared_is_one_line(two: list[Path], tmp_path: Path) ->
 
 def test_runs_of_one_name_are_told_apart() -> None:
     assert compare.labels([Path("a/0001-x"), Path("b/0001-x"), Path("b/0002-y")]) == ["a/0001-x", "b/0001-x", "0002-y"]
+
+
+def test_compare_settings_that_differ_have_a_row(two: list[Path], tmp_path: Path) -> None:
+    compare.compare(two, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["rows"]
+    assert rows["run.total_kimg"] == ["0.16", "0.08"]
+    assert rows["run.quality_ticks"] == ["0", "1"]
+    assert rows["model.g_widths"] == ["[16]", "[8]"]
+    assert not {"name", "optim.g_lr", "model.architecture"} & rows.keys()

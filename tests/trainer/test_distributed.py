@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+from tests.ending import end_with_parent
 from trainer import checkpoint, distributed
 from trainer import launch as launch_module
 from trainer.errors import TrainerError
@@ -50,13 +51,18 @@ def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
     command = torchrun(*ONE_MACHINE, str(Path(__file__).with_name("ranks.py")), str(output))
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
-    return json.loads(output.read_text(encoding="utf-8"))
+    left = [output.with_name(f"left-{rank}").read_text(encoding="utf-8") for rank in range(2)]
+    return json.loads(output.read_text(encoding="utf-8")) | {"left": left}
 
 
 def test_every_architecture_and_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
     """G, D, G_ema with their buffers, both optimizers and the random numbers, to the last bit."""
     assert len(found["equal"]) == 14
     assert [name for name, equal in found["equal"].items() if not equal] == []
+
+
+def test_join_at_exit_leaves_the_process_group(found: dict[str, Any]) -> None:
+    assert found["left"] == ["True", "True"]
 
 
 def test_an_mlps_losses_are_one_processs(found: dict[str, Any]) -> None:
@@ -110,7 +116,9 @@ class Launch:
     def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
         self.output = cwd / f"output-{time.monotonic_ns()}.txt"
         with self.output.open("w") as file:
-            self.process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=cwd, env=environment, stdout=file, stderr=subprocess.STDOUT, preexec_fn=end_with_parent
+            )
 
     def said(self) -> str:
         return self.output.read_text(encoding="utf-8")

@@ -29,3 +29,18 @@ def test_freed_tensors_are_taken_again_without_page_faults() -> None:
 
     faults(2)
     assert faults(10) < 8 * 2048
+
+
+@pytest.mark.parametrize(
+    ("cpus", "variables", "expected"), [(1, {}, 1), (10**6, {}, 4), (1, {"OMP_NUM_THREADS": "4"}, 4)]
+)
+def test_default_threads_follows_quota_and_variable(
+    cpus: int, variables: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(hardware, "available_cpus", lambda: cpus)
+    assert hardware.default_threads() == expected

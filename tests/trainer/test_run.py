@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +84,37 @@ def test_images_decide_the_channels_that_are_not_set(
     assert again.fingerprint == images.fingerprint
     planned = command.plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
     assert command.with_channels(planned, tmp_path).config.data.channels == channels
+
+
+def test_graceful_stop_hangups_never_interrupt_at_once() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with run.graceful_stop() as asked:
+            assert not asked()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked()
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_graceful_stop_under_nohup_trains_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with run.graceful_stop() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_create_at_hint_quotes_the_path(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    (folder / "checkpoint-00000001.pt").touch()
+    with pytest.raises(TrainerError, match=f"trainer resume '{folder}'"):
+        run.create_at(folder, tiny())

@@ -497,3 +497,16 @@ def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -
         assert Job(Trial(0, "running", {}), 0, configuration.resolve("digits-dcgan"), run).is_free()
     assert (here / "out" / "sweep.html").is_file()
     assert os.access(here / "out" / "study.db", os.R_OK)
+
+
+@pytest.mark.slow
+def test_sweep_next_to_foreign_modules_trains_ours(here: Path) -> None:
+    for name in ("trainer", "random", "secrets"):
+        (here / f"{name}.py").write_text("print('FOREIGN CODE')\nraise SystemExit(3)\n", encoding="utf-8")
+    command = sweep("--vary", "model.z_dim=4,8", "-o", "out")
+    command.insert(1, "-P")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (here / "out" / "trials" / "0000" / "seed-0.log").read_text(encoding="utf-8")
+    assert "trained: " in log
+    assert "FOREIGN" not in log + done.stdout

@@ -8,11 +8,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from artifacts.processes import TERMINATION, child_environment, python_module
 from trainer import checkpoint, run
 from trainer.atomic import replacing
 from trainer.config import Config, to_json
@@ -20,7 +20,10 @@ from trainer.errors import TrainerError
 from trainer.sweep.study import Run, Trial
 
 FAILED = 1  # what a child answers whose setting diverged or broke; 2 (a full disk, say) is of the place it runs in
-INTERRUPTED = {130, -signal.SIGINT, -signal.SIGTERM}  # what a child that was asked to stop answers
+INTERRUPTED = {
+    130,
+    *(-number for number in (signal.SIGINT, *TERMINATION)),
+}  # what a child that was asked to stop answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class Child:
     def __init__(self, job: Job, data_root: Path, threads: int) -> None:
         self.job = job
         arguments = [*self._arguments(), "--data-root", str(data_root)]
-        command = [sys.executable, "-m", "trainer.sweep.child", str(os.getpid()), *arguments]
+        command = [*python_module("trainer.sweep.child"), str(os.getpid()), *arguments]
         threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         self._log: IO[bytes] = job.log.open("ab")
         self._log.write(f"$ trainer {shlex.join(arguments)}\n".encode())
@@ -84,7 +87,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=os.environ | threading,
+            env=child_environment() | threading,
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we ask each child once
         )
 

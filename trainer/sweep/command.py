@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from trainer import hardware, launch, run
@@ -76,7 +75,7 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
     import_optuna()
     if launch.size() > 1:
         raise TrainerError("a sweep starts its runs itself: leave out torchrun, and say --jobs for several at a time")
-    threads = max(1, (plan.config.run.threads or torch.get_num_threads()) // (1 if plan.config.run.threads else jobs))
+    threads = plan.config.run.threads or max(1, hardware.default_threads() // jobs)
     check_same(folder, plan)
     _check_images(plan, data_root)
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from artifacts.terminal import valid_text
 from trainer import compare, report
 from trainer.atomic import replacing
 from trainer.errors import TrainerError
@@ -47,9 +48,8 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         trial.number: sheet for trial in ranked[:MAX_PICTURES] if (sheet := picture(folder, plan, trial)) is not None
     }
     with replacing(folder / "sweep.json") as partial:
-        partial.write_text(
-            json.dumps(document(plan, trials, ranked), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(document(plan, trials, ranked), indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(valid_text(text), encoding="utf-8")
     charts: dict[str, str] = {}
     if ranked:
         for scheme in ("light", "dark"):

@@ -1,0 +1,51 @@
+"""What the typer command lines share: safe streams, and a mistaken option reported in one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from artifacts.cpus import limit_thread_pools
+from artifacts.terminal import exit_code, prepare_streams, printable, say
+
+# click's own or typer's copy of it, by the version of typer; both are below what typer exports
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+NO_HOME = "HOME is not set, and this user id has no account: set HOME or ATELIER_CACHE to a folder that is writable"
+
+
+def is_homeless(error: RuntimeError) -> bool:
+    """Return whether pathlib raised this because there is no home folder for `~` or a default."""
+    return "home directory" in str(error)
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose usage errors are one line, as every other error is, instead of a box of five."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command and exit: 0 done, 1 a check failed, 2 a mistake or lost output, 130 stopped."""
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        prepare_streams()
+        limit_thread_pools()  # before a command imports torch or NumPy
+        try:
+            Path.cwd()
+        except FileNotFoundError:  # MKL ends the process there, without a word of ours
+            say("error: the working directory was removed; change into another one", error=True)
+            sys.exit(2)
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                print(error.ctx.get_help(), file=sys.stderr)
+            else:
+                say(f"error: {' '.join(printable(error.format_message()).split())}", error=True)
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(exit_code(code if isinstance(code, int) else 0))

@@ -1,0 +1,79 @@
+"""Tests that end early leave nothing running and nothing in the folder of temporary files."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+OWNER = "TESTS_TMPDIR_OWNER"  # the process that made the folder, and that removes it
+PREFIX = "atelier-tests-"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def end_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent ends; for `preexec_fn=` of what a test starts."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def own_temporary_folder() -> None:
+    """Give this session a folder of temporary files, removed at its end; pytest's own folders stay where they were.
+
+    The processes of `pytest -n` share the folder of the one that started them.
+    """
+    if OWNER in os.environ:
+        return
+    shared = Path(tempfile.gettempdir())
+    remove_left_over(shared)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=shared))
+    os.environ |= {OWNER: str(os.getpid()), "TMPDIR": str(folder)}
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(shared))
+    tempfile.tempdir = None
+    atexit.register(remove, folder, os.getpid())
+
+
+def remove(folder: Path, owner: int) -> None:
+    """Remove a session's folder, unless this is a fork of the process that made it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left_over(shared: Path) -> None:
+    """Remove the folders of sessions that were killed."""
+    for folder in shared.glob(f"{PREFIX}*"):
+        made_by = re.match(rf"{PREFIX}(\d+)-", folder.name)
+        if made_by is None:
+            continue
+        try:
+            os.kill(int(made_by[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # it runs, as another user
+            continue
+
+
+def stop_on_signals() -> None:
+    """Have SIGTERM and SIGHUP end the session as Ctrl-C does: each fixture stops what it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # not the main thread
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _interrupt)
+
+
+_interrupted: list[int] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupted.append(number)
+    if len(_interrupted) == 1:  # fixtures stop what they started, undisturbed
+        raise KeyboardInterrupt
