@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.proxies import EnvironmentVariableError, client_options, proxy_for, without_password
+from service.client_proxies import EnvironmentVariableError, client_options, proxy_for, without_password
 from service.wire import retry_after_s
 
 # 520 to 524 are a content delivery network's words for a server that does not answer
