@@ -5,6 +5,7 @@ PRESET      ?= digits-dcgan
 DATA_ROOT   ?= data
 MODEL_DIR   ?= models
 PORT        ?= 3000
+BIND        ?= 127.0.0.1    # the address that `make serve` listens on; 0.0.0.0 lets other machines in
 URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
@@ -50,7 +51,7 @@ train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DI
 	$(BIN)/trainer train --preset $(PRESET) --data-root $(DATA_ROOT) --export $(MODEL_DIR) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
-	$(BIN)/python -m service serve --port $(PORT)
+	$(BIN)/python -m service serve --host $(strip $(BIND)) --port $(PORT)
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
 	test -f extractors/$(IMAGES)-classifier.onnx || $(BIN)/evaluation extractor classifier \

@@ -8,8 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.origins import allowed_origins
+from service.proxies import TrustedProxies
 
 # What else is named so: the other rooms' settings, the supervisor's word to its workers, and the addresses of its
 # Services that Kubernetes gives every container, whatever their names
@@ -19,6 +22,10 @@ OTHERS = frozenset(
 SERVICE_LINK = re.compile(
     r"ATELIER_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?=.*)"
 )
+
+
+# Other names of settings, which have no prefix
+ALIASES = {"model_dir": "MODEL_DIR", "trusted_proxies": "FORWARDED_ALLOW_IPS"}
 
 
 class SettingsError(Exception):
@@ -81,6 +88,11 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(None, description="A file of more such keys, one a line; for secrets")
     cors_origins: str | None = Field(None, description="Origins, comma-separated, whose pages may call (*: any's)")
+    trusted_proxies: str | None = Field(
+        None,
+        validation_alias=AliasChoices("ATELIER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS"),
+        description="Addresses or networks of reverse proxies, comma-separated, whose X-Forwarded-For is believed",
+    )
     rate_limit: float | None = Field(
         None,
         ge=0.001,
@@ -112,6 +124,18 @@ class Settings(BaseSettings):
         20.0, ge=0.1, le=3600, description="Seconds that a client may take none of its answer"
     )
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        allowed_origins(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        TrustedProxies(value)
+        return value
+
     @model_validator(mode="after")
     def _stop_has_time(self) -> "Settings":
         if self.drain_s >= self.grace_s:
@@ -133,8 +157,10 @@ def settings() -> Settings:
             if not problem["loc"]:  # of several settings together
                 told.append(problem["msg"].removeprefix("Value error, "))
                 continue
-            name = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
-            told.append(f"ATELIER_{name} is {str(problem['input'])[:100]!r}: {problem['msg']}")
+            name = str(problem["loc"][0]).upper()
+            if name not in ALIASES.values():
+                name = f"ATELIER_{name.removeprefix('ATELIER_')}"
+            told.append(f"{name} is {str(problem['input'])[:100]!r}: {problem['msg'].removeprefix('Value error, ')}")
         raise SettingsError("; ".join(told)) from None
 
 
