@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import os
 import socket
+import stat
 from pathlib import Path
 
 log = logging.getLogger("bentoml.atelier")
@@ -17,12 +18,14 @@ def listening_addresses() -> list[tuple[str, int]]:
     found = set()
     for path in list(folder.iterdir()) if folder else ():
         try:
+            if not stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
+                continue
+            # A copy, so that the socket itself stays open
             with socket.socket(fileno=os.dup(int(path.name))) as opened:
-                if opened.family not in (socket.AF_INET, socket.AF_INET6):
-                    continue
-                if opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                listens = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and opened.family in (socket.AF_INET, socket.AF_INET6):
                     found.add(opened.getsockname()[:2])
-        except (OSError, ValueError):  # not a socket, or closed since the folder was listed
+        except (OSError, ValueError):  # closed since the folder was listed
             continue
     return sorted(found)
 
