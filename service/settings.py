@@ -157,9 +157,10 @@ def settings() -> Settings:
             if not problem["loc"]:  # of several settings together
                 told.append(problem["msg"].removeprefix("Value error, "))
                 continue
-            name = str(problem["loc"][0]).upper()
-            if name not in ALIASES.values():
-                name = f"ATELIER_{name.removeprefix('ATELIER_')}"
+            field = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
+            name = f"ATELIER_{field}"
+            if not os.environ.get(name):  # then it was set by its other name
+                name = ALIASES.get(field.lower(), name)
             told.append(f"{name} is {str(problem['input'])[:100]!r}: {problem['msg'].removeprefix('Value error, ')}")
         raise SettingsError("; ".join(told)) from None
 

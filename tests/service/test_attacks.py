@@ -191,13 +191,34 @@ def test_more_idle_connections_than_file_descriptors_leave_the_service_answering
         assert connections < FILES
 
 
-def test_an_upgrade_that_nobody_offers_breaks_nothing(server: Server) -> None:
-    for upgrade in (b"websocket", b"h2c", b"TLS/1.0"):
-        answer = server.ask(
-            b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: " + upgrade
-            + b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )  # fmt: skip
-        assert answer == b"" or status(answer) < 500
+UPGRADES = (b"websocket", b"h2c", b"TLS/1.0", b"h2c, websocket", b"x/1")
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=range(len(UPGRADES)))
+def test_upgrade_is_ignored_and_the_body_is_read(server: Server, upgrade: bytes) -> None:
+    """RFC 9110, section 7.8; Java's HttpClient sends these headers with every request over plain HTTP."""
+    asked = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQ\r\nUpgrade: " + upgrade
+    head = POST + b"Accept: application/x-npy\r\n" + asked + b"\r\n"
+    sized = head + b"Content-Length: 8\r\n\r\n" + BODY
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + BODY[:3] + b"\r\n5\r\n" + BODY[3:] + b"\r\n0\r\n\r\n"
+    without = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + asked + b"\r\n\r\n"
+    last = LIVEZ.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    answer = server.ask(sized + without + chunked + sized + last)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 5
+    assert answer.count(b"atelier-images: 1") == 3
+    for size in (1, 7, 50):  # however it is cut into packets
+        with server.connect() as connection:
+            for i in range(0, len(sized), size):
+                connection.sendall(sized[i : i + size])
+            connection.sendall(last)
+            assert everything(connection).count(b"HTTP/1.1 200") == 2
+
+
+def test_upgrade_does_not_hide_an_ambiguous_length(server: Server) -> None:
+    for rest in SMUGGLED:
+        answer = server.ask(POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + rest)
+        assert status(answer) == 400
+        assert answer.count(b"\r\n\r\n") == 1
 
 
 def memory(server: Server) -> float:
