@@ -27,7 +27,7 @@ def choose(accept: str, forms: tuple[str, ...]) -> str:
 
     ApiError 406: none of them is acceptable.
     """
-    if not accept.strip():
+    if not accept.strip(" \t,"):
         return forms[0]
     qualities: dict[str, float] = {}
     for part in accept.lower().split(","):
@@ -60,7 +60,7 @@ async def read(request: Request, schema: type[Body]) -> Body:
 
     A body without Content-Type is refused too: every web page can send one, with no leave of the service.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = header(request, "content-type").partition(";")[0].strip().lower()
     if not _JSON_TYPE.fullmatch(content_type):
         given = f"not {content_type[:100]}" if content_type else "with that Content-Type"
         raise ApiError(415, "unsupported_media_type", f"send the body as {JSON}, {given}", "Content-Type")
@@ -73,6 +73,11 @@ async def read(request: Request, schema: type[Body]) -> Body:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise explained(error) from None
+
+
+def header(request: Request, name: str) -> str:
+    """Return a header's value; of one in several lines all of them, as one list (RFC 9110, section 5.3)."""
+    return ", ".join(request.headers.getlist(name))
 
 
 def without_mark(body: bytes) -> bytes:

@@ -222,9 +222,16 @@ class Connection(HttpToolsProtocol):
             lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
             self._upgrade_head = b"\r\n".join((*lines, b"", b""))
             return
-        length = coded = 0
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # such a client takes a 100 for its answer (RFC 9110, section 10.1.1)
+        self.url = _with_path(self.url)
+        length = coded = hosts = 0
         for name, value in self.headers:
-            if name == b"content-length":
+            if name == b"host":
+                hosts += 1
+                if hosts > 1:
+                    raise ValueError("a proxy may have followed the other one")  # llhttp's error then
+            elif name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
                 coded += 1
@@ -304,6 +311,15 @@ class Connection(HttpToolsProtocol):
         elif now - self._unsent_since > BOUNDS.write_timeout_s:
             BOUNDS.rejected("slow_client")
             self._abandon()
+
+
+def _with_path(target: bytes) -> bytes:
+    """Return a request's target with a path: `http://host` and `http://host?query` have none (RFC 9112, 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    host, query, words = rest.partition(b"?")
+    return b"%b%b%b/%b%b" % (scheme, mark, host, query, words) if mark and b"/" not in host else target
 
 
 def _sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:

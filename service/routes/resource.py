@@ -70,7 +70,7 @@ async def image(request: Request) -> Response:
         **{k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")},
         **({"Vary": "Authorization"} if atelier.keys else {}),
     }
-    if negotiation.etag_matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    if negotiation.etag_matches(negotiation.header(request, "if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
     content = await atelier.pictures(

@@ -111,6 +111,7 @@ SMUGGLED = [
     b"Content-Length : 8\r\n\r\n" + BODY,
     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY,
     b"Bad\x00Header: 1\r\n\r\n",
+    b"Host: y\r\nContent-Length: 8\r\n\r\n" + BODY,
 ]
 
 
@@ -314,3 +315,26 @@ def test_trailers_are_nobodys_headers(server: Server) -> None:
         CHUNKED.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"Content-Encoding: gzip\r\n\r\n"
     )
     assert status(answer) == 200
+
+
+@pytest.mark.parametrize("target", [b"http://x", b"http://x?a=1", b"HTTP://x:80/", b"https://x/?a=/"])
+def test_target_in_absolute_form_is_its_path(server: Server, target: bytes) -> None:
+    answer = server.ask(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert status(answer) == 200
+    assert b"text/html" in answer
+
+
+def test_client_of_http_1_0_gets_no_100_continue(server: Server) -> None:
+    asked = POST.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\nContent-Length: 8\r\n\r\n"
+    assert server.ask(asked + BODY).startswith(b"HTTP/1.1 200")
+    assert server.ask(asked.replace(b"HTTP/1.0", b"HTTP/1.1\r\nConnection: close") + BODY).startswith(b"HTTP/1.1 100")
+
+
+def test_headers_in_several_lines_are_one_list(server: Server) -> None:
+    length = b"Connection: close\r\nContent-Length: 8\r\n\r\n" + BODY
+    answer = server.ask(POST + b"Accept: text/html\r\nAccept: image/png\r\n" + length)
+    assert b"content-type: image/png" in answer
+    answer = server.ask(POST + b"Content-Type: text/plain\r\n" + length)
+    assert status(answer) == 415
+    answer = server.ask(POST + b"Accept: ,\r\nAccept: \r\n" + length)
+    assert (status(answer), b"content-type: application/json" in answer) == (200, True)
