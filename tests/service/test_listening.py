@@ -6,13 +6,12 @@ import socket
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from service import listening, start
 from service.__main__ import parser
-from tests.service.real import ROOT, free_port, running
+from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
 
 
@@ -30,8 +29,7 @@ def test_containers_name_the_address_that_they_listen_on() -> None:
     deployment = yaml.safe_load((ROOT / "docker/kubernetes/base/deployment.yaml").read_text(encoding="utf-8"))
     assert deployment["spec"]["template"]["spec"]["containers"][0]["args"] == ["--host", "0.0.0.0"]
     bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
-    # `build`: in the image only. A bento that is served without a container listens on loopback
-    assert {"name": "BENTOML_HOST", "value": "0.0.0.0", "stage": "build"} in bento["envs"]
+    assert bento["envs"] == [{"name": "BENTOML_HOST", "value": "0.0.0.0"}]
 
 
 @pytest.mark.parametrize(
@@ -72,10 +70,5 @@ def test_service_listens_on_loopback_by_default(tmp_path: Path, monkeypatch: pyt
     for host, warned in (({}, False), ({"BENTOML_HOST": "0.0.0.0"}, True)):
         log = tmp_path / f"log-{warned}"
         with running("service.service:GanAtelier", free_port(), log, {**env, **host}) as server:
-            hosts = {
-                connection.laddr.ip
-                for connection in psutil.Process(server.workers()[0]).net_connections("tcp")
-                if connection.status == "LISTEN"
-            }
-            assert hosts == ({"0.0.0.0"} if warned else {"127.0.0.1"})
+            assert listening_hosts(server.workers()[0]) == ({"0.0.0.0"} if warned else {"127.0.0.1"})
             assert ("without API keys" in server.log) is warned
