@@ -5,6 +5,7 @@ PRESET      ?= digits-dcgan
 DATA_ROOT   ?= data
 MODEL_DIR   ?= models
 PORT        ?= 3000
+BIND        ?= $(or $(ATELIER_BIND),127.0.0.1)
 URL         ?= http://127.0.0.1:$(PORT)
 IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
@@ -53,7 +54,7 @@ train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DI
 	$(BIN)/trainer train --preset $(call quoted,$(PRESET)) --data-root $(call quoted,$(DATA_ROOT)) --export $(call quoted,$(MODEL_DIR)) $(ARGS)
 
 serve: setup ## Serve the generators in MODEL_DIR (the bundled digits while there are none) on PORT
-	$(BIN)/python -m service serve --port $(call quoted,$(PORT))
+	$(BIN)/python -m service serve --host $(call quoted,$(BIND)) --port $(call quoted,$(PORT))
 
 evaluate: setup ## Score the service at URL against the test split of IMAGES
 	test -f $(call quoted,extractors/$(IMAGES)-classifier.onnx) || $(BIN)/evaluation extractor classifier \

@@ -3,4 +3,5 @@
 if [ -z "${ATELIER_MODEL_DIR:-}${MODEL_DIR:-}" ] && [ -e /models ]; then
     export ATELIER_MODEL_DIR=/models
 fi
-exec python -m service serve "$@"
+# The container's own network decides who reaches this address; another --host after it replaces it.
+exec python -m service serve --host 0.0.0.0 "$@"

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.health import default_port
 from service.keys import Keys
-from service.settings import Settings, SettingsError, settings
+from service.settings import ALIASES, Settings, SettingsError, settings
 
 
 def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
@@ -18,8 +18,8 @@ def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
     for name, field in Settings.model_fields.items():
         value = field.default if values is None else getattr(values, name)
         variable = "ATELIER_" + name.upper()
-        if name == "model_dir":
-            variable += " or MODEL_DIR"
+        if name in ALIASES:
+            variable += f" or {ALIASES[name]}"
         found.append((variable, shown(value), field.description or ""))
     return found
 
@@ -57,7 +57,11 @@ def parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("settings", help="list every setting and the value it has here")
     listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
     serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
-    serving.add_argument("--host", default="0.0.0.0", help="the address to listen on; 0.0.0.0: all there are")
+    serving.add_argument(
+        "--host",
+        default=os.environ.get("ATELIER_BIND") or "127.0.0.1",
+        help="the address to listen on; 0.0.0.0: all there are. Default: $ATELIER_BIND, else 127.0.0.1",
+    )
     serving.add_argument("--port", default=default_port(), help="default: $PORT, else $ATELIER_PORT, else 3000")
     return parser
 

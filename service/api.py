@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
-from service import drain, openapi, tracing
+from service import drain, listening, openapi, tracing
 from service.errors import ApiError, error_response
 from service.gate import Gate
+from service.origins import CrossOrigin, allowed_origins
 from service.routes import health, images, models, page, resource
 from service.settings import Settings, settings
 from service.version import service_version
@@ -31,6 +31,8 @@ def create_app(config: Settings | None = None) -> FastAPI:
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
         tracing.install(service_version())
         drain.install(atelier)
+        if not atelier.keys:
+            listening.warn_if_public()
         loading = asyncio.create_task(asyncio.to_thread(atelier.load))
         await atelier.join(loading)
         yield
@@ -53,7 +55,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Gate, atelier=lambda: app.state.atelier, route=template)
     if app.state.settings.cors_origins:
-        app.add_middleware(CORSMiddleware, **cross_origin(app.state.settings.cors_origins))
+        app.add_middleware(CrossOrigin, allowed=allowed_origins(app.state.settings.cors_origins))
     openapi.install(app)
     return app
 
@@ -65,19 +67,6 @@ def template(scope: Any) -> str:
             if route.matches(scope)[0] != Match.NONE:
                 return str(route.path)
     return "unmatched"
-
-
-def cross_origin(origins: str) -> dict[str, Any]:
-    """What pages of other origins may do: all that the service can, with a key of their own and no cookies."""
-    return {
-        "allow_origins": [origin.strip() for origin in origins.split(",") if origin.strip()],
-        "allow_methods": ["GET", "HEAD", "POST"],
-        "allow_headers": ["Authorization", "Content-Type", "If-None-Match", "X-Request-Id"],
-        "expose_headers": [
-            *("Atelier-Model", "Atelier-Digest", "Atelier-Images", "Atelier-Seeds", "Atelier-Labels"),
-            *("ETag", "Retry-After", "X-Request-Id"),
-        ],
-    }
 
 
 async def _api_error(request: Request, error: Any) -> Response:

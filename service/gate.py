@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import access, keys, limits, logs, tracing
+from service import access, keys, limits, logs, origins, tracing
 from service.errors import INTERNAL, ApiError, ClientGone, error_response
+from service.proxies import trusted_proxies
 
 if TYPE_CHECKING:
     from service.atelier import Atelier
@@ -69,12 +70,16 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message["headers"] = list(message.get("headers", ()))
-                if status == 200:
-                    for name, value in headers:
-                        if name == b"atelier-model":
-                            model = value.decode()
-                        elif name == b"atelier-images":
-                            rows = int(value)
+                unmarked = True
+                for name, value in headers:
+                    if name == b"cache-control":
+                        unmarked = False
+                    elif name == b"atelier-model" and status == 200:
+                        model = value.decode()
+                    elif name == b"atelier-images" and status == 200:
+                        rows = int(value)
+                if unmarked:  # what says nothing may be kept by a cache, and given to a client without a key
+                    headers.append((b"cache-control", b"no-store"))
                 headers.append((b"x-request-id", request.encode()))
                 if atelier.draining:
                     headers.append((b"connection", b"close"))
@@ -125,14 +130,22 @@ class Gate:
                 trace.end(method, route, status, request, model, rows)
 
     def _admit(self, atelier: "Atelier", scope: Scope, told: dict[bytes, bytes]) -> str | None:
-        """Whose request it is, if that is told. ApiError: 401, 429, 415."""
+        """Return whose key the request has, if any. ApiError: 401, 403, 415, 429."""
         holder = None
         free = keys.is_open(scope["path"])
+        if scope["method"] not in origins.SAFE_METHODS:
+            # before the rate limit: what a page tries must not use up its visitor's share
+            allowed = origins.allowed_origins(atelier.settings.cors_origins)
+            if origins.is_cross_site(told, allowed):
+                atelier.metrics.rejected.labels("cross_site").inc()
+                raise origins.cross_site_refusal(told)
         if atelier.keys and not free:
             holder = atelier.keys.holder(told.get(b"authorization", b""))
         if atelier.limiter and not free:
             # one without a key is counted by its address, so that keys cannot be guessed at speed
-            client = holder or limits.address(scope["client"][0] if scope.get("client") else "")
+            peer = scope["client"][0] if scope.get("client") else ""
+            proxies = trusted_proxies(atelier.settings.trusted_proxies)
+            client = holder or limits.address(proxies.client(peer, scope["headers"]))
             if wait := atelier.limiter.take(client):
                 atelier.metrics.rejected.labels("rate_limited").inc()
                 raise limits.too_many(wait)

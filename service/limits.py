@@ -14,6 +14,7 @@ from typing import Any
 
 from service.errors import ApiError
 from service.posix import fcntl
+from service.proxies import parse_address
 
 SLOTS, PROBES = 8192, 8
 
@@ -80,17 +81,23 @@ def _mark(client: str) -> int:
 
 
 def address(host: str) -> str:
-    """A client by its address. One household has a whole IPv6 /64, so that counts as one."""
-    return _network(host[:64])  # what a proxy passes on may be of any length
+    """Return the name under which the client at an address is counted.
+
+    One household has a whole IPv6 /64, so a /64 counts as one client. Link-local addresses of one network segment
+    share theirs, so each is a client. An IPv6 address that stands for an IPv4 address counts as that address: all
+    IPv4 clients of a socket that listens on `::` would otherwise be one.
+    """
+    return _network(host[:64])
 
 
 @lru_cache(maxsize=4096)
 def _network(host: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    parsed = parse_address(host)
+    if parsed is None:
         return host
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else host
+    if parsed.version == 4 or parsed.is_link_local:
+        return str(parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def too_many(wait: float) -> ApiError:

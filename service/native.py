@@ -28,7 +28,8 @@ class Checked:
             return
         request = Request(scope, receive)
         await negotiation.read(request, Wanted)
-        messages = iter([{"type": "http.request", "body": await request.body(), "more_body": False}])
+        body = negotiation.without_mark(await request.body())
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replayed() -> Message:
             return next(messages, None) or await receive()

@@ -1,5 +1,6 @@
 """Which form an answer takes (Accept), which a body must have (Content-Type), and what was wrong with it."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -10,6 +11,9 @@ from starlette.requests import Request
 from service.errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_TYPE = re.compile(r"application/json|[\w.+-]+/[\w.+-]+\+json", re.ASCII)
 
 JSON, PNG, GIF, WEBP, JPEG = "application/json", "image/png", "image/gif", "image/webp", "image/jpeg"
 NPY, NPZ, ZIP = "application/x-npy", "application/x-npz", "application/zip"
@@ -23,7 +27,7 @@ def choose(accept: str, forms: tuple[str, ...]) -> str:
 
     ApiError 406: none of them is acceptable.
     """
-    if not accept.strip():
+    if not accept.strip(" \t,"):
         return forms[0]
     qualities: dict[str, float] = {}
     for part in accept.lower().split(","):
@@ -52,16 +56,15 @@ def choose(accept: str, forms: tuple[str, ...]) -> str:
 
 
 async def read(request: Request, schema: type[Body]) -> Body:
-    """The body as `schema`. ApiError: 415 not JSON, 400 malformed, 422 not what the schema says."""
-    content_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if content_type != JSON and not content_type.endswith("+json"):
-        raise ApiError(
-            415,
-            "unsupported_media_type",
-            f"send the body as {JSON}, not {content_type[:100]}",
-            "Content-Type",
-        )
-    body = await request.body()
+    """The body as `schema`. ApiError: 415 not JSON, 400 malformed, 422 not what the schema says.
+
+    A body without Content-Type is refused too: every web page can send one, with no leave of the service.
+    """
+    content_type = header(request, "content-type").partition(";")[0].strip().lower()
+    if not _JSON_TYPE.fullmatch(content_type):
+        given = f"not {content_type[:100]}" if content_type else "with that Content-Type"
+        raise ApiError(415, "unsupported_media_type", f"send the body as {JSON}, {given}", "Content-Type")
+    body = without_mark(await request.body())
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -70,6 +73,16 @@ async def read(request: Request, schema: type[Body]) -> Body:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise explained(error) from None
+
+
+def header(request: Request, name: str) -> str:
+    """Return a header's value; of one in several lines all of them, as one list (RFC 9110, section 5.3)."""
+    return ", ".join(request.headers.getlist(name))
+
+
+def without_mark(body: bytes) -> bytes:
+    """Return a body without the byte order mark that some programs write before JSON (RFC 8259, section 8.1)."""
+    return body.removeprefix(BYTE_ORDER_MARK)
 
 
 def checked(schema: type[Body], values: Mapping[str, Any]) -> Body:

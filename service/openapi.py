@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from service.keys import Keys, is_open
@@ -20,7 +21,10 @@ ERROR = {
             "type": "object",
             "required": ["type", "code", "message", "param"],
             "properties": {
-                "type": {"enum": ["invalid_request_error", "unavailable_error", "server_error"]},
+                "type": {
+                    "type": "string",
+                    "enum": ["invalid_request_error", "unavailable_error", "server_error"],
+                },
                 "code": {"type": "string", "description": "A stable word for programs"},
                 "message": {"type": "string", "description": "One line for people; names the fix"},
                 "param": {"type": ["string", "null"], "description": "The field at fault"},
@@ -35,8 +39,11 @@ _FACTS = {
     "created": {"type": "integer", "description": "Unix time"},
     "model": {"type": "string"},
     "digest": {"type": "string"},
-    "output_format": {"enum": ["png", "webp", "jpeg"]},
+    "output_format": {"type": "string", "enum": ["png", "webp", "jpeg"]},
 }
+# `format` is what generators of clients look at; `contentMediaType` is OpenAPI 3.1's
+BINARY = {"type": "string", "format": "binary"}
+TEXT = {"type": "string"}
 
 
 def _listed(**properties: Any) -> dict[str, Any]:
@@ -87,7 +94,7 @@ IMAGE_PARAMETERS: dict[str, Any] = {
             "required": True,
             "schema": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
         },
-        {"name": "form", "in": "path", "required": True, "schema": {"enum": ["png", "webp", "jpg"]}},
+        {"name": "form", "in": "path", "required": True, "schema": {"type": "string", "enum": ["png", "webp", "jpg"]}},
         *_query(ImageQuery),
         {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
     ]
@@ -120,7 +127,7 @@ RESOURCE_HEADERS = {
 }
 NOT_MODIFIED = {304: {"description": "If-None-Match names the image's ETag", "headers": RESOURCE_HEADERS}}
 
-POSTED = (400, 404, 406, 413, 415, 422, 503)  # what a route that reads a body and chooses a form may refuse with
+POSTED = (400, 403, 404, 406, 413, 415, 422, 503)  # what a route that reads a body and chooses a form may refuse with
 
 
 def answers(
@@ -131,13 +138,21 @@ def answers(
 ) -> dict[str, Any]:
     """Keyword arguments of a route: its forms of a 200, and the statuses that carry the error envelope."""
     error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
-    ok = {form: {"schema": schema or {}} for form, schema in forms.items()}
+    ok = {form: {"schema": schema or _default_schema(form)} for form, schema in forms.items()}
     return {
         "response_model": None,
+        "response_class": Response,  # FastAPI's default would add JSON to the forms
         "responses": {200: {"description": "The answer", "content": ok, "headers": headers or {}}}
         | {status: {"description": "Refused", "content": error} for status in (*errors, 500)}
         | (others or {}),
     }
+
+
+def _default_schema(form: str) -> dict[str, Any]:
+    """Return the schema of an answer in a form that is described no further."""
+    if form == JSON:
+        return {}
+    return TEXT if form.startswith("text/") else BINARY | {"contentMediaType": form}
 
 
 def _guard(document: dict[str, Any], keys: bool) -> None:
@@ -168,7 +183,13 @@ def install(app: FastAPI) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            result = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            result = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                servers=[{"url": ".", "description": "Where this document is, so a proxy may add a prefix"}],
+            )
             schemas = result.setdefault("components", {}).setdefault("schemas", {})
             schemas["Error"] = ERROR
             for model in _bodies.values():

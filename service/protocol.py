@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httptools
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -88,7 +90,10 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if isinstance(self.app, ProxyHeadersMiddleware):
+            self.app = self.app.app  # `proxies` says whose X-Forwarded-For is believed
         self._unparsed = bytearray()
+        self._upgrade_head: bytes | None = None  # of a request that asks for an upgrade, without that
         self._head_bytes = 0  # since the last byte of a body or the last end of a head: of a head or of trailers
         self._body_left = 0  # as Content-Length told
         self._in_body = False  # between the end of a head and that of its request
@@ -162,7 +167,7 @@ class Connection(HttpToolsProtocol):
             piece = bytes(unparsed[: max(PIECE, self._body_left)])
             del unparsed[: len(piece)]
             self._head_bytes += len(piece)
-            super().data_received(piece)
+            self._feed(piece)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 BOUNDS.rejected("head_too_large")
                 message = f"the request's head, or what trails its body, is larger than {MAX_HEAD_BYTES} bytes"
@@ -171,6 +176,32 @@ class Connection(HttpToolsProtocol):
             unparsed.clear()
         elif self.held_up():
             self.flow.pause_reading()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse what came.
+
+        Nothing is upgraded here, so an Upgrade is ignored (RFC 9110, section 7.8). llhttp would take the body of such
+        a request for the other protocol; so its head is parsed a second time, without the field.
+        """
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                head, self._upgrade_head = self._upgrade_head, None
+                data = (head or b"") + data[upgrade.args[0] :]
+                self.parser = self._new_parser()
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        """Return a parser as uvicorn makes them."""
+        parser = httptools.HttpRequestParser(self)
+        if hasattr(parser, "set_dangerous_leniencies"):  # httptools 0.6.3
+            parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def _go_on(self) -> None:
         """Something that held the connection up may be over."""
@@ -183,9 +214,24 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        length = coded = 0
+        if self.parser.should_upgrade():
+            method = self.parser.get_method()
+            if method == b"CONNECT":
+                raise ValueError("this is not a proxy")  # llhttp's error then
+            lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+            lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+            self._upgrade_head = b"\r\n".join((*lines, b"", b""))
+            return
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # such a client takes a 100 for its answer (RFC 9110, section 10.1.1)
+        self.url = _with_path(self.url)
+        length = coded = hosts = 0
         for name, value in self.headers:
-            if name == b"content-length":
+            if name == b"host":
+                hosts += 1
+                if hosts > 1:
+                    raise ValueError("a proxy may have followed the other one")  # llhttp's error then
+            elif name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
                 coded += 1
@@ -204,6 +250,8 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrade_head is not None:  # the same request comes again
+            return
         self._head_bytes, self._in_body = 0, False
         super().on_message_complete()
         self._place()
@@ -223,12 +271,6 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._go_on()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is upgraded; what follows such a request is in a protocol that is not spoken here."""
-        self._unparsed.clear()
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """llhttp refused it: no HTTP, or ambiguous about its length as smuggled requests are."""
@@ -269,6 +311,15 @@ class Connection(HttpToolsProtocol):
         elif now - self._unsent_since > BOUNDS.write_timeout_s:
             BOUNDS.rejected("slow_client")
             self._abandon()
+
+
+def _with_path(target: bytes) -> bytes:
+    """Return a request's target with a path: `http://host` and `http://host?query` have none (RFC 9112, 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    host, query, words = rest.partition(b"?")
+    return b"%b%b%b/%b%b" % (scheme, mark, host, query, words) if mark and b"/" not in host else target
 
 
 def _sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:

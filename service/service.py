@@ -57,6 +57,7 @@ class Door:
     # the batcher's deadline answers first, in the service's own words
     traffic={"timeout": _settings.deadline_s + 30},
     metrics={"enabled": False},
+    http={"host": "127.0.0.1"},  # whoever opens it to other machines says so: --host or BENTOML_HOST
     logging={"access": {"enabled": False}},
 )
 @bentoml.asgi_app(app, path="/")

@@ -11,6 +11,9 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.origins import allowed_origins
+from service.proxies import TrustedProxies
+
 # Variables of the other packages and of docker/compose.yaml, the folder that the supervisor names to its workers, and
 # the addresses of its Services that Kubernetes gives every container, whatever their names
 OTHERS = frozenset(
@@ -29,6 +32,10 @@ OTHERS = frozenset(
 SERVICE_LINK = re.compile(
     r"ATELIER_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=\w+://.*|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?=.*)"
 )
+
+
+# Other names of settings, which have no prefix
+ALIASES = {"model_dir": "MODEL_DIR", "trusted_proxies": "FORWARDED_ALLOW_IPS"}
 
 
 class SettingsError(Exception):
@@ -94,6 +101,11 @@ class Settings(BaseSettings):
         None, description="A file of more such keys, one per line; a line that starts with # is a comment"
     )
     cors_origins: str | None = Field(None, description="Origins, comma-separated, whose pages may call (*: any's)")
+    trusted_proxies: str | None = Field(
+        None,
+        validation_alias=AliasChoices("ATELIER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS"),
+        description="Addresses or networks of reverse proxies, comma-separated, whose X-Forwarded-For is believed",
+    )
     rate_limit: float | None = Field(
         None,
         ge=0.001,
@@ -143,6 +155,18 @@ class Settings(BaseSettings):
         except RuntimeError as error:
             raise ValueError(f"{error}; write the whole path") from None
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        allowed_origins(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str | None) -> str | None:
+        TrustedProxies(value)
+        return value
+
     @model_validator(mode="after")
     def _stop_has_time(self) -> "Settings":
         if self.drain_s >= self.grace_s:
@@ -171,8 +195,11 @@ def settings() -> Settings:
             if not problem["loc"]:  # of several settings together
                 told.append(problem["msg"].removeprefix("Value error, "))
                 continue
-            name = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
-            told.append(f"ATELIER_{name} is {str(problem['input'])[:100]!r}: {problem['msg']}")
+            field = str(problem["loc"][0]).upper().removeprefix("ATELIER_")
+            name = f"ATELIER_{field}"
+            if not os.environ.get(name):  # then it was set by its other name
+                name = ALIASES.get(field.lower(), name)
+            told.append(f"{name} is {str(problem['input'])[:100]!r}: {problem['msg'].removeprefix('Value error, ')}")
         raise SettingsError("; ".join(told)) from None
 
 

@@ -35,7 +35,7 @@ def serve(host: str, port: str) -> None:
             file=sys.stderr,
         )
     check_writable()
-    check_port(host, port)
+    host = check_port(host, port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
     command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
     limit_thread_pools()
@@ -76,13 +76,15 @@ def check_writable() -> None:
         raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
 
 
-def check_port(host: str, port: str) -> None:
-    """StartError: nothing can listen there."""
+def check_port(host: str, port: str) -> str:
+    """Return the address to listen on, which a host may name. StartError: nothing can listen there."""
     if not (port.isdecimal() and 0 < int(port) < 65536):
         raise StartError(f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port or PORT)")
     try:
-        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
-        socket.create_server((host, int(port)), family=family).close()
+        # `--host ""` is a variable that was not set, and would be every address there is
+        family, *_, place = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_STREAM)[0]
+        address = str(place[0])
+        socket.create_server((address, int(port)), family=family).close()
     except socket.gaierror as error:
         raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
     except OSError as error:
@@ -92,6 +94,7 @@ def check_port(host: str, port: str) -> None:
             errno.EADDRNOTAVAIL: f"{host} is no address of this machine; choose another (--host)",
         }
         raise StartError(why.get(error.errno or 0, f"port {port} cannot be used: {error.strerror}")) from None
+    return address
 
 
 def main(host: str, port: str) -> int:

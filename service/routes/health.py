@@ -17,9 +17,13 @@ STATUS = {
     "type": "object",
     "required": ["status", "workers", "queue_rows", "requests", "images_per_s", "latency_ms"],
     "properties": {
-        "status": {"enum": ["ready", "not_ready", "draining"]},
+        "status": {"type": "string", "enum": ["ready", "not_ready", "draining"]},
         "reason": {"type": ["string", "null"], "description": "Why it is not ready"},
-        "scope": {"enum": ["all_workers"], "description": "The numbers below are of all worker processes together"},
+        "scope": {
+            "type": "string",
+            "enum": ["all_workers"],
+            "description": "The numbers below are of all worker processes together",
+        },
         "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that take requests"},
         "uptime_s": {**_NUMBER, "description": "Of the worker that lives longest"},
         "queue_rows": {**_COUNT, "description": "Images that wait to be made, now"},

@@ -100,7 +100,7 @@ async def mix(request: Request) -> Response:
 
 async def _asked(request: Request, schema: type[Body], forms: tuple[str, ...]) -> tuple["Atelier", str, Body]:
     """The service, the form that `Accept` chooses, and the body."""
-    form = negotiation.choose(request.headers.get("accept", ""), forms)
+    form = negotiation.choose(negotiation.header(request, "accept"), forms)
     return atelier_of(request), form, await negotiation.read(request, schema)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.negotiation import etag_matches
+from service.negotiation import etag_matches, header
 
 FOLDER = Path(__file__).parents[1] / "studio"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -44,7 +44,7 @@ def _answer(request: Request, name: str) -> Response:
     path = FILES[name]
     content, etag = _read(path, path.stat().st_mtime_ns)
     headers = {**HEADERS, "ETag": etag, "Content-Type": f"{TYPES[path.suffix]}; charset=utf-8"}
-    if etag_matches(request.headers.get("if-none-match", ""), etag):
+    if etag_matches(header(request, "if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers)
 

@@ -62,12 +62,15 @@ async def image(request: Request) -> Response:
     plans.digest_matches(plan.generator, query.digest)
     pixels = plans.picture_pixels(plan, body, form, None, atelier.settings)
     appearance = query.model_dump(exclude={"digest"})
+    # with keys only the caches of those who have one may keep it; `public` lets every cache give it to everyone
+    audience = "private" if atelier.keys else "public"
     headers = {
         "ETag": _etag(plan.generator.metadata.digest, plan.generator.provider, seed, form, *appearance.values()),
-        "Cache-Control": "public, max-age=31536000, immutable" if query.digest else "public, no-cache",
+        "Cache-Control": f"{audience}, {'max-age=31536000, immutable' if query.digest else 'no-cache'}",
         **{k: v for k, v in headers_of(plan).items() if k not in ("Cache-Control", "Vary")},
+        **({"Vary": "Authorization"} if atelier.keys else {}),
     }
-    if negotiation.etag_matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    if negotiation.etag_matches(negotiation.header(request, "if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
     content = await atelier.pictures(

@@ -69,6 +69,12 @@ def everything(connection: socket.socket) -> bytes:
     return told
 
 
+def listening_hosts(pid: int) -> set[str]:
+    """The addresses on which a process accepts connections."""
+    opened = psutil.Process(pid).net_connections("tcp")
+    return {connection.laddr.ip for connection in opened if connection.status == psutil.CONN_LISTEN}
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -635,7 +635,8 @@ def test_a_client_that_hangs_up_is_a_499_and_no_failure(
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/v1/generate", "raw_path": b"/v1/generate", "query_string": b"", "root_path": "",
-        "headers": [(b"accept", b"image/png")], "client": ("test", 1), "server": ("test", 80),
+        "headers": [(b"accept", b"image/png"), (b"content-type", b"application/json")],
+        "client": ("test", 1), "server": ("test", 80),
     }  # fmt: skip
     assert client.portal
     client.portal.call(client.app, scope, receive, send)

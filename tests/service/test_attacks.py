@@ -111,6 +111,7 @@ SMUGGLED = [
     b"Content-Length : 8\r\n\r\n" + BODY,
     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY,
     b"Bad\x00Header: 1\r\n\r\n",
+    b"Host: y\r\nContent-Length: 8\r\n\r\n" + BODY,
 ]
 
 
@@ -191,13 +192,34 @@ def test_more_idle_connections_than_file_descriptors_leave_the_service_answering
         assert connections < FILES
 
 
-def test_an_upgrade_that_nobody_offers_breaks_nothing(server: Server) -> None:
-    for upgrade in (b"websocket", b"h2c", b"TLS/1.0"):
-        answer = server.ask(
-            b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: " + upgrade
-            + b"\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )  # fmt: skip
-        assert answer == b"" or status(answer) < 500
+UPGRADES = (b"websocket", b"h2c", b"TLS/1.0", b"h2c, websocket", b"x/1")
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=range(len(UPGRADES)))
+def test_upgrade_is_ignored_and_the_body_is_read(server: Server, upgrade: bytes) -> None:
+    """RFC 9110, section 7.8; Java's HttpClient sends these headers with every request over plain HTTP."""
+    asked = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQ\r\nUpgrade: " + upgrade
+    head = POST + b"Accept: application/x-npy\r\n" + asked + b"\r\n"
+    sized = head + b"Content-Length: 8\r\n\r\n" + BODY
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n3\r\n" + BODY[:3] + b"\r\n5\r\n" + BODY[3:] + b"\r\n0\r\n\r\n"
+    without = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + asked + b"\r\n\r\n"
+    last = LIVEZ.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    answer = server.ask(sized + without + chunked + sized + last)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 5
+    assert answer.count(b"atelier-images: 1") == 3
+    for size in (1, 7, 50):  # however it is cut into packets
+        with server.connect() as connection:
+            for i in range(0, len(sized), size):
+                connection.sendall(sized[i : i + size])
+            connection.sendall(last)
+            assert everything(connection).count(b"HTTP/1.1 200") == 2
+
+
+def test_upgrade_does_not_hide_an_ambiguous_length(server: Server) -> None:
+    for rest in SMUGGLED:
+        answer = server.ask(POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + rest)
+        assert status(answer) == 400
+        assert answer.count(b"\r\n\r\n") == 1
 
 
 def memory(server: Server) -> float:
@@ -293,3 +315,26 @@ def test_trailers_are_nobodys_headers(server: Server) -> None:
         CHUNKED.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"Content-Encoding: gzip\r\n\r\n"
     )
     assert status(answer) == 200
+
+
+@pytest.mark.parametrize("target", [b"http://x", b"http://x?a=1", b"HTTP://x:80/", b"https://x/?a=/"])
+def test_target_in_absolute_form_is_its_path(server: Server, target: bytes) -> None:
+    answer = server.ask(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert status(answer) == 200
+    assert b"text/html" in answer
+
+
+def test_client_of_http_1_0_gets_no_100_continue(server: Server) -> None:
+    asked = POST.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\nContent-Length: 8\r\n\r\n"
+    assert server.ask(asked + BODY).startswith(b"HTTP/1.1 200")
+    assert server.ask(asked.replace(b"HTTP/1.0", b"HTTP/1.1\r\nConnection: close") + BODY).startswith(b"HTTP/1.1 100")
+
+
+def test_headers_in_several_lines_are_one_list(server: Server) -> None:
+    length = b"Connection: close\r\nContent-Length: 8\r\n\r\n" + BODY
+    answer = server.ask(POST + b"Accept: text/html\r\nAccept: image/png\r\n" + length)
+    assert b"content-type: image/png" in answer
+    answer = server.ask(POST + b"Content-Type: text/plain\r\n" + length)
+    assert status(answer) == 415
+    answer = server.ask(POST + b"Accept: ,\r\nAccept: \r\n" + length)
+    assert (status(answer), b"content-type: application/json" in answer) == (200, True)

@@ -1,19 +1,16 @@
-"""The image resource behind a real HTTP cache: nginx, with the configuration in docs/nginx-cache.conf."""
+"""The image resource behind a real HTTP cache: nginx, with the configuration in docs/nginx.conf."""
 
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.ending import end_with_parent
 from tests.service.conftest import wait_until
-from tests.service.real import ROOT, free_port, served
+from tests.service.nginx import in_front
+from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
-from tests.tools import tool
 
 pytestmark = pytest.mark.slow
 
@@ -33,43 +30,8 @@ def origin(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cache(origin: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    nginx, place, port = tool("nginx"), tmp_path_factory.mktemp("nginx"), free_port()
-    documented = (ROOT / "docs" / "nginx-cache.conf").read_text(encoding="utf-8")
-    for written, here in (
-        ("server 127.0.0.1:3000;", f"server {origin.removeprefix('http://')};"),
-        ("listen 8080;", f"listen 127.0.0.1:{port};"),
-        ("/var/cache/nginx/atelier", str(place / "cache")),
-    ):
-        assert documented.count(written) == 1
-        documented = documented.replace(written, here)
-    temporary = "".join(
-        f"{name}_temp_path {place / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (place / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {place / 'pid'}; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary}\n{documented} }}\n",
-        encoding="utf-8",
-    )
-    log = (place / "log").open("wb")
-    process = subprocess.Popen(
-        [nginx, "-p", str(place), "-c", str(place / "nginx.conf")], stdout=log, stderr=log, preexec_fn=end_with_parent
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Accept-Encoding": "identity"}) as client:
-
-            def answers() -> bool:
-                assert process.poll() is None, (place / "log").read_text(encoding="utf-8")
-                try:
-                    return client.get("/livez").status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_until(answers)
-            yield client
-    finally:
-        process.send_signal(signal.SIGQUIT)
-        process.wait(30)
-        log.close()
+    with in_front(origin, tmp_path_factory.mktemp("nginx")) as nginx:
+        yield nginx.client
 
 
 def computed(origin: str) -> float:

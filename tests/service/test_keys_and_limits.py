@@ -37,6 +37,27 @@ def test_with_keys_set_only_probes_and_the_page_are_open(serve, folder: Path, tm
     assert "hush" not in text
 
 
+@pytest.mark.parametrize(("keys", "audience"), [("", "public"), ("k", "private")])
+def test_image_with_keys_is_private_and_all_else_is_not_stored(serve, folder: Path, keys: str, audience: str) -> None:
+    client = serve(folder, api_keys=keys)
+    key = bearer("k") if keys else {}
+    path = "/v1/models/tiny/images/1.png"
+    digest = client.get("/v1/models/tiny", headers=key).json()["digest"]
+    for query, rest in (("", "no-cache"), (f"?digest={digest}", "max-age=31536000, immutable")):
+        answer = client.get(path + query, headers=key)
+        known = client.get(path + query, headers=key | {"If-None-Match": f"W/{answer.headers['ETag']}"})
+        for told in (answer, known, client.head(path + query, headers=key)):
+            assert told.headers["Cache-Control"] == f"{audience}, {rest}"
+            assert told.headers.get("Vary") == ("Authorization" if keys else None)
+        assert known.status_code == 304
+    others = ["/v1/models", "/v1/models/tiny", "/v1/status", "/metrics", "/openapi.json", "/livez", "/readyz", "/no"]
+    others += [f"{path}?scale=99", "/v1/models/no/images/1.png", "/v1/generate", "/studio/no.js"]
+    for other in others:
+        assert client.get(other, headers=key).headers["Cache-Control"] == "no-store", other
+    assert client.post("/v1/generate", json={"n": 1}, headers=key).headers["Cache-Control"] == "no-store"
+    assert client.get("/v1/models").status_code == (401 if keys else 200)
+
+
 def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
     settings = Settings(api_keys="hush")
     assert "hush" not in repr(settings)

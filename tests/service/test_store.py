@@ -13,7 +13,7 @@ import pytest
 
 from service import bento, latents, store
 from tests.service.plain_generators import write_plain
-from tests.service.real import ROOT, free_port, running
+from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
@@ -43,8 +43,11 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
     )[0]
     ours.unlink()
     theirs.unlink()
+    (dockerfile,) = (tmp_path / "home" / "bentos").glob("*/*/env/docker/Dockerfile")
+    assert "ARG BENTOML_HOST=0.0.0.0\n" in dockerfile.read_text(encoding="utf-8")  # its image lets other machines in
     with running(tag, free_port(), tmp_path / "log", home, cwd=tmp_path) as server:
         url = server.url
+        assert listening_hosts(server.workers()[0]) == {"127.0.0.1"}
         listing = httpx.get(f"{url}/v1/models").json()
         assert {m["name"]: m["foreign"] for m in listing["data"]} == {"Packed": False, "theirs": True}
         answer = httpx.post(
