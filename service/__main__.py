@@ -1,6 +1,7 @@
 """`python -m service serve`, and `settings`: every setting, its value here, and what it does."""
 
 import argparse
+import os
 import sys
 from typing import Any, NoReturn
 
