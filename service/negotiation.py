@@ -111,7 +111,9 @@ def _count_values(body: bytes) -> None:
     if len(body) > most and sum(map(body.count, (b",", b"[", b"{"))) > most:
         raise ApiError(422, "too_many_values", f"the body holds more than {most} values; split the request")
     if len(body) > MAX_KEYS and body.count(b":") > MAX_KEYS:
-        raise ApiError(422, "too_many_values", f"the body holds more than {MAX_KEYS} keys of objects; split the request")
+        raise ApiError(
+            422, "too_many_values", f"the body holds more than {MAX_KEYS} keys of objects; split the request"
+        )
 
 
 def checked(schema: type[Body], values: Mapping[str, Any]) -> Body:

@@ -27,7 +27,9 @@ MAX_IMAGES = 65536
 MAX_KEYFRAMES = 4096
 MAX_LATENT = 2**20
 
-Latent = Annotated[list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_length=1, max_length=MAX_LATENT, fail_fast=True)]
+Latent = Annotated[
+    list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_length=1, max_length=MAX_LATENT, fail_fast=True)
+]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
 Latents = Annotated[list[Latent], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
 Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
@@ -74,9 +76,7 @@ class Wanted(OfModel):
     )
     seed: Seed | None = Field(None, description="First seed")
     seeds: Seeds | None = Field(None, description="One seed an image")
-    latents: Latents | None = Field(
-        None, description="One latent of z_dim numbers an image, instead of seeds"
-    )
+    latents: Latents | None = Field(None, description="One latent of z_dim numbers an image, instead of seeds")
     labels: Labels | None = Field(
         None, description="Class indices of a conditional model: one for all images, or one an image"
     )

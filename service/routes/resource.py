@@ -70,7 +70,7 @@ async def image(request: Request) -> Response:
     if negotiation.etag_matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    content = await atelier.pictures(
+    content = await atelier.answer(
         plan,
         pixels,
         lambda images: encode.still(enlarged(images, query.scale)[0], form[6:], query.quality),
