@@ -35,7 +35,7 @@ class Admission:
     """Admit answers by their pixels, each size class to its own share of memory and to its own threads.
 
     An answer that finds its share taken waits for it. One that is alone in its class is always admitted, so that a
-    small limit delays answers but denies none. Every method but `encode`'s callback runs on the event loop.
+    small limit delays answers but denies none. Every method runs on the event loop.
     """
 
     def __init__(self, max_pixels: int, on_refusal: Callable[[], object] = lambda: None):
@@ -90,20 +90,25 @@ class Admission:
         chosen.used -= pixels
         self._admit_waiting(chosen)
 
-    def encode(self, pixels: int, work: Callable[[], T]) -> "Future[T]":
+    async def encode(self, pixels: int, work: Callable[[], T]) -> T:
         """Run `work` on a thread of the answer's class, and release its pixels when the thread is done with it.
 
-        An answer that is no longer wanted keeps its memory until then.
+        Work that is no longer wanted keeps its memory until then.
         """
         loop = asyncio.get_running_loop()
-        job = self._of(pixels).encoders.submit(work)
+        job: Future[T] = self._of(pixels).encoders.submit(work)
 
         def done(_: object) -> None:
             with suppress(RuntimeError):  # the loop is closed, and nothing is admitted any more
                 loop.call_soon_threadsafe(self.release, pixels)
 
-        job.add_done_callback(done)
-        return job
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            if job.done():
+                self.release(pixels)
+            else:
+                job.add_done_callback(done)
 
     def close(self) -> None:
         for each in self._classes:

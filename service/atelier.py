@@ -5,7 +5,6 @@ import json
 import logging
 import os
 from collections.abc import Callable, MutableMapping
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +47,7 @@ class Atelier:
         )
         self.access = AccessLog(settings, logs.as_json(settings))
         self.draining = False
+        self.body_bytes = 0  # of large request bodies; the gate counts them
         protocol.BOUNDS.counted = self.metrics.connections.set
         protocol.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.repository = Repository(settings, self.metrics, self._forget)
@@ -164,7 +164,6 @@ class Atelier:
         self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]", inline: bool
     ) -> bytes:
         admission, ends = self.admission, asyncio.get_running_loop().time() + self.settings.deadline_s
-        job: Future[bytes] | None = None
         if inline and admission.try_acquire(pixels):  # the batcher's deadline is enough
             try:
                 return encode(await self._images(plan))
@@ -175,12 +174,11 @@ class Atelier:
                 await admission.acquire(pixels)
                 try:
                     images = await self._images(plan)
-                    with tracing.part("encode"):
-                        job = admission.encode(pixels, partial(encode, images))
-                        return await asyncio.wrap_future(job)
-                finally:
-                    if job is None:
-                        admission.release(pixels)
+                except BaseException:
+                    admission.release(pixels)
+                    raise
+                with tracing.part("encode"):
+                    return await admission.encode(pixels, partial(encode, images))
         except TimeoutError:
             self.metrics.rejected.labels("deadline").inc()
             message = f"not finished within {self.settings.deadline_s:g} s; ask for fewer images or try again"

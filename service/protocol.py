@@ -23,6 +23,8 @@ PIECE = 1024  # bytes parsed at once: some 50 of the shortest requests, of which
 SWEEP_S = 0.5
 SPARE_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
 MOST_CONNECTIONS = 16384
+MAX_UNSENT_BYTES = 2**28  # of answers that clients have not taken, of all connections together
+TAKING_S = 2.0  # an answer that is taken sooner is never cut off for that
 PATIENCE_S = 1.0  # half a body younger than this does not make room for others
 
 
@@ -94,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._in_body = False  # between the end of a head and that of its request
         self._running: Any = None  # the cycle that is answered; those in `pipeline` wait for its end
         self._unsent, self._unsent_since = 0, 0.0
+        self._sending_since = 0.0  # the last time at which nothing was unsent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -264,6 +267,8 @@ class Connection(HttpToolsProtocol):
             BOUNDS.rejected("slow_client")
             self._refuse(408, "request_timeout", f"the body did not come within {BOUNDS.body_timeout_s:g} s")
         unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._sending_since = now
         if not unsent or unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since > BOUNDS.write_timeout_s:
@@ -278,4 +283,23 @@ def _sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
     for connection in list(connections):
         if isinstance(connection, Connection):
             connection._check(now)
+    _cut_off_slow(now, connections)
     loop.call_later(SWEEP_S, _sweep, loop, connections)
+
+
+def _cut_off_slow(now: float, connections: set[Any]) -> None:
+    """Close connections with the largest unread answers while all unread answers together are too much memory.
+
+    A client that takes a little of its answer at a time is never idle, so that no timeout ends it.
+    """
+    unsent = {
+        c: size for c in connections if isinstance(c, Connection) and (size := c.transport.get_write_buffer_size())
+    }
+    total = sum(unsent.values())
+    for connection, size in sorted(unsent.items(), key=lambda item: -item[1]):
+        if total <= MAX_UNSENT_BYTES:
+            break
+        if now - connection._sending_since > TAKING_S:
+            BOUNDS.rejected("slow_client")
+            connection._abandon()
+            total -= size
