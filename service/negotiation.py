@@ -24,6 +24,7 @@ MAX_VALUES = 2**18
 BYTES_PER_VALUE = 16  # a body that is longer may have more values: latents have about 20 bytes per number
 MAX_LISTS = 2**16 + 2**10
 MAX_KEYS = 2**14
+MAX_ACCEPTED = 100  # media types of an Accept header that are read
 LARGE_BODY = 2**16  # bytes; parsed on a thread
 
 _parsing = ThreadPoolExecutor(1, "parsing")  # one body at a time: its values take more memory than its bytes
@@ -38,7 +39,7 @@ def choose(accept: str, forms: tuple[str, ...]) -> str:
     if not accept.strip():
         return forms[0]
     qualities: dict[str, float] = {}
-    for part in accept.lower().split(","):
+    for part in accept.lower().split(",", MAX_ACCEPTED)[:MAX_ACCEPTED]:
         kind, *parameters = (piece.strip() for piece in part.split(";"))
         quality = 1.0
         for parameter in parameters:

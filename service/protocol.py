@@ -20,11 +20,12 @@ from service.settings import Settings
 
 MAX_HEAD_BYTES = 65536
 PIECE = 1024  # bytes parsed at once: some 50 of the shortest requests, of which each takes kilobytes
+MAX_PIECES = 32  # parsed before the event loop serves other connections
 SWEEP_S = 0.5
 SPARE_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
 MOST_CONNECTIONS = 16384
 MAX_UNSENT_BYTES = 2**28  # of answers that clients have not taken, of all connections together
-TAKING_S = 2.0  # an answer that is taken sooner is never cut off for that
+TAKING_S = 2.0  # an answer that is taken sooner is not cut off, unless there is twice that memory
 PATIENCE_S = 1.0  # half a body younger than this does not make room for others
 
 
@@ -161,7 +162,15 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self) -> None:
         unparsed = self._unparsed
-        while unparsed and not self.pipeline and not self.flow.write_paused and not self.transport.is_closing():
+        pieces = 0
+        while (
+            unparsed
+            and pieces < MAX_PIECES
+            and not self.pipeline
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        ):
+            pieces += 1
             piece = bytes(unparsed[: max(PIECE, self._body_left)])
             del unparsed[: len(piece)]
             self._head_bytes += len(piece)
@@ -174,6 +183,8 @@ class Connection(HttpToolsProtocol):
             unparsed.clear()
         elif self.held_up():
             self.flow.pause_reading()
+            if pieces == MAX_PIECES:  # a piece may hold 170 chunks of a body: others take their turn
+                self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Something that held the connection up may be over."""
@@ -296,10 +307,11 @@ def _cut_off_slow(now: float, connections: set[Any]) -> None:
         c: size for c in connections if isinstance(c, Connection) and (size := c.transport.get_write_buffer_size())
     }
     total = sum(unsent.values())
+    patience = TAKING_S if total <= 2 * MAX_UNSENT_BYTES else 0.0
     for connection, size in sorted(unsent.items(), key=lambda item: -item[1]):
         if total <= MAX_UNSENT_BYTES:
             break
-        if now - connection._sending_since > TAKING_S:
+        if now - connection._sending_since > patience:
             BOUNDS.rejected("slow_client")
             connection._abandon()
             total -= size

@@ -140,10 +140,13 @@ def test_protocol_unread_answers_have_a_bound_together(monkeypatch: pytest.Monke
         def _abandon(self) -> None:
             self.gone = True
 
-    monkeypatch.setattr(protocol, "MAX_UNSENT_BYTES", 100)
-    new, large, middle, small = Slow(90, 99.0), Slow(80, 0.0), Slow(50, 0.0), Slow(5, 0.0)
+    monkeypatch.setattr(protocol, "MAX_UNSENT_BYTES", 130)
+    new, large, middle, small = Slow(90, 99.0), Slow(80, 0.0), Slow(30, 0.0), Slow(5, 0.0)
     protocol._cut_off_slow(100.0, {new, large, middle, small})
-    assert [each.gone for each in (new, large, middle, small)] == [False, True, True, False]
-    few = Slow(100, 0.0)
+    assert [each.gone for each in (new, large, middle, small)] == [False, True, False, False]
+    burst = [Slow(90, 99.0) for _ in range(3)]
+    protocol._cut_off_slow(100.0, {*burst})
+    assert sum(each.gone for each in burst) == 2
+    few = Slow(130, 0.0)
     protocol._cut_off_slow(100.0, {few})
     assert not few.gone
