@@ -4,13 +4,13 @@ import asyncio
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service import logs, protocol, tracing
 from service.access import AccessLog
+from service.admission import Admission
 from service.errors import ApiError, ClientGone
 from service.keys import Keys
 from service.lanes import Lanes
@@ -47,13 +47,12 @@ class Atelier:
         )
         self.access = AccessLog(settings, logs.as_json(settings))
         self.draining = False
+        self.body_bytes = 0  # of large request bodies; the gate counts them
         protocol.BOUNDS.counted = self.metrics.connections.set
         protocol.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.repository = Repository(settings, self.metrics, self._forget)
         self._lanes = Lanes(self.repository.lanes)
-        self._encoding = ThreadPoolExecutor(2, "encoding")
-        self._encoding_lock = threading.Lock()
-        self._encoding_pixels = 0  # admitted, and not yet encoded
+        self.admission = Admission(settings.max_encoding_pixels, self.metrics.rejected.labels("queue_full").inc)
         self._batchers: MutableMapping[Generator, Batcher] = {}
 
     def load(self) -> None:
@@ -102,7 +101,7 @@ class Atelier:
         self._lanes.close()
         self.access.flush()
         tracing.shutdown()
-        self._encoding.shutdown(wait=False, cancel_futures=True)
+        self.admission.close()
 
     def _batcher(self, generator: "Generator") -> "Batcher":
         from service.batcher import Batcher
@@ -125,60 +124,65 @@ class Atelier:
         """A retired generator's batcher ends with the requests that wait for it."""
         self._batchers.pop(generator, None)
 
-    async def images(self, plan: "Plan", receive: "Receive | None" = None) -> "NDArray[np.uint8]":
-        """Run a plan's rows: uint8 [N, H, W, C]. ClientGone: `receive` told that the client hung up."""
+    async def _images(self, plan: "Plan") -> "NDArray[np.uint8]":
+        """Run a plan's rows: uint8 [N, H, W, C]."""
         generator = plan.generator
         if not generator.loaded:  # it had to make way for others
             await self.repository.recall(generator)
-        work = self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
-        images = await (work if receive is None else _while_connected(work, receive))
+        images = await self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
         self.metrics.made(generator.metadata.name, len(images))
         return images
 
-    async def pictures(
-        self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]", receive: "Receive"
+    async def answer(
+        self,
+        plan: "Plan",
+        pixels: int,
+        encode: "Callable[[NDArray[np.uint8]], bytes]",
+        receive: "Receive | None",
+        inline: bool = False,
     ) -> bytes:
-        """Run a plan's rows and `encode` the images, `pixels` in all, on a thread; one deadline is over both.
+        """Run a plan's rows and encode the images; one deadline holds for both, and for the wait before them.
 
-        ApiError: 503 queue_full before anything is computed, 503 deadline_exceeded. ClientGone as `images`.
+        Args:
+            plan: The rows.
+            pixels: Pixels of the answer's images, after enlarging.
+            encode: Makes the body of the answer.
+            receive: Reports that the client hung up; None if that need not be noticed.
+            inline: Whether encoding is so quick that no thread is worth its while.
+
+        Returns:
+            The body of the answer.
+
+        Raises:
+            ApiError: 503 if too many answers wait already, or if the deadline has passed.
+            ClientGone: If the client hung up.
         """
-        return await _while_connected(self._encoded(plan, pixels, encode), receive)
+        work = self._answered(plan, pixels, encode, inline)
+        return await (work if receive is None else _while_connected(work, receive))
 
-    async def _encoded(self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]") -> bytes:
-        self._admit(pixels)
-        job: Future[bytes] | None = None
+    async def _answered(
+        self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]", inline: bool
+    ) -> bytes:
+        admission, ends = self.admission, asyncio.get_running_loop().time() + self.settings.deadline_s
+        if inline and admission.try_acquire(pixels):  # the batcher's deadline is enough
+            try:
+                return encode(await self._images(plan))
+            finally:
+                admission.release(pixels)
         try:
-            async with asyncio.timeout(self.settings.deadline_s):
-                images = await self.images(plan)
+            async with asyncio.timeout_at(ends):
+                await admission.acquire(pixels)
+                try:
+                    images = await self._images(plan)
+                except BaseException:
+                    admission.release(pixels)
+                    raise
                 with tracing.part("encode"):
-                    job = self._encoding.submit(encode, images)
-                    return await asyncio.wrap_future(job)
+                    return await admission.encode(pixels, partial(encode, images))
         except TimeoutError:
             self.metrics.rejected.labels("deadline").inc()
             message = f"not finished within {self.settings.deadline_s:g} s; ask for fewer images or try again"
             raise ApiError(503, "deadline_exceeded", message) from None
-        finally:
-            # one that nobody waits for any more holds its memory until its thread is done with it
-            if job is None:
-                self._release(pixels)
-            else:
-                job.add_done_callback(lambda _: self._release(pixels))
-
-    def _admit(self, pixels: int) -> None:
-        """Count a request's pixels in. ApiError: others' fill the room already; a lone request always has it."""
-        with self._encoding_lock:
-            waiting = self._encoding_pixels
-            admitted = not waiting or waiting + pixels <= self.settings.max_encoding_pixels
-            if admitted:
-                self._encoding_pixels += pixels
-        if not admitted:
-            self.metrics.rejected.labels("queue_full").inc()
-            message = f"pictures of {waiting} pixels are being made already; try again in a moment"
-            raise ApiError(503, "queue_full", message)
-
-    def _release(self, pixels: int) -> None:
-        with self._encoding_lock:
-            self._encoding_pixels -= pixels
 
     def require_ready(self) -> None:
         if self.draining:

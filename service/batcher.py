@@ -92,8 +92,10 @@ class Batcher:
         rows = len(latents)
         job = _Job(latents, labels, loop.create_future())
         with self._lock:
-            # an idle model takes any one request that the limits allow, however short the queue
-            if self._waiting and self._waiting + rows > self._max_queue_rows:
+            # an idle model takes any one request that the limits allow, however short the queue; the last quarter of it
+            # is for requests that fit into their share of a batch, so that large ones cannot deny them
+            room = self._max_queue_rows if rows <= self._share else self._max_queue_rows * 3 // 4
+            if self._waiting and self._waiting + rows > room:
                 raise self._full()
             self._queue.append(job)
             self._wait(rows)

@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("bentoml.atelier")
 
 LINGER_S = 2.0
+SMALL_BODY = 2**16  # bytes; larger bodies share a bound
+MAX_BODIES = 2**28  # bytes of all larger bodies that are received or in work
 CUT_OFF = ApiError(
     503,
     "draining",
     "the service stopped before this was done; others, or the next one, take it",
+    headers={"Connection": "close"},
+)
+BODIES_FULL = ApiError(
+    503,
+    "queue_full",
+    "too many large bodies are being received; try again in a moment",
     headers={"Connection": "close"},
 )
 CLIENT_GONE = 499  # nginx's word for it, in the metrics alone
@@ -48,21 +56,28 @@ class Gate:
         logs.current_request.set(request)
         trace = tracing.start(scope, told)
         max_body_bytes = atelier.settings.max_body_bytes
-        status = received = 0
+        status = received = held = 0
         whole = refused = False
         model: str | None = None
         rows: int | None = None
         message = f"the body is larger than {max_body_bytes} bytes; split the request"
-        too_large = ApiError(413, "body_too_large", message, headers={"Connection": "close"})
+        too_large = refusal = ApiError(413, "body_too_large", message, headers={"Connection": "close"})
 
         async def limited_receive() -> Message:
-            nonlocal received, whole, refused
+            nonlocal received, held, whole, refused, refusal
             message = await receive()
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if received > max_body_bytes:
                 refused = True
                 raise too_large
+            if received > SMALL_BODY:
+                size = len(message.get("body", b""))
+                if atelier.body_bytes + size > max(MAX_BODIES, max_body_bytes):
+                    refused, refusal = True, BODIES_FULL
+                    raise refusal
+                atelier.body_bytes += size
+                held += size
             return message
 
         async def marked_send(message: Message) -> None:
@@ -115,9 +130,10 @@ class Gate:
             if not status and not refused:
                 await error_response(INTERNAL)(scope, receive, watched_send)
         finally:
+            atelier.body_bytes -= held
             if refused and not status:
-                atelier.metrics.rejected.labels("body_too_large").inc()
-                await error_response(too_large)(scope, receive, _lingering(marked_send, receive, whole))
+                atelier.metrics.rejected.labels(refusal.code).inc()
+                await error_response(refusal)(scope, receive, _lingering(marked_send, receive, whole))
             status = status or CLIENT_GONE
             route = getattr(scope.get("route"), "path", None) or (self._route or _unmatched)(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"

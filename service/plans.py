@@ -14,6 +14,8 @@ from service.schemas import InterpolateRequest, Keyframe, Look, MixRequest, Want
 from service.settings import Settings
 from service.sheets import MAX_SIDE, Sheet
 
+BYTES_PER_PIXEL = 4  # of an answer; one with more counts as more pixels
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -144,11 +146,39 @@ def picture_pixels(plan: Plan, look: Look, form: str, sheet: Sheet | None, setti
     if (look.scale > 1 or look.padding) and pixels > settings.max_scaled_pixels:
         message = f"{n} images at scale {look.scale} have {pixels} pixels; {settings.max_scaled_pixels} are allowed"
         raise invalid("scale_too_large", f"{message}: lower scale", "scale")
+    _check_answer(plan, pixels, settings)
     if max(height, width) > MAX_SIDE[form]:
         told = f"a picture of {width} x {height} pixels is more than {form} can hold ({MAX_SIDE[form]} a side)"
         field = "scale" if sheet is None or sheet.n == 1 else "columns"
         raise invalid("picture_too_large", f"{told}: choose other {field}, or image/png", field)
     return pixels
+
+
+def array_pixels(plan: Plan, settings: Settings, bytes_per_value: int = 1) -> int:
+    """Return what an answer with the plan's images as they are (npy, npz, numbers in JSON) counts, in pixels.
+
+    Args:
+        plan: The rows.
+        settings: `max_encoding_pixels` bounds the answer, in pixels and in four bytes per pixel.
+        bytes_per_value: Bytes of the answer per channel of a pixel.
+
+    Raises:
+        ApiError: 422 if the answer would be too large.
+    """
+    m = plan.generator.metadata
+    pixels = len(plan.latents) * m.height * m.width
+    pixels = max(pixels, pixels * m.channels * bytes_per_value // BYTES_PER_PIXEL)
+    _check_answer(plan, pixels, settings)
+    return pixels
+
+
+def _check_answer(plan: Plan, pixels: int, settings: Settings) -> None:
+    """Raise ApiError 422 if several images together are more than one answer may hold."""
+    n, most = len(plan.latents), settings.max_encoding_pixels
+    if n > 1 and pixels > most:
+        fewer = max(1, n * most // pixels)
+        message = f"{n} images count as {pixels} pixels; {most} are allowed in one answer: request {fewer} at a time"
+        raise invalid("answer_too_large", message)
 
 
 def _drawn(

@@ -22,9 +22,12 @@ from service.settings import Settings
 
 MAX_HEAD_BYTES = 65536
 PIECE = 1024  # bytes parsed at once: some 50 of the shortest requests, of which each takes kilobytes
+MAX_PIECES = 32  # parsed before the event loop serves other connections
 SWEEP_S = 0.5
 SPARE_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
 MOST_CONNECTIONS = 16384
+MAX_UNSENT_BYTES = 2**28  # of answers that clients have not taken, of all connections together
+TAKING_S = 2.0  # an answer that is taken sooner is not cut off, unless there is twice that memory
 PATIENCE_S = 1.0  # half a body younger than this does not make room for others
 
 
@@ -99,6 +102,7 @@ class Connection(HttpToolsProtocol):
         self._in_body = False  # between the end of a head and that of its request
         self._running: Any = None  # the cycle that is answered; those in `pipeline` wait for its end
         self._unsent, self._unsent_since = 0, 0.0
+        self._sending_since = 0.0  # the last time at which nothing was unsent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -163,7 +167,15 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self) -> None:
         unparsed = self._unparsed
-        while unparsed and not self.pipeline and not self.flow.write_paused and not self.transport.is_closing():
+        pieces = 0
+        while (
+            unparsed
+            and pieces < MAX_PIECES
+            and not self.pipeline
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        ):
+            pieces += 1
             piece = bytes(unparsed[: max(PIECE, self._body_left)])
             del unparsed[: len(piece)]
             self._head_bytes += len(piece)
@@ -176,6 +188,8 @@ class Connection(HttpToolsProtocol):
             unparsed.clear()
         elif self.held_up():
             self.flow.pause_reading()
+            if pieces == MAX_PIECES:  # a piece may hold 170 chunks of a body: others take their turn
+                self.loop.call_soon(self._go_on)
 
     def _feed(self, data: bytes) -> None:
         """Parse what came.
@@ -306,6 +320,8 @@ class Connection(HttpToolsProtocol):
             BOUNDS.rejected("slow_client")
             self._refuse(408, "request_timeout", f"the body did not come within {BOUNDS.body_timeout_s:g} s")
         unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._sending_since = now
         if not unsent or unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since > BOUNDS.write_timeout_s:
@@ -329,4 +345,24 @@ def _sweep(loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
     for connection in list(connections):
         if isinstance(connection, Connection):
             connection._check(now)
+    _cut_off_slow(now, connections)
     loop.call_later(SWEEP_S, _sweep, loop, connections)
+
+
+def _cut_off_slow(now: float, connections: set[Any]) -> None:
+    """Close connections with the largest unread answers while all unread answers together are too much memory.
+
+    A client that takes a little of its answer at a time is never idle, so that no timeout ends it.
+    """
+    unsent = {
+        c: size for c in connections if isinstance(c, Connection) and (size := c.transport.get_write_buffer_size())
+    }
+    total = sum(unsent.values())
+    patience = TAKING_S if total <= 2 * MAX_UNSENT_BYTES else 0.0
+    for connection, size in sorted(unsent.items(), key=lambda item: -item[1]):
+        if total <= MAX_UNSENT_BYTES:
+            break
+        if now - connection._sending_since > patience:
+            BOUNDS.rejected("slow_client")
+            connection._abandon()
+            total -= size

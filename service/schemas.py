@@ -20,7 +20,19 @@ Integral = BeforeValidator(_integral)
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS), Integral]
 Label = Annotated[int, Field(ge=0, lt=2**31), Integral]
-Latent = Annotated[list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_length=1)]
+
+# No list is unbounded, and each stops at its first error: a body of 4 MiB holds a million values, and an error for each
+# would cost seconds and gigabytes. The bounds of the settings are lower, and are checked in `plans`.
+MAX_IMAGES = 65536
+MAX_KEYFRAMES = 4096
+MAX_LATENT = 2**20
+
+Latent = Annotated[
+    list[Annotated[Float, Field(ge=-1e6, le=1e6)]], Field(min_length=1, max_length=MAX_LATENT, fail_fast=True)
+]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
+Latents = Annotated[list[Latent], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
+Labels = Annotated[list[Label], Field(min_length=1, max_length=MAX_IMAGES, fail_fast=True)]
 Truncation = Annotated[Float, Field(gt=0, le=100)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -63,11 +75,9 @@ class Wanted(OfModel):
         None, description="Number of images: seeds seed … seed+n-1. 1 if left out"
     )
     seed: Seed | None = Field(None, description="First seed")
-    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(None, description="One seed an image")
-    latents: Annotated[list[Latent], Field(min_length=1)] | None = Field(
-        None, description="One latent of z_dim numbers an image, instead of seeds"
-    )
-    labels: Annotated[list[Label], Field(min_length=1)] | None = Field(
+    seeds: Seeds | None = Field(None, description="One seed an image")
+    latents: Latents | None = Field(None, description="One latent of z_dim numbers an image, instead of seeds")
+    labels: Labels | None = Field(
         None, description="Class indices of a conditional model: one for all images, or one an image"
     )
     truncation: Truncation | None = Field(
@@ -121,12 +131,12 @@ def _keyframe(value: Any) -> Any:
 _KEYFRAME_SCHEMA = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": SEEDS - 1, "title": "seed"},
-        {"type": "array", "items": {"type": "number"}, "minItems": 1, "title": "latent"},
+        {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT, "title": "latent"},
         {
             "type": "object",
             "properties": {
                 "seed": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
-                "latent": {"type": "array", "items": {"type": "number"}, "minItems": 1},
+                "latent": {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT},
             },
             "minProperties": 1,
             "maxProperties": 1,
@@ -142,7 +152,7 @@ class InterpolateRequest(Look, OfModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keyframes": [0, 1, 2], "steps": 16}]})
 
-    keyframes: Annotated[list[AnyKeyframe], Field(min_length=2)] = Field(
+    keyframes: Annotated[list[AnyKeyframe], Field(min_length=2, max_length=MAX_KEYFRAMES, fail_fast=True)] = Field(
         description="Two or more: a seed, a latent, or {seed} or {latent}"
     )
     steps: Annotated[int, Field(ge=2), Integral] = Field(
@@ -156,7 +166,7 @@ class InterpolateRequest(Look, OfModel):
     easing: Literal["linear", "ease_in", "ease_out", "ease_in_out"] = "linear"
     loop: Annotated[bool, Strict()] = Field(False, description="Return to the first keyframe, and animate forever")
     fps: Annotated[Float, Field(ge=1, le=50)] = Field(12.0, description="Frames a second of an animation")
-    labels: Annotated[list[Label], Field(min_length=1)] | None = Field(
+    labels: Labels | None = Field(
         None, description="Class indices of a conditional model: one for all keyframes, or one a keyframe"
     )
     truncation: Truncation | None = None
@@ -178,13 +188,13 @@ class MixRequest(Look, OfModel):
         json_schema_extra={"examples": [{"terms": [{"seed": 0}, {"seed": 1, "weight": -1}, {"seed": 2}]}]}
     )
 
-    terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
+    terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS, fail_fast=True)]
     normalize: Annotated[bool, Strict()] = Field(
         True,
         description="Rescale the sum so that it is distributed as one latent is: normal latents to the norm of the "
         "terms, uniform ones to their weighted mean. false: the sum as it is",
     )
-    labels: Annotated[list[Label], Field(min_length=1, max_length=1)] | None = Field(
+    labels: Annotated[list[Label], Field(min_length=1, max_length=1, fail_fast=True)] | None = Field(
         None, description="The sum's class index; left out, that of the term with the largest absolute weight"
     )
     truncation: Truncation | None = Field(None, description="Of the terms that are seeds")

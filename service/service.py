@@ -6,6 +6,7 @@ from typing import Annotated, Any, cast
 import bentoml
 import numpy as np
 from bentoml.validators import DType
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import logs, metrics, protocol, supervisor
@@ -77,7 +78,7 @@ class GanAtelier:
         model: str | None = None,
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
-        from service import negotiation, plans
+        from service import encode, negotiation, plans
         from service.routes.told import headers_of
         from service.schemas import Wanted
 
@@ -89,12 +90,13 @@ class GanAtelier:
         try:
             body = negotiation.checked(Wanted, fields)
             plan = plans.generation(body, atelier.repository, atelier.settings)
-            images = await atelier.images(plan)
+            pixels = plans.array_pixels(plan, atelier.settings, encode.NUMBER_BYTES)
+            content = await atelier.answer(plan, pixels, encode.numbers, None)
         except ApiError as error:
             ctx.response.status_code = error.status  # BentoML passes a response through, but for its status
             return cast(Any, error_response(error))
-        ctx.response.headers.update(headers_of(plan))
-        return images
+        # BentoML would put the numbers into JSON on the event loop
+        return cast(Any, Response(content, media_type=negotiation.JSON, headers=headers_of(plan)))
 
     @bentoml.on_shutdown
     def remove_temporary_folders(self) -> None:

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         2**25,
         ge=1,
         le=2**40,
-        description="Pixels that may be on their way to answers as pictures; more are refused (503)",
+        description="Pixels that answers in work may have together, and one answer at most; more wait",
     )
     deadline_s: float = Field(25.0, gt=0, le=3600, description="Seconds until a request is given up (503)")
     watch_s: float = Field(

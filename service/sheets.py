@@ -46,4 +46,10 @@ class Sheet:
 
 def enlarged(images: Images, scale: int) -> Images:
     """[N, H, W, C] → [N, H·scale, W·scale, C], each pixel a square."""
-    return images if scale == 1 else images.repeat(scale, axis=1).repeat(scale, axis=2)
+    if scale == 1:
+        return images
+    n, height, width, channels = images.shape
+    result = np.empty((n, height * scale, width * scale, channels), np.uint8)
+    for large, image in zip(result, images, strict=True):  # so that the interpreter's lock is given away in between
+        large[:] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return result

@@ -127,14 +127,16 @@ async def _answer(
 
     atelier, m, n = atelier_of(request), plan.generator.metadata, len(plan.latents)
     if form == NPY:
-        content = encode.npy(await atelier.images(plan, request.receive))
+        pixels = plans.array_pixels(plan, atelier.settings)
+        inline = pixels * m.channels <= encode.INLINE_BYTES
+        content = await atelier.answer(plan, pixels, encode.npy, request.receive, inline)
         return Response(content, media_type=NPY, headers=headers_of(plan))
     sheet = None
     if form in (PNG, WEBP, JPEG) and not animated:
         scale, columns = look.scale, min(n, look.columns or columns)
         sheet = Sheet(n, m.height * scale, m.width * scale, columns, look.padding if n > 1 else 0)
     if form == NPZ:
-        pixels = n * m.height * m.width
+        pixels = plans.array_pixels(plan, atelier.settings)
     else:
         held = f"image/{look.output_format}" if form in (JSON, ZIP) else form
         pixels = plans.picture_pixels(plan, look, held, sheet, atelier.settings)
@@ -157,7 +159,7 @@ async def _answer(
             listed = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
         return encode.document(images, document, listed, look.output_format, look.quality, rest)
 
-    content = await atelier.pictures(plan, pixels, encoded, request.receive)
+    content = await atelier.answer(plan, pixels, encoded, request.receive)
     return Response(content, media_type=form, headers=headers_of(plan))
 
 

@@ -73,7 +73,7 @@ async def image(request: Request) -> Response:
     if negotiation.etag_matches(negotiation.header(request, "if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    content = await atelier.pictures(
+    content = await atelier.answer(
         plan,
         pixels,
         lambda images: encode.still(enlarged(images, query.scale)[0], form[6:], query.quality),

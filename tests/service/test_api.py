@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service import encode
 from service import latents as z
 from service.api import ROUTERS
 from tests.service.conftest import wait_until
@@ -504,26 +505,45 @@ class Held:
         return b"png"
 
 
-def test_pictures_beyond_the_room_for_them_are_refused_before_they_are_computed(
+def test_pictures_without_room_wait_and_small_ones_pass(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = serve(folder, max_encoding_pixels=1000)
+    client = serve(folder, max_encoding_pixels=2048)
+    still = encode.still
     held = Held(monkeypatch)
-    body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}  # 1024 pixels: admitted, being alone
+    body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}  # 1024 of 1280 pixels for large answers
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.post, "/v1/generate", json=body, headers=png)
+        assert held.begun.wait(20)
+        second = pool.submit(client.post, "/v1/generate", json=body, headers=png)
+        monkeypatch.setattr("service.encode.still", still)
+        answers = [client.get(f"/v1/models/tiny/images/{seed}.png").status_code for seed in range(9)]
+        assert answers == [200] * 9
+        assert npy(client, seed=0).shape == (1, 8, 8, 1)
+        assert not second.done()
+        held.open.set()
+        assert first.result().content == b"png"
+        assert second.result().status_code == 200
+    assert 'reason="queue_full"} 0.0' in client.get("/metrics").text
+
+
+def test_answers_beyond_those_that_may_wait_are_503(
+    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.admission.MAX_WAITING", 0)
+    client = serve(folder, max_encoding_pixels=2048)
+    held = Held(monkeypatch)
+    body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/v1/generate", json=body, headers=png)
         assert held.begun.wait(20)
-        answer = client.post("/v1/generate", json={"seed": 0})
-        assert "pixels" in refusal(answer, 503, "queue_full")["message"]
+        answer = client.post("/v1/generate", json=body, headers=png)
+        assert "waiting" in refusal(answer, 503, "queue_full")["message"]
         assert int(answer.headers["Retry-After"]) > 0
-        refusal(client.get("/v1/models/tiny/images/1.png"), 503, "queue_full")
-        assert npy(client, seed=0).shape == (1, 8, 8, 1)
-        text = client.get("/metrics").text
-        assert 'atelier_rejected_total{reason="queue_full"} 2.0' in text
-        assert 'atelier_images_total{model="tiny"} 5.0' in text
+        assert 'atelier_rejected_total{reason="queue_full"} 1.0' in client.get("/metrics").text
         held.open.set()
         assert first.result().content == b"png"
-    assert client.post("/v1/generate", json={"seed": 0}).status_code == 200
+    assert client.post("/v1/generate", json=body, headers=png).status_code == 200
 
 
 def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
@@ -533,10 +553,19 @@ def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
     held = Held(monkeypatch)
     answer = client.post("/v1/generate", json={}, headers={"Accept": "image/png"})
     refusal(answer, 503, "deadline_exceeded")
-    assert 'atelier_rejected_total{reason="deadline"} 1.0' in client.get("/metrics").text
-    refusal(client.post("/v1/generate", json={}), 503, "queue_full")
+    refusal(client.post("/v1/generate", json={}), 503, "deadline_exceeded")
+    assert 'atelier_rejected_total{reason="deadline"} 2.0' in client.get("/metrics").text
     held.open.set()
     wait_until(lambda: client.post("/v1/generate", json={}).status_code == 200)
+
+
+@pytest.mark.parametrize("form", ["x-npy", "x-npz", "zip", "json"])
+def test_an_answer_of_too_many_pixels_is_422_in_each_form(serve: Serve, folder: Path, form: str) -> None:
+    client = serve(folder, max_encoding_pixels=640)
+    accept = {"Accept": f"application/{form}"}
+    assert client.post("/v1/generate", json={"seed": 0, "n": 10}, headers=accept).status_code == 200
+    error = refusal(client.post("/v1/generate", json={"seed": 0, "n": 11}, headers=accept), 422, "answer_too_large")
+    assert "request 10 at a time" in error["message"]
 
 
 def mixed(client: TestClient, terms: list[dict[str, Any]], **body: Any) -> dict[str, Any]:

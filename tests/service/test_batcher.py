@@ -253,3 +253,22 @@ def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: Lane
         assert b.waiting_rows == 0
 
     asyncio.run(scenario())
+
+
+def test_queue_large_requests_leave_a_quarter_to_small_ones(machine: Machine, lane: Lanes) -> None:
+    async def scenario() -> None:
+        b = batcher(machine, lane, queue=16)
+        first = await held(machine, b)
+        large = asyncio.create_task(b.submit(rows(*range(1, 11)), None, 20))
+        await queued(b, 10)
+        with pytest.raises(ApiError) as refusal:
+            await b.submit(rows(20, 21, 22), None, 20)
+        assert refusal.value.code == "queue_full"
+        small = [asyncio.create_task(b.submit(rows(30 + i, 40 + i), None, 20)) for i in range(3)]
+        await queued(b, 16)
+        machine.open.set()
+        assert [values(await each) for each in small] == [[30, 40], [31, 41], [32, 42]]
+        await large
+        await first
+
+    asyncio.run(scenario())

@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -101,3 +102,10 @@ def test_nothing_acceptable_is_406(accept: str) -> None:
     with pytest.raises(ApiError) as error:
         choose(accept, GENERATE_FORMS)
     assert error.value.status == 406
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 4, 7, 3)])
+def test_numbers_are_the_images_as_json(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert json.loads(encode.numbers(images)) == images.tolist()
+    assert json.loads(encode.numbers(images[:, ::-1])) == images[:, ::-1].tolist()

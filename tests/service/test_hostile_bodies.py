@@ -1,0 +1,117 @@
+"""What a body costs before it is refused: time of the event loop, and memory."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import hostile_bodies
+from service import negotiation
+from service.errors import ApiError
+from service.schemas import GenerateRequest, InterpolateRequest, MixRequest, Wanted
+
+SIZE = 4 * 2**20
+SCHEMAS = {
+    hostile_bodies.GENERATE: GenerateRequest,
+    hostile_bodies.INTERPOLATE: InterpolateRequest,
+    hostile_bodies.MIX: MixRequest,
+    hostile_bodies.NATIVE: Wanted,
+}
+# The processor's time and the peak of memory of each shape, in a process of its own
+COSTS = """
+import resource, time
+from tests.service.test_hostile_bodies import SCHEMAS, SIZE, outcome
+from benchmarks import hostile_bodies
+bodies = hostile_bodies.bodies(SIZE)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+worst = 0.0, ""
+for name, (route, body) in bodies.items():
+    began = time.process_time()
+    outcome(body, SCHEMAS[route])
+    worst = max(worst, (time.process_time() - began, name))
+print(worst[0], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, worst[1])
+"""
+
+
+def outcome(body: bytes, schema: Any) -> str:
+    """The code of the refusal, or an empty text."""
+    try:
+        negotiation.parsed(body, schema)
+    except ApiError as error:
+        return error.code if "\n" not in error.message and len(error.message) < 1000 else error.message
+    return ""
+
+
+def test_no_body_of_4_mib_costs_half_a_second_or_100_mb() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COSTS],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    seconds, megabytes, name = done.stdout.split(" ", 2)
+    assert float(seconds) < 0.5, name
+    assert float(megabytes) < 100, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"seeds":[' + b"1," * 2**18 + b"1]}", "too_many_values"),
+        (b'{"latents":[' + b"[1]," * 2**17 + b"[1]]}", "too_many_values"),
+        (b"{" + b'"a":1,' * 2**15 + b'"a":1}', "too_many_values"),
+        (b'{"seeds":[' + b"1," * 2**16 + b"1]}", "invalid_field"),
+        (b'{"latents":[[' + b"0.25," * (2**18 - 8) + b"0.25]]}", ""),
+    ],
+    ids=["values", "lists", "keys", "seeds", "latents"],
+)
+def test_a_body_is_refused_by_its_values_not_its_bytes(body: bytes, code: str) -> None:
+    assert outcome(body, GenerateRequest) == code
+
+
+def test_a_longer_body_may_hold_more_values() -> None:
+    row = b"[" + b",".join([b"0.1234567890123456"] * 512) + b"]"
+    body = b'{"latents":[' + b",".join([row] * 1024) + b"]}"
+    assert len(body) > 2 * SIZE
+    assert len(negotiation.parsed(body, Wanted).latents or ()) == 1024
+
+
+@pytest.mark.parametrize("field", ["seeds", "labels", "latents"])
+def test_a_list_stops_at_its_first_invalid_value(field: str) -> None:
+    with pytest.raises(ApiError) as error:
+        negotiation.parsed(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
+    assert (error.value.param, "more)" in error.value.message) == (f"{field}.0", False)
+
+
+def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def parsed(body: bytes, schema: Any) -> Any:
+        threads.append(threading.current_thread().name)
+
+    class Request:
+        def __init__(self, size: int):
+            self.size, self.headers = size, {"content-type": "application/json"}
+
+        async def body(self) -> bytes:
+            return b" " * self.size
+
+    monkeypatch.setattr(negotiation, "parsed", parsed)
+    for size in (100, negotiation.LARGE_BODY + 1):
+        asyncio.run(negotiation.read(Request(size), Wanted))  # type: ignore[arg-type]
+    assert threads[0] == "MainThread"
+    assert threads[1].startswith("parsing")
+
+
+def test_a_long_accept_header_is_read_in_bounded_time() -> None:
+    accept = ",".join(f"a/b{i};q=0.1" for i in range(6000))
+    began = time.process_time()
+    assert negotiation.choose("image/png," + accept, negotiation.GENERATE_FORMS) == negotiation.PNG
+    assert time.process_time() - began < 0.02
