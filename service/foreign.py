@@ -29,13 +29,17 @@ def is_foreign(model: "onnx.ModelProto") -> bool:
 
 
 def adopt(
-    model: "onnx.ModelProto", content: bytes, name: str, created: datetime, probe: bool = True
+    model: "onnx.ModelProto",
+    content: bytes,
+    name: str,
+    created: datetime,
+    known_shape: tuple[int, int, int] | None = None,
 ) -> "tuple[onnx.ModelProto, Metadata, int | None]":
     """(the model with the contract's names and tail, metadata from graph and file name, its fixed batch or None).
 
     content: the file's bytes, its weights among them, of which the digest is the sha256; name: the model's, the file's
-    without suffix; created: the file's time; probe: run it, to see that it does as it should. ContractError: it is
-    refused, and why.
+    without suffix; created: the file's time; known_shape: the images' [C, H, W] where it was run before; else it is
+    run, to see that it does as it should. ContractError: it is refused, and why.
     """
     if not NAME.fullmatch(name):
         raise ContractError(f"a generator of others is named after its file: rename {name[:40]!r} to [A-Za-z0-9._-]")
@@ -47,12 +51,17 @@ def adopt(
     z_distribution = props.get("z_distribution", "normal")
     if z_distribution not in ("normal", "uniform"):
         raise ContractError(f"metadata z_distribution is {z_distribution[:40]!r}, not normal or uniform")
+    try:
+        dataset = props.get("dataset", "unknown")[:1000]
+        producer = f"{model.producer_name} {model.producer_version}".strip()[:100]
+        (dataset + producer).encode()
+    except (UnicodeError, TypeError):
+        raise ContractError("its metadata are not UTF-8: the file is damaged, or was written by another tool") from None
     model = _recent(model)
     source, z_dim, batch = _input(model)
-    target, shape = _output(model)
-    if probe or None in shape:
-        shape = _probed(model, source, z_dim, batch, z_distribution)
-    channels, height, width = cast(tuple[int, int, int], shape)
+    target, _ = _output(model)
+    shape = known_shape or _probed(model, source, z_dim, batch, z_distribution)
+    channels, height, width = shape
     if channels not in (1, 3):
         raise ContractError(f"its images have {channels} channels; 1 and 3 can be shown")
     if max(height, width) > MAX_SIDE:
@@ -65,11 +74,11 @@ def adopt(
         height=height,
         width=width,
         channels=channels,
-        dataset=props.get("dataset", "unknown"),
+        dataset=dataset,
         class_names=(),
         images_seen=0,
         ema=False,
-        config={"producer": f"{model.producer_name} {model.producer_version}".strip()[:100]},
+        config={"producer": producer},
         created=created.isoformat(),
         digest=hashlib.sha256(content).hexdigest(),
         evaluation={},

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import ipaddress
+import logging
 import math
 import mmap
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ApiError
+
+log = logging.getLogger("bentoml.atelier")
 
 SLOTS, PROBES = 8192, 8
 
@@ -36,8 +39,13 @@ class Limiter:
             table = mmap.mmap(-1, size)
         else:
             self._file = os.open(folder / "limits", os.O_RDWR | os.O_CREAT, 0o600)
-            os.ftruncate(self._file, size)  # the others' marks stay
-            table = mmap.mmap(self._file, size)
+            try:
+                os.posix_fallocate(self._file, 0, size)  # the others' marks stay
+                table = mmap.mmap(self._file, size)
+            except OSError as error:
+                log.warning("this worker counts requests by itself: %s: %s", folder, error.strerror)
+                os.close(self._file)
+                self._file, table = None, mmap.mmap(-1, size)
         self._words = memoryview(table).cast("Q")
 
     def take(self, client: str) -> float:

@@ -2,8 +2,10 @@
 
 import ctypes
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +46,7 @@ class Runtime:
     provider: Literal["cpu", "cuda"] = "cpu"
     strict: bool = False  # refuse a session that falls back to another provider
     lanes: int = 1  # batches that run side by side, each on its share of the threads
+    heavy: bool = False  # one row takes more memory than a batch should: one at a time, and none is kept
 
     @property
     def cuda_sizes(self) -> tuple[int, ...]:
@@ -93,7 +96,8 @@ class Session:
 
     def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
         providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
-        self._wide = self._narrow = _session(content, runtime.threads, providers)
+        self._wide = self._narrow = _session(content, runtime.threads, providers, keep_memory=not runtime.heavy)
+        self._one_at_a_time = threading.Lock() if runtime.heavy else nullcontext()
         self.provider: str = self._wide.get_providers()[0]
         if runtime.provider == "cuda" and self.provider != CUDA:
             if runtime.strict:
@@ -101,7 +105,7 @@ class Session:
             log.warning("ONNX Runtime could not start CUDA; the CPU runs instead")
         on_cuda = runtime.cuda_sizes if self.provider == CUDA else None
         self.sizes: tuple[int, ...] | None = (batch,) if batch else on_cuda
-        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1:
+        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1 and not runtime.heavy:
             self._narrow = _session(content, max(1, runtime.threads // runtime.lanes), [CPU])
 
     def run(
@@ -117,7 +121,8 @@ class Session:
             feed: dict[str, NDArray] = {"latents": latents}
             if labels is not None:
                 feed["labels"] = labels
-            return session.run(None, feed)[0]
+            with self._one_at_a_time:
+                return session.run(None, feed)[0]
 
         return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
 
@@ -144,7 +149,7 @@ class Session:
         return next(rows for rows, cost in costs.items() if cost <= enough)
 
 
-def _session(content: bytes, threads: int, providers: list) -> "InferenceSession":
+def _session(content: bytes, threads: int, providers: list, keep_memory: bool = True) -> "InferenceSession":
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -152,6 +157,7 @@ def _session(content: bytes, threads: int, providers: list) -> "InferenceSession
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = keep_memory
     return ort.InferenceSession(content, options, providers=providers)
 
 

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from service import metrics
 from service.keys import Keys
 from service.settings import SettingsError, settings
 
 # An image's builder leaves there what `uname -m` said
 MACHINE = Path(sys.prefix) / "machine"
+ROOM_BYTES = 2**16  # that even one worker needs in TMPDIR
 
 
 class StartError(Exception):
@@ -42,10 +44,19 @@ def check_machine(told: Path) -> None:
 def check_writable() -> None:
     """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
     try:
-        tempfile.gettempdir()
+        used = tempfile.gettempdir()
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
+    wanted = os.environ.get("TMPDIR")
+    if wanted and not (Path(wanted).is_dir() and Path(used).samefile(wanted)):
+        raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with room")
+    workers = settings().workers
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES + (workers * metrics.WORKER_BYTES if workers > 1 else 0))
+    except OSError as error:
+        raise StartError(no_room(error)) from None
     home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -53,6 +64,13 @@ def check_writable() -> None:
             pass
     except OSError as error:
         raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
+
+
+def no_room(error: OSError) -> str:
+    """One line on a folder for temporary files that cannot be used."""
+    return (
+        f"{tempfile.gettempdir()} cannot be written ({error.strerror}); free some room, or set TMPDIR to another folder"
+    )
 
 
 def check_port(host: str, port: str) -> None:
