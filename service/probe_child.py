@@ -260,7 +260,10 @@ def try_file(request: dict[str, Any]) -> dict[str, Any]:
 
 def memory_is_short(reason: str) -> bool:
     """Whether an error's message says that memory could not be had."""
-    return any(words in reason for words in ("bad_alloc", "allocate memory", "llocation failed", "Cannot allocate"))
+    return any(
+        words in reason
+        for words in ("bad_alloc", "allocate memory", "llocation failed", "able to allocate", "Cannot allocate")
+    )
 
 
 def largest_batch(session: Any, metadata: Any, max_batch: int, batch_bytes: int) -> tuple[int, bool]:

@@ -12,6 +12,9 @@ from service.external_weights import weights_beside, with_weights_inside
 from service.generator_file import ContractError, Metadata, check
 
 
+NOT_UTF8 = "its names or metadata are not UTF-8: the file is damaged, or was written by another tool"
+
+
 class Unreadable(ContractError):
     """Nothing is known of the file's content; the next try may succeed."""
 
@@ -88,8 +91,8 @@ def prepare(path: Path, content: bytes, shape: tuple[int, int, int] | None = Non
     try:
         if not foreign.is_foreign(model):
             return Prepared(check(model), content, None)
-    except UnicodeError:
-        raise ContractError("its metadata are not UTF-8: the file is damaged, or was written by another tool") from None
+    except (UnicodeError, TypeError):  # such fields are read as bytes
+        raise ContractError(NOT_UTF8) from None
     try:
         created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError as error:
@@ -97,7 +100,11 @@ def prepare(path: Path, content: bytes, shape: tuple[int, int, int] | None = Non
     try:
         wrapped, metadata, batch = foreign.adopt(model, content, path.stem, created, shape)
         return Prepared(metadata, wrapped.SerializeToString(), batch)
-    except ContractError:
+    except (ContractError, MemoryError):
         raise
+    except UnicodeError:
+        raise ContractError(NOT_UTF8) from None
     except Exception as error:
+        if isinstance(error, TypeError) and "bytes" in str(error):
+            raise ContractError(NOT_UTF8) from None
         raise ContractError(f"ONNX Runtime does not run it: {onnx_reason(error)}") from None

@@ -31,13 +31,23 @@ def make_shared() -> Path:
     return folder
 
 
+def keep_temporary_files() -> None:
+    """Have this worker's temporary files (BentoML makes some) in the shared folder, with which they are removed.
+
+    What a killed worker left there is removed now: it may be what fills the disk.
+    """
+    if (folder := shared()) is not None:
+        tempfile.tempdir = str(folder)
+        remove_dead(folder)
+
+
 def make(kind: str) -> Path:
     """Make a folder that belongs to this process, which removes it when it ends, and remove those of dead processes.
 
     Raises:
         OSError: If the folder for temporary files cannot be written.
     """
-    remove_dead()
+    remove_dead(Path(tempfile.gettempdir()))
     for _ in range(TRIES):
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
         try:
@@ -59,10 +69,10 @@ def make(kind: str) -> Path:
     return folder
 
 
-def remove_dead() -> None:
-    """Remove this user's folders whose owner no longer lives."""
+def remove_dead(place: Path) -> None:
+    """Remove this user's folders in `place` whose owner no longer lives."""
     with suppress(OSError):
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        for folder in place.glob(f"{PREFIX}*"):
             with suppress(OSError):
                 found = folder.lstat()
                 if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():

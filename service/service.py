@@ -8,7 +8,7 @@ import numpy as np
 from bentoml.validators import DType
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs, metrics, protocol, start, supervisor
+from service import logs, metrics, protocol, runtime_folder, start, supervisor
 from service.api import create_app
 from service.errors import ApiError, error_response
 from service.gate import Gate
@@ -30,6 +30,7 @@ logs.configure(_settings)
 supervisor.watch_workers()
 supervisor.end_with_supervisor()
 if bentoml.server_context.worker_index is not None:
+    runtime_folder.keep_temporary_files()
     metrics.reserve()
 protocol.install(_settings)
 app = create_app(_settings)

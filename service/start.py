@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from service import metrics
+from service import metrics, runtime_folder
 from service.keys import Keys
 from service.settings import SettingsError, settings
 
@@ -43,12 +43,13 @@ def check_machine(told: Path) -> None:
 
 def check_writable() -> None:
     """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
+    wanted = os.environ.get("TMPDIR")
+    runtime_folder.remove_dead(Path(wanted or "/tmp"))  # what killed services left may be what fills it
     try:
         used = tempfile.gettempdir()
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
-    wanted = os.environ.get("TMPDIR")
     if wanted and not (Path(wanted).is_dir() and Path(used).samefile(wanted)):
         raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with room")
     workers = settings().workers
