@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from imagesets.image_set import BrokenImageError, ImageSetError
 from imagesets.pixels import MAX_FILE_BYTES
 
@@ -155,7 +156,8 @@ def _in_zip(path: Path) -> list[Member]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise ImageSetError(f"{path} is not a readable zip file ({error})") from error
+        what = HINT if is_lfs_pointer_file(path) else f"not a readable zip file ({error})"
+        raise ImageSetError(f"{path} is {what}") from error
     shared = _Archive(path)
     found: dict[str, Member] = {}
     for entry in entries:

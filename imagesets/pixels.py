@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from artifacts.git_lfs import HINT, is_lfs_pointer
 from imagesets.image_set import BrokenImageError
 
 Filter = Literal["pil-bilinear", "pil-bicubic"]
@@ -80,7 +81,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except Exception as error:
-        raise BrokenImageError(_reason(error)) from error
+        raise BrokenImageError(HINT if is_lfs_pointer(data) else _reason(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
     return image

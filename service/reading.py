@@ -11,7 +11,6 @@ from service import foreign
 from service.external_weights import weights_beside, with_weights_inside
 from service.generator_file import ContractError, Metadata, check
 
-
 NOT_UTF8 = "its names or metadata are not UTF-8: the file is damaged, or was written by another tool"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from trainer import __version__, networks
 from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
@@ -133,6 +134,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
+    if is_lfs_pointer_file(path):
+        raise TrainerError(f"{path} is {HINT}")
     try:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):
