@@ -36,7 +36,7 @@ AGAIN_S = 0.05
 SUPERVISOR = "ATELIER_SUPERVISOR"  # not a setting: the supervisor's process id, for its workers
 PR_SET_PDEATHSIG = 1
 LOOK_S = 1.0
-KILL_S, END_S = 1.0, 4.0  # after a worker should have ended: it is killed; the supervisor ends, and with it all
+KILL_S, END_S = 1.0, 10.0  # after a worker should have ended: it is killed; the supervisor ends, and with it all
 
 
 def watch_workers() -> None:
