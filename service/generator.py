@@ -47,7 +47,7 @@ class Generator:
         session = self._session or self.recall()
         if self._shelf is not None:
             self._shelf.touch(self)
-        return session.run(latents, labels, alone)
+        return session.run(latents, labels, alone, limited=True)
 
     def recall(self) -> Session:
         """The session, made again from the shelf's copy if it is not in memory; once, however many ask."""

@@ -22,7 +22,7 @@ from service.generator_file import ContractError
 from service.metrics import Metrics
 from service.probe import Limits, Verdict, prober
 from service.reading import Unreadable, check_readable, prepare, read
-from service.sessions import ProviderError, Runtime, choose_provider
+from service.sessions import ProviderError, RunLimit, Runtime, choose_provider
 from service.settings import Settings
 from service.shelf import Shelf
 from service.watch import Signature, generator_files, look_alikes, shown_name, signature, size
@@ -35,6 +35,7 @@ LOADING = "models are still being loaded"
 TRYING = "it is still being tried, which takes longer than usual"
 ROOM_FACTOR = 8  # times a file's size that loading it may take, besides ATELIER_MAX_LOAD_BYTES
 DEFAULT_LOAD_BYTES = 2**31
+LAST_RUN_S = 5.0  # after the deadline a run answers nobody
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,8 @@ class Repository:
     def _choose_runtime(self) -> Runtime:
         s = self._settings
         provider = choose_provider(s.provider)
-        return Runtime(self.threads, s.max_batch, provider, strict=s.provider == "cuda", lanes=self.lanes)
+        limit = RunLimit(s.deadline_s + LAST_RUN_S)
+        return Runtime(self.threads, s.max_batch, provider, strict=s.provider == "cuda", lanes=self.lanes, limit=limit)
 
     def _listed(self, before: dict[Path, Signature | None]) -> list[Path]:
         try:

@@ -53,7 +53,8 @@ def _read(path: Path, max_bytes: int, first: int | None = None) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ContractError("not a file")
+            beside = path.name.lower().endswith(".data")
+            raise ContractError(f"{path.name!r}, with its weights, is not a file" if beside else "not a file")
         if found.st_size > max_bytes:
             raise ContractError(f"larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
         with path.open("rb") as file:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,43 @@ class ProviderError(Exception):
     """ATELIER_PROVIDER asks for what this machine does not have."""
 
 
+class RunLimit:
+    """Ends runs that take too long: a loop in a graph may depend on the latents, so that no trial has shown it."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._running: dict[int, tuple[Any, float]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def run(self, session: "InferenceSession", feed: dict[str, NDArray]) -> list[Any]:
+        """Run a session; ONNX Runtime raises if it was ended."""
+        import onnxruntime as ort
+
+        if self._thread is None:
+            self._start()
+        options = ort.RunOptions()
+        self._running[id(options)] = options, time.monotonic() + self._seconds
+        try:
+            return session.run(None, feed, options)
+        finally:
+            del self._running[id(options)]
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="run limit", daemon=True)
+                self._thread.start()
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._seconds / 4))
+            now = time.monotonic()
+            for options, end in list(self._running.values()):
+                if now > end:
+                    options.terminate = True
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How a worker's sessions are made. max_batch: the rows of the largest batch that will be asked for."""
@@ -47,6 +84,7 @@ class Runtime:
     strict: bool = False  # refuse a session that falls back to another provider
     lanes: int = 1  # batches that run side by side, each on its share of the threads
     heavy: bool = False  # one row takes more memory than a batch should: one at a time, and none is kept
+    limit: RunLimit | None = None  # of the runs for requests
 
     @property
     def cuda_sizes(self) -> tuple[int, ...]:
@@ -97,6 +135,7 @@ class Session:
     def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
         providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
         self._wide = self._narrow = _session(content, runtime.threads, providers, keep_memory=not runtime.heavy)
+        self._limit = runtime.limit
         self._one_at_a_time = threading.Lock() if runtime.heavy else nullcontext()
         self.provider: str = self._wide.get_providers()[0]
         if runtime.provider == "cuda" and self.provider != CUDA:
@@ -109,12 +148,17 @@ class Session:
             self._narrow = _session(content, max(1, runtime.threads // runtime.lanes), [CPU])
 
     def run(
-        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, alone: bool = True
+        self,
+        latents: NDArray[np.float32],
+        labels: NDArray[np.int64] | None,
+        alone: bool = True,
+        limited: bool = False,
     ) -> NDArray[np.uint8]:
         """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C].
 
-        alone: on all the threads; else on a lane's share of them.
+        alone: on all the threads; else on a lane's share of them. limited: the runtime's limit ends it.
         """
+        limit = self._limit if limited else None
         session = self._wide if alone else self._narrow
 
         def run(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
@@ -122,7 +166,7 @@ class Session:
             if labels is not None:
                 feed["labels"] = labels
             with self._one_at_a_time:
-                return session.run(None, feed)[0]
+                return session.run(None, feed)[0] if limit is None else limit.run(session, feed)[0]
 
         return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
 

@@ -49,8 +49,9 @@ def look_alikes(folder: Path) -> dict[str, str]:
 
 
 def shown_name(path: Path) -> str:
-    """A file's name as answers, logs and metrics can carry it: bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    """A file's name as answers, logs and metrics can carry it: what is not UTF-8 or not printable is escaped."""
+    name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _why_left_out(name: str, models: set[str]) -> str | None:

@@ -52,10 +52,14 @@ def drawing(
     return helper.make_model(graph, opset_imports=opsets, functions=functions or [], ir_version=ir_version)
 
 
-def endless() -> onnx.ModelProto:
-    """A Loop of 2**62 rounds."""
+def endless(beyond: float | None = None) -> onnx.ModelProto:
+    """A Loop of 2**62 rounds; with `beyond` only where the latents' sum is larger than that."""
     body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["c_out"]), helper.make_node("Add", ["v", "one"], ["v_out"])],
+        [
+            helper.make_node("Constant", [], ["one"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])),
+            helper.make_node("Identity", ["c"], ["c_out"]),
+            helper.make_node("Add", ["v", "one"], ["v_out"]),
+        ],
         "body",
         [
             helper.make_tensor_value_info("i", TensorProto.INT64, []),
@@ -70,13 +74,13 @@ def endless() -> onnx.ModelProto:
     before = [
         helper.make_node("ReduceSum", ["z"], ["sum"], keepdims=0),
         helper.make_node("Reshape", ["sum", "one_value"], ["v0"]),
-        helper.make_node("Loop", ["rounds", "true", "v0"], ["v1"], body=body),
+        helper.make_node("Greater", ["sum", "beyond"], ["begin"]),
+        helper.make_node("Loop", ["rounds", "begin", "v0"], ["v1"], body=body),
         helper.make_node("Mul", ["v1", "zero"], ["nothing"]),
     ]
     weights: dict[str, Any] = {
         "rounds": np.array(2**62, np.int64),
-        "true": np.array(True),
-        "one": np.array([1], np.float32),
+        "beyond": np.array(-1e30 if beyond is None else beyond, np.float32),
         "zero": np.array([0], np.float32),
         "one_value": np.array([1], np.int64),
     }

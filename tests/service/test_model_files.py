@@ -179,7 +179,6 @@ def test_names_in_capitals_are_read_and_look_alikes_are_listed(tmp_path: Path) -
         "f.onnx.part",
     ):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "UP.ONNX.data").unlink()
     repository = loaded(tmp_path)
     assert [g.metadata.name for g in repository.all()] == ["up"]
     assert [entry["file"] for entry in repository.describe()["left_out"]] == [
@@ -190,6 +189,7 @@ def test_names_in_capitals_are_read_and_look_alikes_are_listed(tmp_path: Path) -
     ]
     assert look_alikes(tmp_path)["b.onnx "] == "its name has to end in .onnx, with nothing after it"
     assert shown_name(tmp_path / "é.onnx") == "é.onnx"
+    assert shown_name(tmp_path / "a\n\x1b[31m.onnx") == "a\\n\\x1b[31m.onnx"
 
 
 def asked(prober: Prober, path: Path) -> Verdict:
@@ -273,3 +273,17 @@ def test_a_request_is_answered_while_a_file_is_tried(tmp_path: Path, serve: Call
     while not client.get("/v1/models").json()["failed"]:
         assert client.post("/v1/generate", json={"n": 1}, headers={"Accept": "image/png"}).status_code == 200
         assert time.monotonic() < end
+
+
+def test_a_run_that_depends_on_its_latents_ends_after_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Latents with a large sum take 2**62 rounds; the trial's do not."""
+    monkeypatch.setattr("service.models.LAST_RUN_S", 0.0)
+    write(tmp_path / "a.onnx", endless(beyond=100.0))
+    generator = loaded(tmp_path, deadline_s=1.0, threads=1).get("a")
+    assert generator.run(np.zeros((2, WIDTH), np.float32), None).shape == (2, 16, 16, 3)
+    began = time.monotonic()
+    with pytest.raises(Exception, match="terminate"):
+        generator.run(np.full((2, WIDTH), 100, np.float32), None)
+    assert time.monotonic() - began < 30
