@@ -27,17 +27,18 @@ IMAGE_ROUTES = frozenset(
 )
 
 
-def place(workers: int) -> None:
+def place(workers: int, supervising: bool = False) -> None:
     """Choose where prometheus_client keeps its numbers; call before it is first imported.
 
     `bentoml serve` points every service of a machine at one folder, which the next one empties. One worker
-    needs none; several use the runtime folder, which the process that supervises them makes.
+    needs none; several use the runtime folder, which the process that supervises them makes (`supervising`: this one
+    does, and a folder that it inherited is another service's).
 
     Raises:
         OSError: If the folder for temporary files has no room for it.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    folder = runtime_folder.shared()
+    folder = None if supervising else runtime_folder.shared()
     if folder is None:
         folder = runtime_folder.make_shared()
         if workers > 1:

@@ -19,7 +19,7 @@ from service.settings import SettingsError, settings
 try:
     _settings = settings()
     Keys(_settings)
-    metrics.place(_settings.workers)
+    metrics.place(_settings.workers, supervising=bentoml.server_context.worker_index is None)
 except SettingsError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
