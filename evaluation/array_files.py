@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
+
 MAX_BYTES = 2 * 2**30  # of an array in a npz, which is read into memory: Inception's features of 200,000 images
 MAX_COUNT = 2**53
 NUMBERS = "fiu"
@@ -34,7 +36,7 @@ def read_npy(path: Path, kinds: str = NUMBERS) -> np.ndarray:
     except OSError:
         raise
     except Exception as error:  # the header's tokenizer and parser let their own through
-        raise ValueError(_told(error)) from error
+        raise ValueError(HINT if is_lfs_pointer_file(path) else _told(error)) from error
 
 
 def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -58,7 +60,7 @@ def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> 
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(_told(error)) from error
+        raise ValueError(HINT if is_lfs_pointer_file(path) else _told(error)) from error
 
 
 def count_of(array: np.ndarray) -> int:

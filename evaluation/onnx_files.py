@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.cpus import available_cpus
+from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.onnx_errors import onnx_reason
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -25,9 +27,12 @@ def read_model(path: Path, what: str) -> onnx.ModelProto:
     if not path.is_file():
         raise EvaluationError(f"there is no {what} at {path}")
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        content = path.read_bytes()
+        if is_lfs_pointer(content):
+            raise EvaluationError(f"{path} is {HINT}")
+        model = onnx.ModelProto.FromString(content)
     except (DecodeError, OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({_one_line(error)})") from error
+        raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({onnx_reason(error)})") from error
     if not model.graph.node:
         raise EvaluationError(f"{path} is not an ONNX file, or is empty")
     return model
@@ -56,7 +61,7 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
         import onnxruntime as ort
     except ImportError as error:
         needs = f"running {path} needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
-        raise EvaluationError(f"{needs} ({_one_line(error)})") from error
+        raise EvaluationError(f"{needs} ({onnx_reason(error)})") from error
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = available_cpus()
@@ -73,7 +78,7 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types share no base but this
-        raise EvaluationError(f"ONNX Runtime cannot run {path}: {_one_line(error)}") from error
+        raise EvaluationError(f"ONNX Runtime cannot run {path}: {onnx_reason(error)}") from error
 
 
 def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str) -> list:
@@ -82,7 +87,7 @@ def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[st
         return session.run(outputs, feed)
     except Exception as error:  # ONNX Runtime's own exception types share no base but this
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
-        raise EvaluationError(f"{what} cannot run on {shapes}: {_one_line(error)}") from error
+        raise EvaluationError(f"{what} cannot run on {shapes}: {onnx_reason(error)}") from error
 
 
 def need(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:
@@ -107,7 +112,3 @@ def names(metadata: dict[str, str], key: str, path: Path) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise EvaluationError(f"{path}: metadata {key} is not a list of names")
     return tuple(found)
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

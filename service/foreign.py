@@ -5,6 +5,7 @@ Taken: one input of floats, [N, z] or [N, z, 1, 1], N dynamic or fixed, and one 
 """
 
 import hashlib
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 OURS = frozenset({"format_version", "digest", "z_dim"})  # a file with any of these claims to be a generator file
 OLDEST_OPSET = 11  # the first with Round
 MAX_Z_DIM, MAX_SIDE, MAX_BATCH = 65_536, 4_096, 4_096
-PROBES = 4
+PROBES, LARGE_PROBE = 4, 2**25  # rows that are run; floats of more than which only two are
 SLACK = 1e-3  # by which a float may leave [-1, 1]
 NEIGHBOURS = 1 / 127.5  # how far an image may move with its batch: one level
 
@@ -29,13 +30,17 @@ def is_foreign(model: "onnx.ModelProto") -> bool:
 
 
 def adopt(
-    model: "onnx.ModelProto", content: bytes, name: str, created: datetime, probe: bool = True
+    model: "onnx.ModelProto",
+    content: bytes,
+    name: str,
+    created: datetime,
+    known_shape: tuple[int, int, int] | None = None,
 ) -> "tuple[onnx.ModelProto, Metadata, int | None]":
     """(the model with the contract's names and tail, metadata from graph and file name, its fixed batch or None).
 
     content: the file's bytes, its weights among them, of which the digest is the sha256; name: the model's, the file's
-    without suffix; created: the file's time; probe: run it, to see that it does as it should. ContractError: it is
-    refused, and why.
+    without suffix; created: the file's time; known_shape: the images' [C, H, W] where it was run before; else it is
+    run, to see that it does as it should. ContractError: it is refused, and why.
     """
     if not NAME.fullmatch(name):
         raise ContractError(f"a generator of others is named after its file: rename {name[:40]!r} to [A-Za-z0-9._-]")
@@ -47,12 +52,17 @@ def adopt(
     z_distribution = props.get("z_distribution", "normal")
     if z_distribution not in ("normal", "uniform"):
         raise ContractError(f"metadata z_distribution is {z_distribution[:40]!r}, not normal or uniform")
+    try:
+        dataset = props.get("dataset", "unknown")[:1000]
+        producer = f"{model.producer_name} {model.producer_version}".strip()[:100]
+        (dataset + producer).encode()
+    except (UnicodeError, TypeError):
+        raise ContractError("its metadata are not UTF-8") from None
     model = _recent(model)
     source, z_dim, batch = _input(model)
-    target, shape = _output(model)
-    if probe or None in shape:
-        shape = _probed(model, source, z_dim, batch, z_distribution)
-    channels, height, width = cast(tuple[int, int, int], shape)
+    target, _ = _output(model)
+    shape = known_shape or _probed(model, source, z_dim, batch, z_distribution)
+    channels, height, width = shape
     if channels not in (1, 3):
         raise ContractError(f"its images have {channels} channels; 1 and 3 can be shown")
     if max(height, width) > MAX_SIDE:
@@ -65,11 +75,11 @@ def adopt(
         height=height,
         width=width,
         channels=channels,
-        dataset=props.get("dataset", "unknown"),
+        dataset=dataset,
         class_names=(),
         images_seen=0,
         ema=False,
-        config={"producer": f"{model.producer_name} {model.producer_version}".strip()[:100]},
+        config={"producer": producer},
         created=created.isoformat(),
         digest=hashlib.sha256(content).hexdigest(),
         evaluation={},
@@ -158,7 +168,8 @@ def _probed(
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     dtype = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
-    n = batch or PROBES
+    pixels = math.prod(d or 0 for d in _dims(model.graph.output[0])[1:])
+    n = batch or (PROBES if PROBES * pixels <= LARGE_PROBE else 2)
 
     def run(latents: np.ndarray) -> np.ndarray:
         fed = latents.reshape(n, z_dim, *[1] * (len(source.type.tensor_type.shape.dim) - 2)).astype(dtype)
@@ -173,16 +184,18 @@ def _probed(
     if not np.isfinite(images).all():
         raise ContractError("its images are not all finite numbers")
     low, high = float(images.min()), float(images.max())
+    first, shape = images[0].copy(), images.shape[1:]
+    del images  # they may be large
     if low < -1 - SLACK or high > 1 + SLACK:
         raise ContractError(f"its values lie in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in tanh")
     if low >= 0 and high > low:
         raise ContractError(f"its values lie in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in 2x - 1")
     latents[1, 0] = latents[0, 0]
-    if np.abs(run(latents[1])[0] - images[0]).max() > NEIGHBOURS:
+    if np.abs(run(latents[1])[0] - first).max() > NEIGHBOURS:
         raise ContractError(
             "an image changes with its neighbours in the batch, or each time: export the generator in evaluation mode"
         )
-    return cast(tuple[int, int, int], images.shape[1:])
+    return cast(tuple[int, int, int], shape)
 
 
 def _wrapped(

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artifacts.onnx_errors import onnx_reason
 from service.generator_file import ContractError, Metadata
-from service.reading import Prepared, first_line, prepare, read
+from service.reading import Prepared, prepare, read
 from service.sessions import Runtime, Session
 from service.shelf import Shelf
+from service.watch import shown_name
 
 
 class Generator:
@@ -45,7 +47,7 @@ class Generator:
         session = self._session or self.recall()
         if self._shelf is not None:
             self._shelf.touch(self)
-        return session.run(latents, labels, alone)
+        return session.run(latents, labels, alone, limited=True)
 
     def recall(self) -> Session:
         """The session, made again from the shelf's copy if it is not in memory; once, however many ask."""
@@ -74,7 +76,7 @@ class Generator:
         except ContractError:
             raise
         except Exception as error:
-            raise ContractError(f"ONNX Runtime does not run it: {first_line(error)}") from None
+            raise ContractError(f"ONNX Runtime does not run it: {onnx_reason(error)}") from None
         return session
 
     def _try(self, session: Session) -> None:
@@ -82,29 +84,34 @@ class Generator:
         m, largest = self.metadata, self._runtime.max_batch
         sizes = (1, *(size for size in session.sizes or () if size <= largest), largest)
         for n, label in dict.fromkeys([(1, 0), (1, max(0, m.num_classes - 1)), *((size, 0) for size in sizes)]):
-            latents = np.zeros((n, m.z_dim), np.float32)
-            try:
-                images = session.run(latents, np.full(n, label, np.int64) if m.num_classes else None)
-            except Exception as error:
-                if not label:
-                    raise
-                message = f"class_names has {m.num_classes} classes, but the graph does not run label {label}: "
-                raise ContractError(message + first_line(error)) from None
-            if images.shape != (n, *m.image_shape) or images.dtype != np.uint8:
-                raise ContractError(
-                    f"{n} latents gave {images.dtype} {list(images.shape)}, not uint8 {[n, *m.image_shape]}"
-                )
+            check_run(session, m, n, label)
 
     def describe(self) -> dict[str, Any]:
         """The model as /v1/models tells it; `bytes` of its file, `batch` if its graph takes no other."""
         return {
             **vars(self.metadata),
-            "file": self.path.name,
+            "file": shown_name(self.path),
             "bytes": self.size,
             "batch": self._batch,
             "provider": self.provider,
             "loaded": self.loaded,
         }
+
+
+def check_run(session: Session, metadata: Metadata, rows: int, label: int) -> None:
+    """Run a batch of zeros. ContractError: not the images that the metadata promise, or it does not run this label."""
+    latents = np.zeros((rows, metadata.z_dim), np.float32)
+    try:
+        images = session.run(latents, np.full(rows, label, np.int64) if metadata.num_classes else None)
+    except Exception as error:
+        if not label:
+            raise
+        message = f"class_names has {metadata.num_classes} classes, but the graph does not run label {label}: "
+        raise ContractError(message + onnx_reason(error)) from None
+    if images.shape != (rows, *metadata.image_shape) or images.dtype != np.uint8:
+        raise ContractError(
+            f"{rows} latents gave {images.dtype} {list(images.shape)}, not uint8 {[rows, *metadata.image_shape]}"
+        )
 
 
 def load(path: Path, max_bytes: int, runtime: Runtime, shelf: Shelf | None = None) -> Generator:

@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import logging
 import math
 import mmap
 import os
@@ -15,6 +16,8 @@ from typing import Any
 from service.errors import ApiError
 from service.posix import fcntl
 from service.proxies import parse_address
+
+log = logging.getLogger("bentoml.atelier")
 
 SLOTS, PROBES = 8192, 8
 
@@ -37,8 +40,13 @@ class Limiter:
             table = mmap.mmap(-1, size)
         else:
             self._file = os.open(folder / "limits", os.O_RDWR | os.O_CREAT, 0o600)
-            os.ftruncate(self._file, size)  # the others' marks stay
-            table = mmap.mmap(self._file, size)
+            try:
+                os.posix_fallocate(self._file, 0, size)  # the others' marks stay
+                table = mmap.mmap(self._file, size)
+            except OSError as error:
+                log.warning("this worker counts requests by itself: %s: %s", folder, error.strerror)
+                os.close(self._file)
+                self._file, table = None, mmap.mmap(-1, size)
         self._words = memoryview(table).cast("Q")
 
     def take(self, client: str) -> float:

@@ -1,15 +1,20 @@
 """What Prometheus is told. Paths are labelled by their route's template, so strangers cannot add series."""
 
-import atexit
+import logging
 import os
-import shutil
-import tempfile
+import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from service import runtime_folder
 from service.status import Recent, living
 
-FOLDER = "ATELIER_METRICS_FOLDER"  # not a setting: the supervisor's word to its workers
+log = logging.getLogger("bentoml.atelier")
+
+FILES = ("counter", "histogram", "gauge_livesum", "gauge_livemax")  # of prometheus_client, for each process
+FILE_BYTES = 2**18
+WORKER_BYTES = len(FILES) * FILE_BYTES + 2**18  # that a worker needs in TMPDIR
 
 IMAGE_ROUTES = frozenset(
     {
@@ -22,19 +27,44 @@ IMAGE_ROUTES = frozenset(
 )
 
 
-def place(workers: int) -> None:
+def place(workers: int, supervising: bool = False) -> None:
     """Choose where prometheus_client keeps its numbers; call before it is first imported.
 
     `bentoml serve` points every service of a machine at one folder, which the next one empties. One worker
-    needs none; several share a folder of their own, which the process that supervises them makes, tells them
-    by the environment and removes when it ends.
+    needs none; several use the runtime folder, which the process that supervises them makes (`supervising`: this one
+    does, and a folder that it inherited is another service's).
+
+    Raises:
+        OSError: If the folder for temporary files has no room for it.
     """
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    folder = None if supervising else runtime_folder.shared()
+    if folder is None:
+        folder = runtime_folder.make_shared()
+        if workers > 1:
+            room = folder / "room"
+            runtime_folder.allocate(room, workers * WORKER_BYTES)
+            room.unlink()
     if workers > 1:
-        if not Path(os.environ.get(FOLDER, "/dev/null")).is_dir():
-            os.environ[FOLDER] = tempfile.mkdtemp(prefix="atelier-metrics-")
-            atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[FOLDER]
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def reserve() -> None:
+    """Reserve room for this worker's numbers: mapped memory without room on the disk ends the process with SIGBUS.
+
+    Call it before prometheus_client is imported. Without room the worker keeps its numbers to itself.
+    """
+    folder = meeting_place()
+    if folder is None:
+        return
+    try:
+        for kind in FILES:
+            runtime_folder.allocate(folder / f"{kind}_{os.getpid()}.db", FILE_BYTES)
+    except OSError as error:
+        log.warning("this worker's numbers are missing from /metrics: %s: %s", folder, error.strerror)
+        for kind in FILES:
+            (folder / f"{kind}_{os.getpid()}.db").unlink(missing_ok=True)
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 def meeting_place() -> Path | None:
@@ -82,6 +112,16 @@ class Metrics:
         self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", multiprocess_mode="livesum", **in_registry)
         self.connections = Gauge("atelier_connections", "Open connections", multiprocess_mode="livesum", **in_registry)
         self.recent = Recent(meeting_place())
+
+    def grow(self) -> None:
+        """Reserve more room for this process's files while they are half full, so that they can always be written."""
+        folder = meeting_place()
+        for kind in FILES if folder else ():
+            path = Path(folder or "") / f"{kind}_{os.getpid()}.db"
+            with suppress(OSError, struct.error), path.open("r+b") as file:
+                used = struct.unpack("i", file.read(4))[0]
+                if used > path.stat().st_size // 2:
+                    os.posix_fallocate(file.fileno(), 0, 2 * path.stat().st_size)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request, by its route's template."""

@@ -7,28 +7,35 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from artifacts.cpus import available_cpus
+from artifacts.memory import available_memory
+from artifacts.onnx_errors import onnx_reason
 from service import bento
 from service.errors import ApiError
 from service.generator import Generator
 from service.generator_file import ContractError
 from service.metrics import Metrics
-from service.reading import Unreadable, first_line, prepare, read
-from service.sessions import ProviderError, Runtime, choose_provider
+from service.probe import Limits, Verdict, prober
+from service.reading import Unreadable, check_readable, prepare, read
+from service.sessions import ProviderError, RunLimit, Runtime, choose_provider
 from service.settings import Settings
 from service.shelf import Shelf
-from service.watch import Signature, generator_files, signature, size
+from service.watch import Signature, generator_files, look_alikes, shown_name, signature, size
 
 log = logging.getLogger("bentoml.atelier")
 
 BUNDLED = Path(__file__).parent / "bundled"
 MAX_LANES = 4  # unless ATELIER_LANES says more
 LOADING = "models are still being loaded"
+TRYING = "it is still being tried, which takes longer than usual"
+ROOM_FACTOR = 8  # times a file's size that loading it may take, besides ATELIER_MAX_LOAD_BYTES
+DEFAULT_LOAD_BYTES = 2**31
+LAST_RUN_S = 5.0  # after the deadline a run answers nobody
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Repository:
         self._models: dict[str, Generator] = {}
         self._default: str | None = None
         self._not_ready: str | None = LOADING
+        self._loading = True  # the files that were there at the start are not all tried yet
+        self._left_out: dict[str, str] = {}
         self.failed: dict[str, Failure] = {}
 
     @property
@@ -114,21 +123,46 @@ class Repository:
             self._runtime = self._choose_runtime()
         except ImportError as error:
             needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
-            self._not_ready = f"{needs} ({first_line(error)})"
+            self._not_ready = f"{needs} ({onnx_reason(error)})"
             return
         except ProviderError as error:
             self._not_ready = str(error)
             return
         with self._looking:
             self._seen = {path: signature(path) for path in self._listed(self._seen)}
-            entries = {path: self._read(path, found, None, "start") for path, found in self._seen.items()}
-            self._serve({path: entry for path, entry in entries.items() if entry is not None})
+            self._note_left_out()
+            self._read_all(self._seen, "start")
+            self._loading = False
+            self._serve(self._entries)
         if not self._not_ready:
             self.get(None).recall()  # where not all have room, the default does
+        while not self._settings.watch_s and any(entry.reason == TRYING for entry in self._entries.values()):
+            self._look_at_slow()
+
+    def _read_all(self, files: dict[Path, Signature | None], why: str) -> None:
+        """Have files tried, and serve each as soon as it is warm, small ones first."""
+        ordered = sorted(files.items(), key=lambda seen: size(seen[1]))
+        for path, found in ordered:
+            self._ask(path, found)
+        for path, found in ordered:
+            if self._stopping.is_set():
+                return
+            old = self._entries.get(path)
+            entry = self._read(path, found, old, why)
+            if entry is not None and entry != old:
+                self._serve({**self._entries, path: entry})
+
+    def _look_at_slow(self) -> None:
+        """Without a watch nobody else does: wait for what was still being tried when the others were ready."""
+        if self._stopping.wait(0.2):
+            return
+        with self._looking:
+            self._read_all({p: self._seen.get(p) for p, e in self._entries.items() if e.reason == TRYING}, "start")
 
     def give_up(self, error: Exception) -> None:
         """`load_all` ended early: that is why there are none; the next look tries again."""
-        self._not_ready = f"loading the models failed: {first_line(error)}; see the log"
+        self._loading = False
+        self._not_ready = f"loading the models failed: {onnx_reason(error)}; see the log"
 
     def watch(self) -> None:
         """From now on, look at the files every `watch_s` seconds on a thread of its own (0: never)."""
@@ -148,14 +182,14 @@ class Repository:
         """
         with self._looking:
             before, self._seen = self._seen, {path: signature(path) for path in self._listed(self._seen)}
-            # small files first, so that none waits for a large one that changed at the same time
-            for path, found in sorted(self._seen.items(), key=lambda seen: size(seen[1])):
+            self._note_left_out()
+
+            def changed(path: Path, found: Signature | None) -> bool:
                 old = self._entries.get(path)
-                changed = old is None or old.signature is None or old.signature != found
-                if changed and path in before and before[path] == found and not self._stopping.is_set():
-                    entry = self._read(path, found, old, "changed")
-                    if entry is not None and entry != old:
-                        self._serve({**self._entries, path: entry})
+                return (old is None or old.signature is None or old.signature != found) and before[path] == found
+
+            again = {p: found for p, found in self._seen.items() if p in before and changed(p, found)}
+            self._read_all(again, "changed")
             kept = {p: e for p, e in self._entries.items() if p in self._seen or p in before}
             if not any(e.generator for p, e in kept.items() if p in self._seen) and self._settings.model_dir is None:
                 return  # ./models has files, but none is sound yet: what was served before goes on
@@ -200,24 +234,26 @@ class Repository:
             raise ApiError(503, "deadline_exceeded", message) from None
         except Exception as error:
             log.exception("%s could not be loaded again", generator.metadata.name)
-            self._metrics.model_load_failures.labels(generator.path.name).inc()
-            message = f"{generator.metadata.name} could not be loaded again: {first_line(error)}"
+            self._metrics.model_load_failures.labels(shown_name(generator.path)).inc()
+            message = f"{generator.metadata.name} could not be loaded again: {onnx_reason(error)}"
             raise ApiError(503, "not_ready", message) from None
 
     def describe(self) -> dict[str, Any]:
-        """What /v1/models tells of the models: `default`, `data`, `failed`, `not_ready`."""
+        """What /v1/models lists of the models: `default`, `data`, `failed`, `left_out`, `not_ready`."""
         default = self.default
         return {
             "default": default,
             "data": [{**g.describe(), "default": g.metadata.name == default} for g in self.all()],
             "failed": [failure.describe(file) for file, failure in sorted(self.failed.items())],
+            "left_out": [{"file": file, "reason": reason} for file, reason in sorted(self._left_out.items())],
             "not_ready": self._not_ready,
         }
 
     def _choose_runtime(self) -> Runtime:
         s = self._settings
         provider = choose_provider(s.provider)
-        return Runtime(self.threads, s.max_batch, provider, strict=s.provider == "cuda", lanes=self.lanes)
+        limit = RunLimit(s.deadline_s + LAST_RUN_S)
+        return Runtime(self.threads, s.max_batch, provider, strict=s.provider == "cuda", lanes=self.lanes, limit=limit)
 
     def _listed(self, before: dict[Path, Signature | None]) -> list[Path]:
         try:
@@ -225,6 +261,50 @@ class Repository:
         except OSError as error:
             log.warning("the models stay as they are: %s cannot be read: %s", self.folder, error.strerror)
             return list(before)
+
+    def _note_left_out(self) -> None:
+        """Look which files may be meant as models but are not read; log those that are new."""
+        try:
+            found = {shown_name(Path(name)): why for name, why in look_alikes(self.folder).items()}
+        except OSError:
+            return  # `_listed` says why
+        for file, why in sorted(found.items() - self._left_out.items()):
+            log.warning("%s is left out: %s", file, why)
+        self._left_out = found
+
+    def _limits(self, found: Signature) -> Limits:
+        s = self._settings
+        half = (available_memory() or 2 * DEFAULT_LOAD_BYTES) // 2
+        room = s.max_load_bytes or min(DEFAULT_LOAD_BYTES, half)
+        return Limits(
+            max_bytes=s.max_model_bytes,
+            memory_bytes=room + ROOM_FACTOR * size(found),
+            timeout_s=s.load_timeout_s,
+            threads=self.threads,
+            max_batch=s.max_batch,
+            batch_bytes=s.max_batch_bytes,
+        )
+
+    def _ask(self, path: Path, found: Signature | None) -> None:
+        """Have a file tried while others are loaded."""
+        try:
+            check_readable(path, self._settings.max_model_bytes)
+        except ContractError:
+            return
+        if found is not None and path.parent != BUNDLED:
+            prober().ask(path, found, self._limits(found))
+
+    def _try(self, path: Path, found: Signature | None) -> Verdict | None:
+        """What came of a file in the process that tries it; None: not known yet. ContractError: it is refused."""
+        check_readable(path, self._settings.max_model_bytes)
+        if found is None:
+            return Verdict(False, changed=True)
+        if path.parent == BUNDLED:  # part of this package, as its code is
+            return Verdict(True, rows=self._settings.max_batch)
+        verdict = prober().verdict(path, found, self._limits(found), self._stopping)
+        if verdict is None or verdict.ok or verdict.changed:
+            return verdict
+        raise (Unreadable if verdict.unreadable else ContractError)(verdict.reason)
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.watch_s):
@@ -236,24 +316,40 @@ class Repository:
     def _read(self, path: Path, found: Signature | None, old: Entry | None, why: str) -> Entry | None:
         """What has become of a file; `old` if it changed while it was read."""
         try:
-            content = read(path, self._settings.max_model_bytes)
-            if signature(path) != found:
+            verdict = self._try(path, found)
+            if verdict is None:
+                return Entry(None, old.generator if old else None, TRYING)
+            if verdict.changed:
                 return old
-            return Entry(found, self._made(path, content, why), None)
+            assert found is not None
+            limits = self._limits(found)
+            if not prober().loading(path, found, limits):
+                raise ContractError("loading it ended several workers; it is not loaded again until it changes")
+            try:
+                content = read(path, self._settings.max_model_bytes)
+                if signature(path) != found:
+                    return old
+                return Entry(found, self._made(path, content, verdict, why), None)
+            finally:
+                prober().loaded(path, found, limits)
         except ContractError as error:
             reason = str(error)
             if isinstance(error, Unreadable):
                 found = None  # what keeps it out of reach may pass: try again at each look
+        except Exception as error:  # whatever a file raises is that file's refusal
+            log.debug("%s", path, exc_info=True)
+            reason = f"it cannot be loaded: {onnx_reason(error)}"
         if old is None or old.reason != reason or old.signature != found:
-            still = f"; {old.generator.metadata.digest[:12]} goes on serving" if old and old.generator else ""
-            log.warning("%s is not served: %s%s", path.name, reason, still)
-            self._metrics.model_load_failures.labels(path.name).inc()
+            digest = old.generator.metadata.digest[:12] if old and old.generator else None
+            still = f"; {digest} is still served" if digest else ""
+            log.warning("%s is not served: %s%s", shown_name(path), reason, still)
+            self._metrics.model_load_failures.labels(shown_name(path)).inc()
         return Entry(found, old.generator if old else None, reason)
 
-    def _made(self, path: Path, content: bytes, why: str) -> Generator:
+    def _made(self, path: Path, content: bytes, verdict: Verdict, why: str) -> Generator:
         """The file's generator, warm: the one there is, if only its scores, time or name on disk are other."""
         assert self._runtime is not None
-        prepared = prepare(path, content)
+        prepared = prepare(path, content, verdict.shape)
         wanted = prepared.metadata.name, prepared.metadata.digest
         for known, entry in self._entries.items():
             g = entry.generator
@@ -263,12 +359,12 @@ class Repository:
                 g.became(path, content, prepared.metadata)
                 return g
         with self._metrics.model_load_seconds.time():
-            generator = Generator(path, content, prepared, self._runtime, self._shelf)
+            runtime = replace(self._runtime, max_batch=verdict.rows, heavy=verdict.heavy)
+            generator = Generator(path, content, prepared, runtime, self._shelf)
         self._shelf.hold(generator, why)
         if why != "start":
-            log.info(
-                "%s is loaded from %s, digest %s", generator.metadata.name, path.name, prepared.metadata.digest[:12]
-            )
+            digest = prepared.metadata.digest[:12]
+            log.info("%s is loaded from %s, digest %s", generator.metadata.name, shown_name(path), digest)
         return generator
 
     def _serve(self, entries: dict[Path, Entry]) -> None:
@@ -279,14 +375,15 @@ class Repository:
             if entry.generator is not None:
                 by_name[entry.generator.metadata.name].setdefault(entry.generator, path)
             if entry.reason is not None:
-                reasons[path.name] = entry.reason, entry.generator
+                reasons[shown_name(path)] = entry.reason, entry.generator
         models: dict[str, Generator] = {}
         for name, same in by_name.items():
             models[name], *others = sorted(same, key=_newest_first)
             for other in others:
                 if same[other] in self._seen:
-                    told = f"its name {name!r} is also that of {models[name].path.name}, which is newer; rename one"
-                    reasons[same[other].name] = f"{told} and export again", None
+                    newer = shown_name(models[name].path)
+                    reason = f"its name {name!r} is also that of {newer}, which is newer; rename one and export again"
+                    reasons[shown_name(same[other])] = reason, None
         now = datetime.now(UTC).isoformat(timespec="seconds")
         failed = {}
         for file, (reason, generator) in reasons.items():
@@ -298,12 +395,14 @@ class Repository:
         }
         newest = sorted(models.values(), key=lambda g: (*_newest_first(g)[:2], g.metadata.name))
         self._entries, self._models, self.failed = entries, models, failed
-        self._default = newest[0].metadata.name if newest else None
+        # which is the newest shows when all are loaded
+        self._default = newest[0].metadata.name if newest and not self._loading else None
         not_ready = self._why_not(models)
         if self._not_ready not in (not_ready, LOADING):
             log.info("ready") if not_ready is None else log.error("not ready: %s", not_ready)
         self._not_ready = not_ready
         self._metrics.models_failed.set(len(failed))
+        self._metrics.grow()
         for generator in dropped:
             generator.retired = True
             self._shelf.remove(generator)
@@ -311,6 +410,8 @@ class Repository:
             log.info("%s, digest %s, is no longer served", generator.metadata.name, generator.metadata.digest[:12])
 
     def _why_not(self, models: dict[str, Generator]) -> str | None:
+        if self._loading:
+            return LOADING
         default = self._settings.default_model
         if not models:
             return self._why_none()

@@ -9,7 +9,7 @@ from bentoml.validators import DType
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs, metrics, protocol, supervisor
+from service import logs, metrics, protocol, runtime_folder, start, supervisor
 from service.api import create_app
 from service.errors import ApiError, error_response
 from service.gate import Gate
@@ -24,12 +24,19 @@ if not is_supported():
 try:
     _settings = settings()
     Keys(_settings)
+    metrics.place(_settings.workers, supervising=bentoml.server_context.worker_index is None)
 except SettingsError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
-metrics.place(_settings.workers)
+except OSError as error:
+    print(f"error: {start.no_room(error)}", file=sys.stderr)
+    raise SystemExit(2) from None
 logs.configure(_settings)
 supervisor.watch_workers()
+supervisor.end_with_supervisor()
+if bentoml.server_context.worker_index is not None:
+    runtime_folder.keep_temporary_files()
+    metrics.reserve()
 protocol.install(_settings)
 app = create_app(_settings)
 

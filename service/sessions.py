@@ -2,10 +2,12 @@
 
 import ctypes
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,43 @@ class ProviderError(Exception):
     """ATELIER_PROVIDER asks for what this machine does not have."""
 
 
+class RunLimit:
+    """Ends runs that take too long: a loop in a graph may depend on the latents, so that no trial has shown it."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._running: dict[int, tuple[Any, float]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def run(self, session: "InferenceSession", feed: dict[str, NDArray]) -> list[Any]:
+        """Run a session; ONNX Runtime raises if it was ended."""
+        import onnxruntime as ort
+
+        if self._thread is None:
+            self._start()
+        options = ort.RunOptions()
+        self._running[id(options)] = options, time.monotonic() + self._seconds
+        try:
+            return session.run(None, feed, options)
+        finally:
+            del self._running[id(options)]
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="run limit", daemon=True)
+                self._thread.start()
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._seconds / 4))
+            now = time.monotonic()
+            for options, end in list(self._running.values()):
+                if now > end:
+                    options.terminate = True
+
+
 @dataclass(frozen=True)
 class Runtime:
     """How a worker's sessions are made. max_batch: the rows of the largest batch that will be asked for."""
@@ -44,6 +83,8 @@ class Runtime:
     provider: Literal["cpu", "cuda"] = "cpu"
     strict: bool = False  # refuse a session that falls back to another provider
     lanes: int = 1  # batches that run side by side, each on its share of the threads
+    heavy: bool = False  # one row takes more memory than a batch should: one at a time, and none is kept
+    limit: RunLimit | None = None  # of the runs for requests
 
     @property
     def cuda_sizes(self) -> tuple[int, ...]:
@@ -93,7 +134,9 @@ class Session:
 
     def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
         providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
-        self._wide = self._narrow = _session(content, runtime.threads, providers)
+        self._wide = self._narrow = _session(content, runtime.threads, providers, keep_memory=not runtime.heavy)
+        self._limit = runtime.limit
+        self._one_at_a_time = threading.Lock() if runtime.heavy else nullcontext()
         self.provider: str = self._wide.get_providers()[0]
         if runtime.provider == "cuda" and self.provider != CUDA:
             if runtime.strict:
@@ -101,23 +144,29 @@ class Session:
             log.warning("ONNX Runtime could not start CUDA; the CPU runs instead")
         on_cuda = runtime.cuda_sizes if self.provider == CUDA else None
         self.sizes: tuple[int, ...] | None = (batch,) if batch else on_cuda
-        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1:
+        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1 and not runtime.heavy:
             self._narrow = _session(content, max(1, runtime.threads // runtime.lanes), [CPU])
 
     def run(
-        self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, alone: bool = True
+        self,
+        latents: NDArray[np.float32],
+        labels: NDArray[np.int64] | None,
+        alone: bool = True,
+        limited: bool = False,
     ) -> NDArray[np.uint8]:
         """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C].
 
-        alone: on all the threads; else on a lane's share of them.
+        alone: on all the threads; else on a lane's share of them. limited: the runtime's limit ends it.
         """
+        limit = self._limit if limited else None
         session = self._wide if alone else self._narrow
 
         def run(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
             feed: dict[str, NDArray] = {"latents": latents}
             if labels is not None:
                 feed["labels"] = labels
-            return session.run(None, feed)[0]
+            with self._one_at_a_time:
+                return session.run(None, feed)[0] if limit is None else limit.run(session, feed)[0]
 
         return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
 
@@ -144,7 +193,7 @@ class Session:
         return next(rows for rows, cost in costs.items() if cost <= enough)
 
 
-def _session(content: bytes, threads: int, providers: list) -> "InferenceSession":
+def _session(content: bytes, threads: int, providers: list, keep_memory: bool = True) -> "InferenceSession":
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -152,6 +201,7 @@ def _session(content: bytes, threads: int, providers: list) -> "InferenceSession
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = keep_memory
     return ort.InferenceSession(content, options, providers=providers)
 
 

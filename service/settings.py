@@ -24,6 +24,7 @@ OTHERS = frozenset(
         "ATELIER_METRICS_FOLDER",
         "ATELIER_OFFLINE",
         "ATELIER_PORT",
+        "ATELIER_SUPERVISOR",
         "ATELIER_TEST_DATA",
         "ATELIER_VERSION",
         "ATELIER_WEIGHTS",
@@ -93,6 +94,19 @@ class Settings(BaseSettings):
         "auto", description="What runs the models. auto: CUDA where onnxruntime-gpu finds a device, else the CPU"
     )
     max_model_bytes: int = Field(2**30, ge=1024, le=2**50, description="Size of a generator file that is still read")
+    max_batch_bytes: int = Field(
+        2**29, ge=2**20, le=2**50, description="Bytes of memory that one batch may take: it has as many rows as fit"
+    )
+    max_load_bytes: int | None = Field(
+        None,
+        ge=2**26,
+        le=2**50,
+        description="Bytes of memory for trying a model file, besides 8 times its size. Not set: half of the memory "
+        "that there is, at most 2 GiB",
+    )
+    load_timeout_s: float = Field(
+        60.0, ge=1, le=3600, description="Seconds for trying a model file; then it is refused"
+    )
 
     api_keys: SecretStr = Field(
         SecretStr(""), description="Keys, comma-separated, of which a request must bear one. Not set: it needs none"

@@ -1,8 +1,8 @@
 """Which sessions are in memory: as many as there is room for, the least recently used make way."""
 
+import itertools
 import logging
 import shutil
-import tempfile
 import threading
 import weakref
 from collections import OrderedDict
@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service import runtime_folder
 from service.metrics import Metrics
 from service.reading import prepare, read
 
@@ -33,6 +34,7 @@ class Shelf:
         self._held: OrderedDict[Generator, None] = OrderedDict()  # the least recently used first
         self._copies: weakref.WeakKeyDictionary[Generator, Path] = weakref.WeakKeyDictionary()
         self._folder: Path | None = None
+        self._numbers = itertools.count()
 
     def touch(self, generator: "Generator") -> None:
         """It was used just now."""
@@ -85,12 +87,20 @@ class Shelf:
             if sha256(content).digest() != generator.sha256:
                 return False  # overwritten meanwhile
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="atelier-models-"))
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".onnx", delete=False) as copy:
-                copy.write(prepare(generator.path, content, probe=False).content)
+                self._folder = runtime_folder.make("models")
+            height, width, channels = generator.metadata.image_shape
+            prepared = prepare(generator.path, content, (channels, height, width)).content
+            path = self._folder / f"{next(self._numbers)}.onnx"
+            try:
+                runtime_folder.allocate(path, len(prepared))
+                with path.open("r+b") as copy:
+                    copy.write(prepared)
+            except BaseException:
+                path.unlink(missing_ok=True)  # a part of it is of no use, and takes room
+                raise
         except Exception as error:
             log.warning("%s stays in memory: its file could not be copied (%s)", generator.metadata.name, error)
             return False
-        self._copies[generator] = path = Path(copy.name)
+        self._copies[generator] = path
         weakref.finalize(generator, path.unlink, missing_ok=True)
         return True

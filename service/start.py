@@ -11,12 +11,14 @@ from pathlib import Path
 from artifacts.cpus import limit_thread_pools
 from artifacts.processes import child_environment, python_module
 from artifacts.terminal import say
+from service import metrics, runtime_folder
 from service.keys import Keys
 from service.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
 # An image's builder leaves there what `uname -m` said
 MACHINE = Path(sys.prefix) / "machine"
+ROOM_BYTES = 2**16  # that even one worker needs in TMPDIR
 
 
 class StartError(Exception):
@@ -59,11 +61,21 @@ def check_machine(told: Path) -> None:
 
 def check_writable() -> None:
     """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
+    wanted = os.environ.get("TMPDIR")
+    runtime_folder.remove_dead(Path(wanted or "/tmp"))  # what killed services left may be what fills it
     try:
-        tempfile.gettempdir()
+        used = tempfile.gettempdir()
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
+    if wanted and not (Path(wanted).is_dir() and Path(used).samefile(wanted)):
+        raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with room")
+    workers = settings().workers
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES + (workers * metrics.WORKER_BYTES if workers > 1 else 0))
+    except OSError as error:
+        raise StartError(no_room(error)) from None
     try:
         home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
     except RuntimeError:  # a user id without an account
@@ -74,6 +86,13 @@ def check_writable() -> None:
             pass
     except OSError as error:
         raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
+
+
+def no_room(error: OSError) -> str:
+    """One line on a folder for temporary files that cannot be used."""
+    return (
+        f"{tempfile.gettempdir()} cannot be written ({error.strerror}); free some room, or set TMPDIR to another folder"
+    )
 
 
 def check_port(host: str, port: str) -> str:

@@ -4,6 +4,7 @@ Each worker keeps a ring of seconds in memory that it shares with the others by 
 folder); one worker alone needs no file. Nothing is locked between processes: a worker writes its own ring alone.
 """
 
+import logging
 import math
 import mmap
 import os
@@ -13,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from service import runtime_folder
+
+log = logging.getLogger("bentoml.atelier")
 
 WINDOW_S = 60
 # latencies are counted in bins that are each 10% wider than the one before: a percentile is exact to 5%
@@ -38,9 +43,14 @@ class Recent:
             self._map = mmap.mmap(-1, 8 * _WORDS)
         else:
             path = folder / f"{_PREFIX}{os.getpid()}"
-            path.write_bytes(bytes(8 * _WORDS))
-            with path.open("r+b") as file:
-                self._map = mmap.mmap(file.fileno(), 8 * _WORDS)
+            try:
+                path.unlink(missing_ok=True)
+                runtime_folder.allocate(path, 8 * _WORDS)
+                with path.open("r+b") as file:
+                    self._map = mmap.mmap(file.fileno(), 8 * _WORDS)
+            except OSError as error:
+                log.warning("this worker is missing from /v1/status: %s: %s", folder, error.strerror)
+                self._folder, self._map = None, mmap.mmap(-1, 8 * _WORDS)
         self._words = memoryview(self._map).cast("q")
         self._words[_STARTED] = int(clock() * 1000)
 

@@ -8,13 +8,20 @@ Circus also refuses one command while another runs, and so drops a SIGTERM that 
 starts them: here it is given again until it is taken.
 """
 
+import ctypes
 import logging
 import os
 import signal
+import sys
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import bentoml
+
+from service.drain import LAST_S
+from service.settings import settings
 
 log = logging.getLogger("bentoml.atelier")
 
@@ -26,6 +33,10 @@ MEANS = {
 }
 TRIES = 5
 AGAIN_S = 0.05
+SUPERVISOR = "ATELIER_SUPERVISOR"  # not a setting: the supervisor's process id, for its workers
+PR_SET_PDEATHSIG = 1
+LOOK_S = 1.0
+KILL_S, END_S = 1.0, 10.0  # after a worker should have ended: it is killed; the supervisor ends, and with it all
 
 
 def watch_workers() -> None:
@@ -37,6 +48,7 @@ def watch_workers() -> None:
     if ours and bentoml.server_context.worker_index is None and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
         from circus.sighandler import SysHandler  # a tenth of a second that a worker does without
 
+        os.environ[SUPERVISOR] = str(os.getpid())
         signal.signal(signal.SIGCHLD, _child_died)
         SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
         # circus reloads on SIGHUP, which a lost terminal or connection sends: that is a stop, unless `nohup` ignores it
@@ -46,13 +58,68 @@ def watch_workers() -> None:
         os.environ["PYTHONSAFEPATH"] = "1"
 
 
+def end_with_supervisor() -> None:
+    """Have the kernel end this worker when its supervisor ends: without one it would hold the port, and never be
+    replaced or stopped. Nothing is done in the supervisor itself.
+    """
+    told = os.environ.get(SUPERVISOR, "")
+    if bentoml.server_context.worker_index is None or not told.isdecimal() or int(told) == os.getpid():
+        return
+    supervisor, parent = int(told), os.getppid()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), name="supervisor", daemon=True).start()
+    if os.getppid() != parent or not _lives(supervisor):  # it ended before this was in place
+        os._exit(1)
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _stop(controller: Any) -> None:
+    """On the supervisor's loop, at a signal to stop. A worker that cannot end by itself (it is stopped by SIGSTOP, or
+    waits for a device) is killed after the time for the whole stop; and should this process hang meanwhile, the kernel
+    ends it a moment later, and its workers with it.
+    """
+    if getattr(controller, "atelier_stopping", False):
+        return
+    controller.atelier_stopping = True
+    bound = settings().grace_s + LAST_S
+    controller.loop.call_later(bound + KILL_S, _kill_left, controller.arbiter, bound)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, bound + END_S)
+    _quit(controller)
+
+
+def _kill_left(arbiter: Any, bound: float) -> None:
+    for watcher in arbiter.iter_watchers():
+        for pid in list(watcher.processes):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                log.error("worker %d did not end within %g s and is killed", pid, bound)
+
+
+def _quit(controller: Any) -> None:
     """On the supervisor's loop. Circus says to nobody that it refused: it is asked whether it is stopping."""
     from circus.client import make_json
 
     controller.dispatch((None, make_json("quit")))
     if not controller.arbiter._stopping:
-        controller.loop.call_later(AGAIN_S, _stop, controller)
+        controller.loop.call_later(AGAIN_S, _quit, controller)
 
 
 def _child_died(number: int, frame: Any) -> None:

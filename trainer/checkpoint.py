@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from artifacts.files import sync_folder
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from trainer import __version__, networks
 from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
@@ -135,6 +136,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
+    if is_lfs_pointer_file(path):
+        raise TrainerError(f"{path} is {HINT}")
     try:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from trainer import checkpoint, networks
 from trainer import config as configuration
 from trainer.agreement import base_side
@@ -80,6 +81,8 @@ def read(path: Path) -> Weights:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of foreign bytes the unpickler raises nearly anything: struct.error, IndexError, …
+        if is_lfs_pointer_file(path):
+            raise TrainerError(f"{path} is {HINT}") from error
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise TrainerError(
             f"{path} is not a state dict ({reason}); save one with torch.save(netG.state_dict(), …): "

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import onnx
 
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from trainer import quantize, speed
 from trainer.atomic import replacing
 from trainer.errors import TrainerError
@@ -77,7 +78,8 @@ def read(path: Path, name: str | None = None) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise TrainerError(f"there is no file {path}") from error
     except Exception as error:  # protobuf's own, and onnx's
-        raise TrainerError(f"{path} is not an ONNX file that can be read") from error
+        what = HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
+        raise TrainerError(f"{path} is {what}") from error
     told = properties_of(model)
     if told.get("digest") != digest(model):
         raise TrainerError(f"{path} is not a generator file, or was altered: its digest does not match its content")

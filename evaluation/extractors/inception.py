@@ -18,6 +18,7 @@ from torch.nn import functional
 from torchvision.models import inception as blocks
 
 from artifacts.cpus import available_cpus
+from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
@@ -171,6 +172,8 @@ def load_network(weights: Path) -> FidInception:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # torch.load's errors on damaged files are of many types
+        if is_lfs_pointer_file(weights):
+            raise EvaluationError(f"{weights} is {HINT}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise EvaluationError(f"{weights} does not hold FID's Inception weights ({reason})") from error
     torch.set_num_threads(available_cpus())

@@ -165,7 +165,7 @@ def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
 
     monkeypatch.setattr(models, "read", read)
     look_twice(repository)
-    assert order == ["c.onnx", "b.onnx", "a.onnx"]
+    assert order == ["c.onnx", "b.onnx"]
     assert names(repository) == ["large", "small"]
     assert "larger than ATELIER_MAX_MODEL_BYTES" in repository.failed["a.onnx"].reason
 
