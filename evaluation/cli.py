@@ -146,7 +146,7 @@ def classify(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.classification import check, classify_images
-        from evaluation.document import write_json
+        from evaluation.document import write_report
         from evaluation.extractors import load_extractor
         from evaluation.sources import open_source
 
@@ -158,7 +158,7 @@ def classify(
         failures = check(result, min_sure_share, min_class_share)
         if output is not None:
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
-            write_json(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
+            write_report(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
         print(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
         for name, share in result["class_shares"].items():
             print(f"  {name}: {share:.1%}")

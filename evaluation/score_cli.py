@@ -148,7 +148,8 @@ def score(
 
             document = jobs.score(job, real, at)
         if stamp is not None:
-            stamp_(stamp, document)
+            for text in stamp_(stamp, document):
+                warn(text)
         _tell(document, output, at)
 
 
@@ -171,7 +172,7 @@ def merge(
     """Add what shards left to one score: the same as one job's."""
     with plain_errors(), _work(output) as at:
         from evaluation import shards
-        from evaluation.document import write_json
+        from evaluation.document import write_report
         from evaluation.extractors import load_extractor
         from evaluation.job import Job, Settings, finished
         from evaluation.measuring import check_possible, kept_of_reference
@@ -216,9 +217,10 @@ def merge(
         with tempfile.TemporaryDirectory(prefix="merge-", dir=at.work) as folder:
             document = finished(job, shards.merged(found, Path(folder)), real, at)
         document["timing"] = {"shards": [shard.told["timing"] for shard in found]}
-        write_json(at.document, document)
+        write_report(at.document, document)
         if stamp is not None:
-            stamp_(stamp, document)
+            for text in stamp_(stamp, document):
+                warn(text)
         _tell(document, output, at)
 
 

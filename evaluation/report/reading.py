@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluation.document import FORMAT_VERSION, NAME
+from evaluation.document import FORMAT_VERSION, NAME, report_digest
 from evaluation.errors import EvaluationError
+from evaluation.report.consistency import contradiction
 
 
 class _Part(BaseModel):
@@ -74,8 +75,10 @@ class Checkpoint(_Part):
 
 
 class Document(_Part):
-    """`report.json`, format version 2, kind `score`."""
+    """`report.json`, format version 2, kind `score`. Reports of earlier versions carry no digest."""
 
+    report_digest: str | None = None
+    scores: dict[str, float] | None = None
     results: list[Result] = Field(min_length=1)
     baseline: Baseline | None = None
     threshold: Threshold | None = None
@@ -127,10 +130,14 @@ def document_path(path: Path) -> Path:
 
 
 def read(path: Path) -> Document:
-    """Raises EvaluationError, in one line, for a file that is no whole report of this format."""
+    """Return the report at a path.
+
+    Raises:
+        EvaluationError: If it is not a whole report of this format, or its parts contradict each other.
+    """
     try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        told = json.loads(path.read_bytes(), parse_constant=_refused)
+    except (OSError, ValueError, RecursionError) as error:
         raise EvaluationError(f"{path} is not a report: it is not JSON ({str(error)[:100]})") from error
     kind = told.get("kind") if isinstance(told, dict) else None
     if kind == "partial":
@@ -142,8 +149,22 @@ def read(path: Path) -> Document:
             f"{path} is of format version {told.get('format_version')}, and this reads {FORMAT_VERSION}; score again"
         )
     try:
-        return Document.model_validate(told)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EvaluationError(f"{path} is damaged: {where}: {first['msg']}") from error
+        document = Document.model_validate(told)
+    except (ValidationError, RecursionError) as error:
+        raise EvaluationError(f"{path} is damaged: {_reason(error)}") from error
+    if document.report_digest is not None and document.report_digest != report_digest(told):
+        raise EvaluationError(f"{path} was altered after it was made: its digest does not match; score again")
+    if fault := contradiction(document):
+        raise EvaluationError(f"{path} is damaged: {fault}; score again")
+    return document
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"it contains {constant}")
+
+
+def _reason(error: ValidationError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

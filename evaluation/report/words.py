@@ -80,6 +80,7 @@ def facts(document: Document) -> dict[str, str]:
         "time": timing(document.timing),
         "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
         "made": document.created,
+        "report digest": document.report_digest,
     }
     return {term: str(text) for term, text in told.items() if text is not None}
 
