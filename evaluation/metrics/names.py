@@ -1,9 +1,9 @@
 """Names of results: the metric, the features and N, so that no two figures share one name.
 
 `fid10k` is computed in the features of Inception's published weights, `clean_fid10k` in the same with clean-fid's
-resize. In any other features the name carries theirs: `fd_classifier10k`. N follows directly, except where the features'
-name ends in a digit, an underscore or a reserved word: then `_` separates them, as in `fd_dinov2_10k`. A kernel distance
-also names the size of its subsets, `kid10k_subset1k`.
+resize. In any other features the name carries theirs: `fd_classifier10k`. N follows directly, except where the
+features' name ends in a digit, an underscore or a reserved word: then `_` separates them, as in `fd_dinov2_10k`. A
+kernel distance also names the size of its subsets, `kid10k_subset1k`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics.names import former_name, result_name
@@ -39,7 +39,7 @@ def contradiction(document: Document) -> str | None:
     return next(_contradictions(document), None)
 
 
-def _contradictions(document: Document) -> Iterable[str]:
+def _contradictions(document: Document) -> Iterator[str]:
     extractor_metric = str(document.extractor.get("metric") or "")
     whole: dict[str, Any] = {
         "n": document.n,
@@ -67,7 +67,7 @@ def _contradictions(document: Document) -> Iterable[str]:
         yield from _of_results(entry.results, f"checkpoints.{i}.results", whole, extractor_metric)
 
 
-def _of_results(results: Sequence[Result], where: str, whole: dict[str, Any], extractor_metric: str) -> Iterable[str]:
+def _of_results(results: Sequence[Result], where: str, whole: dict[str, Any], extractor_metric: str) -> Iterator[str]:
     for i, one in enumerate(results):
         at = f"{where}.{i}"
         if one.metric not in METRICS:
@@ -86,7 +86,7 @@ def _of_results(results: Sequence[Result], where: str, whole: dict[str, Any], ex
         yield from _of_values(one, at)
 
 
-def _of_name(one: Result, at: str, extractor_metric: str) -> Iterable[str]:
+def _of_name(one: Result, at: str, extractor_metric: str) -> Iterator[str]:
     size = one.details.get("subset_size")
     options = Options(kid_subset_size=size) if isinstance(size, int) and size > 0 else Options()
     names = (
@@ -97,7 +97,7 @@ def _of_name(one: Result, at: str, extractor_metric: str) -> Iterable[str]:
         yield f"{at}: it is called {one.name[:80]}, and {one.metric} of {one.n} images is called {names[0]}"
 
 
-def _of_values(one: Result, at: str) -> Iterable[str]:
+def _of_values(one: Result, at: str) -> Iterator[str]:
     low, high = _RANGES.get(one.metric, (-math.inf, math.inf))
     if not low - _ROUNDING <= one.value <= high + _ROUNDING:
         yield f"{at}: {one.name} is {one.value:g}, which no {one.metric} can be"
@@ -111,14 +111,14 @@ def _of_values(one: Result, at: str) -> Iterable[str]:
         yield f"{at}: its interval is not that of {one.value:g}"
 
 
-def _of_threshold(threshold: Threshold, first: Result) -> Iterable[str]:
+def _of_threshold(threshold: Threshold, first: Result) -> Iterator[str]:
     if threshold.name != first.name:
         yield f"threshold: it is of {threshold.name[:80]}, and the first result is {first.name}"
     elif threshold.passed and first.value > threshold.fail_above:
         yield f"threshold: {first.value:g} does not pass a limit of {threshold.fail_above:g}"
 
 
-def _of_seeds(document: Document) -> Iterable[str]:
+def _of_seeds(document: Document) -> Iterator[str]:
     seeds = document.seeds or {}
     first, last = seeds.get("first"), seeds.get("last")
     if first is None or last is None or (last - first + 1) % document.n or last < first:
