@@ -11,6 +11,7 @@ from evaluation.extractors import Extractor
 from evaluation.reference_files import Reference, load_reference
 from evaluation.references import Places, cached_reference
 from evaluation.sources import ImageSetSource, ImageSource, ResizedSource, open_source, resolve
+from evaluation.sources.location import holds_images
 from evaluation.sources.resized import PROTOCOL
 from imagesets import list_sources
 
@@ -18,8 +19,10 @@ from imagesets import list_sources
 def is_file(reference: str) -> bool:
     """Whether `--reference` names a file of statistics rather than images. EvaluationError: there is nothing there."""
     location = resolve(reference).of_real_images()
-    absent = location.kind == "arrays" and location.path is not None and not location.path.is_file()
-    return location.kind == "statistics" or absent  # of an absent file, reading it says so
+    if location.kind == "arrays" and location.path is not None:
+        # An absent or damaged file counts as one of statistics: reading it says what is wrong with it.
+        return not location.path.is_file() or not holds_images(location.path)
+    return location.kind == "statistics"
 
 
 def open_both(

@@ -49,9 +49,9 @@ def build_own(
     """Write `network`, float32 [N, 3, side, side] → float32 [N, d], as an extractor file.
 
     `name` (letters, digits, - and _, not reserved) names the metrics in its features: `dinov2` gives
-    `fd_dinov2_10k`. `mean` and `std` are of pixels in [0, 1], by colour; `resize` is one of `RESIZES`. The file is compared with torch before it is
-    written. Raises EvaluationError for a network of another shape, a name or resize that is none, or an export that
-    differs.
+    `fd_dinov2_10k`. `mean` and `std` are of pixels in [0, 1], by colour; `resize` is one of `RESIZES`. The file is
+    compared with torch before it is written. Raises EvaluationError for a network of another shape, a name or resize
+    that is none, or an export that differs.
     """
     output = Path(output)
     if fault := fault_of_name(name):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.errors import EvaluationError
+from evaluation.sources.arrays import IMAGE_KEYS
 from evaluation.sources.checkpoint import is_run
 from imagesets import list_sources
 
@@ -98,10 +99,19 @@ def _images(text: str, told: str) -> Location:
     return Location("images", told, Path(before).expanduser(), f"{FOLDER}{before}", split)
 
 
+def holds_images(path: Path) -> bool:
+    """Return whether an array file has images; a damaged npz has nothing."""
+    return path.suffix.lower() == ".npy" or any(key in _arrays(path) for key in IMAGE_KEYS)
+
+
 def _holds_statistics(path: Path) -> bool:
-    """Whether a file is an npz with a mean and a covariance."""
+    return {"mu", "sigma"} <= _arrays(path)
+
+
+def _arrays(path: Path) -> set[str]:
+    """The names of the arrays in an npz."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
+            return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception:  # of half a dozen kinds; whoever reads the file reports why it cannot be read
-        return False
+        return set()
