@@ -22,6 +22,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.reference_files import ROWS, Reference, load_reference, save_reference
 from evaluation.sources import Draw, ImageSetSource, array_image_set, resolve
+from evaluation.sources.location import expanded
 from evaluation.statistics import FeatureStatistics
 from imagesets import ImageSet, load_image_set
 
@@ -36,10 +37,8 @@ class Places:
     @property
     def references(self) -> Path:
         """The folder of reference statistics that were made by themselves."""
-        if self.cache_root is not None:
-            return self.cache_root.expanduser() / "references"
-        default = Path.home() / ".cache/gan-atelier"
-        return Path(os.environ.get("ATELIER_CACHE") or default).expanduser() / "references"
+        root = str(self.cache_root) if self.cache_root is not None else os.environ.get("ATELIER_CACHE")
+        return expanded(root or "~/.cache/gan-atelier") / "references"
 
     def image_set(self, name: str, resolution: int | None = None, channels: int | None = None) -> ImageSet:
         """Return real images by any name that `resolve` reads: an image set, a folder, a zip or an array file.
@@ -178,7 +177,9 @@ def is_constant(statistics: FeatureStatistics) -> bool:
 
 
 def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
+    ).hexdigest()
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def resolve(text: str) -> Location:
     source, at, split = text.partition("@")
     if source in {info.name for info in list_sources() if not info.name.startswith(FOLDER)}:
         return Location("images", text, None, source, split if at else None)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         return Location("checkpoint", text, path) if is_run(path) else _images(text, text)
     kind = _KINDS.get(path.suffix.lower())
@@ -75,7 +75,7 @@ def resolve(text: str) -> Location:
         return Location("statistics", text, path)
     if kind is not None:
         return Location(kind, text, path)
-    before = Path(text.rpartition("@")[0]).expanduser()
+    before = expanded(text.rpartition("@")[0])
     if path.suffix.lower() == ".zip" or ("@" in text and before.suffix.lower() == ".zip"):
         return _images(text, text)
     if text.rpartition("@")[0] and before.is_dir() and not path.exists():
@@ -89,14 +89,22 @@ def resolve(text: str) -> Location:
     return Location("images", text, None, source, split if at else None)  # imagesets names those that there are
 
 
+def expanded(text: str) -> Path:
+    """Return a path with `~` replaced by the home folder. EvaluationError: there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise EvaluationError(f"{text}: there is no such home folder ({error}); write the path out") from error
+
+
 def _images(text: str, told: str) -> Location:
     """A folder or zip of images, with or without a split."""
-    whole, (before, at, split) = Path(text).expanduser(), text.rpartition("@")
+    whole, (before, at, split) = expanded(text), text.rpartition("@")
     if not text:
         raise EvaluationError(f"{told} names no folder")
     if not at or whole.exists():  # a path may hold an @ of its own
         return Location("images", told, whole, f"{FOLDER}{text}")
-    return Location("images", told, Path(before).expanduser(), f"{FOLDER}{before}", split)
+    return Location("images", told, expanded(before), f"{FOLDER}{before}", split)
 
 
 def holds_images(path: Path) -> bool:
