@@ -18,7 +18,7 @@ from evaluation.extractors.graph import OPSET, preamble, seal
 from evaluation.extractors.reader import Extractor, load_extractor
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics.names import fault_of_name
-from evaluation.onnx_files import metadata_of, session_of
+from evaluation.onnx_files import metadata_of, run, session_of
 
 if TYPE_CHECKING:
     import onnx
@@ -368,12 +368,7 @@ def _with_outputs(path: Path, model: onnx.ModelProto, chosen: Sequence[str], sou
         graph.node.append(helper.make_node("Cast", [_PREFIX + inner], [name], to=TensorProto.FLOAT))
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     images = _noise(2, source, side)[0]
-    try:
-        got = session_of(model, path).run(list(names[: len(chosen)]), {"images": images})
-    except EvaluationError:
-        raise
-    except Exception as error:  # ONNX Runtime's own exception types share no base but this
-        raise EvaluationError(f"{path} cannot run on images {list(images.shape)}: {_one_line(error)}") from error
+    got = run(session_of(model, path), list(names[: len(chosen)]), {"images": images}, str(path))
     del graph.output[:]
     for name, inner, rows in zip(names, chosen, got, strict=False):
         width = int(np.prod(rows.shape[1:]))

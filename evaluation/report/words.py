@@ -91,7 +91,7 @@ def timing(told: dict[str, Any]) -> str | None:
         return "shards took " + ", ".join(f"{one['seconds']:.0f}" for one in told["shards"]) + " s"
     if not told.get("seconds"):
         return None
-    rates = (count(told[f"{what}images_per_s"]) for what in ("", "generating_", "extracting_"))
+    rates = (count(told.get(f"{what}images_per_s")) for what in ("", "generating_", "extracting_"))
     return "{} images/s over {:.3g} s of a pass (generating alone {}, extracting alone {})".format(
         next(rates), told["seconds"], *rates
     )
