@@ -111,7 +111,7 @@ def seal_(
 @app.command()
 def reference(
     images: Annotated[
-        str, typer.Argument(help="An image set, such as mnist@test or folder:PATH; or a file to import.")
+        str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
     ],
     extractor: ExtractorFile,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: reference/….npz.")] = None,

@@ -44,7 +44,11 @@ def score(
         ),
     ],
     reference: Annotated[
-        str, typer.Option(help="An image set, such as mnist@test, or a file of `evaluation reference`.")
+        str,
+        typer.Option(
+            help="An image set, such as mnist@test, a folder or .zip of images, a .npy or .npz, or a file of "
+            "`evaluation reference`."
+        ),
     ],
     extractor: Annotated[
         Path | None, typer.Option(help="The extractor file; default: where the reference file was made with it.")
