@@ -13,7 +13,7 @@ from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 
 extractor_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Build a feature extractor file (needs torch)."
+    no_args_is_help=True, rich_markup_mode=None, help="Make a feature extractor file (all but `seal` need torch)."
 )
 app.add_typer(extractor_app, name="extractor")
 
@@ -75,10 +75,48 @@ def inception(
         say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
 
 
+@extractor_app.command("seal")
+def seal_(
+    file: Annotated[Path, typer.Argument(help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d].")],
+    name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
+    resize: Annotated[
+        str | None, typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, put in front of it.")
+    ] = None,
+    side: Annotated[int | None, typer.Option(help="The network's side in pixels, if its file leaves it open.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="By color, of pixels in [0, 1], with commas; default: ImageNet's.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="By color, with commas; default: ImageNet's.")] = None,
+    features: Annotated[str | None, typer.Option(help="The output with the features, if there are several.")] = None,
+    logits: Annotated[str | None, typer.Option(help="The output with class logits, for `--metrics is`.")] = None,
+) -> None:
+    """Check an ONNX file of your own, run it on noise, and write it as an extractor file."""
+    with plain_errors():
+        from evaluation.extractors.onnx_network import seal_onnx
+
+        sealed = seal_onnx(
+            file,
+            output,
+            name=name,
+            resize=resize,
+            side=side,
+            mean=_numbers("--mean", mean),
+            std=_numbers("--std", std),
+            features=features,
+            logits=logits,
+        )
+        for text in sealed.notes:
+            warn(text)
+        told = sealed.metadata
+        normalization = f", mean {told['mean']}, std {told['std']}" if "mean" in told else ""
+        say(f"{sealed.path}: {sealed.dim} features, metric {told['metric']}, resize {told['resize']}{normalization}")
+
+
 @app.command()
 def reference(
     images: Annotated[
-        str, typer.Argument(help="An image set, such as mnist@test or folder:PATH; or a file to import.")
+        str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
     ],
     extractor: ExtractorFile,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: reference/….npz.")] = None,
@@ -155,7 +193,7 @@ def classify(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.classification import check, classify_images
-        from evaluation.document import write_json
+        from evaluation.document import write_report
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.sources import open_source
@@ -172,12 +210,22 @@ def classify(
         if output is not None:
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
             result = {**result, "warnings": warnings}
-            write_json(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
+            write_report(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
         say(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
         for name, share in result["class_shares"].items():
             say(f"  {name}: {share:.1%}")
         if failures:
             raise CheckFailed("; ".join(failures))
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Return numbers that are separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise EvaluationError(f"{option} is numbers with commas, such as 0.5,0.5,0.5, not {text!r}") from None
 
 
 def _slug(name: str) -> str:

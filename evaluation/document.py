@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -74,15 +75,57 @@ def summary(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def write_report(path: Path, document: dict[str, Any]) -> None:
+    """Write a report with its own digest, whole or not at all.
+
+    Args:
+        path: The file.
+        document: The report. Its `report_digest` is set, or replaced.
+
+    Raises:
+        EvaluationError: If the file cannot be written, or a value has no form in JSON.
+    """
+    document["report_digest"] = report_digest(json.loads(_text(path, document)))
+    write_json(path, document)
+
+
+def report_digest(document: dict[str, Any]) -> str:
+    """Return the sha256 over a report as it is read back from JSON, without its own digest.
+
+    Layout and the order of keys do not matter: keys are sorted, and numbers have their shortest form.
+    """
+    told = {key: value for key, value in document.items() if key != "report_digest"}
+    text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a document whole, or not at all. EvaluationError: also for a number in it that JSON cannot say."""
+    text = _text(path, document)
+    with written_whole(path) as handle:
+        handle.write(text.encode())
+
+
+def _text(path: Path, document: dict[str, Any]) -> str:
     try:
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return without_surrogates(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "\\\\")
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"cannot write {path}: JSON cannot say all that is in it ({error})") from error
-    with written_whole(path) as handle:
-        # A file's name may be bytes that are no text, which Python holds as lone surrogates: no reader takes those.
-        handle.write(re.sub("[\ud800-\udfff]", "\ufffd", text).encode())
+
+
+def without_surrogates(text: str, backslash: str = "\\") -> str:
+    r"""Return text that UTF-8 can encode: a byte of a name that is not UTF-8 becomes `\xff`, half a pair `\ud800`.
+
+    Args:
+        text: Text in which Python holds such bytes as lone surrogates.
+        backslash: How a backslash is written in `text`; two of them in JSON.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return backslash + (f"x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"u{code:04x}")
+
+    return re.sub("[\ud800-\udfff]", shown, text)
 
 
 def without_credentials(text: str) -> str:

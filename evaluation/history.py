@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.document import write_json
+from evaluation.document import write_report
 from evaluation.errors import EvaluationError
 from evaluation.job import Job, score
 from evaluation.reference_files import Reference
@@ -43,6 +43,6 @@ def score_checkpoints(
         entry = {"checkpoint": path.name, "step": source.get("step"), "images_seen": source.get("images_seen")}
         history.append(entry | {key: document[key] for key in ("digest", "scores", "results", "warnings")})
     document |= {"checkpoints": history}
-    write_json(output.document, document)
+    write_report(output.document, document)
     remove(kept)
     return document

@@ -12,7 +12,7 @@ import numpy as np
 
 from evaluation.baseline import WITHOUT, train_against_test
 from evaluation.collecting import Collected, batch_size, collect, read_state, state_of
-from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json
+from evaluation.document import FORMAT_VERSION, now, score_document, threshold, write_json, write_report
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.suitability import suitability_warnings
@@ -172,7 +172,7 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
         with partial_kept(job, reference, draws, folder, output.kept):
             parts = job.passes(draws, folder)
             document = finished(job, parts, reference, output)
-        write_json(output.document, document)
+        write_report(output.document, document)
         remove(folder)
     return document
 
@@ -212,7 +212,13 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
         digest=told.get("digest"),
         images_seen=told.get("images_seen"),
         extractor=job.extractor.provenance() | {"path": str(job.extractor.path)},
-        reference={"n": reference.n, "sha256": reference.sha256, "path": str(reference.path), **reference.provenance},
+        reference={
+            **reference.provenance,
+            "n": reference.n,
+            "sha256": reference.sha256,
+            "statistics_sha256": reference.statistics_sha256,
+            "path": str(reference.path),
+        },
         pictures=keep_pictures(
             output.images, job.source, settings.first_seed, n, parts[0], reference, real, results, job.places
         ),

@@ -92,7 +92,7 @@ def results_of(
         n = parts[0].statistics.n
         found.append(
             {
-                "name": result_name(metric.name, extractor.metric, n),
+                "name": result_name(metric.name, extractor.metric, n, options),
                 "metric": metric.name,
                 "title": metric.title,
                 "value": float(np.mean(values)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
     import onnxruntime
+
+# Of one batch. Inception takes some 10 s for one on two cores.
+DEADLINE_S = 600.0
 
 
 def read_model(path: Path, what: str) -> onnx.ModelProto:
@@ -82,12 +86,32 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
 
 
 def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str) -> list:
-    """The session's outputs. Raises EvaluationError, naming `what` cannot, when it does not run on this input."""
+    """Return the session's outputs.
+
+    Args:
+        session: A session.
+        outputs: Names of the outputs.
+        feed: The inputs by name.
+        what: What runs, for the message.
+
+    Raises:
+        EvaluationError: If it does not run on this input, or takes longer than `DEADLINE_S`: a file may hold a loop
+            without an end, which Ctrl-C does not stop either.
+    """
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    timer = threading.Timer(DEADLINE_S, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
     try:
-        return session.run(outputs, feed)
+        return session.run(outputs, feed, options)
     except Exception as error:  # ONNX Runtime's own exception types share no base but this
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
-        raise EvaluationError(f"{what} cannot run on {shapes}: {onnx_reason(error)}") from error
+        why = f"it took longer than {DEADLINE_S:g} s" if options.terminate else onnx_reason(error)
+        raise EvaluationError(f"{what} cannot run on {shapes}: {why}") from error
+    finally:
+        timer.cancel()
 
 
 def need(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:

@@ -85,6 +85,14 @@ class Reference:
         """Of the file, None when there is none."""
         return None if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
 
+    @property
+    def statistics_sha256(self) -> str:
+        """Return the sha256 over n, mean and covariance: equal for the same statistics in any file."""
+        digest = hashlib.sha256(str(self.n).encode())
+        for array in (self.mu, self.sigma):
+            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
 
 def beside(path: Path, what: str) -> Path:
     """Where a reference file's features or logits lie."""

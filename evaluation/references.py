@@ -22,7 +22,8 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.reader import file_stem
 from evaluation.reference_files import ROWS, Reference, load_reference, save_reference
-from evaluation.sources import Draw, ImageSetSource
+from evaluation.sources import Draw, ImageSetSource, array_image_set, resolve
+from evaluation.sources.location import expanded
 from evaluation.statistics import FeatureStatistics
 from imagesets import ImageSet, load_image_set
 from imagesets.cache import default_cache_root
@@ -39,15 +40,38 @@ class Places:
     def references(self) -> Path:
         """The folder of reference statistics that were made by themselves."""
         if self.cache_root is not None:
-            return self.cache_root.expanduser() / "references"
+            return expanded(str(self.cache_root)) / "references"
         if folder := os.environ.get("ATELIER_CACHE"):
-            return Path(folder).expanduser() / "references"
+            return expanded(folder) / "references"
         return default_cache_root().parent / "references"
 
     def image_set(self, name: str, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """An image set as `imagesets` has it."""
+        """Return real images by any name that `resolve` reads: an image set, a folder, a zip or an array file.
+
+        Args:
+            name: The name.
+            resolution: Side in pixels that the images are brought to; None: their own.
+            channels: 1 or 3; None: their own. An array file keeps its own: extractors take both.
+
+        Raises:
+            EvaluationError: If the name is not that of real images.
+            ImageSetError: If they cannot be had.
+        """
+        location = resolve(name).of_real_images()
+        if location.kind == "statistics":
+            raise EvaluationError(
+                f"{name} holds statistics, where images are needed; `evaluation reference {name} --import-as NAME` "
+                "imports those of another tool"
+            )
+        if location.kind == "arrays":
+            assert location.path is not None
+            return array_image_set(location.path, resolution)
         return load_image_set(
-            name, resolution=resolution, channels=channels, data_root=self.data_root, cache_root=self.cache_root
+            location.name,
+            resolution=resolution,
+            channels=channels,
+            data_root=self.data_root,
+            cache_root=self.cache_root,
         )
 
 
@@ -55,7 +79,7 @@ def other_split(image_set: dict[str, Any]) -> str:
     """`SOURCE@SPLIT` of the real images on the other side. EvaluationError: this is neither train nor test."""
     other = {"test": "train", "train": "test"}.get(image_set.get("split") or "")
     if other is None:
-        what = f"{image_set.get('source')}@{image_set.get('split')}"
+        what = "@".join(str(image_set[key]) for key in ("source", "split") if image_set.get(key) is not None)
         raise EvaluationError(f"the reference is of {what}, not of a train or test split")
     return f"{image_set['source']}@{other}"
 
@@ -159,7 +183,9 @@ def is_constant(statistics: FeatureStatistics) -> bool:
 
 
 def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
+    ).hexdigest()
 
 
 @contextlib.contextmanager

@@ -48,7 +48,11 @@ def score(
         ),
     ],
     reference: Annotated[
-        str, typer.Option(help="An image set, such as mnist@test, or a file of `evaluation reference`.")
+        str,
+        typer.Option(
+            help="An image set, such as mnist@test, a folder or .zip of images, a .npy or .npz, or a file of "
+            "`evaluation reference`."
+        ),
     ],
     extractor: Annotated[
         Path | None, typer.Option(help="The extractor file; default: where the reference file was made with it.")
@@ -156,7 +160,8 @@ def score(
 
             document = jobs.score(job, real, at)
         if stamp is not None:
-            stamp_(stamp, document)
+            for text in stamp_(stamp, document):
+                warn(text)
         _tell(document, output, at)
 
 
@@ -180,7 +185,7 @@ def merge(
     """Add what shards left to one score: the same as one job's."""
     with plain_errors(), _work(output) as at:
         from evaluation import shards
-        from evaluation.document import write_json
+        from evaluation.document import write_report
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.job import Job, Settings, finished
@@ -228,9 +233,10 @@ def merge(
         with tempfile.TemporaryDirectory(prefix="merge-", dir=at.work) as folder:
             document = finished(job, shards.merged(found, Path(folder)), real, at)
         document["timing"] = {"shards": [shard.told["timing"] for shard in found]}
-        write_json(at.document, document)
+        write_report(at.document, document)
         if stamp is not None:
-            stamp_(stamp, document)
+            for text in stamp_(stamp, document):
+                warn(text)
         _tell(document, output, at)
 
 

@@ -63,8 +63,9 @@ def _images_of(reference: Reference, places: Places) -> np.ndarray | None:
     if "fingerprint" not in told:
         return None
     try:
-        images = places.image_set(f"{told['source']}@{told['split']}", told["resolution"], told["channels"])
-    except ImageSetError:
+        name = told["source"] if told.get("split") is None else f"{told['source']}@{told['split']}"
+        images = places.image_set(name, told["resolution"], told["channels"])
+    except (EvaluationError, ImageSetError):
         return None
     return images.images if images.fingerprint == told["fingerprint"] else None
 

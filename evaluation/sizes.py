@@ -10,14 +10,19 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.reference_files import Reference, load_reference
 from evaluation.references import Places, cached_reference
-from evaluation.sources import ImageSetSource, ImageSource, ResizedSource, open_source
+from evaluation.sources import ImageSetSource, ImageSource, ResizedSource, open_source, resolve
+from evaluation.sources.location import holds_images
 from evaluation.sources.resized import PROTOCOL
 from imagesets import list_sources
 
 
 def is_file(reference: str) -> bool:
-    """Whether `--reference` names a file of statistics rather than an image set."""
-    return reference.endswith(".npz") or Path(reference).is_file()
+    """Whether `--reference` names a file of statistics rather than images. EvaluationError: there is nothing there."""
+    location = resolve(reference).of_real_images()
+    if location.kind == "arrays" and location.path is not None:
+        # An absent or damaged file counts as one of statistics: reading it says what is wrong with it.
+        return not location.path.is_file() or not holds_images(location.path)
+    return location.kind == "statistics"
 
 
 def open_both(
@@ -97,8 +102,9 @@ def _side(resolution: str | None, told: Reference | None, reference: str, places
 
 
 def native_side(image_set: str) -> int | None:
-    """The size that a named image set has by itself; None for folders."""
-    return next((info.resolution for info in list_sources() if info.name == image_set.partition("@")[0]), None)
+    """The size that a named image set has by itself; None for folders and files."""
+    name = resolve(image_set).image_set
+    return next((info.resolution for info in list_sources() if info.name == name), None)
 
 
 def check_extractor(reference: Reference, extractor: Extractor) -> None:

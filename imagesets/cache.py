@@ -166,7 +166,7 @@ def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
     try:
         info = _decode_into(building, items, recipe, name, progress)
         with _writing(entry.parent):
-            _write_durably(building / "info.json", json.dumps(info, indent=2, ensure_ascii=False).encode())
+            _write_durably(building / "info.json", json.dumps(info, indent=2).encode())
             building.chmod(0o755)
             sync_folder(building)
             _move_into_place(building, entry)

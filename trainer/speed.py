@@ -150,7 +150,7 @@ def difference(
     judge: Judge | None = None,
 ) -> Difference:
     """Compare the images of both, and score both, on all of `feeds`. Raises TrainerError when a shape differs."""
-    from evaluation.metrics import short_count
+    from evaluation.metrics import result_name
     from evaluation.metrics.frechet import frechet_distance
     from evaluation.statistics import FeatureStatistics
 
@@ -171,7 +171,7 @@ def difference(
         return Difference(*told)
     real = judge.reference
     scores = [float(frechet_distance(one.mu, one.sigma, real.mu, real.sigma)) for one in seen]
-    return Difference(*told, f"{judge.extractor.metric}{short_count(images)}", *scores)
+    return Difference(*told, result_name("fid", judge.extractor.metric, images), *scores)
 
 
 def has_vnni() -> bool | None:

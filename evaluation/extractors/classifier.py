@@ -19,6 +19,7 @@ from torch.nn import functional
 from evaluation.errors import EvaluationError
 from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.progress import progress
+from evaluation.sources import resolve
 from imagesets import ImageSet, load_image_set
 
 FEATURES = 64
@@ -78,8 +79,11 @@ def build_classifier(
     The same seed on the same machine and thread count gives the same weights. Raises EvaluationError for
     a set without labels, ImageSetError for one that cannot be had.
     """
-    source, _, split = images.rpartition("@") if "@" in images else (images, "", "")
-    if split not in ("", "train"):
+    location = resolve(images)
+    source = location.image_set
+    if location.kind != "images":
+        raise EvaluationError(f"{images} is not an image set, a folder or a .zip; a classifier needs one with labels")
+    if location.split not in (None, "train"):
         raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
     roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
     train = load_image_set(f"{source}@train", resolution=resolution, **roots)

@@ -15,6 +15,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors.classifier import Built
 from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.extractors.resize import RESIZES, Resize
+from evaluation.metrics.names import fault_of_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -51,14 +52,14 @@ def build_own(
 ) -> Built:
     """Write `network`, float32 [N, 3, side, side] → float32 [N, d], as an extractor file.
 
-    `name` (letters, digits, - and _) names the metrics in its features: `dinov2` gives `fd_dinov2`. `mean` and `std`
-    are of pixels in [0, 1], by colour; `resize` is one of `RESIZES`. The file is compared with torch before it is
-    written. Raises EvaluationError for a network of another shape, a name or resize that is none, or an export that
-    differs.
+    `name` (letters, digits, - and _, not reserved) names the metrics in its features: `dinov2` gives
+    `fd_dinov2_10k`. `mean` and `std` are of pixels in [0, 1], by colour; `resize` is one of `RESIZES`. The file is
+    compared with torch before it is written. Raises EvaluationError for a network of another shape, a name or resize
+    that is none, or an export that differs.
     """
     output = Path(output)
-    if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
-        raise EvaluationError(f"an extractor's name is of letters, digits, - and _, not {name!r}")
+    if fault := fault_of_name(name):
+        raise EvaluationError(fault)
     if resize not in RESIZES:
         raise EvaluationError(f"there is no resize {resize!r}; there are {', '.join(RESIZES)}")
     check_writable(output)

@@ -1,8 +1,7 @@
 """Every metric that `--metrics` names: what it needs, what its result is called, and how it is computed.
 
-The name of a result is its protocol: the metric, the features, and N. `fid10k` is in Inception's published weights;
-`clean_fid10k` in the same with clean-fid's resize; in any other features it is a Fréchet distance named after
-them, `fd_classifier10k`. N is in the name because most of these depend on it.
+The name of a result is its protocol: the metric, the features, and N, as `names` puts them together. N is in the name
+because most of these depend on it.
 """
 
 from __future__ import annotations
@@ -117,23 +116,6 @@ class Metric:
         if lacking:
             raise ValueError(f"{self.name} needs {', '.join(lacking).replace('_', ' ')}")
         return self.compute(evidence)
-
-
-def result_name(metric: str, extractor_metric: str, n: int) -> str:
-    """`fid` of 10,000 images → `fid10k`, or `clean_fid10k`, or `fd_classifier10k`, by the extractor's metric."""
-    known = METRICS[metric]
-    if extractor_metric == "fid":
-        stem = known.stem
-    elif extractor_metric == "clean_fid":
-        stem = f"clean_{known.stem}"
-    else:
-        stem = known.stem_elsewhere.format(extractor_metric.removeprefix("fd_"))
-    return stem + short_count(n)
-
-
-def short_count(n: int) -> str:
-    """10,000 → `10k`, 1,234 → `1234`: N as it stands in a result's name."""
-    return f"{n // 1000}k" if n >= 1000 and n % 1000 == 0 else str(n)
 
 
 def parse_metrics(text: str | Iterable[str]) -> list[Metric]:

@@ -12,7 +12,8 @@ from evaluation.errors import EvaluationError
 from evaluation.report import words
 from evaluation.report.reading import Document, Result, document_path, read
 
-# What two figures must have in common, how it is called, and what to do where it differs.
+# What two figures must have in common, how it is called, and what to do where it differs. The reference is compared by
+# its content, see `_same_reference`.
 _PROTOCOL = (
     ("n", "N", "a score depends on N; score both with one --num-images"),
     (
@@ -21,7 +22,6 @@ _PROTOCOL = (
         "distances in unlike features have unlike scales; score both with one --extractor",
     ),
     ("resize", "resize", "a resize changes every feature; score both with one extractor file"),
-    ("reference", "reference", "score both with one --reference"),
     ("n_reference", "number of reference images", "score both with one --reference"),
     ("resolution", "resolution", "score both with --resolution reference"),
 )
@@ -89,8 +89,14 @@ def compare(paths: Sequence[Path]) -> Comparison:
     if twice := [path for i, path in enumerate(files) if path.resolve() in {p.resolve() for p in files[:i]}]:
         raise EvaluationError(f"{twice[0]} was given twice")
     documents = tuple(read(path) for path in files)
+    for i, (path, document) in enumerate(zip(paths, documents, strict=True)):
+        for other_path, other in zip(paths[:i], documents[:i], strict=True):
+            if document.report_digest is not None and document.report_digest == other.report_digest:
+                raise EvaluationError(f"{path} and {other_path} are copies of one report")
     for path, document in zip(paths[1:], documents[1:], strict=True):
+        # The results of one report agree with each other, which reading it has checked.
         _check(paths[0], documents[0].results[0], path, document.results[0])
+        _same_reference(paths[0], documents[0], path, document)
     metrics = {one.metric: one for document in documents for one in document.results}
     rows = []
     for metric in metrics:
@@ -110,6 +116,52 @@ def _check(path: Path, result: Result, other_path: Path, other: Result) -> None:
                 f"{path} and {other_path} cannot be compared: their {called} is {_told(ours)} and {_told(theirs)}; "
                 f"{remedy}"
             )
+
+
+def _same_reference(path: Path, document: Document, other_path: Path, other: Document) -> None:
+    """Raise EvaluationError unless both were scored against the same real images, whatever they are called."""
+    ours, theirs = contents_of(document.reference), contents_of(other.reference)
+    shared = [kind for kind in ours if kind in theirs]
+    if shared and ours[shared[0]] == theirs[shared[0]]:
+        return
+    names = [str(one.reference.get("image_set", {}).get("name")) for one in (document, other)]
+    if shared:
+        kind = shared[0]
+        told = (
+            f"their reference is {names[0]} and {names[1]}"
+            if names[0] != names[1]
+            else f"their reference {names[0]} had other content"
+        )
+        which = f"{kind} {str(ours[kind])[:12]} and {str(theirs[kind])[:12]}"
+        raise EvaluationError(
+            f"{path} and {other_path} cannot be compared: {told} ({which}); score both with one --reference"
+        )
+    raise EvaluationError(
+        f"{path} and {other_path} cannot be compared: nothing shows that their references {names[0]} and {names[1]} "
+        "are the same images; score both with one --reference"
+    )
+
+
+def contents_of(reference: dict[str, Any]) -> dict[str, Any]:
+    """Return what identifies the content of a report's reference, most reliable first.
+
+    Args:
+        reference: The report's `reference`.
+
+    Returns:
+        A hash for each of `fingerprint` (pixels and labels), `statistics` (mean and covariance), `imported file` and
+        `file` (the reference file itself) that the report has.
+    """
+    image_set, imported = (
+        value if isinstance(value, dict) else {} for value in (reference.get("image_set"), reference.get("imported"))
+    )
+    found = {
+        "fingerprint": image_set.get("fingerprint"),
+        "statistics": reference.get("statistics_sha256"),
+        "imported file": imported.get("sha256"),
+        "file": reference.get("sha256"),
+    }
+    return {kind: value for kind, value in found.items() if value is not None}
 
 
 def _check_settings(paths: Sequence[Path], results: Sequence[Result | None]) -> None:

@@ -23,7 +23,13 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "kind": "comparison",
         "reports": [
-            {"label": label, "path": str(path), "model": document.model, "digest": document.digest}
+            {
+                "label": label,
+                "path": str(path),
+                "model": document.model,
+                "digest": document.digest,
+                "report_digest": document.report_digest,
+            }
             for label, path, document in zip(comparison.labels, comparison.paths, comparison.documents, strict=True)
         ],
         "results": [

@@ -42,7 +42,7 @@ def against_n(document: Document) -> Fit | None:
     """The points that FID∞ was fitted to, and its line."""
     result = document.of("fid_infinity")
     curve = None if result is None else result.details.get("curve")
-    if result is None or not curve or len(curve["n"]) < 2:
+    if result is None or not curve or len(set(curve["n"])) < 2 or len(curve["n"]) != len(curve["value"]):
         return None
     slope = float(np.polyfit(1.0 / np.array(curve["n"]), curve["value"], 1)[0])
     limit = result.details.get("first_range", result.value)  # with intervals the value is a mean, and the curve one's

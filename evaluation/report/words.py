@@ -80,6 +80,7 @@ def facts(document: Document) -> dict[str, str]:
         "time": timing(document.timing),
         "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
         "made": document.created,
+        "report digest": document.report_digest,
     }
     return {term: str(text) for term, text in told.items() if text is not None}
 
@@ -90,7 +91,7 @@ def timing(told: dict[str, Any]) -> str | None:
         return "shards took " + ", ".join(f"{one['seconds']:.0f}" for one in told["shards"]) + " s"
     if not told.get("seconds"):
         return None
-    rates = (count(told[f"{what}images_per_s"]) for what in ("", "generating_", "extracting_"))
+    rates = (count(told.get(f"{what}images_per_s")) for what in ("", "generating_", "extracting_"))
     return "{} images/s over {:.3g} s of a pass (generating alone {}, extracting alone {})".format(
         next(rates), told["seconds"], *rates
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.sources.arrays import ArraySource, ImageSetSource, array_source
+from evaluation.sources.arrays import ArraySource, ImageSetSource, array_image_set, array_source
 from evaluation.sources.base import Conditions, Draw, ImageBatch, ImageSource, choice
 from evaluation.sources.checkpoint import CheckpointSource, checkpoints_of, is_run
 from evaluation.sources.generator import GeneratorSource
+from evaluation.sources.location import Location, resolve
 from evaluation.sources.resized import ResizedSource
 from evaluation.sources.service import PATIENCE_S, ServiceSource
 from imagesets import load_image_set
@@ -22,13 +23,16 @@ __all__ = [
     "ImageBatch",
     "ImageSetSource",
     "ImageSource",
+    "Location",
     "ResizedSource",
     "ServiceSource",
+    "array_image_set",
     "array_source",
     "checkpoints_of",
     "choice",
     "is_run",
     "open_source",
+    "resolve",
 ]
 
 
@@ -43,35 +47,42 @@ def open_source(
     data_root: Path | str = "data",
     cache_root: Path | str | None = None,
 ) -> ImageSource:
-    """The source that `text` names.
+    """Return the source that `text` names, as `resolve` reads it.
 
-    `http://…` is a service; `.onnx` a generator file; `.pt` or a run folder a checkpoint; `.npy` or `.npz` an array
-    file; another folder or a `.zip` the images in it; anything else an image set such as mnist@test. `model` is for a
-    service, `conditions` for generators; `resolution` and `channels` for image sets and folders, which are brought to
-    them as they are read. Raises EvaluationError or ImageSetError for a source that cannot be had.
+    Args:
+        text: A service, a generator file, a checkpoint, an array file, a folder or zip of images, or an image set.
+        model: The service's model.
+        conditions: How images are requested from a generator.
+        patience_s: How long to wait for a service that is away.
+        resolution: Side in pixels that image sets and folders are brought to as they are read.
+        channels: Channels of image sets and folders, likewise.
+        data_root: Where the data sets are.
+        cache_root: Where decoded images are kept.
+
+    Raises:
+        EvaluationError: If there is no such source, or it cannot be read.
+        ImageSetError: The same, for image sets.
     """
-    path = Path(text).expanduser()
-    service = text.startswith(("http://", "https://"))
+    location = resolve(text)
+    path, kind = location.path or Path(), location.kind
     model = model or None  # a manifest's variable that is left empty names none
-    if model is not None and not service:
+    if model is not None and kind != "service":
         raise EvaluationError(f"--model names a model of a service; {text} is none")
-    if service:
-        return ServiceSource(text, model, conditions, patience_s)
-    if text.endswith(".onnx"):
+    if kind == "statistics":
+        raise EvaluationError(f"{path} holds statistics, which are a --reference; a source has images")
+    if kind == "service":
+        return ServiceSource(location.text, model, conditions, patience_s)
+    if kind == "generator":
         return GeneratorSource(path, conditions)
-    if text.endswith(".pt") or is_run(path):
+    if kind == "checkpoint":
         if not path.exists():
             raise EvaluationError(f"there is no checkpoint at {path}")
         return CheckpointSource(path, conditions)
     if conditions != Conditions():
         raise EvaluationError(f"--truncation and --labels are for a generator; {text} is images")
-    if text.endswith((".npy", ".npz")):
-        if not path.is_file():
-            raise EvaluationError(f"there is no array file at {path}")
+    if kind == "arrays":
         return array_source(path)
-    if path.is_dir() or text.endswith(".zip"):
-        text = f"folder:{text}"
-    elif path.exists():
-        raise EvaluationError(f"{text} is no source: say a URL, a .onnx, .pt, .npy, .npz or .zip file, or a folder")
-    images = load_image_set(text, resolution=resolution, channels=channels, data_root=data_root, cache_root=cache_root)
+    images = load_image_set(
+        location.name, resolution=resolution, channels=channels, data_root=data_root, cache_root=cache_root
+    )
     return ImageSetSource(images)

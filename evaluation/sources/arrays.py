@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +16,7 @@ from evaluation.array_files import read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
+from imagesets.cache import fingerprint_of
 from imagesets.rows import release
 
 KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
@@ -37,21 +37,21 @@ class ArraySource:
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] = (),
     ) -> None:
-        self._images, self._labels, self.class_names = images, labels, class_names
+        self.images, self.labels, self.class_names = images, labels, class_names
         height, width, channels = images.shape[1:]
         self.shape = (height, width, channels)
         self.description = description
 
     def limit(self) -> int | None:
-        return len(self._images)
+        return len(self.images)
 
     def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Iterator[ImageBatch]:
-        chosen = choice(len(self._images), draw.n, draw.first_seed, draw.part)
+        chosen = choice(len(self.images), draw.n, draw.first_seed, draw.part)
         for first in range(start, stop, batch):
             rows = chosen[first : min(first + batch, stop)]
-            labels = None if self._labels is None else self._labels[rows]
-            yield ImageBatch(np.asarray(self._images[rows]), labels=labels)
-            release(self._images)
+            labels = None if self.labels is None else self.labels[rows]
+            yield ImageBatch(np.asarray(self.images[rows]), labels=labels)
+            release(self.images)
 
 
 class ImageSetSource(ArraySource):
@@ -87,7 +87,9 @@ def conversions(description: dict[str, Any], what: str) -> list[str]:
 
 def array_source(path: Path) -> ArraySource:
     """The images of a .npy or .npz file, memory-mapped. EvaluationError: not uint8 [N, H, W, C], or damaged."""
-    images, labels = _npz(path) if path.suffix == ".npz" else (_load(path, path), None)
+    if not path.is_file():
+        raise EvaluationError(f"there is no array file at {path}")
+    images, labels = _npz(path) if path.suffix.lower() == ".npz" else (_load(path, path), None)
     if images.dtype != np.uint8:
         raise EvaluationError(
             f"{path} holds {images.dtype}, not uint8 in 0 … 255; a range is a guess, so make it uint8 yourself: "
@@ -105,19 +107,51 @@ def array_source(path: Path) -> ArraySource:
         raise EvaluationError(
             f"{path}: its labels are {labels.min()} … {labels.max()}; classes count from 0, {MAX_CLASSES} at most"
         )
-    digest = hashlib.sha256(f"{list(images.shape)}".encode())
-    for start in range(0, len(images), 4096):
-        digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
-        release(images)
+    labels = None if labels is None else labels.astype(np.int64)
     description = {
         "kind": "array file",
         "path": str(path),
         "n": len(images),
         "shape": list(images.shape[1:]),
-        "fingerprint": digest.hexdigest(),
+        "fingerprint": fingerprint_of(images, labels),  # that of an image set of the same content
     }
     names = () if labels is None or not len(labels) else tuple(str(label) for label in range(int(labels.max()) + 1))
-    return ArraySource(images, description, None if labels is None else labels.astype(np.int64), names)
+    return ArraySource(images, description, labels, names)
+
+
+def array_image_set(path: Path, resolution: int | None = None) -> ImageSet:
+    """Return the images of a .npy or .npz file as an image set, for a reference.
+
+    Args:
+        path: The file.
+        resolution: The side in pixels that the images must have; None: any.
+
+    Raises:
+        EvaluationError: If it is not an array file, or its images are not squares of that side.
+    """
+    source = array_source(path)
+    height, width, channels = source.shape
+    if height != width:
+        raise EvaluationError(f"{path} holds images of {height}x{width}; real images are square")
+    if resolution not in (None, height):
+        raise EvaluationError(
+            f"{path} holds images of {height}x{height} and {resolution}x{resolution} are needed: an array file is not "
+            "resized; say --resolution reference to have the other images brought to its size"
+        )
+    info = {
+        "source": str(path),
+        "split": None,
+        "crop": "none",
+        "resize": "none",
+        "resolution": height,
+        "channels": channels,
+        "n": len(source.images),
+        "labels": source.labels is not None,
+        "class_names": list(source.class_names),
+        "fingerprint": source.description["fingerprint"],
+        "skipped": [],
+    }
+    return ImageSet(str(path), source.images, source.labels, source.class_names, info)
 
 
 def _npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -15,6 +15,7 @@ from evaluation.latents import drawn_labels
 from evaluation.sources.base import Conditions, Draw, ImageBatch, one_line
 
 CONNECTIONS = 4
+KEY_VARIABLE = "ATELIER_API_KEY"
 PATIENCE_S = 120.0  # a service that is restarted, or moved to another machine, is back by then
 
 
@@ -28,13 +29,14 @@ class ServiceSource:
     ) -> None:
         from service.client import Client, ServiceError
 
-        self._error = ServiceError
+        self._error, self._keyed = ServiceError, False
         public, after = without_credentials(url), url.find("://") + 3
         self._secret = url[after : after + len(url) - len(public)]
         try:
             # Its patience is for a service that was there once: a wrong address is told after seconds.
             # The key comes from the environment: a command line is shown to all, and kept in the report.
-            key = os.environ.get("ATELIER_API_KEY") or None
+            key = _api_key()
+            self._keyed = key is not None
             self._client = Client(url, connections=CONNECTIONS, patience_s=patience_s, api_key=key)
             told = self._client.model(model)
             self._name = str(told["name"])
@@ -105,12 +107,23 @@ class ServiceSource:
         """The error in one line, without the URL's user and password: it is kept in partial.json."""
         text = one_line(error)
         text = text.replace(self._secret, "") if self._secret else text
-        return re.sub(r"(?i)(https?://)[^/?#\s]*@", r"\1", text)  # as httpx writes them, with %-escapes
+        text = re.sub(r"(?i)(https?://)[^/?#\s]*@", r"\1", text)  # as httpx writes them, with %-escapes
+        if getattr(error, "status", None) in (401, 403):
+            text += f"; ${KEY_VARIABLE} is set to another key" if self._keyed else f"; set ${KEY_VARIABLE} to its key"
+        return text
 
     def _labels(self, chosen: np.ndarray | None, seed: int, n: int, first: int) -> np.ndarray | None:
         if chosen is not None:
             return chosen[seed - first : seed - first + n]
         return drawn_labels(seed, n, self._z_dim, len(self.class_names)) if self.class_names else None
+
+
+def _api_key() -> str | None:
+    """Return the key in the environment, None if there is none. EvaluationError: no header can carry it."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise EvaluationError(f"${KEY_VARIABLE} is not a key: it has spaces, line breaks or characters beyond ASCII")
+    return key or None
 
 
 def _whole(told: dict[str, Any], key: str, *, least: int = 1, most: int = 2**16) -> int:

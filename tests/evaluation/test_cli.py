@@ -173,7 +173,7 @@ def test_mistakes_are_one_line_each(place: Path) -> None:
         ((*score, "--model", "x"), "--model names a model of a service"),
         (("score", "g.onnx", "--reference", "absent.npz"), "no reference statistics"),
         (("score", "g.onnx", "--reference", "cut.npz"), "cut.npz"),
-        (("score", "g.onnx", "--reference", "e.onnx"), "not a reference file"),
+        (("score", "g.onnx", "--reference", "e.onnx"), "a reference is of real images"),
         (("score", "big.onnx", "--reference", "r.npz"), "--resolution 16"),
         (("score", "forged.onnx", "--reference", "r.npz"), "digest does not match"),
         (("score", "cut.onnx", "--reference", "r.npz"), "cut.onnx"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from evaluation.document import write_report
+from evaluation.extractors import load_extractor
 from evaluation.report.compare import compare
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
@@ -44,12 +48,23 @@ def told(place: Path, name: str) -> dict[str, Any]:
 
 
 def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy of `b` with something changed in each of its results."""
-    document = copy.deepcopy(told(place, "b"))
+    """A copy of `b` with something changed in each of its results, also where the report repeats it."""
+    document = told(place, "b")
+    del document["baseline"]
     for result in document["results"]:
         change(result)
+    first = document["results"][0]
+    document["extractor"]["resize"] = first["resize"]
+    document["reference"]["n"] = first["n_reference"]
+    document["reference"]["image_set"] |= {"name": first["reference"], "resolution": first["resolution"]}
+    return written(folder, document)
+
+
+def written(folder: Path, document: dict[str, Any]) -> Path:
+    """A report with its digest and flat scores, in a folder."""
+    document["scores"] = {result["name"]: result["value"] for result in document["results"]}
     folder.mkdir(exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(document), encoding="utf-8")
+    write_report(folder / "report.json", document)
     return folder
 
 
@@ -86,7 +101,8 @@ def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path
     def near(result: dict[str, Any]) -> None:
         first = next(one for one in told(place, "a")["results"] if one["metric"] == result["metric"])
         result["value"] = first["value"] * 1.001
-        result["interval"] = first["interval"]
+        if first["interval"]:
+            result["interval"] = first["interval"] | {"mean": result["value"]}
 
     def far(result: dict[str, Any]) -> None:
         near(result)
@@ -94,6 +110,7 @@ def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path
             width = result["interval"]["high"] - result["interval"]["low"]
             shifted = {end: result["interval"][end] + 2 * width for end in ("low", "high", "mean")}
             result["interval"] = result["interval"] | shifted
+            result["value"] = shifted["mean"]
 
     for change, open_order in ((near, True), (far, False)):
         other = changed(place, tmp_path / change.__name__, change)
@@ -106,7 +123,7 @@ def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path
 def test_a_metric_that_one_lacks_is_a_dash_and_equal_values_have_no_best(place: Path, tmp_path: Path) -> None:
     document = told(place, "a")
     document["results"] = document["results"][:1]
-    (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
+    written(tmp_path, document)
     rows = {row.metric: row for row in compare([place / "a", tmp_path]).rows}
     assert rows["recall"].results[1] is None
     assert rows["recall"].best == rows["fid"].best == frozenset()
@@ -127,7 +144,6 @@ def test_unlike_reports_are_refused(place: Path, other: str, words: str) -> None
     ("key", "value", "words"),
     [
         ("resize", "clean", "their resize is none and clean"),
-        ("reference", "mnist@train", "their reference is"),
         ("n_reference", 41, "reference images is 40 and 41"),
         ("resolution", 64, "--resolution reference"),
         ("details", {"k": 7}, "the k of "),
@@ -142,3 +158,112 @@ def test_whatever_else_a_figure_depends_on_is_refused_too(
 
 def test_one_report_is_not_compared_with_itself(place: Path) -> None:
     assert "given twice" in one_line(run("report", place / "a", place / "a/report.json"))
+
+
+def scored(place: Path, patch: pytest.MonkeyPatch, *words: object) -> Path:
+    """A report in `place` of the generator `a` against what the words say."""
+    patch.setenv("ATELIER_CACHE", str(place / "cache"))
+    patch.chdir(place)
+    output = str(words[-1])
+    done = run(
+        "score", "a.onnx", "--extractor", "e.onnx", "--num-images", 50, "--no-baseline", *words[:-1], "-o", output
+    )
+    assert done.exit_code == 0, done.output
+    return place / output
+
+
+def test_compare_one_content_under_two_paths_is_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(place / "pictures", place / "elsewhere")
+    other = scored(place, monkeypatch, "--reference", "folder:elsewhere@test", "elsewhere.json")
+    assert run("report", place / "a", other).exit_code == 0
+
+
+def test_compare_two_contents_under_one_path_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(place / "moving")
+    before = scored(place, monkeypatch, "--reference", "folder:moving@test", "before.json")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(place / "moving/test/000.png")
+    after = scored(place, monkeypatch, "--reference", "folder:moving@test", "after.json")
+    assert "had other content" in one_line(run("report", before, after))
+
+
+def test_compare_imported_statistics_go_by_content(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    dim = load_extractor("e.onnx").dim
+    for name, scale in (("one", 1.0), ("copy", 1.0), ("two", 2.0)):
+        np.savez(f"{name}.npz", mu=np.zeros(dim), sigma=scale * np.eye(dim))
+    for file, called, output in (("one", "a", "r1"), ("copy", "b", "r2"), ("two", "a", "r3")):
+        words = ("--extractor", "e.onnx", "--import-as", called, "--resolution", 8, "--num-images", 40)
+        assert run("reference", f"{file}.npz", *words, "--output", f"{output}.npz").exit_code == 0
+    reports = [scored(place, monkeypatch, "--reference", f"r{i}.npz", f"imported{i}.json") for i in (1, 2, 3)]
+    assert run("report", *reports[:2]).exit_code == 0, "one content under two names"
+    assert "had other content" in one_line(run("report", reports[0], reports[2])), "two under one"
+    assert "cannot be compared" in one_line(run("report", place / "a", reports[0]))
+
+
+def test_compare_a_copy_of_a_report_is_refused(place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "a/report.json", tmp_path / "again.json")
+    assert "copies of one report" in one_line(run("report", place / "a", tmp_path / "again.json"))
+
+
+def test_read_a_report_of_an_earlier_version_is_compared(place: Path, tmp_path: Path) -> None:
+    document = told(place, "b")
+    del document["report_digest"], document["reference"]["statistics_sha256"]
+    (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
+    assert run("report", place / "a", tmp_path).exit_code == 0
+
+
+def test_read_an_altered_report_is_refused(place: Path, tmp_path: Path) -> None:
+    document = told(place, "b")
+    document["results"][0]["value"] = 0.5
+    (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
+    assert "altered" in one_line(run("report", tmp_path))
+    (tmp_path / "report.json").write_text(json.dumps(told(place, "b"), indent=7, sort_keys=True), encoding="utf-8")
+    assert run("report", tmp_path).exit_code == 0, "another layout is no other content"
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "words"),
+    [
+        (1, {"n": 40, "name": "recall_tiny40"}, "results.1: n is 40"),
+        (1, {"n_reference": 39}, "results.1: n_reference is 39"),
+        (1, {"extractor_digest": "0" * 64}, "results.1: extractor_digest"),
+        (1, {"extractor": "other"}, "results.1: extractor is other"),
+        (1, {"resize": "clean"}, "results.1: resize is clean"),
+        (1, {"reference": "mnist@test"}, "results.1: reference is mnist@test"),
+        (1, {"resolution": 16}, "results.1: resolution is 16"),
+        (0, {"name": "fid50k"}, "results.0: it is called fid50k"),
+        (0, {"name": "fd_tiny50k"}, "results.0: it is called fd_tiny50k"),
+        (0, {"value": -1.0, "interval": None}, "results.0: fd_tiny50 is -1"),
+        (1, {"value": 1.5}, "results.1: recall_tiny50 is 1.5"),
+        (0, {"better": "higher"}, "higher is not better"),
+        (0, {"value": 1e9}, "its interval is not that of 1e+09"),
+        (1, {"std": -1.0}, "a spread of -1"),
+        (1, {"metric": "nonsense"}, "the metric 'nonsense' is not known"),
+        (1, {"metric": "fid", "name": "fd_tiny50", "better": "lower"}, "a second fid"),
+    ],
+)
+def test_read_a_report_that_contradicts_itself_is_refused(
+    place: Path, tmp_path: Path, at: int, change: dict[str, Any], words: str
+) -> None:
+    document = told(place, "b")
+    document["results"][at] |= change
+    assert words in one_line(run("report", written(tmp_path, document)))
+    assert words in one_line(run("report", place / "a", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scores": {"fd_tiny50": 0.1}}, "scores are not those of results"),
+        ({"threshold": {"name": "fd_tiny50", "fail_above": 1e-9, "passed": True}}, "does not pass"),
+        ({"threshold": {"name": "fid50k", "fail_above": 1e9, "passed": True}}, "it is of fid50k"),
+        ({"seeds": {"first": 0, "last": 48}}, "seeds: 0 to 48"),
+        ({"n": 60}, "results.0: n is 50"),
+    ],
+)
+def test_read_a_report_whose_parts_differ_is_refused(
+    place: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    document = told(place, "b") | change
+    write_report(tmp_path / "report.json", document)
+    assert words in one_line(run("report", tmp_path))

@@ -181,3 +181,32 @@ def test_an_extractor_that_cannot_run_on_these_images_says_so_in_one_line(tmp_pa
 def test_an_extractor_of_a_fixed_batch_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="batches of 4 alone"):
         load_extractor(altered(tmp_path / "e.onnx", fixed(0, 4)))
+
+
+def test_extractor_that_never_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.onnx_files.DEADLINE_S", 0.5)
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["state", "state"], ["next"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("state", TensorProto.FLOAT, None)],
+        [value("on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("Loop", ["", "yes", "flat"], ["features"], body=body),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "endless",
+        [value("images", TensorProto.UINT8, ["N", "H", "W", "C"])],
+        [value("features", TensorProto.FLOAT, ["N", 432])],
+        [helper.make_tensor("yes", TensorProto.BOOL, [], [True])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    told = {"name": "x", "network": "x", "metric": "fd_x", "weights_sha256": "0" * 64, "resize": "none"}
+    seal(model, told)
+    onnx.save(model, tmp_path / "e.onnx")
+    with pytest.raises(EvaluationError, match=r"took longer than 0\.5 s"):
+        load_extractor(tmp_path / "e.onnx")(IMAGES)

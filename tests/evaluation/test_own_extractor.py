@@ -31,7 +31,7 @@ def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tm
     assert built.export_error < 1e-5
     extractor = load_extractor(built.path)
     assert (extractor.dim, extractor.has_logits, extractor.metric) == (24, False, "fd_small-vit")
-    assert result_name("kid", extractor.metric, 10_000) == "kd_small-vit10k"
+    assert result_name("kid", extractor.metric, 10_000) == "kd_small-vit10k_subset1k"
     images = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from evaluation.atomic import check_writable, written_whole
-from evaluation.document import without_credentials, write_json
+from evaluation.document import without_credentials, write_json, write_report
 from evaluation.errors import EvaluationError
 from evaluation.rows import RowsFile
 from tests.evaluation.helpers import fake_service
 from tests.evaluation.test_bad_input import score
 from tests.evaluation.test_cli import noise, one_line, run
+from tests.tiny_generator import write_tiny_generator
 
 FEW = ("--num-images", 20, "--no-baseline")
 
@@ -45,8 +47,8 @@ def test_a_source_whose_name_is_no_text_is_scored_and_told(place: Path) -> None:
     np.save(os.fsdecode(b"bad\xff.npy"), np.stack([noise(i) for i in range(30)]))
     done = run(*score(os.fsdecode(b"bad\xff.npy"), *FEW))
     assert done.exit_code == 0, done.output
-    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["source"]["path"] == "bad\ufffd.npy"
-    assert "bad\ufffd.npy" in Path("report/report.html").read_text(encoding="utf-8")
+    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["source"]["path"] == r"bad\xff.npy"
+    assert r"bad\xff.npy" in Path("report/report.html").read_text(encoding="utf-8")
 
 
 def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +203,65 @@ def test_a_key_comes_from_the_environment_and_is_told_nowhere(place: Path, monke
         done = run(*words, "-o", "report")
     assert done.exit_code == 0, done.output
     assert all(b"k-1234567" not in path.read_bytes() for path in Path("report").rglob("*") if path.is_file())
+
+
+def test_score_folders_whose_names_are_not_utf8_are_scored(place: Path) -> None:
+    odd = os.fsdecode(b"p\xff")
+    Path("pictures").rename(odd)
+    words = ("--reference", f"{odd}@test", "--extractor", "e.onnx", "--num-images", 30, "-o", os.fsdecode(b"out\xfe"))
+    done = run("score", f"folder:{odd}@train", *words)
+    assert done.exit_code == 0, done.output
+    folder = Path(os.fsdecode(b"out\xfe"))
+    for name in ("report.json", "report.md", "report.html"):
+        assert r"p\xff@t" in (folder / name).read_text(encoding="utf-8").replace("\\\\", "\\"), name
+    assert run("report", folder).exit_code == 0
+
+
+def test_score_classes_whose_names_are_not_utf8_stay_apart(place: Path) -> None:
+    for name in (b"a\xfe", b"a\xff"):
+        for split in ("train", "test"):
+            target = Path("classes", split, os.fsdecode(name))
+            target.mkdir(parents=True)
+            for picture in sorted(Path("pictures", split).iterdir())[:10]:
+                shutil.copy(picture, target)
+    words = ("--reference", "classes@test", "--extractor", "e.onnx", "--num-images", 20, "--metrics", "per_class")
+    done = run("score", "classes@train", *words, "-o", "r.json")
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(Path("r.json").read_text(encoding="utf-8"))["results"]
+    assert [one["class"] for one in result["details"]["classes"]] == [r"a\xfe", r"a\xff"]
+
+
+def test_report_control_characters_of_names_are_escaped(place: Path) -> None:
+    write_tiny_generator(place / "g.onnx", name="a\x1b[31mred\u202e")
+    assert run(*score("g.onnx", *FEW)).exit_code == 0
+    for name in ("report.md", "report.html"):
+        text = Path("report", name).read_text(encoding="utf-8")
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert r"\x1b[31mred" in text.replace("\\\\", "\\").replace("\\[", "[")
+
+
+def test_score_home_folder_that_is_not_there_is_one_line(place: Path) -> None:
+    for source, reference in (("~nobody-here/p", "pictures@test"), ("g.onnx", "folder:~nobody-here/p")):
+        line = one_line(run("score", source, "--reference", reference, "--extractor", "e.onnx"))
+        assert "no such home folder" in line
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("source", {"shape": [8, 8]}),
+        ("source", {"resized": {"from": 3}}),
+        ("reference", {"image_set": None}),
+        ("extractor", {"accuracy": "high"}),
+        ("timing", {"seconds": "long"}),
+        ("seeds", {"first": 0}),
+    ],
+)
+def test_report_with_odd_values_is_one_line(place: Path, part: str, change: dict) -> None:
+    assert run(*score("g.onnx", *FEW)).exit_code == 0
+    path = Path("report/report.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document[part] = change if part == "seeds" else document[part] | change
+    write_report(path, document)
+    assert "is damaged" in one_line(run("report", "report"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -9,7 +11,9 @@ import pytest
 
 from evaluation.extractors import load_extractor
 from evaluation.reference_files import load_reference
+from evaluation.stamping import stamp
 from service.generator_file import check
+from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
@@ -78,3 +82,66 @@ def test_a_score_of_the_same_name_is_replaced_with_its_protocol(place: Path) -> 
     assert second["fd_tiny30"] != first["fd_tiny30"]
     assert second["fd_tiny30.protocol"]["split"] == "train"
     assert second["fd_tiny30.protocol"]["reference_sha256"] == load_reference("train.npz").sha256
+
+
+def set_scores(**scores: tuple[float, dict]) -> None:
+    """Stamp scores into g.onnx as an earlier version did."""
+    model = onnx.load("g.onnx")
+    for name, (value, protocol) in scores.items():
+        model.metadata_props.add(key=f"evaluation.{name}", value=json.dumps(value))
+        model.metadata_props.add(key=f"evaluation.{name}.protocol", value=json.dumps(protocol))
+    onnx.save(model, "g.onnx")
+
+
+def test_stamp_names_of_earlier_versions_become_the_present_ones(place: Path) -> None:
+    distance = {"metric": "fid", "n": 10_000}
+    kernel = {"metric": "kid", "n": 10_000, "details": {"subset_size": 500}}
+    set_scores(
+        fd_dinov210k=(1.5, distance),
+        fd_classifier_infinity10k=(2.5, distance),
+        kid10k=(3.5, kernel),
+        fd_old=(4.5, {}),
+    )
+    assert run(*score()).exit_code == 0
+    found = {name: value for name, value in told().items() if isinstance(value, float)}
+    del found["fd_tiny30"]
+    assert found == {
+        "fd_dinov2_10k": 1.5,
+        "fd_classifier_infinity_10k": 2.5,
+        "kid10k_subset500": 3.5,
+        "fd_old": 4.5,
+    }
+    assert json.loads(json.dumps(told()["fd_dinov2_10k.protocol"])) == distance
+
+
+def test_stamp_unlike_figures_do_not_replace_each_other(place: Path) -> None:
+    write_tiny_extractor(place / "i.onnx", metric="fd_tiny_infinity", name="tiny_infinity")
+    assert run(*score("--metrics", "fid_infinity,kid", "--kid-subset-size", 10, "--extractor", "e.onnx")).exit_code == 0
+    words = ("--metrics", "fid,kid", "--kid-subset-size", 15, "--extractor", "i.onnx")
+    assert run(*score(*words, reference="folder:pictures@test")).exit_code == 0
+    numbers = {name for name, value in told().items() if isinstance(value, float)}
+    assert numbers == {
+        "fd_tiny_infinity30",
+        "fd_tiny_infinity_30",
+        "kd_tiny30_subset10",
+        "kd_tiny_infinity_30_subset15",
+    }
+
+
+def test_stamp_that_replaces_a_score_of_another_protocol_warns(place: Path) -> None:
+    assert run(*score()).exit_code == 0
+    assert "replaces" not in run(*score()).stderr, "the same score again"
+    old = told()["fd_tiny30"]
+    done = run(*score(reference="train.npz"))
+    assert done.exit_code == 0
+    assert f"fd_tiny30 replaces the stamped {old}, which was made with another reference" in done.stderr
+
+
+def test_stamp_of_two_jobs_at_once_keeps_both(place: Path) -> None:
+    documents = []
+    for n in (30, 31, 32, 33):
+        assert run(*score(n=n)[:-3], "--no-baseline", "-o", f"{n}.json").exit_code == 0
+        documents.append(json.loads(Path(f"{n}.json").read_text(encoding="utf-8")))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda document: stamp(Path("g.onnx"), document), documents))
+    assert {f"fd_tiny{n}" for n in (30, 31, 32, 33)} <= set(told())

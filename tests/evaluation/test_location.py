@@ -1,0 +1,143 @@
+"""One rule for what a name refers to, whichever side it is on."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.errors import EvaluationError
+from evaluation.sources import resolve
+from tests.evaluation.helpers import fake_service
+from tests.evaluation.test_cli import noise, one_line, run
+
+
+@pytest.fixture
+def place(place: Path) -> Path:
+    """The same real images as a folder, a zip, an npy and an npz."""
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted(Path("pictures/test").iterdir())])
+    np.save("real.npy", images)
+    np.savez("real.npz", images=images)
+    with zipfile.ZipFile("real.zip", "w") as archive:
+        for path in sorted(Path("pictures").rglob("*.png")):
+            archive.write(path, path.relative_to("pictures"))
+    (place / "UP.ZIP").write_bytes((place / "real.zip").read_bytes())
+    (place / "runs").mkdir()
+    (place / "runs/config.json").write_text("{}", encoding="utf-8")
+    np.savez("statistics.npz", mu=np.zeros(4), sigma=np.eye(4))
+    (place / "mnist").mkdir()
+    return place
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("http://h:1/x", "service", ""),
+        ("HTTPS://h", "service", ""),
+        ("g.onnx", "generator", ""),
+        ("absent.PT", "checkpoint", ""),
+        ("runs", "checkpoint", ""),
+        ("real.npy", "arrays", ""),
+        ("real.npz", "arrays", ""),
+        ("absent.npz", "arrays", ""),
+        ("statistics.npz", "statistics", ""),
+        ("pictures", "images", "folder:pictures"),
+        ("pictures/", "images", "folder:pictures/"),
+        ("pictures@test", "images", "folder:pictures@test"),
+        ("folder:pictures@test", "images", "folder:pictures@test"),
+        ("folder:runs", "images", "folder:runs"),
+        ("real.zip", "images", "folder:real.zip"),
+        ("folder:real.zip", "images", "folder:real.zip"),
+        ("real.zip@train", "images", "folder:real.zip@train"),
+        ("UP.ZIP@test", "images", "folder:UP.ZIP@test"),
+        ("mnist", "images", "mnist"),
+        ("mnist@test", "images", "mnist@test"),
+        ("./mnist", "images", "folder:./mnist"),
+    ],
+)
+def test_resolve_names_are_of_one_kind_each(place: Path, text: str, kind: str, name: str) -> None:
+    found = resolve(text)
+    assert (found.kind, found.name) == (kind, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        ("folder:", "names no folder"),
+        ("a/b", "no file or folder"),
+        ("e.txt", "no source"),
+    ],
+)
+def test_resolve_what_is_nothing_is_refused(place: Path, text: str, words: str) -> None:
+    Path("e.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(EvaluationError, match=words):
+        resolve(text)
+
+
+NAMES = ("pictures@test", "folder:pictures@test", "real.zip@test", "folder:real.zip@test", "real.npy", "real.npz")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_score_each_name_is_taken_on_both_sides(place: Path, name: str) -> None:
+    words = ("--extractor", "e.onnx", "--num-images", 40, "--no-baseline", "--metrics", "fid,recall", "-o", "r.json")
+    done = run("score", name, "--reference", "UP.ZIP@test", *words)
+    assert done.exit_code == 0, done.output
+    first = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    done = run("score", "folder:UP.ZIP@test", "--reference", name, *words)
+    assert done.exit_code == 0, done.output
+    second = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    for report in (first, second):
+        assert report["scores"]["fd_tiny40"] < 1e-9
+        assert report["scores"]["recall_tiny40"] == 1.0
+    contents = {first["source"]["fingerprint"], second["reference"]["image_set"]["fingerprint"]}
+    assert len(contents) == 1, "one content under any name"
+
+
+def test_reference_of_an_array_file_is_made_and_used(place: Path) -> None:
+    assert run("reference", "real.npy", "--extractor", "e.onnx", "-o", "made.npz").exit_code == 0
+    done = run("score", "real.zip@test", "--reference", "made.npz", "--num-images", 40)
+    assert done.exit_code == 0, done.output
+    assert "no train-against-test baseline: the reference is of real.npy, not of a train or test split" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["g.onnx", "http://127.0.0.1:9", "runs"])
+def test_reference_of_a_generator_is_refused(place: Path, name: str) -> None:
+    line = one_line(run("score", "g.onnx", "--reference", name, "--extractor", "e.onnx"))
+    assert "a reference is of real images" in line
+    assert "a reference is of real images" in one_line(run("reference", name, "--extractor", "e.onnx"))
+
+
+def test_reference_array_file_of_another_size_is_refused(place: Path) -> None:
+    np.save("large.npy", np.zeros((5, 16, 16), np.uint8))
+    line = one_line(run("score", "g.onnx", "--reference", "large.npy", "--extractor", "e.onnx"))
+    assert "16x16 and 8x8 are needed" in line
+    assert "--resolution reference" in line
+
+
+@pytest.mark.parametrize("key", ["", "wrong"])
+def test_service_with_a_key_names_the_variable(place: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("ATELIER_API_KEY", key)
+    with fake_service(noise, key="right") as url:
+        line = one_line(run("score", url, "--reference", "pictures@test", "--extractor", "e.onnx"))
+    assert ("$ATELIER_API_KEY is set to another key" if key else "set $ATELIER_API_KEY to its key") in line
+
+
+@pytest.mark.parametrize("key", ["a b", "ключ", "a\nb"])
+def test_service_key_that_no_header_carries_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("ATELIER_API_KEY", key)
+    line = one_line(run("score", "http://127.0.0.1:9", "--reference", "pictures@test", "--extractor", "e.onnx"))
+    assert "$ATELIER_API_KEY is not a key" in line
+    assert key not in line
+
+
+def test_service_key_may_end_in_a_line_break(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_API_KEY", "right\r\n")
+    with fake_service(noise, key="right") as url:
+        done = run("score", url, "--reference", "pictures@test", "--extractor", "e.onnx", "--num-images", 20)
+    assert done.exit_code == 0, done.output
