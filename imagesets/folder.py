@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.terminal import printable
 from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
 from imagesets.layout import Layout, arrange, family
 from imagesets.listing import list_contents
 from imagesets.members import Contents, Member, Renamed, signature_of, unwrap
-from imagesets.names import printable
 from imagesets.pixels import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
 
 RESIZE: Filter = "pil-bilinear"

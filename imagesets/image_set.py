@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagesets.names import printable
+from artifacts.terminal import printable
 
 
 class ImageSetError(ValueError):

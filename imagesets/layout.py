@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from artifacts.terminal import printable
 from imagesets.image_set import ImageSetError
 from imagesets.members import Member, Renamed, distinct, unwrap
-from imagesets.names import class_name, printable
+from imagesets.names import class_name
 
 # What people call the folder of a split, in any case
 FAMILIES = {

@@ -6,23 +6,10 @@ import struct
 import unicodedata
 import zipfile
 
-# Control characters, line and paragraph separators, direction marks, and bytes that are not UTF-8
-_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Joiners are part of words in several scripts and of emoji
-_HARMLESS = {"\u200c", "\u200d", "\u00ad"}
+from artifacts.terminal import printable
+
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the UTF-8 form of a name
-
-
-def printable(value: object) -> str:
-    r"""Return text as one line without anything that a terminal acts on.
-
-    A control character becomes an escape such as `\n` or `\x1b`. A byte of a name that is not UTF-8 becomes `\xe9`.
-    """
-    text = str(value)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(character) for character in text)
 
 
 def class_name(folder: str) -> str:
@@ -68,11 +55,3 @@ def _unicode_path(extra: bytes) -> str | None:
             return extra[9 : 4 + size].decode("utf-8", "replace")
         extra = extra[4 + size :]
     return None
-
-
-def _shown(character: str) -> str:
-    if character in _HARMLESS or unicodedata.category(character) not in _HIDDEN:
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.terminal import printable
 from imagesets.image_set import BrokenImageError
-from imagesets.names import printable
 
 T = TypeVar("T")
 

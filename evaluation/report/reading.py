@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from artifacts.terminal import printable
 from evaluation.document import FORMAT_VERSION, NAME, report_digest
 from evaluation.errors import EvaluationError
 from evaluation.report.consistency import contradiction
 
 # Control characters, marks that turn the direction of text, line separators and halves of pairs
-_HIDDEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
-_HARMLESS = {"\u200c", "\u200d", "\u00ad"}  # joiners, which are part of words
 
 
 class _Part(BaseModel):
@@ -281,8 +279,7 @@ def every_result(document: Document) -> Iterator[Result]:
 def _printable(value: Any) -> Any:
     r"""Return JSON whose texts have nothing that a terminal acts on: control characters become `\x1b` and the like."""
     if isinstance(value, str):
-        hidden = {one for one in value if unicodedata.category(one) in _HIDDEN and one not in _HARMLESS}
-        return value.translate({ord(one): one.encode("unicode_escape").decode() for one in hidden})
+        return printable(value)
     if isinstance(value, list):
         return [_printable(one) for one in value]
     if isinstance(value, dict):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from artifacts.terminal import printable
 from imagesets import ImageSetError
 from imagesets.listing import kind_of, list_contents
-from imagesets.names import class_name, printable
+from imagesets.names import class_name
 from tests.support.image_files import UTF8_FLAG, encoded, packed, tree, with_flags
 
 
