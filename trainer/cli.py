@@ -267,12 +267,19 @@ def export(
             raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
         if num_images is not None and reference is None:
             raise TrainerError("--num-images is of a score, which needs --reference and --extractor")
-        if optimize == "none" and source.suffix == ".onnx":
+        if optimize == "none" and source.suffix == ".onnx" and name is None:
             raise TrainerError(
-                f"{source} is a generator file already; --optimize int8 or fp16 makes a faster form of it"
+                f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
+                "makes a faster form of it"
             )
         if not ema and source.suffix == ".onnx":
             raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
+        if optimize == "none" and source.suffix == ".onnx" and name is not None:
+            from trainer.export import rename
+
+            path, digest = rename(source, output, name)
+            typer.echo(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
+            return
         if optimize == "none":
             _tell(export_(_payload(source), output, name=name, ema=ema))
             return

@@ -105,6 +105,42 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None,
     return Export(path, digest(model), path.stat().st_size, maximum, changed, compared)
 
 
+def rename(source: Path, output: Path, name: str) -> tuple[Path, str]:
+    """Write a generator file under another model name; weights, pixels and scores stay the same.
+
+    Args:
+        source: A generator file.
+        output: A folder, or the path of the new .onnx file. It may be `source` itself.
+        name: The new name of the model.
+
+    Returns:
+        The path that was written and the new digest.
+
+    Raises:
+        TrainerError: If the file is not a generator file, the name is not valid, or nothing can be written.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(source)
+    except FileNotFoundError as error:
+        raise TrainerError(f"there is no file {source}") from error
+    except Exception as error:  # protobuf raises its own types, onnx others
+        raise TrainerError(f"{source} is not an ONNX file that can be read") from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if properties.pop("digest", None) != digest(model):
+        raise TrainerError(f"{source} is not a generator file, or its digest does not match its content")
+    del model.metadata_props[:]
+    describe(model, properties | {"name": checked_name(name)})
+    path = destination(name, output)
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
+    return path, digest(model)
+
+
 def checked_name(name: str) -> str:
     """The name, if a model can be served by it; TrainerError otherwise."""
     if not re.fullmatch(NAME_PATTERN, name):
