@@ -123,6 +123,12 @@ class Repository:
             self._seen = {path: signature(path) for path in self._listed(self._seen)}
             entries = {path: self._read(path, found, None, "start") for path, found in self._seen.items()}
             self._serve({path: entry for path, entry in entries.items() if entry is not None})
+        if any(path.parent == BUNDLED for path in self._seen):
+            log.warning(
+                "no generator file (*.onnx) in %s and no MODEL_DIR: serving the bundled example, the model %s",
+                Path("models").absolute(),
+                ", ".join(sorted(self._models)),
+            )
         if not self._not_ready:
             self.get(None).recall()  # where not all have room, the default does
 

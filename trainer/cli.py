@@ -76,6 +76,13 @@ def train(
         str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
     ] = "digits-dcgan",
     set_: Set = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the run, its generator file and the served model. Default: the name of the .onnx file in "
+            "--export, else of your images, else of the preset."
+        ),
+    ] = None,
     data_root: DataRoot = Path("data"),
     runs: Annotated[Path, typer.Option(help="Where the new, numbered run folder is made.")] = Path("runs"),
     run_dir: Annotated[Path | None, typer.Option(help="The new run folder itself, in place of a numbered one.")] = None,
@@ -96,7 +103,10 @@ def train(
 
             require_runtime()
             require_writable(export)
-        config = configuration.resolve(preset, set_ or ())
+        from trainer.names import is_onnx_path, name_of_file
+
+        default = name_of_file(export) if export is not None and is_onnx_path(export) else None
+        config = configuration.resolve(preset, set_ or (), name, default)
         if dry_run:
             from trainer import hardware, launch
 
@@ -219,9 +229,19 @@ def _export_if_asked(run_dir: Path, output: Path | None) -> None:
 
     if output is not None and launch.rank() == 0:
         from trainer import checkpoint
+        from trainer import config as configuration
         from trainer.export import export
 
-        _tell(export(checkpoint.newest(run_dir)[1], output))
+        payload = checkpoint.newest(run_dir)[1]
+        unnamed = configuration.has_default_name(checkpoint.config_of(payload))
+        _tell(export(payload, output, name=_name_of(output) if unnamed else None))
+
+
+def _name_of(output: Path) -> str | None:
+    """Return the name that an output path gives to the model in it; None where the path is a folder."""
+    from trainer.names import is_onnx_path, name_of_file
+
+    return name_of_file(output) if is_onnx_path(output) else None
 
 
 def _tell(made: Export) -> None:
@@ -229,6 +249,13 @@ def _tell(made: Export) -> None:
     typer.echo(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
         f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
+    )
+    import shlex
+
+    folder = shlex.quote(str(made.path.parent))
+    typer.echo(
+        f"to serve it: MODEL_DIR={folder} python -m service serve; an image of it: "
+        f"curl -o {made.name}-7.png http://127.0.0.1:3000/v1/models/{made.name}/images/7.png"
     )
 
 
@@ -239,7 +266,10 @@ def export(
         typer.Argument(metavar="RUN", help="A run folder or a checkpoint file; with --optimize a generator file too."),
     ],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
-    name: Annotated[str | None, typer.Option(help="Name of the served model; the run's own by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the served model. Default: of the .onnx file in --output, else of the run."),
+    ] = None,
     best: Best = False,
     ema: Average = True,
     optimize: Annotated[
@@ -259,6 +289,7 @@ def export(
     with one_line_errors():
         from trainer.errors import TrainerError
         from trainer.export import export as export_
+        from trainer.names import is_onnx_path
 
         source = _best(source) if best else source
         if (reference is None) != (extractor is None):
@@ -267,21 +298,21 @@ def export(
             raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
         if num_images is not None and reference is None:
             raise TrainerError("--num-images is of a score, which needs --reference and --extractor")
-        if optimize == "none" and source.suffix == ".onnx" and name is None:
+        if optimize == "none" and is_onnx_path(source) and name is None:
             raise TrainerError(
                 f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
                 "makes a faster form of it"
             )
-        if not ema and source.suffix == ".onnx":
+        if not ema and is_onnx_path(source):
             raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
-        if optimize == "none" and source.suffix == ".onnx" and name is not None:
+        if optimize == "none" and is_onnx_path(source) and name is not None:
             from trainer.export import rename
 
             path, digest = rename(source, output, name)
             typer.echo(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
             return
         if optimize == "none":
-            _tell(export_(_payload(source), output, name=name, ema=ema))
+            _tell(export_(_payload(source), output, name=name or _name_of(output), ema=ema))
             return
         _optimized(source, output, name, ema, optimize, reference, extractor, num_images or 10_000, force)
 
@@ -302,13 +333,15 @@ def _optimized(
     from trainer import optimize
     from trainer.errors import TrainerError
     from trainer.export import destination, export, require_runtime
+    from trainer.names import is_onnx_path
 
     require_runtime()
     judge = optimize.Judge(reference, extractor) if reference and extractor else None
     with tempfile.TemporaryDirectory() as folder:
-        if source.suffix == ".onnx":
+        if is_onnx_path(source):
             plain = optimize.read(source, name)
         else:
+            name = name or _name_of(output)
             plain = optimize.read(export(_payload(source), Path(folder), name=name, ema=ema).path)
     path = destination(optimize.properties_of(plain)["name"], output)
     if path.exists() and source.exists() and path.samefile(source):
@@ -339,6 +372,7 @@ def import_(
         from trainer.errors import TrainerError
         from trainer.export import export as export_
         from trainer.export import require_runtime
+        from trainer.names import name_of_file
 
         for option, value, allowed in (
             ("--architecture", architecture, foreign.ARCHITECTURES),
@@ -347,22 +381,16 @@ def import_(
             if value not in allowed:
                 raise TrainerError(f"{option} is {' or '.join(allowed)}, not {value}")
         require_runtime()
+        name = name or _name_of(output) or name_of_file(file)
         made = foreign.payload(
             file,
             architecture,
-            name=name or _model_name(file),
+            name=name,
             dataset=dataset,
             z_distribution=z_distribution,
             images_seen=images_seen,
         )
         _tell(export_(made, output, name=name))
-
-
-def _model_name(file: Path) -> str:
-    """A name for what a file holds: its stem, of the letters that a name may have."""
-    import re
-
-    return re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._")[:64] or "imported"
 
 
 @app.command()

@@ -46,12 +46,11 @@ def _exported(path: Path) -> Path:
     """A temporary generator file, gone when this process ends. EvaluationError: in the trainer's words."""
     folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    output = folder / "generator.onnx"
-    command = [sys.executable, "-m", "trainer", "export", str(path), "--output", str(output)]
+    command = [sys.executable, "-m", "trainer", "export", str(path), "--output", str(folder)]
     with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-        if done.returncode == 0 and output.is_file():
-            return output
+        if done.returncode == 0 and (made := list(folder.glob("*.onnx"))):
+            return made[0]
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         told = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
         if "No module named" in told:
