@@ -253,7 +253,11 @@ def generator_of(payload: Mapping[str, Any], *, ema: bool = True) -> networks.Ge
 
 
 def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that was made under another config than the run folder's, with the difference."""
+    """Refuse a checkpoint that was made under another config than the run folder's, with the difference.
+
+    The place of the images may differ: a run that resumes on the same images elsewhere has the new place in its
+    config.json before it has saved a checkpoint.
+    """
     recorded = run_dir / "config.json"
     if not recorded.is_file():
         return
@@ -261,6 +265,6 @@ def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
         ours = parse(json.loads(recorded.read_text(encoding="utf-8")))
     except (ValueError, TrainerError) as error:
         raise TrainerError(f"{recorded} is not readable: {error}") from error
-    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith("run.")]
+    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith(("run.", "data.source: "))]
     if changed:
         raise TrainerError(f"the checkpoint was made under another config than {recorded}: {'; '.join(changed)}")

@@ -137,7 +137,7 @@ def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, exp
         f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
         f"{f' in each of {world.size} processes' if world.size > 1 else ''} → {run_dir}"
     )
-    _finish(lambda: run.start(config, images, run_dir, console, world), run_dir, export, world)
+    _finish(lambda: run.start(config, images, run_dir, console, world, data_root), run_dir, export, world)
 
 
 @app.command()
@@ -145,10 +145,24 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="run.FIELD=VALUE", help="Change the device, threads or ticks; not the model."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change run.device, run.threads and other run fields, or data.source: where the same images are now.",
+        ),
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
-    data_root: DataRoot = Path("data"),
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root",
+            envvar="DATA_ROOT",
+            help="Folder of the downloaded image sets. Default: the one that the run began with.",
+        ),
+    ] = None,
+    other_images: Annotated[
+        bool, typer.Option("--other-images", help="Continue even though the images have changed since the run began.")
+    ] = False,
     export: Annotated[Path | None, typer.Option(help="Afterwards export to this folder or .onnx file.")] = None,
 ) -> None:
     """Go on with an interrupted run, as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
@@ -180,10 +194,10 @@ def resume(
         fixed = [
             line
             for line in configuration.differences(recorded, config)
-            if not line.startswith("run.") or line.startswith("run.seed")
+            if not line.startswith(("run.", "data.source: ")) or line.startswith("run.seed")
         ]
         if fixed:
-            raise TrainerError(f"a run goes on as it began; this would change {'; '.join(fixed)}")
+            raise TrainerError(f"these fields cannot change when resuming: {'; '.join(fixed)}")
         if not set_ and not hardware.is_here(config.run.device):
             console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
             config = configuration.override(config, ["run.device=auto", "run.precision=auto"])
@@ -197,16 +211,14 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        with launch.first_on_this_machine():
-            images, found = run.load_images(config, data_root)
-        if found != config:
-            raise TrainerError(
-                f"{config.data.source} is not what it was: {configuration.differences(config, found)[0]}"
-            )
+        moved = any(line.startswith("data.source=") for line in set_ or ())
+        images, record, note = run.images_of(run_dir, config, data_root, moved=moved, other=other_images)
+        if note:
+            console.print(note)
         told = {"command": f"resume from {path.name}", "image set": images.info.get("fingerprint")}
         world, config = launch.join(config, told)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
-        _finish(lambda: run.resume(run_dir, payload, config, images, console, world), run_dir, export, world)
+        _finish(lambda: run.resume(run_dir, payload, config, images, console, world, record), run_dir, export, world)
 
 
 def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world: World) -> None:
