@@ -22,6 +22,7 @@ from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
 from trainer.errors import TrainerError
 from trainer.loop import State
+from trainer.networks.imported import Layers
 from trainer.world import World
 
 FORMAT_VERSION = 1
@@ -249,6 +250,8 @@ def generator_of(payload: Mapping[str, Any], *, ema: bool = True) -> networks.Ge
     G, _ = networks.build(config)
     which = "G_ema" if ema else "G"
     load_weights(G, payload[which], f"the checkpoint's {which}")
+    if "layers" in payload:  # of an imported generator
+        Layers(**payload["layers"]).apply(G)
     return G.eval().requires_grad_(False)
 
 

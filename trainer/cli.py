@@ -367,17 +367,35 @@ def _optimized(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A foreign generator's state dict (.pth, .pt).")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A foreign generator's state dict (.pth, .pt, .ckpt, .safetensors)."),
+    ],
     architecture: Annotated[str, typer.Option(help="dcgan or mlp: what kind of layers it has.")],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[str | None, typer.Option(help="Name of the served model; the file's by default.")] = None,
     dataset: Annotated[str, typer.Option(help="What it was trained on, to be told.")] = "unknown",
     z_distribution: Annotated[str, typer.Option(help="normal or uniform: what its latents are drawn from.")] = "normal",
     images_seen: Annotated[int, typer.Option(help="How many real images its training showed, if known.", min=0)] = 0,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            help="Between its layers: relu (default), leaky-relu, leaky-relu:0.1, elu, selu, gelu, silu, tanh."
+        ),
+    ] = None,
+    output_activation: Annotated[
+        str | None, typer.Option(help="After its last layer: tanh (default), sigmoid or none.")
+    ] = None,
+    batchnorm_eps: Annotated[float | None, typer.Option(help="Of its BatchNorm layers; 1e-05 by default.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The part of the file that holds the generator: g_ema, params_ema, state_dict.generator …"),
+    ] = None,
 ) -> None:
     """Turn a generator of other code into a generator file: the PyTorch examples' netG_epoch_N.pth, for one.
 
-    Its layers are found by their shapes and order, whatever they are called; what does not fit is named.
+    Its layers are found by their shapes and order, whatever they are called; what does not fit is named. A state dict
+    does not contain activations, BatchNorm's eps, strides and the distribution of latents: what was assumed is printed.
     """
     with one_line_errors():
         from trainer import foreign
@@ -385,6 +403,7 @@ def import_(
         from trainer.export import export as export_
         from trainer.export import require_runtime
         from trainer.names import name_of_file
+        from trainer.networks.imported import Layers
 
         for option, value, allowed in (
             ("--architecture", architecture, foreign.ARCHITECTURES),
@@ -392,6 +411,8 @@ def import_(
         ):
             if value not in allowed:
                 raise TrainerError(f"{option} is {' or '.join(allowed)}, not {value}")
+        given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
+        layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
         require_runtime()
         name = name or _name_of(output) or name_of_file(file)
         made = foreign.payload(
@@ -401,8 +422,11 @@ def import_(
             dataset=dataset,
             z_distribution=z_distribution,
             images_seen=images_seen,
+            layers=layers,
+            key=key,
         )
         _tell(export_(made, output, name=name))
+        typer.echo(foreign.assumptions(layers, architecture, z_distribution, file))
 
 
 @app.command()

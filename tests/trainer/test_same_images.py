@@ -118,7 +118,7 @@ def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path:
         check_same_images(tmp_path / "sweep", images)
     Path("set/3.png").unlink()
     images, _ = run.load_images(config, Path("data"))
-    with pytest.raises(TrainerError, match="not those that the sweep in .*sweep began with: images 8 → 7"):
+    with pytest.raises(TrainerError, match=r"not those that the sweep in .*sweep began with: images 8 → 7"):
         check_same_images(tmp_path / "sweep", images)
 
 
