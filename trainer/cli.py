@@ -198,12 +198,12 @@ def resume(
         ]
         if fixed:
             raise TrainerError(f"these fields cannot change when resuming: {'; '.join(fixed)}")
-        if not set_ and not hardware.is_here(config.run.device):
+        given = {line.partition("=")[0] for line in set_ or ()}
+        if "run.device" not in given and not hardware.is_here(config.run.device):
             console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
-            config = configuration.override(config, ["run.device=auto", "run.precision=auto"])
-        if config.run.device != recorded.run.device and not any(
-            line.startswith("run.cuda_graphs") for line in set_ or ()
-        ):
+            automatic = [f"{field}=auto" for field in ("run.device", "run.precision") if field not in given]
+            config = configuration.override(config, automatic)
+        if config.run.device != recorded.run.device and "run.cuda_graphs" not in given:
             config = configuration.override(config, ["run.cuda_graphs=auto"])  # it was decided for the other device
         config = hardware.choose(config)
         seen = payload["counters"]["images_seen"]
@@ -211,14 +211,18 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        moved = any(line.startswith("data.source=") for line in set_ or ())
-        images, record, note = run.images_of(run_dir, config, data_root, moved=moved, other=other_images)
-        if note:
-            console.print(note)
+        found = run.images_of(run_dir, config, data_root, moved="data.source" in given, other=other_images)
+        images = found.images
+        if found.note:
+            console.print(found.note)
+        if found.changed:
+            payload["best"] = None  # it was measured against other images
         told = {"command": f"resume from {path.name}", "image set": images.info.get("fingerprint")}
         world, config = launch.join(config, told)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
-        _finish(lambda: run.resume(run_dir, payload, config, images, console, world, record), run_dir, export, world)
+        _finish(
+            lambda: run.resume(run_dir, payload, config, images, console, world, found.record), run_dir, export, world
+        )
 
 
 def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world: World) -> None:
@@ -233,6 +237,10 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
     if not world.leads:
         return
     typer.echo(f"trained: {run_dir}; open {run_dir / 'report.html'}")
+    if export is None:
+        import shlex
+
+        typer.echo(f"to serve its generator: trainer export {shlex.quote(str(run_dir))}")
     _export_if_asked(run_dir, export)
 
 

@@ -8,6 +8,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,26 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
     return images, config
 
 
+@dataclass(frozen=True)
+class Found:
+    """The images that a run resumes on.
+
+    Attributes:
+        images: The images.
+        record: The new content of `made_by.json`, where something in it has changed.
+        note: A line for the user.
+        changed: Whether they are other images than the run began with.
+    """
+
+    images: ImageSet
+    record: dict[str, Any] | None
+    note: str | None
+    changed: bool
+
+
 def images_of(
     run_dir: Path, config: Config, data_root: Path | None, *, moved: bool = False, other: bool = False
-) -> tuple[ImageSet, dict[str, Any] | None, str | None]:
+) -> Found:
     """Load the images that a run resumes on: those it began with.
 
     Args:
@@ -98,7 +116,7 @@ def images_of(
         other: Whether images that have changed are accepted.
 
     Returns:
-        The images; the new content of the record where something in it has changed; a line for the user.
+        What was found.
 
     Raises:
         TrainerError: If the images are not found, or differ from those of the record and `other` is False.
@@ -130,9 +148,8 @@ def images_of(
         note = f"warning: the images have changed since {run_dir} began: {changed}"
     elif not known:
         note = f"note: {run_dir / image_record.FILE} has no fingerprint: the images may have changed since"
-    if known and not changed and not moved:
-        return images, None, None
-    return images, record | image_record.of(images, root), note
+    unchanged = known and not changed and not moved
+    return Found(images, None if unchanged else record | image_record.of(images, root), note, bool(changed))
 
 
 def start(

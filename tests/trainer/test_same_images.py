@@ -54,9 +54,9 @@ def moved(config: Config, source: str) -> Config:
 
 
 def test_images_that_are_the_same_need_no_new_record(config: Config, run_dir: Path) -> None:
-    images, record, note = run.images_of(run_dir, config, None)
-    assert len(images) == 8
-    assert (record, note) == (None, None)
+    found = run.images_of(run_dir, config, None)
+    assert len(found.images) == 8
+    assert (found.record, found.note, found.changed) == (None, None, False)
 
 
 def test_images_are_found_from_another_working_directory(
@@ -64,7 +64,8 @@ def test_images_are_found_from_another_working_directory(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert run.images_of(run_dir, config, None)[1:] == (None, None)
+    found = run.images_of(run_dir, config, None)
+    assert (found.record, found.note, found.changed) == (None, None, False)
 
 
 def test_images_missing_now_are_refused_with_the_count(config: Config, run_dir: Path) -> None:
@@ -83,11 +84,11 @@ def test_images_exchanged_are_refused_with_the_fingerprints(config: Config, run_
 
 def test_images_changed_are_accepted_on_request_with_a_warning(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
-    images, record, note = run.images_of(run_dir, config, None, other=True)
-    assert len(images) == 7
-    assert str(note).startswith("warning: the images have changed since")
-    assert record is not None
-    assert record["image_set"]["fingerprint"] == images.fingerprint
+    found = run.images_of(run_dir, config, None, other=True)
+    assert (len(found.images), found.changed) == (7, True)
+    assert str(found.note).startswith("warning: the images have changed since")
+    assert found.record is not None
+    assert found.record["image_set"]["fingerprint"] == found.images.fingerprint
 
 
 def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config, run_dir: Path) -> None:
@@ -96,19 +97,19 @@ def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config
         TrainerError, match=r"if the same images are elsewhere now: trainer resume .*r --set data\.source"
     ):
         run.images_of(run_dir, config, None)
-    images, record, note = run.images_of(run_dir, moved(config, "folder:moved"), None, moved=True)
-    assert note is None
-    assert record is not None
-    assert record["image_set"]["source"] == f"folder:{Path('moved').absolute()}"
-    assert len(images) == 8
+    found = run.images_of(run_dir, moved(config, "folder:moved"), None, moved=True)
+    assert (found.note, found.changed) == (None, False)
+    assert found.record is not None
+    assert found.record["image_set"]["source"] == f"folder:{Path('moved').absolute()}"
+    assert len(found.images) == 8
 
 
 def test_images_of_a_record_without_fingerprint_give_a_note(config: Config, run_dir: Path) -> None:
     (run_dir / image_record.FILE).write_text("{", encoding="utf-8")
-    _, record, note = run.images_of(run_dir, config, None)
-    assert "has no fingerprint" in str(note)
-    assert record is not None
-    assert record["image_set"]["n"] == 8
+    found = run.images_of(run_dir, config, None)
+    assert "has no fingerprint" in str(found.note)
+    assert found.record is not None
+    assert found.record["image_set"]["n"] == 8
 
 
 def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path: Path) -> None:
