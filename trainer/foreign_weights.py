@@ -213,9 +213,8 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
             break
         content = inside[known[0]]
     if not _is_state_dict(content):
-        raise TrainerError(
-            f"{path} holds no generator's state dict; it holds {_held(content)}. Name its part with --key"
-        )
+        hint = ". Name its part with --key" if isinstance(content, Mapping) else ""
+        raise TrainerError(f"{path} holds no generator's state dict; it holds {_held(content)}{hint}")
     return {str(name): value for name, value in content.items()}
 
 
