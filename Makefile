@@ -116,7 +116,7 @@ fuzz: setup ## Ask a real service at least CASES (5000) questions that its schem
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
-	$(BIN)/trainer train --preset digits-dcgan --runs runs --export service/bundled/digits.onnx
+	$(BIN)/trainer train --preset digits-dcgan --name bundled-digits --runs runs --export service/bundled/digits.onnx
 
 tutorial: setup ## Run the notebook docs/tutorial.ipynb from its first cell to its last, and keep what it shows
 	$(BIN)/python examples/notebook.py docs/tutorial.ipynb

@@ -134,6 +134,12 @@ class Repository:
             self._read_all(self._seen, "start")
             self._loading = False
             self._serve(self._entries)
+        if any(path.parent == BUNDLED for path in self._seen):
+            log.warning(
+                "no generator file (*.onnx) in %s and no MODEL_DIR: serving the bundled example, the model %s",
+                Path("models").absolute(),
+                ", ".join(sorted(self._models)),
+            )
         if not self._not_ready:
             self.get(None).recall()  # where not all have room, the default does
         while not self._settings.watch_s and any(entry.reason == TRYING for entry in self._entries.values()):

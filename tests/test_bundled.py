@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import onnx
 import pytest
 
 from evaluation.classification import classify_images
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
 from evaluation.sources import open_source
+from service.generator_file import check
+from trainer.config import preset_names
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
@@ -18,6 +21,12 @@ BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
 
 def test_the_bundled_generator_is_small() -> None:
     assert BUNDLED.stat().st_size < 500_000
+
+
+def test_the_bundled_generator_has_a_name_no_preset_has() -> None:
+    name = check(onnx.load(BUNDLED)).name
+    assert name == "bundled-digits"
+    assert name not in preset_names()
 
 
 @pytest.mark.slow

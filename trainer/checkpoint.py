@@ -24,6 +24,7 @@ from trainer.atomic import replacing
 from trainer.config import Config, differences, parse
 from trainer.errors import TrainerError
 from trainer.loop import State
+from trainer.networks.imported import Layers
 from trainer.world import World
 
 FORMAT_VERSION = 1
@@ -254,11 +255,17 @@ def generator_of(payload: Mapping[str, Any], *, ema: bool = True) -> networks.Ge
     G, _ = networks.build(config)
     which = "G_ema" if ema else "G"
     load_weights(G, payload[which], f"the checkpoint's {which}")
+    if "layers" in payload:  # of an imported generator
+        Layers(**payload["layers"]).apply(G)
     return G.eval().requires_grad_(False)
 
 
 def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that was made under another config than the run folder's, with the difference."""
+    """Refuse a checkpoint that was made under another config than the run folder's, with the difference.
+
+    The place of the images may differ: a run that resumes on the same images elsewhere has the new place in its
+    config.json before it has saved a checkpoint.
+    """
     recorded = run_dir / "config.json"
     if not recorded.is_file():
         return
@@ -266,6 +273,6 @@ def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
         ours = parse(json.loads(recorded.read_text(encoding="utf-8")))
     except (ValueError, TrainerError) as error:
         raise TrainerError(f"{recorded} is not readable: {error}") from error
-    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith("run.")]
+    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith(("run.", "data.source: "))]
     if changed:
         raise TrainerError(f"the checkpoint was made under another config than {recorded}: {'; '.join(changed)}")

@@ -97,6 +97,13 @@ def train(
         str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
     ] = "digits-dcgan",
     set_: Set = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the run, its generator file and the served model. Default: the name of the .onnx file in "
+            "--export, else of your images, else of the preset."
+        ),
+    ] = None,
     data_root: DataRoot = Path("data"),
     runs: Annotated[Path, typer.Option(help="Where the new, numbered run folder is made.")] = Path("runs"),
     run_dir: Annotated[Path | None, typer.Option(help="The new run folder itself, in place of a numbered one.")] = None,
@@ -117,7 +124,10 @@ def train(
 
             require_runtime()
             require_writable(export)
-        config = configuration.resolve(preset, set_ or ())
+        from trainer.names import is_onnx_path, name_of_file
+
+        default = name_of_file(export) if export is not None and is_onnx_path(export) else None
+        config = configuration.resolve(preset, set_ or (), name, default)
         if dry_run:
             from trainer import hardware, launch, run
 
@@ -148,7 +158,7 @@ def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, exp
         f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
         f"{f' in each of {world.size} processes' if world.size > 1 else ''} → {run_dir}"
     )
-    _finish(lambda: run.start(config, images, run_dir, console, world), run_dir, export, world)
+    _finish(lambda: run.start(config, images, run_dir, console, world, data_root), run_dir, export, world)
 
 
 @app.command()
@@ -156,10 +166,24 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="run.FIELD=VALUE", help="Change the device, threads or ticks; not the model."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change run.device, run.threads and other run fields, or data.source: where the same images are now.",
+        ),
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
-    data_root: DataRoot = Path("data"),
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root",
+            envvar="DATA_ROOT",
+            help="Folder of the downloaded image sets. Default: the one that the run began with.",
+        ),
+    ] = None,
+    other_images: Annotated[
+        bool, typer.Option("--other-images", help="Continue even though the images have changed since the run began.")
+    ] = False,
     export: Annotated[Path | None, typer.Option(help="Afterwards export to this folder or .onnx file.")] = None,
 ) -> None:
     """Go on with an interrupted run, as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
@@ -190,16 +214,16 @@ def resume(
         fixed = [
             line
             for line in configuration.differences(recorded, config)
-            if not line.startswith("run.") or line.startswith("run.seed")
+            if not line.startswith(("run.", "data.source: ")) or line.startswith("run.seed")
         ]
         if fixed:
-            raise TrainerError(f"a run goes on as it began; this would change {'; '.join(fixed)}")
-        if not set_ and not hardware.is_here(config.run.device):
+            raise TrainerError(f"these fields cannot change when resuming: {'; '.join(fixed)}")
+        given = {line.partition("=")[0] for line in set_ or ()}
+        if "run.device" not in given and not hardware.is_here(config.run.device):
             console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
-            config = configuration.override(config, ["run.device=auto", "run.precision=auto"])
-        if config.run.device != recorded.run.device and not any(
-            line.startswith("run.cuda_graphs") for line in set_ or ()
-        ):
+            automatic = [f"{field}=auto" for field in ("run.device", "run.precision") if field not in given]
+            config = configuration.override(config, automatic)
+        if config.run.device != recorded.run.device and "run.cuda_graphs" not in given:
             config = configuration.override(config, ["run.cuda_graphs=auto"])  # it was decided for the other device
         config = hardware.choose(config)
         seen = payload["counters"]["images_seen"]
@@ -207,16 +231,18 @@ def resume(
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        with launch.first_on_this_machine():
-            images, found = run.load_images(config, data_root)
-        if found != config:
-            raise TrainerError(
-                f"{config.data.source} is not what it was: {configuration.differences(config, found)[0]}"
-            )
+        found = run.images_of(run_dir, config, data_root, moved="data.source" in given, other=other_images)
+        images = found.images
+        if found.note:
+            console.print(found.note)
+        if found.changed:
+            payload["best"] = None  # it was measured against other images
         told = {"command": f"resume from {path.name}", "image set": images.info.get("fingerprint")}
         world, config = launch.join(config, told)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
-        _finish(lambda: run.resume(run_dir, payload, config, images, console, world), run_dir, export, world)
+        _finish(
+            lambda: run.resume(run_dir, payload, config, images, console, world, found.record), run_dir, export, world
+        )
 
 
 def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world: World) -> None:
@@ -231,6 +257,10 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
     if not world.leads:
         return
     say(f"trained: {run_dir}; open {run_dir / 'report.html'}")
+    if export is None:
+        import shlex
+
+        say(f"to serve its generator: trainer export {shlex.quote(str(run_dir))}")
     _export_if_asked(run_dir, export)
 
 
@@ -239,9 +269,19 @@ def _export_if_asked(run_dir: Path, output: Path | None) -> None:
 
     if output is not None and launch.rank() == 0:
         from trainer import checkpoint
+        from trainer import config as configuration
         from trainer.export import export
 
-        _tell(export(checkpoint.newest(run_dir)[1], output))
+        payload = checkpoint.newest(run_dir)[1]
+        unnamed = configuration.has_default_name(checkpoint.config_of(payload))
+        _tell(export(payload, output, name=_name_of(output) if unnamed else None))
+
+
+def _name_of(output: Path) -> str | None:
+    """Return the name that an output path gives to the model in it; None where the path is a folder."""
+    from trainer.names import is_onnx_path, name_of_file
+
+    return name_of_file(output) if is_onnx_path(output) else None
 
 
 def _tell(made: Export) -> None:
@@ -249,6 +289,13 @@ def _tell(made: Export) -> None:
     say(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
         f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
+    )
+    import shlex
+
+    folder = shlex.quote(str(made.path.parent))
+    typer.echo(
+        f"to serve it: MODEL_DIR={folder} python -m service serve; an image of it: "
+        f"curl -o {made.name}-7.png http://127.0.0.1:3000/v1/models/{made.name}/images/7.png"
     )
 
 
@@ -259,7 +306,10 @@ def export(
         typer.Argument(metavar="RUN", help="A run folder or a checkpoint file; with --optimize a generator file too."),
     ],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
-    name: Annotated[str | None, typer.Option(help="Name of the served model; the run's own by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the served model. Default: of the .onnx file in --output, else of the run."),
+    ] = None,
     best: Best = False,
     ema: Average = True,
     optimize: Annotated[
@@ -279,6 +329,7 @@ def export(
     with one_line_errors():
         from trainer.errors import TrainerError
         from trainer.export import export as export_
+        from trainer.names import is_onnx_path
 
         source = _best(source) if best else source
         if (reference is None) != (extractor is None):
@@ -287,14 +338,21 @@ def export(
             raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
         if num_images is not None and reference is None:
             raise TrainerError("--num-images is of a score, which needs --reference and --extractor")
-        if optimize == "none" and source.suffix == ".onnx":
+        if optimize == "none" and is_onnx_path(source) and name is None:
             raise TrainerError(
-                f"{source} is a generator file already; --optimize int8 or fp16 makes a faster form of it"
+                f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
+                "makes a faster form of it"
             )
-        if not ema and source.suffix == ".onnx":
+        if not ema and is_onnx_path(source):
             raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
+        if optimize == "none" and is_onnx_path(source) and name is not None:
+            from trainer.export import rename
+
+            path, digest = rename(source, output, name)
+            typer.echo(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
+            return
         if optimize == "none":
-            _tell(export_(_payload(source), output, name=name, ema=ema))
+            _tell(export_(_payload(source), output, name=name or _name_of(output), ema=ema))
             return
         _optimized(source, output, name, ema, optimize, reference, extractor, num_images or 10_000, force)
 
@@ -315,13 +373,15 @@ def _optimized(
     from trainer import optimize
     from trainer.errors import TrainerError
     from trainer.export import destination, export, require_runtime
+    from trainer.names import is_onnx_path
 
     require_runtime()
     judge = optimize.Judge(reference, extractor) if reference and extractor else None
     with tempfile.TemporaryDirectory() as folder:
-        if source.suffix == ".onnx":
+        if is_onnx_path(source):
             plain = optimize.read(source, name)
         else:
+            name = name or _name_of(output)
             plain = optimize.read(export(_payload(source), Path(folder), name=name, ema=ema).path)
     path = destination(optimize.properties_of(plain)["name"], output)
     if path.exists() and source.exists() and path.samefile(source):
@@ -336,23 +396,43 @@ def _optimized(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A foreign generator's state dict (.pth, .pt).")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A foreign generator's state dict (.pth, .pt, .ckpt, .safetensors)."),
+    ],
     architecture: Annotated[str, typer.Option(help="dcgan or mlp: what kind of layers it has.")],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[str | None, typer.Option(help="Name of the served model; the file's by default.")] = None,
     dataset: Annotated[str, typer.Option(help="What it was trained on, to be told.")] = "unknown",
     z_distribution: Annotated[str, typer.Option(help="normal or uniform: what its latents are drawn from.")] = "normal",
     images_seen: Annotated[int, typer.Option(help="How many real images its training showed, if known.", min=0)] = 0,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            help="Between its layers: relu (default), leaky-relu, leaky-relu:0.1, elu, selu, gelu, silu, tanh."
+        ),
+    ] = None,
+    output_activation: Annotated[
+        str | None, typer.Option(help="After its last layer: tanh (default), sigmoid or none.")
+    ] = None,
+    batchnorm_eps: Annotated[float | None, typer.Option(help="Of its BatchNorm layers; 1e-05 by default.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The part of the file that holds the generator: g_ema, params_ema, state_dict.generator …"),
+    ] = None,
 ) -> None:
     """Turn a generator of other code into a generator file: the PyTorch examples' netG_epoch_N.pth, for one.
 
-    Its layers are found by their shapes and order, whatever they are called; what does not fit is named.
+    Its layers are found by their shapes and order, whatever they are called; what does not fit is named. A state dict
+    does not contain activations, BatchNorm's eps, strides and the distribution of latents: what was assumed is printed.
     """
     with one_line_errors():
         from trainer import foreign
         from trainer.errors import TrainerError
         from trainer.export import export as export_
         from trainer.export import require_runtime
+        from trainer.names import name_of_file
+        from trainer.networks.imported import Layers
 
         for option, value, allowed in (
             ("--architecture", architecture, foreign.ARCHITECTURES),
@@ -360,23 +440,22 @@ def import_(
         ):
             if value not in allowed:
                 raise TrainerError(f"{option} is {' or '.join(allowed)}, not {value}")
+        given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
+        layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
         require_runtime()
+        name = name or _name_of(output) or name_of_file(file)
         made = foreign.payload(
             file,
             architecture,
-            name=name or _model_name(file),
+            name=name,
             dataset=dataset,
             z_distribution=z_distribution,
             images_seen=images_seen,
+            layers=layers,
+            key=key,
         )
         _tell(export_(made, output, name=name))
-
-
-def _model_name(file: Path) -> str:
-    """A name for what a file holds: its stem, of the letters that a name may have."""
-    import re
-
-    return re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("-._")[:64] or "imported"
+        typer.echo(foreign.assumptions(layers, architecture, z_distribution, file))
 
 
 @app.command()

@@ -114,7 +114,9 @@ def table(run_dirs: Sequence[Path], until: dict[Path, list[Line]]) -> dict[str, 
             "loss D": f"{last['loss/D']:.3f}",
             "loss G": f"{last['loss/G']:.3f}",
             "Fréchet distance": f"{measured[-1]['quality/frechet']:.3f}" if measured else "not measured",
-            "recall": f"{measured[-1]['quality/recall']:.3f}" if measured else "not measured",
+            "recall": f"{measured[-1]['quality/recall']:.3f}"
+            if measured and "quality/recall" in measured[-1]
+            else "not measured",
         }
         for title, value in facts.items():
             rows.setdefault(title, []).append(value)

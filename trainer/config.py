@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from trainer.agreement import check_agreement
 from trainer.errors import TrainerError
+from trainer.names import NAME_PATTERN, checked_name, name_of_source, slug
 from trainer.registry import ARCHITECTURES, OBJECTIVES
 
 LITERAL = {"name", "data.source"}  # taken as they are written, not as YAML
 PRESETS = Path(__file__).with_name("presets")
 
-NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 Width = Annotated[int, Field(ge=1, le=8192)]
 Kimg = Annotated[float, Field(ge=0, le=10_000_000)]
 
@@ -192,16 +192,28 @@ def load_preset(preset: str) -> dict[str, Any]:
             sections[section] = {}
         if not isinstance(sections[section], dict):
             raise TrainerError(f"{path}: {section} is a section and should hold fields, not {sections[section]!r}")
-    sections.setdefault("name", path.stem)
     return sections
 
 
-def resolve(preset: str, overrides: Iterable[str] = ()) -> Config:
-    """The config of `preset` with `section.field=value` overrides (values are read as YAML).
+def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None, default: str | None = None) -> Config:
+    """Return the config of a preset with overrides.
 
-    Raises TrainerError with one line a problem: unknown field, value out of range, fields that disagree.
+    Args:
+        preset: The name of a preset, or the path of a YAML or JSON file.
+        overrides: `section.field=value` each; values are read as YAML.
+        name: The name of the run, whatever else names it.
+        default: The name of a run that nothing else names.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        TrainerError: If a field is unknown, a value is out of range or fields disagree; one line per problem.
     """
-    return parse(sections_of(preset, overrides))
+    sections = sections_of(preset, overrides)
+    if name is not None:
+        sections["name"] = checked_name(name)
+    return parse(named(sections, preset, default))
 
 
 def sections_of(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
@@ -220,6 +232,20 @@ def sections_of(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
     if may_lose_color and "data.source" in given and "data.channels" not in given:
         sections["data"].pop("channels", None)
     return sections
+
+
+def named(sections: dict[str, Any], preset: str, default: str | None = None) -> dict[str, Any]:
+    """Return sections that have a name: their own, else `default`, the one of the user's images, or the preset's."""
+    if "name" not in sections:
+        source = sections.get("data", {}).get("source")
+        own = name_of_source(source) if isinstance(source, str) else None
+        sections["name"] = default or own or (preset if preset in preset_names() else slug(Path(preset).stem) or "run")
+    return sections
+
+
+def has_default_name(config: Config) -> bool:
+    """Return whether a config has the name that it would have if its user had named nothing."""
+    return config.name in (*preset_names(), name_of_source(config.data.source))
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:

@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from torch import Tensor, nn
 
 from trainer import __version__, checkpoint, pictures
 from trainer.atomic import replacing
-from trainer.config import NAME_PATTERN, Config
+from trainer.config import Config
 from trainer.errors import TrainerError
 from trainer.latents import labels, latents
+from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ CHECK_SEEDS = range(1_000_000, 1_000_064)  # not those of the training grids
 @dataclass(frozen=True)
 class Export:
     path: Path
+    name: str  # of the model, in the service and its URLs
     digest: str
     size: int  # bytes
     max_difference: int  # levels, torch against ONNX Runtime
@@ -58,7 +59,7 @@ def require_runtime() -> None:
 
 def require_writable(output: Path) -> None:
     """Raises TrainerError when `export` could not write there: before a training, not after."""
-    wanted = output.parent if output.suffix == ".onnx" else output
+    wanted = output.parent if is_onnx_path(output) else output
     there = next(folder for folder in (wanted.absolute(), *wanted.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise TrainerError(f"could not write the export to {output}: {there} is not a folder one may write to")
@@ -102,19 +103,48 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None,
             maximum, changed, compared = verify(partial, G, config)
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-    return Export(path, digest(model), path.stat().st_size, maximum, changed, compared)
+    return Export(path, name, digest(model), path.stat().st_size, maximum, changed, compared)
 
 
-def checked_name(name: str) -> str:
-    """The name, if a model can be served by it; TrainerError otherwise."""
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise TrainerError(f"a model's name is of a-z, 0-9, '.', '_' and '-', at most 64 of them, not {name!r}")
-    return name
+def rename(source: Path, output: Path, name: str) -> tuple[Path, str]:
+    """Write a generator file under another model name; weights, pixels and scores stay the same.
+
+    Args:
+        source: A generator file.
+        output: A folder, or the path of the new .onnx file. It may be `source` itself.
+        name: The new name of the model.
+
+    Returns:
+        The path that was written and the new digest.
+
+    Raises:
+        TrainerError: If the file is not a generator file, the name is not valid, or nothing can be written.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(source)
+    except FileNotFoundError as error:
+        raise TrainerError(f"there is no file {source}") from error
+    except Exception as error:  # protobuf raises its own types, onnx others
+        raise TrainerError(f"{source} is not an ONNX file that can be read") from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if properties.pop("digest", None) != digest(model):
+        raise TrainerError(f"{source} is not a generator file, or its digest does not match its content")
+    del model.metadata_props[:]
+    describe(model, properties | {"name": checked_name(name)})
+    path = destination(name, output)
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
+    return path, digest(model)
 
 
 def destination(name: str, output: Path) -> Path:
     """The path of a model's file: `output`, or in it where that is a folder."""
-    return output if output.suffix == ".onnx" else output / f"{name}.onnx"
+    return output if is_onnx_path(output) else output / f"{name}.onnx"
 
 
 def to_onnx(G: Generator) -> onnx.ModelProto:

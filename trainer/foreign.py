@@ -9,32 +9,21 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
-from trainer import checkpoint, networks
+from trainer import checkpoint, foreign_weights, networks
 from trainer import config as configuration
 from trainer.agreement import base_side
 from trainer.errors import TrainerError
+from trainer.foreign_weights import Weights
+from trainer.networks.imported import LEAKY_RELU, LEAKY_SLOPE, Layers
 
 ARCHITECTURES = ("dcgan", "mlp")
-# where others keep a generator's weights in a checkpoint of several networks
-WRAPPERS = (
-    "generator",
-    "generator_state_dict",
-    "netG",
-    "netG_state_dict",
-    "G",
-    "gen",
-    "state_dict",
-    "model_state_dict",
-)
-
-Weights = dict[str, Tensor]
 
 
 def payload(
@@ -45,61 +34,71 @@ def payload(
     dataset: str = "unknown",
     z_distribution: str = "normal",
     images_seen: int = 0,
+    layers: Layers = Layers(),
+    key: str | None = None,
 ) -> dict[str, Any]:
-    """What `export` needs of a checkpoint, made of a foreign generator's state dict, whose output a tanh is to follow.
+    """Return what `export` needs of a checkpoint, made of the state dict of a foreign generator.
 
-    Raises TrainerError when the file cannot be read without running code, or a tensor's shape does not fit, named.
+    Args:
+        path: The file of the state dict.
+        architecture: One of ARCHITECTURES.
+        name: The name of the model.
+        dataset: What the generator was trained on.
+        z_distribution: What its latents are drawn from, normal or uniform.
+        images_seen: How many real images its training showed.
+        layers: The layers without weights, which a state dict does not contain.
+        key: Which part of the file holds the generator; None finds it.
+
+    Returns:
+        A payload as checkpoint.read returns it, with the parts that an export needs.
+
+    Raises:
+        TrainerError: If the file cannot be read without running code, or a tensor does not fit. The message names it.
     """
-    theirs = read(path)
+    theirs = foreign_weights.read(path, key)
+    if foreign_weights.is_safetensors(path):
+        theirs = foreign_weights.in_the_order_of_names(theirs)
     shape = _dcgan if architecture == "dcgan" else _mlp
-    config = configuration.parse(
-        {
-            "name": name,
-            "ema": {"halflife_kimg": 0},
-            **shape(theirs, path.name),
-        }
-    )
+    config = configuration.parse({"name": name, "ema": {"halflife_kimg": 0}, **shape(theirs, path.name)})
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"source": dataset}),
             "model": config.model.model_copy(update={"z_distribution": z_distribution}),
         }
     )
+    origin = f"{path.name}{f' ({key})' if key else ''}, sha256 {checkpoint.sha256(path)}"
     return {
         "config": config.model_dump(mode="json"),
         "G_ema": matched(theirs, networks.build(config)[0].state_dict(), path.name),
         "counters": {"images_seen": images_seen},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime)),
-        "imported": f"{path.name}, sha256 {checkpoint.sha256(path)}",
+        "imported": "; ".join([origin, *described(layers, architecture)]),
+        "layers": asdict(layers),
     }
 
 
-def read(path: Path) -> Weights:
-    """The floating-point tensors of a state dict, in its order, `module.` of DataParallel dropped."""
-    if not path.is_file():
-        raise TrainerError(f"no checkpoint at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of foreign bytes the unpickler raises nearly anything: struct.error, IndexError, …
-        if is_lfs_pointer_file(path):
-            raise TrainerError(f"{path} is {HINT}") from error
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
-        raise TrainerError(
-            f"{path} is not a state dict ({reason}); save one with torch.save(netG.state_dict(), …): "
-            "a whole pickled module would run its code here"
-        ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        keys = ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__
-        raise TrainerError(f"{path} holds no generator's state dict; it holds {keys}")
-    found = {str(key).removeprefix("module."): value for key, value in content.items() if value.is_floating_point()}
-    if not found:
-        raise TrainerError(f"{path} holds no weights")
-    if broken := [key for key, value in found.items() if not value.isfinite().all()]:
-        raise TrainerError(f"{path} is of a training that diverged: {broken[0]} holds NaN or infinite values")
-    return {key: value.detach().float() for key, value in found.items()}
+def described(layers: Layers, architecture: str) -> list[str]:
+    """Return in words the layers without weights of an imported generator."""
+    eps = [f"BatchNorm eps {layers.batchnorm_eps:g}"] if architecture == "dcgan" else []
+    activation = layers.activation
+    if activation == LEAKY_RELU:
+        activation = f"{LEAKY_RELU}:{LEAKY_SLOPE:g}"
+    return [f"{activation} between layers", f"{layers.output_activation} at the end", *eps]
+
+
+def assumptions(layers: Layers, architecture: str, z_distribution: str, path: Path) -> str:
+    """Return the line that says what an import took for granted, and how to change it."""
+    taken = [*described(layers, architecture), f"{z_distribution} latents"]
+    options = ["--activation", "--output-activation", "--z-distribution"]
+    if architecture == "dcgan":
+        taken.append("the strides and paddings of a DCGAN")
+        options.insert(2, "--batchnorm-eps")
+    if foreign_weights.is_safetensors(path):
+        taken.append("layers in the order of their names")
+    return (
+        f"not in the file, so taken as: {', '.join(taken)}. Where its own code differs, so do the images; "
+        f"to change this: {', '.join(options)}"
+    )
 
 
 def _dcgan(theirs: Weights, file: str) -> dict[str, Any]:

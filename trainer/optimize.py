@@ -13,8 +13,9 @@ from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from trainer import quantize, speed
 from trainer.atomic import replacing
 from trainer.errors import TrainerError
-from trainer.export import checked_name, describe, digest
+from trainer.export import describe, digest
 from trainer.latents import ZDistribution
+from trainer.names import checked_name
 from trainer.quantize import CALIBRATION_SEEDS, Optimize
 from trainer.speed import Difference, Judge, Rates
 

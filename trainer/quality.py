@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.prdc import precision_recall_density_coverage
+from evaluation.metrics.prdc import PRECISION_RECALL_K, precision_recall_density_coverage
 from evaluation.statistics import FeatureStatistics
 from trainer import pictures
 from trainer.latents import ZDistribution
@@ -24,6 +24,7 @@ from trainer.networks import Generator
 
 WIDTH = 64  # channels, each averaged over the four quarters of an image: 256 features
 BATCH = 128
+MIN_FOR_RECALL = PRECISION_RECALL_K + 1  # images: each needs K neighbors
 
 
 class RandomFeatures:
@@ -64,7 +65,11 @@ class Quality:
         self.real_statistics = _statistics(self.reals)
 
     def measure(self, G_ema: Generator) -> dict[str, float]:
-        """{"quality/frechet", "quality/recall", "quality/seconds"} of the images of seeds 0 … count - 1."""
+        """Measure the images of seeds 0 … count - 1.
+
+        Returns:
+            "quality/frechet", "quality/seconds" and, with at least MIN_FOR_RECALL images, "quality/recall".
+        """
         started = time.perf_counter()
         fakes = []
         for start in range(0, len(self.reals), BATCH):
@@ -72,11 +77,12 @@ class Quality:
             fakes.append(self.extract(pictures.sample(G_ema, seeds, self.z_distribution, BATCH)))
         features = np.concatenate(fakes)
         statistics, real = _statistics(features), self.real_statistics
-        return {
-            "quality/frechet": frechet_distance(statistics.mu, statistics.sigma, real.mu, real.sigma),
-            "quality/recall": precision_recall_density_coverage(features, self.reals)["recall"],
-            "quality/seconds": time.perf_counter() - started,
-        }
+        found = {"quality/frechet": frechet_distance(statistics.mu, statistics.sigma, real.mu, real.sigma)}
+        if len(features) >= MIN_FOR_RECALL:
+            # Only recall is used: with density's larger k the function would need more images than recall does.
+            scores = precision_recall_density_coverage(features, self.reals, density_coverage_k=PRECISION_RECALL_K)
+            found["quality/recall"] = scores["recall"]
+        return found | {"quality/seconds": time.perf_counter() - started}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         return np.concatenate([self.extract(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])

@@ -6,23 +6,25 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from artifacts.files import LockTakenError, lock_handle
-from imagesets import ImageSet, load_image_set, native_channels
-from trainer import checkpoint, hardware, launch, report
+from imagesets import ImageSet, ImageSetError, load_image_set, native_channels
+from trainer import checkpoint, hardware, image_record, launch, report
 from trainer.atomic import replacing
 from trainer.batches import Batches
-from trainer.config import Config, to_json
+from trainer.config import Config, differences, to_json
 from trainer.errors import TrainerError
 from trainer.loop import State, Watcher, train
 from trainer.monitor import Monitor
-from trainer.quality import Quality
+from trainer.names import FOLDER
+from trainer.quality import MIN_FOR_RECALL, Quality
 from trainer.world import World
 
 
@@ -98,14 +100,87 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
     return images, config
 
 
-def start(config: Config, images: ImageSet, run_dir: Path, console: Console, world: World | None = None) -> bool:
+@dataclass(frozen=True)
+class Found:
+    """The images that a run resumes on.
+
+    Attributes:
+        images: The images.
+        record: The new content of `made_by.json`, where something in it has changed.
+        note: A line for the user.
+        changed: Whether they are other images than the run began with.
+    """
+
+    images: ImageSet
+    record: dict[str, Any] | None
+    note: str | None
+    changed: bool
+
+
+def images_of(
+    run_dir: Path, config: Config, data_root: Path | None, *, moved: bool = False, other: bool = False
+) -> Found:
+    """Load the images that a run resumes on: those it began with.
+
+    Args:
+        run_dir: The run folder. Its record says where the images were, whatever the working directory is now.
+        config: The config of the run.
+        data_root: The folder of the named image sets; None for the one that the run began with.
+        moved: Whether `config.data.source` is a new place, to be preferred to the recorded one.
+        other: Whether images that have changed are accepted.
+
+    Returns:
+        What was found.
+
+    Raises:
+        TrainerError: If the images are not found, or differ from those of the record and `other` is False.
+    """
+    record = image_record.read(run_dir)
+    place = None if moved else image_record.place_of(record)
+    there = config.data.model_copy(update={"source": place or config.data.source})
+    config = config.model_copy(update={"data": there})
+    root = data_root or image_record.data_root_of(record) or Path("data")
+    resuming = f"trainer resume {shlex.quote(str(run_dir))}"
+    try:
+        with launch.first_on_this_machine():
+            images, found = load_images(config, root)
+    except ImageSetError as error:
+        if not there.source.startswith(FOLDER):
+            raise
+        place = f"{resuming} --set data.source=folder:PATH"
+        raise TrainerError(f"{error}; if the same images are elsewhere now: {place}") from error
+    changed = image_record.change(record, images)
+    if classes := [line for line in differences(config, found) if line.startswith("data.class_names: ")]:
+        raise TrainerError(f"the images of {images.name} are not those that {run_dir} began with: {classes[0]}")
+    if changed and not other:
+        raise TrainerError(
+            f"the images of {images.name} are not those that {run_dir} began with: {changed}. Name the place of the "
+            "same images with --set data.source=folder:PATH, train a new run, or continue on these with --other-images"
+        )
+    known, note = image_record.has_fingerprint(record), None
+    if changed:
+        note = f"warning: the images have changed since {run_dir} began: {changed}"
+    elif not known:
+        note = f"note: {run_dir / image_record.FILE} has no fingerprint: the images may have changed since"
+    unchanged = known and not changed and not moved
+    return Found(images, None if unchanged else record | image_record.of(images, root), note, bool(changed))
+
+
+def start(
+    config: Config,
+    images: ImageSet,
+    run_dir: Path,
+    console: Console,
+    world: World | None = None,
+    data_root: Path = Path("data"),
+) -> bool:
     """Train a new run to its end or to an interruption; True when it reached the end."""
     hardware.settle(config)
     world = world or World()
-    record = {"image_set": images.info, "machine": hardware.describe() | world.describe()}
+    record = image_record.of(images, data_root) | {"machine": hardware.describe() | world.describe()}
     with exclusive(run_dir) if world.leads else nullcontext():
         if world.leads:
-            write_text(run_dir / "made_by.json", json.dumps(record, indent=2, default=str) + "\n")
+            write_text(run_dir / image_record.FILE, json.dumps(record, indent=2, default=str) + "\n")
         return _train(State.create(config, world), images, run_dir, console)
 
 
@@ -116,8 +191,22 @@ def resume(
     images: ImageSet,
     console: Console,
     world: World | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Go on from a checkpoint's payload; True when the run reached its end."""
+    """Continue from a checkpoint's payload; True when the run reached its end.
+
+    Args:
+        run_dir: The run folder.
+        payload: The content of the checkpoint.
+        config: The config of the run, with what may change (length, device, place of the images).
+        images: The images to train on.
+        console: Where progress is printed.
+        world: The processes that train together.
+        record: A new content of `made_by.json`, where the place of the images has changed.
+
+    Returns:
+        Whether the run reached its end.
+    """
     world = world or World()
     for what, before, now in (
         ("threads", payload["threads"], config.run.threads),
@@ -134,6 +223,8 @@ def resume(
         state = checkpoint.restore(payload, config, world)
         if world.leads:
             write_text(run_dir / "config.json", to_json(config))
+            if record is not None:
+                write_text(run_dir / image_record.FILE, json.dumps(record, indent=2, default=str) + "\n")
             checkpoint.write_best(state, run_dir)
         return _train(state, images, run_dir, console)
 
@@ -171,6 +262,11 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         share=world.share(config.optim.batch_size),
     )
     measure = measure_of(config, images, state) if config.run.quality_ticks else None
+    if measure and len(images.images) < MIN_FOR_RECALL:
+        console.print(
+            f"note: recall needs {MIN_FOR_RECALL} images or more and there are {len(images.images)}: only the Fréchet "
+            "distance is measured"
+        )
 
     def save(state: State) -> None:
         checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)

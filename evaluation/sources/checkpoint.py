@@ -47,8 +47,7 @@ def _exported(path: Path) -> Path:
     """A temporary generator file, gone when this process ends. EvaluationError: in the trainer's words."""
     folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    output = folder / "generator.onnx"
-    command = [*python_module("trainer"), "export", "--output", str(output), "--", str(path)]
+    command = [*python_module("trainer"), "export", "--output", str(folder), "--", str(path)]
     with contextlib.suppress(OSError):
         done = subprocess.run(
             command,
@@ -59,8 +58,8 @@ def _exported(path: Path) -> Path:
             check=False,
             env=child_environment(),
         )
-        if done.returncode == 0 and output.is_file():
-            return output
+        if done.returncode == 0 and (made := list(folder.glob("*.onnx"))):
+            return made[0]
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         told = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
         if "No module named" in told:

@@ -57,7 +57,7 @@ def same(one: str, other: str) -> None:
         assert answers[0].content == answers[1].content
     models = [httpx.get(f"{url}/v1/models").json()["data"][0] for url in (one, other)]
     assert models[0]["digest"] == models[1]["digest"]
-    tags = [httpx.get(f"{url}/v1/models/digits-dcgan/images/9.png").headers["ETag"] for url in (one, other)]
+    tags = [httpx.get(f"{url}/v1/models/bundled-digits/images/9.png").headers["ETag"] for url in (one, other)]
     assert tags[0] == tags[1]
 
 

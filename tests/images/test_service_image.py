@@ -109,7 +109,7 @@ def test_it_generates_the_images_of_its_seeds(served: Served) -> None:
     answer = httpx.post(f"{served.url}/v1/generate", json={"seed": 7, "n": 3}, headers={"Accept": "application/x-npy"})
     images = np.load(io.BytesIO(answer.content))
     assert (images.shape, images.dtype) == ((3, 32, 32, 1), np.uint8)
-    one = httpx.get(f"{served.url}/v1/models/digits-dcgan/images/8.png")
+    one = httpx.get(f"{served.url}/v1/models/bundled-digits/images/8.png")
     np.testing.assert_array_equal(np.asarray(Picture.open(io.BytesIO(one.content))), images[1, :, :, 0])
 
 
@@ -252,5 +252,5 @@ def test_nothing_mounted_and_nothing_named_serves_the_bundled_digits(service_ima
     port = free_port()
     with service_image.start(environment={"PORT": str(port)}) as container:
         assert Served(container, port).why_not_ready() == ""
-        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").json()["default"] == "digits-dcgan"
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").json()["default"] == "bundled-digits"
         assert container.stopped()[0] == 0

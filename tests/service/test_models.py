@@ -117,6 +117,28 @@ def test_without_a_folder_models_of_the_working_directory_come_first(
     assert Repository(Settings()).folder == Path("models")
 
 
+def test_load_without_any_file_logs_that_the_bundled_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_DIR", raising=False)
+    Repository(Settings()).load_all()
+    line = (
+        f"no generator file (*.onnx) in {tmp_path / 'models'} and no MODEL_DIR: serving the bundled example, the model"
+    )
+    assert f"{line} bundled-digits" in caplog.messages
+
+
+def test_load_of_a_users_file_logs_nothing_of_the_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_DIR", raising=False)
+    tiny.write_tiny_generator(tmp_path / "models" / "x.onnx")
+    Repository(Settings()).load_all()
+    assert "bundled" not in caplog.text
+
+
 def test_an_image_is_bit_identical_in_every_batch(folder: Path) -> None:
     generator = repository(folder).get("tiny")
     latents = np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,3 +64,24 @@ def tensors(state: State) -> dict[str, torch.Tensor]:
         for index, slots in getattr(state, part).state_dict()["state"].items():
             found |= {f"{part}.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     return found | {f"sums.{name}": total for name, total in state.sums.items()} | {"rng": state.rng.get_state()}
+
+
+SAFETENSORS_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+def write_safetensors(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    """Write a file by the format's description, its tensors sorted by name as the library sorts them."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name in sorted(tensors):
+        content = tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {
+            "dtype": SAFETENSORS_TYPES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": offsets,
+        }
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path

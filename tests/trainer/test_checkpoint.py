@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import tensors
-from trainer import checkpoint, foreign, loop
+from trainer import checkpoint, foreign_weights, loop
 from trainer.batches import Batches
 from trainer.config import Config, to_json
 from trainer.errors import TrainerError
@@ -112,7 +112,7 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_pat
         checkpoint.read(path)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainerError, match="is not a state dict") as error:
-        foreign.read(path)
+        foreign_weights.read(path)
     assert "\n" not in str(error.value)
 
 

@@ -236,7 +236,7 @@ def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
     assert "ends at 0.16 kimg, where its learning rates have fallen to 0" in result.output
 
 
-@pytest.mark.parametrize("extra", [(), ("--set", "run.device=cpu")])
+@pytest.mark.parametrize("extra", [(), ("--set", "run.device=cpu"), ("--set", "data.source=digits")])
 def test_a_run_of_a_gpu_goes_on_without_one(
     extra: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

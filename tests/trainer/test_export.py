@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from service import generator_file
 from trainer import checkpoint, export, loop, pictures
 from trainer.batches import Batches
 from trainer.config import Config
@@ -156,3 +157,26 @@ def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: Pa
     theirs = pictures.sample(G, range(8), "normal")
     assert np.abs(images[last.path].astype(int) - theirs.astype(int)).max() <= 1
     assert np.abs(images[last.path].astype(int) - images[averaged.path].astype(int)).max() > 1
+
+
+def test_rename_of_a_file_keeps_graph_and_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    made = export.export(payload_of(tiny()), tmp_path)
+    scored = onnx.load(made.path)
+    scored.metadata_props.add(key="evaluation.fid10k", value="3.5")
+    onnx.save(scored, made.path)
+    path, digest = export.rename(made.path, made.path, "other")
+    renamed = onnx.load(path)
+    properties = {entry.key: entry.value for entry in renamed.metadata_props}
+    assert path == made.path
+    assert renamed.graph == scored.graph
+    assert (properties["name"], properties["evaluation.fid10k"]) == ("other", "3.5")
+    assert properties["digest"] == digest == export.digest(renamed)
+    assert generator_file.check(renamed).name == "other"
+
+
+@pytest.mark.parametrize("content", [b"no onnx", b""])
+def test_rename_of_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(TrainerError, match=r"not an ONNX file|not a generator file"):
+        export.rename(tmp_path / "a.onnx", tmp_path / "b.onnx", "b")
+    assert not (tmp_path / "b.onnx").exists()

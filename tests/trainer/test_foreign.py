@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from tests.trainer.conftest import write_safetensors
 from trainer import foreign
 from trainer.cli import app
 from trainer.errors import TrainerError
@@ -156,3 +157,71 @@ def test_an_unknown_choice_is_refused(options: list[str], tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["import", str(tmp_path / "x.pth"), *options])
     assert result.exit_code == 2
     assert "not" in result.output
+
+
+BUILT = {
+    "leaky": (nn.LeakyReLU(0.1), nn.Tanh(), 1e-5, ["--activation", "leaky-relu:0.1"]),
+    "sigmoid": (nn.ReLU(), nn.Sigmoid(), 1e-5, ["--output-activation", "sigmoid"]),
+    "eps": (nn.ELU(), nn.Tanh(), 0.8, ["--activation", "elu", "--batchnorm-eps", "0.8"]),
+    "none": (nn.ReLU(), nn.Identity(), 1e-5, ["--output-activation", "none"]),
+}
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_import_with_the_layers_named_draws_the_same_images(kind: str, tmp_path: Path) -> None:
+    between, last, eps, options = BUILT[kind]
+    theirs = trained(
+        nn.Sequential(
+            *(nn.ConvTranspose2d(9, 8, 4), nn.BatchNorm2d(8, eps), between),
+            *(nn.ConvTranspose2d(8, 4, 4, 2, 1), nn.BatchNorm2d(4, eps), between, nn.ConvTranspose2d(4, 3, 4, 2, 1)),
+            last,
+        )
+    )
+    path = imported(tmp_path, theirs.state_dict(), "dcgan", *options)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    z = latents(range(5), 9)
+    with torch.no_grad():
+        floats = theirs(torch.from_numpy(z)[:, :, None, None])
+    levels = floats * 255 if kind == "sigmoid" else (floats + 1) * 127.5
+    expected = levels.round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
+    (ours,) = session.run(None, {"latents": z})
+    assert np.abs(ours.astype(int) - expected).max() <= 1
+    assert expected.std() > 5
+    assert options[1] in session.get_modelmeta().custom_metadata_map["imported"]
+
+
+def test_import_says_what_the_file_does_not_contain(tmp_path: Path) -> None:
+    torch.save(trained(tutorial()).state_dict(), tmp_path / "theirs.pth")
+    words = ["import", str(tmp_path / "theirs.pth"), "--architecture", "dcgan", "--output", str(tmp_path)]
+    last = CliRunner().invoke(app, words).output.splitlines()[-1]
+    assert last.startswith(
+        "not in the file, so taken as: relu between layers, tanh at the end, BatchNorm eps 1e-05, normal latents, "
+        "the strides and paddings of a DCGAN"
+    )
+    assert "--activation, --output-activation, --batchnorm-eps, --z-distribution" in last
+
+
+def test_import_of_safetensors_draws_what_the_state_dict_does(tmp_path: Path) -> None:
+    weights = trained(tutorial()).state_dict()
+    torch.save(weights, tmp_path / "a.pth")
+    write_safetensors(weights, tmp_path / "a.safetensors")
+    one, other = (foreign.payload(tmp_path / name, "dcgan", name="a") for name in ("a.pth", "a.safetensors"))
+    assert one["config"] == other["config"]
+    assert all(torch.equal(value, other["G_ema"][name]) for name, value in one["G_ema"].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--activation", "swish"], "--activation is relu, leaky-relu"),
+        (["--activation", "leaky-relu:x"], "takes a slope from 0 to 1, not x"),
+        (["--activation", "relu:0.1"], "--activation is relu, leaky-relu"),
+        (["--output-activation", "softmax"], "--output-activation is tanh, sigmoid or none"),
+        (["--batchnorm-eps", "0"], "--batchnorm-eps is above 0"),
+        (["--batchnorm-eps", "nan"], "--batchnorm-eps is above 0"),
+    ],
+)
+def test_import_with_layers_that_are_not_known_is_one_line(options: list[str], says: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "x.pth"), "--architecture", "dcgan", *options])
+    assert done.exit_code == 2
+    assert says in done.output

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.metrics.prdc import precision_recall_density_coverage
 from trainer import config as configuration
 from trainer import networks
 from trainer.quality import Quality, RandomFeatures
@@ -75,3 +76,17 @@ def test_measuring_leaves_the_random_state_of_training_alone() -> None:
     before = torch.get_rng_state()
     Quality(reals, 40, seed=0, z_distribution="normal", device=CPU).measure(G.eval())
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("count", "has_recall"), [(2, False), (3, False), (4, True), (5, True)])
+def test_measure_of_a_few_images_leaves_out_what_they_cannot_give(count: int, has_recall: bool) -> None:
+    found = quality_of(smooth(count, 1), smooth(count, 0))
+    assert np.isfinite(found["quality/frechet"])
+    assert ("quality/recall" in found) == has_recall
+
+
+def test_recall_of_the_trainer_is_that_of_the_evaluation() -> None:
+    reals, fakes = smooth(60, 0), smooth(60, 1)
+    extract = RandomFeatures(1, CPU)
+    expected = precision_recall_density_coverage(extract(fakes), extract(reals))["recall"]
+    assert quality_of(fakes, reals)["quality/recall"] == expected

@@ -510,3 +510,24 @@ def test_sweep_next_to_foreign_modules_trains_ours(here: Path) -> None:
     log = (here / "out" / "trials" / "0000" / "seed-0.log").read_text(encoding="utf-8")
     assert "trained: " in log
     assert "FOREIGN" not in log + done.stdout
+
+
+def test_score_of_too_few_images_for_recall_has_none(tmp_path: Path) -> None:
+    line = {"quality/frechet": 2.0, "images_seen": 8, "seconds": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    found = score(tmp_path)
+    assert found is not None
+    assert found["frechet"] == 2.0
+    assert "recall" not in found
+
+
+def test_draw_of_runs_without_recall_shows_the_distance() -> None:
+    plan = planned("model.z_dim=4,8")
+    runs = [{name: value for name, value in ended().items() if name != "recall"}]
+    trials = [Trial(number, "finished", {"model.z_dim": z}, runs) for number, z in enumerate((4, 8))]
+    assert plots.draw(plan.varies, trials).startswith(b"\x89PNG")
+
+
+def test_differences_of_a_plan_leave_out_its_name(tmp_path: Path) -> None:
+    Study(tmp_path, planned("model.z_dim=4,8"))
+    check_same(tmp_path, planned("model.z_dim=4,8", name="other"))

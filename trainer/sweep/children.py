@@ -151,18 +151,21 @@ class Child:
 
 
 def score(run_dir: Path) -> dict[str, Any] | None:
-    """A run's lowest Fréchet distance, recall and the images seen at that tick, and what it ended with."""
+    """A run's lowest Fréchet distance, recall and the images seen at that tick, and what it ended with.
+
+    Recall is left out where there were too few images to measure it.
+    """
     lines = metrics_of(run_dir)
     measured = [line for line in lines if "quality/frechet" in line]
     if not measured:
         return None
     best = min(measured, key=lambda line: line["quality/frechet"])
+    recalls = {"recall": best.get("quality/recall"), "final_recall": measured[-1].get("quality/recall")}
     return {
         "frechet": best["quality/frechet"],
-        "recall": best["quality/recall"],
+        **{name: value for name, value in recalls.items() if value is not None},
         "images_seen": best["images_seen"],
         "final_frechet": measured[-1]["quality/frechet"],
-        "final_recall": measured[-1]["quality/recall"],
         "final_images_seen": lines[-1]["images_seen"],
         "seconds": lines[-1]["seconds"],
     }

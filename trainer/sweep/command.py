@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from trainer import hardware, launch, run
+from imagesets import ImageSet
+from trainer import hardware, image_record, launch, run
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
 from trainer.sweep.runner import Runner
@@ -77,10 +79,11 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
         raise TrainerError("a sweep starts its runs itself: leave out torchrun, and say --jobs for several at a time")
     threads = plan.config.run.threads or max(1, hardware.default_threads() // jobs)
     check_same(folder, plan)
-    _check_images(plan, data_root)
+    images = _check_images(plan, data_root)
     folder.mkdir(parents=True, exist_ok=True)
     with run.exclusive(folder, "sweeping"):
         study = Study(folder, plan)
+        check_same_images(folder, images)
         before = study.trials()
         done = sum(trial.state in ("finished", "failed") for trial in before)
         seeds = f", {plan.seeds} seeds each" if plan.seeds > 1 else ""
@@ -112,8 +115,8 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
         return _conclude(plan, study, folder / report.PAGE, finished, console)
 
 
-def _check_images(plan: Plan, data_root: Path) -> None:
-    """The device and the image set are here, and suit every setting; they are decoded once, before any child."""
+def _check_images(plan: Plan, data_root: Path) -> ImageSet:
+    """Check that the device and the image set suit every setting, and decode the images before any child does."""
     hardware.choose(plan.config)
     seen: set[tuple[int, bool]] = set()
     for setting in space.combinations(plan.varies):
@@ -121,7 +124,20 @@ def _check_images(plan: Plan, data_root: Path) -> None:
         needs = config.optim.batch_size, config.model.conditional
         if needs not in seen:
             seen.add(needs)
-            run.load_images(config, data_root)
+            images, _ = run.load_images(config, data_root)
+    return images
+
+
+def check_same_images(folder: Path, images: ImageSet) -> None:
+    """Record the images of a sweep, or refuse others than the recorded ones: their scores would not compare."""
+    record = image_record.read(folder)
+    if changed := image_record.change(record, images):
+        raise TrainerError(
+            f"the images of {images.name} are not those that the sweep in {folder} began with: {changed}. "
+            "Put the same images back, or give another --output"
+        )
+    if not image_record.has_fingerprint(record):
+        run.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
 
 
 def _conclude(plan: Plan, study: Study, page: Path, finished: bool, console: Console) -> int:

@@ -67,7 +67,8 @@ def _panel(axes: Any, vary: Vary, other: Vary | None, trials: Sequence[Trial], m
         colour = COLOURS[index % len(COLOURS)]
         by_place: dict[float, list[float]] = defaultdict(list)
         for trial in members:
-            by_place[place(trial)] += [run[measure] for run in trial.runs]
+            if values := [run[measure] for run in trial.runs if measure in run]:
+                by_place[place(trial)] += values
         dots = [(x, y) for x, ys in by_place.items() for y in ys]
         if dots:
             axes.scatter(*zip(*dots, strict=True), s=14, color=colour, alpha=0.45, linewidths=0, zorder=2)

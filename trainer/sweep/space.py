@@ -153,7 +153,7 @@ def base_config(preset: str, sets: Iterable[str], varies: Sequence[Vary]) -> Con
             raise TrainerError(f"{vary.field} is in --set and in --vary; leave it to one of them")
         section, _, name = vary.field.partition(".")
         sections.setdefault(section, {})[name] = vary.values[0]
-    return configuration.parse(sections)
+    return configuration.parse(configuration.named(sections, preset))
 
 
 def combinations(varies: Sequence[Vary]) -> Iterator[Setting]:

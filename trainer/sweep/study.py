@@ -73,7 +73,8 @@ class Plan:
         for option in ("sampler", "seeds"):
             if recorded[option] != ours[option]:
                 found.append(f"--{option}: {recorded[option]} → {ours[option]}")
-        return found + configuration.differences(configuration.parse(recorded["config"]), self.config)
+        changed = configuration.differences(configuration.parse(recorded["config"]), self.config)
+        return found + [line for line in changed if not line.startswith("name: ")]  # a name changes no score
 
 
 @dataclass(frozen=True)
