@@ -258,8 +258,6 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
         return
     say(f"trained: {run_dir}; open {run_dir / 'report.html'}")
     if export is None:
-        import shlex
-
         say(f"to serve its generator: trainer export {shlex.quote(str(run_dir))}")
     _export_if_asked(run_dir, export)
 
@@ -290,10 +288,9 @@ def _tell(made: Export) -> None:
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
         f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
     )
-    import shlex
 
     folder = shlex.quote(str(made.path.parent))
-    typer.echo(
+    say(
         f"to serve it: MODEL_DIR={folder} python -m service serve; an image of it: "
         f"curl -o {made.name}-7.png http://127.0.0.1:3000/v1/models/{made.name}/images/7.png"
     )
@@ -349,7 +346,7 @@ def export(
             from trainer.export import rename
 
             path, digest = rename(source, output, name)
-            typer.echo(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
+            say(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
             return
         if optimize == "none":
             _tell(export_(_payload(source), output, name=name or _name_of(output), ema=ema))
@@ -455,7 +452,7 @@ def import_(
             key=key,
         )
         _tell(export_(made, output, name=name))
-        typer.echo(foreign.assumptions(layers, architecture, z_distribution, file))
+        say(foreign.assumptions(layers, architecture, z_distribution, file))
 
 
 @app.command()
@@ -652,7 +649,7 @@ def datasets() -> None:
         print_table(table)
         typer.echo(
             "\nSay SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
-            "--set data.channels=3 --set model.conditional=false"
+            "--set model.conditional=false"
         )
 
 
