@@ -31,10 +31,10 @@ def serve(host: str, port: str) -> None:
     check_machine(MACHINE)
     keys = Keys(settings())
     if os.environ.get("ATELIER_API_KEY") and not keys:
-        print(
+        say(
             "warning: ATELIER_API_KEY is the key that clients send; "
             "to require keys, set ATELIER_API_KEYS or ATELIER_API_KEYS_FILE",
-            file=sys.stderr,
+            error=True,
         )
     check_writable()
     host = check_port(host, port)
