@@ -172,7 +172,7 @@ def test_it_trains_exports_and_scores(installed: Installed) -> None:
     assert (images.shape, images.dtype) == ((2, 32, 32, 1), np.uint8)
     installed("evaluation", "extractor", "classifier", "--images=digits", "--resolution=8", "--epochs=1", "-oe.onnx")
     protocol = ("--reference=digits@test", "--extractor=e.onnx", "--num-images=200")
-    installed("evaluation", "score", "models/digits-dcgan.onnx", *protocol, "--output=report")
+    installed("evaluation", "score", "models/digits-dcgan.onnx", *protocol, "--force", "--output=report")
     report = json.loads((installed.work / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["versions"]["gan-atelier"] == VERSION
     assert report["scores"]["fd_classifier200"] > 0
