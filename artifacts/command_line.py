@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,25 @@ NO_HOME = "HOME is not set, and this user id has no account: set HOME or ATELIER
 def is_homeless(error: RuntimeError) -> bool:
     """Return whether pathlib raised this because there is no home folder for `~` or a default."""
     return "home directory" in str(error)
+
+
+def as_typed(command: str) -> str:
+    """Return how a user types a command of this Python environment, such as `trainer` or `python`, for a hint.
+
+    That is its name where the shell finds it, and its path where the environment is not activated.
+    """
+    here = Path.cwd()
+    folder = (here / sys.executable).parent  # not resolved: the Python of an environment is a link
+    found = shutil.which(command)
+    if found and (here / found).parent == folder:
+        return command
+    path = folder / command
+    if not path.exists():
+        if command != "python":
+            return command  # it was installed elsewhere
+        path = here / sys.executable
+    below = here != Path(here.anchor) and path.is_relative_to(here)
+    return shlex.quote(str(path.relative_to(here) if below else path))
 
 
 class OneLineErrors(TyperGroup):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.command_line import NO_HOME, OneLineErrors, is_homeless
+from artifacts.command_line import NO_HOME, OneLineErrors, as_typed, is_homeless
 from artifacts.terminal import printable, say
 
 if TYPE_CHECKING:
@@ -250,15 +250,15 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
         finished = train()
         if not finished:
             if world.leads:
-                together = "torchrun … -m " if world.size > 1 else ""
-                say(f"stopped and saved; go on with: {together}trainer resume {shlex.quote(str(run_dir))}")
+                resuming = "torchrun … -m trainer" if world.size > 1 else as_typed("trainer")
+                say(f"stopped and saved; go on with: {resuming} resume {shlex.quote(str(run_dir))}")
             world.wait()  # torchrun ends the others as soon as one has left
             raise typer.Exit(130)
     if not world.leads:
         return
-    say(f"trained: {run_dir}; open {run_dir / 'report.html'}")
+    say(f"trained: {run_dir}; open {shlex.quote(str(run_dir / 'report.html'))}")
     if export is None:
-        say(f"to serve its generator: trainer export {shlex.quote(str(run_dir))}")
+        say(f"to serve its generator: {as_typed('trainer')} export {shlex.quote(str(run_dir))}")
     _export_if_asked(run_dir, export)
 
 
@@ -291,7 +291,7 @@ def _tell(made: Export) -> None:
 
     folder = shlex.quote(str(made.path.parent))
     say(
-        f"to serve it: MODEL_DIR={folder} python -m service serve; an image of it: "
+        f"to serve it: MODEL_DIR={folder} {as_typed('python')} -m service serve; an image of it: "
         f"curl -o {made.name}-7.png http://127.0.0.1:3000/v1/models/{made.name}/images/7.png"
     )
 

@@ -220,7 +220,7 @@ def sections_of(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
     """Return the sections of `preset` with overrides, not yet checked.
 
     With another `data.source` the preset's `data.channels` no longer applies where it could lose the images' colors:
-    unless it is given too, the new source decides.
+    unless it is given too, the new source decides. The preset's `data.class_names` never apply to another source.
     """
     overrides = list(overrides)
     sections = load_preset(preset)
@@ -231,6 +231,8 @@ def sections_of(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
     may_lose_color = preset_channels == 1 or str(source).startswith("folder:")
     if may_lose_color and "data.source" in given and "data.channels" not in given:
         sections["data"].pop("channels", None)
+    if "data.source" in given and "data.class_names" not in given:
+        sections["data"].pop("class_names", None)  # those of the preset's images
     return sections
 
 

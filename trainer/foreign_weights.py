@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def read(path: Path, key: str | None = None) -> Weights:
     """
     content = load(path)
     if isinstance(content, Mapping) and {"format_version", "G_ema"} <= content.keys():
-        raise TrainerError(f"{path} is a checkpoint of this trainer; use: trainer export {path}")
+        raise TrainerError(f"{path} is a checkpoint of this trainer; use: trainer export {shlex.quote(str(path))}")
     if key is not None:
         content = _at(content, key, path)
     tensors = _unwrapped(content, path)

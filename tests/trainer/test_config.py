@@ -163,3 +163,11 @@ def test_truth_is_taken_where_it_is_meant() -> None:
     config = configuration.resolve("digits-dcgan", ["data.flip=true", "run.cuda_graphs=false"])
     assert config.data.flip
     assert config.run.cuda_graphs is False
+
+
+def test_class_names_of_a_preset_do_not_apply_to_another_source() -> None:
+    theirs = configuration.resolve("digits-dcgan", ["data.source=folder:photos", "model.conditional=false"])
+    assert theirs.data.class_names == ()
+    given = configuration.resolve("digits-dcgan", ["data.source=folder:photos", "data.class_names=[a, b]"])
+    assert given.data.class_names == ("a", "b")
+    assert len(configuration.resolve("digits-dcgan").data.class_names) == 10

@@ -531,3 +531,8 @@ def test_draw_of_runs_without_recall_shows_the_distance() -> None:
 def test_differences_of_a_plan_leave_out_its_name(tmp_path: Path) -> None:
     Study(tmp_path, planned("model.z_dim=4,8"))
     check_same(tmp_path, planned("model.z_dim=4,8", name="other"))
+
+
+def test_differences_of_a_plan_leave_out_names_of_classes(tmp_path: Path) -> None:
+    Study(tmp_path, planned("model.z_dim=4,8", **{"data.class_names": "[a, b]"}))
+    check_same(tmp_path, planned("model.z_dim=4,8"))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from artifacts.command_line import as_typed
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtual environment `my env/bin` in the working directory, whose Python runs this process."""
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "trainer"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["python", "trainer"])
+def test_as_typed_in_an_activated_environment_is_the_name(
+    command: str, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{environment}:/usr/bin")
+    assert as_typed(command) == command
+
+
+@pytest.mark.parametrize("command", ["python", "trainer"])
+def test_as_typed_without_activation_is_the_quoted_path(
+    command: str, environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / command).symlink_to(environment / command)
+    monkeypatch.setenv("PATH", str(other))
+    assert as_typed(command) == f"'my env/bin/{command}'"
+    monkeypatch.chdir("/")
+    assert as_typed(command) == f"'{environment}/{command}'"
+
+
+def test_as_typed_command_of_another_place_is_its_name(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (environment / "trainer").unlink()
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert as_typed("trainer") == "trainer"
