@@ -1,13 +1,14 @@
 """The service's folders in TMPDIR. Each is locked while its owner lives, so what a killed process left is removed."""
 
 import atexit
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from service.posix import fcntl
 
 SHARED = "ATELIER_METRICS_FOLDER"  # not a setting: the supervisor names the folder to its workers
 PREFIX, LOCK = "atelier-", "owner"
