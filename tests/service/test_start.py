@@ -92,7 +92,8 @@ def test_serve_with_the_clients_key_alone_warns(
     for name in ("ATELIER_API_KEYS", "ATELIER_API_KEYS_FILE"):
         monkeypatch.delenv(name, raising=False)
     started: list[list[str]] = []
-    monkeypatch.setattr(start.os, "execv", lambda path, command: started.append(command))
+    monkeypatch.setattr(start.os, "execve", lambda path, command, environment: started.append(command))
+    monkeypatch.setattr(start, "limit_thread_pools", lambda: None)  # it sets variables of this process
     settings.cache_clear()
     start.serve("127.0.0.1", str(free_port()))
     settings.cache_clear()
