@@ -60,4 +60,5 @@ UNAUTHORIZED = ApiError(
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    # A key of the environment may hold bytes that are not UTF-8
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

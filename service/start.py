@@ -108,6 +108,8 @@ def check_port(host: str, port: str) -> str:
         socket.create_server((address, int(port)), family=family).close()
     except socket.gaierror as error:
         raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
+    except UnicodeError:
+        raise StartError(f"{host[:100]!r} is no address of this machine: it is not a valid host name") from None
     except OSError as error:
         why = {
             errno.EADDRINUSE: f"port {port} is taken; choose another (--port or PORT)",

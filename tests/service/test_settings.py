@@ -176,6 +176,13 @@ def test_keys_of_a_file_with_a_bom_and_comments(tmp_path: Path) -> None:
     assert valid == {"one", "three"}
 
 
+def test_keys_of_bytes_that_are_not_utf8_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_API_KEYS", os.fsdecode(b"k\xff"))
+    keys = Keys(Settings())
+    assert keys.holder(b"Bearer k\xff")
+    assert not keys.holder(b"Bearer k")
+
+
 def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="holds no key"):
