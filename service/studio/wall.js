@@ -62,7 +62,7 @@ function prepare() {
   $("wall").hidden = state.alone !== null;
   $("seed").value = state.alone ?? firstSeed();
   const range = `${firstSeed()} to ${firstSeed() + size() - 1}`;
-  const caption = model().class_names.length ? `Under each: its seed (${range}), then its class` : `The number under each is its seed: ${range}`;
+  const caption = `Under each: seed (${range})${model().class_names.length ? ", class" : ""}`; // short, for phones
   $("seed-hint").textContent = state.alone === null ? `${size()} images. ${caption}` : "one image";
   if (state.alone !== null) {
     reserve($("alone-image"), model());

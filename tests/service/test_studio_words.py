@@ -48,9 +48,9 @@ def test_caption_of_the_wall_names_every_number_under_an_image(visit: Open) -> N
         until(page, lambda: page.locator("#wall[data-drawn]").count() == 1)
         page.wait_for_timeout(500)
         hint = page.inner_text("#seed-hint")
-        assert "its seed" in hint
-        assert ("its class" in hint) == any(classes.all_inner_texts())
-        hints.add("its class" in hint)
+        assert "Under each: seed (" in hint
+        assert hint.endswith("), class") == any(classes.all_inner_texts())
+        hints.add(hint.endswith("), class"))
     assert hints == {True, False}
 
 
