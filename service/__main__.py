@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.health import default_port
 from service.keys import Keys
+from service.quotes import unquote
 from service.settings import ALIASES, Settings, SettingsError, settings
 
 
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
     serving.add_argument(
         "--host",
-        default=os.environ.get("ATELIER_BIND") or "127.0.0.1",
+        default=unquote(os.environ.get("ATELIER_BIND", "")) or "127.0.0.1",
         help="the address to listen on; 0.0.0.0: all there are. Default: $ATELIER_BIND, else 127.0.0.1",
     )
     serving.add_argument("--port", default=default_port(), help="default: $PORT, else $ATELIER_PORT, else 3000")

@@ -164,7 +164,8 @@ class Atelier:
         self, plan: "Plan", pixels: int, encode: "Callable[[NDArray[np.uint8]], bytes]", inline: bool
     ) -> bytes:
         admission, ends = self.admission, asyncio.get_running_loop().time() + self.settings.deadline_s
-        if inline and admission.try_acquire(pixels):  # the batcher's deadline is enough
+        # the batcher's deadline is enough, unless the model has to be loaded before
+        if inline and plan.generator.loaded and admission.try_acquire(pixels):
             try:
                 return encode(await self._images(plan))
             finally:

@@ -8,15 +8,16 @@ import urllib.request
 from collections.abc import Mapping
 
 from artifacts.terminal import prepare_streams, say
+from service.quotes import unquote
 
 
 def default_port(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the service's port: $PORT, else a number in $ATELIER_PORT, else 3000.
+    """Return the service's port, or what stands for it: $PORT, else $ATELIER_PORT, else 3000.
 
     Kubernetes sets ATELIER_PORT to an address (`tcp://10.0.0.1:80`) for a Service that is called `atelier`.
     """
-    port = environment.get("ATELIER_PORT", "")
-    return environment.get("PORT") or (port if port.isdecimal() else "3000")
+    port = unquote(environment.get("ATELIER_PORT", ""))
+    return unquote(environment.get("PORT", "")) or ("" if "://" in port else port) or "3000"
 
 
 def why_not(url: str) -> str | None:

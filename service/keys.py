@@ -4,7 +4,8 @@ import hashlib
 import hmac
 
 from service.errors import ApiError
-from service.settings import Settings, SettingsError, unquote
+from service.quotes import unquote
+from service.settings import Settings, SettingsError
 
 # probes have no key to show, and the page has to be there to ask for one
 OPEN_ROUTES = ("/livez", "/readyz", "/", "/favicon.ico")
@@ -15,7 +16,7 @@ class Keys:
     """The keys of `settings`; false when there are none. SettingsError: the file of keys cannot be read."""
 
     def __init__(self, settings: Settings):
-        told = settings.api_keys.get_secret_value().split(",")
+        told = [unquote(key) for key in settings.api_keys.get_secret_value().split(",")]
         if settings.api_keys.get_secret_value() and not any(key.strip() for key in told):
             raise SettingsError("ATELIER_API_KEYS holds no key; to ask for none, leave it empty")
         if settings.api_keys_file is not None:
@@ -59,4 +60,5 @@ UNAUTHORIZED = ApiError(
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    # A key of the environment may hold bytes that are not UTF-8
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

@@ -134,7 +134,7 @@ class Repository:
             self._read_all(self._seen, "start")
             self._loading = False
             self._serve(self._entries)
-        if any(path.parent == BUNDLED for path in self._seen):
+        if self._settings.model_dir is None and any(path.parent == BUNDLED for path in self._seen):
             log.warning(
                 "no generator file (*.onnx) in %s and no MODEL_DIR: serving the bundled example, the model %s",
                 Path("models").absolute(),
@@ -271,7 +271,9 @@ class Repository:
     def _note_left_out(self) -> None:
         """Look which files may be meant as models but are not read; log those that are new."""
         try:
-            found = {shown_name(Path(name)): why for name, why in look_alikes(self.folder).items()}
+            # ./models, too, while it holds nothing but such files, and the bundled are served
+            folder = self._settings.model_dir or Path("models")
+            found = {shown_name(Path(name)): why for name, why in look_alikes(folder).items()}
         except OSError:
             return  # `_listed` says why
         for file, why in sorted(found.items() - self._left_out.items()):

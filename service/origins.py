@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ApiError, error_response
+from service.quotes import unquote
 
 ANY = "*"
 METHODS = ("GET", "HEAD", "POST")
@@ -54,7 +55,7 @@ def allowed_origins(setting: str | None) -> frozenset[str]:
     Raises:
         ValueError: If one of them is not an origin.
     """
-    return frozenset(normalize(origin) for origin in (setting or "").split(",") if origin.strip())
+    return frozenset(normalize(unquote(origin)) for origin in (setting or "").split(",") if origin.strip())
 
 
 def is_cross_site(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> bool:

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Iterable
 from functools import lru_cache
 
+from service.quotes import unquote
+
 log = logging.getLogger("bentoml.atelier")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -51,7 +53,7 @@ class TrustedProxies:
     """
 
     def __init__(self, setting: str | None):
-        entries = [entry.strip() for entry in (setting or "").split(",") if entry.strip()]
+        entries = [unquote(entry).strip() for entry in (setting or "").split(",") if entry.strip()]
         self._any = "*" in entries
         self._networks = tuple(_network(entry) for entry in entries if entry != "*")
         self._warned = False

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.origins import allowed_origins
 from service.proxies import TrustedProxies
+from service.quotes import unquote
 
 # Variables of the other packages and of docker/compose.yaml, the folder that the supervisor names to its workers, and
 # the addresses of its Services that Kubernetes gives every container, whatever their names
@@ -187,13 +188,6 @@ class Settings(BaseSettings):
             told = f"ATELIER_DRAIN_S ({self.drain_s:g}) has to be less than ATELIER_GRACE_S ({self.grace_s:g})"
             raise ValueError(f"{told}, which is the time for the whole stop")
         return self
-
-
-def unquote(value: str) -> str:
-    """Return a value without the quotes around it, if both ends have the same one, and without blanks around those."""
-    stripped = value.strip()
-    quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
-    return stripped[1:-1] if quoted else value
 
 
 @lru_cache(maxsize=1)

@@ -98,7 +98,9 @@ def no_room(error: OSError) -> str:
 def check_port(host: str, port: str) -> str:
     """Return the address to listen on, which a host may name. StartError: nothing can listen there."""
     if not (port.isdecimal() and 0 < int(port) < 65536):
-        raise StartError(f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port or PORT)")
+        raise StartError(
+            f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port, PORT or ATELIER_PORT)"
+        )
     try:
         # `--host ""` is a variable that was not set, and would be every address there is
         family, *_, place = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_STREAM)[0]
@@ -106,6 +108,8 @@ def check_port(host: str, port: str) -> str:
         socket.create_server((address, int(port)), family=family).close()
     except socket.gaierror as error:
         raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
+    except UnicodeError:
+        raise StartError(f"{host[:100]!r} is no address of this machine: it is not a valid host name") from None
     except OSError as error:
         why = {
             errno.EADDRINUSE: f"port {port} is taken; choose another (--port or PORT)",

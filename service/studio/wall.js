@@ -61,7 +61,9 @@ function prepare() {
   $("alone").hidden = state.alone === null;
   $("wall").hidden = state.alone !== null;
   $("seed").value = state.alone ?? firstSeed();
-  $("seed-hint").textContent = state.alone === null ? `${size()} images. The number under each is its seed: ${firstSeed()} to ${firstSeed() + size() - 1}` : "one image";
+  const range = `${firstSeed()} to ${firstSeed() + size() - 1}`;
+  const caption = `Under each: seed (${range})${model().class_names.length ? ", class" : ""}`; // short, for phones
+  $("seed-hint").textContent = state.alone === null ? `${size()} images. ${caption}` : "one image";
   if (state.alone !== null) {
     reserve($("alone-image"), model());
     return void showKin();

@@ -24,6 +24,7 @@ from tests.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CLIENTS = 8
+POST = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 F_SETPIPE_SZ = 1031  # Linux
 
 
@@ -144,9 +145,10 @@ def test_a_client_that_never_reads_does_not_hold_up_the_end(tmp_path: Path) -> N
     body = b'{"n": 256}'
     bounds = {"ATELIER_DRAIN_S": 0.2, "ATELIER_GRACE_S": 2}
     with served(tmp_path / "models", tmp_path / "log", **bounds) as server, server.connect() as connection:
-        connection.sendall(b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nAccept: application/x-npy\r\n")
+        connection.sendall(POST + b"Accept: application/x-npy\r\n")
         connection.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-        wait_until(lambda: "256.0" in httpx.get(f"{server.url}/metrics").text)
+        # the label of a histogram's bucket has the same number
+        wait_until(lambda: 'atelier_images_total{model="tiny"} 256.0' in httpx.get(f"{server.url}/metrics").text)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
@@ -167,7 +169,7 @@ def test_what_is_cut_off_at_the_end_of_the_grace_is_told_so(tmp_path: Path) -> N
     """503 in the envelope, to be tried elsewhere: not a 500, and no traceback."""
     write_tiny_generator(tmp_path / "models" / "wide.onnx", size=256, channels=3)
     bounds = {"ATELIER_DRAIN_S": 0.1, "ATELIER_GRACE_S": 0.5, "ATELIER_MAX_BODY_BYTES": 2**20}
-    request = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nX-Request-Id: cut\r\nContent-Length: 99\r\n\r\n{"
+    request = POST + b"X-Request-Id: cut\r\nContent-Length: 99\r\n\r\n{"
     with served(tmp_path / "models", tmp_path / "log", **bounds) as server, server.connect() as connection:
         connection.sendall(request)  # and never the rest
         wait_until(lambda: httpx.get(f"{server.url}/v1/status").status_code == 200)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from benchmarks import hostile_bodies
 from service import negotiation
@@ -98,7 +99,7 @@ def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatc
 
     class Request:
         def __init__(self, size: int):
-            self.size, self.headers = size, {"content-type": "application/json"}
+            self.size, self.headers = size, Headers({"content-type": "application/json"})
 
         async def body(self) -> bytes:
             return b" " * self.size

@@ -15,10 +15,12 @@ from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
 
 
-def test_serve_without_host_means_loopback() -> None:
+def test_serve_without_host_means_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATELIER_BIND", raising=False)
     assert parser().parse_args(["serve"]).host == "127.0.0.1"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^BIND\s+\?= \$\(or \$\(ATELIER_BIND\),127\.0\.0\.1\)$", makefile, re.MULTILINE)
+    assert re.search(r"^PORT\s+\?= \$\(or \$\(ATELIER_PORT\),3000\)$", makefile, re.MULTILINE)
     assert "service serve --host $(call quoted,$(BIND)) --port $(call quoted,$(PORT))" in makefile
 
 

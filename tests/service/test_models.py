@@ -10,7 +10,7 @@ import pytest
 
 from service.generator import load
 from service.generator_file import ContractError
-from service.models import Repository
+from service.models import BUNDLED, Repository
 from service.reading import read
 from service.sessions import Runtime
 from service.settings import Settings
@@ -127,6 +127,23 @@ def test_load_without_any_file_logs_that_the_bundled_is_served(
         f"no generator file (*.onnx) in {tmp_path / 'models'} and no MODEL_DIR: serving the bundled example, the model"
     )
     assert f"{line} bundled-digits" in caplog.messages
+
+
+def test_load_with_look_alikes_only_logs_them_next_to_the_bundled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_DIR", raising=False)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "photos.pth").touch()
+    loaded = repository(None)
+    assert [entry["file"] for entry in loaded.describe()["left_out"]] == ["photos.pth"]
+    assert "photos.pth is left out: it is not an ONNX file" in caplog.text
+
+
+def test_load_of_the_bundled_folder_by_name_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert repository(BUNDLED).default == "bundled-digits"
+    assert not caplog.records
 
 
 def test_load_of_a_users_file_logs_nothing_of_the_bundled(

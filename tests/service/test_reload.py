@@ -1,22 +1,26 @@
 """The folder changes while it is served; `look` is called by hand. By itself, in processes: test_reload_served."""
 
+import asyncio
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from starlette.testclient import TestClient
 
+from service.batcher import Batcher
 from service.errors import ApiError
 from service.generator import Generator
 from service.metrics import Metrics
 from service.models import Repository
 from service.settings import Settings
+from tests.service.conftest import wait_until
 from tests.service.plain_generators import plain, write_plain
 from tests.tiny_generator import write_tiny_generator
 
@@ -448,3 +452,28 @@ def test_requests_bring_back_what_made_way(tmp_path: Path, serve: Callable[..., 
     text = client.get("/metrics").text
     assert "atelier_models_loaded 1.0" in text
     assert 'why="recalled"' in text
+
+
+def test_one_deadline_holds_for_loading_and_running(
+    tmp_path: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of numbers, too, which are encoded without a thread."""
+    for seed, name in enumerate("ab"):
+        write_tiny_generator(tmp_path / f"{name}.onnx", name=name, seed=seed)
+    client = serve(tmp_path, max_loaded_bytes=1, deadline_s=0.5)
+    repository = client.app.state.atelier.repository  # type: ignore[attr-defined]
+    wait_until(lambda: repository.get("a").loaded and not repository.get("b").loaded)
+    submit = Batcher.submit
+
+    async def slow_recall(generator: Generator) -> None:
+        await asyncio.sleep(0.3)
+
+    async def slow_submit(*arguments: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await submit(*arguments)
+
+    monkeypatch.setattr(repository, "recall", slow_recall)
+    monkeypatch.setattr(Batcher, "submit", slow_submit)
+    headers = {"Accept": "application/x-npy"}
+    answer = client.post("/v1/generate", json={"model": "b", "seed": 1}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline_exceeded")

@@ -1,3 +1,4 @@
+import ipaddress
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import pytest
 from service.__main__ import main
 from service.health import default_port
 from service.keys import Keys
+from service.origins import allowed_origins
+from service.proxies import TrustedProxies
 from service.settings import Settings, SettingsError, settings
 
 
@@ -122,7 +125,16 @@ def test_settings_accept_every_variable_that_documents_name(monkeypatch: pytest.
     settings()
 
 
-@pytest.mark.parametrize(("value", "words"), [('"one,two"', ("one", "two")), ("'one'", ("one",)), ("one", ("one",))])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('"one,two"', ("one", "two")),
+        ("'one'", ("one",)),
+        ("one", ("one",)),
+        ('"one","two"', ("one", "two")),
+        ("'one', 'two'", ("one", "two")),
+    ],
+)
 def test_settings_leave_out_quotes_of_env_files(
     value: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +144,14 @@ def test_settings_leave_out_quotes_of_env_files(
     found = Settings()
     assert (found.workers, found.default_model) == (2, None)
     assert all(Keys(found).holder(f"Bearer {word}".encode()) for word in words)
+
+
+def test_settings_leave_out_quotes_of_each_entry_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CORS_ORIGINS", "'https://a.example/','https://b.example'")
+    monkeypatch.setenv("ATELIER_TRUSTED_PROXIES", '"10.0.0.1","10.1.0.0/16"')
+    found = Settings()
+    assert allowed_origins(found.cors_origins) == {"https://a.example", "https://b.example"}
+    assert TrustedProxies(found.trusted_proxies).trusts(ipaddress.ip_address("10.1.2.3"))
 
 
 def test_settings_expand_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +176,13 @@ def test_keys_of_a_file_with_a_bom_and_comments(tmp_path: Path) -> None:
     assert valid == {"one", "three"}
 
 
+def test_keys_of_bytes_that_are_not_utf8_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_API_KEYS", os.fsdecode(b"k\xff"))
+    keys = Keys(Settings())
+    assert keys.holder(b"Bearer k\xff")
+    assert not keys.holder(b"Bearer k")
+
+
 def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="holds no key"):
@@ -169,6 +196,8 @@ def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
         ({"PORT": "8000", "ATELIER_PORT": "9000"}, "8000"),
         ({"ATELIER_PORT": "9000"}, "9000"),
         ({"ATELIER_PORT": "tcp://10.0.0.1:80"}, "3000"),
+        ({"ATELIER_PORT": '"9000"'}, "9000"),
+        ({"PORT": "''", "ATELIER_PORT": "abc"}, "abc"),  # which `serve` refuses
     ],
 )
 def test_default_port_of_an_environment(environment: dict[str, str], port: str) -> None:

@@ -52,6 +52,12 @@ def test_a_host_that_is_not_here() -> None:
         start.check_port("192.0.2.1", "3000")
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
+def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
+    with pytest.raises(start.StartError, match="is no address of this machine"):
+        start.check_port(host, "3000")
+
+
 def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     told = refused(serve(BENTOML_HOME=str(tmp_path / "file" / "home")))
@@ -93,6 +99,7 @@ def test_serve_with_the_clients_key_alone_warns(
         monkeypatch.delenv(name, raising=False)
     started: list[list[str]] = []
     monkeypatch.setattr(start.os, "execve", lambda path, command, environment: started.append(command))
+    monkeypatch.setattr(start, "limit_thread_pools", lambda: None)  # it sets variables of this process
     settings.cache_clear()
     start.serve("127.0.0.1", str(free_port()))
     settings.cache_clear()

@@ -38,6 +38,22 @@ def test_every_caption_can_be_read_whole(visit: Open, width: int) -> None:
         assert lines <= (1 if first < 1e6 else 3)
 
 
+def test_caption_of_the_wall_names_every_number_under_an_image(visit: Open) -> None:
+    page = visit()
+    page.locator("#wall[data-drawn='0']").wait_for()
+    hints = set()
+    for name in page.locator("#model option").all_inner_texts():
+        page.select_option("#model", label=name)
+        classes = page.locator("#wall .of-class")
+        until(page, lambda: page.locator("#wall[data-drawn]").count() == 1)
+        page.wait_for_timeout(500)
+        hint = page.inner_text("#seed-hint")
+        assert "Under each: seed (" in hint
+        assert hint.endswith("), class") == any(classes.all_inner_texts())
+        hints.add(hint.endswith("), class"))
+    assert hints == {True, False}
+
+
 def test_another_wall_has_seeds_that_can_be_said(visit: Open) -> None:
     page = visit()
     page.locator("#wall[data-drawn='0']").wait_for()
