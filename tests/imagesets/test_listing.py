@@ -287,7 +287,7 @@ def test_image_in_another_format_than_its_name_is_named(tmp_path: Path, load) ->
     contents = {
         "a HEIC file": b"\0\0\0\x18ftypheic" + bytes(40),
         "a JPEG XL file": b"\0\0\0\x0cJXL \r\n\x87\n",
-        "a Git LFS pointer; run `git lfs pull`": b"version https://git-lfs.github.com/spec/v1\n",
+        "a Git LFS pointer, not the file itself; run `git lfs pull`": b"version https://git-lfs.github.com/spec/v1\n",
         "a web page": b"\n<!DOCTYPE html><html>",
     }
     for number, (reason, data) in enumerate(contents.items()):
