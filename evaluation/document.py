@@ -38,9 +38,6 @@ def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, An
 def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[str, Any] | None:
     """Return whether the first result keeps `--fail-above`, or None where there is no limit.
 
-    No distance is negative. A negative value does not pass, except that of the kernel distance: its unbiased
-    estimator is about as often below 0 as above for a perfect generator.
-
     Raises:
         EvaluationError: If higher values of the first metric are better.
     """
@@ -49,8 +46,17 @@ def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[s
     first = results[0]
     if first["better"] != "lower":
         raise EvaluationError(f"--fail-above is for a distance; of {first['name']}, the first metric, more is better")
-    plausible = first["value"] >= 0 or first.get("metric") == "kid"
-    return {"fail_above": fail_above, "name": first["name"], "passed": plausible and first["value"] <= fail_above}
+    passed = passes(str(first.get("metric")), first["value"], fail_above)
+    return {"fail_above": fail_above, "name": first["name"], "passed": passed}
+
+
+def passes(metric: str, value: float, fail_above: float) -> bool:
+    """Return whether a distance keeps a limit.
+
+    No distance is negative. A negative value does not pass, except that of the kernel distance: its unbiased
+    estimator is about as often below 0 as above for a perfect generator.
+    """
+    return (value >= 0 or metric == "kid") and value <= fail_above
 
 
 def summary(document: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
 from imagesets.layout import Layout, arrange, family
 from imagesets.listing import list_contents
 from imagesets.members import Contents, Member, Renamed, signature_of, unwrap
+from imagesets.names import file_name
 from imagesets.pixels import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
 
 RESIZE: Filter = "pil-bilinear"
@@ -154,10 +155,11 @@ def all_contents(path: Path) -> Contents:
         raise ImageSetError(f"cannot read {printable(path)}: {error.strerror}") from error
     for file in zips:
         inside = list_contents(file)
-        split = _split_of_zip(file.stem)
+        stem = file_name(file.stem)
+        split = _split_of_zip(stem)
         # A split's folders are judged together with the other splits', by layout.arrange.
         members = inside.members if split else unwrap(inside.members)
-        contents.members += [Renamed(f"{split or file.stem}/{member.path}", member) for member in members]
+        contents.members += [Renamed(f"{split or stem}/{member.path}", member) for member in members]
         contents.left_out = contents.left_out + inside.left_out - Counter({file.suffix: 1})
         contents.notes += inside.notes
     contents.members.sort(key=lambda member: member.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
@@ -86,10 +87,29 @@ def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
         if split is not None:
             layout.chosen = _hold_out(layout, every, split, path)
     layout.labels, layout.class_names = _classes(layout.chosen, members, folders)
-    if layout.labels is None and not folders and len(_tops([m for m in members if "/" in m.path])) > 1:
-        loose = sum("/" not in member.path for member in members)
-        layout.notes.append(f"no classes: {loose:,} images are outside the class folders")
+    if layout.labels is None:
+        classes: set[str] = set()
+        for group in _by_split(members, folders).values():
+            classes |= _tops([member for member in group if "/" in member.path])
+        loose = sum(member.path.count("/") <= bool(folders) for member in layout.chosen)
+        if len(classes) > 1 and loose:
+            layout.notes.append(f"no classes: {loose:,} images are outside the class folders")
+    layout.notes += _doubts(layout.class_names)
     return layout
+
+
+def _doubts(class_names: tuple[str, ...]) -> list[str]:
+    """Return remarks on classes that may be meant as splits (`train2017`), or as one class (`Cat` and `cat`)."""
+    notes = []
+    words = {name: re.findall("[A-Z]?[a-z]+|[A-Z]+", name) for name in class_names}
+    if splits := {name for name in class_names if any(map(family, words[name]))}:
+        notes.append(f"folders that are called like splits are classes: {_few(sorted(map(printable, splits)))}")
+    spellings: dict[str, set[str]] = {}
+    for name in class_names:
+        spellings.setdefault(name.casefold().strip(), set()).add(name)
+    if alike := [_listed(names) for names in spellings.values() if len(names) > 1]:
+        notes.append(f"classes that differ by case or spaces: {_few(alike)}")
+    return notes
 
 
 def without_strays(members: list[Member], keep: Set[str] = frozenset()) -> tuple[list[Member], list[Member]]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from artifacts.terminal import printable
 from imagesets.image_set import ImageSetError
 from imagesets.members import Archive, Contents, FileMember, Member, ZipMember, unwrap
-from imagesets.names import is_utf8, zip_name
+from imagesets.names import file_name, is_utf8, zip_name
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".jpf"}
 EXTENSIONS = _JPEG | {".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".dib"}
@@ -95,7 +95,7 @@ def _list_folder(root: Path) -> Contents:
             not_entered.setdefault("unreadable folder", set()).add(chain[-1])
             continue
         for entry in entries:
-            path = f"{relative}{entry.name}"
+            path = f"{relative}{file_name(entry.name)}"
             here = f"{chain[-1].rstrip('/')}/{entry.name}"
             if _is_folder(entry):
                 link = entry.is_symlink()
@@ -111,9 +111,10 @@ def _list_folder(root: Path) -> Contents:
             elif (stamp := _stamp_of(entry)) is None:
                 contents.left_out["pipe, socket or device"] += 1
             else:
-                found.append(FileMember(path, stamp, Path(entry.path), here if linked else "", linked))
+                found.append(FileMember(path, stamp, Path(entry.path), file_name(here) if linked else "", linked))
     if any(member.linked for member in found):
-        found = [member if member.linked else replace(member, real=f"{real_root}/{member.path}") for member in found]
+        base = file_name(real_root)
+        found = [member if member.linked else replace(member, real=f"{base}/{member.path}") for member in found]
     contents.members.extend(found)
     contents.folders.update({kind: len(where) for kind, where in not_entered.items()})
     return contents

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 import unicodedata
 import zipfile
 
@@ -18,6 +20,16 @@ def class_name(folder: str) -> str:
     macOS writes `é` as two code points on some file systems and Linux as one: both are one class.
     """
     return folder if folder.isascii() and folder.isprintable() else printable(unicodedata.normalize("NFC", folder))
+
+
+def file_name(name: str) -> str:
+    """Return a name of the file system read as UTF-8, whatever the locale's encoding is.
+
+    Under another locale Python reads `é` as two characters, so that classes and the hold-out would depend on it.
+    """
+    if name.isascii() or sys.getfilesystemencoding() == "utf-8":
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def is_utf8(name: str) -> bool:

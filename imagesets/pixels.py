@@ -35,7 +35,6 @@ _ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"heif": "HEIF", b"mif1": "HEIF
 _FOREIGN = (
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL file; convert it to PNG or JPEG"),
     (b"\xff\x0a", "a JPEG XL file; convert it to PNG or JPEG"),
-    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
     (b"<svg", "an SVG drawing; convert it to PNG"),
     (b"<!doctype html", "a web page, not an image"),
     (b"<html", "a web page, not an image"),

@@ -16,7 +16,7 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _import(path: Path) -> Any:
-    from trainer.foreign import read
+    from trainer.foreign_weights import read
 
     return read(path)
 
@@ -64,9 +64,9 @@ def _idx(path: Path) -> Any:
 
 
 def _image(path: Path) -> Any:
-    from imagesets.pixels import _open
+    from imagesets.pixels import mode_of
 
-    return _open(path.read_bytes())
+    return mode_of(path.read_bytes())
 
 
 @pytest.mark.parametrize(

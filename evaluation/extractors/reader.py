@@ -105,8 +105,11 @@ def load_extractor(path: Path | str) -> Extractor:
         )
     _check_name(metadata, path)
     _check_metric(metadata, path)
-    for key, kind in (("accuracy", float), ("chance", float), ("seed", int)):
-        _check_number(metadata, key, kind, path)
+    for key in ("accuracy", "chance"):
+        _check_number(metadata, key, float, path)
+        if not 0 <= float(metadata.get(key, 0)) <= 1:
+            raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not between 0 and 1")
+    _check_number(metadata, "seed", int, path)
     session = session_of(model, path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}

@@ -174,6 +174,16 @@ def _check_settings(paths: Sequence[Path], results: Sequence[Result | None]) -> 
                     f"{first_path} and {path} cannot be compared: the {key.replace('_', ' ')} of {one.name} is "
                     f"{first.details.get(key)} and {one.details.get(key)}"
                 )
+        if _sizes(first) != _sizes(one):
+            raise EvaluationError(
+                f"{first_path} and {path} cannot be compared: {one.name} was extrapolated from other numbers of "
+                "images; score both with one version"
+            )
+
+
+def _sizes(result: Result) -> Any:
+    """Return the numbers of images that a distance was extrapolated from, None where it was not."""
+    return (result.details.get("curve") or {}).get("n") if result.metric == "fid_infinity" else None
 
 
 def _told(value: Any) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from evaluation.document import passes
 from evaluation.metrics.names import former_name, result_name
 from evaluation.metrics.registry import METRICS, Options
 
@@ -114,7 +115,7 @@ def _of_values(one: Result, at: str) -> Iterator[str]:
 def _of_threshold(threshold: Threshold, first: Result) -> Iterator[str]:
     if threshold.name != first.name:
         yield f"threshold: it is of {threshold.name[:80]}, and the first result is {first.name}"
-    elif threshold.passed and first.value > threshold.fail_above:
+    elif threshold.passed and not passes(first.metric, first.value, threshold.fail_above):
         yield f"threshold: {first.value:g} does not pass a limit of {threshold.fail_above:g}"
 
 

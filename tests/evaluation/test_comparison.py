@@ -256,6 +256,7 @@ def test_read_a_report_that_contradicts_itself_is_refused(
     [
         ({"scores": {"fd_tiny50": 0.1}}, "scores are not those of results"),
         ({"threshold": {"name": "fd_tiny50", "fail_above": 1e-9, "passed": True}}, "does not pass"),
+        ({"threshold": {"name": "fd_tiny50", "fail_above": -1.0, "passed": True}}, "does not pass"),
         ({"threshold": {"name": "fid50k", "fail_above": 1e9, "passed": True}}, "it is of fid50k"),
         ({"seeds": {"first": 0, "last": 48}}, "seeds: 0 to 48"),
         ({"n": 60}, "results.0: n is 50"),
@@ -267,3 +268,16 @@ def test_read_a_report_whose_parts_differ_is_refused(
     document = told(place, "b") | change
     write_report(tmp_path / "report.json", document)
     assert words in one_line(run("report", tmp_path))
+
+
+def test_extrapolations_from_other_sizes_are_not_compared(place: Path, tmp_path: Path) -> None:
+    folders = []
+    for name, sizes in (("a", [20, 50]), ("b", [20, 50]), ("b", [5, 50])):
+        document = told(place, name)
+        details = {"curve": {"n": sizes, "value": [0.3, 0.2]}}
+        changes = {"metric": "fid_infinity", "name": "fd_tiny_infinity50", "better": "lower", "details": details}
+        document["results"].append(document["results"][0] | changes | {"value": 0.1, "std": None, "interval": None})
+        folders.append(written(tmp_path / str(len(folders)), document))
+    done = run("report", folders[0], folders[1])
+    assert done.exit_code == 0, done.output
+    assert "extrapolated from other numbers of images" in one_line(run("report", folders[0], folders[2]))

@@ -146,6 +146,13 @@ def test_extractor_number_that_is_none_is_refused(key: str, value: str, tmp_path
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", **{key: value}))
 
 
+@pytest.mark.parametrize("value", ["-0.1", "1.01", "97"])
+@pytest.mark.parametrize("key", ["accuracy", "chance"])
+def test_extractor_accuracy_that_is_no_share_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="not between 0 and 1"):
+        load_extractor(write_tiny_extractor(tmp_path / "e.onnx", **{key: value}))
+
+
 @pytest.mark.parametrize("name", ["../../../evil/x", "/absolute/x", "..", "a/b", "über ß", "~/x"])
 def test_extractor_name_stays_inside_the_cache(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "a/b/c/cache"))

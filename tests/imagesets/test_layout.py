@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,51 @@ def test_one_class_name_in_two_unicode_forms_is_one_class(tmp_path: Path, load) 
     assert load(f"folder:{folder}@test").labels.tolist() == [1]
     both = tree(tmp_path / "both", ["\u00e9/1.png", "e\u0301/2.png", "b/1.png"])
     assert load(f"folder:{both}").labels.tolist().count(1) == 2
+
+
+def test_split_without_class_folders_ends_the_classes_with_a_note(tmp_path: Path, load) -> None:
+    paths = [f"train/{name}/{i}.png" for name in "ab" for i in range(4)] + [f"test/{i}.png" for i in range(3)]
+    folder = tree(tmp_path / "set", paths)
+    for split in ("", "@test"):
+        found = load(f"folder:{folder}{split}")
+        assert found.labels is None
+        assert "no classes: 3 images are outside the class folders" in found.info["contents"]
+    trained = load(f"folder:{folder}@train")
+    assert trained.class_names == ("a", "b")
+    assert "no classes" not in trained.info["contents"]
+
+
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("test_images", "train_images"), ("trainA", "trainB")])
+def test_classes_called_like_splits_are_remarked_on(tmp_path: Path, load, names: tuple[str, str]) -> None:
+    found = load(f"folder:{tree(tmp_path / 'set', [f'{name}/{i}.png' for name in names for i in range(4)])}")
+    assert found.class_names == names
+    assert f"called like splits are classes: {', '.join(names)}" in found.info["contents"]
+
+
+def test_classes_that_differ_by_case_are_remarked_on(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "set", ["train/Cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png"])
+    assert "classes that differ by case or spaces: Cat, cat" in load(f"folder:{folder}").info["contents"]
+
+
+def test_usual_class_names_are_not_remarked_on(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "set", [f"{name}/{i}.png" for name in ("Valley", "contest", "trainer") for i in range(4)])
+    assert load(f"folder:{folder}").info["contents"].endswith("(3 classes)")
+
+
+def test_classes_and_hold_out_do_not_depend_on_the_locale(tmp_path: Path, load) -> None:
+    folder = tree(tmp_path / "set", [f"{name}/{i}.png" for name in ("é", "→") for i in range(40)])
+    (folder / "\udcff").mkdir()
+    (folder / "\udcff/1.png").write_bytes(encoded(9))
+    (folder / "ø").symlink_to("é")
+    words = "folder:set@test"
+    program = (
+        "from imagesets import load_image_set\n"
+        f"found = load_image_set({words!r}, cache_root='cache', progress=False)\n"
+        "print(ascii(found.class_names), found.fingerprint)"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    expected = load(f"folder:{folder}@test")
+    assert done.stdout.strip() == f"{expected.class_names!a} {expected.fingerprint}"
