@@ -7,6 +7,7 @@ decimals are compared by size, everywhere else they must agree, and words and wh
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ VOLATILE = (
     (r"by at most \d+ levels?, in [\d,]+ of", "by at most … level, in … of"),  # rounding
     (r"(BatchNorm2d\(\d+), [^)]*\)", r"\1, …)"),  # what else it tells of itself depends on torch's version
     (r"(?m)^\d+ of \d+ trials done; .*\n", ""),  # how far a sweep is, every half minute
+    (re.escape(f"{Path(sys.executable).parent}/"), ""),  # hints of an environment that is not activated
     (r"(?m)[ \t]+$", ""),
 )
 DECIMAL = re.compile(r"-?\d[\d,]*\.\d+(?:e[+-]?\d+)?")
