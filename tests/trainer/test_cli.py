@@ -179,7 +179,7 @@ def test_presets_and_datasets_are_listed(tmp_path: Path) -> None:
     datasets = trainer("datasets", cwd=tmp_path).stdout
     assert "folder:PATH" in datasets
     assert "digits" in datasets
-    assert "--set data.channels=3 --set model.conditional=false" in datasets
+    assert "--set data.source=folder:photos --set model.conditional=false" in datasets
 
 
 def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -> None:
