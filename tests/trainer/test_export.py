@@ -136,7 +136,7 @@ def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: Paylo
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "", "ü", "a/b"])
 def test_a_name_that_is_no_name_is_refused(name: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="a model's name is"):
+    with pytest.raises(TrainerError, match="a model's name has"):
         export.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
     assert not (tmp_path / "models").exists()
 

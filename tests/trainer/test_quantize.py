@@ -180,7 +180,7 @@ def test_what_cannot_be_optimised_is_one_line(
         ((tmp_path / "junk.onnx", "--optimize", "int8"), "not an ONNX file"),
         ((tmp_path / "none.onnx", "--optimize", "int8"), "there is no file"),
         ((tmp_path / "altered.onnx", "--optimize", "int8"), "digest does not match"),
-        ((conditional, "--optimize", "int8", "--name", "../x"), "a model's name is"),
+        ((conditional, "--optimize", "int8", "--name", "../x"), "a model's name has"),
         ((conditional, "--optimize", "int8", "--extractor", done), "needs both"),
         ((conditional, "--force"), "belong to --optimize"),
         ((conditional, "--optimize", "int8", "--output", conditional / "models"), "could not write"),
