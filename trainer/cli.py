@@ -289,6 +289,8 @@ def _tell(made: Export) -> None:
         f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
     )
 
+    if made.replaced is not None:
+        say(f"it replaced {made.replaced}; --name or --output keeps both")
     folder = shlex.quote(str(made.path.parent))
     say(
         f"to serve it: MODEL_DIR={folder} {as_typed('python')} -m service serve; an image of it: "

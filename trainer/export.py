@@ -48,6 +48,7 @@ class Export:
     max_difference: int  # levels, torch against ONNX Runtime
     changed_values: int  # of `compared` pixel values, how many differ at all
     compared: int
+    replaced: str | None = None  # what the file was before, in words
 
 
 def require_runtime() -> None:
@@ -93,6 +94,7 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None,
     config = checkpoint.config_of(payload)
     name = checked_name(name or (config.name if ema else f"{config.name}-last"))
     path = destination(name, output)
+    before = in_words(path)
     G = checkpoint.generator_of(payload, ema=ema)
     model = to_onnx(G)
     describe(model, metadata(config, payload, name, ema=ema))
@@ -103,7 +105,21 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None,
             maximum, changed, compared = verify(partial, G, config)
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-    return Export(path, name, digest(model), path.stat().st_size, maximum, changed, compared)
+    return Export(path, name, digest(model), path.stat().st_size, maximum, changed, compared, before)
+
+
+def in_words(path: Path) -> str | None:
+    """Return what a generator file at `path` is, for the user whose file is replaced; None where there is none."""
+    import onnx
+
+    try:
+        found = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    except FileNotFoundError:
+        return None
+    except Exception:  # protobuf raises its own types, onnx others
+        return "a file that is not a generator file"
+    dataset, created, known = (found.get(key, "unknown") for key in ("dataset", "created", "digest"))
+    return f"a generator of {dataset}, made at {created} (sha256 {known[:12]}…)"
 
 
 def rename(source: Path, output: Path, name: str) -> tuple[Path, str]:

@@ -180,3 +180,15 @@ def test_rename_of_another_file_is_refused(content: bytes, tmp_path: Path) -> No
     with pytest.raises(TrainerError, match=r"not an ONNX file|not a generator file"):
         export.rename(tmp_path / "a.onnx", tmp_path / "b.onnx", "b")
     assert not (tmp_path / "b.onnx").exists()
+
+
+def test_export_over_another_file_says_what_it_replaced(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+    payload = payload_of(tiny())
+    first = export.export(payload, tmp_path / "models")
+    assert first.replaced is None
+    second = export.export(payload, tmp_path / "models")
+    assert second.replaced == (
+        f"a generator of {tiny().data.source}, made at {payload['created']} (sha256 {first.digest[:12]}…)"
+    )
+    second.path.write_bytes(b"not an ONNX file")
+    assert export.export(payload, tmp_path / "models").replaced == "a file that is not a generator file"
