@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from artifacts.processes import is_alive
 from service import runtime_folder
 
 log = logging.getLogger("bentoml.atelier")
@@ -149,21 +150,11 @@ def living(folder: Path | None, prefix: str, suffix: str = "") -> list[tuple[int
     found = []
     for path in sorted(folder.glob(f"{prefix}*{suffix}")) if folder else ():
         pid = int(path.name.removeprefix(prefix).removesuffix(suffix))
-        if _lives(pid):
+        if is_alive(pid):
             found.append((pid, path))
         else:
             path.unlink(missing_ok=True)
     return found
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _bin(seconds: float) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 import bentoml
 
+from artifacts.processes import is_alive
 from service.drain import LAST_S
 from service.settings import settings
 
@@ -70,7 +71,7 @@ def end_with_supervisor() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), name="supervisor", daemon=True).start()
-    if os.getppid() != parent or not _lives(supervisor):  # it ended before this was in place
+    if os.getppid() != parent or not is_alive(supervisor):  # it ended before this was in place
         os._exit(1)
 
 
@@ -78,16 +79,6 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_S)
     os._exit(1)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _stop(controller: Any) -> None:

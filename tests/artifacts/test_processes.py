@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.processes import ROOT, child_environment, interruptible, python_module
+from artifacts.processes import ROOT, child_environment, interruptible, is_alive, python_module
 
 
 @pytest.fixture
@@ -89,3 +89,10 @@ def test_command_line_in_a_removed_folder_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "error: the working directory was removed; change into another one\n" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_is_alive_of_a_running_and_an_ended_process() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_alive(child.pid)
+    child.communicate(b"\n")
+    assert not is_alive(child.pid)
