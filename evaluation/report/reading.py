@@ -15,8 +15,6 @@ from evaluation.document import FORMAT_VERSION, NAME, report_digest
 from evaluation.errors import EvaluationError
 from evaluation.report.consistency import contradiction
 
-# Control characters, marks that turn the direction of text, line separators and halves of pairs
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
