@@ -22,6 +22,7 @@ OTHERS = frozenset(
         "ATELIER_API_KEY",  # the clients'
         "ATELIER_BIND",
         "ATELIER_CACHE",
+        "ATELIER_LANES",  # the former name of ATELIER_PARALLEL_BATCHES
         "ATELIER_METRICS_FOLDER",
         "ATELIER_OFFLINE",
         "ATELIER_PORT",
@@ -65,7 +66,13 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads an inference uses. Not set: available cores / workers"
     )
-    lanes: int | None = Field(None, ge=1, le=64, description="Batches run side by side. Not set: threads, 4 at most")
+    parallel_batches: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        validation_alias=AliasChoices("ATELIER_PARALLEL_BATCHES", "ATELIER_LANES"),
+        description="Batches that run at the same time. Default: the threads, at most 4",
+    )
     max_images: int = Field(256, ge=1, le=65536, description="Images a request may ask for")
     max_frames: int = Field(600, ge=2, le=65536, description="Frames an interpolation may have")
     max_keyframes: int = Field(64, ge=2, le=4096, description="Keyframes an interpolation may have")

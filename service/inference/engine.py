@@ -1,9 +1,7 @@
 """What the routes work with: the models, a batcher for each, and threads for inference and for encoding."""
 
 import asyncio
-import json
 import logging
-import os
 from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from service.middleware.rate_limit import Limiter
 from service.observability import logs, tracing
 from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics, meeting_place
-from service.server import connections
+from service.server.listening import service_url
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from service.inference.batcher import Batcher
     from service.inference.inputs import Plan
-    from service.models.repository import Generator
+    from service.models.served_model import ServedModel
 
 log = logging.getLogger("bentoml.atelier")
 
@@ -49,12 +47,10 @@ class Atelier:
         self.access = AccessLog(settings, logs.as_json(settings))
         self.draining = False
         self.body_bytes = 0  # of large request bodies; the gate counts them
-        connections.BOUNDS.counted = self.metrics.connections.set
-        connections.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.repository = Repository(settings, self.metrics, self._forget)
-        self._lanes = Lanes(self.repository.lanes)
+        self._lanes = Lanes(self.repository.parallel_batches)
         self.admission = Admission(settings.max_encoding_pixels, self.metrics.rejected.labels("queue_full").inc)
-        self._batchers: MutableMapping[Generator, Batcher] = {}
+        self._batchers: MutableMapping[ServedModel, Batcher] = {}
 
     def load(self) -> None:
         """Load and warm up the models (seconds; call it off the event loop), and say where the page is."""
@@ -68,7 +64,7 @@ class Atelier:
             log.error("not ready: %s", reason)
             return
         names = ", ".join(g.metadata.name for g in self.repository.all())
-        url = next(iter(json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).values()), "")
+        url = service_url()
         log.info("ready with %s%s", names, f": open {url}/ in a browser" if url else "")
 
     async def join(self, loading: "asyncio.Future[None]") -> None:
@@ -104,7 +100,7 @@ class Atelier:
         tracing.shutdown()
         self.admission.close()
 
-    def _batcher(self, generator: "Generator") -> "Batcher":
+    def _batcher(self, generator: "ServedModel") -> "Batcher":
         from service.inference.batcher import Batcher
 
         batcher = self._batchers.get(generator)
@@ -117,11 +113,11 @@ class Atelier:
                 self.metrics,
                 generator.metadata.name,
             )
-        if generator.retired:  # this request chose it just before; its batcher lives as long as that
+        if generator.replaced:  # this request chose it just before; its batcher lives as long as that
             self._forget(generator)
         return batcher
 
-    def _forget(self, generator: "Generator") -> None:
+    def _forget(self, generator: "ServedModel") -> None:
         """A retired generator's batcher ends with the requests that wait for it."""
         self._batchers.pop(generator, None)
 
@@ -129,7 +125,7 @@ class Atelier:
         """Run a plan's rows: uint8 [N, H, W, C]."""
         generator = plan.generator
         if not generator.loaded:  # it had to make way for others
-            await self.repository.recall(generator)
+            await self.repository.reload(generator)
         images = await self._batcher(generator).submit(plan.latents, plan.labels, self.settings.deadline_s)
         self.metrics.made(generator.metadata.name, len(images))
         return images

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from service.errors import ApiError, invalid
 from service.inference import interpolation as z
-from service.models.repository import Generator, Repository
+from service.models.repository import Repository
+from service.models.served_model import ServedModel
 from service.routes.schemas import InterpolateRequest, Keyframe, Look, MixRequest, Wanted
 from service.settings import Settings
 from service.sheets import MAX_SIDE, Sheet
@@ -24,7 +25,7 @@ class Plan:
     For an interpolation the rows are frames, and `seeds` those of its keyframes.
     """
 
-    generator: Generator
+    generator: ServedModel
     latents: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     seeds: tuple[int, ...] | None
@@ -115,7 +116,7 @@ def mixture(body: MixRequest, repository: Repository) -> Plan:
 
 
 def _points(
-    points: Sequence[Keyframe], generator: Generator, truncation: float | None, param: str
+    points: Sequence[Keyframe], generator: ServedModel, truncation: float | None, param: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Their latents [K, z_dim], and for a conditional model the labels that the seeds draw, −1 for a latent."""
     latents = np.empty((len(points), generator.metadata.z_dim), np.float32)
@@ -182,7 +183,7 @@ def _check_answer(plan: Plan, pixels: int, settings: Settings) -> None:
 
 
 def _drawn(
-    seeds: Sequence[int], generator: Generator, truncation: float | None
+    seeds: Sequence[int], generator: ServedModel, truncation: float | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     m = generator.metadata
     if truncation is not None and m.z_distribution != "normal":
@@ -191,7 +192,7 @@ def _drawn(
     return z.seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
 
 
-def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, param: str) -> NDArray[np.float32]:
+def _given_latents(latents: Sequence[Sequence[float]], generator: ServedModel, param: str) -> NDArray[np.float32]:
     z_dim = generator.metadata.z_dim
     for i, row in enumerate(latents):
         if len(row) != z_dim:
@@ -202,7 +203,7 @@ def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, par
 
 
 def _labels(
-    given: Sequence[int] | None, n: int, generator: Generator, drawn: NDArray[np.int64] | None
+    given: Sequence[int] | None, n: int, generator: ServedModel, drawn: NDArray[np.int64] | None
 ) -> NDArray[np.int64] | None:
     """The labels given (one, or one a row), else those that the seeds draw; None for no classes."""
     m = generator.metadata
@@ -221,7 +222,7 @@ def _labels(
     return np.broadcast_to(np.array(given, np.int64), (n,))
 
 
-def digest_matches(generator: Generator, prefix: str | None) -> None:
+def digest_matches(generator: ServedModel, prefix: str | None) -> None:
     """ApiError 404: the model has changed since a link that names its digest was made."""
     if prefix is not None and not generator.metadata.digest.startswith(prefix):
         message = f"{generator.metadata.name} now has digest {generator.metadata.digest[:12]}, not {prefix[:12]}"
