@@ -16,13 +16,14 @@ from service.middleware.request import Gate
 from service.observability import tracing
 from service.routes import health, image_resource, images, models, openapi, studio
 from service.server import listening, shutdown
+from service.server.connection_limits import ConnectionLimits
 from service.settings import Settings, settings
 from service.version import service_version
 
 ROUTERS = [part.router for part in (images, models, image_resource, health, studio)]
 
 
-def create_app(config: Settings | None = None) -> FastAPI:
+def create_app(config: Settings | None = None, connection_limits: ConnectionLimits | None = None) -> FastAPI:
     """The whole HTTP service as an ASGI app; its lifespan loads the models while /livez answers already."""
 
     @asynccontextmanager
@@ -31,7 +32,10 @@ def create_app(config: Settings | None = None) -> FastAPI:
 
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
         tracing.install(service_version())
-        shutdown.install(atelier)
+        if connection_limits is not None:
+            connection_limits.on_count = atelier.metrics.connections.set
+            connection_limits.on_rejected = lambda reason: atelier.metrics.rejected.labels(reason).inc()
+        shutdown.install(atelier, atelier.metrics.recent.all_drain)
         if not atelier.keys:
             listening.warn_if_public()
         loading = asyncio.create_task(asyncio.to_thread(atelier.load))
