@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from artifacts.version import version
 from service.errors import ApiError, error_response
 from service.middleware.origins import CrossOrigin, allowed_origins
 from service.middleware.request import Gate
@@ -18,7 +19,6 @@ from service.routes import health, image_resource, images, models, openapi, stud
 from service.server import listening, shutdown
 from service.server.connection_limits import ConnectionLimits
 from service.settings import Settings, settings
-from service.version import service_version
 
 ROUTERS = [part.router for part in (images, models, image_resource, health, studio)]
 
@@ -31,7 +31,7 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
         from service.inference.engine import Atelier  # numpy, scipy, Pillow: here, so that a supervisor stays small
 
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
-        tracing.install(service_version())
+        tracing.install(version())
         if connection_limits is not None:
             connection_limits.on_count = atelier.metrics.connections.set
             connection_limits.on_rejected = lambda reason: atelier.metrics.rejected.labels(reason).inc()
@@ -46,7 +46,7 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
 
     app = FastAPI(
         title="GAN Atelier",
-        version=service_version(),
+        version=version(),
         description="Images from trained generators: one seed is one image.",
         docs_url=None,
         redoc_url=None,

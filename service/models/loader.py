@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.generator_file import ContractError, Metadata, check
-from artifacts.git_lfs import HINT, is_lfs_pointer
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
 from service.models.third_party_onnx import adapt, embed_external_weights, is_third_party, weights_path
 
 NOT_UTF8 = "its names or metadata are not UTF-8: the file is damaged, or was written by another tool"
@@ -122,7 +122,7 @@ def read_model_bytes(path: Path, max_bytes: int) -> bytes:
         return content
     weights = _read(sidecar, max_bytes)
     if is_lfs_pointer(weights):
-        raise ContractError(f"{sidecar.name!r}, with its weights, is {HINT}")
+        raise ContractError(f"{sidecar.name!r}, with its weights, is {LFS_HINT}")
     return embed_external_weights(content, weights, sidecar.name, max_bytes)
 
 
@@ -165,7 +165,7 @@ def validate_model(path: Path, content: bytes, shape: tuple[int, int, int] | Non
     import onnx
 
     if is_lfs_pointer(content):
-        raise ContractError(HINT)
+        raise ContractError(LFS_HINT)
     try:
         model = onnx.load_from_string(content)
     except Exception:

@@ -232,7 +232,7 @@ def out_of_memory(request: dict[str, Any]) -> str:
 def try_file(request: dict[str, Any]) -> dict[str, Any]:
     """Read, check and run a file as a worker will, and return the verdict."""
     from artifacts.generator_file import ContractError
-    from artifacts.onnx_errors import onnx_reason
+    from artifacts.onnx_files import onnx_reason
     from service.models.loader import UnreadableFile, file_signature, read_model_bytes, validate_model
     from service.models.session import Runtime, Session
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from artifacts.cpus import available_cpus
 from artifacts.generator_file import ContractError
-from artifacts.memory import available_memory
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
+from artifacts.resources import available_cpus, available_memory
 from service.errors import ApiError
 from service.models.bento_store import bento_generator_files
 from service.models.catalog import Catalog, LoadFailure, ModelEntry
