@@ -1,8 +1,7 @@
-"""The page of the command line, made of the commands themselves: Typer's apps and argparse's parsers."""
+"""The page of the command line, made from the Typer apps."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import types
 from collections.abc import Iterator
@@ -11,9 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 from tables import table
-
-from service import __main__ as service
-from service.models import bento_store
 
 INTRODUCTION = """# Command line
 
@@ -27,19 +23,14 @@ WORDS = {str: "text", int: "integer", float: "number", Path: "path"}
 def page() -> str:
     """The whole page as Markdown: a heading for each command, `trainer-train` its anchor."""
     from evaluation.cli import app as evaluation
+    from service.__main__ import app as service
     from trainer.cli import app as trainer
 
     parts = [INTRODUCTION]
-    for name, app in (("trainer", trainer), ("evaluation", evaluation)):
+    for name, app in (("trainer", trainer), ("evaluation", evaluation), ("python -m service", service)):
         group = typer.main.get_command(app)
         parts.append(f"## {name}\n\n{group.help}\n")
         parts += [_command(path, command) for path, command in leaves(group, name)]
-    parts.append("## python -m service\n\nThe service, its settings, and BentoML's store.\n")
-    for name, parser in (
-        ("python -m service", service.parser()),
-        ("python -m service.models.bento_store", bento_store.parser()),
-    ):
-        parts += [_parser(path, *told) for path, *told in sub_parsers(parser, name)]
     return "\n".join(parts)
 
 
@@ -50,17 +41,6 @@ def leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, command
     for name, part in (below or {}).items():
         yield from leaves(part, f"{path} {name}")
-
-
-def sub_parsers(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """(`python -m service serve`, its help, its parser) of each; the parser alone where it has none below it."""
-    below = next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
-    if below is None:
-        yield path, parser.description or "", parser
-        return
-    helps = {action.dest: action.help or "" for action in below._choices_actions}
-    for name, part in below.choices.items():
-        yield f"{path} {name}", helps.get(name, ""), part
 
 
 def _command(path: str, command: Any) -> str:
@@ -82,21 +62,6 @@ def _command(path: str, command: Any) -> str:
         rows.append((names, f"{kind}{bounds}", _default(parameter), " ".join(told)))
     words.append("[OPTIONS]")
     return f"### {path}\n\n{inspect.cleandoc(command.help)}\n\n```\n{' '.join(words)}\n```\n\n{_table(rows)}"
-
-
-def _parser(path: str, told: str, parser: argparse.ArgumentParser) -> str:
-    rows, words = [], [path]
-    for action in parser._actions:
-        if isinstance(action, argparse._HelpAction):
-            continue
-        names = list(action.option_strings) or [str(action.metavar or action.dest.upper())]
-        words += [] if action.option_strings else [names[0] + (" …" if action.nargs == "+" else "")]
-        kind = " or ".join(f"`{choice}`" for choice in action.choices or ())
-        default = "" if action.default in (None, False) else f"`{action.default}`"
-        rows.append((names, kind, "required" if action.required else default, action.help or ""))
-    words += ["[OPTIONS]"] if any(row[0][0].startswith("-") for row in rows) else []
-    sentence = f"{told[:1].upper()}{told[1:]}".rstrip(".") + "."
-    return f"### {path}\n\n{sentence}\n\n```\n{' '.join(words)}\n```\n\n{_table(rows)}"
 
 
 def _kind(hint: Any) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import json
 from schema_words import words
 from tables import table
 
-from service import __main__ as service
+from service.settings import markdown_table
 
 # read by their names in code, which a test looks for
 OTHERS = {
@@ -44,7 +44,7 @@ that a preset leaves out.
 
 def page() -> str:
     others = table(("environment", ""), [(f"`{name}`", does) for name, does in OTHERS.items()])
-    return PAGE.format(service=service.markdown(), others=others, config=_sections())
+    return PAGE.format(service=markdown_table(), others=others, config=_sections())
 
 
 def _sections() -> str:

@@ -3,8 +3,8 @@
 import hashlib
 import hmac
 
+from service.environment import unquote
 from service.errors import ApiError
-from service.quotes import unquote
 from service.settings import Settings, SettingsError
 
 # probes have no key to show, and the page has to be there to ask for one

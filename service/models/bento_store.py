@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from artifacts.generator_file import ContractError
+from service.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 2**30
@@ -13,8 +14,8 @@ METADATA = ("digest", "architecture", "dataset", "z_dim", "height", "width", "ch
 TAG_DIGITS = 16  # of the digest, so that a file that is stored twice is one model
 
 
-class StoreError(Exception):
-    """One line that names what cannot be stored or built, and why."""
+class StoreError(UserError):
+    """A file cannot be stored, or a bento cannot be built."""
 
 
 @lru_cache(maxsize=1)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service import __main__ as command
 from service.observability import logs, tracing
 from service.observability.access_log import KEEP_LINES, AccessLog, request_id
-from service.settings import Settings
+from service.settings import Settings, markdown_table
 from tests.service.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +170,7 @@ def test_the_standard_variables_switch_tracing() -> None:
 def test_the_documented_settings_are_those_there_are() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     table = text.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
-    assert table == command.markdown(), "python -m service settings --markdown"
+    assert table == markdown_table(), "python -m service settings --markdown"
     assert all(field.description for field in Settings.model_fields.values())
 
 
