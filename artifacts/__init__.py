@@ -1,1 +1,1 @@
-"""Files and machine facts that the other packages share. Imports none of them."""
+"""Files and facts of the machine that the other packages share. It imports none of them."""
