@@ -47,6 +47,10 @@ class GanAtelier:
         response: Any = await bentoml_entry.generate(app, ctx, fields | {"truncation": truncation, "model": model})
         return response
 
+    async def __is_ready__(self) -> bool:
+        """Answer BentoML's own /readyz, should it come before the app's."""
+        return bentoml_entry.is_ready(app)
+
     @bentoml.on_shutdown
     def remove_temporary_folders(self) -> None:
         """Remove what BentoML leaves in the folder of temporary files."""

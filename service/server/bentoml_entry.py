@@ -77,6 +77,15 @@ async def generate(app: FastAPI, context: bentoml.Context, fields: dict[str, Any
     return Response(content, media_type=negotiation.JSON, headers=headers_of(plan))
 
 
+def is_ready(app: FastAPI) -> bool:
+    """Return whether the app can answer requests for images."""
+    try:
+        app.state.atelier.require_ready()
+    except ApiError:
+        return False
+    return True
+
+
 def remove_client_folders(instance: Any) -> None:
     """Remove the temporary folders of the clients that BentoML makes for each worker to call itself.
 
