@@ -10,7 +10,7 @@ from PIL import Image
 from service import encoding
 from service.client.wire import expand
 from service.errors import ApiError
-from service.routes.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, choose
+from service.routes.negotiation import GENERATE_MEDIA_TYPES, INTERPOLATE_MEDIA_TYPES, choose
 
 
 @given(st.lists(st.integers(0, 30), min_size=1))
@@ -40,9 +40,9 @@ def test_npy_of_a_view_is_its_own_rows() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), (300, 200, 3), (300, 200, 1)])
 def test_a_png_holds_the_very_pixels(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    read = Image.open(io.BytesIO(encoding.still(image, "png")))
+    read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     read.verify()  # its checksums
-    read = Image.open(io.BytesIO(encoding.still(image, "png")))
+    read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     assert read.mode == ("L" if shape[2] == 1 else "RGB")
     np.testing.assert_array_equal(np.asarray(read).reshape(shape), image)
 
@@ -90,17 +90,17 @@ def test_equal_frames_in_a_row_are_one_that_is_shown_as_long(form: str) -> None:
     ],
 )
 def test_accept_chooses(accept: str, form: str) -> None:
-    assert choose(accept, GENERATE_FORMS) == form
+    assert choose(accept, GENERATE_MEDIA_TYPES) == form
 
 
 def test_an_animation_is_the_image_of_an_interpolation() -> None:
-    assert choose("image/*", INTERPOLATE_FORMS) == "image/gif"
+    assert choose("image/*", INTERPOLATE_MEDIA_TYPES) == "image/gif"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/gif", "application/json;q=0", ";;,,", "*/*;q=x"])
 def test_nothing_acceptable_is_406(accept: str) -> None:
     with pytest.raises(ApiError) as error:
-        choose(accept, GENERATE_FORMS)
+        choose(accept, GENERATE_MEDIA_TYPES)
     assert error.value.status == 406
 
 

@@ -19,19 +19,19 @@ from tests.tiny_generator import write_tiny_generator
 
 
 class Others:
-    """The other workers, as `Recent` tells of them."""
+    """The other workers, as `StatusWindow` tells of them."""
 
     def __init__(self, answer: bool, load: bool = False):
         self.answer, self.load = answer, load
         self.told: list[bool] = []
 
-    def others_answer(self) -> bool:
+    def others_accept(self) -> bool:
         return self.answer
 
     def others_load(self) -> bool:
         return self.load
 
-    def let_in(self, loading: bool) -> None:
+    def accept_connections(self, loading: bool) -> None:
         self.told.append(loading)
 
 

@@ -1,10 +1,10 @@
 import threading
 
-from service.inference.pool import Lanes
+from service.inference.pool import InferencePool
 
 
 def test_a_step_that_fails_leaves_its_lane_to_the_next() -> None:
-    lanes, done = Lanes(1), threading.Event()
+    lanes, done = InferencePool(1), threading.Event()
 
     def failing() -> None:
         raise RuntimeError("no")
@@ -16,7 +16,7 @@ def test_a_step_that_fails_leaves_its_lane_to_the_next() -> None:
 
 
 def test_a_lane_is_wanted_while_more_steps_wait_than_lanes_are_free() -> None:
-    lanes, entered, leave, done = Lanes(1), threading.Event(), threading.Event(), threading.Event()
+    lanes, entered, leave, done = InferencePool(1), threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
         entered.set()
