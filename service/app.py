@@ -10,13 +10,13 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from artifacts.version import version
 from service.errors import ApiError, error_response
 from service.middleware.cross_origin import CrossOriginMiddleware, allowed_origins
 from service.middleware.request import RequestMiddleware
 from service.routes import health, images, models, openapi, studio
 from service.server import listening, shutdown
 from service.settings import Settings, settings
-from service.version import service_version
 
 ROUTERS = [module.router for module in (images, models, health, studio)]
 
@@ -40,7 +40,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="GAN Atelier",
-        version=service_version(),
+        version=version(),
         description="Images from trained generators: one seed is one image.",
         docs_url=None,
         redoc_url=None,

@@ -53,7 +53,7 @@ class Door:
     def __init__(self, bentoml_app: ASGIApp):
         # these paths are few, and ours: each is its own template
         self._native = RequestMiddleware(
-            Checked(Enveloped(bentoml_app)), lambda: app.state.atelier, route=lambda scope: str(scope["path"])
+            Checked(Enveloped(bentoml_app)), lambda: app.state.worker, route=lambda scope: str(scope["path"])
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,26 +88,25 @@ class GanAtelier:
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
         from service import encoding
-        from service.inference import inputs
-        from service.routes import negotiation
-        from service.routes.headers import response_headers
+        from service.inference.inputs import resolve_generate
+        from service.routes import negotiation, response_headers
+        from service.routes.rendering import array_pixels
         from service.routes.schemas import ImageSpec
 
         fields: dict[str, Any] = {
             "n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels, "truncation": truncation,
             "model": model,
         }  # fmt: skip
-        atelier = app.state.atelier
+        engine = app.state.worker.engine
         try:
-            body = negotiation.validate(ImageSpec, fields)
-            plan = inputs.resolve_generate(body, atelier.repository, atelier.settings)
-            pixels = inputs.array_pixels(plan, atelier.settings, encoding.NUMBER_BYTES)
-            content = await atelier.answer(plan, pixels, encoding.numbers, None)
+            inputs = resolve_generate(negotiation.validate(ImageSpec, fields), engine.repository, engine.settings)
+            pixels = array_pixels(inputs, engine.settings, encoding.JSON_BYTES_PER_VALUE)
+            content = await engine.answer(inputs, pixels, encoding.encode_json_arrays)
         except ApiError as error:
             ctx.response.status_code = error.status  # BentoML passes a response through, but for its status
             return cast(Any, error_response(error))
         # BentoML would put the numbers into JSON on the event loop
-        return cast(Any, Response(content, media_type=negotiation.JSON, headers=response_headers(plan)))
+        return cast(Any, Response(content, media_type=negotiation.JSON, headers=response_headers(inputs)))
 
     @bentoml.on_shutdown
     def remove_temporary_folders(self) -> None:

@@ -34,8 +34,8 @@ class InferencePool:
     """Threads that run batches of all models side by side, in the order of submission.
 
     Batches that run side by side, each on its share of the cores, need not synchronize after every layer as the threads
-    of one batch must, and what else the cores do delays one of them instead of all. A batch that runs alone is faster on
-    all cores; `acquire` returns how many run.
+    of one batch must, and other work of a core delays one of them instead of all. A batch that no other runs next to is
+    faster on all cores; `acquire` returns how many run.
     """
 
     def __init__(self, size: int):
@@ -99,7 +99,7 @@ class _Job:
         self.images: NDArray[np.uint8] | None = None
         self.taken = self.done = 0
         self.submitted = time.perf_counter()
-        self.trace = tracing.current_context()
+        self.trace = tracing.current_span()
 
 
 _Part = tuple[_Job, int, int]  # job, first row, end row

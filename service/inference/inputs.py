@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from artifacts.latents import NUM_SEEDS, seeds_to_latents
 from service.errors import ApiError, unprocessable
 from service.inference import interpolation
 from service.models.repository import Generator, Repository
@@ -60,7 +61,7 @@ def resolve_generate(body: ImageSpec, repository: Repository, settings: Settings
     if body.seeds is not None:
         seeds = tuple(body.seeds)
     else:
-        first = secrets.randbelow(interpolation.SEEDS - n) if body.seed is None else body.seed
+        first = secrets.randbelow(NUM_SEEDS - n) if body.seed is None else body.seed
         seeds = tuple(range(first, first + n))
     latents, drawn = _draw(seeds, generator, body.truncation)
     return InferenceInputs(generator, latents, _labels(body.labels, n, generator, drawn), seeds)
@@ -159,7 +160,7 @@ def _draw(seeds: Sequence[int], generator: Generator, truncation: float | None) 
     if truncation is not None and m.z_distribution != "normal":
         message = f"{m.name} has uniform latents, but truncation applies to normal ones; omit it"
         raise unprocessable("truncation_of_uniform", message, "truncation")
-    return interpolation.seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
+    return seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
 
 
 def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, param: str) -> Latents:
@@ -173,7 +174,7 @@ def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, par
 
 
 def _labels(given: Sequence[int] | None, n: int, generator: Generator, drawn: Labels | None) -> Labels | None:
-    """Return the given labels (one, or one per row), else those that the seeds draw; None for an unconditional model."""
+    """Return the given labels (one, or one per row), else those that the seeds draw; None without classes."""
     m = generator.metadata
     if not m.num_classes:
         if given is not None:

@@ -11,11 +11,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from artifacts.version import version
 from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnected, error_response
 from service.middleware import auth, cross_origin, rate_limit
 from service.middleware.client_address import trusted_proxies
 from service.observability import logs, tracing
-from service.version import service_version
 
 if TYPE_CHECKING:
     from service.worker import Worker
@@ -53,7 +53,7 @@ class RequestMiddleware:
     def __init__(
         self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str] = lambda scope: "unmatched"
     ):
-        tracing.configure(service_version())
+        tracing.configure(version())
         self.app, self._worker, self._route = app, worker, route
         self._handle = tracing.instrument(self._handle_request)
 
@@ -64,7 +64,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(self._worker(), scope, receive, send)
+        exchange = _Exchange(self._worker(), scope, receive, send, self._route)
         logs.current_request.set(exchange.id)
         try:
             exchange.client = _admit(exchange.worker, scope, exchange.headers)
@@ -85,14 +85,15 @@ class RequestMiddleware:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
             await exchange.answer(INTERNAL_ERROR)
         finally:
-            await exchange.finish(self._route)
+            await exchange.finish()
 
 
 class _Exchange:
     """One request and its answer: counts the body that comes in, and marks the answer that goes out."""
 
-    def __init__(self, worker: "Worker", scope: Scope, receive: Receive, send: Send):
-        self.worker, self.scope, self._receive, self._send = worker, scope, receive, send
+    def __init__(self, worker: "Worker", scope: Scope, receive: Receive, send: Send, unrouted: Callable[[Scope], str]):
+        self.worker, self.scope, self._receive, self._send, self._unrouted = worker, scope, receive, send, unrouted
+        self.method = scope["method"] if scope["method"] in METHODS else "other"
         self.started = time.perf_counter()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = logs.request_id(self.headers.get(b"x-request-id"))
@@ -102,6 +103,7 @@ class _Exchange:
         self._complete = False
         self._model: str | None = None
         self._rows: int | None = None
+        self._trace: str | None = None
 
     def announces_too_much(self) -> bool:
         """Return whether Content-Length is more than a body may have."""
@@ -152,7 +154,18 @@ class _Exchange:
             headers.append((b"x-request-id", self.id.encode()))
             if self.worker.draining:
                 headers.append((b"connection", b"close"))
+            if tracing.current_span() is not None:
+                attributes = {
+                    "http.route": self._route, "atelier.request_id": self.id,
+                    "atelier.model": self._model, "atelier.rows": self._rows,
+                }  # fmt: skip
+                self._trace = tracing.describe_request(f"{self.method} {self._route}", attributes)
         await self._send(message)
+
+    @property
+    def _route(self) -> str:
+        """The template of the route; known once the app has answered."""
+        return getattr(self.scope.get("route"), "path", None) or self._unrouted(self.scope)
 
     async def answer(self, answer: ApiError | Response) -> None:
         """Answer, unless an answer has begun or the body was rejected."""
@@ -160,27 +173,19 @@ class _Exchange:
             response = error_response(answer) if isinstance(answer, ApiError) else answer
             await response(self.scope, self._receive, self._marked_send)
 
-    async def finish(self, route_of: Callable[[Scope], str]) -> None:
-        """Answer a rejected body, and count, log and trace the request."""
-        worker, scope = self.worker, self.scope
+    async def finish(self) -> None:
+        """Answer a rejected body, and count and log the request."""
+        worker = self.worker
         worker.body_bytes -= self._held
         if self.rejection is not None and not self.status:
             worker.metrics.rejected.labels(self.rejection.code).inc()
             send = _lingering(self._marked_send, self._receive, self._complete)
-            await error_response(self.rejection)(scope, self._receive, send)
-        status = self.status or CLIENT_GONE
-        route = getattr(scope.get("route"), "path", None) or route_of(scope)
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        seconds = time.perf_counter() - self.started
-        worker.metrics.count_request(method, route, status, seconds)
-        attributes = {
-            "http.route": route, "atelier.request_id": self.id,
-            "atelier.model": self._model, "atelier.rows": self._rows,
-        }  # fmt: skip
-        trace = tracing.describe_request(f"{method} {route}", attributes)
+            await error_response(self.rejection)(self.scope, self._receive, send)
+        route, status, seconds = self._route, self.status or CLIENT_GONE, time.perf_counter() - self.started
+        worker.metrics.count_request(self.method, route, status, seconds)
         if worker.access_log.is_logged(route, status):
             worker.access_log.log(
-                method, route, status, seconds, self.id, self._model, self._rows, self.client, trace
+                self.method, route, status, seconds, self.id, self._model, self._rows, self.client, self._trace
             )
 
 
@@ -193,11 +198,11 @@ def _admit(worker: "Worker", scope: Scope, headers: dict[bytes, bytes]) -> str |
     settings, rejected = worker.settings, worker.metrics.rejected
     owner = None
     is_open = auth.is_open(scope["path"])
-    if scope["method"] not in cross_origin.SAFE_METHODS:
-        # Before the rate limit: what a page tries must not use up its visitor's share.
-        if cross_origin.is_cross_site(headers, cross_origin.allowed_origins(settings.cors_origins)):
-            rejected.labels("cross_site").inc()
-            raise cross_origin.cross_site_error(headers)
+    # Before the rate limit: what a page tries must not use up its visitor's share.
+    is_safe = scope["method"] in cross_origin.SAFE_METHODS
+    if not is_safe and cross_origin.is_cross_site(headers, cross_origin.allowed_origins(settings.cors_origins)):
+        rejected.labels("cross_site").inc()
+        raise cross_origin.cross_site_error(headers)
     if worker.keys and not is_open:
         owner = worker.keys.authenticate(headers.get(b"authorization", b""))
     if worker.rate_limiter and not is_open:

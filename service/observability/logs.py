@@ -177,7 +177,7 @@ class AccessLog:
 
     def __init__(self, settings: Settings, stream: TextIO | None = None):
         self._which, self._sample, self._json = settings.access_log, settings.access_log_sample, uses_json(settings)
-        self._stream = stream or sys.stdout
+        self._stream = stream
         self._lines: list[str] = []
         self._dropped = 0
         self._scheduled = False
@@ -228,10 +228,11 @@ class AccessLog:
     def flush(self) -> None:
         """Hand the lines to the thread that writes them, unless its queue shows that the reader is too slow."""
         self._scheduled = False
+        stream = self._stream or sys.stdout
         try:
-            records, _ = _queue_of(self._stream.fileno())
+            records, _ = _queue_of(stream.fileno())
         except (OSError, ValueError):  # a stream without a file descriptor: a test's
-            self._stream.write(self._take())
+            stream.write(self._take())
             return
         if records.qsize() < ACCESS_BACKLOG:
             records.put(_lines_record(self._take()))

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
@@ -79,38 +79,40 @@ def instrument(app: ASGIApp) -> ASGIApp:
     )
 
 
-def current_context() -> Context | None:
-    """Return the context of the request's span, for `add_span`; None if the request is not traced."""
-    return context.get_current() if _provider is not None and trace.get_current_span().is_recording() else None
+class Parent(NamedTuple):
+    """The span of a request, to which parts are added, and the time at which `time.perf_counter` is 0."""
+
+    context: Context
+    epoch_ns: int
 
 
-def describe_request(name: str, attributes: Mapping[str, Any]) -> str | None:
-    """Name the request's span and set its attributes; None ones are left out.
-
-    Returns:
-        The id of the trace; None if the request is not traced.
-    """
-    if current_context() is None:
+def current_span() -> Parent | None:
+    """Return the request's span, for `add_span`; None if the request is not traced."""
+    if _provider is None or not trace.get_current_span().is_recording():
         return None
+    return Parent(context.get_current(), time.time_ns() - time.perf_counter_ns())
+
+
+def describe_request(name: str, attributes: Mapping[str, Any]) -> str:
+    """Name the span of a traced request, set its attributes other than None, and return the id of its trace."""
     span = trace.get_current_span()
     span.update_name(name)
     span.set_attributes({key: value for key, value in attributes.items() if value is not None})
     return format(span.get_span_context().trace_id, "032x")
 
 
-def add_span(name: str, parent: Context, began: float, ended: float, **attributes: Any) -> None:
+def add_span(name: str, parent: Parent, began: float, ended: float, **attributes: Any) -> None:
     """Add a part of a request, from any thread; times are of `time.perf_counter`."""
     if _provider is not None:
-        epoch = time.time() - time.perf_counter()
         tracer = _provider.get_tracer("gan-atelier")
-        span = tracer.start_span(name, parent, attributes=attributes, start_time=int((epoch + began) * 1e9))
-        span.end(int((epoch + ended) * 1e9))
+        start_ns, end_ns = parent.epoch_ns + int(began * 1e9), parent.epoch_ns + int(ended * 1e9)
+        tracer.start_span(name, parent.context, attributes=attributes, start_time=start_ns).end(end_ns)
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
     """Trace the body of a `with` as a part of the request, if it is traced."""
-    parent, began = current_context(), time.perf_counter()
+    parent, began = current_span(), time.perf_counter()
     try:
         yield
     finally:

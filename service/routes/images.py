@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from artifacts.version import version
 from service.errors import ApiError
 from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
 from service.routes.negotiation import JPEG, PNG, WEBP, Body
 from service.routes.schemas import GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
-from service.version import service_version
 
 if TYPE_CHECKING:
     from service.inference.engine import InferenceEngine
@@ -112,9 +112,7 @@ async def _respond(request: Request, media_type: str, answer: "Answer") -> Respo
 
     engine = get_engine(request)
     rendering = render(media_type, answer, engine.settings)
-    content = await engine.answer(
-        answer.inputs, rendering.pixels, rendering.encode, request.receive, rendering.inline
-    )
+    content = await engine.answer(answer.inputs, rendering.pixels, rendering.encode, request.receive, rendering.inline)
     return Response(content, media_type=media_type, headers=response_headers(answer.inputs))
 
 
@@ -150,7 +148,9 @@ async def image(request: Request) -> Response:
     appearance = query.model_dump(exclude={"digest"}).values()
     headers = {
         **response_headers(inputs),
-        "ETag": _etag(inputs.generator.metadata.digest, inputs.generator.provider, str(body.seed), media_type, *appearance),
+        "ETag": _etag(
+            inputs.generator.metadata.digest, inputs.generator.provider, str(body.seed), media_type, *appearance
+        ),
         "Cache-Control": f"{audience}, {'max-age=31536000, immutable' if query.digest else 'no-cache'}",
     }
     del headers["Vary"]
@@ -193,5 +193,5 @@ def _etag(*parts: Any) -> str:
     import onnxruntime
     import PIL
 
-    text = repr((*parts, service_version(), onnxruntime.__version__, PIL.__version__))
+    text = repr((*parts, version(), onnxruntime.__version__, PIL.__version__))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

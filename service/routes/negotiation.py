@@ -22,8 +22,8 @@ NPY, NPZ, ZIP = "application/x-npy", "application/x-npz", "application/zip"
 GENERATE_MEDIA_TYPES = MIX_MEDIA_TYPES = (JSON, PNG, WEBP, JPEG, NPY, NPZ, ZIP)
 INTERPOLATE_MEDIA_TYPES = (JSON, GIF, WEBP, PNG, JPEG, NPY, NPZ, ZIP)
 
-# Pydantic parses a whole body before it looks at any of it, and holds the GIL all that time. A number takes 2 bytes of a
-# body and 30 to 60 of memory, a list 3 bytes and 200, a key of an object 5 bytes and 400.
+# Pydantic parses a whole body before it looks at any of it, and holds the GIL meanwhile. A number takes 2 bytes
+# of a body and 30 to 60 of memory, a list 3 bytes and 200, a key of an object 5 bytes and 400.
 MAX_VALUES = 2**18
 BYTES_PER_VALUE = 16  # a longer body may have more values: latents have about 20 bytes per number
 MAX_LISTS = 2**16 + 2**10

@@ -100,9 +100,7 @@ def _render_animation(media_type: str, answer: Answer, settings: Settings) -> Re
 
     def encode(images: Images) -> bytes:
         frames = encoding.enlarge(images, options.scale)
-        return encoding.encode_animation(
-            frames, _format(media_type), animation.fps, animation.loop, options.quality
-        )
+        return encoding.encode_animation(frames, _format(media_type), animation.fps, animation.loop, options.quality)
 
     return Rendering(picture_pixels(answer.inputs, options, media_type, settings), encode)
 
@@ -127,9 +125,7 @@ def _render_json(media_type: str, answer: Answer, settings: Settings) -> Renderi
     def encode(images: Images) -> bytes:
         fields = {**response_fields(inputs), "output_format": options.output_format, **answer.fields}
         enlarged = encoding.enlarge(images, options.scale)
-        return encoding.encode_json(
-            enlarged, fields, entries, options.output_format, options.quality, answer.rest_key
-        )
+        return encoding.encode_json(enlarged, fields, entries, options.output_format, options.quality, answer.rest_key)
 
     return Rendering(picture_pixels(inputs, options, f"image/{options.output_format}", settings), encode)
 

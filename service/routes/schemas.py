@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema, model_validator
 
-from service.inference.interpolation import SEEDS
+from artifacts.latents import NUM_SEEDS
 
 
 def _integral(value: Any) -> Any:
@@ -18,7 +18,7 @@ def _integral(value: Any) -> Any:
 
 Integral = BeforeValidator(_integral)
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=SEEDS), Integral]
+Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS), Integral]
 Label = Annotated[int, Field(ge=0, lt=2**31), Integral]
 
 # Each list is bounded and stops at its first error: a body of 4 MiB holds a million values, and an error for each would
@@ -93,8 +93,8 @@ class ImageSpec(ModelRef):
             values = getattr(self, key)
             if values is not None and self.n not in (None, len(values)):
                 raise ValueError(f"n is {self.n}, but {key} has {len(values)}; omit n")
-        if self.seed is not None and self.seed + (self.n or 1) > SEEDS:
-            raise ValueError(f"seed + n exceeds 2^53; the last seed is {SEEDS - 1}")
+        if self.seed is not None and self.seed + (self.n or 1) > NUM_SEEDS:
+            raise ValueError(f"seed + n exceeds 2^53; the last seed is {NUM_SEEDS - 1}")
         if self.latents is not None and self.truncation is not None:
             raise ValueError("truncation applies to latents drawn from seeds; omit it with latents")
         return self
@@ -130,12 +130,12 @@ def _keyframe(value: Any) -> Any:
 
 _KEYFRAME_SCHEMA = {
     "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": SEEDS - 1, "title": "seed"},
+        {"type": "integer", "minimum": 0, "maximum": NUM_SEEDS - 1, "title": "seed"},
         {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT, "title": "latent"},
         {
             "type": "object",
             "properties": {
-                "seed": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
+                "seed": {"type": "integer", "minimum": 0, "maximum": NUM_SEEDS - 1},
                 "latent": {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT},
             },
             "minProperties": 1,
@@ -164,7 +164,9 @@ class InterpolateRequest(OutputOptions, ModelRef):
         None, description="Default: slerp for normal latents, lerp for uniform ones"
     )
     easing: Literal["linear", "ease_in", "ease_out", "ease_in_out"] = "linear"
-    loop: Annotated[bool, Strict()] = Field(False, description="Return to the first keyframe, and repeat an animation forever")
+    loop: Annotated[bool, Strict()] = Field(
+        False, description="Return to the first keyframe, and repeat an animation forever"
+    )
     fps: Annotated[Float, Field(ge=1, le=50)] = Field(12.0, description="Frames per second of an animation")
     labels: Labels | None = Field(
         None, description="Class indices of a conditional model: one for all keyframes, or one per keyframe"
@@ -178,7 +180,9 @@ class Term(Keyframe):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["seed"]}, {"required": ["latent"]}]})
 
     weight: Annotated[Float, Field(ge=-100, le=100)] = 1.0
-    label: Label | None = Field(None, description="Class index. Default: the one that the seed draws; for a latent, that in `labels`")
+    label: Label | None = Field(
+        None, description="Class index. Default: the one that the seed draws; for a latent, that in `labels`"
+    )
 
 
 class MixRequest(OutputOptions, ModelRef):
@@ -207,7 +211,9 @@ class ImageQuery(BaseModel):
 
     truncation: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     label: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    scale: Annotated[int, Field(ge=1, le=16)] = Field(1, description="Integer factor by which the image is enlarged, pixel by pixel")
+    scale: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="Integer factor by which the image is enlarged, pixel by pixel"
+    )
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="Quality of .jpg, 90 by default; with it, .webp is lossy, and lossless without"
     )

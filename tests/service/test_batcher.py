@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from service.errors import ApiError
-from service.inference.batcher import Batcher
-from service.inference.pool import InferencePool
+from service.inference.batcher import Batcher, InferencePool
 from service.observability.metrics import Metrics
 
 
@@ -144,7 +143,9 @@ def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: In
     asyncio.run(scenario())
 
 
-def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(machine: Machine, lanes: InferencePool) -> None:
+def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(
+    machine: Machine, lanes: InferencePool
+) -> None:
     async def scenario() -> None:
         b = batcher(machine, lanes)
         first = await held(machine, b)

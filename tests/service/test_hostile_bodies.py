@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from benchmarks import hostile_bodies
 from service.errors import ApiError
 from service.routes import negotiation
-from service.routes.schemas import GenerateRequest, InterpolateRequest, MixRequest, ImageSpec
+from service.routes.schemas import GenerateRequest, ImageSpec, InterpolateRequest, MixRequest
 
 SIZE = 4 * 2**20
 SCHEMAS = {
@@ -94,7 +94,7 @@ def test_a_list_stops_at_its_first_invalid_value(field: str) -> None:
 def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def parsed(body: bytes, schema: Any) -> Any:
+    def parse_json(body: bytes, schema: Any) -> Any:
         threads.append(threading.current_thread().name)
 
     class Request:
@@ -104,7 +104,7 @@ def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatc
         async def body(self) -> bytes:
             return b" " * self.size
 
-    monkeypatch.setattr(negotiation, "parsed", parsed)
+    monkeypatch.setattr(negotiation, "parse_json", parse_json)
     for size in (100, negotiation.LARGE_BODY + 1):
         asyncio.run(negotiation.read_body(Request(size), ImageSpec))  # type: ignore[arg-type]
     assert threads[0] == "MainThread"

@@ -9,7 +9,7 @@ import pytest
 
 from service.middleware import auth as keys
 from service.middleware.auth import ApiKeys
-from service.middleware.rate_limit import RateLimiter, address
+from service.middleware.rate_limit import RateLimiter, client_id
 from service.settings import Settings, SettingsError
 
 
@@ -122,9 +122,9 @@ def test_processes_share_the_buckets(tmp_path: Path) -> None:
 
 
 def test_an_ipv6_household_is_one_client() -> None:
-    assert address("2001:db8::1") == address("2001:db8::ffff") != address("2001:db8:0:1::1")
-    assert address("10.0.0.1") != address("10.0.0.2")
-    assert address("testclient") == "testclient"
+    assert client_id("2001:db8::1") == client_id("2001:db8::ffff") != client_id("2001:db8:0:1::1")
+    assert client_id("10.0.0.1") != client_id("10.0.0.2")
+    assert client_id("testclient") == "testclient"
 
 
 def test_beyond_the_rate_is_429_with_retry_after_and_probes_are_free(serve, folder: Path) -> None:
@@ -173,12 +173,12 @@ def test_what_is_turned_away_is_counted_by_its_route(serve, folder: Path) -> Non
     assert client.get("/v1/models/tiny/images/7.png", headers=packed).status_code == 415
     assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 200
     assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 429
-    atelier = client.app.state.atelier
-    text = atelier.metrics.exposition()[0].decode()
+    worker = client.app.state.worker
+    text = worker.metrics.exposition()[0].decode()
     for method, route, status in (
         ("POST", "/v1/generate", 401),
         ("GET", "/v1/models/{name}/images/{seed}.{form}", 415),
         ("POST", "/v1/generate", 429),
     ):
         assert f'atelier_requests_total{{method="{method}",route="{route}",status="{status}"}} 1.0' in text
-    assert atelier.metrics.recent.report()["refused"] == 1
+    assert worker.metrics.recent.report()["refused"] == 1
