@@ -54,7 +54,7 @@ def test_serving_with_a_bad_setting_exits_2() -> None:
 
 def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None:
     code = (
-        "import os; from service.observability.metrics import place; place(2); "
+        "import os; from service.observability.metrics import configure_multiprocess_dir as configure; configure(2); "
         "print(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
     )
     worker = f"import subprocess, sys; {code}; sys.stdout.flush(); subprocess.run([sys.executable, '-c', {code!r}])"
@@ -95,7 +95,7 @@ def test_by_default_a_stop_has_time_for_a_request_that_comes_at_the_end_of_the_d
 @pytest.mark.parametrize("told", [",", "   ", " , ,"])
 def test_keys_that_are_none_are_refused(told: str) -> None:
     """A key that was left out by mistake must not open the service to all."""
-    with pytest.raises(SettingsError, match="ATELIER_API_KEYS holds no key"):
+    with pytest.raises(SettingsError, match="ATELIER_API_KEYS has no key"):
         ApiKeys(Settings(api_keys=told))  # type: ignore[arg-type]
     assert not ApiKeys(Settings(api_keys=""))  # type: ignore[arg-type]
 
@@ -188,7 +188,7 @@ def test_keys_of_bytes_that_are_not_utf8_work(monkeypatch: pytest.MonkeyPatch) -
 
 def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match="holds no key"):
+    with pytest.raises(SettingsError, match="has no key"):
         ApiKeys(Settings(api_keys_file=tmp_path / "keys"))
 
 
