@@ -66,13 +66,13 @@ def settings(
     """List every setting, its value here, and what it does."""
     with plain_errors():
         from service import settings as module
-        from service.middleware.auth import Keys
+        from service.middleware.auth import ApiKeys
 
         if markdown:
             print(module.markdown_table(), end="")
             return
         values = module.settings()
-        Keys(values)
+        ApiKeys(values)
         rows = module.describe_settings(values)
         width = max(len(f"{variable}={value}") for variable, value, _ in rows)
         for variable, value, description in rows:

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.environment import unquote
 from service.errors import UserError
 from service.middleware.client_address import TrustedProxies
-from service.middleware.origins import allowed_origins
+from service.middleware.cross_origin import allowed_origins
 
 # Variables of clients, of the other packages, of docker/compose.yaml, and of the supervisor for its workers
 OTHERS = frozenset(

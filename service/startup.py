@@ -13,7 +13,7 @@ from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
 from service import runtime_folder
 from service.errors import UserError
-from service.middleware.auth import Keys
+from service.middleware.auth import ApiKeys
 from service.observability import metrics
 from service.server.posix import UNSUPPORTED, is_supported
 from service.settings import settings
@@ -40,7 +40,7 @@ def serve(host: str, port: str) -> None:
     """
     check_system()
     check_machine(MACHINE)
-    keys = Keys(settings())
+    keys = ApiKeys(settings())
     if os.environ.get("ATELIER_API_KEY") and not keys:
         say(
             "warning: ATELIER_API_KEY is the key that clients send; "

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, ApiError, error_response
-from service.middleware.request import Gate
-from service.routes import negotiation
-from service.routes.headers import headers_of
-from service.routes.schemas import Wanted
+from service.errors import INTERNAL_ERROR, ApiError, error_response
+from service.middleware.request import RequestMiddleware
+from service.routes import negotiation, response_headers
+from service.routes.rendering import array_pixels
+from service.routes.schemas import ImageSpec
 from service.server.compatibility import is_supported
 
 GENERATE = "/v1/native/generate"
@@ -63,24 +63,23 @@ async def generate(app: FastAPI, context: bentoml.Context, fields: dict[str, Any
         A response, which BentoML passes through; BentoML itself would make JSON on the event loop.
     """
     from service import encoding  # numpy and Pillow, which the supervisor does not need
-    from service.inference import inputs
+    from service.inference.inputs import resolve_generate
 
-    engine = app.state.atelier
+    engine = app.state.worker.engine
     try:
-        body = negotiation.checked(Wanted, fields)
-        plan = inputs.generation(body, engine.repository, engine.settings)
-        pixels = inputs.array_pixels(plan, engine.settings, encoding.NUMBER_BYTES)
-        content = await engine.answer(plan, pixels, encoding.numbers, None)
+        inputs = resolve_generate(negotiation.validate(ImageSpec, fields), engine.repository, engine.settings)
+        pixels = array_pixels(inputs, engine.settings, encoding.JSON_BYTES_PER_VALUE)
+        content = await engine.answer(inputs, pixels, encoding.encode_json_arrays)
     except ApiError as error:
         context.response.status_code = error.status  # BentoML passes a response through, but for its status
         return error_response(error)
-    return Response(content, media_type=negotiation.JSON, headers=headers_of(plan))
+    return Response(content, media_type=negotiation.JSON, headers=response_headers(inputs))
 
 
 def is_ready(app: FastAPI) -> bool:
     """Return whether the app can answer requests for images."""
     try:
-        app.state.atelier.require_ready()
+        app.state.worker.require_ready()
     except ApiError:
         return False
     return True
@@ -104,9 +103,9 @@ class RootDispatcher:
     def __init__(self, bentoml_app: ASGIApp, app: FastAPI):
         self._app = app
         # these paths are few and ours, so each is its own template
-        self._native = Gate(
+        self._native = RequestMiddleware(
             ValidateBody(ErrorEnvelopeMiddleware(bentoml_app)),
-            lambda: app.state.atelier,
+            lambda: app.state.worker,
             route=lambda scope: str(scope["path"]),
         )
 
@@ -131,8 +130,8 @@ class ValidateBody:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        await negotiation.read(request, Wanted)
-        body = negotiation.without_mark(await request.body())
+        await negotiation.read_body(request, ImageSpec)
+        body = negotiation.strip_bom(await request.body())
         messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replayed() -> Message:
@@ -183,7 +182,7 @@ def _translate(start: Message, body: bytes) -> ApiError | None:
     if isinstance(found.get("error"), dict):
         return None
     if status >= 500 and status != 503:
-        return INTERNAL
+        return INTERNAL_ERROR
     message, param = str(found.get("error", "")), None
     details = found.get("detail")
     if isinstance(details, list) and details and isinstance(details[0], dict):

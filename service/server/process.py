@@ -6,7 +6,7 @@ from typing import NoReturn
 import bentoml
 
 from service import runtime_folder, startup
-from service.middleware.auth import Keys
+from service.middleware.auth import ApiKeys
 from service.observability import logs, metrics
 from service.server import connection_limits, supervision
 from service.server.connection_limits import ConnectionLimits
@@ -28,8 +28,8 @@ def set_up() -> tuple[Settings, ConnectionLimits]:
     is_worker = bentoml.server_context.worker_index is not None
     try:
         config = settings()
-        Keys(config)
-        metrics.place(config.workers, supervising=not is_worker)
+        ApiKeys(config)
+        metrics.configure_multiprocess_dir(config.workers, supervising=not is_worker)
     except SettingsError as error:
         _fail(str(error))
     except OSError as error:
@@ -39,7 +39,7 @@ def set_up() -> tuple[Settings, ConnectionLimits]:
     supervision.end_with_supervisor()
     if is_worker:
         runtime_folder.keep_temporary_files()
-        metrics.reserve()
+        metrics.reserve_files()
     return config, connection_limits.install(config)
 
 
