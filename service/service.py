@@ -30,7 +30,7 @@ app = create_app(_settings, _connection_limits)
 class GanAtelier:
     """GAN Atelier: images from trained generators; one seed is one image."""
 
-    @bentoml.api(route=bentoml_entry.GENERATE)
+    @bentoml.api(route=bentoml_entry.GENERATE)  # type: ignore[untyped-decorator]
     async def generate(
         self,
         ctx: bentoml.Context,
@@ -44,14 +44,16 @@ class GanAtelier:
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
         fields: dict[str, Any] = {"n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels}
-        response: Any = await bentoml_entry.generate(app, ctx, fields | {"truncation": truncation, "model": model})
+        response: np.ndarray = await bentoml_entry.generate(
+            app, ctx, fields | {"truncation": truncation, "model": model}
+        )
         return response
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's own /readyz, should it come before the app's."""
         return bentoml_entry.is_ready(app)
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def remove_temporary_folders(self) -> None:
         """Remove what BentoML leaves in the folder of temporary files."""
         bentoml_entry.remove_client_folders(self)

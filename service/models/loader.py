@@ -18,7 +18,7 @@ PARTIAL_COPIES = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".dow
 FileSignature = tuple[int, ...]
 
 
-class UnreadableFile(ContractError):
+class UnreadableFileError(ContractError):
     """The content of the file is unknown; the next attempt may succeed."""
 
 
@@ -113,7 +113,7 @@ def read_model_bytes(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a model file; a plain generator's external weights (`<file>.data`) are embedded.
 
     Raises:
-        UnreadableFile: If the file is out of reach.
+        UnreadableFileError: If the file is out of reach.
         ContractError: If it is not a regular file or, with its weights, too large.
     """
     content = _read(path, max_bytes)
@@ -145,7 +145,7 @@ def _read(path: Path, max_bytes: int, first: int | None = None) -> bytes:
             # at most the size that was checked, because the file may grow
             return file.read(found.st_size if first is None else first)
     except OSError as error:
-        raise UnreadableFile(f"cannot be read: {error.strerror}") from None
+        raise UnreadableFileError(f"cannot be read: {error.strerror}") from None
 
 
 def validate_model(path: Path, content: bytes, shape: tuple[int, int, int] | None = None) -> ValidatedModel:
@@ -180,7 +180,7 @@ def validate_model(path: Path, content: bytes, shape: tuple[int, int, int] | Non
     try:
         created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except OSError as error:
-        raise UnreadableFile(f"cannot be read: {error.strerror}") from None
+        raise UnreadableFileError(f"cannot be read: {error.strerror}") from None
     try:
         adapted, metadata, batch = adapt(model, content, path.stem, created, shape)
         return ValidatedModel(metadata, adapted.SerializeToString(), batch)

@@ -79,7 +79,7 @@ def main() -> None:
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     waiting: deque[dict[str, Any]] = deque()
     slow: deque[dict[str, Any]] = deque()  # not finished within SLOW_S, to be tried again
@@ -233,7 +233,7 @@ def try_file(request: dict[str, Any]) -> dict[str, Any]:
     """Read, check and run a file as a worker will, and return the verdict."""
     from artifacts.generator_file import ContractError
     from artifacts.onnx_files import onnx_reason
-    from service.models.loader import UnreadableFile, file_signature, read_model_bytes, validate_model
+    from service.models.loader import UnreadableFileError, file_signature, read_model_bytes, validate_model
     from service.models.session import Runtime, Session
 
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
@@ -249,7 +249,7 @@ def try_file(request: dict[str, Any]) -> dict[str, Any]:
         runtime = Runtime(request["threads"], request["max_batch"])
         session = Session(model.content, runtime, model.batch)
         rows, heavy = largest_batch(session, model.metadata, request["max_batch"], request["batch_bytes"])
-    except UnreadableFile as error:
+    except UnreadableFileError as error:
         return {"ok": False, "reason": str(error), "unreadable": True}
     except MemoryError:
         raise

@@ -18,7 +18,7 @@ from service.models.bento_store import bento_generator_files
 from service.models.catalog import Catalog, LoadFailure, ModelEntry
 from service.models.loader import (
     FileSignature,
-    UnreadableFile,
+    UnreadableFileError,
     check_readable,
     display_name,
     file_signature,
@@ -57,7 +57,7 @@ class Repository:
         self,
         settings: Settings,
         metrics: Metrics | None = None,
-        on_replaced: Callable[[ServedModel], None] = lambda model: None,
+        on_replaced: Callable[[ServedModel], None] = lambda _model: None,
     ):
         """Make a repository without models.
 
@@ -326,7 +326,7 @@ class Repository:
         verdict = prober().verdict(path, found, self._limits(found), self._stopping)
         if verdict is None or verdict.ok or verdict.changed:
             return verdict
-        raise (UnreadableFile if verdict.unreadable else ContractError)(verdict.reason)
+        raise (UnreadableFileError if verdict.unreadable else ContractError)(verdict.reason)
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.watch_s):
@@ -356,7 +356,7 @@ class Repository:
                 prober().end_loading(path, found, limits)
         except ContractError as error:
             reason = str(error)
-            if isinstance(error, UnreadableFile):
+            if isinstance(error, UnreadableFileError):
                 found = None  # the reason may pass: try again at each scan
         except Exception as error:  # a file may raise anything
             log.debug("%s", path, exc_info=True)

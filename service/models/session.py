@@ -46,7 +46,7 @@ class RunWatchdog:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def run(self, session: "InferenceSession", feed: dict[str, NDArray]) -> list[Any]:
+    def run(self, session: "InferenceSession", feed: dict[str, NDArray[Any]]) -> list[Any]:
         """Run a session; ONNX Runtime raises an error if the run was terminated."""
         import onnxruntime as ort
 
@@ -55,7 +55,8 @@ class RunWatchdog:
         options = ort.RunOptions()
         self._running[id(options)] = options, time.monotonic() + self._seconds
         try:
-            return session.run(None, feed, options)
+            outputs: list[Any] = session.run(None, feed, options)
+            return outputs
         finally:
             del self._running[id(options)]
 
@@ -193,11 +194,13 @@ class Session:
         session = self._wide if exclusive else self._narrow
 
         def run(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-            feed: dict[str, NDArray] = {"latents": latents}
+            feed: dict[str, NDArray[Any]] = {"latents": latents}
             if labels is not None:
                 feed["labels"] = labels
             with self._one_at_a_time:
-                return (session.run(None, feed) if watchdog is None else watchdog.run(session, feed))[0]
+                outputs = session.run(None, feed) if watchdog is None else watchdog.run(session, feed)
+            images: NDArray[np.uint8] = outputs[0]
+            return images
 
         return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
 
@@ -225,7 +228,7 @@ class Session:
         return next(rows for rows, cost in costs.items() if cost <= enough)
 
 
-def _session(content: bytes, threads: int, providers: list, keep_memory: bool = True) -> "InferenceSession":
+def _session(content: bytes, threads: int, providers: list[Any], keep_memory: bool = True) -> "InferenceSession":
     import onnxruntime as ort
 
     options = ort.SessionOptions()

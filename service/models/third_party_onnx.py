@@ -76,7 +76,7 @@ def embed_external_weights(content: bytes, weights: bytes, name: str, max_bytes:
         del tensor.external_data[:]
         tensor.data_location = tensor.DEFAULT
     try:
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
     except Exception:  # the format can hold two gigabytes
         raise ContractError("with its weights larger than an ONNX file can be") from None
 
@@ -211,7 +211,7 @@ def _latents_input(model: "onnx.ModelProto") -> "tuple[onnx.ValueInfoProto, int,
 def _images_output(model: "onnx.ModelProto") -> "onnx.ValueInfoProto":
     if len(model.graph.output) != 1:
         raise ContractError(f"a plain generator has one output, its images; this one has {len(model.graph.output)}")
-    (value,) = model.graph.output
+    value: onnx.ValueInfoProto = model.graph.output[0]
     _require_float(value, "output")
     if value.type.tensor_type.HasField("shape") and len(_dims(value)) != 4:
         raise ContractError(f"its output is {_shape_text(_dims(value))}; a generator gives images [N, C, H, W]")

@@ -1,7 +1,7 @@
 """Limits of the HTTP connections of a worker: their number, their time, and the memory of unread responses.
 
-uvicorn has none of these: a client may be silent, send one byte of a header per second, never read its response, or
-open more connections than the process may have files, and keep its place for as long as it likes.
+uvicorn does not limit any of these: a client may be silent, send one byte of a header per second, never read its
+response, or open more connections than the process may have files, and keep its place for as long as it likes.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class ConnectionLimits:
         """
         self.header_timeout_s, self.body_timeout_s = header_timeout_s, body_timeout_s
         self.write_timeout_s, self.max_connections = write_timeout_s, max_connections
-        self.on_rejected: Callable[[str], Any] = lambda reason: None
-        self.on_count: Callable[[int], Any] = lambda connections: None
+        self.on_rejected: Callable[[str], Any] = lambda _reason: None
+        self.on_count: Callable[[int], Any] = lambda _count: None
         # since when, the oldest first
         self.waiting_for_head: dict[LimitedConnection, float] = {}
         self.waiting_for_body: dict[LimitedConnection, float] = {}

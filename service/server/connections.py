@@ -52,6 +52,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.sending_since = 0.0  # the last time at which nothing was unsent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection; refuse it, or close another one, if there are too many."""
         super().connection_made(transport)
         self.flow = _Flow(self)
         self.limits.start_sweeping(self.loop, self.connections)
@@ -89,6 +90,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._unparsed.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection, and notify the requests that it has."""
         self._forget()
         super().connection_lost(exc)
         if self._running is not None and self._running is not self.cycle:  # uvicorn notifies only the last one
@@ -100,6 +102,7 @@ class BoundedConnection(HttpToolsProtocol):
         return bool(self.pipeline or self._unparsed or self.flow.write_paused)
 
     def data_received(self, data: bytes) -> None:
+        """Parse what arrived, as far as requests may wait."""
         self._unparsed += data
         self._parse()
 
@@ -162,14 +165,16 @@ class BoundedConnection(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, but not a trailer."""
         if not self._in_body:  # trailers are not headers
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        """Check the head, and begin the request; a ValueError becomes llhttp's error."""
         if self.parser.should_upgrade():
             method = self.parser.get_method()
             if method == b"CONNECT":
-                raise ValueError("this is not a proxy")  # which llhttp reports as its error
+                raise ValueError("this is not a proxy")
             lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
             self._upgrade_head = b"\r\n".join((*lines, b"", b""))
@@ -197,11 +202,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._update_state()
 
     def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
         self._head_bytes = 0
         self._body_left = max(0, self._body_left - len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """End a request."""
         if self._upgrade_head is not None:  # the same request comes again
             return
         self._head_bytes, self._in_body = 0, False
@@ -209,6 +216,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._update_state()
 
     def on_response_complete(self) -> None:
+        """Continue with the next request of the connection."""
         following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self.transport.is_closing():
@@ -221,10 +229,11 @@ class BoundedConnection(HttpToolsProtocol):
             self.loop.call_soon(self._resume)
 
     def resume_writing(self) -> None:
+        """Continue, because the client has read its response."""
         super().resume_writing()
         self._resume()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, _msg: str) -> None:
         """Reject what llhttp does not accept: not HTTP, or of ambiguous length as in request smuggling."""
         self.limits.on_rejected("malformed_http")
         self._refuse(400, "malformed_http", "this is not a valid HTTP/1.1 request")

@@ -72,7 +72,7 @@ def install(worker: Worker, all_draining: Callable[[], bool]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, shutdown.handle_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the supervisor receives it too, and stops all
-        signal.signal(signal.SIGHUP, lambda number, frame: shutdown.handle_signal(signal.SIGTERM, frame))
+        signal.signal(signal.SIGHUP, lambda _number, frame: shutdown.handle_signal(signal.SIGTERM, frame))
     if server.should_exit:  # a signal came before this handler; uvicorn would look at it only once models are loaded
         server.should_exit = False
         server._captured_signals.clear()
@@ -94,7 +94,7 @@ class GracefulShutdown:
         self._uvicorn_handler, self._loop = uvicorn_handler, loop
         self._requested = False
 
-    def handle_signal(self, number: int, frame: FrameType | None) -> None:
+    def handle_signal(self, number: int, _frame: FrameType | None) -> None:
         """Begin the stop, once: Ctrl+C at a terminal reaches a worker directly and through its supervisor."""
         if not self._requested:
             self._requested = True

@@ -65,7 +65,7 @@ def watch_workers() -> None:
     SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
     # circus reloads on SIGHUP, which a closed terminal sends: that is a stop, unless `nohup` ignores it
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    SysHandler.handle_hup = (lambda handler: None) if ignored else SysHandler.handle_term
+    SysHandler.handle_hup = (lambda _handler: None) if ignored else SysHandler.handle_term
 
 
 def end_with_supervisor() -> None:
@@ -125,7 +125,7 @@ def _quit(controller: Any) -> None:
         controller.loop.call_later(QUIT_AGAIN_S, _quit, controller)
 
 
-def _on_child_death(number: int, frame: Any) -> None:
+def _on_child_death(_number: int, _frame: Any) -> None:
     # circus handles SIGTERM with a method of an object that has its controller
     controller = getattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "controller", None)
     if controller is not None:
