@@ -26,7 +26,7 @@ import torch
 from artifacts.cpus import available_cpus
 from trainer import networks
 from trainer.config import schema as configuration
-from trainer.onnx_export import exporter, optimize, quantize, throughput
+from trainer.onnx_export import exporter, optimize, throughput
 
 RESULTS = Path(__file__).with_name("results") / "export_speed.json"
 
@@ -37,7 +37,7 @@ def untrained(preset: str) -> onnx.ModelProto:
     config = configuration.resolve(preset)
     model = exporter.to_onnx(networks.build(config)[0].eval())
     payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
-    exporter.describe(model, exporter.metadata(config, payload, f"{preset}-untrained"))
+    exporter.set_metadata(model, exporter.build_metadata(config, payload, f"{preset}-untrained"))
     return model
 
 
@@ -90,28 +90,28 @@ def main() -> None:
     args = parser.parse_args()
 
     with mistakes(parser):
-        models = [optimize.read(path) for path in args.generators] + [untrained(preset) for preset in args.preset]
+        models = [optimize.load_plain(path) for path in args.generators] + [untrained(preset) for preset in args.preset]
     if not models:
         parser.error("name a generator file, or a --preset")
     document: dict[str, Any] = {"optimize": args.optimize, "machine": describe(), "generators": {}}
     for plain in models:
-        props = optimize.properties_of(plain)
+        props = exporter.read_metadata(plain)
         latent = (int(props["z_dim"]), props["z_distribution"], len(json.loads(props["class_names"])))
         if args.optimize == "int8":
-            made = quantize.int8(plain, quantize.feeds(quantize.CALIBRATION_SEEDS, *latent))
+            made = optimize.to_int8(plain, optimize.feeds(optimize.CALIBRATION_SEEDS, *latent))
         else:
-            made = quantize.fp16(plain)
+            made = optimize.to_fp16(plain)
         found: dict[str, Any] = {"fp32_bytes": plain.ByteSize(), f"{args.optimize}_bytes": made.ByteSize()}
         settings = sorted({(1, False), (available_cpus(), False), (available_cpus(), True)})
         for threads, spinning in settings:
             sessions = {
-                kind: throughput.session(model, threads=threads, spinning=spinning)
+                kind: throughput.make_session(model, threads=threads, spinning=spinning)
                 for kind, model in (("fp32", plain), (args.optimize, made))
             }
             name = f"{threads} threads, {'spinning' if spinning else 'not spinning'}"
             found[name] = {}
             for batch in args.batches:
-                (feed,) = quantize.feeds(range(batch), *latent, batch=batch)
+                (feed,) = optimize.feeds(range(batch), *latent, batch=batch)
                 result = measure(sessions, feed, args.rounds, args.seconds)
                 found[name][str(batch)] = result
                 print(

@@ -75,7 +75,7 @@ def make_generator(preset: str, folder: Path) -> Path:
     config = resolve(preset)
     model = exporter.to_onnx(build(config)[0].eval())
     payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
-    exporter.describe(model, exporter.metadata(config, payload, preset))
+    exporter.set_metadata(model, exporter.build_metadata(config, payload, preset))
     path = folder / f"{preset}.onnx"
     path.write_bytes(model.SerializeToString())
     return path

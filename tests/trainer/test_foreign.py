@@ -107,8 +107,8 @@ def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path:
     with torch.no_grad():
         next(network.parameters())[0] = value
     torch.save(network.state_dict(), tmp_path / "theirs.pth")
-    with pytest.raises(TrainerError, match=r"diverged: 0\.weight holds NaN or infinite values"):
-        state_dict_import.payload(tmp_path / "theirs.pth", "dcgan", name="x")
+    with pytest.raises(TrainerError, match=r"diverged: 0\.weight has NaN or infinite values"):
+        state_dict_import.import_state_dict(tmp_path / "theirs.pth", "dcgan", name="x")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_named_in_one_line(
 ) -> None:
     torch.save(network.state_dict(), tmp_path / "theirs.pth")
     with pytest.raises(TrainerError) as error:
-        state_dict_import.payload(tmp_path / "theirs.pth", architecture, name="x")
+        state_dict_import.import_state_dict(tmp_path / "theirs.pth", architecture, name="x")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -146,8 +146,8 @@ def test_what_is_no_state_dict_is_refused_and_runs_no_code(content: str, tmp_pat
         path.write_text("hello", encoding="utf-8")
     else:
         torch.save({"module": tutorial(), "numbers": {"lr": 3.0, "step": 4}, "nothing": {}}[content], path)
-    with pytest.raises(TrainerError, match=r"state dict|holds no weights"):
-        state_dict_import.payload(path, "dcgan", name="x")
+    with pytest.raises(TrainerError, match=r"state dict|contains no weights"):
+        state_dict_import.import_state_dict(path, "dcgan", name="x")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_import_says_what_the_file_does_not_contain(tmp_path: Path) -> None:
     words = ["import", str(tmp_path / "theirs.pth"), "--architecture", "dcgan", "--output", str(tmp_path)]
     last = CliRunner().invoke(app, words).output.splitlines()[-1]
     assert last.startswith(
-        "not in the file, so taken as: relu between layers, tanh at the end, BatchNorm eps 1e-05, normal latents, "
+        "not in the file, so assumed: relu between layers, tanh at the end, BatchNorm eps 1e-05, normal latents, "
         "the strides and paddings of a DCGAN"
     )
     assert "--activation, --output-activation, --batchnorm-eps, --z-distribution" in last
@@ -205,7 +205,9 @@ def test_import_of_safetensors_draws_what_the_state_dict_does(tmp_path: Path) ->
     weights = trained(tutorial()).state_dict()
     torch.save(weights, tmp_path / "a.pth")
     write_safetensors(weights, tmp_path / "a.safetensors")
-    one, other = (state_dict_import.payload(tmp_path / name, "dcgan", name="a") for name in ("a.pth", "a.safetensors"))
+    one, other = (
+        state_dict_import.import_state_dict(tmp_path / name, "dcgan", name="a") for name in ("a.pth", "a.safetensors")
+    )
     assert one["config"] == other["config"]
     assert all(torch.equal(value, other["G_ema"][name]) for name, value in one["G_ema"].items())
 

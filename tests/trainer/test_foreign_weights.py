@@ -48,7 +48,7 @@ FILES: dict[str, tuple[Any, str | None]] = {
 @pytest.mark.parametrize("kind", FILES)
 def test_read_finds_the_generator_of_common_checkpoints(kind: str, tmp_path: Path) -> None:
     content, key = FILES[kind]
-    found = state_dict_file.read(saved(content, tmp_path), key)
+    found = state_dict_file.read_state_dict(saved(content, tmp_path), key)
     expected = {name: value for name, value in EMA.items() if not name.endswith("num_batches_tracked")}
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -58,17 +58,17 @@ def test_read_finds_the_generator_of_common_checkpoints(kind: str, tmp_path: Pat
     ("content", "key", "says"),
     [
         ({"g": G, "g_ema": EMA}, None, "several networks; choose one with --key g or --key g_ema"),
-        ({"params": G, "params_ema": EMA}, "param", "has no param; it holds params, params_ema"),
+        ({"params": G, "params_ema": EMA}, "param", "has no param; it contains params, params_ema"),
         (prefixed("G", G) | prefixed("G_ema", EMA), None, "choose one with --key G or --key G_ema"),
         (prefixed("net", G) | prefixed("critic", D), None, "choose the generator with --key: net, critic"),
         ({"format_version": 1, "G": G, "G_ema": EMA}, None, "is a checkpoint of this trainer; use: trainer export"),
-        ({"epoch": 3, "losses": {"g": 0.5}}, None, "holds no generator's state dict; it holds epoch, losses"),
+        ({"epoch": 3, "losses": {"g": 0.5}}, None, "contains no generator's state dict; it contains epoch, losses"),
         ({"0.weight_orig": torch.ones(2, 2), "0.weight_u": torch.ones(2)}, None, "spectral or weight normalization"),
     ],
 )
 def test_read_of_an_unclear_file_names_the_way_out(content: Any, key: str | None, says: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError) as error:
-        state_dict_file.read(saved(content, tmp_path), key)
+        state_dict_file.read_state_dict(saved(content, tmp_path), key)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -78,25 +78,25 @@ def test_read_of_an_unclear_file_names_the_way_out(content: Any, key: str | None
     [
         ("a.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
         ("a.onnx", b"any", "is an ONNX file, which needs no import"),
-        ("a.safetensors", b"", "not a safetensors file that can be read: its header is cut off"),
-        ("a.safetensors", b"\xff" * 16, "its header is cut off"),
+        ("a.safetensors", b"", "not a safetensors file that can be read: its header is truncated"),
+        ("a.safetensors", b"\xff" * 16, "its header is truncated"),
         ("a.safetensors", (2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
         (
             "a.safetensors",
             (64).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'.ljust(64),
-            "w is cut off",
+            "w is truncated",
         ),
         (
             "a.safetensors",
             (64).to_bytes(8, "little") + b'{"w":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'.ljust(64) + b"0",
-            "no tensor can be of the type",
+            "unknown tensor type",
         ),
     ],
 )
 def test_read_of_another_kind_of_file_is_one_line(name: str, content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainerError) as error:
-        state_dict_file.read(tmp_path / name)
+        state_dict_file.read_state_dict(tmp_path / name)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -104,14 +104,14 @@ def test_read_of_another_kind_of_file_is_one_line(name: str, content: bytes, say
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_read_of_half_precision_leaves_out_the_counters(dtype: torch.dtype, tmp_path: Path) -> None:
     half = {name: value.to(dtype) for name, value in EMA.items()}
-    found = state_dict_file.read(saved(half, tmp_path))
+    found = state_dict_file.read_state_dict(saved(half, tmp_path))
     assert "1.num_batches_tracked" not in found
     assert all(torch.equal(value, half[name].float()) for name, value in found.items())
 
 
 def test_read_of_safetensors_gives_the_written_values(tmp_path: Path) -> None:
     tensors = EMA | {"3.weight": EMA["3.weight"].half(), "0.bias": EMA["0.bias"].bfloat16()}
-    found = state_dict_file.read(write_safetensors(tensors, tmp_path / "a.safetensors"))
+    found = state_dict_file.read_state_dict(write_safetensors(tensors, tmp_path / "a.safetensors"))
     assert set(found) == {name for name in EMA if "num_batches" not in name}
     assert all(torch.equal(value, tensors[name].float()) for name, value in found.items())
 
@@ -130,5 +130,5 @@ def test_order_of_names_is_layer_norm_layer(names: list[str]) -> None:
     weights = {name: torch.ones(3, 3, 4, 4) if name.endswith("weight") else torch.ones(3) for name in wanted}
     for name in names[1::2]:
         weights[f"{name}.weight"] = torch.ones(3)
-    found = state_dict_file.in_the_order_of_names(dict(sorted(weights.items())))
+    found = state_dict_file.sort_by_name(dict(sorted(weights.items())))
     assert list(found) == wanted

@@ -13,14 +13,14 @@ def test_pixels_are_rounded_not_truncated() -> None:
     """Casting floats in [0, 1] to uint8 would leave only 0 and 1 (a mistake made in the wild)."""
     levels = torch.arange(256, dtype=torch.float32)
     images = (levels / 127.5 - 1.0).reshape(1, 1, 16, 16)
-    pixels = image_grids.to_pixels(images)
+    pixels = image_grids.to_uint8(images)
     assert pixels.dtype == torch.uint8
     assert pixels.shape == (1, 16, 16, 1)
     assert pixels.flatten().tolist() == list(range(256))
 
 
 def test_values_beyond_one_are_clipped() -> None:
-    assert image_grids.to_pixels(torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
+    assert image_grids.to_uint8(torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 
 
 def test_a_grid_holds_every_image_in_order() -> None:

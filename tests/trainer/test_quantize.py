@@ -22,7 +22,7 @@ from tests.trainer.test_rewrite import CLASSES, lively
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter, optimize, throughput
-from trainer.onnx_export.throughput import Rates
+from trainer.onnx_export.throughput import Throughput
 
 Tiny = Callable[..., Config]
 
@@ -31,7 +31,7 @@ def generator_file(config: Config, folder: Path) -> Path:
     """A generator file as `trainer export` writes it, of a generator that was never trained."""
     model = exporter.to_onnx(lively(config))
     payload = {"counters": {"images_seen": 40}, "created": "2026-01-01T00:00:00+00:00"}
-    exporter.describe(model, exporter.metadata(config, payload, config.name))
+    exporter.set_metadata(model, exporter.build_metadata(config, payload, config.name))
     path = folder / f"{config.name}.onnx"
     path.write_bytes(model.SerializeToString())
     return path
@@ -51,7 +51,7 @@ def of_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """of_speed(ratio): what the machine is told to measure, which tests cannot leave to it."""
 
     def be(ratio: float) -> None:
-        monkeypatch.setattr(throughput, "rates", lambda *_: Rates(100.0, 100.0 * ratio, ratio))
+        monkeypatch.setattr(throughput, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
 
     return be
 
@@ -151,9 +151,9 @@ def test_the_score_of_both_is_told_and_decides(
 
 def test_the_speed_that_decides_is_measured(conditional: Path) -> None:
     model = onnx.load(conditional)
-    session = throughput.session(model, threads=1)
+    session = throughput.make_session(model, threads=1)
     feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
-    told = throughput.rates(session, throughput.session(model, threads=1), feed, rounds=5, turn_s=0.02)
+    told = throughput.measure(session, throughput.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02)
     assert told.plain > 0
     assert 0.2 < told.ratio < 5  # the same model twice, on a machine that may be doing much else
 

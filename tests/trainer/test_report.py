@@ -14,7 +14,7 @@ from imagesets.types import ImageSet
 from tests.trainer.crashes import images
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.reports import plots, run_page
+from trainer.reports import pages, plots
 from trainer.training import checkpoint, run_folder
 
 Tiny = Callable[..., Config]
@@ -40,7 +40,7 @@ def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
     with Image.open(trained / "curves.png") as picture:
         assert picture.width > 500
     for kind in ("fixed", "random", "real-beside-fake"):
-        assert len(run_page.sheets(trained, kind)) == 4
+        assert len(pages.sheet_paths(trained, kind)) == 4
 
 
 def test_the_page_holds_everything_itself(trained: Path) -> None:
@@ -56,29 +56,29 @@ def test_a_runs_name_cannot_put_markup_into_its_page(trained: Path) -> None:
     config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     config["data"]["source"] = "<script>alert(1)</script>"
     (trained / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert "<script>" not in run_page.write_page(trained).read_text(encoding="utf-8")
+    assert "<script>" not in pages.write_page(trained).read_text(encoding="utf-8")
 
 
 def test_a_long_run_is_thinned_to_a_short_animation() -> None:
     paths = [Path(f"fixed-{i}.png") for i in range(1000)]
-    chosen = run_page.thinned(paths)
-    assert len(chosen) == run_page.MAX_FRAMES
+    chosen = pages.thin(paths)
+    assert len(chosen) == pages.MAX_FRAMES
     assert (chosen[0], chosen[-1]) == (paths[0], paths[-1])
-    assert run_page.thinned(paths[:5]) == paths[:5]
+    assert pages.thin(paths[:5]) == paths[:5]
 
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
-    for work in (run_page.write_all, lambda path: run_page.animate(path, "fixed"), run_page.write_page):
+    for work in (pages.write_report, lambda path: pages.animate(path, "fixed"), pages.write_page):
         with pytest.raises(TrainerError, match="is it a run folder"):
             work(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(TrainerError, match="damaged"):
-        plots.write(tmp_path)
+        plots.write_curves(tmp_path)
 
 
 def test_curves_of_several_runs_share_their_panels() -> None:
     lines = [{"images_seen": 1000 * i, "loss/D": i, "images_per_second": 9} for i in range(3)]
-    with Image.open(io.BytesIO(plots.draw({"a": lines, "b": lines}))) as picture:
+    with Image.open(io.BytesIO(plots.draw_curves({"a": lines, "b": lines}))) as picture:
         assert picture.format == "PNG"
 
 
