@@ -22,13 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer import __version__
-from trainer.atomic import replacing
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.latents import labels, latents
 from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
 from trainer.reports import image_grids
@@ -106,7 +105,7 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
     G = checkpoints.generator_of(checkpoint, ema=ema)
     model = to_onnx(G)
     set_metadata(model, build_metadata(config, checkpoint, name, ema=ema))
-    with write_errors(path), replacing(path) as partial:
+    with write_errors(path), atomic_path(path) as partial:
         partial.write_bytes(model.SerializeToString())
         differences = verify(partial, G, config)
     return ExportResult(path, name, digest(model), path.stat().st_size, *differences, replaced)
@@ -145,7 +144,7 @@ def load_generator_file(path: Path, name: str | None = None) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise TrainerError(f"there is no file {path}") from error
     except Exception as error:  # protobuf and onnx raise their own types
-        what = HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
+        what = LFS_HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
         raise TrainerError(f"{path} is {what}") from error
     properties = read_metadata(model)
     if properties.pop("digest", None) != digest(model):
@@ -157,7 +156,7 @@ def load_generator_file(path: Path, name: str | None = None) -> onnx.ModelProto:
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a model, atomically."""
-    with write_errors(path), replacing(path) as partial:
+    with write_errors(path), atomic_path(path) as partial:
         partial.write_bytes(model.SerializeToString())
 
 
@@ -203,7 +202,7 @@ class ToUint8(nn.Module):
 
 def to_onnx(G: Generator) -> onnx.ModelProto:
     """Return the graph of a generator in evaluation mode, N dynamic, without metadata."""
-    example = {"latents": torch.from_numpy(latents(range(2), G.z_dim))}
+    example = {"latents": torch.from_numpy(seeds_to_latents(range(2), G.z_dim)[0])}
     if G.classes:
         example["labels"] = torch.zeros(2, dtype=torch.int64)
     n = torch.export.Dim("N", min=1)
@@ -276,6 +275,12 @@ def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
     model.metadata_props.add(key="digest", value=digest(model))
 
 
+def make_feed(seeds: range, z_dim: int, z_distribution: ZDistribution, classes: int) -> dict[str, np.ndarray]:
+    """Return a session's inputs for these seeds: latents float32 [N, z_dim], labels int64 [N]."""
+    latents, labels = seeds_to_latents(seeds, z_dim, z_distribution, num_classes=classes)
+    return {"latents": latents} if labels is None else {"latents": latents, "labels": labels}
+
+
 def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
     """Check a generator file, and compare its images with torch's.
 
@@ -290,12 +295,10 @@ def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
 
     content = path.read_bytes()  # Given a path, neither library opens a file whose name is not UTF-8.
     onnx.checker.check_model(content, full_check=True)
-    feed = {"latents": latents(VERIFY_SEEDS, G.z_dim, config.model.z_distribution)}
-    if (y := labels(VERIFY_SEEDS, G.z_dim, G.classes)) is not None:
-        feed["labels"] = y
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    feed = make_feed(VERIFY_SEEDS, G.z_dim, config.model.z_distribution, G.classes)
     (theirs,) = session.run(["images"], feed)
     ours = image_grids.sample(G, VERIFY_SEEDS, config.model.z_distribution)
     if theirs.shape != ours.shape or theirs.dtype != np.uint8:

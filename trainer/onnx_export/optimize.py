@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import onnx
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
+from artifacts.latents import ZDistribution
 from trainer.errors import TrainerError
-from trainer.latents import ZDistribution, labels, latents
 from trainer.onnx_export import throughput
 from trainer.onnx_export.exporter import (
     digest,
     load_generator_file,
+    make_feed,
     read_metadata,
     set_metadata,
     write_errors,
@@ -230,7 +230,7 @@ def optimize(
         machine,
     )
     write_model(chosen, path)
-    with write_errors(result.report_path), replacing(result.report_path) as partial:
+    with write_errors(result.report_path), atomic_path(result.report_path) as partial:
         partial.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     return result
 
@@ -260,13 +260,9 @@ def _decide(method: Method, ratio: float, difference: OutputDifference, provider
 
 
 def feeds(seeds: range, z_dim: int, z_distribution: ZDistribution, classes: int = 0, batch: int = 32) -> Iterator[Feed]:
-    """Yield a session's inputs for these seeds in batches: latents float32 [N, z_dim], labels int64 [N]."""
+    """Yield a session's inputs for these seeds in batches."""
     for start in range(seeds.start, seeds.stop, batch):
-        part = range(start, min(start + batch, seeds.stop))
-        feed: dict[str, np.ndarray] = {"latents": latents(part, z_dim, z_distribution)}
-        if (y := labels(part, z_dim, classes)) is not None:
-            feed["labels"] = y
-        yield feed
+        yield make_feed(range(start, min(start + batch, seeds.stop)), z_dim, z_distribution, classes)
 
 
 def to_int8(model: onnx.ModelProto, calibration: Iterator[Feed]) -> onnx.ModelProto:

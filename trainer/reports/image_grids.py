@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.atomic import replacing
-from trainer.latents import ZDistribution, labels, latents
+from artifacts.files import atomic_path
+from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer.networks import Generator
 
 
@@ -41,9 +41,9 @@ def sample(G: Generator, seeds: Sequence[int], z_distribution: ZDistribution, ba
     parts = []
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        z = torch.from_numpy(latents(part, G.z_dim, z_distribution)).to(device)
-        y = labels(part, G.z_dim, G.classes)
-        parts.append(to_uint8(G(z, None if y is None else torch.from_numpy(y).to(device))).cpu())
+        latents, labels = seeds_to_latents(part, G.z_dim, z_distribution, num_classes=G.classes)
+        y = None if labels is None else torch.from_numpy(labels).to(device)
+        parts.append(to_uint8(G(torch.from_numpy(latents).to(device), y)).cpu())
     return torch.cat(parts).numpy()
 
 
@@ -105,7 +105,7 @@ def to_pil(picture: np.ndarray, min_side: int = 0) -> Image.Image:
 
 def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
     """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         to_pil(picture, min_side).save(partial, format="PNG", optimize=True)
 
 
@@ -114,7 +114,7 @@ def write_animation(frames: Sequence[Image.Image], path: Path, fps: float = 8.0)
     durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
     first, *rest = [frame.convert("RGB") for frame in frames]
     options: dict[str, Any] = {"lossless": False, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         first.save(
             partial,
             format=path.suffix[1:].upper(),

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from artifacts.files import atomic_path
 from artifacts.terminal import valid_text
 from trainer import __version__, networks
-from trainer.atomic import replacing
 from trainer.config import schema as configuration
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -112,9 +112,9 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     frames = [image_grids.to_pil(image_grids.side_by_side(*pictures)) for pictures in sheets]
 
     output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / "curves.png") as partial:
+    with atomic_path(output / "curves.png") as partial:
         partial.write_bytes(curves)
-    with replacing(output / "fixed.png") as partial:
+    with atomic_path(output / "fixed.png") as partial:
         frames[-1].save(partial, format="PNG")
     for suffix in ("gif", "webp"):
         image_grids.write_animation(frames, output / f"fixed.{suffix}")
@@ -278,7 +278,7 @@ def render(template: str, **values: Any) -> str:
 
 def write_text(text: str, path: Path) -> Path:
     """Write text without characters that UTF-8 does not encode, and return the path. Atomic."""
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(valid_text(text), encoding="utf-8")
     return path
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
 from trainer.errors import TrainerError
 
 Tick = dict[str, Any]  # a line of metrics.jsonl
@@ -73,6 +73,6 @@ def write_curves(run_dir: Path) -> Path:
     """Draw a run's metrics.jsonl to curves.png in its folder, and return its path."""
     path = run_dir / "curves.png"
     content = draw_curves({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(content)
     return path

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, pages
 from trainer.sweep.space import Vary, format_value
@@ -42,7 +42,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
     pages.write_text(json.dumps(to_dict(plan, trials), indent=2, ensure_ascii=False) + "\n", folder / "sweep.json")
     charts = {theme: draw_scores(plan.varies, best, theme) for theme in THEMES} if best else {}
     if charts:
-        with replacing(folder / "scores.png") as partial:
+        with atomic_path(folder / "scores.png") as partial:
             partial.write_bytes(charts["light"])
     if pictures:
         image_grids.write_png(contact_sheet(pictures), folder / "pictures.png", min_side=0)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from artifacts.files import atomic_path
 from artifacts.processes import TERMINATION, child_environment, end_with, python_module
-from trainer.atomic import replacing
 from trainer.config.schema import Config, to_json
 from trainer.errors import TrainerError
 from trainer.sweep import space
@@ -114,7 +114,7 @@ class Worker:
         if job.run_dir.exists():  # The run ended before its first checkpoint.
             shutil.rmtree(job.run_dir)
         preset = job.run_dir.with_name(f"{job.run_dir.name}.json")
-        with replacing(preset) as partial:
+        with atomic_path(preset) as partial:
             partial.write_text(to_json(job.config), encoding="utf-8")
         return ["train", "--preset", str(preset), "--run-dir", str(job.run_dir)]
 
