@@ -18,11 +18,11 @@ from typing import Any, Literal, cast
 import onnx
 
 from artifacts.files import atomic_path
+from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
 from trainer.errors import TrainerError
 from trainer.onnx_export import throughput
 from trainer.onnx_export.exporter import (
-    digest,
     load_generator_file,
     make_feed,
     read_metadata,

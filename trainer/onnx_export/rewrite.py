@@ -64,11 +64,11 @@ class _ConvTransposeSpec:
 
     @property
     def taps(self) -> int:
-        return -(-self.weight.shape[2] // self.stride)  # K
+        return int(-(-self.weight.shape[2] // self.stride))  # K
 
     @property
     def channels(self) -> int:
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     def phases(self) -> np.ndarray:
         """Return the convolution's weights, float32 [s² C, C_in, K, K]: the kernel's taps by position in a block."""

@@ -74,7 +74,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
                 runner = Runner(study, folder, progress, jobs, threads, data_root, should_stop, write_report)
                 finished = runner.run()
             write_report()
-        return _print_outcome(plan, study.trials(), folder / report.PAGE, finished, console)
+        return _print_outcome(study.trials(), folder / report.PAGE, finished, console)
 
 
 def _load_images(plan: Plan, data_root: Path) -> ImageSet:
@@ -102,7 +102,7 @@ def check_same_images(folder: Path, images: ImageSet) -> None:
         run_folder.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
 
 
-def _print_outcome(plan: Plan, trials: Sequence[Trial], page: Path, finished: bool, console: Console) -> int:
+def _print_outcome(trials: Sequence[Trial], page: Path, finished: bool, console: Console) -> int:
     failed = [trial for trial in trials if trial.state == "failed"]
     for best in ranked(trials)[:1]:
         setting, score = space.format_setting(best.setting), best.mean_and_std("frechet")

@@ -77,7 +77,7 @@ def format_setting(setting: Mapping[str, Any], *, short: bool = False) -> str:
 
 
 def parse_varies(texts: Iterable[str], sampler: str) -> list[Vary]:
-    """Return the `--vary` options, each field and value checked against the config by itself.
+    """Return the `--vary` options, each field and value checked against its own field.
 
     Raises:
         TrainerError: For an unknown field, a value out of range, a field or value that is given twice, or a range

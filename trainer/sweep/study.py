@@ -88,9 +88,8 @@ class Plan:
             then, now = (document["vary"].get(field, "not varied") for document in (recorded, ours))
             if then != now:
                 found.append(f"--vary {field}: {then} → {now}")
-        for option in ("sampler", "seeds"):
-            if recorded[option] != ours[option]:
-                found.append(f"--{option}: {recorded[option]} → {ours[option]}")
+        options = [option for option in ("sampler", "seeds") if recorded[option] != ours[option]]
+        found += [f"--{option}: {recorded[option]} → {ours[option]}" for option in options]
         changed = configuration.differences(configuration.parse(recorded["config"]), self.config)
         # A name changes no score, and the class names are those of the images.
         return found + [line for line in changed if not line.startswith(("name: ", "data.class_names: "))]
@@ -105,10 +104,8 @@ class Plan:
         lines = []
         if self.sampler == "grid":
             settings = list(space.combinations(self.varies))
-            lines += [
-                f"{number:04d}  {space.format_setting(setting)}"
-                for number, setting in enumerate(settings[:LISTED_TRIALS])
-            ]
+            listed = enumerate(settings[:LISTED_TRIALS])
+            lines += [f"{number:04d}  {space.format_setting(setting)}" for number, setting in listed]
             if len(settings) > LISTED_TRIALS:
                 lines.append(f"… and {len(settings) - LISTED_TRIALS:,} more")
         else:
@@ -287,10 +284,12 @@ class Study:
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
         """Return a sampler seeded by the trial's number, so that an interrupted sweep draws the same settings."""
-        samplers = self._optuna.samplers
-        if self.plan.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=True)  # --jobs runs several trials at a time
-        return samplers.RandomSampler(seed=seed)
+        sampler: optuna.samplers.BaseSampler
+        if self.plan.sampler == "tpe":  # --jobs runs several trials at a time: constant_liar
+            sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        else:
+            sampler = self._optuna.samplers.RandomSampler(seed=seed)
+        return sampler
 
     def tell(self, trial: Trial, runs: Sequence[RunResult]) -> Trial:
         """End a trial: its score is the mean over its seeds; it failed if one of its runs did."""

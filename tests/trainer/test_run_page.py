@@ -31,7 +31,7 @@ def train(config: Config, image_set: ImageSet, runs: Path, console: Console | No
     return run_dir
 
 
-def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
+def test_finished_run_has_animations_curves_and_sheets(trained: Path) -> None:
     for name in ("fixed.gif", "fixed.webp", "random.gif", "random.webp"):
         with Image.open(trained / name) as animation:
             assert animation.n_frames == 4 or (
@@ -43,7 +43,7 @@ def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
         assert len(pages.sheet_paths(trained, kind)) == 4
 
 
-def test_the_page_holds_everything_itself(trained: Path) -> None:
+def test_report_page_embeds_all_pictures(trained: Path) -> None:
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/') == 4
     assert not re.search(r'(src|href)="(?!data:)', page)
@@ -52,14 +52,14 @@ def test_the_page_holds_everything_itself(trained: Path) -> None:
     assert "Fréchet distance" in page
 
 
-def test_a_runs_name_cannot_put_markup_into_its_page(trained: Path) -> None:
+def test_report_page_escapes_markup_in_a_source(trained: Path) -> None:
     config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     config["data"]["source"] = "<script>alert(1)</script>"
     (trained / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert "<script>" not in pages.write_page(trained).read_text(encoding="utf-8")
 
 
-def test_a_long_run_is_thinned_to_a_short_animation() -> None:
+def test_thin_keeps_the_first_and_last_of_60_frames() -> None:
     paths = [Path(f"fixed-{i}.png") for i in range(1000)]
     chosen = pages.thin(paths)
     assert len(chosen) == pages.MAX_FRAMES
@@ -67,7 +67,7 @@ def test_a_long_run_is_thinned_to_a_short_animation() -> None:
     assert pages.thin(paths[:5]) == paths[:5]
 
 
-def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
+def test_report_of_another_folder_raises_one_line(tmp_path: Path) -> None:
     for work in (pages.write_report, lambda path: pages.animate(path, "fixed"), pages.write_page):
         with pytest.raises(TrainerError, match="is it a run folder"):
             work(tmp_path)
@@ -76,13 +76,13 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         plots.write_curves(tmp_path)
 
 
-def test_curves_of_several_runs_share_their_panels() -> None:
+def test_draw_curves_of_two_runs_is_a_png() -> None:
     lines = [{"images_seen": 1000 * i, "loss/D": i, "images_per_second": 9} for i in range(3)]
     with Image.open(io.BytesIO(plots.draw_curves({"a": lines, "b": lines}))) as picture:
         assert picture.format == "PNG"
 
 
-def test_the_best_checkpoint_is_kept_beside_the_newest(tiny: Tiny, tmp_path: Path) -> None:
+def test_training_keeps_the_best_and_the_newest_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(run={"quality_ticks": 1, "quality_images": 20, "keep_checkpoints": 1})
     run_dir = train(config, images(), tmp_path)
     lines = plots.read_metrics(run_dir / "metrics.jsonl")
@@ -94,7 +94,7 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny: Tiny, tmp_path: Pat
     assert {path.name for path in run_dir.glob("*.sha256")} == {f"{path.name}.sha256" for path in (best, newest)}
 
 
-def test_the_terminal_sees_the_last_tick_live(tiny: Tiny, tmp_path: Path) -> None:
+def test_training_terminal_shows_the_last_tick(tiny: Tiny, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)
     train(tiny(run={"quality_ticks": 2, "quality_images": 20}), images(), tmp_path, console)
@@ -102,7 +102,7 @@ def test_the_terminal_sees_the_last_tick_live(tiny: Tiny, tmp_path: Path) -> Non
         assert word in screen.getvalue(), word
 
 
-def test_where_there_is_no_terminal_lines_are_plain(tiny: Tiny, tmp_path: Path) -> None:
+def test_training_without_a_terminal_prints_plain_lines(tiny: Tiny, tmp_path: Path) -> None:
     text = io.StringIO()
     train(tiny(), images(), tmp_path, Console(file=text, width=200))
     assert "\x1b" not in text.getvalue()

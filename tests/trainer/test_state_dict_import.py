@@ -56,7 +56,7 @@ def fully_connected(z: int = 12) -> nn.Sequential:
 
 
 def trained(network: nn.Sequential) -> nn.Sequential:
-    """Weights and running statistics that are nobody's defaults."""
+    """Weights and running statistics that are not the defaults."""
     torch.manual_seed(3)
     for value in network.state_dict().values():
         if value.is_floating_point():
@@ -80,7 +80,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_imported_generator_makes_its_own_images(form: str, tmp_path: Path) -> None:
+def test_import_draws_the_images_of_its_own_code(form: str, tmp_path: Path) -> None:
     make, architecture, shaped = FORMS[form]
     theirs = trained(make())
     # as DataParallel names them, inside a checkpoint of several networks
@@ -95,14 +95,14 @@ def test_an_imported_generator_makes_its_own_images(form: str, tmp_path: Path) -
     pixels = ((expected.reshape(5, -1, side, side) + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
     assert np.abs(ours.astype(int) - pixels).max() <= 1
     assert pixels.std() > 5
-    told = session.get_modelmeta().custom_metadata_map
-    assert told["name"] == "netg_epoch_24"
-    assert told["dataset"] == "celeba"
-    assert told["imported"].startswith("netG_epoch_24.pth, sha256 ")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["name"] == "netg_epoch_24"
+    assert metadata["dataset"] == "celeba"
+    assert metadata["imported"].startswith("netG_epoch_24.pth, sha256 ")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path: Path) -> None:
+def test_import_of_diverged_weights_raises(value: float, tmp_path: Path) -> None:
     network = tutorial()
     with torch.no_grad():
         next(network.parameters())[0] = value
@@ -129,7 +129,7 @@ def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path:
         ("mlp", nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 64)), "does not fit: 1.weight"),
     ],
 )
-def test_what_does_not_fit_is_named_in_one_line(
+def test_import_of_layers_that_do_not_fit_names_the_layer(
     architecture: str, network: nn.Module, says: str, tmp_path: Path
 ) -> None:
     torch.save(network.state_dict(), tmp_path / "theirs.pth")
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("content", ["module", "text", "numbers", "nothing"])
-def test_what_is_no_state_dict_is_refused_and_runs_no_code(content: str, tmp_path: Path) -> None:
+def test_import_of_another_file_raises_and_runs_no_code(content: str, tmp_path: Path) -> None:
     path = tmp_path / "theirs.pth"
     if content == "text":
         path.write_text("hello", encoding="utf-8")
@@ -153,7 +153,7 @@ def test_what_is_no_state_dict_is_refused_and_runs_no_code(content: str, tmp_pat
 @pytest.mark.parametrize(
     "options", [["--architecture", "unet"], ["--architecture", "dcgan", "--z-distribution", "cauchy"]]
 )
-def test_an_unknown_choice_is_refused(options: list[str], tmp_path: Path) -> None:
+def test_import_unknown_choice_raises(options: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["import", str(tmp_path / "x.pth"), *options])
     assert result.exit_code == 2
     assert "not" in result.output
@@ -190,7 +190,7 @@ def test_import_with_the_layers_named_draws_the_same_images(kind: str, tmp_path:
     assert options[1] in session.get_modelmeta().custom_metadata_map["imported"]
 
 
-def test_import_says_what_the_file_does_not_contain(tmp_path: Path) -> None:
+def test_import_prints_its_assumptions(tmp_path: Path) -> None:
     torch.save(trained(tutorial()).state_dict(), tmp_path / "theirs.pth")
     words = ["import", str(tmp_path / "theirs.pth"), "--architecture", "dcgan", "--output", str(tmp_path)]
     last = CliRunner().invoke(app, words).output.splitlines()[-1]

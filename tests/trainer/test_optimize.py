@@ -1,4 +1,4 @@
-"""An optimised file keeps the contract, says what was done to it, and is written only where it gains."""
+"""An optimized file keeps the contract, names its method, and is written only where it gains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evaluation.sources import Draw, open_source
 from service.models.served_model import load
 from service.models.sessions import Runtime
 from tests.evaluation.helpers import write_tiny_extractor
-from tests.trainer.test_rewrite import CLASSES, lively
+from tests.support.generators import CLASSES, random_generator
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter, optimize, throughput
@@ -29,7 +29,7 @@ Tiny = Callable[..., Config]
 
 def generator_file(config: Config, folder: Path) -> Path:
     """A generator file as `trainer export` writes it, of a generator that was never trained."""
-    model = exporter.to_onnx(lively(config))
+    model = exporter.to_onnx(random_generator(config))
     payload = {"counters": {"images_seen": 40}, "created": "2026-01-01T00:00:00+00:00"}
     exporter.set_metadata(model, exporter.build_metadata(config, payload, config.name))
     path = folder / f"{config.name}.onnx"
@@ -47,13 +47,13 @@ def conditional(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def of_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """of_speed(ratio): what the machine is told to measure, which tests cannot leave to it."""
+def set_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the ratio of throughputs that is measured, which tests cannot leave to the machine."""
 
-    def be(ratio: float) -> None:
+    def set_ratio(ratio: float) -> None:
         monkeypatch.setattr(throughput, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
 
-    return be
+    return set_ratio
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
@@ -62,13 +62,13 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("how", ["int8", "fp16"])
-def test_every_reader_takes_the_optimised_file(
-    how: str, conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+def test_optimized_file_is_read_by_service_and_evaluation(
+    how: str, conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
-    of_speed(2.0)
+    set_speed(2.0)
     forced = ["--force"] if how == "fp16" else []  # there is no GPU that gains by it
-    code, said = run(conditional, "--optimize", how, "--output", tmp_path / "models", *forced)
-    assert code == 0, said
+    code, output = run(conditional, "--optimize", how, "--output", tmp_path / "models", *forced)
+    assert code == 0, output
     path = tmp_path / "models" / "tiny.onnx"
     plain, made = ({entry.key: entry.value for entry in onnx.load(one).metadata_props} for one in (conditional, path))
     assert made.pop("optimize") == how
@@ -91,22 +91,24 @@ def test_every_reader_takes_the_optimised_file(
     assert ("QuantizeLinear" in kinds) is (how == "int8")
 
 
-def test_two_runs_make_one_file(conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]) -> None:
-    of_speed(2.0)
+def test_optimize_twice_writes_equal_files(
+    conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
+) -> None:
+    set_speed(2.0)
     for folder in ("a", "b"):
         assert run(conditional, "--optimize", "int8", "--output", tmp_path / folder)[0] == 0
     assert (tmp_path / "a" / "tiny.onnx").read_bytes() == (tmp_path / "b" / "tiny.onnx").read_bytes()
 
 
-def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
-    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+def test_optimize_without_gain_writes_float32_and_the_reason(
+    conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_speed(0.7)
+    set_speed(0.7)
     monkeypatch.setattr(throughput, "has_vnni", lambda: False)
     path = tmp_path / "models" / "tiny.onnx"
-    code, said = run(conditional, "--optimize", "int8", "--output", path)
+    code, output = run(conditional, "--optimize", "int8", "--output", path)
     assert code == 0
-    assert "kept float32: it is not faster: 0.70 times float32's images/s on this CPU, which has no VNNI" in said
+    assert "kept float32: it is not faster: 0.70 times float32's images/s on this CPU, which has no VNNI" in output
     assert path.read_bytes() == conditional.read_bytes()
     report = json.loads(path.with_suffix(".optimize.json").read_text(encoding="utf-8"))
     assert (report["asked"], report["written"]) == ("int8", "none")
@@ -118,10 +120,10 @@ def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
     assert path.read_bytes() != conditional.read_bytes()
 
 
-def test_the_score_of_both_is_told_and_decides(
-    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+def test_optimize_with_a_scorer_reports_and_decides_by_score(
+    conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_speed(2.0)
+    set_speed(2.0)
     extractor = load_extractor(write_tiny_extractor(tmp_path / "extractor.onnx"))
     statistics = FeatureStatistics(extractor.dim)
     noise = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
@@ -130,45 +132,45 @@ def test_the_score_of_both_is_told_and_decides(
     save_reference(tmp_path / "real.npz", statistics, real)
     options = ("--reference", tmp_path / "real.npz", "--extractor", extractor.path, "--num-images", "1000")
 
-    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
-    assert code == 0, said
-    told = json.loads((tmp_path / "models" / "tiny.optimize.json").read_text(encoding="utf-8"))["difference"]
-    assert (told["metric"], told["images"]) == ("fd_tiny1k", 1000)
-    assert told["plain_score"] > 0
-    assert told["score_change"] == pytest.approx(told["optimized_score"] / told["plain_score"] - 1)
-    assert "fd_tiny1k" in said
+    code, output = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    assert code == 0, output
+    document = json.loads((tmp_path / "models" / "tiny.optimize.json").read_text(encoding="utf-8"))["difference"]
+    assert (document["metric"], document["images"]) == ("fd_tiny1k", 1000)
+    assert document["plain_score"] > 0
+    assert document["score_change"] == pytest.approx(document["optimized_score"] / document["plain_score"] - 1)
+    assert "fd_tiny1k" in output
 
-    monkeypatch.setattr(optimize, "MAX_SCORE_LOSS", told["score_change"] - 1e-9)
-    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    monkeypatch.setattr(optimize, "MAX_SCORE_LOSS", document["score_change"] - 1e-9)
+    code, output = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
     assert code == 0
-    assert "kept float32: its fd_tiny1k is" in said
+    assert "kept float32: its fd_tiny1k is" in output
 
     save_reference(tmp_path / "real.npz", statistics, real | {"image_set": {"resolution": 32}})
-    code, said = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
-    assert (code, said.count("\n")) == (2, 1)
-    assert "make a reference with --resolution 16" in said
+    code, output = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "make a reference with --resolution 16" in output
 
 
-def test_the_speed_that_decides_is_measured(conditional: Path) -> None:
+def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None:
     model = onnx.load(conditional)
     session = throughput.make_session(model, threads=1)
     feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
-    told = throughput.measure(session, throughput.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02)
-    assert told.plain > 0
-    assert 0.2 < told.ratio < 5  # the same model twice, on a machine that may be doing much else
+    document = throughput.measure(session, throughput.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02)
+    assert document.plain > 0
+    assert 0.2 < document.ratio < 5  # the same model twice, on a machine that may be doing much else
 
 
-def test_a_generator_without_inner_layers_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    code, said = run(generator_file(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "int8 has nothing to work on here" in said
+def test_optimize_without_inner_layers_raises(tiny: Tiny, tmp_path: Path) -> None:
+    code, output = run(generator_file(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "int8 has nothing to work on here" in output
     assert not (tmp_path / "models").exists()
 
 
-def test_what_cannot_be_optimised_is_one_line(
-    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+def test_optimize_invalid_input_raises_one_line(
+    conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
-    of_speed(2.0)
+    set_speed(2.0)
     done = tmp_path / "done.onnx"
     assert run(conditional, "--optimize", "int8", "--output", done)[0] == 0
     (tmp_path / "junk.onnx").write_bytes(b"junk")
@@ -185,27 +187,27 @@ def test_what_cannot_be_optimised_is_one_line(
         ((conditional, "--force"), "belong to --optimize"),
         ((conditional, "--optimize", "int8", "--output", conditional / "models"), "could not write"),
     ):
-        code, said = run(*arguments)
-        assert (code, said.count("\n")) == (2, 1), said
-        assert words in said
+        code, output = run(*arguments)
+        assert (code, output.count("\n")) == (2, 1), output
+        assert words in output
 
 
-def test_float16_on_a_cpu_stays_float32_and_says_why(
-    conditional: Path, tmp_path: Path, of_speed: Callable[[float], None]
+def test_optimize_fp16_on_a_cpu_writes_float32(
+    conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
-    of_speed(2.0)
-    code, said = run(conditional, "--optimize", "fp16", "--output", tmp_path / "models")
+    set_speed(2.0)
+    code, output = run(conditional, "--optimize", "fp16", "--output", tmp_path / "models")
     assert code == 0
-    assert "float16 is for GPUs" in " ".join(said.split())
+    assert "float16 is for GPUs" in " ".join(output.split())
     assert (tmp_path / "models" / "tiny.onnx").read_bytes() == conditional.read_bytes()
 
 
-def test_the_float32_source_is_never_replaced(conditional: Path) -> None:
+def test_optimize_never_replaces_its_source(conditional: Path) -> None:
     before = conditional.read_bytes()
     for output in (conditional, conditional.parent):
-        code, said = run(conditional, "--optimize", "int8", "--output", output, "--name", conditional.stem)
+        code, output = run(conditional, "--optimize", "int8", "--output", output, "--name", conditional.stem)
         assert code == 2
-        assert "would replace" in " ".join(said.split())
+        assert "would replace" in " ".join(output.split())
     assert conditional.read_bytes() == before
 
 
@@ -217,7 +219,7 @@ def test_the_float32_source_is_never_replaced(conditional: Path) -> None:
         ([], "is a generator file already"),
     ],
 )
-def test_options_that_say_nothing_are_refused(options: list[str], says: str, conditional: Path, tmp_path: Path) -> None:
-    code, said = run(conditional, "--output", tmp_path, *options)
+def test_export_options_without_effect_raise(options: list[str], says: str, conditional: Path, tmp_path: Path) -> None:
+    code, output = run(conditional, "--output", tmp_path, *options)
     assert code == 2
-    assert says in " ".join(said.split())
+    assert says in " ".join(output.split())

@@ -35,16 +35,16 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_path: Path) -> None:
+def test_compare_uses_the_images_seen_by_the_shortest_run(two: list[Path], tmp_path: Path) -> None:
     page = pages.compare(two, tmp_path / "out").read_text(encoding="utf-8")
-    told = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
-    assert told["images_seen"] == 80
-    assert told["rows"]["kimg"] == ["0.08", "0.08"]
-    assert told["rows"]["networks"] == ["mlp", "dcgan"]
-    assert told["rows"]["recall"][0] == "not measured"
-    assert float(told["rows"]["Fréchet distance"][1]) > 0
+    document = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
+    assert document["images_seen"] == 80
+    assert document["rows"]["kimg"] == ["0.08", "0.08"]
+    assert document["rows"]["networks"] == ["mlp", "dcgan"]
+    assert document["rows"]["recall"][0] == "not measured"
+    assert float(document["rows"]["Fréchet distance"][1]) > 0
     line = [json.loads(line) for line in (two[0] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()][1]
-    assert told["rows"]["loss G"][0] == f"{line['loss/G']:.3f}"
+    assert document["rows"]["loss G"][0] == f"{line['loss/G']:.3f}"
     assert page.count('src="data:image/') == 4
     with Image.open(tmp_path / "out" / "fixed.gif") as animation:
         assert animation.n_frames == 2
@@ -56,29 +56,29 @@ def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_pa
         assert sheet.crop((0, 0, one.width, one.height)).tobytes() == one.convert("RGB").tobytes()
 
 
-def test_curves_end_where_the_shortest_run_does(
+def test_compare_curves_end_with_the_shortest_run(
     two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
     draw = pages.plots.draw_curves
 
-    def noted(runs: dict[str, list[dict[str, float]]]) -> bytes:
+    def record(runs: dict[str, list[dict[str, float]]]) -> bytes:
         drawn.extend(max(line["images_seen"] for line in lines) for lines in runs.values())
         return draw(runs)
 
-    monkeypatch.setattr(pages.plots, "draw_curves", noted)
+    monkeypatch.setattr(pages.plots, "draw_curves", record)
     pages.compare(two, tmp_path / "out")
     assert drawn == [80, 80]
 
 
-def test_one_command_does_it(two: list[Path], tmp_path: Path) -> None:
+def test_compare_command_prints_the_table(two: list[Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", *map(str, two), "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "0001-tiny" in result.output
     assert "at 0.08 kimg" in result.output
 
 
-def test_what_cannot_be_compared_is_one_line(two: list[Path], tmp_path: Path) -> None:
+def test_compare_invalid_runs_raise_one_line(two: list[Path], tmp_path: Path) -> None:
     for runs, says in (
         ([two[0]], "two runs or more"),
         ([two[0], two[0]], "each once"),
@@ -89,7 +89,7 @@ def test_what_cannot_be_compared_is_one_line(two: list[Path], tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_of_one_name_are_told_apart() -> None:
+def test_run_labels_of_equal_names_have_the_parent() -> None:
     assert pages.run_labels([Path("a/0001-x"), Path("b/0001-x"), Path("b/0002-y")]) == [
         "a/0001-x",
         "b/0001-x",
@@ -97,7 +97,7 @@ def test_runs_of_one_name_are_told_apart() -> None:
     ]
 
 
-def test_compare_settings_that_differ_have_a_row(two: list[Path], tmp_path: Path) -> None:
+def test_compare_differing_settings_have_a_row(two: list[Path], tmp_path: Path) -> None:
     pages.compare(two, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["rows"]
     assert rows["run.total_kimg"] == ["0.16", "0.08"]

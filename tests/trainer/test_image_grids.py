@@ -9,7 +9,7 @@ from PIL import Image
 from trainer.reports import image_grids
 
 
-def test_pixels_are_rounded_not_truncated() -> None:
+def test_to_uint8_rounds() -> None:
     """Casting floats in [0, 1] to uint8 would leave only 0 and 1 (a mistake made in the wild)."""
     levels = torch.arange(256, dtype=torch.float32)
     images = (levels / 127.5 - 1.0).reshape(1, 1, 16, 16)
@@ -19,11 +19,11 @@ def test_pixels_are_rounded_not_truncated() -> None:
     assert pixels.flatten().tolist() == list(range(256))
 
 
-def test_values_beyond_one_are_clipped() -> None:
+def test_to_uint8_clips() -> None:
     assert image_grids.to_uint8(torch.tensor([-1.5, 1.5]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 
 
-def test_a_grid_holds_every_image_in_order() -> None:
+def test_grid_places_images_in_order() -> None:
     images = np.arange(1, 6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     sheet = image_grids.grid(images, columns=3, gap=1)
     assert sheet.shape == (2 * 3 + 1, 3 * 3 + 1, 3)
@@ -31,7 +31,7 @@ def test_a_grid_holds_every_image_in_order() -> None:
     assert sheet[5, 8, 0] == 0
 
 
-def test_a_png_is_enlarged_by_a_whole_factor_and_losslessly(tmp_path: Path) -> None:
+def test_write_png_enlarges_by_a_whole_factor(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (10, 10, 1), dtype=np.uint8)
     image_grids.write_png(picture, tmp_path / "a" / "x.png", min_side=25)
     image = np.asarray(Image.open(tmp_path / "a" / "x.png"))
