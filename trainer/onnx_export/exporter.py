@@ -43,27 +43,16 @@ VERIFY_SEEDS = range(1_000_000, 1_000_064)  # not those of the training grids
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote.
-
-    Attributes:
-        path: The generator file.
-        name: The model's name, in the service and its URLs.
-        digest: The file's digest.
-        size: Bytes.
-        max_difference: Levels of 255, torch against ONNX Runtime.
-        changed_values: How many of the compared pixel values differ at all.
-        compared: How many pixel values were compared.
-        replaced: A description of the file that was replaced.
-    """
+    """What an export wrote."""
 
     path: Path
-    name: str
+    name: str  # of the model, in the service and its URLs
     digest: str
-    size: int
-    max_difference: int
-    changed_values: int
+    size: int  # bytes
+    max_difference: int  # levels of 255, torch against ONNX Runtime
+    changed_values: int  # how many of the `compared` pixel values differ at all
     compared: int
-    replaced: str | None = None
+    replaced: str | None = None  # a description of the file that was replaced
 
 
 def require_runtime() -> None:

@@ -46,31 +46,17 @@ UNSCORED_IMAGES = 1024
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """What was requested, what was written, and the figures that decided.
-
-    Attributes:
-        path: The generator file that was written.
-        digest: Its digest.
-        requested: The method.
-        written: The method, or "none" where the float32 model was written.
-        why: The reason, for people.
-        plain_bytes: Size of the float32 model.
-        optimized_bytes: Size of the optimized one.
-        provider: The execution provider that was measured.
-        throughputs: By batch size.
-        difference: Between the images of both.
-        machine: What was measured on.
-    """
+    """What was requested, what was written, and the figures that decided."""
 
     path: Path
     digest: str
     requested: Method
-    written: Literal["none", "fp16", "int8"]
+    written: Literal["none", "fp16", "int8"]  # "none" is the float32 model
     why: str
     plain_bytes: int
     optimized_bytes: int
-    provider: str
-    throughputs: dict[int, Throughput]
+    provider: str  # the execution provider that was measured
+    throughputs: dict[int, Throughput]  # by batch size
     difference: OutputDifference
     machine: dict[str, Any]
 

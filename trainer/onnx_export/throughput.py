@@ -91,23 +91,13 @@ def measure(
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """The difference between two models' images of the same latents.
-
-    Attributes:
-        images: How many were compared.
-        mean: Mean absolute difference, in levels of 255.
-        maximum: The largest one.
-        changed: The share of values that differ at all.
-        metric: The name of the Fréchet distance, if the images were scored.
-        plain_score: The distance of the float32 model's images.
-        optimized_score: The distance of the optimized model's images.
-    """
+    """The difference between two models' images of the same latents, in levels of 255, and both Fréchet distances."""
 
     images: int
     mean: float
     maximum: int
-    changed: float
-    metric: str | None = None
+    changed: float  # the share of values that differ at all
+    metric: str | None = None  # the name of the Fréchet distance
     plain_score: float | None = None
     optimized_score: float | None = None
 

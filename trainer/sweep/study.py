@@ -35,21 +35,13 @@ RunResult = dict[str, Any]  # of one seed: seed, folder, frechet, recall, images
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep trains.
+    """What a sweep trains."""
 
-    Attributes:
-        config: The config that the settings are applied to.
-        varies: The fields that vary.
-        sampler: One of SAMPLERS.
-        trials: The number of settings: the grid's size, or how many a sampler draws.
-        seeds: The number of runs per setting.
-    """
-
-    config: Config
+    config: Config  # the settings are applied to it
     varies: Sequence[Vary]
-    sampler: str
-    trials: int
-    seeds: int
+    sampler: str  # one of SAMPLERS
+    trials: int  # the grid's size, or how many settings a sampler draws
+    seeds: int  # runs per setting
 
     @property
     def run_seeds(self) -> range:
