@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every part's ratios in one table, what cannot be measured told, and nothing finished lost."""
+"""`python -m benchmarks`: one table of all ratios; what cannot be measured is listed, and results are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as bench
-from benchmarks import summary
+from benchmarks import report
 from tests.benchmarks import results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_names_the_parts_and_the_options() -> None:
+def test_bench_help_lists_parts_and_options() -> None:
     done = command("--help")
     assert done.returncode == 0
     for word in ("training", "serving", "evaluation", "--data-root", "--peer", "--quick"):
@@ -35,27 +35,27 @@ def test_help_names_the_parts_and_the_options() -> None:
 
 
 @pytest.mark.parametrize("words", [["nothing"], ["--peer", "nowhere/main.py"]], ids=["part", "peer"])
-def test_a_mistake_is_one_line_and_exit_code_2(words: list[str]) -> None:
+def test_bench_user_error_is_one_line_and_exit_code_2(words: list[str]) -> None:
     done = command(*words)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert words[-1] in last
-    assert last.startswith("python -m benchmarks: error: there is no")
+    assert last.startswith("python -m benchmarks: error: ")
 
 
 @pytest.mark.parametrize("inside", ["", "folder"], ids=["a file", "within a file"])
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+def test_bench_unwritable_folder_measures_nothing(
     inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = tmp_path / "README.md"
     taken.touch()
-    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("it was measured"))
-    line = refused(bench, ["--output", str(taken / inside)], monkeypatch, capsys)
-    assert "argument --output: name a folder one may write to, and not" in line
-    assert str(taken / inside) in line
+    monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("something was measured"))
+    line = fail(bench, ["--output", str(taken / inside)], monkeypatch, capsys)
+    assert "argument --output:" in line
+    assert f"{taken / inside} is not a writable folder" in line
 
 
-def refused(module: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def fail(module: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The line that a command ends with, at once, and with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["benchmark", *words])
     monkeypatch.setattr(sys, "path", list(sys.path))  # which those that are scripts too set right
@@ -67,89 +67,77 @@ def refused(module: Any, words: list[str], monkeypatch: pytest.MonkeyPatch, caps
     return said.err.splitlines()[-1]
 
 
-ROUNDS = ("evaluation", "export_speed", "scaling", "serving", "train_gpu", "train_step")
-ALL = (*ROUNDS, "scaling_simulation", "serving_overload", "serving_soak", "train_memory", "train_quality")
-NONE = "a whole number, 1 at least, and not 0"
+ALL = ("evaluation", "serving", "serving_load soak", "training", "training_runs gpu")
+NOT_POSITIVE = "must be a whole number of at least 1, not 0"
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "found"),
     [
-        *[(name, "--rounds 0", f"argument --rounds: {NONE}") for name in ROUNDS],
-        ("train_quality", "--seeds 0", f"argument --seeds: {NONE}"),
-        ("train_quality", "--set bogus", "--set takes section.field=value"),
-        ("export_speed", "nope.onnx", "there is no file nope.onnx"),
-        ("export_speed", "--preset nope", "no preset is called 'nope'"),
-        ("serving_overload", "nope.onnx", "there is no generator file at nope.onnx"),
-        ("scaling_simulation", "--measured nope.json", "there is no nope.json; python -m benchmarks.scaling makes it"),
+        *[(name, "--rounds 0", f"argument --rounds: {NOT_POSITIVE}") for name in ALL],
+        ("training_runs quality", "--seeds 0", f"argument --seeds: {NOT_POSITIVE}"),
+        ("training_runs quality", "--preset nope", "no preset is called 'nope'"),
+        ("serving_load overload", "nope.onnx", "argument generators: there is no file at nope.onnx"),
+        ("training", "--peer nope.py", "argument --peer: there is no file at nope.py"),
     ],
 )
-def test_a_mistake_of_one_benchmark_is_one_line_too(
+def test_benchmark_user_error_is_one_line(
     name: str,
     words: str,
-    told: str,
+    found: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = ["--output", str(tmp_path / "results.json")]
-    line = refused(import_module(f"benchmarks.{name}"), [*words.split(), *output], monkeypatch, capsys)
-    assert line.startswith(f"benchmark: error: {told}")
+    module, *part = name.split()
+    line = fail(import_module(f"benchmarks.{module}"), [*part, *words.split(), *output], monkeypatch, capsys)
+    assert line.startswith(f"benchmark: error: {found}")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_results_that_could_not_be_written_are_not_measured(
+def test_benchmark_unwritable_output_measures_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refused(import_module(f"benchmarks.{name}"), ["--output", str(tmp_path)], monkeypatch, capsys)
-    assert line == f"benchmark: error: argument --output: name a file one may write to, and not {tmp_path}"
+    module, *part = name.split()
+    line = fail(import_module(f"benchmarks.{module}"), [*part, "--output", str(tmp_path)], monkeypatch, capsys)
+    assert line == f"benchmark: error: argument --output: {tmp_path} is not a writable file"
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", json.dumps(results.SERVING)], ids=["text", "list", "serving"])
-def test_a_simulation_of_other_results_is_refused(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "other.json"
-    path.write_text(text, encoding="utf-8")
-    words = ["--measured", str(path), "--output", str(tmp_path / "results.json")]
-    line = refused(import_module("benchmarks.scaling_simulation"), words, monkeypatch, capsys)
-    assert line.endswith(f"what python -m benchmarks.scaling wrote, and {path} is something else")
-
-
-def test_every_ratio_stands_beside_its_counterpart() -> None:
-    rows = summary.rows(results.DOCUMENTS)
+def test_rows_have_every_ratio_with_its_counterpart() -> None:
+    rows = report.rows(results.DOCUMENTS)
     found = {(row["case"], row["counterpart"]): row for row in rows}
     assert len(found) == len(rows) == 2 + 3 + 1 + 6 + 2 + 5 + 1 + 1
-    plain = found["`examples-dcgan`, batch 64, bf16, on digits", "plain loop in the PyTorch example's manner"]
+    plain = found["`examples-dcgan`, batch 64, bf16, on digits", "plain loop in the manner of PyTorch's example"]
     assert (plain["ours"], plain["theirs"], plain["ratio"]["median"]) == (110.0, 52.0, 2.11)
     peer = found["`examples-dcgan`, batch 64, bf16, on digits", "`dcgan/main.py`, unmodified"]
     assert (peer["theirs"], peer["ratio"]["max"]) == (50.0, 2.3)
     fidelity = found["Inception's features, 32 px, `tf1` resize", "torch-fidelity"]
     assert (fidelity["ours"], fidelity["theirs"], fidelity["unit"]) == (14.0, 7.0, "images/s")
     assert found["Inception's features, 32 px, `torch` resize", "pytorch-fid"]["ours"] == 32.0
-    assert found["scoring 10,000 images of a service", "generating them and extracting, alone"]["theirs"] == 10.0
+    assert found["scoring 10,000 images of a service", "generating and extracting separately"]["theirs"] == 10.0
     assert all(row["load_average"] == results.LOAD for row in rows)
 
 
-def test_a_target_is_met_or_missed_by_the_median_and_some_have_none() -> None:
-    met = {row["case"]: (row["target"], row["met"]) for row in summary.rows(results.DOCUMENTS)}
+def test_rows_compare_the_median_with_the_target() -> None:
+    met = {row["case"]: (row["target"], row["met"]) for row in report.rows(results.DOCUMENTS)}
     served = "`mnist-dcgan`, 32 clients of n=4, "
     assert met[served + "PNG in JSON"] == ("at least 0.5", True)
-    assert met["`mnist-dcgan`, one image alone, p50"] == ("at most 4 ms more", True)
+    assert met["`mnist-dcgan`, one image at a time, p50"] == ("at most 4 ms more", True)
     assert met["KID of 3,000 images' features"] == (None, None)
-    npy = [row for row in summary.rows({"serving": results.SERVING}) if row["case"] == served + "npy"]
+    npy = [row for row in report.rows({"serving": results.SERVING}) if row["case"] == served + "npy"]
     assert [(row["target"], row["met"]) for row in npy] == [("at least 0.7", False)]
 
 
 def document(**more: Any) -> dict[str, Any]:
-    told = {"measured": "2026-01-01 00:00 UTC", "quick": False, "minutes": 12.3, "machine": results.MACHINE}
-    told |= {"load_average": results.LOAD, "not_measured": {}, "rows": summary.rows(results.DOCUMENTS)}
-    return told | more
+    found = {"measured": "2026-01-01 00:00 UTC", "quick": False, "minutes": 12.3, "machine": results.MACHINE}
+    found |= {"load_average": results.LOAD, "not_measured": {}, "rows": report.rows(results.DOCUMENTS)}
+    return found | more
 
 
-def test_the_page_has_the_machine_above_the_table_and_the_peers_below() -> None:
-    page = summary.page(document(not_measured={"serving": "no wrk"}))
+def test_page_has_machine_table_and_peers_in_order() -> None:
+    page = report.page(document(not_measured={"serving": "no wrk"}))
     machine, table = (
         page.index("Some Processor (family 1, model 2), 2 cores, 8.0 GiB; AVX2, AVX-512 BF16"),
         page.index("| case |"),
@@ -163,9 +151,9 @@ def test_the_page_has_the_machine_above_the_table_and_the_peers_below() -> None:
 
 
 @pytest.mark.parametrize("name", ["train_step"])
-def test_results_that_are_kept_can_be_summed_up(name: str) -> None:
+def test_rows_of_kept_results(name: str) -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    assert len(summary.rows({name: kept})) >= len(kept["results"])
+    assert len(report.rows({name: kept})) >= len(kept["results"])
 
 
 def part(tmp_path: Path, name: str, then: str = "end") -> bench.Part:
@@ -182,10 +170,10 @@ def args() -> argparse.Namespace:
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "describe", lambda: results.MACHINE)
+    monkeypatch.setattr(bench, "describe_machine", lambda: results.MACHINE)
 
 
-def test_a_part_that_fails_is_a_line_and_the_rest_goes_on(
+def test_bench_failing_part_is_one_line_and_others_run(
     tmp_path: Path, args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts = {"serving": part(tmp_path, "serving", "fail"), "evaluation": part(tmp_path, "evaluation")}
@@ -195,33 +183,33 @@ def test_a_part_that_fails_is_a_line_and_the_rest_goes_on(
     said = capsys.readouterr()
     assert said.err == "serving: not measured: the load generator is missing\n"
     assert [line for line in said.out.splitlines() if line.startswith("[")] == ["[1/2] serving", "[2/2] evaluation"]
-    told = json.loads((out / "bench.json").read_text(encoding="utf-8"))
-    assert told["not_measured"] == {"serving": "the load generator is missing"}
-    assert {row["part"] for row in told["rows"]} == {"evaluation"}
+    found = json.loads((out / "bench.json").read_text(encoding="utf-8"))
+    assert found["not_measured"] == {"serving": "the load generator is missing"}
+    assert {row["part"] for row in found["rows"]} == {"evaluation"}
     assert "Not measured: serving: the load generator is missing" in (out / "bench.md").read_text(encoding="utf-8")
     assert json.loads((out / "evaluation.json").read_text(encoding="utf-8")) == results.EVALUATION
     assert not (out / "serving.json").exists()
 
 
-def test_a_case_that_fails_within_a_part_is_told_with_the_others_ratios(
+def test_bench_failing_case_is_listed_with_other_ratios(
     tmp_path: Path, args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "PARTS", {"training": part(tmp_path, "train_step", "give up")})
     assert bench.run(["training"], args, tmp_path / "out") == 1
-    told = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
-    assert told["not_measured"] == {"training, mnist-gan": "its loop ended by itself"}
-    assert len(told["rows"]) == 2
+    found = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert found["not_measured"] == {"training, mnist-gan": "its loop ended by itself"}
+    assert len(found["rows"]) == 2
 
 
 @pytest.mark.parametrize(("name", "code"), [("evaluation", 0), ("serving", 1)], ids=["all met", "one missed"])
-def test_the_exit_code_tells_of_targets(
+def test_bench_exit_code_depends_on_targets(
     name: str, code: int, tmp_path: Path, args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "PARTS", {name: part(tmp_path, name)})
     assert bench.run([name], args, tmp_path / "out") == code
 
 
-def test_what_a_part_did_not_measure_anew_stays(
+def test_bench_keeps_results_that_were_not_measured_again(
     tmp_path: Path, args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -241,7 +229,7 @@ import sys
 from pathlib import Path
 from benchmarks import __main__ as bench
 from tests.benchmarks import results
-bench.describe = lambda: results.MACHINE
+bench.describe_machine = lambda: results.MACHINE
 bench.PARTS = {
     name: bench.Part("tests.benchmarks.stand_in", ("--results", path, "--then", then), (), (result,))
     for name, result, path, then in zip(*[iter(sys.argv[2:])] * 4)
@@ -253,11 +241,11 @@ bench.main()
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_keeps_what_is_finished(number: signal.Signals, tmp_path: Path) -> None:
+def test_bench_interrupted_keeps_finished_results(number: signal.Signals, tmp_path: Path) -> None:
     """Of the part that ends and of the one that does not."""
     words = [str(tmp_path / "out")]
     for name, result, then in (("evaluation", "evaluation", "end"), ("training", "train_step", "wait")):
-        words += [name, result, part(tmp_path, result).words[1], then]
+        words += [name, result, part(tmp_path, result).options[1], then]
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -271,7 +259,7 @@ def test_an_interruption_keeps_what_is_finished(number: signal.Signals, tmp_path
         process.wait()
     assert process.returncode == 130
     assert errors.strip().startswith("interrupted; what was finished is in ")
-    told = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
-    assert {row["part"] for row in told["rows"]} == {"evaluation", "training step"}
+    found = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert {row["part"] for row in found["rows"]} == {"evaluation", "training step"}
     assert (tmp_path / "out" / "evaluation.json").exists()
     assert not (tmp_path / "out" / "train_step.json").exists(), "an unfinished part does not replace a finished one"

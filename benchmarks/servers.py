@@ -1,4 +1,6 @@
-"""What the serving benchmarks share: generators without training, servers in processes of their own, light clients."""
+"""Servers, the load generator wrk and process statistics for the serving benchmarks."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -20,10 +22,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.machine import cores
+from benchmarks.harness import ROOT, available_cores
 
-ROOT = Path(__file__).resolve().parent.parent
-CORES = cores()
+PRESETS = ("cifar10-dcgan", "mnist-dcgan")
 NPY, JSON = "application/x-npy", "application/json"
 WRK_SCRIPT = """
 wrk.method = "POST"
@@ -64,7 +65,7 @@ end
 
 
 def make_generator(preset: str, folder: Path) -> Path:
-    """The generator file of a preset that was never trained: its speed is a trained one's."""
+    """Write the generator file of an untrained preset, which is as fast as a trained one."""
     import torch
 
     from trainer.config.schema import resolve
@@ -81,16 +82,16 @@ def make_generator(preset: str, folder: Path) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @contextmanager
 def server(command: list[str], ready: str, **environment: str) -> Iterator[tuple[int, int, float]]:
-    """A server on a free port ({port} in `command`): its process, the port, and the seconds until `ready` answers."""
-    port = free_port()
+    """Start a server on a free port ({port} in `command`).
+
+    Yields:
+        Its process id, the port, and the seconds until the path `ready` returned 200.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", *(part.format(port=port) for part in command)],
@@ -119,6 +120,7 @@ def server(command: list[str], ready: str, **environment: str) -> Iterator[tuple
 
 
 def atelier(folder: Path, **environment: str) -> Any:
+    """Start the service on a folder of generator files."""
     command = ["bentoml", "serve", "service.service:GanAtelier", "--port", "{port}"]
     return server(command, "/readyz", ATELIER_MODEL_DIR=str(folder), **environment)
 
@@ -133,8 +135,17 @@ def wrk(
     count: bool = False,
     seeds: bool = False,
 ) -> dict[str, float]:
-    """Clients that ask for n images again and again. `count`: by status, and a refused one waits its Retry-After.
-    `seeds`: the body lists them."""
+    """Request n images per request in a loop, and return wrk's figures.
+
+    Args:
+        port: The server's port.
+        clients: Connections.
+        n: Images per request.
+        seconds: Length of the load.
+        accept: The requested media type.
+        count: Count responses by status, and wait for Retry-After after a 503.
+        seeds: List the seeds in the body.
+    """
     body, values = ('{"seed":%d,"n":' + str(n) + "}", "seed")
     if seeds:
         body, values = '{"seeds":[' + ",".join(["%d"] * n) + "]}", ",".join(f"seed+{i}" for i in range(n))
@@ -143,47 +154,30 @@ def wrk(
         script.write(WRK_SCRIPT % fields)
         script.flush()
         url = f"http://127.0.0.1:{port}/v1/generate"
-        command = [
-            "wrk",
-            "-t1",
-            f"-c{clients}",
-            f"-d{max(1, round(seconds))}s",
-            "--timeout",
-            "60s",
-            "-s",
-            script.name,
-            url,
-        ]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        options = ["-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "60s", "-s", script.name]
+        text = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
     found = json.loads(text.partition("RESULT ")[2].splitlines()[0])
     return {**found, "images_per_s": (found["requests"] - found["refused"]) * n / found["seconds"]}
 
 
-def report(targets: list[dict[str, Any]]) -> None:
-    """Say which targets were kept; exit 1 when one was not."""
-    for target in targets:
-        sense = "at least" if "at least" in target else "at most"
-        verdict = "met" if target["met"] else "MISSED"
-        print(f"{verdict}: {target['target']} {target['value']:.3g} ({sense} {target[sense]:g})")
-    if not all(target["met"] for target in targets):
-        raise SystemExit(1)
-
-
 def require_wrk() -> None:
+    """Exit with code 2 when wrk is missing."""
     if not shutil.which("wrk"):
         print("the load generator wrk is missing; Debian: apt-get install wrk", file=sys.stderr)
         raise SystemExit(2)
 
 
-def bare_session(path: Path, spinning: bool = False) -> ort.InferenceSession:
+def bare_session(path: Path, spinning: bool = False, threads: int = 0) -> ort.InferenceSession:
+    """Return a session with all cores (`threads` 0)."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = CORES
+    options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def bare_feed(session: ort.InferenceSession, batch: int) -> dict[str, Any]:
+    """Return random inputs."""
     rng = np.random.default_rng(0)
     feed: dict[str, Any] = {"latents": rng.standard_normal((batch, session.get_inputs()[0].shape[1]), np.float32)}
     if len(session.get_inputs()) > 1:
@@ -192,7 +186,7 @@ def bare_feed(session: ort.InferenceSession, batch: int) -> dict[str, Any]:
 
 
 def bare_rate(session: ort.InferenceSession, batch: int, seconds: float) -> float:
-    """Images a second of a loop that does nothing but run."""
+    """Return the images/s of a loop that only runs the session."""
     feed = bare_feed(session, batch)
     session.run(None, feed)
     runs, began = 0, time.perf_counter()
@@ -203,7 +197,7 @@ def bare_rate(session: ort.InferenceSession, batch: int, seconds: float) -> floa
 
 
 def tree(root: int) -> set[int]:
-    """A process and all its descendants."""
+    """Return a process and all its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -217,30 +211,22 @@ def tree(root: int) -> set[int]:
 
 
 def tree_pss_mb(root: int) -> float:
-    """Proportional set size of a process and all its descendants, MB (10^6 bytes)."""
-    total = 0
-    for pid in tree(root):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-        total += int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE).group(1))  # type: ignore[union-attr]
-    return total * 1024 / 1e6
+    """Return the proportional set size of a process and its descendants, MB (10^6 bytes)."""
+    return _rollup_mb(root, "Pss")
 
 
 def tree_anonymous_mb(root: int) -> float:
-    """Memory of a process and its descendants that no file backs, MB: what grows with a leak, whoever else maps the
-    same libraries."""
+    """Return the memory of a process and its descendants that no file backs, MB: a leak makes it grow."""
+    return _rollup_mb(root, "Anonymous")
+
+
+def _rollup_mb(root: int, field: str) -> float:
     texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in tree(root)]
-    found = [re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE) for text in texts]
-    return sum(int(match.group(1)) for match in found if match) * 1024 / 1e6
+    found = [re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE) for text in texts]
+    return sum(int(match[1]) for match in found if match) * 1024 / 1e6
 
 
 def tree_cpu_s(root: int) -> float:
-    """Processor seconds, user and system, that a process and its descendants have used."""
+    """Return the processor seconds, user and system, of a process and its descendants."""
     stats = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in tree(root)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """The result as JSON, to three decimals."""
-    rounded = json.loads(json.dumps(result), parse_float=lambda x: round(float(x), 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")

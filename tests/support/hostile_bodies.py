@@ -1,6 +1,6 @@
 """Send bodies of 4 MiB that are slow to parse, and report what each costs the service.
 
-    python -m benchmarks.hostile_bodies [--folder models] [--bytes 4194304]
+    python -m tests.support.hostile_bodies [--folder models] [--bytes 4194304]
 
 For each shape of body: the status, the longest that another client's /livez took meanwhile (the stall of the event
 loop), the worker's processor time, and by how much its peak memory grew. Exit 1: a body cost more than 0.5 s of the
@@ -18,9 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import at_least_one, file_to_write
-from benchmarks.machine import describe
-from benchmarks.serving_tools import ROOT, atelier, write
+from benchmarks.harness import ROOT, at_least_one, describe_machine, file_to_write, write
+from benchmarks.servers import atelier
 
 MAX_STALL_S, MAX_MB = 0.5, 100.0
 VALUES = 2**18 - 64  # just within the service's bound, where parsing costs the most
@@ -228,7 +227,7 @@ def main() -> None:
     worst = {what: max(costs, key=lambda each: float(each[what])) for what in ("stall_s", "peak_mb")}
     for what, found in worst.items():
         print(f"worst {what}: {found[what]:.3g} ({found['body']})")
-    write(args.output, {"machine": describe(), "bytes": args.bytes, "bodies": costs})
+    write(args.output, {"machine": describe_machine(), "bytes": args.bytes, "bodies": costs}, 3)
     if worst["stall_s"]["stall_s"] > MAX_STALL_S or worst["peak_mb"]["peak_mb"] > MAX_MB:
         raise SystemExit(1)
 
