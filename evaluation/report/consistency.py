@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evaluation.metrics.names import former_name, result_name
-from evaluation.metrics.registry import METRICS, Options
+from evaluation.metrics.registry import METRICS, MetricOptions, former_name, result_name
 from evaluation.report.schema import passes
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _RANGES = {
     "recall": (0.0, 1.0),
     "density": (0.0, math.inf),
     "coverage": (0.0, 1.0),
-    "memorisation": (0.0, 1.0),
+    "memorization": (0.0, 1.0),
 }
 
 
@@ -71,25 +70,27 @@ def _contradictions(document: Document) -> Iterator[str]:
 def _of_results(results: Sequence[Result], where: str, whole: dict[str, Any], extractor_metric: str) -> Iterator[str]:
     for i, one in enumerate(results):
         at = f"{where}.{i}"
-        if one.metric not in METRICS:
+        custom = ":" in one.metric  # of a user's own module, which is not imported to read a report
+        if not custom and one.metric not in METRICS:
             yield f"{at}: the metric {one.metric[:40]!r} is not known"
             continue
         if any(one.metric == other.metric for other in results[:i]):
             yield f"{at}: a second {one.metric}"
-        if one.better != METRICS[one.metric].better:
+        if not custom and one.better != METRICS[one.metric].better:
             yield f"{at}: {one.better} is not better in {one.metric}"
         if min(one.n, one.n_reference) < 2:
             yield f"{at}: it is of {one.n} images against {one.n_reference}"
         for key, expected in whole.items():
             if expected is not None and getattr(one, key) != expected:
                 yield f"{at}: {key} is {getattr(one, key)}, and the report's is {expected}"
-        yield from _of_name(one, at, extractor_metric)
+        if not custom:
+            yield from _of_name(one, at, extractor_metric)
         yield from _of_values(one, at)
 
 
 def _of_name(one: Result, at: str, extractor_metric: str) -> Iterator[str]:
     size = one.details.get("subset_size")
-    options = Options(kid_subset_size=size) if isinstance(size, int) and size > 0 else Options()
+    options = MetricOptions(kid_subset_size=size) if isinstance(size, int) and size > 0 else MetricOptions()
     names = (
         result_name(one.metric, extractor_metric, one.n, options),
         former_name(one.metric, extractor_metric, one.n),

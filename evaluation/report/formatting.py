@@ -18,7 +18,7 @@ SAYS = {
     "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is the standard error of that. "
     "The reference's own bias is left in. A value below 0 is error: take more images.",
     "per_class": "The mean over the classes of the Fréchet distance within each.",
-    "memorisation": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
+    "memorization": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
 }
 
 

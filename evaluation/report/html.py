@@ -32,7 +32,7 @@ def page(document: Document, pictures: Mapping[str, np.ndarray]) -> str:
         sheets=sheets,
         reduced=any(max(images.shape[-3:-1]) > LARGEST for images in pictures.values()),
         neighbours=neighbours(document, pictures.get("neighbours")),
-        memorised=document.of("memorisation"),
+        memorised=document.of("memorization"),
         classes=classes(document),
         real_classes={} if "per_class" not in baseline else _by_label(baseline["per_class"].details),
         fit=fit,
@@ -45,7 +45,7 @@ def page(document: Document, pictures: Mapping[str, np.ndarray]) -> str:
 
 def neighbours(document: Document, rows: np.ndarray | None) -> list[dict[str, Any]]:
     """Each sample with its nearest training images: `picture` (a data URL), `seed` or `sample`, `distance`, `near`."""
-    result = document.of("memorisation")
+    result = document.of("memorization")
     if result is None or rows is None:
         return []
     first = None if document.seeds is None else document.seeds["first"]

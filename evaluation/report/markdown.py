@@ -86,7 +86,7 @@ def _curve(document: Document) -> list[str]:
 
 
 def _memorised(document: Document, sheets: Mapping[str, Path]) -> list[str]:
-    result = document.of("memorisation")
+    result = document.of("memorization")
     if result is None:
         return []
     shares = formatting.percent(result.value), formatting.percent(result.details["held_out_share"])
@@ -95,7 +95,7 @@ def _memorised(document: Document, sheets: Mapping[str, Path]) -> list[str]:
         f"{formatting.number(result.details['threshold'])}); of held-out real images {shares[1]} are. "
         "Median nearest distance over that of held-out reals: "
         f"{formatting.number(result.details.get('median_ratio'))}; "
-        "well below 1 gives memorisation away. Copies that were shifted or altered may be missed."
+        "well below 1 gives memorization away. Copies that were shifted or altered may be missed."
     )
     lines = ["## Nearest training images", "", told, ""]
     if "neighbours" in sheets:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from artifacts.terminal import printable
 from evaluation.errors import EvaluationError
+from evaluation.metrics.registry import FORMER_METRICS
 from evaluation.report.consistency import contradiction
 from evaluation.report.schema import FORMAT_VERSION, NAME, report_digest
 
@@ -50,6 +51,11 @@ class Result(_Part):
     resolution: int | None
     better: Literal["lower", "higher"]
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("metric")
+    @classmethod
+    def _current_metric(cls, metric: str) -> str:
+        return FORMER_METRICS.get(metric, metric)
 
 
 class Baseline(_Part):
@@ -111,7 +117,7 @@ class Document(_Part):
 
     def real(self, result: Result) -> float | None:
         """The same figure of real images: the baseline's, and for near-copies that of the held-out images."""
-        if result.metric == "memorisation":
+        if result.metric == "memorization":
             return result.details.get("held_out_share")
         if self.baseline is None:
             return None
@@ -213,7 +219,7 @@ class _Extrapolation(_Part):
 # What the views read of a metric's details.
 _DETAILS: dict[str, type[_Part]] = {
     "per_class": _Classes,
-    "memorisation": _Memorisation,
+    "memorization": _Memorisation,
     "fid_infinity": _Extrapolation,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 from artifacts.files import lock_handle
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from evaluation.metrics.names import renamed
+from evaluation.metrics.registry import current_name
 from evaluation.onnx_files import digest_of, metadata_of, read_model
 from evaluation.report.schema import without_surrogates
 from evaluation.sources.generator import unsealed
@@ -107,7 +107,7 @@ def _with_present_names(metadata: dict[str, str]) -> dict[str, str]:
         metric, n, details = (protocol.get(field) for field in ("metric", "n", "details"))
         if key.startswith(PREFIX) and isinstance(metric, str) and isinstance(n, int):
             size = details.get("subset_size") if isinstance(details, dict) else None
-            present = f"{PREFIX}{renamed(name, metric, n, size if isinstance(size, int) else None)}{ending}"
+            present = f"{PREFIX}{current_name(name, metric, n, size if isinstance(size, int) else None)}{ending}"
             # A score that has its present name already is the newer one.
             if present != key and present in metadata:
                 continue

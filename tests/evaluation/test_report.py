@@ -25,7 +25,7 @@ from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
-METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorisation"
+METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorization"
 NASTY = '<script>alert("1")</script> & | *b*'
 VOID = {"meta", "img", "br"}
 
@@ -118,7 +118,7 @@ def test_a_job_leaves_its_views_beside_its_numbers(place: Path) -> None:
 
 def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: dict[str, Any], page: Page) -> None:
     reals = {result["metric"]: result["value"] for result in told["baseline"]["results"]}
-    reals["memorisation"] = next(r for r in told["results"] if r["metric"] == "memorisation")["details"][
+    reals["memorization"] = next(r for r in told["results"] if r["metric"] == "memorization")["details"][
         "held_out_share"
     ]
     for result in told["results"]:
@@ -138,7 +138,7 @@ def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: d
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
     pictures = embedded(page)
-    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorisation")["details"]["nearest"][:8]
+    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
     samples = np.load(place / "report/images/samples.npy")
     factor = SMALLEST // 8
@@ -173,7 +173,7 @@ def test_markdown_takes_outside_text_as_text(text: str) -> None:
 def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_to(
     told: dict[str, Any], page: Page, place: Path
 ) -> None:
-    result = next(one for one in told["results"] if one["metric"] == "memorisation")
+    result = next(one for one in told["results"] if one["metric"] == "memorization")
     for pair in result["details"]["nearest"][:8]:
         assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
     assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
@@ -216,7 +216,7 @@ def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_p
 
 
 def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
-    """Nor baseline, memorisation, curve: each part stands only where its figures are."""
+    """Nor baseline, memorization, curve: each part stands only where its figures are."""
     told |= {"results": told["results"][:1], "baseline": None}
     write_views(write(tmp_path, told))
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -214,7 +214,7 @@ def unknown_operation(nodes: list) -> list:
         ({"nodes": random_features}, ("--resize", "torch"), "draws random numbers"),
         ({"nodes": training}, ("--resize", "torch"), "is in training mode"),
         ({"nodes": of_the_batch}, ("--resize", "torch"), "inference mode"),
-        ({"nodes": constant}, ("--resize", "torch"), "the same for unlike images"),
+        ({"nodes": constant}, ("--resize", "torch"), "the same for different images"),
         ({"nodes": infinite}, ("--resize", "torch"), "not finite"),
         ({"nodes": unknown_operation}, ("--resize", "torch"), "Nonsense"),
     ],
