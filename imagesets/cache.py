@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.cpus import available_cpus
+from artifacts.arrays import RowWriter, drop_page_cache
 from artifacts.files import file_lock, sync_folder
+from artifacts.resources import available_cpus
 from artifacts.terminal import printable
-from imagesets.rows import RowWriter, release
 from imagesets.types import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
 
 log = logging.getLogger("imagesets")
@@ -126,7 +126,7 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
     digest = hashlib.sha256(f"{list(images.shape)}".encode())
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
-        release(images)
+        drop_page_cache(images)
     digest.update(b"labels" if labels is not None else b"no labels")
     if labels is not None:
         digest.update(np.ascontiguousarray(labels, dtype="<i8").data)

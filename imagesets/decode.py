@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.terminal import printable
 from imagesets.types import BrokenImageError
 
@@ -144,7 +144,7 @@ def _try_with_image(data: bytes, use: Callable[[Image.Image], T]) -> T:
     except Image.DecompressionBombError as error:
         raise BrokenImageError(f"more pixels than the {MAX_PIXELS:,} allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly every type on hostile bytes
-        raise BrokenImageError(HINT if is_lfs_pointer(data) else _reason(error, data)) from error
+        raise BrokenImageError(LFS_HINT if is_lfs_pointer(data) else _reason(error, data)) from error
 
 
 def _without_notes(data: bytes) -> bytes | None:

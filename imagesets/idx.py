@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from imagesets.types import ImageSetError
 
 _MAX_BYTES = 2**30
@@ -39,7 +39,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     header = 4 + 4 * ndim
     if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):
         if is_lfs_pointer(data):
-            raise ImageSetError(f"{path} is {HINT}")
+            raise ImageSetError(f"{path} is {LFS_HINT}")
         raise ImageSetError(f"{path} is not an idx file of {ndim}-dimensional bytes; fetch it again")
     shape = struct.unpack(f">{ndim}I", data[4:header])
     if len(data) - header != math.prod(shape):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
-from artifacts.onnx_errors import onnx_reason
+from artifacts.files import LFS_HINT, is_lfs_pointer_file
+from artifacts.onnx_files import metadata_of, onnx_reason
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import metadata_of
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +58,7 @@ def read_network(path: Path) -> onnx.ModelProto:
         problem = "is a folder" if path.is_dir() else "does not exist, or is not a file"
         raise EvaluationError(f"{path} {problem}; an ONNX file is needed")
     if is_lfs_pointer_file(path):
-        raise EvaluationError(f"{path} is {HINT}")
+        raise EvaluationError(f"{path} is {LFS_HINT}")
     try:
         model = onnx.load(str(path), format="protobuf")
     except Exception as error:  # protobuf, onnx and the external data raise types of their own

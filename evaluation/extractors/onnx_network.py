@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import OPSET, hash_arrays, preprocessing_model, seal

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg
 
-from imagesets.rows import release
+from artifacts.arrays import drop_page_cache
 
 # Below this smallest squared pivot of a covariance whose diagonal is near 1, the plain Cholesky factor may contain
 # noise where the covariance is singular.
@@ -257,7 +257,7 @@ class FeatureStatistics:
         for start in range(0, len(features if rows is None else rows), block):
             chosen = slice(start, start + block) if rows is None else rows[start : start + block]
             statistics.update(np.asarray(features[chosen]))
-            release(features)
+            drop_page_cache(features)
         return statistics
 
 

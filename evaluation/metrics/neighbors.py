@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagesets.rows import release
+from artifacts.arrays import drop_page_cache
 
 BLOCK = 2048
 QUANTILE = 0.01
@@ -31,7 +31,7 @@ def mean_of(features: np.ndarray) -> np.ndarray:
     mean = np.zeros(features.shape[1])
     for start in range(0, len(features), BLOCK):
         mean += features[start : start + BLOCK].sum(axis=0, dtype=np.float64)
-        release(features)
+        drop_page_cache(features)
     mean /= max(1, len(features))
     return mean
 
@@ -41,7 +41,7 @@ def blocks(features: np.ndarray, center: np.ndarray) -> Iterator[tuple[slice, np
     for start in range(0, len(features), BLOCK):
         rows = slice(start, min(start + BLOCK, len(features)))
         block = features[rows] - center
-        release(features)
+        drop_page_cache(features)
         if not np.isfinite(block).all():
             raise ValueError("features are not finite")
         yield rows, block, np.einsum("ij,ij->i", block, block)
@@ -147,8 +147,8 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1) -> tuple[np.nda
             exact = np.sqrt(np.einsum("ij,ij->i", differences, differences))
             order = np.argsort(exact, kind="stable")
             all_distances[row], all_indices[row] = exact[order], indices[i][order]
-        release(points)
-        release(queries)
+        drop_page_cache(points)
+        drop_page_cache(queries)
     return all_distances, all_indices
 
 

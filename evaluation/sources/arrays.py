@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.arrays import read_npy
+from artifacts.arrays import drop_page_cache, read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
 from imagesets.cache import fingerprint_of
-from imagesets.rows import release
 
 KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
 # numpy's own name for the first array of savez, which image batches in the field are published under
@@ -51,7 +50,7 @@ class ArraySource:
             rows = chosen[first : min(first + batch, stop)]
             labels = None if self.labels is None else self.labels[rows]
             yield ImageBatch(np.asarray(self.images[rows]), labels=labels)
-            release(self.images)
+            drop_page_cache(self.images)
 
 
 class ImageSetSource(ArraySource):

@@ -130,8 +130,8 @@ def test_resolve_unknown_metric_fails(name: str, message: str) -> None:
 
 
 def test_resolve_former_name_is_accepted() -> None:
-    assert resolve("memorisation") is METRICS["memorization"]
-    assert [metric.name for metric in parse_metrics("memorisation,memorization")] == ["memorization"]
+    assert resolve("memorization") is METRICS["memorization"]
+    assert [metric.name for metric in parse_metrics("memorization,memorization")] == ["memorization"]
 
 
 def test_score_custom_metric_is_reported(custom: str, place: Path) -> None:

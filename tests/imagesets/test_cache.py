@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifacts.arrays import RowWriter
 from imagesets import ImageSetError, cache, load_image_set
 from imagesets.cache import fingerprint_of, key_of
-from imagesets.rows import RowWriter
 from imagesets.types import BrokenImageError, Items, Recipe
 
 
