@@ -20,7 +20,7 @@ from evaluation.references.baseline import WITHOUT, train_against_test
 from evaluation.references.cache import Places, cached_reference, is_constant, other_split, size_warnings
 from evaluation.references.file import Reference
 from evaluation.report.samples import keep_pictures
-from evaluation.report.schema import FORMAT_VERSION, now, score_document, threshold, write_json, write_report
+from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json, write_report
 from evaluation.scoring.feature_store import Collected, batch_size, collect, read_state, state_of
 from evaluation.scoring.results import FRECHET, Real, check_possible, kept_by, results_of
 from evaluation.scoring.workdir import Output, differences, opened, remove
@@ -200,7 +200,7 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
     return score_document(
         results,
         baseline=_baseline(job, reference, n) if settings.baseline else None,
-        threshold=threshold(results, settings.fail_above),
+        threshold=check_threshold(results, settings.fail_above),
         n=n,
         seeds={"first": first, "last": first + n * len(parts) - 1} if job.source.seeded else None,
         labels=told.get("labels") if job.source.class_names else None,

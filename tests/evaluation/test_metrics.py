@@ -17,7 +17,7 @@ from evaluation.metrics.intervals import interval
 from evaluation.metrics.kid import kid, mmd2
 from evaluation.metrics.neighbors import near_copy_share, nearest, neighbor_distances
 from evaluation.metrics.prdc import precision_recall_density_coverage
-from evaluation.report.schema import threshold
+from evaluation.report.schema import check_threshold
 
 
 def normal(seed: int, n: int, d: int = 6, mean: float = 0.0) -> np.ndarray:
@@ -220,13 +220,13 @@ def test_fid_infinity_standard_error_is_least_squares() -> None:
 
 @pytest.mark.parametrize(("value", "metric", "passed"), [(-0.1, "fid_infinity", False), (0.0, "fid_infinity", True)])
 def test_threshold_negative_distance_does_not_pass(value: float, metric: str, passed: bool) -> None:
-    found = threshold([{"better": "lower", "name": "x", "metric": metric, "value": value}], 5.0)
+    found = check_threshold([{"better": "lower", "name": "x", "metric": metric, "value": value}], 5.0)
     assert found is not None
     assert found["passed"] is passed
 
 
 def test_threshold_negative_unbiased_kernel_distance_passes() -> None:
-    found = threshold([{"better": "lower", "name": "x", "metric": "kid", "value": -1e-4}], 5.0)
+    found = check_threshold([{"better": "lower", "name": "x", "metric": "kid", "value": -1e-4}], 5.0)
     assert found is not None
     assert found["passed"] is True
 

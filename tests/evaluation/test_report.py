@@ -15,11 +15,10 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from evaluation.report import write_views
 from evaluation.report.charts import Series, line_chart, strip, ticks
-from evaluation.report.formatting import number
-from evaluation.report.images import GAP, SMALLEST, row, sheet, tile
-from evaluation.report.markdown import escaped
+from evaluation.report.formatting import escape_markdown, number
+from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
+from evaluation.report.render import write_views
 from evaluation.report.schema import write_report
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
@@ -141,7 +140,7 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dic
     pairs = next(pair for pair in told["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
     samples = np.load(place / "report/images/samples.npy")
-    factor = SMALLEST // 8
+    factor = MIN_TILE // 8
     first = np.asarray(pictures[0].convert("L"))[: factor * 8, : factor * 8]
     np.testing.assert_array_equal(first[::factor, ::factor], samples[0, ..., 0])
     np.testing.assert_array_equal(first, np.kron(samples[0, ..., 0], np.ones((factor, factor), np.uint8)))
@@ -165,7 +164,7 @@ def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
 def test_markdown_takes_outside_text_as_text(text: str) -> None:
     """Rendered by a reader of Markdown, what comes out is what went in."""
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    html = Page(reader.render(f"| h |\n| --- |\n| {escaped(text)} |\n"))
+    html = Page(reader.render(f"| h |\n| --- |\n| {escape_markdown(text)} |\n"))
     assert html.words == f"h {' '.join(text.split())}"
     assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
@@ -179,7 +178,7 @@ def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_t
     assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
     rows = np.load(place / "report/images/neighbours.npy")
     shown = np.asarray(embedded(page)[2].convert("L"))
-    side = SMALLEST
+    side = MIN_TILE
     for i in range(rows.shape[1]):  # the sample, a gap, then its neighbours
         left = round((i + (i > 0) * 0.25) * (side + GAP))
         np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
@@ -331,8 +330,8 @@ def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
     np.testing.assert_array_equal(np.asarray(tile(small))[1::2, ::2], small)
     assert tile(np.zeros((64, 64, 1), np.uint8)).size == (64, 64)
     assert tile(np.zeros((256, 512, 3), np.uint8)).size == (128, 64)
-    assert sheet(np.zeros((9, 64, 64, 3), np.uint8)).size == (8 * 64 + 7 * GAP, 2 * 64 + GAP)
-    assert row(np.zeros((1, 64, 64, 1), np.uint8)).size == (64, 64)
+    assert draw_grid(np.zeros((9, 64, 64, 3), np.uint8)).size == (8 * 64 + 7 * GAP, 2 * 64 + GAP)
+    assert draw_neighbors(np.zeros((1, 64, 64, 1), np.uint8)).size == (64, 64)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (1e-5, 3e-5), (0.9999, 1.0001), (-5e6, 2e9), (-2, -1)])
