@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from artifacts.version import version
+from artifacts import version
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import FORMER_METRICS
