@@ -18,7 +18,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.progress import progress
 from evaluation.sources import resolve
-from imagesets import ImageSet, load_image_set
+from imagesets import ImageSet, load
 
 FEATURES = 64
 MAX_SIDE = 64
@@ -94,15 +94,15 @@ def build_classifier(
     if location.split not in (None, "train"):
         raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
     roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
-    train = load_image_set(f"{source}@train", resolution=resolution, **roots)
+    train = load(f"{source}@train", resolution=resolution, **roots)
     if len(train) and train.images.shape[1] > MAX_SIDE:
-        train = load_image_set(f"{source}@train", resolution=MAX_SIDE, **roots)
+        train = load(f"{source}@train", resolution=MAX_SIDE, **roots)
     side, channels = train.images.shape[1], train.images.shape[3]
     if side < 8:
         raise EvaluationError(f"{side} pixels are too few for a classifier; give --resolution 8 or more")
     if train.labels is None or len(train.class_names) < 2:
         raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
-    test = load_image_set(f"{source}@test", resolution=side, channels=channels, **roots)
+    test = load(f"{source}@test", resolution=side, channels=channels, **roots)
     epochs = epochs or min(max(round(240_000 / len(train)), 4), 25)
     network = train_classifier(train, seed=seed, epochs=epochs)
     accuracy = accuracy_of(network, test)
