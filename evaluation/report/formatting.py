@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from evaluation.report.schema import Report, Result, Timing
 
@@ -119,19 +119,8 @@ def code_span(text: object) -> str:
     return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return the lines of a table of Markdown cells; the columns in `right` are right-aligned."""
-    line = ["---:" if i in right else "---" for i in range(len(head))]
-    return [f"| {' | '.join(cells)} |" for cells in (head, line, *rows)] + [""]
-
-
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table for a terminal; all columns but the first are right-aligned."""
-    widths = [max(len(cells[i]) for cells in (head, *rows)) for i in range(len(head))]
-    return [
-        "  ".join(
-            text.rjust(width) if i else text.ljust(width)
-            for i, (text, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in (head, *rows)
-    ]
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for first, *rest in lines]
