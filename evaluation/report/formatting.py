@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from evaluation.report.schema import Report, Result, Timing
 
 METRIC_DESCRIPTIONS = {
-    "fid": "How far the images' features lie from the real ones', as two Gaussians. Biased upwards by a small N.",
-    "kid": "Squared distance of the features by a cubic kernel, without bias, so it may be below 0; ± is the spread "
+    "fid": "Distance between the features of the images and of real images, as two Gaussians. Biased upwards at a small N.",
+    "kid": "Squared distance of the features under a cubic kernel, without bias, so it may be below 0; ± is the spread "
     "over subsets.",
-    "is": "How sure the network is of each image and how many classes it sees. Never looks at real images.",
-    "precision": "Share of the images that lie among real ones.",
-    "recall": "Share of the real images that lie among generated ones.",
-    "density": "How many real images' neighbourhoods an image lies in, on average; may exceed 1.",
-    "coverage": "Share of the real images that have a generated one in their neighbourhood.",
-    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is the standard error of that. "
-    "The reference's own bias is left in. A value below 0 is error: take more images.",
+    "is": "How confident the network is of each image, and how many classes it sees. It does not use real images.",
+    "precision": "Share of the images that are among real ones.",
+    "recall": "Share of the real images that are among generated ones.",
+    "density": "Number of real images' neighborhoods that an image is in, on average; may exceed 1.",
+    "coverage": "Share of the real images that have a generated one in their neighborhood.",
+    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is its standard error. "
+    "The bias of the reference remains. A value below 0 is an error: score more images.",
     "per_class": "The mean over the classes of the Fréchet distance within each.",
     "memorization": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
 }
@@ -105,7 +105,7 @@ def _time(timing: Timing) -> str | None:
 
 
 def _image_size(shape: Sequence[int]) -> str:
-    return f"{shape[1]} x {shape[0]} px, " + ("grey" if shape[2] == 1 else "RGB")
+    return f"{shape[1]} x {shape[0]} px, " + ("gray" if shape[2] == 1 else "RGB")
 
 
 def escape_markdown(text: object) -> str:

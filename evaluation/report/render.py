@@ -31,7 +31,7 @@ from evaluation.report.schema import Report, write_json
 
 COMPARISON_NOTE = (
     "The best value of a metric is **bold**; differences are from the first report. ≈: the best one's interval "
-    "overlaps with another's, so that fresh seeds might turn the order; without intervals nothing is known of that."
+    "overlaps with another's, so other seeds may change the order. Without intervals this is not known."
 )
 
 
@@ -145,7 +145,7 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown."""
-    return _render("comparison.md", comparison=comparison, cell=_cell, note=COMPARISON_NOTE) + "\n"
+    return _render("comparison.md", comparison=comparison, cell=_cell, note=COMPARISON_NOTE).rstrip("\n") + "\n"
 
 
 def comparison_html(comparison: Comparison) -> str:
