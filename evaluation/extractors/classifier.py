@@ -150,7 +150,7 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
     with progress(f"training on {images.name}", epochs * steps * BATCH) as advance:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator)
-            for batch in order[: steps * BATCH].split(BATCH):
+            for batch in torch.split(order[: steps * BATCH], BATCH):
                 if len(batch) < 2:
                     raise EvaluationError(f"{images.name} has too few images to train a classifier on")
                 top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
@@ -159,7 +159,7 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
                 _, logits = network(x.contiguous(memory_format=torch.channels_last))
                 loss = functional.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
                 advance(BATCH)
