@@ -96,7 +96,7 @@ def seal_onnx(
         if source.height is not None or source.width is not None:
             size = f"{source.height or 'any'}x{source.width or 'any'}"
             warnings = (f"{path} does not resize: it only takes images of {size}",)
-        preprocessing = {"resize": OWN_RESIZE, "resolution": source.side, "channels": source.channels}
+        preprocessing: dict[str, Any] = {"resize": OWN_RESIZE, "resolution": source.side, "channels": source.channels}
     else:
         preprocessing = _add_preprocessing(path, model, source, resize, _check_side(path, source, side), mean, std)
     resolution = preprocessing["resolution"]
