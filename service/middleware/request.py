@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from artifacts.version import version
+from artifacts import version
 from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnected, error_response
 from service.middleware import auth, cross_origin, rate_limit
 from service.middleware.client_address import trusted_proxies

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from artifacts.version import version
+from artifacts import version
 from service.errors import ApiError
 from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
 from service.routes.negotiation import JPEG, PNG, WEBP, Body
