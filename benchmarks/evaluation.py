@@ -62,7 +62,7 @@ COMMAND_METRICS = {  # and torch-fidelity's name
 }
 FIDELITY = "from torch_fidelity.fidelity import main; main()"
 SIDE, CLASSES = 64, 10  # of `memory`
-ALL_METRICS = "fid,kid,is,precision,recall,density,coverage,fid_infinity,per_class,memorisation"
+ALL_METRICS = "fid,kid,is,precision,recall,density,coverage,fid_infinity,per_class,memorization"
 # The command's own peak: a child's ru_maxrss includes the size of its parent.
 COMMAND = """
 import sys
@@ -141,7 +141,7 @@ def inception(rounds: int) -> dict[str, Any]:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     from evaluation.extractors import load_extractor
-    from evaluation.extractors.builder import centred_relative_error
+    from evaluation.extractors.builder import centered_relative_error
 
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder) / "random.pth")
@@ -181,7 +181,8 @@ def inception(rounds: int) -> dict[str, Any]:
     matrix = 2 * SQUARE**3 / statistics.median(seconds["matrix"]) / 1e9
     ratios = {peer: times_as_fast(seconds[f"ours_{resize}"], seconds[peer]) for peer, resize in INCEPTION_PEERS.items()}
     differences = {
-        peer: centred_relative_error(values[f"ours_{resize}"], values[peer]) for peer, resize in INCEPTION_PEERS.items()
+        peer: centered_relative_error(values[f"ours_{resize}"], values[peer])
+        for peer, resize in INCEPTION_PEERS.items()
     }
     shares = {name: round(rate * gflop / matrix, 2) for name, rate in rates.items()}
     for peer, resize in INCEPTION_PEERS.items():
@@ -243,18 +244,17 @@ def metrics(rounds: int, num_images: int = 3000) -> dict[str, Any]:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    from evaluation.metrics.frechet import frechet_distance
+    from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
     from evaluation.metrics.inception_score import inception_score
-    from evaluation.metrics.kid import kernel_distance
+    from evaluation.metrics.kid import kid
     from evaluation.metrics.prdc import precision_recall_density_coverage
-    from evaluation.metrics.statistics import FeatureStatistics
 
     fake, real = (np.abs(correlated(seed, num_images)).astype(np.float32) for seed in (1, 2))
     logits = np.random.default_rng(3).normal(0, 3, (num_images, 1008)).astype(np.float32)
     fake_tensor, real_tensor, logits_tensor = (torch.from_numpy(array) for array in (fake, real, logits))
 
     def fid() -> float:
-        a, b = (FeatureStatistics.of(rows) for rows in (fake, real))
+        a, b = (FeatureStatistics.from_features(rows) for rows in (fake, real))
         return frechet_distance(a.mu, a.sigma, b.mu, b.sigma)
 
     def its_fid() -> float:
@@ -272,7 +272,7 @@ def metrics(rounds: int, num_images: int = 3000) -> dict[str, Any]:
     functions = {
         ("ours", "fid"): fid,
         ("torch_fidelity", "fid"): its_fid,
-        ("ours", "kid"): lambda: kernel_distance(fake, real).mean,
+        ("ours", "kid"): lambda: kid(fake, real).mean,
         ("torch_fidelity", "kid"): lambda: kid_features_to_metric(fake_tensor, real_tensor, verbose=False)[
             KEY_METRIC_KID_MEAN
         ],

@@ -156,8 +156,7 @@ def compare_outputs(
         TrainerError: If the shape or type of the images differs.
     """
     from evaluation.metrics import result_name
-    from evaluation.metrics.frechet import frechet_distance
-    from evaluation.metrics.statistics import FeatureStatistics
+    from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 
     seen = [FeatureStatistics(scorer.extractor.dim) for _ in range(2)] if scorer else []
     images = total = changed = maximum = values = 0
