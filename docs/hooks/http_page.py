@@ -12,7 +12,7 @@ from tables import table
 INTRODUCTION = """# HTTP
 
 Made from the service's own OpenAPI document, [openapi.json](../openapi.json), which a running one answers at
-`/openapi.json`. What it is like to use, with examples that a test runs, is in [The service over HTTP](../http.md).
+`/openapi.json`. What it is like to use, with examples that a test runs, is in [The service over HTTP](http-api.md).
 Fields that are not listed are refused. What answers GET answers HEAD.
 """
 
@@ -39,7 +39,7 @@ def page() -> str:
     parts.append(
         '## Errors\n\nEvery refusal is `application/json`, `{"error": {…}}`; the statuses and codes are listed in'
     )
-    parts.append(f"[errors](../http.md#errors).\n\n{_fields(error)}")
+    parts.append(f"[errors](http-api.md#errors).\n\n{_fields(error)}")
     return "\n".join(parts)
 
 

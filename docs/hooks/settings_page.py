@@ -27,7 +27,7 @@ Made from the code.
 ## The service
 
 `python -m service settings` lists them with the values that they have there.
-[How they are read](../operations.md#settings).
+[How they are read](../operations/operations.md#settings).
 
 {service}
 ## Other variables of the environment

@@ -1,4 +1,4 @@
-"""Claims about the simulation that docs/scaling.md extrapolates with, against queues whose answer is known."""
+"""Claims about the simulation that docs/operations/scaling.md extrapolates with, against queues whose answer is known."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_a_measured_load_is_predicted_from_its_processor_times() -> None:
 
 
 def test_the_documents_tables_are_those_that_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = RESULTS.parents[1] / "docs" / "scaling.md"
+    document = RESULTS.parents[1] / "docs" / "operations" / "scaling.md"
     copy = tmp_path / "scaling.md"
     copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["scaling_tables", "--core-hour", "0.04", "--write", str(copy)])

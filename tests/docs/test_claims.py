@@ -53,13 +53,13 @@ def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name(
     from trainer.registry import ARCHITECTURES
 
     (told,) = re.findall(
-        r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `architecture` \| (.*) \|$", (DOCS / "reference/generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
 
 
 def test_tests_and_code_that_security_names_are_there() -> None:
-    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    text = (DOCS / "operations/security.md").read_text(encoding="utf-8")
     here = ""
     named = re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text)
     assert len(named) > 60

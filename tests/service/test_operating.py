@@ -169,7 +169,7 @@ def test_the_standard_variables_switch_tracing() -> None:
 
 
 def test_the_documented_settings_are_those_there_are() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")
     table = text.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
     assert table == command.markdown(), "python -m service settings --markdown"
     assert all(field.description for field in Settings.model_fields.values())
@@ -194,7 +194,7 @@ def test_every_metric_of_the_dashboard_and_of_the_docs_exists(serve, folder: Pat
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     queries = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     assert len(queries) > 15
-    for told in (*queries, (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")):
+    for told in (*queries, (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")):
         for name in re.findall(r"\batelier_[a-z_]+", told):
             assert suffixes.sub("", name) in exposed, name
     for query in queries:
