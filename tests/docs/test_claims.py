@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -58,18 +59,20 @@ def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name(
     assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
 
 
-def test_tests_and_code_that_security_names_are_there() -> None:
-    text = (DOCS / "operations/security.md").read_text(encoding="utf-8")
-    here = ""
-    named = re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text)
-    assert len(named) > 60
-    for name in named:
-        if name.startswith("tests/"):
-            here = (ROOT / name).read_text(encoding="utf-8")
-        else:
-            assert f"def {name}(" in here, name
-    for name in re.findall(r"`((?:service|trainer|evaluation|imagesets|docker)/[\w/.*-]+)`", text):
-        assert list(ROOT.glob(name)), name
+def test_security_statements_name_existing_code_and_tests() -> None:
+    """Each statement of the security page (a bullet that begins in bold) has tests, and each test is there."""
+    page = (DOCS / "operations/security.md").read_text(encoding="utf-8")
+    statements = tomllib.loads((ROOT / "tests/docs/security.toml").read_text(encoding="utf-8"))
+    assert re.findall(r"^- \*\*(.+?)\*\*", page, re.MULTILINE) == list(statements)
+    tests = [test for statement in statements.values() for test in statement["tests"]]
+    assert len(tests) > 55
+    for test in tests:
+        file, _, name = test.partition("::")
+        assert (f"def {name}(" if name else "def test_") in (ROOT / file).read_text(encoding="utf-8"), test
+    for statement, proof in statements.items():
+        assert proof["tests"], statement
+        for name in proof["code"]:
+            assert list(ROOT.glob(name)), name
 
 
 def test_no_field_of_a_request_can_be_an_address() -> None:

@@ -168,10 +168,12 @@ def test_the_standard_variables_switch_tracing() -> None:
     assert not tracing.wanted(endpoint | {"OTEL_SDK_DISABLED": "true"})
 
 
-def test_the_documented_settings_are_those_there_are() -> None:
-    text = (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")
-    table = text.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
-    assert table == command.markdown(), "python -m service settings --markdown"
+def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    import settings_page
+
+    assert command.markdown() in settings_page.page(), "python -m service settings --markdown"
+    assert set(re.findall(r"`ATELIER_(\w+)`", command.markdown())) >= {name.upper() for name in Settings.model_fields}
     assert all(field.description for field in Settings.model_fields.values())
 
 
