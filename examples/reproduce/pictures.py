@@ -18,10 +18,10 @@ def sheets(run: Path, kind: str) -> list[Path]:
 
 def take(run: Path, into: Path, name: str) -> dict[str, str]:
     """Copy the last sheets, the curves and the animations of a run; what was there, by kind → its file name."""
-    from trainer import curves
+    from trainer.reports import plots
 
     into.mkdir(parents=True, exist_ok=True)
-    curves.write(run)  # a run that was cut short has none yet
+    plots.write(run)  # a run that was cut short has none yet
     found = {}
     for kind in ("fixed", "real-beside-fake"):
         if of_kind := sheets(run, kind):

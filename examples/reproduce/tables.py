@@ -94,12 +94,12 @@ def made_by(shop: Workshop, system: System) -> dict[str, Any]:
 
 def changes(shop: Workshop, system: System) -> list[str]:
     """`section.field: the preset's → the run's`, but for where the images are and what every run here has."""
-    from trainer import config
+    from trainer.config import schema
 
-    ran, preset = config.parse(config_of(shop, system)), config.resolve(system.preset)
+    ran, preset = schema.parse(config_of(shop, system)), schema.resolve(system.preset)
     alike = {"data.source", "run.total_kimg", "run.tick_kimg", "run.checkpoint_ticks", "run.keep_checkpoints"}
     resolved = {"run.device", "run.precision", "run.cuda_graphs"}  # `auto`, as the machine decided it
-    told = config.differences(preset, ran)
+    told = schema.differences(preset, ran)
     return [line for line in told if line.partition(":")[0] not in alike | resolved]
 
 
@@ -109,9 +109,10 @@ def config_of(shop: Workshop, system: System) -> dict[str, Any]:
 
 def parameters(system: System) -> tuple[int, int]:
     """Trainable parameters of G and D."""
-    from trainer import config, networks
+    from trainer import networks
+    from trainer.config import schema
 
-    G, D = networks.build(config.resolve(system.preset))
+    G, D = networks.build(schema.resolve(system.preset))
     return networks.parameter_count(G), networks.parameter_count(D)
 
 

@@ -1,8 +1,8 @@
 """The lines of our code that a page shows, taken anew from the code itself.
 
-A comment in the page says which: `<!-- code: trainer/losses.py cross_entropy_d -->` is that function as it stands
-today, `<!-- code: trainer/loop.py updates from "fakes, labels" to "update_generator" -->` those of its lines. What
-follows the comment (a link to the file, then the fenced lines) is written by `refreshed`, never by hand.
+A comment in the page says which: `<!-- code: trainer/training/losses.py cross_entropy_d -->` is that function as it
+stands today, `<!-- code: trainer/training/loop.py updates from "fakes, labels" to "update_generator" -->` those of its
+lines. What follows the comment (a link to the file, then the fenced lines) is written by `refreshed`, never by hand.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ def test_a_changed_line_of_code_is_noticed() -> None:
 @pytest.mark.parametrize(
     "directive",
     [
-        "trainer/losses.py no_such_loss",
-        'trainer/losses.py cross_entropy_d from "no such line" to "return"',
-        'trainer/losses.py cross_entropy_d from "loss_real" to "no such line"',
-        "trainer/losses.py cross_entropy_d to end",
+        "trainer/training/losses.py no_such_loss",
+        'trainer/training/losses.py cross_entropy_d from "no such line" to "return"',
+        'trainer/training/losses.py cross_entropy_d from "loss_real" to "no such line"',
+        "trainer/training/losses.py cross_entropy_d to end",
     ],
 )
 def test_code_that_is_no_more_is_an_error_not_an_empty_excerpt(directive: str) -> None:
