@@ -1,8 +1,8 @@
 """Take the screenshots in docs/images with Chromium (`apt-get install chromium`).
 
-    python scripts/docs_pictures.py studio http://127.0.0.1:3000     # in front of `make serve`
-    python scripts/docs_pictures.py report report/report.html
-    python scripts/docs_pictures.py sweep sweeps/NAME/sweep.html
+python scripts/docs_pictures.py studio http://127.0.0.1:3000     # in front of `make serve`
+python scripts/docs_pictures.py report report/report.html
+python scripts/docs_pictures.py sweep sweeps/NAME/sweep.html
 """
 
 from __future__ import annotations

@@ -98,7 +98,10 @@ def test_scaling_page_has_the_measured_figures() -> None:
         assert [float(figure) for figure in figures] == pytest.approx(measured, rel=0.005), (name, served_by)
     full = generators["mnist-dcgan"]["one_worker_one_core"]["npy"][-1]
     per_core = 1000 / (full["inference_ms_per_image"] + full["loop_ms_per_request"] / 4)
-    for figure in (f"makes {per_core:.0f} images/s per core", f"need {math.ceil(10_000 / (0.7 * 2 * per_core))} replicas"):
+    for figure in (
+        f"makes {per_core:.0f} images/s per core",
+        f"need {math.ceil(10_000 / (0.7 * 2 * per_core))} replicas",
+    ):
         assert figure in page
     for images in (1, 4):
         assert f"{1000 * images / full['loop_ms_per_request']:,.0f}" in page

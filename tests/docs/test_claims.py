@@ -54,7 +54,9 @@ def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name(
     from trainer.config.registry import ARCHITECTURES
 
     (told,) = re.findall(
-        r"^\| `architecture` \| (.*) \|$", (DOCS / "reference/generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `architecture` \| (.*) \|$",
+        (DOCS / "reference/generator-file.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
 
