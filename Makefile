@@ -98,7 +98,7 @@ docs-serve: setup ## Show the documentation site at http://127.0.0.1:8000 while 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	@set -- $(or $(strip $(GENERATORS)),$(call quoted,$(MODEL_DIR))/*.onnx); \
 		test -e "$$1" || set -- service/bundled/digits.onnx; \
-		echo "$(BIN)/python -m service.store build $$*"; $(BIN)/python -m service.store build "$$@"
+		echo "$(BIN)/python -m service.models.bento_store build $$*"; $(BIN)/python -m service.models.bento_store build "$$@"
 
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
 	$(PYTHON) docker/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --build-arg TORCH=,$(strip $(TORCH)))
@@ -118,8 +118,8 @@ fuzz: setup ## Ask a real service at least CASES (5000) questions that its schem
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --name bundled-digits --runs runs --export service/bundled/digits.onnx
 
-tutorial: setup ## Run the notebook docs/tutorial.ipynb from its first cell to its last, and keep what it shows
-	$(BIN)/python examples/notebook.py docs/tutorial.ipynb
+tutorial: setup ## Run the notebook docs/start/tutorial.ipynb from its first cell to its last, and keep what it shows
+	$(BIN)/python examples/notebook.py docs/start/tutorial.ipynb
 
 dist: setup ## Build the source distribution, and the wheel from it, into dist
 	rm -rf dist

@@ -26,7 +26,7 @@ def inception(rounds: int) -> dict[str, Any]:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     from evaluation.extractors import load_extractor
-    from evaluation.extractors.graph import centred_relative_error
+    from evaluation.extractors.builder import centred_relative_error
 
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder) / "random.pth")

@@ -154,7 +154,7 @@ def write_extractor(path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from evaluation.extractors.graph import seal
+    from evaluation.extractors.builder import seal
 
     random, inside = np.random.default_rng(0), 16 * 16 * 3
     constants = {

@@ -27,9 +27,9 @@ def metrics(rounds: int, num_images: int = IMAGES) -> dict[str, Any]:
 
     from evaluation.metrics.frechet import frechet_distance
     from evaluation.metrics.inception_score import inception_score
-    from evaluation.metrics.kernel import kernel_distance
+    from evaluation.metrics.kid import kernel_distance
     from evaluation.metrics.prdc import precision_recall_density_coverage
-    from evaluation.statistics import FeatureStatistics
+    from evaluation.metrics.statistics import FeatureStatistics
 
     fake, real = (np.abs(correlated(seed, num_images)).astype(np.float32) for seed in (1, 2))
     logits = np.random.default_rng(3).normal(0, 3, (num_images, CLASSES)).astype(np.float32)

@@ -24,8 +24,9 @@ import onnx
 import torch
 
 from artifacts.cpus import available_cpus
-from trainer import config as configuration
-from trainer import export, networks, optimize, quantize, speed
+from trainer import networks
+from trainer.config import schema as configuration
+from trainer.onnx_export import exporter, optimize, quantize, throughput
 
 RESULTS = Path(__file__).with_name("results") / "export_speed.json"
 
@@ -34,9 +35,9 @@ def untrained(preset: str) -> onnx.ModelProto:
     """The generator file of a preset's networks as they are initialised."""
     torch.manual_seed(0)
     config = configuration.resolve(preset)
-    model = export.to_onnx(networks.build(config)[0].eval())
+    model = exporter.to_onnx(networks.build(config)[0].eval())
     payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
-    export.describe(model, export.metadata(config, payload, f"{preset}-untrained"))
+    exporter.describe(model, exporter.metadata(config, payload, f"{preset}-untrained"))
     return model
 
 
@@ -104,7 +105,7 @@ def main() -> None:
         settings = sorted({(1, False), (available_cpus(), False), (available_cpus(), True)})
         for threads, spinning in settings:
             sessions = {
-                kind: speed.session(model, threads=threads, spinning=spinning)
+                kind: throughput.session(model, threads=threads, spinning=spinning)
                 for kind, model in (("fp32", plain), (args.optimize, made))
             }
             name = f"{threads} threads, {'spinning' if spinning else 'not spinning'}"

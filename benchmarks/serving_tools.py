@@ -67,15 +67,15 @@ def make_generator(preset: str, folder: Path) -> Path:
     """The generator file of a preset that was never trained: its speed is a trained one's."""
     import torch
 
-    from trainer import export
-    from trainer.config import resolve
+    from trainer.config.schema import resolve
     from trainer.networks import build
+    from trainer.onnx_export import exporter
 
     torch.manual_seed(0)
     config = resolve(preset)
-    model = export.to_onnx(build(config)[0].eval())
+    model = exporter.to_onnx(build(config)[0].eval())
     payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
-    export.describe(model, export.metadata(config, payload, preset))
+    exporter.describe(model, exporter.metadata(config, payload, preset))
     path = folder / f"{preset}.onnx"
     path.write_bytes(model.SerializeToString())
     return path

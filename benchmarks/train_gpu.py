@@ -36,11 +36,11 @@ from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_quality import PATHS
 from imagesets import ImageSetError, load_image_set
-from trainer import config as configuration
-from trainer import hardware
-from trainer import loop as trainers
-from trainer.batches import Batches
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
+from trainer.training import devices
+from trainer.training import loop as trainers
 
 RESULTS = train_step.ROOT / "benchmarks" / "results" / "train_gpu.json"
 PRESET = "cifar10-best"
@@ -61,7 +61,7 @@ def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State,
         labels = np.arange(len(images)) % len(names)
     if path == "plain":
         config = configuration.override(config, ["run.cuda_graphs=off"])
-    hardware.settle(config)
+    devices.settle(config)
     state = PATHS[path](config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels, flip=data.flip)
     return state, lambda: trainers.step(state, batches)
@@ -91,7 +91,7 @@ def beside(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def rates(arguments: argparse.Namespace) -> dict[str, object]:
-    config = hardware.choose(configuration.resolve(PRESET))
+    config = devices.choose(configuration.resolve(PRESET))
     found = {path: images_per_second(config, path, arguments.data_root, arguments.seconds) for path in PATHS}
     print(f"{PRESET}: " + ", ".join(f"{path} {rate:.0f} img/s" for path, rate in found.items()), flush=True)
     return {

@@ -30,15 +30,15 @@ import torch
 
 from benchmarks.train_notebooks import dcgan_notebook, digits_notebook, wgan_notebook
 from benchmarks.train_plain import documents, examples
-from trainer import config as configuration
-from trainer import hardware
-from trainer import loop as trainers
-from trainer.batches import Batches
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
+from trainer.training import devices
+from trainer.training import loop as trainers
 
 
 def ours(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    hardware.settle(config)
+    devices.settle(config)
     state = trainers.State.create(config)
     batches = Batches(np.load(folder / "images.npy"), config.optim.batch_size, seed=0, device=device)
     while True:

@@ -22,10 +22,10 @@ import torch
 from benchmarks.arguments import file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_step import load_images
-from trainer import config as configuration
-from trainer import hardware
-from trainer import loop as trainers
-from trainer.batches import Batches
+from trainer.config import schema as configuration
+from trainer.data import Batches
+from trainer.training import devices
+from trainer.training import loop as trainers
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_memory.json"
@@ -46,8 +46,8 @@ def resident() -> float:
 def trained(case: str, steps: int, data_root: Path) -> dict[str, object]:
     """Trains in this process."""
     preset, sets = CASES[case]
-    config = hardware.choose(configuration.resolve(preset, sets))
-    hardware.settle(config)
+    config = devices.choose(configuration.resolve(preset, sets))
+    devices.settle(config)
     images, source = load_images(config, data_root)
     before = resident()
     labels = None

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.train_plain import begun, normalize, plain_networks
-from trainer.config import Config
+from trainer.config.schema import Config
 
 
 class Stored(torch.utils.data.Dataset):

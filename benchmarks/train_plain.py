@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import networks
-from trainer.config import Config
+from trainer.config.schema import Config
 
 
 def plain_networks(config: Config) -> tuple[nn.Module, nn.Module]:

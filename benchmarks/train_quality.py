@@ -25,11 +25,11 @@ from torch import nn
 from benchmarks.arguments import at_least_one, file_to_write, mistakes
 from benchmarks.machine import describe
 from imagesets import load_image_set
-from trainer import checkpoint, hardware
-from trainer import config as configuration
-from trainer import loop as trainers
-from trainer.batches import Batches
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
+from trainer.training import checkpoint, devices
+from trainer.training import loop as trainers
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_quality.json"
@@ -99,8 +99,8 @@ def main() -> None:
     parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
     with mistakes(parser):
-        config = hardware.choose(configuration.resolve(arguments.preset, arguments.set))
-    hardware.settle(config)
+        config = devices.choose(configuration.resolve(arguments.preset, arguments.set))
+    devices.settle(config)
     source, root = config.data.source, ("--data-root", str(arguments.data_root))
     runs: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as temporary:

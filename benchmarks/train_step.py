@@ -37,9 +37,9 @@ from benchmarks.rounds import spread
 from benchmarks.rounds import told as ratio_told
 from benchmarks.turns import Loop, taking_turns
 from imagesets import ImageSetError, load_image_set
-from trainer import config as configuration
-from trainer import hardware
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.training import devices
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_step.json"
@@ -148,7 +148,7 @@ def peer_command(case: Case, script: Path, config: Config, folder: Path) -> tupl
 
 def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, object]:
     case = CASES[name]
-    config = hardware.choose(configuration.resolve(case.preset, case.sets))
+    config = devices.choose(configuration.resolve(case.preset, case.sets))
     images, shown = load_images(config, data_root)
     stored = None if case.stored is None else stored_images(config, shown, case.stored, data_root)
     before = load_average()

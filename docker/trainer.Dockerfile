@@ -18,7 +18,8 @@ COPY artifacts artifacts
 COPY imagesets imagesets
 COPY evaluation evaluation
 COPY trainer trainer
-COPY service/__init__.py service/client.py service/generator_file.py service/client_proxies.py service/transport.py service/wire.py service/
+COPY service/__init__.py service/
+COPY service/client service/client
 RUN chmod -R a+rX /app && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app \
     && mkdir /volumes && cd /volumes && mkdir cache data extractors models reference runs && chown 10001:10001 *
 

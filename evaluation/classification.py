@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.document import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics.certainty import certainty
-from evaluation.passes import Timing, extracted
+from evaluation.metrics.classifier_confidence import certainty
 from evaluation.progress import progress
+from evaluation.report.schema import now, versions
+from evaluation.scoring.features import Timing, extracted
 from evaluation.sources import Draw, ImageSource
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from artifacts.terminal import say
-from evaluation import report_cli, score_cli  # noqa: F401 - their commands are the app's too
+from evaluation import cli_score, report_cli  # noqa: F401 - their commands are the app's too
 from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
 from evaluation.errors import CheckFailed, EvaluationError
 
@@ -139,9 +139,9 @@ def reference(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
-        from evaluation.extractors.reader import file_stem
-        from evaluation.importing import import_reference
-        from evaluation.references import Places, make_reference
+        from evaluation.extractors.extractor import file_stem
+        from evaluation.references.cache import Places, make_reference
+        from evaluation.references.importers import import_reference
 
         if output is not None:
             check_writable(output)
@@ -193,9 +193,9 @@ def classify(
     with plain_errors():
         from evaluation.atomic import check_writable
         from evaluation.classification import check, classify_images
-        from evaluation.document import write_report
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
+        from evaluation.report.schema import write_report
         from evaluation.sources import open_source
 
         if output is not None:

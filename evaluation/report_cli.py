@@ -25,7 +25,7 @@ def report(
         from evaluation.report import write_comparison, write_views
         from evaluation.report.compare import compare
         from evaluation.report.comparison import summary
-        from evaluation.report.reading import document_path
+        from evaluation.report.reader import document_path
 
         if output is not None:
             if output.exists() and not output.is_dir():

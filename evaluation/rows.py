@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from artifacts.arrays import read_npy
 from artifacts.files import sync_file
-from evaluation.array_files import read_npy
 from evaluation.atomic import cannot_write
 from evaluation.errors import EvaluationError
 

@@ -4,7 +4,7 @@ The ground floor of the house: it imports none of the other rooms, and neither t
 until a source that needs them is built.
 """
 
-from imagesets.image_set import ImageSet, ImageSetError
-from imagesets.sources import SourceInfo, list_sources, load_image_set, native_channels
+from imagesets.registry import SourceInfo, list_sources, load_image_set, native_channels
+from imagesets.types import ImageSet, ImageSetError
 
 __all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load_image_set", "native_channels"]

@@ -30,8 +30,8 @@ import numpy as np
 from artifacts.cpus import available_cpus
 from artifacts.files import file_lock, sync_folder
 from artifacts.terminal import printable
-from imagesets.image_set import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
 from imagesets.rows import RowWriter, release
+from imagesets.types import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
 
 log = logging.getLogger("imagesets")
 

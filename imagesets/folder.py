@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.image_set import BrokenImageError, ImageSetError, Items, Recipe
-from imagesets.layout import Layout, arrange, family
+from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
+from imagesets.files import Contents, Member, Renamed, signature_of, unwrap
 from imagesets.listing import list_contents
-from imagesets.members import Contents, Member, Renamed, signature_of, unwrap
 from imagesets.names import file_name
-from imagesets.pixels import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
+from imagesets.splits import Layout, arrange, family
+from imagesets.types import BrokenImageError, ImageSetError, Items, Recipe
 
 RESIZE: Filter = "pil-bilinear"
 _CHUNK = 64  # images to look at before the search for a color one is decided

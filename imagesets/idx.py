@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.git_lfs import HINT, is_lfs_pointer
-from imagesets.image_set import ImageSetError
+from imagesets.types import ImageSetError
 
 _MAX_BYTES = 2**30
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
-from imagesets.image_set import ImageSetError
-from imagesets.members import Archive, Contents, FileMember, Member, ZipMember, unwrap
+from imagesets.files import Archive, Contents, FileMember, Member, ZipMember, unwrap
 from imagesets.names import file_name, is_utf8, zip_name
+from imagesets.types import ImageSetError
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".jpf"}
 EXTENSIONS = _JPEG | {".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".dib"}

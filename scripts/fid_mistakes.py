@@ -15,8 +15,8 @@ from PIL import Image
 
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.metrics.frechet import frechet_distance
+from evaluation.metrics.statistics import FeatureStatistics
 from evaluation.sources import Draw, open_source
-from evaluation.statistics import FeatureStatistics
 from imagesets import load_image_set
 
 SHEETS = 20  # grids that the CIFAR-10 notebook saves of either kind

@@ -34,7 +34,9 @@ from evaluation.extractors import load_extractor
 from examples.serving import service
 from imagesets import ImageSetError, load_image_set
 from scripts import fid_mistakes
-from trainer import config, networks, pictures
+from trainer import networks
+from trainer.config import schema
+from trainer.reports import image_grids
 
 RESULTS = Path("docs/results")
 TEMPLATE = Path(__file__).with_name("results.md.j2")
@@ -274,10 +276,10 @@ def train(context: ReproductionContext, run: Run) -> None:
 def check_settings(context: ReproductionContext, run: Run) -> None:
     """Exit when a run to resume was started with other images or another --set."""
     run_dir = context.run_dir(run)
-    started = config.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
+    started = schema.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
     resolved = tuple(setting for setting in context.sets if not setting.endswith("=auto"))
     requested = (f"data.source={context.training_images(run.dataset)}", *resolved)
-    if changed := config.differences(started, config.override(started, requested)):
+    if changed := schema.differences(started, schema.override(started, requested)):
         raise fail(f"{run_dir} was started with other settings ({'; '.join(changed)}); give another --work")
 
 
@@ -369,8 +371,8 @@ def read_scores(context: ReproductionContext, dataset: str, model: str) -> tuple
 
 def row_of(context: ReproductionContext, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's row of results.json, and the scores of real images."""
-    run_dir, preset = context.run_dir(run), config.resolve(run.preset)
-    started = config.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
+    run_dir, preset = context.run_dir(run), schema.resolve(run.preset)
+    started = schema.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
     made_by = json.loads((run_dir / "made_by.json").read_text(encoding="utf-8"))
     G, D = networks.build(preset)
     row: dict[str, Any] = {
@@ -435,7 +437,7 @@ def save_images(run_dir: Path, folder: Path, name: str) -> None:
 def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> None:
     images = load_image_set(context.images[dataset], data_root=context.data_root).images
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:16])
-    save_thumbnail(pictures.as_image(pictures.grid(images[chosen]), min_side=256), path)
+    save_thumbnail(image_grids.as_image(image_grids.grid(images[chosen]), min_side=256), path)
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:

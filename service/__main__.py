@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.health import default_port
-from service.keys import Keys
+from service.middleware.auth import Keys
 from service.quotes import unquote
 from service.settings import ALIASES, Settings, SettingsError, settings
 
@@ -72,9 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_streams()
     given = parser().parse_args(arguments)
     if given.command == "serve":
-        from service import start
+        from service import startup
 
-        return start.main(given.host, given.port)
+        return startup.main(given.host, given.port)
     if given.markdown:
         print(markdown(), end="")
         return 0

@@ -9,13 +9,15 @@ from bentoml.validators import DType
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs, metrics, protocol, runtime_folder, start, supervisor
-from service.api import create_app
+from service import runtime_folder, startup
+from service.app import create_app
 from service.errors import ApiError, error_response
-from service.gate import Gate
-from service.keys import Keys
-from service.native import GENERATE, NATIVE_ROUTES, Checked, Enveloped
-from service.posix import UNSUPPORTED, is_supported
+from service.middleware.auth import Keys
+from service.middleware.request import Gate
+from service.observability import logs, metrics
+from service.server import connections, supervision
+from service.server.bentoml_entry import GENERATE, NATIVE_ROUTES, Checked, Enveloped
+from service.server.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
 
 if not is_supported():
@@ -29,15 +31,15 @@ except SettingsError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
 except OSError as error:
-    print(f"error: {start.no_room(error)}", file=sys.stderr)
+    print(f"error: {startup.no_room(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 logs.configure(_settings)
-supervisor.watch_workers()
-supervisor.end_with_supervisor()
+supervision.watch_workers()
+supervision.end_with_supervisor()
 if bentoml.server_context.worker_index is not None:
     runtime_folder.keep_temporary_files()
     metrics.reserve()
-protocol.install(_settings)
+connections.install(_settings)
 app = create_app(_settings)
 
 
@@ -85,9 +87,11 @@ class GanAtelier:
         model: str | None = None,
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
-        from service import encode, negotiation, plans
-        from service.routes.told import headers_of
-        from service.schemas import Wanted
+        from service import encoding
+        from service.inference import inputs
+        from service.routes import negotiation
+        from service.routes.headers import headers_of
+        from service.routes.schemas import Wanted
 
         fields: dict[str, Any] = {
             "n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels, "truncation": truncation,
@@ -96,9 +100,9 @@ class GanAtelier:
         atelier = app.state.atelier
         try:
             body = negotiation.checked(Wanted, fields)
-            plan = plans.generation(body, atelier.repository, atelier.settings)
-            pixels = plans.array_pixels(plan, atelier.settings, encode.NUMBER_BYTES)
-            content = await atelier.answer(plan, pixels, encode.numbers, None)
+            plan = inputs.generation(body, atelier.repository, atelier.settings)
+            pixels = inputs.array_pixels(plan, atelier.settings, encoding.NUMBER_BYTES)
+            content = await atelier.answer(plan, pixels, encoding.numbers, None)
         except ApiError as error:
             ctx.response.status_code = error.status  # BentoML passes a response through, but for its status
             return cast(Any, error_response(error))

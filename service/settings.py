@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.origins import allowed_origins
-from service.proxies import TrustedProxies
+from service.middleware.client_address import TrustedProxies
+from service.middleware.origins import allowed_origins
 from service.quotes import unquote
 
 # Variables of the other packages and of docker/compose.yaml, the folder that the supervisor names to its workers, and

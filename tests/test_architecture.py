@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "trainer": {
         "artifacts",
         "imagesets",
-        "evaluation.statistics",
-        "evaluation.reference_files",
+        "evaluation.metrics.statistics",
+        "evaluation.references.file",
         "evaluation.metrics",
         "evaluation.extractors",  # reading and running one needs no torch
         "evaluation.errors",
@@ -65,7 +65,7 @@ def test_the_service_never_imports_torch() -> None:
     [
         ("imagesets", {"torch", "torchvision", "sklearn"}),
         ("evaluation.cli", {"torch", "onnxruntime", "scipy"}),
-        ("evaluation.job", {"torch", "torchvision"}),
+        ("evaluation.scoring.job", {"torch", "torchvision"}),
         ("evaluation.metrics.frechet", {"torch", "onnxruntime"}),
         ("service.client", {"torch", "bentoml", "fastapi", "onnxruntime", "pydantic", "scipy"}),
         ("trainer.cli", {"torch", "numpy", "pydantic"}),

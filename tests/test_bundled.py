@@ -8,12 +8,12 @@ from pathlib import Path
 import onnx
 import pytest
 
+from artifacts.generator_file import check
 from evaluation.classification import classify_images
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
 from evaluation.sources import open_source
-from service.generator_file import check
-from trainer.config import preset_names
+from trainer.config.schema import preset_names
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"

@@ -118,7 +118,11 @@ def test_the_wheel_holds_the_four_packages_with_all_their_data_and_nothing_else(
     told = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
     assert {name.removeprefix(f"{info}/") for name in names if name.startswith(info)} == told
     for path in (
-        *("trainer/presets/digits-dcgan.yaml", "trainer/pages/report.html", "evaluation/report/page.html"),
+        *(
+            "trainer/config/presets/digits-dcgan.yaml",
+            "trainer/reports/templates/report.html",
+            "evaluation/report/page.html",
+        ),
         *("service/studio/index.html", "service/studio/studio.css", "service/bundled/digits.onnx", "service/py.typed"),
     ):
         assert zipfile.ZipFile(built.wheel).read(path) == (ROOT / path).read_bytes()

@@ -10,19 +10,19 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12
 
 
 def _checkpoint(path: Path) -> Any:
-    from trainer.checkpoint import read
+    from trainer.training.checkpoint import read
 
     return read(path)
 
 
 def _import(path: Path) -> Any:
-    from trainer.foreign_weights import read
+    from trainer.onnx_export.state_dict_file import read
 
     return read(path)
 
 
 def _optimize(path: Path) -> Any:
-    from trainer.optimize import read
+    from trainer.onnx_export.optimize import read
 
     return read(path)
 
@@ -34,19 +34,19 @@ def _extractor(path: Path) -> Any:
 
 
 def _npy(path: Path) -> Any:
-    from evaluation.array_files import read_npy
+    from artifacts.arrays import read_npy
 
     return read_npy(path)
 
 
 def _npz(path: Path) -> Any:
-    from evaluation.array_files import read_npz
+    from artifacts.arrays import read_npz
 
     return read_npz(path, ("mu",))
 
 
 def _stylegan(path: Path) -> Any:
-    from evaluation.stylegan_statistics import read_stylegan_statistics
+    from evaluation.references.stylegan_statistics import read_stylegan_statistics
 
     return read_stylegan_statistics(path)
 
@@ -64,7 +64,7 @@ def _idx(path: Path) -> Any:
 
 
 def _image(path: Path) -> Any:
-    from imagesets.pixels import mode_of
+    from imagesets.decode import mode_of
 
     return mode_of(path.read_bytes())
 

@@ -13,7 +13,7 @@ import yaml
 import imagesets.version
 import service.version
 import trainer
-from evaluation.document import versions
+from evaluation.report.schema import versions
 
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]

@@ -15,9 +15,9 @@ from artifacts.command_line import NO_HOME, OneLineErrors, as_typed, is_homeless
 from artifacts.terminal import printable, say
 
 if TYPE_CHECKING:
-    from trainer.config import Config
-    from trainer.export import Export
-    from trainer.world import World
+    from trainer.config.schema import Config
+    from trainer.distributed.process_group import World
+    from trainer.onnx_export.exporter import Export
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -84,7 +84,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _complain(message: str, *, unless_others: bool = False) -> None:
     """A line on stderr: one, however many processes say it. `unless_others`: none, if another said anything."""
-    from trainer import launch
+    from trainer.distributed import launch
 
     launch.ignore_signals()
     if launch.is_first_to_tell(message, unless_others=unless_others):
@@ -117,10 +117,10 @@ def train(
     Ctrl-C finishes the step, saves, and says how to go on.
     """
     with one_line_errors():
-        from trainer import config as configuration
+        from trainer.config import schema as configuration
 
         if export is not None and not dry_run:
-            from trainer.export import require_runtime, require_writable
+            from trainer.onnx_export.exporter import require_runtime, require_writable
 
             require_runtime()
             require_writable(export)
@@ -129,27 +129,30 @@ def train(
         default = name_of_file(export) if export is not None and is_onnx_path(export) else None
         config = configuration.resolve(preset, set_ or (), name, default)
         if dry_run:
-            from trainer import hardware, launch, run
+            from trainer.distributed import launch
+            from trainer.training import devices, run_folder
 
             if launch.rank() == 0:
-                config = run.with_channels(config, data_root)
-                typer.echo(configuration.to_json(hardware.choose(config)), nl=False)
+                config = run_folder.with_channels(config, data_root)
+                typer.echo(configuration.to_json(devices.choose(config)), nl=False)
             return
         _train_new(config, data_root, runs, run_dir, export)
 
 
 def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, export: Path | None) -> None:
-    from trainer import hardware, launch, networks, run
+    from trainer import networks
     from trainer.console import progress_console
+    from trainer.distributed import launch
+    from trainer.training import devices, run_folder
 
-    config = hardware.choose(config)
+    config = devices.choose(config)
     with launch.first_on_this_machine():
-        images, config = run.load_images(config, data_root)
+        images, config = run_folder.load_images(config, data_root)
     world, config = launch.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
     console = progress_console(quiet=not world.leads)
     run_dir = runs
     if world.leads:
-        run_dir = run.create_at(at, config) if at else run.create(runs, config)
+        run_dir = run_folder.create_at(at, config) if at else run_folder.create(runs, config)
     run_dir = world.broadcast(run_dir)
     G, D = networks.build(config)
     console.print(
@@ -158,7 +161,7 @@ def _train_new(config: Config, data_root: Path, runs: Path, at: Path | None, exp
         f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
         f"{f' in each of {world.size} processes' if world.size > 1 else ''} → {run_dir}"
     )
-    _finish(lambda: run.start(config, images, run_dir, console, world, data_root), run_dir, export, world)
+    _finish(lambda: run_folder.start(config, images, run_dir, console, world, data_root), run_dir, export, world)
 
 
 @app.command()
@@ -188,13 +191,14 @@ def resume(
 ) -> None:
     """Go on with an interrupted run, as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
     with one_line_errors():
-        from trainer import checkpoint, hardware, launch, run
-        from trainer import config as configuration
+        from trainer.config import schema as configuration
         from trainer.console import progress_console
+        from trainer.distributed import launch
         from trainer.errors import TrainerError
+        from trainer.training import checkpoint, devices, run_folder
 
         if export is not None:
-            from trainer.export import require_runtime, require_writable
+            from trainer.onnx_export.exporter import require_runtime, require_writable
 
             require_runtime()
             require_writable(export)
@@ -219,19 +223,19 @@ def resume(
         if fixed:
             raise TrainerError(f"these fields cannot change when resuming: {'; '.join(fixed)}")
         given = {line.partition("=")[0] for line in set_ or ()}
-        if "run.device" not in given and not hardware.is_here(config.run.device):
+        if "run.device" not in given and not devices.is_here(config.run.device):
             console.print(f"note: {run_dir} was trained on {config.run.device}, which is not here: not bit-exact")
             automatic = [f"{field}=auto" for field in ("run.device", "run.precision") if field not in given]
             config = configuration.override(config, automatic)
         if config.run.device != recorded.run.device and "run.cuda_graphs" not in given:
             config = configuration.override(config, ["run.cuda_graphs=auto"])  # it was decided for the other device
-        config = hardware.choose(config)
+        config = devices.choose(config)
         seen = payload["counters"]["images_seen"]
         if seen >= config.run.total_kimg * 1000:
             console.print(f"{run_dir} is finished at {seen / 1000:g} kimg; train on with --kimg, above {seen / 1000:g}")
             _export_if_asked(run_dir, export)
             return
-        found = run.images_of(run_dir, config, data_root, moved="data.source" in given, other=other_images)
+        found = run_folder.images_of(run_dir, config, data_root, moved="data.source" in given, other=other_images)
         images = found.images
         if found.note:
             console.print(found.note)
@@ -241,7 +245,10 @@ def resume(
         world, config = launch.join(config, told)
         console.print(f"{run_dir}: from {path.name}, {seen / 1000:.1f} kimg")
         _finish(
-            lambda: run.resume(run_dir, payload, config, images, console, world, found.record), run_dir, export, world
+            lambda: run_folder.resume(run_dir, payload, config, images, console, world, found.record),
+            run_dir,
+            export,
+            world,
         )
 
 
@@ -263,12 +270,12 @@ def _finish(train: Callable[[], bool], run_dir: Path, export: Path | None, world
 
 
 def _export_if_asked(run_dir: Path, output: Path | None) -> None:
-    from trainer import launch
+    from trainer.distributed import launch
 
     if output is not None and launch.rank() == 0:
-        from trainer import checkpoint
-        from trainer import config as configuration
-        from trainer.export import export
+        from trainer.config import schema as configuration
+        from trainer.onnx_export.exporter import export
+        from trainer.training import checkpoint
 
         payload = checkpoint.newest(run_dir)[1]
         unnamed = configuration.has_default_name(checkpoint.config_of(payload))
@@ -327,8 +334,8 @@ def export(
     """
     with one_line_errors():
         from trainer.errors import TrainerError
-        from trainer.export import export as export_
         from trainer.names import is_onnx_path
+        from trainer.onnx_export.exporter import export as export_
 
         source = _best(source) if best else source
         if (reference is None) != (extractor is None):
@@ -345,7 +352,7 @@ def export(
         if not ema and is_onnx_path(source):
             raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
         if optimize == "none" and is_onnx_path(source) and name is not None:
-            from trainer.export import rename
+            from trainer.onnx_export.exporter import rename
 
             path, digest = rename(source, output, name)
             say(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
@@ -369,10 +376,10 @@ def _optimized(
 ) -> None:
     import tempfile
 
-    from trainer import optimize
     from trainer.errors import TrainerError
-    from trainer.export import destination, export, require_runtime
     from trainer.names import is_onnx_path
+    from trainer.onnx_export import optimize
+    from trainer.onnx_export.exporter import destination, export, require_runtime
 
     require_runtime()
     judge = optimize.Judge(reference, extractor) if reference and extractor else None
@@ -426,15 +433,15 @@ def import_(
     does not contain activations, BatchNorm's eps, strides and the distribution of latents: what was assumed is printed.
     """
     with one_line_errors():
-        from trainer import foreign
         from trainer.errors import TrainerError
-        from trainer.export import export as export_
-        from trainer.export import require_runtime
         from trainer.names import name_of_file
         from trainer.networks.imported import Layers
+        from trainer.onnx_export import state_dict_import
+        from trainer.onnx_export.exporter import export as export_
+        from trainer.onnx_export.exporter import require_runtime
 
         for option, value, allowed in (
-            ("--architecture", architecture, foreign.ARCHITECTURES),
+            ("--architecture", architecture, state_dict_import.ARCHITECTURES),
             ("--z-distribution", z_distribution, ("normal", "uniform")),
         ):
             if value not in allowed:
@@ -443,7 +450,7 @@ def import_(
         layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
         require_runtime()
         name = name or _name_of(output) or name_of_file(file)
-        made = foreign.payload(
+        made = state_dict_import.payload(
             file,
             architecture,
             name=name,
@@ -454,7 +461,7 @@ def import_(
             key=key,
         )
         _tell(export_(made, output, name=name))
-        say(foreign.assumptions(layers, architecture, z_distribution, file))
+        say(state_dict_import.assumptions(layers, architecture, z_distribution, file))
 
 
 @app.command()
@@ -468,9 +475,10 @@ def sample(
 ) -> None:
     """Draw a grid of a run's images: those the service would answer for the same seeds."""
     with one_line_errors():
-        from trainer import checkpoint, pictures
         from trainer.errors import TrainerError
         from trainer.latents import MAX_SEED
+        from trainer.reports import image_grids
+        from trainer.training import checkpoint
 
         if seed + count > MAX_SEED:
             raise TrainerError(f"the last seed is {MAX_SEED - 1}; --seed {seed} and {count} images pass it")
@@ -478,8 +486,10 @@ def sample(
             raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
         payload = _payload(_best(source) if best else source)
         z_distribution = checkpoint.config_of(payload).model.z_distribution
-        images = pictures.sample(checkpoint.generator_of(payload, ema=ema), range(seed, seed + count), z_distribution)
-        pictures.write_png(pictures.grid(images), output)
+        images = image_grids.sample(
+            checkpoint.generator_of(payload, ema=ema), range(seed, seed + count), z_distribution
+        )
+        image_grids.write_png(image_grids.grid(images), output)
         say(f"{output}: seeds {seed} to {seed + count - 1}")
 
 
@@ -490,7 +500,7 @@ def animate(
 ) -> None:
     """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (fresh ones)."""
     with one_line_errors():
-        from trainer import report as report_
+        from trainer.reports import run_page as report_
 
         for kind in report_.KINDS:
             say("  ".join(str(path) for path in report_.animate(run_dir, kind, fps)))
@@ -500,7 +510,7 @@ def animate(
 def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Write a run's curves.png, animations and report.html, as its end does: for one that is still going."""
     with one_line_errors():
-        from trainer import report as report_
+        from trainer.reports import run_page as report_
 
         say(report_.write_all(run_dir))
 
@@ -514,9 +524,9 @@ def compare(
     with one_line_errors():
         from rich.table import Table
 
-        from trainer import compare as compare_
-        from trainer import report as report_
         from trainer.console import print_table
+        from trainer.reports import compare_page as compare_
+        from trainer.reports import run_page as report_
 
         page = compare_.compare(run_dirs, output)
         told = report_.read_json(output / "compare.json")
@@ -589,8 +599,8 @@ def sweep(
 
 
 def _best(source: Path) -> Path:
-    from trainer import checkpoint
     from trainer.errors import TrainerError
+    from trainer.training import checkpoint
 
     if not source.is_dir():
         raise TrainerError(f"--best is of a run folder, which {source} is not")
@@ -598,7 +608,7 @@ def _best(source: Path) -> Path:
 
 
 def _payload(source: Path) -> dict[str, Any]:
-    from trainer import checkpoint
+    from trainer.training import checkpoint
 
     if source.is_file() or source.suffix == ".pt":
         return checkpoint.read(source)
@@ -615,8 +625,8 @@ def presets() -> None:
     with one_line_errors():
         from rich.table import Table
 
-        from trainer import config as configuration
         from trainer import networks
+        from trainer.config import schema as configuration
         from trainer.console import print_table
 
         table = Table("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg", box=None)

@@ -13,7 +13,7 @@ import typer
 from tables import table
 
 from service import __main__ as service
-from service import store
+from service.models import bento_store
 
 INTRODUCTION = """# Command line
 
@@ -35,7 +35,10 @@ def page() -> str:
         parts.append(f"## {name}\n\n{group.help}\n")
         parts += [_command(path, command) for path, command in leaves(group, name)]
     parts.append("## python -m service\n\nThe service, its settings, and BentoML's store.\n")
-    for name, parser in (("python -m service", service.parser()), ("python -m service.store", store.parser())):
+    for name, parser in (
+        ("python -m service", service.parser()),
+        ("python -m service.models.bento_store", bento_store.parser()),
+    ):
         parts += [_parser(path, *told) for path, *told in sub_parsers(parser, name)]
     return "\n".join(parts)
 

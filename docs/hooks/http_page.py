@@ -20,7 +20,7 @@ Fields that are not listed are refused. What answers GET answers HEAD.
 @functools.cache
 def document() -> Schema:
     """What /openapi.json answers where no setting is made, whatever this machine's environment says."""
-    from service.api import create_app
+    from service.app import create_app
     from service.settings import Settings
 
     return create_app(Settings.model_construct()).openapi()

@@ -49,7 +49,7 @@ def page() -> str:
 
 def _sections() -> str:
     """A heading and a table for each section of a config."""
-    from trainer.config import Config
+    from trainer.config.schema import Config
 
     schema = Config.model_json_schema(mode="serialization")
     parts = []

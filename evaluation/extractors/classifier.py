@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors.graph import extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.builder import extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.progress import progress
 from evaluation.sources import resolve
 from imagesets import ImageSet, load_image_set

@@ -21,9 +21,9 @@ from artifacts.cpus import available_cpus
 from artifacts.git_lfs import HINT, is_lfs_pointer_file
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
+from evaluation.extractors.builder import extractor_model, seal, verify_and_write
 from evaluation.extractors.classifier import Built
-from evaluation.extractors.graph import extractor_model, seal, verify_and_write
-from evaluation.extractors.reader import FID_NETWORK, FID_WEIGHTS_SHA256
+from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"

@@ -14,8 +14,8 @@ import numpy as np
 
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
-from evaluation.extractors.graph import OPSET, preamble, seal
-from evaluation.extractors.reader import Extractor, load_extractor
+from evaluation.extractors.builder import OPSET, preamble, seal
+from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics.names import fault_of_name
 from evaluation.onnx_files import metadata_of, run, session_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors.reader import Extractor
+from evaluation.extractors.extractor import Extractor
 
 
 def accuracy_limits(chance: float) -> tuple[float, float]:

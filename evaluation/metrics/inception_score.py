@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.metrics.kernel import SEED, Spread
+from evaluation.metrics.kid import SEED, Spread
 from imagesets.rows import release
 
 SPLITS = 10

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.metrics.fid_infinity import subset_statistics
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.infinity import subset_statistics
 
 
 class ClassDistance(NamedTuple):

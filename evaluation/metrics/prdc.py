@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.metrics.neighbours import (
+from evaluation.metrics.neighbors import (
     blocks,
     check_features,
     mean_of,

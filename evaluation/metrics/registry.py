@@ -146,7 +146,7 @@ def _fid(evidence: Evidence) -> Outcome:
 
 
 def _kid(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.kernel import kernel_distance
+    from evaluation.metrics.kid import kernel_distance
 
     options = evidence.options
     settings = {"subsets": options.kid_subsets, "subset_size": options.kid_subset_size, "seed": options.seed}
@@ -179,7 +179,7 @@ def _coverage(evidence: Evidence) -> Outcome:
 
 
 def _fid_infinity(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.infinity import fid_infinity
+    from evaluation.metrics.fid_infinity import fid_infinity
 
     reference = _given(evidence.reference_mu), _given(evidence.reference_sigma)
     options = evidence.options
@@ -203,7 +203,7 @@ def _per_class(evidence: Evidence) -> Outcome:
 
 
 def _memorisation(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.memorisation import near_copy_share, nearest
+    from evaluation.metrics.memorization import near_copy_share, nearest
 
     train = _given(evidence.train_features)
     distances, indices = nearest(_given(evidence.features), train)

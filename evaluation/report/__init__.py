@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluation.atomic import written_whole
-from evaluation.document import write_json
 from evaluation.report.compare import Comparison
 from evaluation.report.comparison import as_html, as_json, as_markdown
+from evaluation.report.html import page
+from evaluation.report.images import read_pictures, write_sheets
 from evaluation.report.markdown import markdown
-from evaluation.report.page import page
-from evaluation.report.pictures import read_pictures, write_sheets
-from evaluation.report.reading import read
+from evaluation.report.reader import read
+from evaluation.report.schema import write_json
 
 __all__ = ["write_comparison", "write_views"]
 

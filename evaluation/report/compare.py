@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.errors import EvaluationError
-from evaluation.report import words
-from evaluation.report.reading import Document, Result, document_path, read
+from evaluation.report import formatting
+from evaluation.report.reader import Document, Result, document_path, read
 
 # What two figures must have in common, how it is called, and what to do where it differs. The reference is compared by
 # its content, see `_same_reference`.
@@ -72,11 +72,11 @@ class Comparison:
             {
                 "model": document.title,
                 "digest": (document.digest or "–")[:16],
-                "images seen": words.count(document.images_seen),
+                "images seen": formatting.count(document.images_seen),
                 "truncation": "–" if document.truncation is None else f"{document.truncation:g}",
                 "labels": "–" if document.labels is None else str(document.labels),
-                "resized": words.facts(document).get("resized", "–"),
-                "seeds": words.facts(document).get("seeds", "–"),
+                "resized": formatting.facts(document).get("resized", "–"),
+                "seeds": formatting.facts(document).get("seeds", "–"),
             }
             for document in self.documents
         ]
@@ -187,7 +187,7 @@ def _sizes(result: Result) -> Any:
 
 
 def _told(value: Any) -> str:
-    return words.count(value) if isinstance(value, int) else str(value)
+    return formatting.count(value) if isinstance(value, int) else str(value)
 
 
 def _row(metric: str, results: tuple[Result | None, ...], documents: Sequence[Document]) -> Row:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.document import FORMAT_VERSION, now
-from evaluation.report import words
+from evaluation.report import formatting
 from evaluation.report.compare import Comparison, Row
+from evaluation.report.html import rendered
+from evaluation.report.images import data_url, read_pictures, sheet
 from evaluation.report.markdown import code, escaped, table
-from evaluation.report.page import rendered
-from evaluation.report.pictures import data_url, read_pictures, sheet
+from evaluation.report.schema import FORMAT_VERSION, now
 
 NOTE = (
     "The best value of a metric is **bold**; differences are from the first report. ≈: the best one's interval "
@@ -45,19 +45,19 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             }
             for row in comparison.rows
         ],
-        "protocol": words.protocol(comparison.documents[0].results[0]),
+        "protocol": formatting.protocol(comparison.documents[0].results[0]),
         "created": now(),
     }
 
 
 def as_markdown(comparison: Comparison) -> str:
     lines = [f"# {' · '.join(map(escaped, comparison.labels))}", ""]
-    lines += [f"Protocol: {escaped(words.protocol(comparison.documents[0].results[0]))}.", ""]
+    lines += [f"Protocol: {escaped(formatting.protocol(comparison.documents[0].results[0]))}.", ""]
     rows = []
     for row in comparison.rows:
         cells = [cell(row, i) for i in range(len(row.results))]
         cells = [f"**{text}**" if i in row.best else text for i, text in enumerate(cells)]
-        rows.append([f"{code(row.name)} {'↓' if row.better == 'lower' else '↑'}", *cells, words.number(row.real)])
+        rows.append([f"{code(row.name)} {'↓' if row.better == 'lower' else '↑'}", *cells, formatting.number(row.real)])
     width = len(comparison.labels) + 2
     lines += table(["", *map(escaped, comparison.labels), "real images"], rows, right=range(1, width))
     lines += [NOTE, ""]
@@ -86,8 +86,8 @@ def cell(row: Row, index: int) -> str:
     if one is None:
         return "–"
     change = row.difference(index)
-    told = words.number(one.value) + (" ≈" if index in row.best and row.unclear else "")
-    return told if change is None else f"{told} ({'+' if change >= 0 else ''}{words.number(change)})"
+    told = formatting.number(one.value) + (" ≈" if index in row.best and row.unclear else "")
+    return told if change is None else f"{told} ({'+' if change >= 0 else ''}{formatting.number(change)})"
 
 
 def summary(comparison: Comparison) -> str:
@@ -96,7 +96,7 @@ def summary(comparison: Comparison) -> str:
     body = [
         [f"{row.name} {'↓' if row.better == 'lower' else '↑'}"]
         + [cell(row, i) + (" *" if i in row.best else "  ") for i in range(len(row.results))]
-        + [words.number(row.real)]
+        + [formatting.number(row.real)]
         for row in comparison.rows
     ]
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
@@ -104,7 +104,7 @@ def summary(comparison: Comparison) -> str:
     for cells in (head, *body):
         first, *others = (text.ljust(widths[0]) if i == 0 else text.rjust(widths[i]) for i, text in enumerate(cells))
         lines.append("  ".join([first, *others]).rstrip())
-    lines.append(f"* best; {words.protocol(comparison.documents[0].results[0])}")
+    lines.append(f"* best; {formatting.protocol(comparison.documents[0].results[0])}")
     if any(row.unclear for row in comparison.rows):
         lines.append("≈ the best one's interval overlaps with another's")
     return "\n".join(lines)

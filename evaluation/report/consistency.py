@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evaluation.document import passes
 from evaluation.metrics.names import former_name, result_name
 from evaluation.metrics.registry import METRICS, Options
+from evaluation.report.schema import passes
 
 if TYPE_CHECKING:
-    from evaluation.report.reading import Document, Result, Threshold
+    from evaluation.report.reader import Document, Result, Threshold
 
 # Rounding of means and of differences of large numbers.
 _ROUNDING = 1e-6

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from evaluation.report.chart import Series, line_chart
-from evaluation.report.reading import Checkpoint, Document
-from evaluation.report.words import number
+from evaluation.report.charts import Series, line_chart
+from evaluation.report.formatting import number
+from evaluation.report.reader import Checkpoint, Document
 
 
 class Fit(NamedTuple):

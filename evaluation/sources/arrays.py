@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.array_files import read_npy
+from artifacts.arrays import read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet

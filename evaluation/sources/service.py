@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.document import without_credentials
 from evaluation.errors import EvaluationError
 from evaluation.latents import drawn_labels
+from evaluation.report.schema import without_credentials
 from evaluation.sources.base import Conditions, Draw, ImageBatch, one_line
 
 CONNECTIONS = 4

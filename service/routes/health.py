@@ -5,9 +5,9 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from service import openapi
-from service.negotiation import JSON
-from service.routes.told import atelier_of
+from service.routes import openapi
+from service.routes.headers import atelier_of
+from service.routes.negotiation import JSON
 
 router = APIRouter()
 

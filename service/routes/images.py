@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service import negotiation, openapi
-from service.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP, Body
-from service.routes.bare import Bare
-from service.routes.told import atelier_of, facts_of, headers_of
-from service.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
+from service.routes import negotiation, openapi
+from service.routes.headers import atelier_of, facts_of, headers_of
+from service.routes.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP, Body
+from service.routes.raw_route import Bare
+from service.routes.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.atelier import Atelier
-    from service.plans import Plan
+    from service.inference.engine import Atelier
+    from service.inference.inputs import Plan
 
 router = APIRouter(route_class=Bare)
 
@@ -31,10 +31,10 @@ STRIP_COLUMNS = 16
 )
 async def generate(request: Request) -> Response:
     """Images of seeds or latents."""
-    from service import plans
+    from service.inference import inputs
 
     atelier, form, body = await _asked(request, GenerateRequest, negotiation.GENERATE_FORMS)
-    plan = plans.generation(body, atelier.repository, atelier.settings)
+    plan = inputs.generation(body, atelier.repository, atelier.settings)
     n = len(plan.latents)
     return await _answer(
         request,
@@ -54,10 +54,10 @@ async def generate(request: Request) -> Response:
 )
 async def interpolate(request: Request) -> Response:
     """Frames along a path through latent space: each, an animation, or a strip."""
-    from service import plans
+    from service.inference import inputs
 
     atelier, form, body = await _asked(request, InterpolateRequest, negotiation.INTERPOLATE_FORMS)
-    plan = plans.interpolation(body, atelier.repository, atelier.settings)
+    plan = inputs.interpolation(body, atelier.repository, atelier.settings)
     n = len(plan.latents)
     return await _answer(
         request,
@@ -79,10 +79,10 @@ async def interpolate(request: Request) -> Response:
 )
 async def mix(request: Request) -> Response:
     """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
-    from service import plans
+    from service.inference import inputs
 
     atelier, form, body = await _asked(request, MixRequest, negotiation.MIX_FORMS)
-    plan = plans.mixture(body, atelier.repository)
+    plan = inputs.mixture(body, atelier.repository)
     if form in (PNG, WEBP, JPEG):
         plan = plan.first()
     terms = [{"seed": term.seed, "weight": term.weight} for term in body.terms]
@@ -122,42 +122,43 @@ async def _answer(
     columns: of a grid when the request names none; names: in a zip, an image each; entries: in JSON, an image each;
     facts: in JSON, beside model and digest; rest: in JSON, the list of all images but the first.
     """
-    from service import encode, plans
+    from service import encoding
+    from service.inference import inputs
     from service.sheets import Sheet, enlarged
 
     atelier, m, n = atelier_of(request), plan.generator.metadata, len(plan.latents)
     if form == NPY:
-        pixels = plans.array_pixels(plan, atelier.settings)
-        inline = pixels * m.channels <= encode.INLINE_BYTES
-        content = await atelier.answer(plan, pixels, encode.npy, request.receive, inline)
+        pixels = inputs.array_pixels(plan, atelier.settings)
+        inline = pixels * m.channels <= encoding.INLINE_BYTES
+        content = await atelier.answer(plan, pixels, encoding.npy, request.receive, inline)
         return Response(content, media_type=NPY, headers=headers_of(plan))
     sheet = None
     if form in (PNG, WEBP, JPEG) and not animated:
         scale, columns = look.scale, min(n, look.columns or columns)
         sheet = Sheet(n, m.height * scale, m.width * scale, columns, look.padding if n > 1 else 0)
     if form == NPZ:
-        pixels = plans.array_pixels(plan, atelier.settings)
+        pixels = inputs.array_pixels(plan, atelier.settings)
     else:
         held = f"image/{look.output_format}" if form in (JSON, ZIP) else form
-        pixels = plans.picture_pixels(plan, look, held, sheet, atelier.settings)
+        pixels = inputs.picture_pixels(plan, look, held, sheet, atelier.settings)
 
     def encoded(images: "NDArray[np.uint8]") -> bytes:
         if form == NPZ:
             seeds = plan.seeds if plan.seeds and len(plan.seeds) == n else None
             beside = {"latents": plan.latents, "labels": plan.labels, "seeds": seeds}
-            return encode.npz(images, **beside, model=m.name, digest=m.digest)
+            return encoding.npz(images, **beside, model=m.name, digest=m.digest)
         images = enlarged(images, look.scale)
         if animated:
-            return encode.animation(images, form[6:], animated.fps, animated.loop, look.quality)
+            return encoding.animation(images, form[6:], animated.fps, animated.loop, look.quality)
         if sheet:
-            return encode.still(sheet.of(images), form[6:], look.quality)
+            return encoding.still(sheet.of(images), form[6:], look.quality)
         if form == ZIP:
-            return encode.archive(images, _unique(names), look.output_format, look.quality)
+            return encoding.archive(images, _unique(names), look.output_format, look.quality)
         document = {**facts_of(plan), "output_format": look.output_format, **(facts or {})}
         listed = entries
         if plan.labels is not None:
             listed = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
-        return encode.document(images, document, listed, look.output_format, look.quality, rest)
+        return encoding.document(images, document, listed, look.output_format, look.quality, rest)
 
     content = await atelier.answer(plan, pixels, encoded, request.receive)
     return Response(content, media_type=form, headers=headers_of(plan))

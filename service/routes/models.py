@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from service import openapi
-from service.negotiation import JSON
-from service.routes.told import atelier_of
-from service.schemas import MAX_TERMS
+from service.routes import openapi
+from service.routes.headers import atelier_of
+from service.routes.negotiation import JSON
+from service.routes.schemas import MAX_TERMS
 
 router = APIRouter()
 

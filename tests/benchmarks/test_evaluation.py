@@ -12,7 +12,7 @@ from benchmarks import (
     evaluation_metrics,
     summary,
 )
-from evaluation.extractors import graph
+from evaluation.extractors import builder
 from tests.evaluation.helpers import exported_once
 
 LOAD = {"load_average": [0.0, 0.0]}
@@ -44,7 +44,7 @@ def test_the_metrics_of_the_same_features_are_the_same_in_both_tools(monkeypatch
 
 @pytest.mark.slow
 def test_features_and_whole_commands_agree_with_the_peers_on_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "export_network", exported_once())
+    monkeypatch.setattr(builder, "export_network", exported_once())
     monkeypatch.setattr(evaluation_inception, "BATCH", 4)
     monkeypatch.setattr(evaluation_inception, "SQUARE", 64)
     found = evaluation_inception.inception(rounds=1)

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks import train_notebooks, train_step
 from benchmarks.train_loops import LOOPS
-from trainer import config as configuration
+from trainer.config import schema as configuration
 
 SMALL = ("model.g_widths=[8,8,8,8]", "model.d_widths=[4,4,8,8]", "optim.batch_size=4", "run.device=cpu")
 ENLARGING = [name for name, case in train_step.CASES.items() if case.stored]

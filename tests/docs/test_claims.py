@@ -50,7 +50,7 @@ def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
 
 
 def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
-    from trainer.registry import ARCHITECTURES
+    from trainer.config.registry import ARCHITECTURES
 
     (told,) = re.findall(
         r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
@@ -74,7 +74,7 @@ def test_tests_and_code_that_security_names_are_there() -> None:
 
 def test_no_field_of_a_request_can_be_an_address() -> None:
     """Every text that a request may hold is one of a few words, or the name of a model."""
-    from service.api import create_app
+    from service.app import create_app
     from service.settings import Settings
 
     document = create_app(Settings.model_construct()).openapi()

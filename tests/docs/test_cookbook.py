@@ -1,4 +1,4 @@
-"""docs/cookbook.md answers the thirty questions, and its commands and Python lines print what it shows."""
+"""docs/guides/cookbook.md answers the thirty questions, and its commands and Python lines print what it shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "cookbook.md"
+PAGE = ROOT / "docs" / "guides" / "cookbook.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 QUESTIONS = Path(__file__).with_name("questions.txt").read_text(encoding="utf-8")  # in the source's own words
 ANSWERS = re.findall(r"^### (Q\d+): .+?\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)

@@ -81,7 +81,7 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
 
 
 def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
-    page = built["tutorial.html"]
+    page = built["start/tutorial.html"]
     assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
     assert not [text for text in page.inline if "MathJax.Hub" in text]
 
@@ -132,12 +132,17 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
                     assert parameter.param_type_name == "argument" or option in section, f"{path} {option}"
                 assert (getattr(parameter, "help", None) or "").replace("`", "") in section, f"{path} {parameter.name}"
     assert commands > 15
-    for told in ("python -m service serve", "python -m service settings", "python -m service.store", "DATA_ROOT"):
+    for told in (
+        "python -m service serve",
+        "python -m service settings",
+        "python -m service.models.bento_store",
+        "DATA_ROOT",
+    ):
         assert told in page.text
 
 
 def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None:
-    from service.api import create_app
+    from service.app import create_app
     from service.settings import Settings
 
     document = create_app(Settings.model_construct()).openapi()
@@ -155,7 +160,7 @@ def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None
 
 def test_the_settings_are_whole(built: dict[str, Page]) -> None:
     from service.settings import Settings
-    from trainer.config import known_fields
+    from trainer.config.schema import known_fields
 
     text = built["reference/settings.html"].text
     assert [name for name in Settings.model_fields if f"ATELIER_{name.upper()}" not in text] == []
@@ -165,14 +170,14 @@ def test_the_settings_are_whole(built: dict[str, Page]) -> None:
 def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
     ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
     assert ids >= {
-        "imagesets.sources.load_image_set",
-        "trainer.losses.hinge_d",
-        "trainer.loop.step",
-        "trainer.export.export",
+        "imagesets.registry.load_image_set",
+        "trainer.training.losses.hinge_d",
+        "trainer.training.loop.step",
+        "trainer.onnx_export.exporter.export",
         "evaluation.metrics.frechet.frechet_distance",
-        "evaluation.statistics.FeatureStatistics.update",
-        "evaluation.extractors.own.build_own",
+        "evaluation.metrics.statistics.FeatureStatistics.update",
+        "evaluation.extractors.custom.build_own",
         "service.client.Client.generate",
-        "service.latents.slerp",
-        "service.generator_file.digest",
+        "service.inference.interpolation.slerp",
+        "artifacts.generator_file.digest",
     }

@@ -17,8 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from evaluation.extractors import graph
-from evaluation.extractors.graph import seal
+from evaluation.extractors import builder
+from evaluation.extractors.builder import seal
 
 
 def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: int = 0, **metadata: Any) -> Path:
@@ -72,7 +72,7 @@ def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: in
 
 def exported_once() -> Callable[..., onnx.ModelProto]:
     """In place of `graph.export_network`, for builds of one network: exported for the first, copied for the rest."""
-    export, exported = graph.export_network, []
+    export, exported = builder.export_network, []
 
     def once(*arguments: Any) -> onnx.ModelProto:
         if not exported:

@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from evaluation.extractors.graph import seal
+from evaluation.extractors.builder import seal
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import tiny_generator, write_tiny_generator

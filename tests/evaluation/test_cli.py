@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from evaluation.cli import app
 from evaluation.extractors import load_extractor
-from evaluation.metrics import infinity
+from evaluation.metrics import fid_infinity
+from evaluation.metrics.fid_infinity import Extrapolation
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.infinity import Extrapolation
 from tests.evaluation.helpers import fake_service, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
@@ -107,7 +107,7 @@ def test_a_threshold_missed_is_exit_1_and_the_report_says_so(place: Path) -> Non
 
 def test_score_negative_extrapolation_warns_and_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Extrapolation(-2.47, (20, 30), (1.0, 0.5), 0.75)
-    monkeypatch.setattr(infinity, "fid_infinity", lambda *arguments, **settings: found)
+    monkeypatch.setattr(fid_infinity, "fid_infinity", lambda *arguments, **settings: found)
     words = ("--metrics", "fid_infinity", "--num-images", 30, "--fail-above", 5, "--no-baseline", "-o", "r.json")
     done = run("score", "g.onnx", "--reference", "r.npz", *words)
     assert one_line(done, 1) == "failed: fd_tiny_infinity30 -2.4700 is negative, which no distance is: take more images"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.document import write_report
 from evaluation.extractors import load_extractor
 from evaluation.report.compare import compare
+from evaluation.report.schema import write_report
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.evaluation.test_report import Page, embedded

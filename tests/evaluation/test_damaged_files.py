@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.array_files import read_npz
-from evaluation.collecting import state_of
+from artifacts.arrays import read_npz
 from evaluation.errors import EvaluationError
-from evaluation.reference_files import load_reference
-from evaluation.shards import find, merged
+from evaluation.metrics.statistics import FeatureStatistics, fault_of
+from evaluation.references.file import load_reference
+from evaluation.scoring.feature_store import state_of
+from evaluation.scoring.shards import find, merged
 from evaluation.sources.arrays import array_source
-from evaluation.statistics import FeatureStatistics, fault_of
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 

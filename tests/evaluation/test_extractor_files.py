@@ -14,7 +14,7 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.graph import preamble, seal
+from evaluation.extractors.builder import preamble, seal
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 

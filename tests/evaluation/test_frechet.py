@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.statistics import FeatureStatistics
+from evaluation.metrics.statistics import FeatureStatistics
 
 
 def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:

@@ -26,8 +26,8 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 )
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import graph, inception, load_extractor
-from evaluation.extractors.graph import centred_relative_error, preamble
+from evaluation.extractors import builder, inception, load_extractor
+from evaluation.extractors.builder import centred_relative_error, preamble
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
@@ -49,7 +49,7 @@ def files(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """An extractor file a resize, made by the builder; the network, which they share, is exported once."""
     folder = tmp_path_factory.mktemp("extractors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "export_network", exported_once())
+        patch.setattr(builder, "export_network", exported_once())
         for resize in RESIZE_NAMES:
             build_inception(weights, resize, folder / f"{resize}.onnx", expected_sha256_prefix=None)
     return {resize: folder / f"{resize}.onnx" for resize in RESIZE_NAMES}

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.document import threshold
-from evaluation.metrics import neighbours
+from evaluation.metrics import neighbors
+from evaluation.metrics.fid_infinity import fid_infinity
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.inception_score import inception_score
-from evaluation.metrics.infinity import fid_infinity
 from evaluation.metrics.intervals import interval
-from evaluation.metrics.kernel import kernel_distance, mmd2
-from evaluation.metrics.memorisation import near_copy_share, nearest
-from evaluation.metrics.neighbours import neighbour_distances
+from evaluation.metrics.kid import kernel_distance, mmd2
+from evaluation.metrics.memorization import near_copy_share, nearest
+from evaluation.metrics.neighbors import neighbour_distances
 from evaluation.metrics.per_class import per_class_frechet
 from evaluation.metrics.prdc import precision_recall_density_coverage
+from evaluation.report.schema import threshold
 
 
 def normal(seed: int, n: int, d: int = 6, mean: float = 0.0) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     expected = np.sort(pairs, axis=1)[:, 1:4]
     whole = precision_recall_density_coverage(fake, real)
     for size in (1000, 17, 2, 1):
-        monkeypatch.setattr(neighbours, "BLOCK", size)
+        monkeypatch.setattr(neighbors, "BLOCK", size)
         np.testing.assert_allclose(np.sqrt(neighbour_distances(on_disk, 3)), expected, rtol=1e-10)
         assert precision_recall_density_coverage(on_disk, real) == whole
 
@@ -288,7 +288,7 @@ def test_disjoint_ranges_hold_the_figure_and_resampling_does_not() -> None:
 
 
 def test_the_nearest_are_found_and_a_copy_is_at_exactly_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", 32)
+    monkeypatch.setattr(neighbors, "BLOCK", 32)
     train, queries = normal(0, 150) + 1000, normal(1, 70) + 1000  # far from the origin, where digits cancel
     queries[3] = train[140]
     distances, indices = nearest(queries, train, k=3)

@@ -12,8 +12,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.graph import centred_relative_error
-from evaluation.extractors.own import IMAGENET_MEAN, IMAGENET_STD, Normalised, build_own
+from evaluation.extractors.builder import centred_relative_error
+from evaluation.extractors.custom import IMAGENET_MEAN, IMAGENET_STD, Normalised, build_own
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics import result_name
 

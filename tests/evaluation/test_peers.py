@@ -17,7 +17,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from evaluation.metrics import Evidence, Options
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.inception_score import inception_score
-from evaluation.metrics.kernel import kernel_distance
+from evaluation.metrics.kid import kernel_distance
 from evaluation.metrics.prdc import precision_recall_density_coverage
 from imagesets import load_image_set
 

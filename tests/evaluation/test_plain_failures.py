@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from evaluation.atomic import check_writable, written_whole
-from evaluation.document import without_credentials, write_json, write_report
 from evaluation.errors import EvaluationError
+from evaluation.report.schema import without_credentials, write_json, write_report
 from evaluation.rows import RowsFile
 from tests.evaluation.helpers import fake_service
 from tests.evaluation.test_bad_input import score

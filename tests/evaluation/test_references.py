@@ -12,8 +12,8 @@ import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
 
 from evaluation.extractors import load_extractor
-from evaluation.reference_files import beside, load_reference
-from evaluation.references import Places, cached_reference
+from evaluation.references.cache import Places, cached_reference
+from evaluation.references.file import beside, load_reference
 from imagesets import ImageSetError
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run

@@ -15,12 +15,12 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from evaluation.document import write_report
 from evaluation.report import write_views
-from evaluation.report.chart import Series, line_chart, strip, ticks
+from evaluation.report.charts import Series, line_chart, strip, ticks
+from evaluation.report.formatting import number
+from evaluation.report.images import GAP, SMALLEST, row, sheet, tile
 from evaluation.report.markdown import escaped
-from evaluation.report.pictures import GAP, SMALLEST, row, sheet, tile
-from evaluation.report.words import number
+from evaluation.report.schema import write_report
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator

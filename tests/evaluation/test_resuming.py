@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from evaluation.collecting import collect, state_of
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
+from evaluation.scoring.feature_store import collect, state_of
 from evaluation.sources import Draw, ImageBatch, open_source
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import noise, one_line, run

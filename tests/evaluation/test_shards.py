@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.shards import parse
-from evaluation.statistics import FeatureStatistics
+from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.scoring.shards import parse
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator

@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.latents import drawn_labels, latents_of
-from evaluation.metrics.certainty import certainty
+from evaluation.metrics.classifier_confidence import certainty
 from evaluation.sources import Draw, ResizedSource, choice, open_source
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
@@ -103,7 +103,7 @@ def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> No
 
 def test_truncation_and_labels_are_the_services_own() -> None:
     """The same seeds under the same conditions as the service's own arithmetic, whichever room makes them."""
-    from service.latents import seeds_to_latents
+    from service.inference.interpolation import seeds_to_latents
 
     for truncation in (None, 0.7):
         ours = latents_of(5, 9, 6, "normal", 10, truncation)

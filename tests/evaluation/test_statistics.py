@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.metrics.infinity import fid_infinity
-from evaluation.metrics.kernel import kernel_distance
-from evaluation.metrics.neighbours import nearest
-from evaluation.reference_files import load_reference, save_reference
-from evaluation.statistics import FeatureStatistics
+from evaluation.metrics.fid_infinity import fid_infinity
+from evaluation.metrics.kid import kernel_distance
+from evaluation.metrics.neighbors import nearest
+from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.references.file import load_reference, save_reference
 from imagesets.rows import release
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.reference_files import load_reference
-from evaluation.stylegan_statistics import read_stylegan_statistics
+from evaluation.references.file import load_reference
+from evaluation.references.stylegan_statistics import read_stylegan_statistics
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 
@@ -121,6 +121,6 @@ def test_a_file_cannot_ask_for_memory_beyond_its_size(tmp_path: Path, monkeypatc
         path.write_bytes(content)
         with pytest.raises(EvaluationError, match="is not read"):
             read_stylegan_statistics(path)
-    monkeypatch.setattr("evaluation.stylegan_statistics.MAX_BYTES", 2)
+    monkeypatch.setattr("evaluation.references.stylegan_statistics.MAX_BYTES", 2)
     with pytest.raises(EvaluationError, match="is larger than"):
         read_stylegan_statistics(path)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from evaluation.cli import app
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.reader import FID_NETWORK, FID_WEIGHTS_SHA256
+from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
 from evaluation.extractors.suitability import accuracy_limits, suitability_warnings
 from tests.evaluation.helpers import write_tiny_extractor
 

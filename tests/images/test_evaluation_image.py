@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
-from evaluation.references import Places, make_reference
+from evaluation.references.cache import Places, make_reference
 from tests.images.containers import Image, Volume, writable
 from tests.images.test_service_image import BUNDLED, Served, free_port
 

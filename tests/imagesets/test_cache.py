@@ -13,8 +13,8 @@ import pytest
 
 from imagesets import ImageSetError, cache, load_image_set
 from imagesets.cache import fingerprint_of, key_of
-from imagesets.image_set import BrokenImageError, Items, Recipe
 from imagesets.rows import RowWriter
+from imagesets.types import BrokenImageError, Items, Recipe
 
 
 def recipe(decode=None, **changes: object) -> Recipe:
@@ -99,7 +99,7 @@ from pathlib import Path
 import time
 import numpy as np
 from imagesets import cache
-from imagesets.image_set import Items, Recipe
+from imagesets.types import Items, Recipe
 def decode(i):
     with open({str(tmp_path / "decoded")!r}, "a") as log: log.write("x")
     time.sleep(0.002)
@@ -180,7 +180,7 @@ import resource
 from pathlib import Path
 import numpy as np
 from imagesets import ImageSetError, cache
-from imagesets.image_set import Items, Recipe
+from imagesets.types import Items, Recipe
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 decode = lambda i: np.zeros((32, 32, 1), np.uint8)
 r = Recipe("made", "train", "none", "none", 32, 1, "a", lambda: Items(600, 32, 1, decode, str))

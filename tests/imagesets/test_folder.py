@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imagesets import ImageSetError, native_channels
-from imagesets.layout import held_out
+from imagesets.splits import held_out
 from tests.support.image_files import encoded, tree
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import create_app
+from service.app import create_app
 from service.settings import Settings
 from tests.service.browser import browser, server, visit  # noqa: F401  (fixtures of the page's tests)
 from tests.tiny_generator import write_tiny_generator

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service import admission, gate, protocol
-from service.admission import Admission
 from service.errors import ApiError
+from service.inference import admission
+from service.inference.admission import Admission
+from service.middleware import request
+from service.server import connections
 
 
 async def settle() -> None:
@@ -116,9 +118,9 @@ def test_admission_encode_holds_its_room_until_the_thread_ends() -> None:
 def test_gate_large_bodies_have_a_bound_together(serve: Any, folder: Path) -> None:
     client: TestClient = serve(folder)
     atelier = client.app.state.atelier  # type: ignore[attr-defined]
-    large = b'{"seed": 0}' + b" " * gate.SMALL_BODY
+    large = b'{"seed": 0}' + b" " * request.SMALL_BODY
     headers = {"Content-Type": "application/json"}
-    atelier.body_bytes = gate.MAX_BODIES  # as if other connections held them
+    atelier.body_bytes = request.MAX_BODIES  # as if other connections held them
     answer = client.post("/v1/generate", content=large, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
     assert int(answer.headers["Retry-After"]) > 0
@@ -129,7 +131,7 @@ def test_gate_large_bodies_have_a_bound_together(serve: Any, folder: Path) -> No
 
 
 def test_protocol_unread_answers_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(protocol.Connection):
+    class Slow(connections.Connection):
         def __init__(self, size: int, since: float):
             self.transport: Any = self
             self.size, self._sending_since, self.gone = size, since, False
@@ -140,13 +142,13 @@ def test_protocol_unread_answers_have_a_bound_together(monkeypatch: pytest.Monke
         def _abandon(self) -> None:
             self.gone = True
 
-    monkeypatch.setattr(protocol, "MAX_UNSENT_BYTES", 130)
+    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 130)
     new, large, middle, small = Slow(90, 99.0), Slow(80, 0.0), Slow(30, 0.0), Slow(5, 0.0)
-    protocol._cut_off_slow(100.0, {new, large, middle, small})
+    connections._cut_off_slow(100.0, {new, large, middle, small})
     assert [each.gone for each in (new, large, middle, small)] == [False, True, False, False]
     burst = [Slow(90, 99.0) for _ in range(3)]
-    protocol._cut_off_slow(100.0, {*burst})
+    connections._cut_off_slow(100.0, {*burst})
     assert sum(each.gone for each in burst) == 2
     few = Slow(130, 0.0)
-    protocol._cut_off_slow(100.0, {few})
+    connections._cut_off_slow(100.0, {few})
     assert not few.gone

@@ -18,9 +18,9 @@ from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service import encode
-from service import latents as z
-from service.api import ROUTERS
+from service import encoding
+from service.app import ROUTERS
+from service.inference import interpolation as z
 from tests.service.conftest import wait_until
 from tests.tiny_generator import write_tiny_generator
 
@@ -371,7 +371,7 @@ def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) ->
 
 
 def test_a_failure_of_ours_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.plans.generation", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.inference.inputs.generation", lambda *_: 1 / 0)
     assert "division" not in refusal(client.post("/v1/generate", json={}), 500, "internal_error")["message"]
 
 
@@ -478,9 +478,9 @@ def test_openapi_documents_what_is_answered(client: TestClient) -> None:
 
 
 def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
-    from service.generator import load
-    from service.models import BUNDLED
-    from service.sessions import Runtime
+    from service.models.repository import BUNDLED
+    from service.models.served_model import load
+    from service.models.sessions import Runtime
 
     for path in BUNDLED.glob("*.onnx"):
         load(path, 2**30, Runtime(1, 4))
@@ -497,7 +497,7 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.open, self.begun = threading.Event(), threading.Event()
-        monkeypatch.setattr("service.encode.still", self)
+        monkeypatch.setattr("service.encoding.still", self)
 
     def __call__(self, image: np.ndarray, *_: Any) -> bytes:
         self.begun.set()
@@ -509,14 +509,14 @@ def test_pictures_without_room_wait_and_small_ones_pass(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(folder, max_encoding_pixels=2048)
-    still = encode.still
+    still = encoding.still
     held = Held(monkeypatch)
     body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}  # 1024 of 1280 pixels for large answers
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, "/v1/generate", json=body, headers=png)
         assert held.begun.wait(20)
         second = pool.submit(client.post, "/v1/generate", json=body, headers=png)
-        monkeypatch.setattr("service.encode.still", still)
+        monkeypatch.setattr("service.encoding.still", still)
         answers = [client.get(f"/v1/models/tiny/images/{seed}.png").status_code for seed in range(9)]
         assert answers == [200] * 9
         assert npy(client, seed=0).shape == (1, 8, 8, 1)
@@ -530,7 +530,7 @@ def test_pictures_without_room_wait_and_small_ones_pass(
 def test_answers_beyond_those_that_may_wait_are_503(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.admission.MAX_WAITING", 0)
+    monkeypatch.setattr("service.inference.admission.MAX_WAITING", 0)
     client = serve(folder, max_encoding_pixels=2048)
     held = Held(monkeypatch)
     body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}

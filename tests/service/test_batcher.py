@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.batcher import Batcher
 from service.errors import ApiError
-from service.lanes import Lanes
-from service.metrics import Metrics
+from service.inference.batcher import Batcher
+from service.inference.pool import Lanes
+from service.observability.metrics import Metrics
 
 
 class Machine:

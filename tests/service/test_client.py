@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import transport
-from service.client import Client, ServiceError
-from service.encode import npy, npz, ranges
-from service.wire import expand, read_array, read_npz, retry_after_s
+from service.client import Client, ServiceError, transport
+from service.client.wire import expand, read_array, read_npz, retry_after_s
+from service.encoding import npy, npz, ranges
 from tests.service.conftest import wait_until
 
 Answer = tuple[int, dict[str, str], bytes]

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import transport
-from service.client import Client, ServiceError
-from service.client_proxies import EnvironmentVariableError, client_options, is_loopback, proxy_for
+from service.client import Client, ServiceError, transport
+from service.client.proxies import EnvironmentVariableError, client_options, is_loopback, proxy_for
 from tests.service.test_client import MODELS, service
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from service.generator import Generator, load
-from service.generator_file import ContractError
-from service.sessions import Runtime
+from artifacts.generator_file import ContractError
+from service.models.served_model import Generator, load
+from service.models.sessions import Runtime
 from tests.service import plain_generators as others
 from tests.service import torch_exports
 

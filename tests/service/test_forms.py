@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service import latents as z
+from service.inference import interpolation as z
 from tests.service.test_api import array, pixels, refusal
 from tests.tiny_generator import write_tiny_generator
 

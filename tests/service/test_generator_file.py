@@ -1,7 +1,7 @@
 import onnx
 import pytest
 
-from service.generator_file import ContractError, check, digest
+from artifacts.generator_file import ContractError, check, digest
 from tests import tiny_generator as tiny
 
 

@@ -12,9 +12,9 @@ import pytest
 from starlette.datastructures import Headers
 
 from benchmarks import hostile_bodies
-from service import negotiation
 from service.errors import ApiError
-from service.schemas import GenerateRequest, InterpolateRequest, MixRequest, Wanted
+from service.routes import negotiation
+from service.routes.schemas import GenerateRequest, InterpolateRequest, MixRequest, Wanted
 
 SIZE = 4 * 2**20
 SCHEMAS = {

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from service import atelier as rooms
-from service import drain
-from service.atelier import Atelier
-from service.models import Repository
+from service.inference import engine as rooms
+from service.inference.engine import Atelier
+from service.models.repository import Repository
+from service.server import shutdown
 from tests.service.conftest import wait_until
 from tests.tiny_generator import write_tiny_generator
 
@@ -116,7 +116,7 @@ class Uvicorn:
 
 def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
-    monkeypatch.setattr(drain.os, "_exit", ended.append)
+    monkeypatch.setattr(shutdown.os, "_exit", ended.append)
     done: list[str] = []
     atelier = SimpleNamespace(
         settings=SimpleNamespace(grace_s=28.0, drain_s=0.0),
@@ -128,7 +128,7 @@ def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatc
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
 
     async def run() -> None:
-        drain.install(cast(Atelier, atelier))
+        shutdown.install(cast(Atelier, atelier))
         await asyncio.sleep(0.05)
 
     try:

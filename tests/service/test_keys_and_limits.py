@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service import keys
-from service.keys import Keys
-from service.limits import Limiter, address
+from service.middleware import auth as keys
+from service.middleware.auth import Keys
+from service.middleware.rate_limit import Limiter, address
 from service.settings import Settings, SettingsError
 
 
@@ -113,7 +113,7 @@ def test_more_clients_than_slots_are_all_served_at_first() -> None:
 
 def test_processes_share_the_buckets(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from service.limits import Limiter\n"
+        "from pathlib import Path; from service.middleware.rate_limit import Limiter\n"
         f"limiter = Limiter(0.001, 100, Path({str(tmp_path)!r}))\n"
         "print(sum(limiter.take('someone') == 0 for _ in range(80)))"
     )

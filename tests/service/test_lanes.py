@@ -1,6 +1,6 @@
 import threading
 
-from service.lanes import Lanes
+from service.inference.pool import Lanes
 
 
 def test_a_step_that_fails_leaves_its_lane_to_the_next() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest, truncnorm
 
-from service import latents as z
+from service.inference import interpolation as z
 
 seeds = st.integers(0, z.SEEDS - 1)
 vectors = arrays(np.float64, 6, elements=st.floats(-5, 5))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service import listening, start
+from service import startup
 from service.__main__ import parser
+from service.server import listening
 from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
 
@@ -65,8 +66,8 @@ def test_public_address_without_keys_is_warned_of(caplog: pytest.LogCaptureFixtu
 
 
 def test_check_port_returns_the_address_of_a_name() -> None:
-    assert start.check_port("localhost", str(free_port())) in ("127.0.0.1", "::1")
-    assert start.check_port("", str(free_port())) == "127.0.0.1"
+    assert startup.check_port("localhost", str(free_port())) in ("127.0.0.1", "::1")
+    assert startup.check_port("", str(free_port())) == "127.0.0.1"
 
 
 @pytest.mark.slow

@@ -17,12 +17,12 @@ import psutil
 import pytest
 from starlette.testclient import TestClient
 
-from service import probe
-from service.models import TRYING, Repository
-from service.probe import Limits, Prober, Verdict
-from service.probe_child import Trial
+from service.models import probe
+from service.models.file_signature import look_alikes, shown_name, signature
+from service.models.probe import Limits, Prober, Verdict
+from service.models.probe_child import Trial
+from service.models.repository import TRYING, Repository
 from service.settings import Settings
-from service.watch import look_alikes, shown_name, signature
 from tests.service.conftest import wait_until
 from tests.service.hostile_models import WIDTH, drawing, endless, exponential, memory_bomb, write
 from tests.tiny_generator import tiny_generator, write_tiny_generator
@@ -279,7 +279,7 @@ def test_a_run_that_depends_on_its_latents_ends_after_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latents with a large sum take 2**62 rounds; the trial's do not."""
-    monkeypatch.setattr("service.models.LAST_RUN_S", 0.0)
+    monkeypatch.setattr("service.models.repository.LAST_RUN_S", 0.0)
     write(tmp_path / "a.onnx", endless(beyond=100.0))
     generator = loaded(tmp_path, deadline_s=1.0, threads=1).get("a")
     assert generator.run(np.zeros((2, WIDTH), np.float32), None).shape == (2, 16, 16, 3)

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from service.generator import load
-from service.generator_file import ContractError
-from service.models import BUNDLED, Repository
-from service.reading import read
-from service.sessions import Runtime
+from artifacts.generator_file import ContractError
+from service.models.loader import read
+from service.models.repository import BUNDLED, Repository
+from service.models.served_model import load
+from service.models.sessions import Runtime
 from service.settings import Settings
 from tests import tiny_generator as tiny
 

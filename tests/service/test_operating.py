@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from service import __main__ as command
-from service import logs, tracing
-from service.access import KEEP_LINES, AccessLog, request_id
+from service.observability import logs, tracing
+from service.observability.access_log import KEEP_LINES, AccessLog, request_id
 from service.settings import Settings
 from tests.service.conftest import wait_until
 

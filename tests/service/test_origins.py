@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.origins import allowed_origins, is_cross_site, normalize
+from service.middleware.origins import allowed_origins, is_cross_site, normalize
 from service.settings import SettingsError, settings
 
 OTHER = "https://other.example"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from service.api import create_app
-from service.routes.page import FILES
+from service.app import create_app
+from service.routes.studio import FILES
 from service.settings import Settings
 
 client = TestClient(create_app(Settings()), raise_server_exceptions=False)

@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.protocol import BOUNDS, Connection
+from service.server.connections import BOUNDS, Connection
 
 FAST = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -25,7 +25,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch, sent: bytes, wait: float = 20.0) -
     """What a service with a header timeout of 0.3 s answers until it closes, and the most requests that waited."""
     for name, value in (("header_timeout_s", 0.3), ("idle", {}), ("receiving", {}), ("sweeping", False)):
         monkeypatch.setattr(BOUNDS, name, value)
-    monkeypatch.setattr("service.protocol.SWEEP_S", 0.1)
+    monkeypatch.setattr("service.server.connections.SWEEP_S", 0.1)
     most = 0
 
     class Watched(Connection):

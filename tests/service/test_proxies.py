@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from service.limits import address
-from service.proxies import TrustedProxies, parse_address
+from service.middleware.client_address import TrustedProxies, parse_address
+from service.middleware.rate_limit import address
 from service.settings import Settings, SettingsError, settings
 
 PROXIES = "127.0.0.1, 10.0.0.0/8, 2001:db8:f::/48"

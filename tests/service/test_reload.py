@@ -14,11 +14,11 @@ import onnx
 import pytest
 from starlette.testclient import TestClient
 
-from service.batcher import Batcher
 from service.errors import ApiError
-from service.generator import Generator
-from service.metrics import Metrics
-from service.models import Repository
+from service.inference.batcher import Batcher
+from service.models.repository import Repository
+from service.models.served_model import Generator
+from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.service.conftest import wait_until
 from tests.service.plain_generators import plain, write_plain
@@ -127,7 +127,7 @@ def test_a_copy_that_pauses_half_way_is_refused_and_then_taken(tmp_path: Path) -
 
 
 def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from service import models
+    from service.models import repository as models
 
     write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     repository = opened(tmp_path)
@@ -154,7 +154,7 @@ def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypa
 def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service import models
+    from service.models import repository as models
 
     repository = opened(tmp_path, max_model_bytes=2**20)
     with (tmp_path / "a.onnx").open("wb") as file:
@@ -300,7 +300,7 @@ def test_an_empty_folder_becomes_ready_when_a_file_arrives_and_ceases_to_be(tmp_
 
 
 def test_a_folder_out_of_reach_for_a_moment_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from service import models
+    from service.models import repository as models
 
     write_tiny_generator(tmp_path / "a.onnx", name="a")
     repository = opened(tmp_path)

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import latents as z
+from service.inference import interpolation as z
 from tests.service.conftest import wait_until
 from tests.service.plain_generators import write_plain
 from tests.service.real import served

@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import latents as z
 from service.client import Client, ServiceError
+from service.inference import interpolation as z
 from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import sessions
-from service.sessions import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
+from service.models import sessions
+from service.models.sessions import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
 from tests import tiny_generator as tiny
 
 
@@ -99,7 +99,7 @@ class FakeOrt:
 def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from service.generator import load
+    from service.models.served_model import load
 
     fake = FakeOrt(works=True)
     fake.install(monkeypatch)

@@ -11,9 +11,9 @@ import pytest
 
 from service.__main__ import main
 from service.health import default_port
-from service.keys import Keys
-from service.origins import allowed_origins
-from service.proxies import TrustedProxies
+from service.middleware.auth import Keys
+from service.middleware.client_address import TrustedProxies
+from service.middleware.origins import allowed_origins
 from service.settings import Settings, SettingsError, settings
 
 
@@ -53,7 +53,10 @@ def test_serving_with_a_bad_setting_exits_2() -> None:
 
 
 def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None:
-    code = "import os; from service.metrics import place; place(2); print(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
+    code = (
+        "import os; from service.observability.metrics import place; place(2); "
+        "print(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
+    )
     worker = f"import subprocess, sys; {code}; sys.stdout.flush(); subprocess.run([sys.executable, '-c', {code!r}])"
     folders = run(worker).stdout.split()
     assert len(folders) == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service import health, start
+from service import health, startup
 from service.errors import ApiError, error_response
 from service.settings import settings
 from tests.service.real import free_port
@@ -43,19 +43,19 @@ def test_a_port_that_is_taken() -> None:
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", ""])
 def test_a_port_that_is_none(port: str) -> None:
-    with pytest.raises(start.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
-        start.check_port("127.0.0.1", port)
+    with pytest.raises(startup.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
+        startup.check_port("127.0.0.1", port)
 
 
 def test_a_host_that_is_not_here() -> None:
-    with pytest.raises(start.StartError, match=r"192\.0\.2\.1 is no address of this machine"):
-        start.check_port("192.0.2.1", "3000")
+    with pytest.raises(startup.StartError, match=r"192\.0\.2\.1 is no address of this machine"):
+        startup.check_port("192.0.2.1", "3000")
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
 def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
-    with pytest.raises(start.StartError, match="is no address of this machine"):
-        start.check_port(host, "3000")
+    with pytest.raises(startup.StartError, match="is no address of this machine"):
+        startup.check_port(host, "3000")
 
 
 def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
@@ -69,20 +69,20 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(start.tempfile, "gettempdir", none)
+    monkeypatch.setattr(startup.tempfile, "gettempdir", none)
     monkeypatch.setenv("TMPDIR", "/nowhere")
-    with pytest.raises(start.StartError, match=r"/nowhere is not writable; mount it \(--tmpfs /tmp\)"):
-        start.check_writable()
+    with pytest.raises(startup.StartError, match=r"/nowhere is not writable; mount it \(--tmpfs /tmp\)"):
+        startup.check_writable()
 
 
 def test_an_image_of_another_machine(tmp_path: Path) -> None:
     told = tmp_path / "machine"
-    start.check_machine(told)
+    startup.check_machine(told)
     told.write_text(platform.machine() + "\n", encoding="utf-8")
-    start.check_machine(told)
+    startup.check_machine(told)
     told.write_text("s390x\n", encoding="utf-8")
-    with pytest.raises(start.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
-        start.check_machine(told)
+    with pytest.raises(startup.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
+        startup.check_machine(told)
 
 
 def test_serve_with_a_misspelled_setting_names_the_right_one() -> None:
@@ -98,10 +98,10 @@ def test_serve_with_the_clients_key_alone_warns(
     for name in ("ATELIER_API_KEYS", "ATELIER_API_KEYS_FILE"):
         monkeypatch.delenv(name, raising=False)
     started: list[list[str]] = []
-    monkeypatch.setattr(start.os, "execve", lambda path, command, environment: started.append(command))
-    monkeypatch.setattr(start, "limit_thread_pools", lambda: None)  # it sets variables of this process
+    monkeypatch.setattr(startup.os, "execve", lambda path, command, environment: started.append(command))
+    monkeypatch.setattr(startup, "limit_thread_pools", lambda: None)  # it sets variables of this process
     settings.cache_clear()
-    start.serve("127.0.0.1", str(free_port()))
+    startup.serve("127.0.0.1", str(free_port()))
     settings.cache_clear()
     assert started
     message = capsys.readouterr().err
@@ -162,8 +162,8 @@ def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(start.StartError, match="HOME is not set; set it, or BENTOML_HOME"):
-        start.check_writable()
+    with pytest.raises(startup.StartError, match="HOME is not set; set it, or BENTOML_HOME"):
+        startup.check_writable()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatc
     [
         "sys.argv[1:] = ['serve']; sys.modules['fcntl'] = sys.modules['resource'] = None; "
         "import runpy; runpy.run_module('service', run_name='__main__')",
-        "import service.posix; service.posix.fcntl = None; import service.service",
+        "import service.server.posix; service.server.posix.fcntl = None; import service.service",
     ],
 )
 def test_serve_without_posix_modules_says_what_is_supported(command: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from service.models import BUNDLED
+from service.models.repository import BUNDLED
 from tests.service.real import served
 
 HOGS = 3

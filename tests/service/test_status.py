@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.status import WINDOW_S, Recent, percentile
+from service.observability.status import WINDOW_S, Recent, percentile
 from tests.service.conftest import wait_until
 
 
@@ -72,7 +72,7 @@ def test_the_median_of_one_is_its_bin_and_of_none_is_none() -> None:
 
 def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.status import Recent\n"
+        "import sys; from pathlib import Path; from service.observability.status import Recent\n"
         f"r = Recent(Path({str(tmp_path)!r})); r.let_in(loading=False)\n"
         "r.images(5); r.queued(3); r.answered(200, 0.01)\n"
         "print('there', flush=True); sys.stdin.read()"
@@ -93,7 +93,7 @@ def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> No
 
 def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until_it_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.status import Recent\n"
+        "import sys; from pathlib import Path; from service.observability.status import Recent\n"
         f"r = Recent(Path({str(tmp_path)!r})); print('there', flush=True)\n"
         "for line in sys.stdin:\n"
         "    told = eval(line); print(r.others_answer(), r.others_load() if told is None else told, flush=True)"

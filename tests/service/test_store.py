@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import bento, latents, store
+from service.inference import interpolation
+from service.models import bento, bento_store
 from tests.service.plain_generators import write_plain
 from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
@@ -27,7 +28,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 def stored(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.store", *words]
+    command = [sys.executable, "-m", "service.models.bento_store", *words]
     return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -39,7 +40,7 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
     tag = done.stdout.split()[-1]
     assert tag.startswith("gan_atelier:")
     wanted = ort.InferenceSession(str(ours), providers=["CPUExecutionProvider"]).run(
-        None, {"latents": latents.seeds_to_latents(range(4), 8)[0]}
+        None, {"latents": interpolation.seeds_to_latents(range(4), 8)[0]}
     )[0]
     ours.unlink()
     theirs.unlink()
@@ -74,8 +75,8 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[
     (tmp_path / "x.onnx").write_bytes(b"junk")
     done = stored(home, "build", str(tmp_path / "x.onnx"))
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'x.onnx'}: not an ONNX file\n")
-    with pytest.raises(store.StoreError, match="two files have one name"):
-        store.build([tmp_path / "a" / "x.onnx", tmp_path / "b" / "x.onnx"])
+    with pytest.raises(bento_store.StoreError, match="two files have one name"):
+        bento_store.build([tmp_path / "a" / "x.onnx", tmp_path / "b" / "x.onnx"])
 
 
 def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
@@ -88,10 +89,10 @@ def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> Non
         "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n",
         encoding="utf-8",
     )
-    assert store.pinned(["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints) == [
+    assert bento_store.pinned(["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints) == [
         "numpy==2.4.6 ; python_full_version < '3.12'",
         "numpy==2.5.5 ; python_full_version >= '3.12'",
         "onnxruntime>=1.20",
         "onnx==1.23.2",
     ]
-    assert store.pinned(["numpy>=1.26"], tmp_path / "none") == ["numpy>=1.26"]
+    assert bento_store.pinned(["numpy>=1.26"], tmp_path / "none") == ["numpy>=1.26"]

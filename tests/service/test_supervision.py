@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service import metrics, runtime_folder, start
+from service import runtime_folder, startup
+from service.observability import metrics
 from tests.service.conftest import wait_until
 from tests.service.real import ROOT, Server, served
 from tests.tiny_generator import write_tiny_generator
@@ -121,8 +122,8 @@ def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monke
 
 def test_a_full_folder_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(start.StartError, match="cannot be written \\(No space left on device\\); free some room"):
-        start.check_writable()
+    with pytest.raises(startup.StartError, match="cannot be written \\(No space left on device\\); free some room"):
+        startup.check_writable()
 
 
 def test_a_tmpdir_that_is_not_used_is_one_line(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import config as configuration
-from trainer.batches import Batches
-from trainer.config import Config
-from trainer.loop import State
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
+from trainer.training.loop import State
 
 TINY: dict[str, Any] = {
     "name": "tiny",

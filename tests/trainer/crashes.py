@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from imagesets.image_set import ImageSet
-from trainer import checkpoint, run
-from trainer import config as configuration
+from imagesets.types import ImageSet
+from trainer.config import schema as configuration
 from trainer.errors import TrainerError
+from trainer.training import checkpoint, run_folder
 
 CONFIG = {
     "name": "crash",
@@ -53,9 +53,9 @@ def live(run_dir: Path) -> None:
     try:
         payload = checkpoint.newest(run_dir)[1]
     except TrainerError:
-        run.start(config, images(), run_dir, console)
+        run_folder.start(config, images(), run_dir, console)
     else:
-        run.resume(run_dir, payload, config, images(), console)
+        run_folder.resume(run_dir, payload, config, images(), console)
 
 
 def half_written(run_dir: Path) -> bool:
@@ -65,7 +65,7 @@ def half_written(run_dir: Path) -> bool:
 def main(runs: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    run_dir = run.create(runs, configuration.parse(CONFIG))
+    run_dir = run_folder.create(runs, configuration.parse(CONFIG))
     fallen = while_writing = 0
     while True:
         child = os.fork()

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from tests.trainer.conftest import TINY, tensors
-from trainer import checkpoint, loop
-from trainer import config as configuration
-from trainer.batches import Batches
-from trainer.config import Config
-from trainer.distributed import Ranks
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
+from trainer.distributed.fabric import Ranks
+from trainer.distributed.process_group import World
 from trainer.errors import TrainingDiverged
-from trainer.loop import State
-from trainer.world import World
+from trainer.training import checkpoint, loop
+from trainer.training.loop import State
 
 Sections = dict[str, dict[str, Any]]
 

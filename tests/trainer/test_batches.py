@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer import batches as module
-from trainer.batches import Batches
+from trainer import data as module
+from trainer.data import Batches
 
 CPU = torch.device("cpu")
 

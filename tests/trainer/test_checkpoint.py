@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from tests.trainer.conftest import tensors
-from trainer import checkpoint, foreign_weights, loop
-from trainer.batches import Batches
-from trainer.config import Config, to_json
+from trainer.config.schema import Config, to_json
+from trainer.data import Batches
 from trainer.errors import TrainerError
-from trainer.loop import State
+from trainer.onnx_export import state_dict_file
+from trainer.training import checkpoint, loop
+from trainer.training.loop import State
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -112,7 +113,7 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_pat
         checkpoint.read(path)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainerError, match="is not a state dict") as error:
-        foreign_weights.read(path)
+        state_dict_file.read(path)
     assert "\n" not in str(error.value)
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests import warm
-from trainer import checkpoint
 from trainer.cli import app, one_line_errors
-from trainer.config import Config
-from trainer.loop import State
+from trainer.config.schema import Config
+from trainer.training import checkpoint
+from trainer.training.loop import State
 
 TINY_FIELDS = """
     name=tiny data.resolution=8 model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.conditional=false
@@ -45,7 +45,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from trainer.cli import app; from typer.testing import CliRunner;"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
         "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0;"
-        "print(sorted({'torch', 'numpy', 'yaml', 'onnx', 'PIL', 'trainer.config'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'yaml', 'onnx', 'PIL', 'trainer.config.schema'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -11,10 +11,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.trainer.crashes import images
-from trainer import compare, run
 from trainer.cli import app
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
+from trainer.reports import compare_page
+from trainer.training import run_folder
 
 Tiny = Callable[..., Config]
 
@@ -28,14 +29,14 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
     ]
     folders = []
     for config in configs:
-        folder = run.create(tmp_path / "runs", config)
-        assert run.start(config, images(), folder, Console(file=io.StringIO()))
+        folder = run_folder.create(tmp_path / "runs", config)
+        assert run_folder.start(config, images(), folder, Console(file=io.StringIO()))
         folders.append(folder)
     return folders
 
 
 def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_path: Path) -> None:
-    page = compare.compare(two, tmp_path / "out").read_text(encoding="utf-8")
+    page = compare_page.compare(two, tmp_path / "out").read_text(encoding="utf-8")
     told = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert told["images_seen"] == 80
     assert told["rows"]["kimg"] == ["0.08", "0.08"]
@@ -49,9 +50,9 @@ def test_runs_are_compared_at_the_images_of_the_shortest(two: list[Path], tmp_pa
         assert animation.n_frames == 2
     with (
         Image.open(tmp_path / "out" / "fixed.png") as sheet,
-        Image.open(compare.report.sheets(two[0], "fixed")[1]) as one,
+        Image.open(compare_page.run_page.sheets(two[0], "fixed")[1]) as one,
     ):
-        assert sheet.width == 2 * one.width + compare.GAP
+        assert sheet.width == 2 * one.width + compare_page.GAP
         assert sheet.crop((0, 0, one.width, one.height)).tobytes() == one.convert("RGB").tobytes()
 
 
@@ -59,14 +60,14 @@ def test_curves_end_where_the_shortest_run_does(
     two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    draw = compare.curves.draw
+    draw = compare_page.plots.draw
 
     def noted(runs: dict[str, list[dict[str, float]]]) -> bytes:
         drawn.extend(max(line["images_seen"] for line in lines) for lines in runs.values())
         return draw(runs)
 
-    monkeypatch.setattr(compare.curves, "draw", noted)
-    compare.compare(two, tmp_path / "out")
+    monkeypatch.setattr(compare_page.plots, "draw", noted)
+    compare_page.compare(two, tmp_path / "out")
     assert drawn == [80, 80]
 
 
@@ -84,16 +85,20 @@ def test_what_cannot_be_compared_is_one_line(two: list[Path], tmp_path: Path) ->
         ([two[0], tmp_path], "run folder"),
     ):
         with pytest.raises(TrainerError, match=says):
-            compare.compare(runs, tmp_path / "out")
+            compare_page.compare(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_of_one_name_are_told_apart() -> None:
-    assert compare.labels([Path("a/0001-x"), Path("b/0001-x"), Path("b/0002-y")]) == ["a/0001-x", "b/0001-x", "0002-y"]
+    assert compare_page.labels([Path("a/0001-x"), Path("b/0001-x"), Path("b/0002-y")]) == [
+        "a/0001-x",
+        "b/0001-x",
+        "0002-y",
+    ]
 
 
 def test_compare_settings_that_differ_have_a_row(two: list[Path], tmp_path: Path) -> None:
-    compare.compare(two, tmp_path / "out")
+    compare_page.compare(two, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["rows"]
     assert rows["run.total_kimg"] == ["0.16", "0.08"]
     assert rows["run.quality_ticks"] == ["0", "1"]

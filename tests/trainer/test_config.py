@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer import config as configuration
-from trainer import hardware
+from trainer.config import schema as configuration
 from trainer.errors import TrainerError
+from trainer.training import devices
 
 
 def test_a_set_value_overrides_the_presets() -> None:
@@ -120,7 +120,7 @@ def test_differences_name_the_fields() -> None:
 
 
 def test_auto_is_resolved_to_what_is_here() -> None:
-    config = hardware.choose(configuration.resolve("digits-dcgan"))
+    config = devices.choose(configuration.resolve("digits-dcgan"))
     assert config.run.device in {"cuda", "mps", "cpu"}
     assert config.run.precision in {"bf16", "fp32"}
     assert config.run.threads
@@ -129,7 +129,7 @@ def test_auto_is_resolved_to_what_is_here() -> None:
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(TrainerError, match="no such device"):
-        hardware.choose(configuration.resolve("digits-dcgan", ["run.device=cuda"]))
+        devices.choose(configuration.resolve("digits-dcgan", ["run.device=cuda"]))
 
 
 def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> None:

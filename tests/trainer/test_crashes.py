@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint
+from trainer.training import checkpoint
 
 SCRIPT = Path(__file__).with_name("crashes.py")
 ROOT = Path(__file__).parents[2]

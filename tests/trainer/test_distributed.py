@@ -23,10 +23,11 @@ import torch
 import yaml
 
 from tests.ending import end_with_parent
-from trainer import checkpoint, distributed
-from trainer import launch as launch_module
+from trainer.distributed import fabric as distributed
+from trainer.distributed import launch as launch_module
 from trainer.errors import TrainerError
-from trainer.loop import State
+from trainer.training import checkpoint
+from trainer.training.loop import State
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -364,7 +365,7 @@ def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -
 def test_without_lightning_one_line_says_what_to_install(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delitem(sys.modules, "trainer.distributed")
+    monkeypatch.delitem(sys.modules, "trainer.distributed.fabric")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(TrainerError, match="pip install lightning-fabric"):
         launch_module.join(tiny(), {})

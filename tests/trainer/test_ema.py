@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer import ema
-from trainer.config import Ema
+from trainer.config.schema import Ema
+from trainer.training import ema
 
 
 def test_half_the_average_is_left_after_a_half_life() -> None:

@@ -10,13 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from service import generator_file
-from trainer import checkpoint, export, loop, pictures
-from trainer.batches import Batches
-from trainer.config import Config
+from artifacts import generator_file
+from trainer.config.schema import Config
+from trainer.data import Batches
 from trainer.errors import TrainerError
 from trainer.latents import labels, latents
-from trainer.loop import State
+from trainer.onnx_export import exporter
+from trainer.reports import image_grids
+from trainer.training import checkpoint, loop
+from trainer.training.loop import State
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -49,13 +51,13 @@ GENERATORS = {
 def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(**GENERATORS[kind])
     payload = payload_of(config)
-    made = export.export(payload, tmp_path / "models")
+    made = exporter.export(payload, tmp_path / "models")
     assert made.path == tmp_path / "models" / "tiny.onnx"
     assert made.max_difference <= 1
 
     model = onnx.load(made.path)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties["digest"] == made.digest == export.digest(model)
+    assert properties["digest"] == made.digest == exporter.digest(model)
     assert (properties["name"], properties["architecture"]) == ("tiny", config.model.architecture)
     assert properties["z_distribution"] == config.model.z_distribution
     assert [properties[key] for key in ("height", "width", "channels")] == [
@@ -79,37 +81,37 @@ def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadO
         (images,) = session.run(["images"], feed)
         assert images.dtype == np.uint8
         assert images.shape == (n, config.data.resolution, config.data.resolution, config.data.channels)
-        ours = pictures.sample(checkpoint.generator_of(payload), range(n), config.model.z_distribution)
+        ours = image_grids.sample(checkpoint.generator_of(payload), range(n), config.model.z_distribution)
         assert np.abs(images.astype(int) - ours.astype(int)).max() <= 1
 
 
 def test_the_file_tells_nothing_of_the_machine(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
-    made = export.export(payload_of(tiny()), tmp_path / "x.onnx")
+    made = exporter.export(payload_of(tiny()), tmp_path / "x.onnx")
     content = made.path.read_bytes()
     assert b"site-packages" not in content
     assert str(Path(__file__).parent.parent.parent).encode() not in content
 
 
 def test_the_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
-    model = onnx.load(export.export(payload_of(tiny()), tmp_path).path)
-    before = export.digest(model)
+    model = onnx.load(exporter.export(payload_of(tiny()), tmp_path).path)
+    before = exporter.digest(model)
     model.metadata_props.add(key="evaluation.fid10k", value="12.3")
-    assert export.digest(model) == before
+    assert exporter.digest(model) == before
     model.metadata_props[0].value += "x"
-    assert export.digest(model) != before
+    assert exporter.digest(model) != before
     model.metadata_props[0].value = model.metadata_props[0].value[:-1]
     model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
-    assert export.digest(model) != before
+    assert exporter.digest(model) != before
 
 
 def test_a_graph_that_differs_is_not_put_in_place(
     tiny: Tiny, payload_of: PayloadOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = payload_of(tiny())
-    earlier = export.export(payload, tmp_path / "models").path.read_bytes()
-    monkeypatch.setattr(pictures, "sample", lambda G, seeds, *_: np.zeros((len(seeds), 8, 8, 1), np.uint8))
+    earlier = exporter.export(payload, tmp_path / "models").path.read_bytes()
+    monkeypatch.setattr(image_grids, "sample", lambda G, seeds, *_: np.zeros((len(seeds), 8, 8, 1), np.uint8))
     with pytest.raises(TrainerError, match="levels"):
-        export.export(payload, tmp_path / "models")
+        exporter.export(payload, tmp_path / "models")
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny.onnx"]
     assert (tmp_path / "models" / "tiny.onnx").read_bytes() == earlier
 
@@ -117,19 +119,19 @@ def test_a_graph_that_differs_is_not_put_in_place(
 def test_a_place_that_cannot_be_written_is_one_line(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(TrainerError, match="could not write"):
-        export.export(payload_of(tiny()), tmp_path / "file" / "models")
+        exporter.export(payload_of(tiny()), tmp_path / "file" / "models")
 
 
 def test_two_exports_of_a_checkpoint_are_one_file(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
-    first, second = (export.export(payload, tmp_path / f"{name}.onnx") for name in "ab")
+    first, second = (exporter.export(payload, tmp_path / f"{name}.onnx") for name in "ab")
     assert first.digest == second.digest
 
 
 def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     payload["config"]["data"]["source"] = "folder:/home/somebody/cats@train"
-    content = export.export(payload, tmp_path).path.read_bytes()
+    content = exporter.export(payload, tmp_path).path.read_bytes()
     assert b"folder:cats@train" in content
     assert b"somebody" not in content
 
@@ -137,15 +139,15 @@ def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: Paylo
 @pytest.mark.parametrize("name", ["../evil", "a b", "", "ü", "a/b"])
 def test_a_name_that_is_no_name_is_refused(name: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="a model's name has"):
-        export.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
+        exporter.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
     assert not (tmp_path / "models").exists()
 
 
 def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(optim={"g_lr": 0.05}, ema={"halflife_kimg": 0.1, "warmup": 0})
     payload = payload_of(config)
-    averaged = export.export(payload, tmp_path / "averaged.onnx")
-    last = export.export(payload, tmp_path / "last.onnx", ema=False)
+    averaged = exporter.export(payload, tmp_path / "averaged.onnx")
+    last = exporter.export(payload, tmp_path / "last.onnx", ema=False)
     feed = {"latents": latents(range(8), config.model.z_dim)}
     told, images = {}, {}
     for made in (averaged, last):
@@ -154,23 +156,23 @@ def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: Pa
         images[made.path] = onnxruntime.InferenceSession(made.path).run(["images"], feed)[0]
     assert list(told.values()) == ["true", "false"]
     G = checkpoint.generator_of(payload, ema=False)
-    theirs = pictures.sample(G, range(8), "normal")
+    theirs = image_grids.sample(G, range(8), "normal")
     assert np.abs(images[last.path].astype(int) - theirs.astype(int)).max() <= 1
     assert np.abs(images[last.path].astype(int) - images[averaged.path].astype(int)).max() > 1
 
 
 def test_rename_of_a_file_keeps_graph_and_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
-    made = export.export(payload_of(tiny()), tmp_path)
+    made = exporter.export(payload_of(tiny()), tmp_path)
     scored = onnx.load(made.path)
     scored.metadata_props.add(key="evaluation.fid10k", value="3.5")
     onnx.save(scored, made.path)
-    path, digest = export.rename(made.path, made.path, "other")
+    path, digest = exporter.rename(made.path, made.path, "other")
     renamed = onnx.load(path)
     properties = {entry.key: entry.value for entry in renamed.metadata_props}
     assert path == made.path
     assert renamed.graph == scored.graph
     assert (properties["name"], properties["evaluation.fid10k"]) == ("other", "3.5")
-    assert properties["digest"] == digest == export.digest(renamed)
+    assert properties["digest"] == digest == exporter.digest(renamed)
     assert generator_file.check(renamed).name == "other"
 
 
@@ -178,17 +180,17 @@ def test_rename_of_a_file_keeps_graph_and_scores(tiny: Tiny, payload_of: Payload
 def test_rename_of_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(TrainerError, match=r"not an ONNX file|not a generator file"):
-        export.rename(tmp_path / "a.onnx", tmp_path / "b.onnx", "b")
+        exporter.rename(tmp_path / "a.onnx", tmp_path / "b.onnx", "b")
     assert not (tmp_path / "b.onnx").exists()
 
 
 def test_export_over_another_file_says_what_it_replaced(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
-    first = export.export(payload, tmp_path / "models")
+    first = exporter.export(payload, tmp_path / "models")
     assert first.replaced is None
-    second = export.export(payload, tmp_path / "models")
+    second = exporter.export(payload, tmp_path / "models")
     assert second.replaced == (
         f"a generator of {tiny().data.source}, made at {payload['created']} (sha256 {first.digest[:12]}…)"
     )
     second.path.write_bytes(b"not an ONNX file")
-    assert export.export(payload, tmp_path / "models").replaced == "a file that is not a generator file"
+    assert exporter.export(payload, tmp_path / "models").replaced == "a file that is not a generator file"

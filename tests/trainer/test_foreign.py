@@ -13,10 +13,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tests.trainer.conftest import write_safetensors
-from trainer import foreign
 from trainer.cli import app
 from trainer.errors import TrainerError
 from trainer.latents import latents
+from trainer.onnx_export import state_dict_import
 
 
 def tutorial(z: int = 20, width: int = 4, channels: int = 3) -> nn.Sequential:
@@ -108,7 +108,7 @@ def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path:
         next(network.parameters())[0] = value
     torch.save(network.state_dict(), tmp_path / "theirs.pth")
     with pytest.raises(TrainerError, match=r"diverged: 0\.weight holds NaN or infinite values"):
-        foreign.payload(tmp_path / "theirs.pth", "dcgan", name="x")
+        state_dict_import.payload(tmp_path / "theirs.pth", "dcgan", name="x")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_named_in_one_line(
 ) -> None:
     torch.save(network.state_dict(), tmp_path / "theirs.pth")
     with pytest.raises(TrainerError) as error:
-        foreign.payload(tmp_path / "theirs.pth", architecture, name="x")
+        state_dict_import.payload(tmp_path / "theirs.pth", architecture, name="x")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -147,7 +147,7 @@ def test_what_is_no_state_dict_is_refused_and_runs_no_code(content: str, tmp_pat
     else:
         torch.save({"module": tutorial(), "numbers": {"lr": 3.0, "step": 4}, "nothing": {}}[content], path)
     with pytest.raises(TrainerError, match=r"state dict|holds no weights"):
-        foreign.payload(path, "dcgan", name="x")
+        state_dict_import.payload(path, "dcgan", name="x")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_import_of_safetensors_draws_what_the_state_dict_does(tmp_path: Path) ->
     weights = trained(tutorial()).state_dict()
     torch.save(weights, tmp_path / "a.pth")
     write_safetensors(weights, tmp_path / "a.safetensors")
-    one, other = (foreign.payload(tmp_path / name, "dcgan", name="a") for name in ("a.pth", "a.safetensors"))
+    one, other = (state_dict_import.payload(tmp_path / name, "dcgan", name="a") for name in ("a.pth", "a.safetensors"))
     assert one["config"] == other["config"]
     assert all(torch.equal(value, other["G_ema"][name]) for name, value in one["G_ema"].items())
 

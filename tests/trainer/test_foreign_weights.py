@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.conftest import write_safetensors
-from trainer import foreign_weights
 from trainer.errors import TrainerError
+from trainer.onnx_export import state_dict_file
 
 
 def generator(seed: int = 0) -> nn.Sequential:
@@ -48,7 +48,7 @@ FILES: dict[str, tuple[Any, str | None]] = {
 @pytest.mark.parametrize("kind", FILES)
 def test_read_finds_the_generator_of_common_checkpoints(kind: str, tmp_path: Path) -> None:
     content, key = FILES[kind]
-    found = foreign_weights.read(saved(content, tmp_path), key)
+    found = state_dict_file.read(saved(content, tmp_path), key)
     expected = {name: value for name, value in EMA.items() if not name.endswith("num_batches_tracked")}
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -68,7 +68,7 @@ def test_read_finds_the_generator_of_common_checkpoints(kind: str, tmp_path: Pat
 )
 def test_read_of_an_unclear_file_names_the_way_out(content: Any, key: str | None, says: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError) as error:
-        foreign_weights.read(saved(content, tmp_path), key)
+        state_dict_file.read(saved(content, tmp_path), key)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -96,7 +96,7 @@ def test_read_of_an_unclear_file_names_the_way_out(content: Any, key: str | None
 def test_read_of_another_kind_of_file_is_one_line(name: str, content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainerError) as error:
-        foreign_weights.read(tmp_path / name)
+        state_dict_file.read(tmp_path / name)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -104,14 +104,14 @@ def test_read_of_another_kind_of_file_is_one_line(name: str, content: bytes, say
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_read_of_half_precision_leaves_out_the_counters(dtype: torch.dtype, tmp_path: Path) -> None:
     half = {name: value.to(dtype) for name, value in EMA.items()}
-    found = foreign_weights.read(saved(half, tmp_path))
+    found = state_dict_file.read(saved(half, tmp_path))
     assert "1.num_batches_tracked" not in found
     assert all(torch.equal(value, half[name].float()) for name, value in found.items())
 
 
 def test_read_of_safetensors_gives_the_written_values(tmp_path: Path) -> None:
     tensors = EMA | {"3.weight": EMA["3.weight"].half(), "0.bias": EMA["0.bias"].bfloat16()}
-    found = foreign_weights.read(write_safetensors(tensors, tmp_path / "a.safetensors"))
+    found = state_dict_file.read(write_safetensors(tensors, tmp_path / "a.safetensors"))
     assert set(found) == {name for name in EMA if "num_batches" not in name}
     assert all(torch.equal(value, tensors[name].float()) for name, value in found.items())
 
@@ -130,5 +130,5 @@ def test_order_of_names_is_layer_norm_layer(names: list[str]) -> None:
     weights = {name: torch.ones(3, 3, 4, 4) if name.endswith("weight") else torch.ones(3) for name in wanted}
     for name in names[1::2]:
         weights[f"{name}.weight"] = torch.ones(3)
-    found = foreign_weights.in_the_order_of_names(dict(sorted(weights.items())))
+    found = state_dict_file.in_the_order_of_names(dict(sorted(weights.items())))
     assert list(found) == wanted

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import tensors
-from trainer import checkpoint, graphs, hardware, loop
-from trainer import config as configuration
-from trainer.batches import Batches
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.data import Batches
 from trainer.errors import TrainerError
-from trainer.graphs import Graph
-from trainer.loop import State
+from trainer.training import checkpoint, cuda_graph, devices, loop
+from trainer.training.cuda_graph import Graph
+from trainer.training.loop import State
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -28,9 +28,9 @@ class StandIn:
     replays = 0
 
     def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        before, random = [tensor.clone() for tensor in graphs.moving(self.state)], generator.get_state()
+        before, random = [tensor.clone() for tensor in cuda_graph.moving(self.state)], generator.get_state()
         self.once, self.results = once, once()
-        for tensor, value in zip(graphs.moving(self.state), before, strict=True):
+        for tensor, value in zip(cuda_graph.moving(self.state), before, strict=True):
             tensor.detach().copy_(value)
         generator.set_state(random)
         return self.results
@@ -81,7 +81,7 @@ def test_a_replayed_run_is_the_eager_one(name: str, tiny: Tiny, batches_of: Batc
     eager = run(State.create(config), batches_of(config), 10)
     state, made = recorded(config)
     run(state, batches_of(config), 10)
-    assert [recording.replays for recording in made] == [1 + 10 - graphs.WARM_UP]  # one to be compared
+    assert [recording.replays for recording in made] == [1 + 10 - cuda_graph.WARM_UP]  # one to be compared
     assert (state.images_seen, state.steps) == (eager.images_seen, eager.steps)
     theirs = tensors(eager)
     for key, ours in tensors(state).items():
@@ -122,13 +122,13 @@ class RefusedInG(StandIn):
     """What fails in the second half of a step, when D takes no gradient."""
 
     def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        before, random = [tensor.clone() for tensor in graphs.moving(self.state)], generator.get_state()
+        before, random = [tensor.clone() for tensor in cuda_graph.moving(self.state)], generator.get_state()
         self.state.G.register_full_backward_pre_hook(refuse)
         try:
             return once()
         finally:
             self.state.G._backward_pre_hooks.clear()
-            for tensor, value in zip(graphs.moving(self.state), before, strict=True):
+            for tensor, value in zip(cuda_graph.moving(self.state), before, strict=True):
                 tensor.detach().copy_(value)
             generator.set_state(random)
 
@@ -177,11 +177,11 @@ def test_a_recorded_run_is_saved_and_goes_on_without_its_graph(
 
 def test_only_a_step_that_can_be_one_graph_is_recorded(tiny: Tiny) -> None:
     on_cuda = {"device": "cuda"}
-    assert graphs.obstacle(tiny(run=on_cuda)) is None
-    assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
-    assert "penalties" in str(graphs.obstacle(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"})))
-    assert "noise" in str(graphs.obstacle(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
+    assert cuda_graph.obstacle(tiny(run=on_cuda)) is None
+    assert "penalties" in str(cuda_graph.obstacle(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
+    assert "penalties" in str(cuda_graph.obstacle(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"})))
+    assert "noise" in str(cuda_graph.obstacle(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
     assert configuration.resolve("digits-dcgan", ["run.cuda_graphs=off"]).run.cuda_graphs is False  # YAML's word
-    assert hardware.choose(tiny()).run.cuda_graphs is False
+    assert devices.choose(tiny()).run.cuda_graphs is False
     with pytest.raises(TrainerError, match=r"run\.cuda_graphs=true, but graphs are of CUDA devices"):
-        hardware.choose(tiny(run={"cuda_graphs": True}))
+        devices.choose(tiny(run={"cuda_graphs": True}))

@@ -7,18 +7,18 @@ import sys
 import pytest
 import torch
 
-from trainer import hardware
+from trainer.training import devices
 
 
 def test_the_machine_that_is_told_names_no_hosts_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "release", lambda: "6.18.44-of-a-host")
     monkeypatch.setattr(platform, "platform", lambda: "Linux-6.18.44-of-a-host-x86_64-with-glibc2.36")
-    assert hardware.describe()["platform"] == "Linux-6.18-x86_64-with-glibc2.36"
+    assert devices.describe()["platform"] == "Linux-6.18-x86_64-with-glibc2.36"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults of glibc's malloc")
 def test_freed_tensors_are_taken_again_without_page_faults() -> None:
-    assert hardware.keep_freed_memory()
+    assert devices.keep_freed_memory()
 
     def faults(times: int) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -42,5 +42,5 @@ def test_default_threads_follows_quota_and_variable(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(hardware, "available_cpus", lambda: cpus)
-    assert hardware.default_threads() == expected
+    monkeypatch.setattr(devices, "available_cpus", lambda: cpus)
+    assert devices.default_threads() == expected

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from trainer import loop, networks
-from trainer.batches import Batches
-from trainer.config import Config
+from trainer import networks
+from trainer.config.schema import Config
+from trainer.data import Batches
 from trainer.errors import TrainingDiverged
-from trainer.loop import State
+from trainer.training import loop
+from trainer.training.loop import State
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer import losses
-from trainer.config import Objective
-from trainer.draws import Draws
+from trainer.config.schema import Objective
+from trainer.distributed.sharded_rng import Draws
+from trainer.training import losses
 
 
 def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.monitor import forget_steps_after
+from trainer.training.logger import forget_steps_after
 
 
 def test_steps_after_the_checkpoint_are_forgotten_and_so_is_a_torn_line(tmp_path: Path) -> None:

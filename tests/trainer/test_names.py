@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from trainer import config as configuration
 from trainer import names
 from trainer.cli import app
+from trainer.config import schema as configuration
 from trainer.errors import TrainerError
 
 SMALL = (

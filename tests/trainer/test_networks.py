@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer import config as configuration
 from trainer import networks
-from trainer.agreement import base_side
+from trainer.config import schema as configuration
+from trainer.config.agreement import base_side
 from trainer.networks import layers, resnet
 
 # Trainable parameters of G and D, from the source documents (001 prints its own) and by hand.

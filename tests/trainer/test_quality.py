@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from evaluation.metrics.prdc import precision_recall_density_coverage
-from trainer import config as configuration
 from trainer import networks
-from trainer.quality import Quality, RandomFeatures
+from trainer.config import schema as configuration
+from trainer.training.proxy_metrics import Quality, RandomFeatures
 
 CPU = torch.device("cpu")
 CONFIG = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 4, "g_widths": [8], "d_widths": [8]}}

@@ -11,27 +11,27 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.extractors.reader import load_extractor
-from evaluation.reference_files import save_reference
+from evaluation.extractors.extractor import load_extractor
+from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.references.file import save_reference
 from evaluation.sources import Draw, open_source
-from evaluation.statistics import FeatureStatistics
-from service.generator import load
-from service.sessions import Runtime
+from service.models.served_model import load
+from service.models.sessions import Runtime
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.trainer.test_rewrite import CLASSES, lively
-from trainer import export, optimize, speed
 from trainer.cli import app
-from trainer.config import Config
-from trainer.speed import Rates
+from trainer.config.schema import Config
+from trainer.onnx_export import exporter, optimize, throughput
+from trainer.onnx_export.throughput import Rates
 
 Tiny = Callable[..., Config]
 
 
 def generator_file(config: Config, folder: Path) -> Path:
     """A generator file as `trainer export` writes it, of a generator that was never trained."""
-    model = export.to_onnx(lively(config))
+    model = exporter.to_onnx(lively(config))
     payload = {"counters": {"images_seen": 40}, "created": "2026-01-01T00:00:00+00:00"}
-    export.describe(model, export.metadata(config, payload, config.name))
+    exporter.describe(model, exporter.metadata(config, payload, config.name))
     path = folder / f"{config.name}.onnx"
     path.write_bytes(model.SerializeToString())
     return path
@@ -51,7 +51,7 @@ def of_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """of_speed(ratio): what the machine is told to measure, which tests cannot leave to it."""
 
     def be(ratio: float) -> None:
-        monkeypatch.setattr(speed, "rates", lambda *_: Rates(100.0, 100.0 * ratio, ratio))
+        monkeypatch.setattr(throughput, "rates", lambda *_: Rates(100.0, 100.0 * ratio, ratio))
 
     return be
 
@@ -102,7 +102,7 @@ def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
     conditional: Path, tmp_path: Path, of_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_speed(0.7)
-    monkeypatch.setattr(speed, "has_vnni", lambda: False)
+    monkeypatch.setattr(throughput, "has_vnni", lambda: False)
     path = tmp_path / "models" / "tiny.onnx"
     code, said = run(conditional, "--optimize", "int8", "--output", path)
     assert code == 0
@@ -110,7 +110,7 @@ def test_where_it_is_not_faster_the_float_file_is_written_and_the_words_why(
     assert path.read_bytes() == conditional.read_bytes()
     report = json.loads(path.with_suffix(".optimize.json").read_text(encoding="utf-8"))
     assert (report["asked"], report["written"]) == ("int8", "none")
-    assert report["digest"] == export.digest(onnx.load(path))
+    assert report["digest"] == exporter.digest(onnx.load(path))
     assert report["images_per_s"]["16"] == {"fp32": 100.0, "int8": 70.0, "ratio": 0.7}
 
     assert run(conditional, "--optimize", "int8", "--output", path, "--force")[0] == 0
@@ -151,9 +151,9 @@ def test_the_score_of_both_is_told_and_decides(
 
 def test_the_speed_that_decides_is_measured(conditional: Path) -> None:
     model = onnx.load(conditional)
-    session = speed.session(model, threads=1)
+    session = throughput.session(model, threads=1)
     feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
-    told = speed.rates(session, speed.session(model, threads=1), feed, rounds=5, turn_s=0.02)
+    told = throughput.rates(session, throughput.session(model, threads=1), feed, rounds=5, turn_s=0.02)
     assert told.plain > 0
     assert 0.2 < told.ratio < 5  # the same model twice, on a machine that may be doing much else
 

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from imagesets.image_set import ImageSet
+from imagesets.types import ImageSet
 from tests.trainer.crashes import images
-from trainer import checkpoint, curves, report, run
-from trainer.config import Config
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
+from trainer.reports import plots, run_page
+from trainer.training import checkpoint, run_folder
 
 Tiny = Callable[..., Config]
 
@@ -25,8 +26,8 @@ def trained(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def train(config: Config, image_set: ImageSet, runs: Path, console: Console | None = None) -> Path:
-    run_dir = run.create(runs, config)
-    assert run.start(config, image_set, run_dir, console or Console(file=io.StringIO()))
+    run_dir = run_folder.create(runs, config)
+    assert run_folder.start(config, image_set, run_dir, console or Console(file=io.StringIO()))
     return run_dir
 
 
@@ -39,7 +40,7 @@ def test_a_finished_run_has_its_pictures_and_its_page(trained: Path) -> None:
     with Image.open(trained / "curves.png") as picture:
         assert picture.width > 500
     for kind in ("fixed", "random", "real-beside-fake"):
-        assert len(report.sheets(trained, kind)) == 4
+        assert len(run_page.sheets(trained, kind)) == 4
 
 
 def test_the_page_holds_everything_itself(trained: Path) -> None:
@@ -55,36 +56,36 @@ def test_a_runs_name_cannot_put_markup_into_its_page(trained: Path) -> None:
     config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     config["data"]["source"] = "<script>alert(1)</script>"
     (trained / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert "<script>" not in report.write_page(trained).read_text(encoding="utf-8")
+    assert "<script>" not in run_page.write_page(trained).read_text(encoding="utf-8")
 
 
 def test_a_long_run_is_thinned_to_a_short_animation() -> None:
     paths = [Path(f"fixed-{i}.png") for i in range(1000)]
-    chosen = report.thinned(paths)
-    assert len(chosen) == report.MAX_FRAMES
+    chosen = run_page.thinned(paths)
+    assert len(chosen) == run_page.MAX_FRAMES
     assert (chosen[0], chosen[-1]) == (paths[0], paths[-1])
-    assert report.thinned(paths[:5]) == paths[:5]
+    assert run_page.thinned(paths[:5]) == paths[:5]
 
 
 def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
-    for work in (report.write_all, lambda path: report.animate(path, "fixed"), report.write_page):
+    for work in (run_page.write_all, lambda path: run_page.animate(path, "fixed"), run_page.write_page):
         with pytest.raises(TrainerError, match="is it a run folder"):
             work(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(TrainerError, match="damaged"):
-        curves.write(tmp_path)
+        plots.write(tmp_path)
 
 
 def test_curves_of_several_runs_share_their_panels() -> None:
     lines = [{"images_seen": 1000 * i, "loss/D": i, "images_per_second": 9} for i in range(3)]
-    with Image.open(io.BytesIO(curves.draw({"a": lines, "b": lines}))) as picture:
+    with Image.open(io.BytesIO(plots.draw({"a": lines, "b": lines}))) as picture:
         assert picture.format == "PNG"
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(run={"quality_ticks": 1, "quality_images": 20, "keep_checkpoints": 1})
     run_dir = train(config, images(), tmp_path)
-    lines = curves.read_metrics(run_dir / "metrics.jsonl")
+    lines = plots.read_metrics(run_dir / "metrics.jsonl")
     lowest = min(lines, key=lambda line: line["quality/frechet"])
     best = checkpoint.best(run_dir)
     assert best.name == f"checkpoint-{lowest['step']:08d}.pt"

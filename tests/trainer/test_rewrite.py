@@ -13,10 +13,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from trainer import export, networks
-from trainer.config import Config
+from trainer import networks
+from trainer.config.schema import Config
 from trainer.latents import labels, latents
-from trainer.rewrite import rewrite
+from trainer.onnx_export import exporter
+from trainer.onnx_export.rewrite import rewrite
 
 Tiny = Callable[..., Config]
 
@@ -98,7 +99,7 @@ def widen(tensor: TensorProto) -> None:
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_a_generator_is_the_same_function_rewritten(kind: str, tiny: Tiny) -> None:
     config = tiny(**GENERATORS[kind])
-    model = export.to_onnx(lively(config))
+    model = exporter.to_onnx(lively(config))
     before = model.SerializeToString()
     rewritten = rewrite(model)
     assert model.SerializeToString() == before

@@ -9,54 +9,58 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer import config as configuration
-from trainer import run
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep import command
+from trainer.training import run_folder
 
 
 def test_one_process_trains_in_a_run_at_a_time(tmp_path: Path) -> None:
-    with run.exclusive(tmp_path), pytest.raises(TrainerError, match="another process"), run.exclusive(tmp_path):
+    with (
+        run_folder.exclusive(tmp_path),
+        pytest.raises(TrainerError, match="another process"),
+        run_folder.exclusive(tmp_path),
+    ):
         pass
-    with run.exclusive(tmp_path):
+    with run_folder.exclusive(tmp_path):
         pass
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-00000001.pt.abc.partial").write_text("half", encoding="utf-8")
-    with run.exclusive(tmp_path):
+    with run_folder.exclusive(tmp_path):
         assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_runs_are_numbered_on(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    assert run.create(tmp_path / "runs", tiny()).name == "0001-tiny"
+    assert run_folder.create(tmp_path / "runs", tiny()).name == "0001-tiny"
     (tmp_path / "runs" / "0041-other").mkdir()
-    assert run.create(tmp_path / "runs", tiny()).name == "0042-tiny"
+    assert run_folder.create(tmp_path / "runs", tiny()).name == "0042-tiny"
     assert (tmp_path / "runs" / "0042-tiny" / "config.json").is_file()
 
 
 def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config], tmp_path: Path) -> None:
     at = tmp_path / "here" / "mine"
-    assert run.create_at(at, tiny()) == at
+    assert run_folder.create_at(at, tiny()) == at
     assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == tiny()
     (at / "checkpoint-00000005.pt").write_bytes(b"any")
     with pytest.raises(TrainerError, match="is there already; go on with: trainer resume"):
-        run.create_at(at, tiny())
+        run_folder.create_at(at, tiny())
     with pytest.raises(TrainerError, match="could not make the run folder"):
-        run.create_at(at / "config.json" / "below", tiny())
+        run_folder.create_at(at / "config.json" / "below", tiny())
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    at = run.create_at(tmp_path / "mine", tiny())
+    at = run_folder.create_at(tmp_path / "mine", tiny())
     (at / "samples").mkdir()
     (at / "samples" / "fixed-000000000040.png").write_bytes(b"any")
-    with run.exclusive(at), pytest.raises(TrainerError, match="another process is training"):
-        run.create_at(at, tiny())
+    with run_folder.exclusive(at), pytest.raises(TrainerError, match="another process is training"):
+        run_folder.create_at(at, tiny())
     longer = tiny(run={"total_kimg": 0.32})
-    assert run.create_at(at, longer) == at
+    assert run_folder.create_at(at, longer) == at
     assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == longer
     assert not list((at / "samples").iterdir())
 
@@ -64,7 +68,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
 def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"any")
     with pytest.raises(TrainerError, match="no run folder"):
-        run.create_at(tmp_path, tiny())
+        run_folder.create_at(tmp_path, tiny())
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
@@ -77,9 +81,9 @@ def test_images_decide_the_channels_that_are_not_set(
     for number in range(70):
         Image.new(mode, (8, 8)).save(tmp_path / f"photos/{number}.png")
     sets = [f"data.source=folder:{tmp_path / 'photos'}", "model.conditional=false"]
-    images, config = run.load_images(configuration.resolve("digits-dcgan", sets), tmp_path)
+    images, config = run_folder.load_images(configuration.resolve("digits-dcgan", sets), tmp_path)
     assert config.data.channels == images.images.shape[3] == channels
-    again, unchanged = run.load_images(configuration.override(config, []), tmp_path)  # as a resumed run has it
+    again, unchanged = run_folder.load_images(configuration.override(config, []), tmp_path)  # as a resumed run has it
     assert unchanged == config
     assert again.fingerprint == images.fingerprint
     planned = command.plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
@@ -89,7 +93,7 @@ def test_images_decide_the_channels_that_are_not_set(
 def test_graceful_stop_hangups_never_interrupt_at_once() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with run.graceful_stop() as asked:
+        with run_folder.graceful_stop() as asked:
             assert not asked()
             os.kill(os.getpid(), signal.SIGHUP)
             assert asked()
@@ -105,7 +109,7 @@ def test_graceful_stop_hangups_never_interrupt_at_once() -> None:
 def test_graceful_stop_under_nohup_trains_on() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with run.graceful_stop() as asked:
+        with run_folder.graceful_stop() as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not asked()
     finally:
@@ -117,4 +121,4 @@ def test_create_at_hint_quotes_the_path(tiny: Callable[..., Config], tmp_path: P
     folder.mkdir()
     (folder / "checkpoint-00000001.pt").touch()
     with pytest.raises(TrainerError, match=f"trainer resume '{folder}'"):
-        run.create_at(folder, tiny())
+        run_folder.create_at(folder, tiny())

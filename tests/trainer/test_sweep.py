@@ -18,14 +18,15 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from trainer import config as configuration
-from trainer import monitor, pictures
 from trainer.cli import app
+from trainer.config import schema as configuration
 from trainer.errors import TrainerError
+from trainer.reports import image_grids
 from trainer.sweep import command, plots, report, runner, space
-from trainer.sweep.children import Job, score
+from trainer.sweep.progress import View
 from trainer.sweep.study import Plan, Study, Trial, check_same
-from trainer.sweep.view import View
+from trainer.sweep.workers import Job, score
+from trainer.training import logger
 
 ROOT = Path(__file__).parents[2]
 FIELDS = """
@@ -314,7 +315,7 @@ def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
         folder = f"trials/{number:04d}/seed-0"
         images = np.full((64, 8, 8, 1), 30 * number, np.uint8) + np.arange(64, dtype=np.uint8)[:, None, None, None]
         sheet = tmp_path / folder / "samples" / "fixed-000001000.png"
-        pictures.write_png(pictures.grid(images), sheet)
+        image_grids.write_png(image_grids.grid(images), sheet)
         run = ended(frechet=10.0 - number, folder=folder)
         trials.append(Trial(number, "finished", setting, [run]))
     trials[4] = Trial(4, "failed", trials[4].setting, [{"seed": 0, "reason": "<b>loss</b>"}], "<b>loss</b>")
@@ -351,7 +352,7 @@ def test_a_picture_is_the_top_left_quarter_of_the_sheet_at_the_best_tick(
     places = [step * (3 + 10 * i) for i in range(4)]  # inside each image
     seen = [picture.getpixel((x, y)) for y in places for x in places]
     assert [value[0] - 30 for value in seen] == [8 * j + i for j in range(4) for i in range(4)]
-    assert len(monitor.GRID_SEEDS) == 64
+    assert len(logger.GRID_SEEDS) == 64
 
 
 def test_pictures_stand_where_their_values_meet(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trainer.trouble import troubles
+from trainer.training.diagnostics import troubles
 
 
 def ticks(**series: list[float]) -> list[dict[str, float]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer import registry
-from trainer.config import Config
+from trainer.config import registry
+from trainer.config.schema import Config
 from trainer.networks.base import Discriminator, Generator
 from trainer.networks.initialization import initialize
 from trainer.networks.layers import ConditionalBatchNorm, Project, Score, SpectralNorm, spectrally_normalized

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.agreement import base_side
-from trainer.config import Model
+from trainer.config.agreement import base_side
+from trainer.config.schema import Model
 from trainer.networks.base import Discriminator, Generator
 from trainer.networks.layers import Project, Score, batch_norm, d_norms
 

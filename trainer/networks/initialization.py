@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from trainer.config import Model
+from trainer.config.schema import Model
 
 
 def initialize(network: nn.Module, model: Model) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.config import Model
+from trainer.config.schema import Model
 from trainer.networks.base import Discriminator, Generator
 
 

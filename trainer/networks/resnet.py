@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.agreement import base_side
-from trainer.config import Model
+from trainer.config.agreement import base_side
+from trainer.config.schema import Model
 from trainer.networks.base import Discriminator, Generator, Labelled
 from trainer.networks.layers import Project, SumScore, batch_norm
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from imagesets import ImageSet
-from trainer import hardware, image_record, launch, run
+from trainer.distributed import launch
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
+from trainer.sweep.progress import View
 from trainer.sweep.runner import Runner
 from trainer.sweep.study import SAMPLERS, Plan, Study, check_same, import_optuna, recorded_plan
-from trainer.sweep.view import View
+from trainer.training import devices, image_record, run_folder
 
 DRAWN = 20  # trials of a sampler, when none are asked for
 LISTED = 200  # of a dry run
@@ -45,7 +46,7 @@ def plan(
 
 def with_channels(plan: Plan, data_root: Path) -> Plan:
     """Return the plan with the images' channels where none are given, so that every run trains on the same images."""
-    return replace(plan, config=run.with_channels(plan.config, data_root))
+    return replace(plan, config=run_folder.with_channels(plan.config, data_root))
 
 
 def default_folder(plan: Plan) -> Path:
@@ -77,11 +78,11 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
     import_optuna()
     if launch.size() > 1:
         raise TrainerError("a sweep starts its runs itself: leave out torchrun, and say --jobs for several at a time")
-    threads = plan.config.run.threads or max(1, hardware.default_threads() // jobs)
+    threads = plan.config.run.threads or max(1, devices.default_threads() // jobs)
     check_same(folder, plan)
     images = _check_images(plan, data_root)
     folder.mkdir(parents=True, exist_ok=True)
-    with run.exclusive(folder, "sweeping"):
+    with run_folder.exclusive(folder, "sweeping"):
         study = Study(folder, plan)
         check_same_images(folder, images)
         before = study.trials()
@@ -98,7 +99,7 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
             except (ImportError, OSError) as error:  # a missing library, a full disk: the runs are there all the same
                 console.print(f"warning: no report ({error}); the same command writes it later")
 
-        with run.graceful_stop() as should_stop:
+        with run_folder.graceful_stop() as should_stop:
             with View(console, plan) as view:
                 runner = Runner(
                     study,
@@ -117,14 +118,14 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
 
 def _check_images(plan: Plan, data_root: Path) -> ImageSet:
     """Check that the device and the image set suit every setting, and decode the images before any child does."""
-    hardware.choose(plan.config)
+    devices.choose(plan.config)
     seen: set[tuple[int, bool]] = set()
     for setting in space.combinations(plan.varies):
         config = space.apply(plan.config, setting)
         needs = config.optim.batch_size, config.model.conditional
         if needs not in seen:
             seen.add(needs)
-            images, _ = run.load_images(config, data_root)
+            images, _ = run_folder.load_images(config, data_root)
     return images
 
 
@@ -137,7 +138,7 @@ def check_same_images(folder: Path, images: ImageSet) -> None:
             "Put the same images back, or give another --output"
         )
     if not image_record.has_fingerprint(record):
-        run.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
+        run_folder.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
 
 
 def _conclude(plan: Plan, study: Study, page: Path, finished: bool, console: Console) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 from PIL import Image
 
 from artifacts.terminal import valid_text
-from trainer import compare, report
 from trainer.atomic import replacing
 from trainer.errors import TrainerError
-from trainer.monitor import GRID_SEEDS
+from trainer.reports import compare_page, run_page
 from trainer.sweep import plots
 from trainer.sweep.space import shown
 from trainer.sweep.study import Plan, Run, Trial
+from trainer.training.logger import GRID_SEEDS
 
 SHOWN = 4  # by as many images of each setting
 GAP = 2  # of a sheet's images (pictures.grid)
@@ -54,7 +54,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
     if ranked:
         for scheme in ("light", "dark"):
             chart = plots.draw(plan.varies, ranked, dark=scheme == "dark")
-            charts[scheme] = report.data_url("png", chart)
+            charts[scheme] = run_page.data_url("png", chart)
             if scheme == "light":
                 with replacing(folder / "scores.png") as partial:
                     partial.write_bytes(chart)
@@ -63,7 +63,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         with replacing(folder / "pictures.png") as partial:
             contact.save(partial, format="PNG", optimize=True)
     rows = table(trials, ranked, sheets)
-    page = report.rendered(
+    page = run_page.rendered(
         PAGE,
         name=plan.config.name,
         folder=folder.name,
@@ -103,7 +103,7 @@ def picture(folder: Path, plan: Plan, trial: Trial) -> Image.Image | None:
     """Seeds 0 … of the first run's averaged generator, at the tick of its best score: 4 by 4 of its sheet's 8 by 8."""
     run = trial.runs[0]
     try:
-        sheet = compare.sheet_at(folder / run["folder"], int(run["images_seen"]))
+        sheet = compare_page.sheet_at(folder / run["folder"], int(run["images_seen"]))
     except TrainerError:
         return None
     step = plan.config.data.resolution + GAP
@@ -127,7 +127,7 @@ def table(trials: Sequence[Trial], ranked: Sequence[Trial], sheets: dict[int, Im
                 mean_and_spread(trial.runs, "recall"),
                 duration(seconds) if seconds else "–",
                 score_of(trial) / worst if finished and worst > 0 else 0.0,
-                compare.as_url(sheets[trial.number]) if trial.number in sheets else None,
+                compare_page.as_url(sheets[trial.number]) if trial.number in sheets else None,
             )
         )
     return rows

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trainer.errors import TrainerError
 from trainer.sweep import space
-from trainer.sweep.children import Child, Job
+from trainer.sweep.progress import View
 from trainer.sweep.study import Plan, Run, Study, Trial
-from trainer.sweep.view import View
+from trainer.sweep.workers import Child, Job
 
 SAVING = 120.0  # seconds that a child has to finish its step and save
 

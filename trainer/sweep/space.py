@@ -12,8 +12,8 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
-from trainer import config as configuration
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 
 MAX_COMBINATIONS = 10_000

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer import config as configuration
 from trainer.atomic import replacing
-from trainer.config import Config
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep import space
 from trainer.sweep.space import Setting, Vary

@@ -1,0 +1,248 @@
+"""Which folders of a source are splits, which are classes, and which images are neither."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from artifacts.terminal import printable
+from imagesets.files import Member, Renamed, distinct, unwrap
+from imagesets.names import class_name
+from imagesets.types import ImageSetError
+
+# What people call the folder of a split, in any case
+FAMILIES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
+TEST_TENTHS = 1  # of ten: the hold-out of a folder without splits
+STRAY_SHARE = 0.01  # of the images may be next to class folders without ending the classes; at least one
+
+
+@dataclass
+class Layout:
+    """The images of a split, with labels int64 [N] and class names where folders are classes.
+
+    `counts` has the number of images of each split, `left_out` of images that are in no split or class.
+    """
+
+    chosen: list[Member]
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+def family(name: str) -> str | None:
+    """Return train, test or val for a folder that is called so in one of the usual ways, else None."""
+    return FAMILIES.get(name.casefold())
+
+
+def held_out(path: str) -> bool:
+    """Return whether a relative path is in the test tenth. Only the path decides, so adding files moves no other."""
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % 10 < TEST_TENTHS
+
+
+def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
+    """Choose the images of a split and label them by their folders.
+
+    Args:
+        members: All images of the source, sorted by path, wrapping folders removed.
+        split: The split, or None for everything.
+        path: The source, for messages.
+
+    Raises:
+        ImageSetError: If there is no such split, or the folders can be read in two ways.
+    """
+    layout = Layout([])
+    members = _aside(layout, *without_strays(members))
+    folders = _split_folders(members, split, path)
+    if folders:
+        groups = _by_split(members, folders)
+        if outside := len(members) - sum(map(len, groups.values())):
+            layout.left_out["image outside the splits"] += outside
+        members = _level(layout, groups)
+        layout.counts = {folder: len(group) for folder, group in groups.items()}
+        layout.chosen = distinct(_of_folder(members, split, folders, path))
+        layout.left_out["image that a link repeats"] += len(_of_folder(members, split, folders, path)) - len(
+            layout.chosen
+        )
+    else:
+        every = distinct(members)
+        layout.left_out["image that a link repeats"] += len(members) - len(every)
+        members, layout.chosen = every, every
+        if split is not None:
+            layout.chosen = _hold_out(layout, every, split, path)
+    layout.labels, layout.class_names = _classes(layout.chosen, members, folders)
+    if layout.labels is None:
+        classes: set[str] = set()
+        for group in _by_split(members, folders).values():
+            classes |= _tops([member for member in group if "/" in member.path])
+        loose = sum(member.path.count("/") <= bool(folders) for member in layout.chosen)
+        if len(classes) > 1 and loose:
+            layout.notes.append(f"no classes: {loose:,} images are outside the class folders")
+    layout.notes += _doubts(layout.class_names)
+    return layout
+
+
+def _doubts(class_names: tuple[str, ...]) -> list[str]:
+    """Return remarks on classes that may be meant as splits (`train2017`), or as one class (`Cat` and `cat`)."""
+    notes = []
+    words = {name: re.findall("[A-Z]?[a-z]+|[A-Z]+", name) for name in class_names}
+    if splits := {name for name in class_names if any(map(family, words[name]))}:
+        notes.append(f"folders that are called like splits are classes: {_few(sorted(map(printable, splits)))}")
+    spellings: dict[str, set[str]] = {}
+    for name in class_names:
+        spellings.setdefault(name.casefold().strip(), set()).add(name)
+    if alike := [_listed(names) for names in spellings.values() if len(names) > 1]:
+        notes.append(f"classes that differ by case or spaces: {_few(alike)}")
+    return notes
+
+
+def without_strays(members: list[Member], keep: Set[str] = frozenset()) -> tuple[list[Member], list[Member]]:
+    """Return unwrapped members, and the few images next to folders that are otherwise classes or splits.
+
+    One cover picture would end all classes. Where there are more, or no classes without them, they are members too.
+    """
+    limit = max(1, int(len(members) * STRAY_SHARE))
+    unwrapped = inside = unwrap(members, keep)
+    strays: list[Member] = []
+    while loose := [member for member in inside if "/" not in member.path]:
+        strays += loose
+        inside = unwrap([member for member in inside if "/" in member.path], keep)
+        if len(strays) > limit:
+            return unwrapped, []
+    tops = _tops(inside)
+    return (inside, strays) if len(tops) > 1 or (tops and tops <= keep) else (unwrapped, [])
+
+
+def _aside(layout: Layout, members: list[Member], strays: list[Member]) -> list[Member]:
+    if strays:
+        layout.left_out["image next to the class folders"] += len(strays)
+    return members
+
+
+def _split_folders(members: list[Member], split: str | None, path: Path) -> frozenset[str]:
+    """Return the top folders that are splits: where the wanted one is there, or where they are all there is."""
+    tops = {member.path.split("/", 1)[0] if "/" in member.path else "" for member in members}
+    named = {top for top in tops if family(top)}
+    if split and split in tops and not family(split):
+        return frozenset(named | {split})
+    families = Counter(family(top) for top in named)
+    others = sorted(tops - named - {""})
+    where = printable(path)
+    if split is None or family(split) is None:
+        if len(families) < 2 and named != tops:
+            return frozenset()
+        if split is None and named != tops:
+            loose = [printable(top) for top in others] or ["images in no folder"]
+            raise ImageSetError(
+                f"{where} has the splits {_listed(named)} next to {_few(loose)}; "
+                f"name a split ({where}@train), or move the rest away"
+            )
+    elif len(families) == 1 and others:
+        (name,) = named if len(named) == 1 else (sorted(named)[0],)
+        raise ImageSetError(
+            f"{where} has a folder {printable(name)} next to {_few([printable(top) for top in others])}: a split or a "
+            f"class? Name the folder ({where}/{printable(name)}), or rename it"
+        )
+    wanted = {family(split)} if split else set(families)
+    for one in sorted(filter(None, wanted)):
+        if families[one] > 1:
+            same = _listed({top for top in named if family(top) == one})
+            raise ImageSetError(f"{where} has {same}, which are one split by their names; merge or rename them")
+    return frozenset(named)
+
+
+def _by_split(members: list[Member], folders: Set[str]) -> dict[str, list[Member]]:
+    """Return the members of each split folder, by their paths in it; all under "" where there are no split folders."""
+    if not folders:
+        return {"": members}
+    groups: dict[str, list[Member]] = {folder: [] for folder in sorted(folders)}
+    for member in members:
+        top, _, rest = member.path.partition("/")
+        if rest and top in groups:
+            groups[top].append(Renamed(rest, member))
+    return groups
+
+
+def _level(layout: Layout, groups: dict[str, list[Member]]) -> list[Member]:
+    """Return the members of the splits, without the folders that wrap all of one split (`train/images/`).
+
+    A split's only folder is a class, and stays, when it is one of another split's several.
+    """
+    known = {name for group in groups.values() for name in _tops(without_strays(group)[0])}
+    return [
+        Renamed(f"{folder}/{member.path}", member)
+        for folder, group in groups.items()
+        for member in _aside(layout, *without_strays(group, keep=known))
+    ]
+
+
+def _of_folder(members: list[Member], split: str | None, folders: Set[str], path: Path) -> list[Member]:
+    if split is None:
+        return members
+    chosen = {folder for folder in folders if folder == split or (family(split) and family(folder) == family(split))}
+    if chosen:
+        return [member for member in members if member.path.split("/", 1)[0] in chosen]
+    _require_known(split, path)
+    # A hold-out over split folders would test on images that were trained on.
+    raise ImageSetError(f"{printable(path)} has no {split!r} next to {_listed(folders)}; add it, or name one of these")
+
+
+def _hold_out(layout: Layout, members: list[Member], split: str, path: Path) -> list[Member]:
+    _require_known(split, path)
+    in_test = [held_out(member.path) for member in members]
+    layout.counts = {"train": in_test.count(False), "test": in_test.count(True)}
+    chosen = [member for member, test in zip(members, in_test, strict=True) if test == (family(split) == "test")]
+    if not chosen:
+        raise ImageSetError(
+            f"{printable(path)} has {len(members)} images, too few for a hold-out: its {split} split is empty"
+        )
+    return chosen
+
+
+def _require_known(split: str, path: Path) -> None:
+    if family(split) not in ("train", "test"):
+        raise ImageSetError(f"{printable(path)} has no folder {split!r}; use @train or @test, or name a folder in it")
+
+
+def _tops(members: list[Member]) -> set[str]:
+    """Return the classes that the top folders of members mean; none if any member is in no folder."""
+    split = [member.path.partition("/") for member in members]
+    return {class_name(top) for top, _, _ in split} if all(rest for _, _, rest in split) else set()
+
+
+def _classes(chosen: list[Member], every: list[Member], folders: Set[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Return a label per chosen image, when each is in a folder and all splits together have two or more folders.
+
+    The names are those of every split, so that a label means the same in each.
+    """
+    class_names = tuple(sorted(set().union(*(_tops(group) for group in _by_split(every, folders).values()))))
+    index = {name: label for label, name in enumerate(class_names)}
+    depth = 1 if folders else 0  # below the split folder
+    labels = [index.get(class_name(member.path.split("/")[depth]), -1) for member in chosen]
+    if len(class_names) < 2 or -1 in labels:
+        return None, ()
+    return np.array(labels, dtype=np.int64), class_names
+
+
+def _listed(names: Set[str]) -> str:
+    return ", ".join(printable(name) for name in sorted(names))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -1,0 +1,130 @@
+"""`python -m service serve`: what can keep the service from starting, looked at first, each told in one line."""
+
+import errno
+import os
+import platform
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from artifacts.cpus import limit_thread_pools
+from artifacts.processes import child_environment, python_module
+from artifacts.terminal import say
+from service import runtime_folder
+from service.middleware.auth import Keys
+from service.observability import metrics
+from service.server.posix import UNSUPPORTED, is_supported
+from service.settings import SettingsError, settings
+
+# An image's builder leaves there what `uname -m` said
+MACHINE = Path(sys.prefix) / "machine"
+ROOM_BYTES = 2**16  # that even one worker needs in TMPDIR
+
+
+class StartError(Exception):
+    """One line that says why the service cannot start here, and what to do."""
+
+
+def serve(host: str, port: str) -> None:
+    """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
+    check_system()
+    check_machine(MACHINE)
+    keys = Keys(settings())
+    if os.environ.get("ATELIER_API_KEY") and not keys:
+        say(
+            "warning: ATELIER_API_KEY is the key that clients send; "
+            "to require keys, set ATELIER_API_KEYS or ATELIER_API_KEYS_FILE",
+            error=True,
+        )
+    check_writable()
+    host = check_port(host, port)
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
+    command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
+    limit_thread_pools()
+    os.execve(command[0], command, child_environment())
+
+
+def check_system() -> None:
+    """StartError: it is Windows, which lacks what the workers share files and limits by."""
+    if not is_supported():
+        raise StartError(UNSUPPORTED)
+
+
+def check_machine(told: Path) -> None:
+    """StartError: the packages were installed on another kind of machine; nothing of theirs will load."""
+    if told.is_file() and (built_on := told.read_text(encoding="utf-8").strip()) != platform.machine():
+        raise StartError(
+            f"this image was built for {built_on}, and this machine is {platform.machine()}; "
+            f"build or pull it for this platform (--platform)"
+        )
+
+
+def check_writable() -> None:
+    """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
+    wanted = os.environ.get("TMPDIR")
+    runtime_folder.remove_dead(Path(wanted or "/tmp"))  # what killed services left may be what fills it
+    try:
+        used = tempfile.gettempdir()
+    except FileNotFoundError:
+        where = os.environ.get("TMPDIR", "/tmp")
+        raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
+    if wanted and not (Path(wanted).is_dir() and Path(used).samefile(wanted)):
+        raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with room")
+    workers = settings().workers
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES + (workers * metrics.WORKER_BYTES if workers > 1 else 0))
+    except OSError as error:
+        raise StartError(no_room(error)) from None
+    try:
+        home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    except RuntimeError:  # a user id without an account
+        raise StartError("HOME is not set; set it, or BENTOML_HOME, to a folder that is writable") from None
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
+
+
+def no_room(error: OSError) -> str:
+    """One line on a folder for temporary files that cannot be used."""
+    return (
+        f"{tempfile.gettempdir()} cannot be written ({error.strerror}); free some room, or set TMPDIR to another folder"
+    )
+
+
+def check_port(host: str, port: str) -> str:
+    """Return the address to listen on, which a host may name. StartError: nothing can listen there."""
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise StartError(
+            f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port, PORT or ATELIER_PORT)"
+        )
+    try:
+        # `--host ""` is a variable that was not set, and would be every address there is
+        family, *_, place = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_STREAM)[0]
+        address = str(place[0])
+        socket.create_server((address, int(port)), family=family).close()
+    except socket.gaierror as error:
+        raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
+    except UnicodeError:
+        raise StartError(f"{host[:100]!r} is no address of this machine: it is not a valid host name") from None
+    except OSError as error:
+        why = {
+            errno.EADDRINUSE: f"port {port} is taken; choose another (--port or PORT)",
+            errno.EACCES: f"port {port} is only for privileged users; choose one from 1024 on (--port or PORT)",
+            errno.EADDRNOTAVAIL: f"{host} is no address of this machine; choose another (--host)",
+        }
+        raise StartError(why.get(error.errno or 0, f"port {port} cannot be used: {error.strerror}")) from None
+    return address
+
+
+def main(host: str, port: str) -> int:
+    """Exit code 2, and why, where it does not start."""
+    try:
+        serve(host, port)
+    except (SettingsError, StartError) as error:
+        say(f"error: {error}", error=True)
+    return 2

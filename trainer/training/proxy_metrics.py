@@ -1,0 +1,94 @@
+"""How good the images are while a generator trains: a Fréchet distance and a recall, in features that cost little.
+
+The features are those of a small convolutional network of random weights: no data set's judgement is in them, so they
+serve digits and faces alike (Naeem et al. 2020, section 4.2, find random embeddings sound where ImageNet's are not).
+Their figures follow a run and choose its best checkpoint; a result to report is `evaluation score`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluation.metrics.frechet import frechet_distance
+from evaluation.metrics.prdc import PRECISION_RECALL_K, precision_recall_density_coverage
+from evaluation.metrics.statistics import FeatureStatistics
+from trainer.latents import ZDistribution
+from trainer.networks import Generator
+from trainer.reports import image_grids
+
+WIDTH = 64  # channels, each averaged over the four quarters of an image: 256 features
+BATCH = 128
+MIN_FOR_RECALL = PRECISION_RECALL_K + 1  # images: each needs K neighbors
+
+
+class RandomFeatures:
+    """uint8 [N, H, W, C] → float32 [N, 256]: three convolutions of fixed random weights, averaged by quarters."""
+
+    dim = 4 * WIDTH
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        rng = torch.Generator().manual_seed(0)  # one network for every run: their figures compare
+        self.weights = [
+            (torch.randn(out, into, 3, 3, generator=rng) * math.sqrt(2 / (9 * into))).to(device)
+            for into, out in ((channels, WIDTH // 2), (WIDTH // 2, WIDTH), (WIDTH, WIDTH))
+        ]
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        features: Tensor = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        for index, weight in enumerate(self.weights):
+            features = F.relu(F.conv2d(features, weight, padding=1))
+            if index < len(self.weights) - 1 and features.shape[-1] >= 4:
+                features = F.avg_pool2d(features, 2)
+        return F.adaptive_avg_pool2d(features, 2).flatten(1).cpu().numpy()
+
+
+class Quality:
+    """Measures a generator against a fixed choice of the images it trains on."""
+
+    def __init__(
+        self, images: np.ndarray, count: int, *, seed: int, z_distribution: ZDistribution, device: torch.device
+    ) -> None:
+        """images: uint8 [N, H, W, C]; `count` of them, or all, and as many fakes, are compared."""
+        self.z_distribution = z_distribution
+        self.extract = RandomFeatures(images.shape[3], device)
+        draws = np.random.Philox(key=seed).random_raw(len(images))
+        chosen = np.sort(np.argsort(draws, kind="stable")[:count])
+        self.reals = self._features(images[chosen])
+        self.real_statistics = _statistics(self.reals)
+
+    def measure(self, G_ema: Generator) -> dict[str, float]:
+        """Measure the images of seeds 0 … count - 1.
+
+        Returns:
+            "quality/frechet", "quality/seconds" and, with at least MIN_FOR_RECALL images, "quality/recall".
+        """
+        started = time.perf_counter()
+        fakes = []
+        for start in range(0, len(self.reals), BATCH):
+            seeds = range(start, min(start + BATCH, len(self.reals)))
+            fakes.append(self.extract(image_grids.sample(G_ema, seeds, self.z_distribution, BATCH)))
+        features = np.concatenate(fakes)
+        statistics, real = _statistics(features), self.real_statistics
+        found = {"quality/frechet": frechet_distance(statistics.mu, statistics.sigma, real.mu, real.sigma)}
+        if len(features) >= MIN_FOR_RECALL:
+            # Only recall is used: with density's larger k the function would need more images than recall does.
+            scores = precision_recall_density_coverage(features, self.reals, density_coverage_k=PRECISION_RECALL_K)
+            found["quality/recall"] = scores["recall"]
+        return found | {"quality/seconds": time.perf_counter() - started}
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.extract(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+
+
+def _statistics(features: np.ndarray) -> FeatureStatistics:
+    statistics = FeatureStatistics(features.shape[1])
+    statistics.update(features)
+    return statistics
