@@ -422,7 +422,8 @@ def mistakes(context: ReproductionContext, dataset: str, runs: tuple[Run, ...]) 
         return []
     model = context.models / f"{model_name(run, int(tick['step']), averaged=False)}.onnx"
     places = (context.images[dataset], context.data_root)
-    return fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
+    rows = fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
+    return list(rows)
 
 
 def save_images(run_dir: Path, folder: Path, name: str) -> None:
