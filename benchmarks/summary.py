@@ -212,4 +212,19 @@ def page(document: dict[str, Any]) -> str:
     return f"# Benchmarks\n\n{bench(document)}\n\n## What it is measured beside\n\n{how_to_fetch()}\n"
 
 
-TABLES = {"bench": bench}
+def evaluation_table(document: dict[str, Any]) -> str:
+    """The rows of bench.json that compare evaluation with other tools."""
+    cells = [
+        [
+            each["case"],
+            f"{number(each['ours'])} {each['unit']}",
+            f"{each['counterpart']}: {number(each['theirs'])} {each['unit']}",
+            f"**{each['ratio']['median']:.2f}**",
+        ]
+        for each in document["rows"]
+        if each["part"] == "evaluation"
+    ]
+    return f"{table(['case', 'ours', 'counterpart', 'ratio'], cells)}\n\n{in_words(document['machine'])}"
+
+
+TABLES = {"bench": evaluation_table}  # training and service have tables of their own

@@ -1,4 +1,4 @@
-"""Pages that are made from the code whenever the site is built, and are no files of the repository."""
+"""Pages that are made from the code whenever the site is built, and are not files of the repository."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import cli_page
-import http_page
-import settings_page
+import reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -32,16 +30,16 @@ def project_page(name: str) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "reference/cli.md": cli_page.page,
-    "reference/http.md": http_page.page,
-    "reference/settings.md": settings_page.page,
-    "openapi.json": http_page.as_json,
+    "reference/cli.md": reference.cli,
+    "reference/http.md": reference.http,
+    "reference/settings.md": reference.settings,
+    "openapi.json": reference.openapi_json,
     **{f"project/{name.lower()}.md": partial(project_page, name) for name in PROJECT},
 }
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    files.append(File.generated(config, "images/logo.svg", content=ICON.read_bytes()))  # the studio's own
+    files.append(File.generated(config, "images/logo.svg", content=ICON.read_bytes()))
     for path, made in PAGES.items():
         files.append(File.generated(config, path, content=made()))
     return files

@@ -103,11 +103,11 @@ def test_no_field_of_a_request_can_be_an_address() -> None:
 
 def test_the_other_variables_of_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "hooks"))
-    import settings_page
+    import reference
 
     code = "".join(
         path.read_text(encoding="utf-8")
         for room in ("trainer", "evaluation", "service", "imagesets")
         for path in (ROOT / room).rglob("*.py")
     )
-    assert [name for name in settings_page.OTHERS if f'"{name}"' not in code] == []
+    assert [name for name in reference.OTHERS if f'"{name}"' not in code] == []

@@ -81,7 +81,7 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
 
 
 def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
-    page = built["tutorial.html"]
+    page = built["start/tutorial.html"]
     assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
     assert not [text for text in page.inline if "MathJax.Hub" in text]
 

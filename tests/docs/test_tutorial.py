@@ -1,4 +1,4 @@
-"""The lesson in docs/tutorial.ipynb: what it shows was really run, and it runs."""
+"""The lesson in docs/start/tutorial.ipynb: what it shows was really run, and it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from examples import notebook
 from examples.notebook import execute
 
 ROOT = Path(__file__).resolve().parents[2]
-PATH = ROOT / "docs" / "tutorial.ipynb"
+PATH = ROOT / "docs" / "start" / "tutorial.ipynb"
 
 
 def cells_of(document: Any) -> list[Any]:

@@ -170,9 +170,9 @@ def test_the_standard_variables_switch_tracing() -> None:
 
 def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
-    import settings_page
+    import reference
 
-    assert command.markdown() in settings_page.page(), "python -m service settings --markdown"
+    assert command.markdown() in reference.settings(), "python -m service settings --markdown"
     assert set(re.findall(r"`ATELIER_(\w+)`", command.markdown())) >= {name.upper() for name in Settings.model_fields}
     assert all(field.description for field in Settings.model_fields.values())
 
