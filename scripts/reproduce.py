@@ -442,7 +442,7 @@ def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> 
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:
-    image.thumbnail((128, 128), Image.Resampling.LANCZOS)
+    image.thumbnail((96, 96), Image.Resampling.LANCZOS)
     image.save(path, optimize=True)
 
 
