@@ -213,7 +213,7 @@ def is_available(context: ReproductionContext, run: Run) -> bool:
     return True
 
 
-def call(module: str, *words: str | Path) -> None:
+def call(module: str, *words: object) -> None:
     """Print a command and run it. Raises SystemExit with its exit code when it fails."""
     say(f"\n$ {shlex.join([module, *map(str, words)])}")
     command = [*python_module(module), *map(str, words)]

@@ -17,10 +17,8 @@ from typing import Any
 
 import torch
 
-from artifacts.files import sync_folder
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file, sync_folder
 from trainer import __version__, networks
-from trainer.atomic import replacing
 from trainer.config.schema import Config, differences, parse
 from trainer.distributed.process_group import World
 from trainer.errors import TrainerError
@@ -74,12 +72,12 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
     if not state.world.leads:
         return path
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             with partial.open("wb") as file:  # by its name torch writes in C++, whose words for a full disk say nothing
                 torch.save(payload, file)
             digest = sha256(partial)
             digest_path(path).unlink(missing_ok=True)  # of an older file of this name, never beside the new one
-        with replacing(digest_path(path)) as partial:
+        with atomic_path(digest_path(path)) as partial:
             partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         write_best(state, run_dir)
         sync_folder(run_dir)  # before older checkpoints are removed
@@ -113,7 +111,7 @@ def write_best(state: State, run_dir: Path) -> None:
         (run_dir / BEST).unlink(missing_ok=True)
         return
     record = {"checkpoint": path_of(run_dir, int(state.best["step"])).name, **state.best}
-    with replacing(run_dir / BEST) as partial:
+    with atomic_path(run_dir / BEST) as partial:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
@@ -138,7 +136,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
     if is_lfs_pointer_file(path):
-        raise TrainerError(f"{path} is {HINT}")
+        raise TrainerError(f"{path} is {LFS_HINT}")
     try:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):

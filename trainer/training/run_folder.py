@@ -14,9 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from artifacts.files import LockTakenError, lock_handle
+from artifacts.files import LockTakenError, atomic_path, lock_handle
 from imagesets import ImageSet, ImageSetError, load_image_set, native_channels
-from trainer.atomic import replacing
 from trainer.config.schema import Config, differences, to_json
 from trainer.data import Batches
 from trainer.distributed import launch
@@ -233,7 +232,7 @@ def resume(
 
 def write_text(path: Path, text: str) -> None:
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
