@@ -170,13 +170,13 @@ def test_the_settings_are_whole(built: dict[str, Page]) -> None:
 def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
     ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
     assert ids >= {
-        "imagesets.registry.load_image_set",
+        "imagesets.registry.load",
         "trainer.training.losses.hinge_d",
         "trainer.training.loop.step",
         "trainer.onnx_export.exporter.export",
         "evaluation.metrics.frechet.frechet_distance",
-        "evaluation.metrics.statistics.FeatureStatistics.update",
-        "evaluation.extractors.custom.build_own",
+        "evaluation.metrics.frechet.FeatureStatistics.update",
+        "evaluation.extractors.custom.build_extractor",
         "service.client.Client.generate",
         "service.inference.interpolation.slerp",
         "artifacts.generator_file.digest",
