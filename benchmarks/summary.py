@@ -17,11 +17,11 @@ FRECHET_TARGETS = {"full_rank": 8.0, "singular": 5.0, "nearly_full_rank": 5.0}  
 INCEPTION_TARGET = 3.0  # of pytorch-fid
 SCORING_TARGET = round(1 / 1.2, 2)  # of generating and extracting, one after the other
 MANNERS = {
-    "documents": "plain loop in source 000's manner",
+    "documents": "plain loop in Kunal627's style",
     "examples": "plain loop in the PyTorch example's manner",
-    "dcgan_notebook": "plain loop in source 001's manner",
-    "wgan_notebook": "plain loop in source 001's manner",
-    "digits_notebook": "plain loop in source 002's manner",
+    "dcgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "wgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "digits_notebook": "plain loop in divyam25's style",
 }
 SERVED = {"npy": "npy", "json": "PNG in JSON"}
 PEERS = {

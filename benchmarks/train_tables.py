@@ -41,16 +41,16 @@ def quality(document: dict[str, Any]) -> str:
 
 def memory(document: dict[str, Any]) -> str:
     results = document["results"]
-    steps = [f"step {step}" for step in results[0]["resident_mib_at_step"]]
+    first, *_, last = results[0]["resident_mib_at_step"]
     rows = [
         [
             *(f"`{result['case']}`", f"{result['image_set_mib']}", f"{result['networks_and_optimizers_mib']}"),
-            *(f"{mib:.1f}" for mib in result["resident_mib_at_step"].values()),
+            *(f"{result['resident_mib_at_step'][step]:.1f}" for step in (first, last)),
             f"{result['growth_mib']:+.1f} MiB ({result['growth_percent']:+.2f} %)",
         ]
         for result in results
     ]
-    return table(["case", "image set", "networks and optimizers", *steps, "growth"], rows)
+    return table(["case", "image set", "networks and optimizers", f"step {first}", f"step {last}", "growth"], rows)
 
 
 def gpu(document: dict[str, Any]) -> str:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import imagesets
 from evaluation.extractors import load_extractor
-from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from evaluation.sources import Draw, open_source
-from imagesets import load_image_set
 from trainer.reports.image_grids import grid
 
 SHEETS = 20  # grids of 5 x 5 images that the CIFAR-10 notebook saves of either kind
@@ -68,7 +67,7 @@ def measure(extractor: Path, model: Path, source: str, data_root: Path, side: in
         return found
 
     def load(split: str) -> np.ndarray:
-        images = np.asarray(load_image_set(f"{source}@{split}", resolution=side, data_root=data_root).images)
+        images = np.asarray(imagesets.load(f"{source}@{split}", resolution=side, data_root=data_root).images)
         return images[np.sort(random.permutation(len(images))[:n])]
 
     train, test = load("train"), load("test")

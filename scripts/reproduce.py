@@ -27,12 +27,12 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+import imagesets
 from artifacts.processes import TERMINATION, child_environment, python_module
 from artifacts.terminal import prepare_streams
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from examples.serving import service
-from imagesets import ImageSetError, load_image_set
 from scripts import fid_mistakes
 from trainer import networks
 from trainer.config import schema
@@ -206,14 +206,14 @@ def say(text: str) -> None:
 def is_available(context: ReproductionContext, run: Run) -> bool:
     """Whether the run's images can be loaded; prints why where they cannot."""
     try:
-        load_image_set(context.images[run.dataset], data_root=context.data_root)
-    except ImageSetError as error:
+        imagesets.load(context.images[run.dataset], data_root=context.data_root)
+    except imagesets.ImageSetError as error:
         say(f"not run: {run.preset}: {error}")
         return False
     return True
 
 
-def call(module: str, *words: str | Path) -> None:
+def call(module: str, *words: object) -> None:
     """Print a command and run it. Raises SystemExit with its exit code when it fails."""
     say(f"\n$ {shlex.join([module, *map(str, words)])}")
     command = [*python_module(module), *map(str, words)]
@@ -341,7 +341,7 @@ def make_extractor(context: ReproductionContext, dataset: str) -> bool:
     """Train the classifier whose features score a data set; returns False where the images have no labels."""
     path, source = context.extractor(dataset), context.images[dataset]
     if not path.is_file():
-        if load_image_set(source, data_root=context.data_root).labels is None:
+        if imagesets.load(source, data_root=context.data_root).labels is None:
             say(f"not scored: {dataset}: its images have no labels for a classifier; --inception scores them")
             return False
         words = ["--images", source, "--data-root", context.data_root, "--output", path, "--name", dataset]
@@ -436,13 +436,13 @@ def save_images(run_dir: Path, folder: Path, name: str) -> None:
 
 
 def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> None:
-    images = load_image_set(context.images[dataset], data_root=context.data_root).images
+    images = imagesets.load(context.images[dataset], data_root=context.data_root).images
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:16])
     save_thumbnail(image_grids.as_image(image_grids.grid(images[chosen]), min_side=256), path)
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:
-    image.thumbnail((128, 128), Image.Resampling.LANCZOS)
+    image.thumbnail((96, 96), Image.Resampling.LANCZOS)
     image.save(path, optimize=True)
 
 

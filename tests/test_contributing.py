@@ -25,7 +25,7 @@ BLOCKS = [
 FILES = [(section, path, block) for section, path, language, block in BLOCKS if language == "python"]
 CHANGES = [(section, path, block) for section, path, language, block in BLOCKS if language == "diff"]
 SECTIONS = ("A loss", "A network", "An image set", "A metric", "An endpoint")
-OWN_MODULES = ("An image set",)  # named as `package.module:NAME`, so nothing is registered
+OWN_MODULES = ("An image set", "A metric")  # named as `package.module:NAME`, so nothing is registered
 
 
 def changed(text: str, diff: str) -> str:
@@ -48,6 +48,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, folder / name)
     for _, path, block in FILES:
         assert not (folder / path).exists(), path
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(block, encoding="utf-8")
     for _, path, block in CHANGES:
         (folder / path).write_text(changed((folder / path).read_text(encoding="utf-8"), block), encoding="utf-8")

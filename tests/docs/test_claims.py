@@ -41,24 +41,24 @@ def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
-def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
+def test_an_example_prints_the_output_below_it(page: str, number: int) -> None:
     text = (DOCS / f"concepts/{page}.md").read_text(encoding="utf-8")
-    code, told = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
+    code, printed = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, page, "exec"), {})
-    assert out.getvalue() == told
+    assert out.getvalue() == printed
 
 
 def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
     from trainer.config.registry import ARCHITECTURES
 
-    (told,) = re.findall(
+    (printed,) = re.findall(
         r"^\| `architecture` \| (.*) \|$",
         (DOCS / "reference/generator-file.md").read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
+    assert re.findall(r"`(\w+)`", printed) == list(ARCHITECTURES)
 
 
 def test_security_statements_name_existing_code_and_tests() -> None:

@@ -23,9 +23,10 @@ BLOCK = re.compile(r"^```(sh|pycon)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re
 
 def matches(shown: str, printed: str) -> bool:
     """Whether a command printed what is shown; `…` is the rest of a line, or alone on a line any lines."""
-    pattern = re.escape(shown).replace("…\n", "\0\n").replace("\n\0\n", "\n(.*\n)*").replace("\0", "…")
-    pattern = re.sub(r"^…\n", "(.*\n)*", pattern).replace("…", ".*")
-    return re.fullmatch(pattern, re.sub(r"[ \t]+$", "", printed, flags=re.MULTILINE)) is not None
+    pattern = [
+        "(.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n" for line in shown.splitlines()
+    ]
+    return re.fullmatch("".join(pattern), re.sub(r"[ \t]+$", "", printed, flags=re.MULTILINE)) is not None
 
 
 def test_headings_are_the_thirty_questions_in_order() -> None:
