@@ -403,8 +403,7 @@ def score(rounds: int, num_images: int = 10_000) -> dict[str, Any]:
     The generator is an untrained `mnist-dcgan` and the classifier a barely trained one at its size: they are as fast
     as good ones. The job is the whole command with its start-up; its reference was made before.
     """
-    from benchmarks.serving_tools import atelier, make_generator
-
+    from benchmarks.servers import atelier, make_generator
     from evaluation.extractors import load_extractor
     from evaluation.sources import Draw
     from evaluation.sources.service import ServiceSource
