@@ -1,4 +1,4 @@
-"""Claims about docker/supply.py: a bill is whole and of its role alone, and no silence passes for an audit."""
+"""The supply chain: a bill is complete and only of its role, and a missing answer does not pass as an audit."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.deploy.manifests import ROOT
 
-sys.path.append(str(ROOT / "docker"))
-import supply
+sys.path.append(str(ROOT / ".ci"))
+import supply_chain as supply
 
 pytestmark = pytest.mark.slow
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "docker" / "supply.py"), *words]
+    command = [sys.executable, str(ROOT / ".ci/supply_chain.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
@@ -84,7 +84,9 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = supply.distribution
     monkeypatch.setattr(supply, "distribution", absent)
-    with pytest.raises(supply.SupplyError, match="fastapi, which the service needs, is not installed here; make setup"):
+    with pytest.raises(
+        supply.SupplyError, match="fastapi, which the service needs, is not installed here; run make"
+    ):
         supply.closure("service")
     assert supply.closure("evaluation")
 
@@ -97,10 +99,10 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             "[{'name': n, 'version': v, 'vulns': [{'id': 'CVE-1', 'fix_versions': ['9']}] if n == 'fastapi' else []}"
             " for n, v in asked]",
             1,
-            r"fastapi [\d.]+ \(service\): CVE-1, mended in 9",
+            r"fastapi [\d.]+ \(service\): CVE-1, fixed in 9",
         ),
-        ("[{'name': n, 'skip_reason': 'not found'} for n, v in asked]", 2, "not audited: pypi's advisories could not"),
-        ("1 / 0", 2, "not audited: pypi's advisories could not be asked .*division by zero"),
+        ("[{'name': n, 'skip_reason': 'not found'} for n, v in asked]", 2, "not audited: pypi's advisories are not"),
+        ("1 / 0", 2, "not audited: pypi's advisories are not available .*division by zero"),
     ],
 )
 def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer: str, code: int, told: str) -> None:
