@@ -84,9 +84,7 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = supply.distribution
     monkeypatch.setattr(supply, "distribution", absent)
-    with pytest.raises(
-        supply.SupplyError, match="fastapi, which the service needs, is not installed here; run make"
-    ):
+    with pytest.raises(supply.SupplyError, match="fastapi, which the service needs, is not installed here; run make"):
         supply.closure("service")
     assert supply.closure("evaluation")
 
