@@ -110,12 +110,12 @@ def write(folder: Path, told: dict[str, Any]) -> Path:
     return folder / "report.json"
 
 
-def test_a_job_leaves_its_views_beside_its_numbers(place: Path) -> None:
+def test_score_writes_all_views(place: Path) -> None:
     left = {path.name for path in (place / "report").iterdir()}
     assert left == {"report.json", "report.md", "report.html", "samples.png", "reals.png", "neighbours.png", "images"}
 
 
-def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: dict[str, Any], page: Page) -> None:
+def test_page_shows_each_score_with_spread_and_real_value(told: dict[str, Any], page: Page) -> None:
     reals = {result["metric"]: result["value"] for result in told["baseline"]["results"]}
     reals["memorization"] = next(r for r in told["results"] if r["metric"] == "memorization")["details"][
         "held_out_share"
@@ -135,7 +135,7 @@ def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: d
     assert f"50 images against 40 of {real}, 8 px; extractor tiny, resize none" in page.words
 
 
-def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
+def test_page_embeds_its_images_and_requests_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
     pictures = embedded(page)
     pairs = next(pair for pair in told["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
@@ -151,7 +151,7 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dic
     assert "default-src 'none'" in raw
 
 
-def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
+def test_page_name_with_markup_is_text(page: Page, place: Path) -> None:
     assert NASTY in page.words
     assert "<script" not in (place / "report/report.html").read_text(encoding="utf-8")
     markdown = (place / "report/report.md").read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a|b", "[x](y)", "`c`", "_i_", "<b>", "&lt;", "a\nb", "~~s~~", "![p](q)"])
-def test_markdown_takes_outside_text_as_text(text: str) -> None:
+def test_escape_markdown_markup_is_rendered_as_text(text: str) -> None:
     """Rendered by a reader of Markdown, what comes out is what went in."""
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     html = Page(reader.render(f"| h |\n| --- |\n| {escape_markdown(text)} |\n"))
@@ -169,9 +169,7 @@ def test_markdown_takes_outside_text_as_text(text: str) -> None:
     assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_to(
-    told: dict[str, Any], page: Page, place: Path
-) -> None:
+def test_page_shows_nearest_training_images_by_seed(told: dict[str, Any], page: Page, place: Path) -> None:
     result = next(one for one in told["results"] if one["metric"] == "memorization")
     for pair in result["details"]["nearest"][:8]:
         assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
@@ -184,7 +182,7 @@ def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_t
         np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
 
 
-def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], page: Page, place: Path) -> None:
+def test_page_curve_against_n_has_each_point_and_limit(told: dict[str, Any], page: Page, place: Path) -> None:
     result = next(one for one in told["results"] if one["metric"] == "fid_infinity")
     curve = result["details"]["curve"]
     assert "Fréchet distance against N" in page.headings
@@ -194,14 +192,14 @@ def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], 
     assert f"N → ∞: {number(result['details']['first_range'])}" in page.words, "the limit of the curve that is drawn"
 
 
-def test_how_it_was_made_is_there_to_be_repeated(told: dict[str, Any], page: Page, place: Path) -> None:
+def test_page_shows_how_the_score_was_made(told: dict[str, Any], page: Page, place: Path) -> None:
     markdown = (place / "report/report.md").read_text(encoding="utf-8")
     for text in (told["digest"], told["reference"]["sha256"], told["extractor"]["digest"], "7 to 256", "onnxruntime"):
         assert text in page.words
         assert text in markdown
 
 
-def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_path: Path) -> None:
+def test_page_warnings_and_missed_threshold_come_first(told: dict[str, Any], tmp_path: Path) -> None:
     name = told["results"][0]["name"]
     told |= {
         "warnings": ["no more images <than> features"],
@@ -214,7 +212,7 @@ def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_p
     assert "**Warning:** no more images &lt;than&gt; features" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
+def test_page_without_images_omits_their_sections(told: dict[str, Any], tmp_path: Path) -> None:
     """Nor baseline, memorization, curve: each part stands only where its figures are."""
     told |= {"results": told["results"][:1], "baseline": None}
     write_views(write(tmp_path, told))
@@ -223,7 +221,7 @@ def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any
     assert page.of("img") == []
 
 
-def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_path: Path) -> None:
+def test_page_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_path: Path) -> None:
     values = {30_000: 9.0, 10_000: 40.0, 20_000: 8.0}
     told["checkpoints"] = [
         {
@@ -252,7 +250,7 @@ def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_p
     assert "best" not in alike.words[alike.words.index("Score against images seen") :].split("checkpoint", 1)[0]
 
 
-def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_classes_are_a_table_with_real_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
     words = ("score", "digits@train", "--reference", "digits@test", "--extractor", "e.onnx", "--num-images", 300)
@@ -267,7 +265,7 @@ def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pyte
         assert row in page.rows
 
 
-def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merge_writes_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
     words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
@@ -280,7 +278,7 @@ def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: p
     assert "shards took" in page.words
 
 
-def test_a_report_is_rendered_again_where_it_lies_or_elsewhere(place: Path, tmp_path: Path) -> None:
+def test_report_command_renders_in_place_or_elsewhere(place: Path, tmp_path: Path) -> None:
     before = (place / "report/report.html").read_bytes()
     (place / "report/report.html").unlink()
     assert run("report", place / "report").exit_code == 0
@@ -305,7 +303,7 @@ def test_a_report_is_rendered_again_where_it_lies_or_elsewhere(place: Path, tmp_
         ({"pictures": {"samples": "floats.npy"}}, "not images"),
     ],
 )
-def test_what_is_no_report_is_one_line(
+def test_report_command_invalid_report_is_a_one_line_error(
     told: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     path = write(tmp_path / "r", told | change)
@@ -315,7 +313,7 @@ def test_what_is_no_report_is_one_line(
     assert words in one_line(run("report", path.parent))
 
 
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_report_command_missing_report_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     assert "no report.json" in one_line(run("report", tmp_path / "r"))
     assert "no report" in one_line(run("report", tmp_path / "x.json"))
@@ -323,7 +321,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "not JSON" in one_line(run("report", tmp_path / "r"))
 
 
-def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
+def test_tile_is_enlarged_by_whole_factors_or_reduced() -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
     assert tile(small).size == (56, 56)
@@ -335,7 +333,7 @@ def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (1e-5, 3e-5), (0.9999, 1.0001), (-5e6, 2e9), (-2, -1)])
-def test_ticks_are_round_few_and_within(low: float, high: float) -> None:
+def test_ticks_of_any_range_are_round_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 2 <= len(found) <= 7
     assert all(low <= tick <= high for tick in found)
@@ -343,7 +341,7 @@ def test_ticks_are_round_few_and_within(low: float, high: float) -> None:
     assert f"{found[1] - found[0]:.0e}"[0] in "125"
 
 
-def test_a_chart_puts_its_points_where_they_belong() -> None:
+def test_line_chart_points_are_to_scale() -> None:
     svg = Page(line_chart([Series([(0, 0), (10, 5), (20, 10)])], title="<t>", x_title="x", levels=[("<l>", 5)]))
     dots = [(float(str(dot["cx"])), float(str(dot["cy"]))) for dot in svg.of("circle")]
     (x0, y0), (x1, y1), (x2, y2) = dots
@@ -360,7 +358,7 @@ def test_a_chart_puts_its_points_where_they_belong() -> None:
     assert Page(line_chart([Series([(3, 3)])], title="", x_title="")).of("circle"), "one point has no extent"
 
 
-def test_an_interval_is_drawn_to_scale() -> None:
+def test_strip_interval_is_to_scale() -> None:
     drawn = Page(strip([1.0, 2.0, 3.0], 1.5, 2.5, 2.0))
     (bar,) = drawn.of("rect")
     centres = sorted(float(str(dot["cx"])) for dot in drawn.of("circle"))
@@ -372,5 +370,5 @@ def test_an_interval_is_drawn_to_scale() -> None:
     ("value", "told"),
     [(9.65358, "9.654"), (0.57, "0.57"), (-0.7406, "−0.7406"), (12345.6, "12,346"), (0.0, "0"), (1e-6, "1e-06")],
 )
-def test_numbers_have_four_figures(value: float, told: str) -> None:
+def test_number_has_four_significant_digits(value: float, told: str) -> None:
     assert number(value) == told

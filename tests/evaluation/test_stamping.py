@@ -35,7 +35,7 @@ def told(path: str = "g.onnx") -> dict:
     return check(onnx.load(path)).evaluation
 
 
-def test_a_stamp_changes_no_digest_and_the_service_reads_it(place: Path) -> None:
+def test_stamp_keeps_the_digest_and_is_read_by_the_service(place: Path) -> None:
     write_tiny_generator(place / "other.onnx", seed=3)
     before = check(onnx.load("g.onnx")).digest
     done = run(*score("--metrics", "fid,precision"))
@@ -48,7 +48,7 @@ def test_a_stamp_changes_no_digest_and_the_service_reads_it(place: Path) -> None
     assert "its digest is" in one_line(run(*score(stamp="other.onnx")))
 
 
-def test_each_score_keeps_the_protocol_that_it_was_made_by(place: Path) -> None:
+def test_stamp_each_score_has_its_own_protocol(place: Path) -> None:
     assert run(*score("--metrics", "fid,precision")).exit_code == 0
     first = told()
     assert run(*score("--truncation", 0.7, "--intervals", n=31, reference="train.npz")).exit_code == 0
@@ -70,7 +70,7 @@ def test_each_score_keeps_the_protocol_that_it_was_made_by(place: Path) -> None:
     assert other["interval"]["low"] < other["interval"]["high"]
 
 
-def test_a_score_of_the_same_name_is_replaced_with_its_protocol(place: Path) -> None:
+def test_stamp_score_of_the_same_name_is_replaced(place: Path) -> None:
     assert run(*score()).exit_code == 0
     first = told()
     model = onnx.load("g.onnx")
@@ -114,7 +114,7 @@ def test_stamp_names_of_earlier_versions_become_the_present_ones(place: Path) ->
     assert json.loads(json.dumps(told()["fd_dinov2_10k.protocol"])) == distance
 
 
-def test_stamp_unlike_figures_do_not_replace_each_other(place: Path) -> None:
+def test_stamp_different_scores_do_not_replace_each_other(place: Path) -> None:
     write_tiny_extractor(place / "i.onnx", metric="fd_tiny_infinity", name="tiny_infinity")
     assert run(*score("--metrics", "fid_infinity,kid", "--kid-subset-size", 10, "--extractor", "e.onnx")).exit_code == 0
     words = ("--metrics", "fid,kid", "--kid-subset-size", 15, "--extractor", "i.onnx")
@@ -137,7 +137,7 @@ def test_stamp_that_replaces_a_score_of_another_protocol_warns(place: Path) -> N
     assert f"fd_tiny30 replaces the stamped {old}, which was made with another reference" in done.stderr
 
 
-def test_stamp_of_two_jobs_at_once_keeps_both(place: Path) -> None:
+def test_stamp_two_jobs_at_once_keeps_both(place: Path) -> None:
     documents = []
     for n in (30, 31, 32, 33):
         assert run(*score(n=n)[:-3], "--no-baseline", "-o", f"{n}.json").exit_code == 0
