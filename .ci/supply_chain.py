@@ -6,7 +6,7 @@ python .ci/supply_chain.py audit      known vulnerabilities of all roles' packag
 
 Both tools describe a whole environment; this selects the packages of a role. They are those that its extras need, in
 the versions of the environment that runs this, which are constraints.txt's, as in the images. For Debian's packages in
-an image use an image scanner (docs/supply-chain.md).
+an image use an image scanner (docs/operations/security.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one core serves, what two serve, and what is used up first: the numbers that docs/scaling.md multiplies.
+"""What one core serves, what two serve, and what is used up first (docs/operations/scaling.md).
 
     python -m benchmarks.scaling [GENERATOR.onnx ...]
 

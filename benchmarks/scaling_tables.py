@@ -1,6 +1,6 @@
-"""The tables of docs/scaling.md: measured numbers, multiplied.
+"""Tables for capacity planning: measured numbers, multiplied.
 
-    python -m benchmarks.scaling_tables --core-hour 0.04 [--write docs/scaling.md]
+    python -m benchmarks.scaling_tables --core-hour 0.04 [--write FILE]
 
 A core-hour's price is yours to say, in whatever currency; so are a GPU's rate and price (--gpu-images-per-s,
 --gpu-hour), which were not measured. --write puts the tables between their markers in that file.

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, from the results of the serving benchmarks: python -m benchmarks.serving_tables"""
+"""The tables of docs/results/performance.md from the results of serving: python -m benchmarks.serving_tables"""
 
 from __future__ import annotations
 

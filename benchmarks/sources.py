@@ -19,7 +19,7 @@ class Repository:
     def commands(self) -> str:
         return (
             f"git clone https://github.com/{self.name} ../peers/{self.folder}\n"
-            f"git -C ../peers/{self.folder} checkout --quiet {self.commit}"
+            f"git -C ../peers/{self.folder} checkout --quiet \\\n    {self.commit}"
         )
 
 
@@ -27,19 +27,17 @@ REPOSITORIES = (
     Repository(
         "Kunal627/kunal627.github.io",
         "66699470c4680670d4caf084ead6c377ae38b850",
-        "source-000",
+        "kunal627",
         ("code/gan/train_gan.py", "code/gan/train_dcgan.py"),
     ),
     Repository("pytorch/examples", "77f55b912142e11fcfdf5b530231fb9c52f181e8", "pytorch-examples", ("dcgan/main.py",)),
     Repository(
         "Aiden-Ross-Dsouza/Generative-Models",
         "4baeaac67168f099334c0ef2c471788585a2f9ea",
-        "source-001",
+        "aiden-ross-dsouza",
         read="DCGAN.ipynb and WGAN.ipynb",
     ),
-    Repository(
-        "divyam25/Oh-My-GAN", "4df7576e5969111a1993968d1bd488ee593e6959", "source-002", read="DCGAN_MNIST.ipynb"
-    ),
+    Repository("divyam25/Oh-My-GAN", "4df7576e5969111a1993968d1bd488ee593e6959", "divyam25", read="DCGAN_MNIST.ipynb"),
 )
 INSTALLED = "pytorch-fid, torch-fidelity, FastAPI and BentoML"
 
@@ -47,12 +45,11 @@ INSTALLED = "pytorch-fid, torch-fidelity, FastAPI and BentoML"
 def how_to_fetch() -> str:
     """Markdown: the commands that fetch what can be run beside, and what was read."""
     runnable = [one for one in REPOSITORIES if one.scripts]
-    peers = " ".join(f"--peer ../peers/{one.folder}/{script}" for one in runnable for script in one.scripts)
+    peers = "".join(f" \\\n    --peer ../peers/{one.folder}/{script}" for one in runnable for script in one.scripts)
     read = "; ".join(f"{one.name} at {one.commit[:8]} ({one.read})" for one in REPOSITORIES if one.read)
     fetched = "\n".join(one.commands for one in runnable)
     return (
-        f"{INSTALLED} are installed by `make setup`, the load generator by `apt-get install wrk`. The authors' own "
-        "training scripts are fetched, and then run unmodified:\n\n"
-        f"```\n{fetched}\nmake bench ARGS='{peers}'\n```\n\n"
-        f"Notebooks cannot be run beside; the plain loops have their manner. Read for that: {read}."
+        f"`make setup` installs {INSTALLED}. Fetch the authors' training scripts, which then run unmodified:\n\n"
+        f"```\n{fetched}\nmake bench ARGS='training{peers}'\n```\n\n"
+        f"Notebooks cannot be run; the plain loops were written after reading {read}."
     )

@@ -17,11 +17,11 @@ FRECHET_TARGETS = {"full_rank": 8.0, "singular": 5.0, "nearly_full_rank": 5.0}  
 INCEPTION_TARGET = 3.0  # of pytorch-fid
 SCORING_TARGET = round(1 / 1.2, 2)  # of generating and extracting, one after the other
 MANNERS = {
-    "documents": "plain loop in source 000's manner",
+    "documents": "plain loop in Kunal627's style",
     "examples": "plain loop in the PyTorch example's manner",
-    "dcgan_notebook": "plain loop in source 001's manner",
-    "wgan_notebook": "plain loop in source 001's manner",
-    "digits_notebook": "plain loop in source 002's manner",
+    "dcgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "wgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "digits_notebook": "plain loop in divyam25's style",
 }
 SERVED = {"npy": "npy", "json": "PNG in JSON"}
 PEERS = {
@@ -212,4 +212,19 @@ def page(document: dict[str, Any]) -> str:
     return f"# Benchmarks\n\n{bench(document)}\n\n## What it is measured beside\n\n{how_to_fetch()}\n"
 
 
-TABLES = {"bench": bench}
+def evaluation_table(document: dict[str, Any]) -> str:
+    """The rows of bench.json that compare evaluation with other tools."""
+    cells = [
+        [
+            each["case"],
+            f"{number(each['ours'])} {each['unit']}",
+            f"{each['counterpart']}: {number(each['theirs'])} {each['unit']}",
+            f"**{each['ratio']['median']:.2f}**",
+        ]
+        for each in document["rows"]
+        if each["part"] == "evaluation"
+    ]
+    return f"{table(['case', 'ours', 'counterpart', 'ratio'], cells)}\n\n{in_words(document['machine'])}"
+
+
+TABLES = {"bench": evaluation_table}  # training and service have tables of their own

@@ -1,6 +1,6 @@
-"""The tables of docs/performance.md, from the results.
+"""The tables of docs/results/performance.md, from the results.
 
-    python -m benchmarks.tables [--write docs/performance.md]
+    python -m benchmarks.tables [--write docs/results/performance.md]
 
 Prints them; --write puts each between its markers, `<!-- serving -->` and `<!-- /serving -->`, and leaves alone those
 of which there is no result. benchmarks.train_tables and benchmarks.serving_tables print their own.

@@ -3,17 +3,17 @@
 `ours` is the trainer's; the others are plain ones, in the manner of what people start from, at the same networks and
 batch:
 
-- documents: as source 000's scripts (and 004's, which are alike) have it. A DataLoader over PIL images with ToTensor
+- documents: like Kunal627's scripts. A DataLoader over PIL images with ToTensor
   and Normalize, a sigmoid at the end of D and binary cross-entropy on it, one backward for D, a fresh forward of G for
   each of its updates, D's gradients computed in them too, `.item()` after each loss, a progress bar that shows both.
 - examples: as PyTorch's examples/dcgan has it. The same but for: two loader processes that decode image files, D's two
   halves backward one by one, G's update on the fakes that D has just seen, five `.item()` a step.
-- dcgan_notebook: as source 001's DCGAN. Images enlarged to 64 px by the loader; one forward of G, from which D's loss
-  is not cut off, so that its backward runs through G too and keeps the graph for G's own; two `.item()` a step.
-- wgan_notebook: as source 001's WGAN. Five updates of the critic on the same reals, each with a forward of G and a
-  backward through it, RMSprop, every weight clamped by itself after each; then G's update on the last fakes.
-- digits_notebook: as source 002. Images enlarged to 64 px by the loader; D's loss not cut off from G; a second forward
-  of G from the same latents for its update; `.item()` of either loss before its backward.
+- dcgan_notebook: Aiden-Ross-Dsouza's DCGAN. Images enlarged to 64 px by the loader; one forward of G, from which D's
+  loss is not cut off, so that its backward runs through G too and keeps the graph for G's own; two `.item()` a step.
+- wgan_notebook: Aiden-Ross-Dsouza's WGAN. Five updates of the critic on the same reals, each with a forward of G and
+  a backward through it, RMSprop, every weight clamped by itself after each; then G's update on the last fakes.
+- digits_notebook: divyam25's DCGAN. Images enlarged to 64 px by the loader; D's loss not cut off from G; a second
+  forward of G from the same latents for its update; `.item()` of either loss before its backward.
 
 Each prints `step N` when it ended one. FOLDER holds the images as train_step.py laid them out.
 """

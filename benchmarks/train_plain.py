@@ -1,4 +1,4 @@
-"""Plain training loops in the manner of source 000's scripts and of PyTorch's examples: see train_loops.py."""
+"""Plain training loops in the style of Kunal627's scripts and of PyTorch's examples: see train_loops.py."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     python -m benchmarks.train_step --peer kunal/code/gan/train_gan.py --peer pytorch-examples/dcgan/main.py
 
 The plain loops, one for each source's manner and one for PyTorch's examples', are told in train_loops.py. `--peer`
-takes a script as its authors have it and runs it unmodified: source 000's code/gan/train_gan.py and train_dcgan.py
+takes a script as its authors have it and runs it unmodified: Kunal627's code/gan/train_gan.py and train_dcgan.py
 (Kunal627/kunal627.github.io, with model.py and common.py beside them), and PyTorch's examples/dcgan/main.py. Then
 three take turns: the peer, our plain loop at its settings, and the trainer; a plain loop that is not within 10% of the
 peer is no fair stand-in for it, and the result says so.

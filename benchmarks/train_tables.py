@@ -1,4 +1,4 @@
-"""The training tables of docs/performance.md, from the results: `python -m benchmarks.train_tables`."""
+"""The training tables of docs/results/performance.md, from the results: `python -m benchmarks.train_tables`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def speed(document: dict[str, Any]) -> str:
     for result in document["results"]:
         rates = result["images_per_second"]
         peer = f"{rates['peer']:.0f} (`{result['peer'].split(',')[0]}`)" if "peer" in rates else "not run"
-        ratios = [told(result[key]) if key in result else "" for key in ("plain_to_peer", "ratio_to_peer")]
         rows.append([
-            f"`{result['case']}`, batch {result['batch_size']}", f"{rates['plain']:.0f}", f"{rates['trainer']:.0f}",
-            f"**{told(result['ratio_to_plain'])}**", peer, *ratios,
+            f"`{result['case']}`, batch {result['batch_size']}", f"{rates['trainer']:.0f}", f"{rates['plain']:.0f}",
+            f"**{told(result['ratio_to_plain'])}**", peer,
+            told(result["ratio_to_peer"]) if "ratio_to_peer" in result else "",
         ])  # fmt: skip
     loads = [result["load_average"][0] for result in document["results"]]
-    heads = ["case", "plain loop", "trainer", "trainer / plain", "peer's own script", "plain / peer", "trainer / peer"]
+    heads = ["case", "trainer, images/s", "plain loop", "ratio", "original script", "ratio"]
     where = (
         f"{conditions(document).removesuffix('.')}; load average {min(loads):.1f} to {max(loads):.1f} before a case."
     )
@@ -41,16 +41,16 @@ def quality(document: dict[str, Any]) -> str:
 
 def memory(document: dict[str, Any]) -> str:
     results = document["results"]
-    steps = [f"step {step}" for step in results[0]["resident_mib_at_step"]]
+    first, *_, last = results[0]["resident_mib_at_step"]
     rows = [
         [
             *(f"`{result['case']}`", f"{result['image_set_mib']}", f"{result['networks_and_optimizers_mib']}"),
-            *(f"{mib:.1f}" for mib in result["resident_mib_at_step"].values()),
+            *(f"{result['resident_mib_at_step'][step]:.1f}" for step in (first, last)),
             f"{result['growth_mib']:+.1f} MiB ({result['growth_percent']:+.2f} %)",
         ]
         for result in results
     ]
-    return table(["case", "image set", "networks and optimizers", *steps, "growth"], rows)
+    return table(["case", "image set", "networks and optimizers", f"step {first}", f"step {last}", "growth"], rows)
 
 
 def gpu(document: dict[str, Any]) -> str:
@@ -60,7 +60,7 @@ def gpu(document: dict[str, Any]) -> str:
         rates = beside["images_per_second"]
         for kind in ("peer", "plain"):
             if kind in rates:
-                name = f"`{beside['peer'].split(',')[0]}`, unmodified" if kind == "peer" else "plain loop in its manner"
+                name = f"`{beside['peer'].split(',')[0]}`, unmodified" if kind == "peer" else "plain loop in its style"
                 rows.append([
                     f"`{beside['preset']}`, 64 px, batch {beside['batch_size']}", beside["machine"]["gpu"],
                     f"{rates['trainer']:,.0f} images/s", f"{name}: {rates[kind]:,.0f}",
@@ -75,14 +75,11 @@ def gpu(document: dict[str, Any]) -> str:
         ])  # fmt: skip
     if whole := document.get("whole"):
         rows.append([
-            f"`trainer train --preset {whole['preset']}`, all {whole['images'] / 1e6:.1f} M images; `"
-            + "`, `".join(line for line in whole["set"] if not line.startswith("data.source"))
-            + "`",
-            whole["machine"]["gpu"], f"{whole['images_per_second']:,.0f} images/s",
-            f"**{whole['minutes_of_training']:.2f} minutes** of training, {whole['minutes_of_the_command']:.2f} of the "
-            "command", "",
+            f"`{whole['preset']}`, all {whole['images'] / 1e6:.1f} M images", whole["machine"]["gpu"],
+            f"{whole['images_per_second']:,.0f} images/s, **{whole['minutes_of_training']:.2f} min** "
+            f"({whole['minutes_of_the_command']:.2f} for the command)", "", "",
         ])  # fmt: skip
-    text = table(["what", "card", "trainer", "beside", "ratio"], rows)
+    text = table(["what", "GPU", "trainer", "compared with", "ratio"], rows)
     if ends := document.get("lengths", {}).get("runs"):
         rows = [
             [
@@ -91,7 +88,7 @@ def gpu(document: dict[str, Any]) -> str:
             ]
             for run in ends
         ]
-        text += "\n\n" + table(["trained to its end", "card", "kimg", "training", "quality: distance", "recall"], rows)
+        text += "\n\n" + table(["full length", "GPU", "kimg", "time", "cheap distance", "recall"], rows)
     return text
 
 

@@ -1,6 +1,8 @@
-"""Claims about the simulation that docs/scaling.md extrapolates with, against queues whose answer is known."""
+"""The simulation against queues with a known answer, and the figures of docs/operations/scaling.md."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +85,26 @@ def test_a_measured_load_is_predicted_from_its_processor_times() -> None:
     assert row["p50_ms_ratio"] == pytest.approx(1, abs=0.1)
 
 
-def test_the_documents_tables_are_those_that_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = RESULTS.parents[1] / "docs" / "scaling.md"
-    copy = tmp_path / "scaling.md"
-    copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["scaling_tables", "--core-hour", "0.04", "--write", str(copy)])
-    scaling_tables.main()
-    assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
-        "python -m benchmarks.scaling_tables --core-hour 0.04 --write …"
-    )
-    told = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
-    assert all(way["npy"][-1]["images_per_s"] > 0 for g in told["generators"].values() for way in list(g.values())[1:])
+def test_scaling_page_has_the_measured_figures() -> None:
+    page = (RESULTS.parents[1] / "docs" / "operations" / "scaling.md").read_text(encoding="utf-8")
+    generators = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))["generators"]
+    ways = {title.replace("2 lanes, ", ""): way for way, title in scaling_tables.WAYS.items()}
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \| ([\d.]+) \| (\d+) / (\d+) ms \| (\d+) MB \|$", page, re.MULTILINE)
+    assert len(rows) == len(generators) * len(ways)
+    for name, served_by, *figures in rows:
+        way = generators[name][ways[served_by]]
+        full = way["npy"][-1]
+        measured = [full["images_per_s"], full["p50_ms"], full["p99_ms"], way["pss_mb"]]
+        assert [float(figure) for figure in figures] == pytest.approx(measured, rel=0.005), (name, served_by)
+    full = generators["mnist-dcgan"]["one_worker_one_core"]["npy"][-1]
+    per_core = 1000 / (full["inference_ms_per_image"] + full["loop_ms_per_request"] / 4)
+    for figure in (
+        f"makes {per_core:.0f} images/s per core",
+        f"need {math.ceil(10_000 / (0.7 * 2 * per_core))} replicas",
+    ):
+        assert figure in page
+    for images in (1, 4):
+        assert f"{1000 * images / full['loop_ms_per_request']:,.0f}" in page
 
 
 def test_cost_is_cores_times_their_price() -> None:

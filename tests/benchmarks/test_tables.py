@@ -1,4 +1,4 @@
-"""Tables are made of results and put between a document's markers; those of docs/performance.md are of kept results."""
+"""Tables are made of results and put between markers; docs/results/performance.md has those of kept results."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_documents_tables_are_those_that_the_results_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document, copy = ROOT / "docs" / "performance.md", tmp_path / "performance.md"
+    document, copy = ROOT / "docs" / "results" / "performance.md", tmp_path / "performance.md"
     copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
     write(copy, monkeypatch=monkeypatch)
     assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
-        "python -m benchmarks.tables --write docs/performance.md"
+        "python -m benchmarks.tables --write docs/results/performance.md"
     )
     assert set(marked(document.read_text(encoding="utf-8"))) >= {
         "peers",
