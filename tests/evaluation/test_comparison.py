@@ -43,13 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def told(place: Path, name: str) -> dict[str, Any]:
+def load_report(place: Path, name: str) -> dict[str, Any]:
     return json.loads((place / name / "report.json").read_text(encoding="utf-8"))
 
 
 def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A copy of `b` with something changed in each of its results, also where the report repeats it."""
-    document = told(place, "b")
+    document = load_report(place, "b")
     del document["baseline"]
     for result in document["results"]:
         change(result)
@@ -73,7 +73,7 @@ def test_compare_marks_the_best_and_shows_differences(place: Path, tmp_path: Pat
     assert done.exit_code == 0, done.output
     compared = json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8"))
     assert [one["label"] for one in compared["reports"]] == ["<a>", "<b>"]
-    a, b = told(place, "a"), told(place, "b")
+    a, b = load_report(place, "a"), load_report(place, "b")
     page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
     marked = [attributes for attributes in page.of("td") if "best" in str(attributes.get("class"))]
     assert len(marked) == len(compared["results"]) == 2
@@ -99,7 +99,7 @@ def test_compare_without_output_prints_only(place: Path) -> None:
 
 def test_compare_overlapping_intervals_are_marked(place: Path, tmp_path: Path) -> None:
     def near(result: dict[str, Any]) -> None:
-        first = next(one for one in told(place, "a")["results"] if one["metric"] == result["metric"])
+        first = next(one for one in load_report(place, "a")["results"] if one["metric"] == result["metric"])
         result["value"] = first["value"] * 1.001
         if first["interval"]:
             result["interval"] = first["interval"] | {"mean": result["value"]}
@@ -121,7 +121,7 @@ def test_compare_overlapping_intervals_are_marked(place: Path, tmp_path: Path) -
 
 
 def test_compare_missing_metric_is_a_dash_equal_values_no_best(place: Path, tmp_path: Path) -> None:
-    document = told(place, "a")
+    document = load_report(place, "a")
     document["results"] = document["results"][:1]
     written(tmp_path, document)
     rows = {row.metric: row for row in compare([place / "a", tmp_path]).rows}
@@ -204,18 +204,20 @@ def test_compare_copy_of_a_report_fails(place: Path, tmp_path: Path) -> None:
 
 
 def test_compare_report_of_an_earlier_version_works(place: Path, tmp_path: Path) -> None:
-    document = told(place, "b")
+    document = load_report(place, "b")
     del document["report_digest"], document["reference"]["statistics_sha256"]
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     assert run("report", place / "a", tmp_path).exit_code == 0
 
 
 def test_read_report_altered_fails(place: Path, tmp_path: Path) -> None:
-    document = told(place, "b")
+    document = load_report(place, "b")
     document["results"][0]["value"] = 0.5
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     assert "altered" in one_line(run("report", tmp_path))
-    (tmp_path / "report.json").write_text(json.dumps(told(place, "b"), indent=7, sort_keys=True), encoding="utf-8")
+    (tmp_path / "report.json").write_text(
+        json.dumps(load_report(place, "b"), indent=7, sort_keys=True), encoding="utf-8"
+    )
     assert run("report", tmp_path).exit_code == 0, "another layout is no other content"
 
 
@@ -243,7 +245,7 @@ def test_read_report_altered_fails(place: Path, tmp_path: Path) -> None:
 def test_read_report_with_contradiction_fails(
     place: Path, tmp_path: Path, at: int, change: dict[str, Any], words: str
 ) -> None:
-    document = told(place, "b")
+    document = load_report(place, "b")
     document["results"][at] |= change
     assert words in one_line(run("report", written(tmp_path, document)))
     assert words in one_line(run("report", place / "a", tmp_path))
@@ -261,7 +263,7 @@ def test_read_report_with_contradiction_fails(
     ],
 )
 def test_read_report_whose_parts_differ_fails(place: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    document = told(place, "b") | change
+    document = load_report(place, "b") | change
     write_report(tmp_path / "report.json", document)
     assert words in one_line(run("report", tmp_path))
 
@@ -269,7 +271,7 @@ def test_read_report_whose_parts_differ_fails(place: Path, tmp_path: Path, chang
 def test_compare_extrapolations_of_other_sizes_fails(place: Path, tmp_path: Path) -> None:
     folders = []
     for name, sizes in (("a", [20, 50]), ("b", [20, 50]), ("b", [5, 50])):
-        document = told(place, name)
+        document = load_report(place, name)
         details = {"curve": {"n": sizes, "value": [0.3, 0.2]}}
         changes = {"metric": "fid_infinity", "name": "fd_tiny_infinity50", "better": "lower", "details": details}
         document["results"].append(document["results"][0] | changes | {"value": 0.1, "std": None, "interval": None})

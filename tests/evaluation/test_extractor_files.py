@@ -142,9 +142,9 @@ def test_preprocessing_gray_is_repeated_and_rgb_becomes_luma() -> None:
 def altered(path: Path, alter: Callable[[onnx.ModelProto], None]) -> Path:
     """The tiny extractor with another graph, sealed anew."""
     model = onnx.load(write_tiny_extractor(path))
-    told = {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"}
+    metadata = {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"}
     alter(model)
-    seal(model, told)
+    seal(model, metadata)
     onnx.save(model, path)
     return path
 
@@ -205,8 +205,8 @@ def test_extractor_endless_loop_is_a_one_line_error(tmp_path: Path, monkeypatch:
         [helper.make_tensor("yes", TensorProto.BOOL, [], [True])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    told = {"name": "x", "network": "x", "metric": "fd_x", "weights_sha256": "0" * 64, "resize": "none"}
-    seal(model, told)
+    metadata = {"name": "x", "network": "x", "metric": "fd_x", "weights_sha256": "0" * 64, "resize": "none"}
+    seal(model, metadata)
     onnx.save(model, tmp_path / "e.onnx")
     with pytest.raises(EvaluationError, match=r"took longer than 0\.5 s"):
         load_extractor(tmp_path / "e.onnx")(IMAGES)

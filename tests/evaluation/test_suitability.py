@@ -51,8 +51,8 @@ def test_score_with_force_warns_at_the_top_of_the_report(place: Path) -> None:
     assert done.exit_code == 0, done.output
     text = f"tiny, trained on {dataset}, has an accuracy of 11.0%"
     assert f"WARNING: the classifier {text}" in done.stderr
-    told = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
-    assert any(text in warning for warning in told["warnings"])
+    document = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
+    assert any(text in warning for warning in document["warnings"])
     page = (place / "out/report.html").read_text(encoding="utf-8")
     assert page.index("has an accuracy of 11.0%") < page.index("fd_tiny30")
 
