@@ -96,7 +96,9 @@ def inception(
         say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
 
 
-@extractor_app.command("seal", epilog=examples("evaluation extractor seal dinov2.onnx --name dinov2 --resize clean -o extractor.onnx"))
+@extractor_app.command(
+    "seal", epilog=examples("evaluation extractor seal dinov2.onnx --name dinov2 --resize clean -o extractor.onnx")
+)
 def seal_(
     file: Annotated[Path, typer.Argument(help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d].")],
     name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
@@ -137,7 +139,12 @@ def seal_(
         )
 
 
-@app.command(epilog=examples("evaluation reference cifar10@train --extractor inception.onnx -o cifar10.npz", "evaluation reference cifar10.pkl --import-as cifar10@train --resolution 32 --extractor inception.onnx"))
+@app.command(
+    epilog=examples(
+        "evaluation reference cifar10@train --extractor inception.onnx -o cifar10.npz",
+        "evaluation reference cifar10.pkl --import-as cifar10@train --resolution 32 --extractor inception.onnx",
+    )
+)
 def reference(
     images: Annotated[
         str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
@@ -188,7 +195,12 @@ def reference(
         say(f"{target}: {made.n} images of {made.image_set['name']}, {loaded.dim} features of {loaded.name}")
 
 
-@app.command(epilog=examples("evaluation fid generated/ photos/ --extractor inception.onnx", "evaluation fid samples.npz cifar10@train --json"))
+@app.command(
+    epilog=examples(
+        "evaluation fid generated/ photos/ --extractor inception.onnx",
+        "evaluation fid samples.npz cifar10@train --json",
+    )
+)
 def fid(
     a: Annotated[str, typer.Argument(help="A folder, .zip, .npy, .npz, image set, generator, checkpoint or URL.")],
     b: Annotated[str, typer.Argument(help="The same, or a file of `evaluation reference`.")],

@@ -21,7 +21,8 @@ from artifacts.terminal import log_to_stderr, say
 from evaluation.errors import CheckFailed, EvaluationError
 
 DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of MNIST, CIFAR-10 and CelebA, or to download to.")
+    Path,
+    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of MNIST, CIFAR-10 and CelebA, or to download to."),
 ]
 CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report, or a .json file for the numbers only.")
 ]
-FailAbove = Annotated[
-    float | None, typer.Option(help="Exit 1 if the first metric is larger.", min=0, callback=finite)
-]
+FailAbove = Annotated[float | None, typer.Option(help="Exit 1 if the first metric is larger.", min=0, callback=finite)]
 Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 Baseline = Annotated[bool, typer.Option(help="Also score real images, train against test, for comparison.")]
 METRICS_HELP = f"{', '.join(METRICS)}, or your own as my_package.metrics:MY_METRIC; separated by commas."

@@ -23,9 +23,9 @@ from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import extractor_model, seal, verify_and_write
 from evaluation.extractors.classifier import Built
+from evaluation.extractors.default import WEIGHTS_FILE, weights_path
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
 
-WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
 WEIGHTS_SHA256_PREFIX = "6726825d"
 SIDE = 299
@@ -181,13 +181,12 @@ def load_network(weights: Path) -> FidInception:
 
 
 def _downloaded() -> Path:
-    root = Path(os.environ.get("ATELIER_WEIGHTS") or Path.home() / ".cache/gan-atelier/weights").expanduser()
-    path = root / WEIGHTS_FILE
+    path = weights_path()
     if path.is_file():
         return path
     import httpx
 
-    absent = f"the Inception weights are not here: give --weights PATH, or put {WEIGHTS_FILE} in {root}"
+    absent = f"the Inception weights are not here: give --weights PATH, or put {WEIGHTS_FILE} in {path.parent}"
     if os.environ.get("ATELIER_OFFLINE"):
         raise EvaluationError(f"{absent} ($ATELIER_OFFLINE forbids downloading)")
     try:

@@ -23,7 +23,7 @@ from evaluation.metrics.statistics import FeatureStatistics
 from evaluation.references.file import ROWS, Reference, load_reference, save_reference
 from evaluation.report.schema import now, versions
 from evaluation.scoring.features import extract_features
-from evaluation.sources import ImagesLike, ImageSetSource, SeedRange, array_image_set, resolve
+from evaluation.sources import ImageSetSource, ImagesLike, SeedRange, array_image_set, resolve
 from evaluation.sources.location import expand
 from imagesets import ImageSet, ImageSetError, load_image_set
 from imagesets.cache import default_cache_root
@@ -57,9 +57,7 @@ class DataPaths:
             return expand(folder)
         return default_cache_root().parent
 
-    def load_images(
-        self, images: ImagesLike, resolution: int | None = None, channels: int | None = None
-    ) -> ImageSet:
+    def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
         """Load real images: an image set, a folder, a zip, an array file or an array.
 
         Args:

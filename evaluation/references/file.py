@@ -1,6 +1,6 @@
 """The reference file: statistics of real images, with features and logits next to them.
 
-`NAME.npz` holds `mu` and `sigma`, as pytorch-fid and clean-fid read and write them, with `n`, `labels` if there are any,
+`NAME.npz` holds `mu` and `sigma`, as pytorch-fid and clean-fid read and write them, with `n`, `labels` if any,
 and the provenance as JSON; `NAME.features.npy` and `NAME.logits.npy` are float32 [n, d], memory-mapped.
 """
 

@@ -78,9 +78,7 @@ def import_reference(
         save_reference(output, statistics, provenance | {"n": statistics.n}, rows={"features": temporary})
         return load_reference(output)
     if not {"mu", "sigma"} <= set(stored):
-        raise EvaluationError(
-            f"{path} holds {', '.join(sorted(stored)) or 'nothing'}, not mu and sigma, or features"
-        )
+        raise EvaluationError(f"{path} holds {', '.join(sorted(stored)) or 'nothing'}, not mu and sigma, or features")
     mu, sigma = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
     if mu.shape != (extractor.dim,) or sigma.shape != (extractor.dim, extractor.dim):
         raise EvaluationError(

@@ -57,7 +57,7 @@ class ScoreOptions:
     force: bool = False
     resolution: str | None = None
     model: str | None = None
-    sampling: SamplingOptions = SamplingOptions()
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     patience_s: float = PATIENCE_S
     stamp: Path | None = None
 

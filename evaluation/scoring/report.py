@@ -25,9 +25,7 @@ from evaluation.sources import SeedRange
 from imagesets import ImageSetError
 
 
-def make_report(
-    job: Job, features: Sequence[FeatureStore], real: ReferenceSet, output: OutputPaths
-) -> dict[str, Any]:
+def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, output: OutputPaths) -> dict[str, Any]:
     """Compute the metrics and return the report; its sample images are written.
 
     Args:

@@ -13,7 +13,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.references.cache import DataPaths
 from evaluation.references.file import Reference, load_reference
-from evaluation.sources import ImagesLike, ImageSetSource, ImageSource, ResizedSource, open_source, resolve
+from evaluation.sources import ImageSetSource, ImagesLike, ImageSource, ResizedSource, open_source, resolve
 from evaluation.sources.arrays import RESIZE_PROTOCOL
 from evaluation.sources.location import holds_images
 from imagesets import list_sources
@@ -113,7 +113,9 @@ def load_statistics(path: str, extractor: Extractor) -> Reference:
 def recorded_extractor(reference: ImagesLike) -> Path:
     """Return the path of the extractor that made a reference file; EvaluationError if it is not there."""
     if not is_statistics(reference):
-        raise EvaluationError(f"--reference {resolve(reference).text} has images, not statistics; give the --extractor to use")
+        raise EvaluationError(
+            f"--reference {resolve(reference).text} has images, not statistics; give the --extractor to use"
+        )
     recorded = load_reference(str(reference)).provenance["extractor"]
     path = Path(str(recorded.get("path", ""))) if isinstance(recorded, dict) else Path()
     if not path.is_file():

@@ -35,9 +35,7 @@ def rows_to_keep(metrics: Sequence[Metric]) -> frozenset[str]:
     return frozenset(needs_of(metrics) & {"features", "logits", "labels"})
 
 
-def check_metrics(
-    metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference
-) -> None:
+def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:
     """Raise EvaluationError, before any work, for a metric that cannot be computed from these."""
     for metric in metrics:
         if "logits" in metric.needs and not extractor.has_logits:

@@ -39,9 +39,7 @@ class SeedRange:
     def check(self) -> None:
         """Raise EvaluationError for a seed outside 0 … 2^53 - 1."""
         if not 0 <= self.first_seed <= self.seed(self.n) <= NUM_SEEDS:
-            raise EvaluationError(
-                f"seeds are 0 to 2^53 - 1, and these are {self.seed(0)} to {self.seed(self.n) - 1}"
-            )
+            raise EvaluationError(f"seeds are 0 to 2^53 - 1, and these are {self.seed(0)} to {self.seed(self.n) - 1}")
 
 
 class ImageSource(Protocol):

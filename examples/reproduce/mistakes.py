@@ -120,9 +120,9 @@ def statistics(extractor: Extractor, images: np.ndarray) -> FeatureStatistics:
 
 def generated(path: Path, count: int, side: int) -> np.ndarray:
     """The first `count` seeds of a generator file, uint8 [N, side, side, C]."""
-    from evaluation.sources import Draw, open_source
+    from evaluation.sources import SeedRange, open_source
 
-    batches = open_source(str(path)).batches(Draw(0, count), 0, count, BATCH)
+    batches = open_source(str(path)).batches(SeedRange(0, count), 0, count, BATCH)
     images = np.concatenate([batch.images for batch in batches])
     if images.shape[1] == side:
         return images
