@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from artifacts.version import version
+from artifacts import version
 from service.errors import ApiError, error_response
 from service.middleware.origins import CrossOrigin, allowed_origins
 from service.middleware.request import Gate

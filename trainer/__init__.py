@@ -10,6 +10,6 @@ def __getattr__(name: str) -> str:
     """`__version__`, read when it is asked for: pyproject.toml alone says it."""
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from artifacts.version import version
+    from artifacts import version
 
     return version()

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from artifacts.version import version
+from artifacts import version
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 

@@ -16,7 +16,7 @@ from artifacts.arrays import drop_page_cache, read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import ImageBatch, ImageSource, SeedRange, random_subset
 from imagesets import ImageSet
-from imagesets.cache import fingerprint_of
+from imagesets.cache import content_fingerprint
 
 IMAGE_SET_KEYS = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
 # `arr_0` is numpy's name for the first array of savez, under which image batches are published.
@@ -152,7 +152,7 @@ def array_source(value: Path | np.ndarray) -> ArraySource:
             f"{name}: its labels are {labels.min()} … {labels.max()}; classes count from 0, {MAX_CLASSES} at most"
         )
     labels = None if labels is None else labels.astype(np.int64)
-    fingerprint = fingerprint_of(images, labels)  # equals that of an image set with the same content
+    fingerprint = content_fingerprint(images, labels)  # equals that of an image set with the same content
     description |= {"n": len(images), "shape": list(images.shape[1:]), "fingerprint": fingerprint}
     class_names = () if labels is None or not len(labels) else tuple(map(str, range(int(labels.max()) + 1)))
     return ArraySource(images, description, labels, class_names)

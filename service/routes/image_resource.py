@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from artifacts.version import version
+from artifacts import version
 from service.errors import ApiError
 from service.routes import negotiation, openapi
 from service.routes.headers import atelier_of, headers_of

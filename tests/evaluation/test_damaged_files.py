@@ -183,7 +183,7 @@ def test_labels_beyond_reason(tmp_path: Path, labels: list[int]) -> None:
         with pytest.raises(EvaluationError, match=r"its labels are .* classes count from 0"):
             array_source(tmp_path / "i.npz")
     else:
-        assert array_source(tmp_path / "i.npz").limit() == 0, "which the job refuses, as of any source"
+        assert array_source(tmp_path / "i.npz").num_images == 0, "which the job refuses, as of any source"
 
 
 def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: Any) -> Path:
