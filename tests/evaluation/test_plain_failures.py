@@ -20,7 +20,6 @@ from evaluation.scoring.feature_store import RowsFile
 from tests.evaluation.helpers import fake_service
 from tests.evaluation.test_bad_input import score
 from tests.evaluation.test_cli import noise, one_line, run
-from tests.tiny_generator import write_tiny_generator
 
 FEW = ("--num-images", 20, "--no-baseline")
 
