@@ -12,7 +12,7 @@ from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.default import default_extractor
 from evaluation.metrics import Metric
 from evaluation.references.cache import DataPaths
-from evaluation.report.schema import summary
+from evaluation.report.schema import summary_lines
 from evaluation.scoring import job
 from evaluation.scoring.distance import distance_between
 from evaluation.scoring.inputs import ScoreOptions, metrics_named
@@ -74,7 +74,7 @@ class Scores(Mapping[str, Score]):
         return len(self._scores)
 
     def __repr__(self) -> str:
-        return "\n".join(["Scores:", *(f"  {line}" for line in summary(self._report))])
+        return "\n".join(["Scores:", *(f"  {line}" for line in summary_lines(self._report))])
 
     @property
     def warnings(self) -> list[str]:
@@ -153,7 +153,7 @@ def score(
     with output_paths(None if output is None else Path(output)) as files:
         report = job.score(images, reference, loaded, options, paths, files, _warn)
         if files.images is not None:
-            from evaluation.report import write_views
+            from evaluation.report.render import write_views
 
             write_views(files.document)
     return Scores(report)

@@ -9,7 +9,7 @@ import numpy as np
 from artifacts.progress import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics.classifier_confidence import certainty
+from evaluation.metrics.classifier_confidence import classifier_confidence
 from evaluation.report.schema import now, versions
 from evaluation.scoring.feature_store import Timing
 from evaluation.scoring.features import iter_features
@@ -43,7 +43,7 @@ def classify_images(
             advance(len(batch.images))
     if not logits:
         raise EvaluationError("there are no images to classify")
-    sure_share, shares = certainty(np.concatenate(logits), threshold)
+    sure_share, shares = classifier_confidence(np.concatenate(logits), threshold)
     return {
         "format_version": 1,
         "kind": "classify",

@@ -129,7 +129,7 @@ def seal_(
             features=features,
             logits=logits,
         )
-        for text in sealed.notes:
+        for text in sealed.warnings:
             warn(text)
         metadata = sealed.metadata
         normalization = f", mean {metadata['mean']}, std {metadata['std']}" if "mean" in metadata else ""
@@ -287,20 +287,19 @@ def report(
     """Write the Markdown and HTML of one report again, or compare several reports of one protocol."""
     with one_line_errors():
         from evaluation.atomic import check_writable
-        from evaluation.report import write_comparison, write_views
         from evaluation.report.compare import compare
-        from evaluation.report.comparison import summary
-        from evaluation.report.reader import document_path
+        from evaluation.report.reader import report_path
+        from evaluation.report.render import comparison_lines, write_comparison, write_views
 
         if output is not None:
             if output.exists() and not output.is_dir():
                 raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder")
             check_writable(output / "report.html")
         if len(paths) == 1:
-            written = write_views(document_path(paths[0]), output)
+            written = write_views(report_path(paths[0]), output)
         else:
             comparison = compare(paths)
-            for line in summary(comparison).splitlines():
+            for line in comparison_lines(comparison):
                 say(line)
             written = [] if output is None else write_comparison(comparison, output)
         for path in written:

@@ -171,13 +171,13 @@ def merge(
 
 def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) -> None:
     """Stamp and print the scores, and write the report's views; raise CheckFailed if a threshold was missed."""
-    from evaluation.report import write_views
-    from evaluation.report.schema import summary
+    from evaluation.report.render import write_views
+    from evaluation.report.schema import summary_lines
     from evaluation.report.stamp import stamp as stamp_scores
 
     for text in [] if stamp is None else stamp_scores(stamp, document):
         warn(text)
-    for line in summary(document):
+    for line in summary_lines(document):
         say(line)
     if files.images is not None:
         write_views(files.document)

@@ -39,7 +39,7 @@ def keep_pictures(
     if folder is None:
         return None
     found = {"samples": part.rows("samples"), "reals": _reals(reference, paths)}
-    memorised = next((result for result in results if result["metric"] == "memorisation"), None)
+    memorised = next((result for result in results if result["metric"] == "memorization"), None)
     if memorised is not None and real.train is not None:
         seeds, details = SeedRange(first_seed, n), memorised["details"]
         found["neighbours"] = _neighbours(source, seeds, part, real.train, details, paths)

@@ -17,7 +17,7 @@ from artifacts.arrays import count_of, read_npy, read_npz
 from artifacts.files import sync_file
 from evaluation.atomic import cannot_write, written_whole
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 
 ROWS = ("features", "logits", "labels", "samples")
 SAMPLES = 64  # images kept for the report
@@ -218,7 +218,7 @@ def read_state(folder: Path) -> tuple[FeatureStatistics, str]:
     state = read_npz(folder / "state.npz", names, text=("digest",))
     if missing := set(names) - set(state):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    statistics = FeatureStatistics.restored(count_of(state["n"]), state["mean"], state["scatter"])
+    statistics = FeatureStatistics.from_state(count_of(state["n"]), state["mean"], state["scatter"])
     if not np.isfinite(statistics.mu).all() or not np.isfinite(state["scatter"]).all():
         raise ValueError("its statistics are not finite")
     return statistics, str(state["digest"])

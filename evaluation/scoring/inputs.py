@@ -10,12 +10,12 @@ from typing import Any
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.suitability import suitability_warnings
-from evaluation.metrics import Metric, Options, needs_of, parse_metrics
-from evaluation.metrics.fid_infinity import fewest_images
+from evaluation.metrics import Metric, MetricOptions, parse_metrics, required_inputs
+from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.cache import DataPaths, ReferenceSet, reference_features, size_warnings
 from evaluation.references.file import Reference
-from evaluation.report.schema import threshold
+from evaluation.report.schema import check_threshold
 from evaluation.scoring.features import batch_size
 from evaluation.scoring.resolution import open_images
 from evaluation.scoring.results import check_metrics, rows_to_keep
@@ -62,9 +62,9 @@ class ScoreOptions:
     stamp: Path | None = None
 
     @property
-    def metric_options(self) -> Options:
+    def metric_options(self) -> MetricOptions:
         """The metrics' own settings."""
-        return Options(kid_subset_size=self.kid_subset_size)
+        return MetricOptions(kid_subset_size=self.kid_subset_size)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Job:
                 f"an interval needs {repetitions} x {n} images, and there are {limit}; take --num-images "
                 f"{limit // repetitions}"
             )
-        if n < (least := fewest_images(self.extractor.dim)) and any(m.name == "fid_infinity" for m in options.metrics):
+        if n < (least := min_images(self.extractor.dim)) and any(m.name == "fid_infinity" for m in options.metrics):
             raise EvaluationError(
                 f"fid_infinity needs {least} images or more for {self.extractor.dim} features, and there are {n}; "
                 "leave it out, or take more with --num-images"
@@ -156,7 +156,7 @@ def open_job(
     """Open the images at the resolution of the reference; see `score` for the arguments."""
     # Both raise before any work: for a threshold on what should be high, and for a classifier near chance.
     first = options.metrics[0]
-    threshold([{"better": first.better, "name": first.name, "value": 0.0}], options.fail_above)
+    check_threshold([{"better": first.better, "name": first.name, "value": 0.0}], options.fail_above)
     suitability_warnings(extractor, force=options.force)
     source, statistics, warnings = open_images(
         images,
@@ -176,7 +176,7 @@ def open_job(
 def real_features(job: Job) -> ReferenceSet:
     """Return the features of the real images, extracted at the images' size unless they are cached."""
     height, _, channels = job.source.shape
-    needs = needs_of(job.options.metrics)
+    needs = required_inputs(job.options.metrics)
     return reference_features(
         job.reference, job.extractor, job.paths, resolution=height, channels=channels, needs=needs
     )

@@ -16,7 +16,7 @@ from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.cache import ReferenceSet, is_constant
 from evaluation.references.file import Reference
 from evaluation.report.samples import keep_pictures
-from evaluation.report.schema import FORMAT_VERSION, now, score_document, threshold, write_json
+from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json
 from evaluation.scoring.feature_store import FeatureStore, count_images, read_state
 from evaluation.scoring.inputs import Job, shard_bounds
 from evaluation.scoring.results import WITHOUT_BASELINE, compute_metrics, real_baseline
@@ -47,7 +47,7 @@ def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, 
     return score_document(
         results,
         baseline=_baseline(job, reference, n) if options.baseline else None,
-        threshold=threshold(results, options.fail_above),
+        threshold=check_threshold(results, options.fail_above),
         n=n,
         seeds={"first": options.first_seed, "last": options.first_seed + n * len(features) - 1}
         if job.source.seeded

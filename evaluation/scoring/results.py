@@ -12,8 +12,8 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics import Evidence, Metric, Options, needs_of, result_name
-from evaluation.metrics.fid_infinity import fewest_images
+from evaluation.metrics import Metric, MetricInputs, MetricOptions, required_inputs, result_name
+from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
 from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
 from evaluation.references.file import Reference
@@ -25,14 +25,14 @@ from evaluation.sources import ImageSource
 FRECHET = ("fid", "fid_infinity", "per_class")
 CONFIDENCE_LEVEL = 0.95
 # The report of these shows the value of the held-out images itself.
-WITHOUT_BASELINE = ("memorisation",)
+WITHOUT_BASELINE = ("memorization",)
 # Increase it when a metric computes another value from the same features, so that cached baselines are not used.
 BASELINE_VERSION = 2
 
 
 def rows_to_keep(metrics: Sequence[Metric]) -> frozenset[str]:
     """Return the rows of the images that must be kept for these metrics."""
-    return frozenset(needs_of(metrics) & {"features", "logits", "labels"})
+    return frozenset(required_inputs(metrics) & {"features", "logits", "labels"})
 
 
 def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:
@@ -51,7 +51,7 @@ def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Ext
             )
         if "train_features" in metric.needs:
             other_split(reference.image_set)
-    if "labels" in needs_of(metrics):
+    if "labels" in required_inputs(metrics):
         _label_map(source.class_names, reference)
 
 
@@ -61,7 +61,7 @@ def compute_metrics(
     metrics: Sequence[Metric],
     extractor: Extractor,
     class_names: tuple[str, ...],
-    options: Options = Options(),
+    options: MetricOptions = MetricOptions(),
 ) -> list[dict[str, Any]]:
     """Compute one result per metric.
 
@@ -126,7 +126,7 @@ def real_baseline(
     metrics: Sequence[Metric],
     n: int,
     paths: DataPaths,
-    options: Options = Options(),
+    options: MetricOptions = MetricOptions(),
 ) -> dict[str, Any]:
     """Score real images of the reference's other split: what a perfect generator would get. Computed once and cached.
 
@@ -146,10 +146,10 @@ def real_baseline(
     name, against = other_split(real), f"{real['source']}@{real['split']}"
     images = paths.load_images(name, real["resolution"], real["channels"])
     n = min(n, len(images))
-    without = {*WITHOUT_BASELINE} | ({"fid_infinity"} if n < fewest_images(extractor.dim) else set())
+    without = {*WITHOUT_BASELINE} | ({"fid_infinity"} if n < min_images(extractor.dim) else set())
     metrics = [metric for metric in metrics if metric.name not in without]
     if not metrics:
-        raise EvaluationError(f"fid_infinity needs {fewest_images(extractor.dim)} images, and {name} has {n}")
+        raise EvaluationError(f"fid_infinity needs {min_images(extractor.dim)} images, and {name} has {n}")
     key = {
         "version": BASELINE_VERSION,
         "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
@@ -190,7 +190,7 @@ def real_baseline(
 
 
 def _with_present_names(
-    baseline: dict[str, Any], reference: Reference, extractor: Extractor, options: Options
+    baseline: dict[str, Any], reference: Reference, extractor: Extractor, options: MetricOptions
 ) -> dict[str, Any]:
     """Return a cached baseline with the present names of its results and of the image set."""
     results = [
@@ -219,11 +219,13 @@ def _interval(values: list[float]) -> dict[str, Any] | None:
     }
 
 
-def _metric_inputs(images: FeatureSet, real: ReferenceSet, class_names: tuple[str, ...], options: Options) -> Evidence:
+def _metric_inputs(
+    images: FeatureSet, real: ReferenceSet, class_names: tuple[str, ...], options: MetricOptions
+) -> MetricInputs:
     labels = images.labels
     if labels is not None and class_names:
         labels = _label_map(class_names, real.reference)[labels]
-    return Evidence(
+    return MetricInputs(
         mu=images.mu,
         sigma=images.sigma,
         features=images.features,

@@ -22,7 +22,7 @@ from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.suitability import suitability_warnings
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.cache import DataPaths, size_warnings
 from evaluation.report.schema import now, versions, write_json, write_report
 from evaluation.scoring.feature_store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state

@@ -14,7 +14,7 @@ from PIL import Image
 
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from imagesets import load_image_set
 
 GRID = 25  # images in a grid of 001's notebook, five wide
