@@ -1,9 +1,7 @@
 """Score any source of images against real ones. Torch is needed only to build an extractor.
 
-    import evaluation
-
-    scores = evaluation.score(images, "cifar10@test", ["fid", "kid"], extractor="inception.onnx")
-    distance = evaluation.fid("generated/", "photos/", extractor="inception.onnx")
+>>> scores = evaluation.score(images, "cifar10@test", ["fid", "kid"], extractor="inception.onnx")  # doctest: +SKIP
+>>> evaluation.fid("generated/", "photos/", extractor="inception.onnx")  # doctest: +SKIP
 """
 
 from __future__ import annotations

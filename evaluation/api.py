@@ -45,6 +45,7 @@ class Score(float):
     provenance: dict[str, Any]
 
     def __new__(cls, result: dict[str, Any], baseline: float | None) -> Score:
+        """Make a score of a report's result and of the same figure of real images."""
         score = super().__new__(cls, result["value"])
         score.name, score.metric, score.std = result["name"], result["metric"], result["std"]
         score.baseline = baseline

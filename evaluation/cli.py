@@ -12,7 +12,7 @@ from artifacts.command_line import OneLineErrors
 from artifacts.terminal import say
 from evaluation.cli_common import CacheRoot, DataRoot, ExtractorFile, examples, finite, one_line_errors, warn
 from evaluation.cli_score import merge, score
-from evaluation.errors import CheckFailed, EvaluationError
+from evaluation.errors import CheckFailedError, EvaluationError
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -274,7 +274,7 @@ def classify(
         for name, share in report["class_shares"].items():
             say(f"  {name}: {share:.1%}")
         if failures:
-            raise CheckFailed("; ".join(failures))
+            raise CheckFailedError("; ".join(failures))
 
 
 @app.command(epilog=examples("evaluation report report", "evaluation report report-a report-b -o comparison"))

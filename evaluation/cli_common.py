@@ -18,7 +18,7 @@ import typer
 from artifacts.command_line import NO_HOME, is_homeless
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
-from evaluation.errors import CheckFailed, EvaluationError
+from evaluation.errors import CheckFailedError, EvaluationError
 
 DataRoot = Annotated[
     Path,
@@ -39,7 +39,7 @@ def one_line_errors() -> Iterator[None]:
         with interruptible():
             yield
         return
-    except CheckFailed as failed:
+    except CheckFailedError as failed:
         say(f"failed: {failed}", error=True)
         code = 1
     except (EvaluationError, ImageSetError) as error:

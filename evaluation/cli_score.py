@@ -9,7 +9,7 @@ import typer
 
 from artifacts.terminal import say
 from evaluation.cli_common import CacheRoot, DataRoot, finite, one_line_errors, warn
-from evaluation.errors import CheckFailed, EvaluationError
+from evaluation.errors import CheckFailedError, EvaluationError
 from evaluation.metrics.registry import METRICS
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def merge(
 
 
 def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) -> None:
-    """Stamp and print the scores, and write the report's views; raise CheckFailed if a threshold was missed."""
+    """Stamp and print the scores, and write the report's views; raise CheckFailedError if a threshold was missed."""
     from evaluation.report.render import write_views
     from evaluation.report.schema import summary_lines
     from evaluation.report.stamp import stamp as stamp_scores
@@ -187,5 +187,5 @@ def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) ->
     if limit is not None and not limit["passed"]:
         value = document["scores"][limit["name"]]
         if value < 0:
-            raise CheckFailed(f"{limit['name']} {value:.4f} is negative, which no distance is: take more images")
-        raise CheckFailed(f"{limit['name']} {value:.4f} is above {limit['fail_above']:g}")
+            raise CheckFailedError(f"{limit['name']} {value:.4f} is negative, which no distance is: take more images")
+        raise CheckFailedError(f"{limit['name']} {value:.4f} is above {limit['fail_above']:g}")

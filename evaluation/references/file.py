@@ -81,7 +81,7 @@ class Reference:
     @property
     def image_set(self) -> dict[str, Any]:
         """The description of the images: source, split, resolution, channels, resize, fingerprint."""
-        return {"source": None, "split": None, "channels": None} | self.provenance["image_set"]
+        return {"source": None, "split": None, "channels": None, **self.provenance["image_set"]}
 
     @property
     def sha256(self) -> str | None:

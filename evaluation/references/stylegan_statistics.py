@@ -31,7 +31,7 @@ class _DType:
             raise pickle.UnpicklingError(f"it has an array of {str(name)[:20]!r}")
         self.name, self.order = name, "="
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.order = {"<": "<", ">": ">"}.get(state[1], "=")
 
 
@@ -41,7 +41,7 @@ class _Array:
     def __init__(self, *_: Any) -> None:
         self.values = np.zeros(0)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, content = state
         self.values = _array(content, dtype, shape, "F" if fortran else "C")
 

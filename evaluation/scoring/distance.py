@@ -53,7 +53,7 @@ def distance_between(
     num_images: int | None = None,
     paths: DataPaths = DataPaths(),
     force: bool = False,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Distance:
     """Return the Fréchet distance between two sets of images, each at its own resolution.
 
@@ -85,8 +85,11 @@ def distance_between(
         if isinstance(one, Reference):
             warnings += conversion_warnings(one.image_set, name)
     if shape != reference_shape and None not in (*shape, *reference_shape):
-        sizes = ["x".join(map(str, one)) for one in (shape, reference_shape)]
-        warnings.append(f"the images are {sizes[0]} and {sizes[1]}: the extractor resizes each, which is scored too")
+        (side, channels), (other, other_channels) = shape, reference_shape
+        warnings.append(
+            f"the images are {side}x{side} with {channels} channels and {other}x{other} with {other_channels}: the "
+            "extractor converts each, which is scored too"
+        )
     for text in warnings:
         on_warning(text)
     return Distance(

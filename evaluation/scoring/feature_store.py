@@ -24,29 +24,31 @@ SAMPLES = 64  # images kept for the report
 
 
 class FeatureSet(Protocol):
-    """Features of generated or real images: what a metric is computed from.
-
-    Attributes:
-        n: Number of images.
-        mu: Mean, float64 [d].
-        sigma: Covariance, float64 [d, d].
-        features: float32 [n, d], None where they were not kept; the same for the next two.
-        logits: float32 [n, classes].
-        labels: int64 [n].
-    """
+    """Features of generated or real images: what a metric is computed from. Rows are None if they were not kept."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Number of images."""
+
     @property
-    def mu(self) -> np.ndarray: ...
+    def mu(self) -> np.ndarray:
+        """Mean, float64 [d]."""
+
     @property
-    def sigma(self) -> np.ndarray: ...
+    def sigma(self) -> np.ndarray:
+        """Covariance, float64 [d, d]."""
+
     @property
-    def features(self) -> np.ndarray | None: ...
+    def features(self) -> np.ndarray | None:
+        """Features, float32 [n, d]."""
+
     @property
-    def logits(self) -> np.ndarray | None: ...
+    def logits(self) -> np.ndarray | None:
+        """Class logits, float32 [n, classes]."""
+
     @property
-    def labels(self) -> np.ndarray | None: ...
+    def labels(self) -> np.ndarray | None:
+        """Labels, int64 [n]."""
 
 
 @dataclass

@@ -86,7 +86,7 @@ class Job:
     extractor: Extractor
     options: ScoreOptions
     paths: DataPaths
-    on_warning: Callable[[str], None] = lambda text: None
+    on_warning: Callable[[str], None] = lambda _text: None
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, *texts: str) -> None:

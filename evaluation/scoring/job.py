@@ -28,7 +28,7 @@ def score(
     options: ScoreOptions,
     paths: DataPaths,
     output: OutputPaths,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
     """Score images against real ones and write the report.
 
@@ -76,7 +76,7 @@ def score_checkpoints(
     options: ScoreOptions,
     paths: DataPaths,
     output: OutputPaths,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
     """Score every checkpoint of a run, oldest first; one that was scored before an interruption is not scored again.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics import Metric, MetricInputs, MetricOptions, required_inputs, result_name
+from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
 from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
@@ -98,7 +98,7 @@ def compute_metrics(
         details = _name_classes(outcomes[0].details, reference)
         results.append(
             {
-                "name": result_name(metric.name, extractor.metric, n, options),
+                "name": result_name(metric, extractor.metric, n, options),
                 "metric": metric.name,
                 "title": metric.title,
                 "value": float(np.mean(values)),
@@ -161,9 +161,11 @@ def real_baseline(
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = paths.references / f"baseline-{digest[:20]}.json"
+    # What your own metric computes can change without its name.
+    cacheable = all(metric.name in METRICS for metric in metrics)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: computed again
         cached = json.loads(path.read_text(encoding="utf-8"))
-        if cached["key"] == key:
+        if cacheable and cached["key"] == key:
             baseline = _with_present_names(cached["baseline"], reference, extractor, options)
             return baseline | {"image_set": name, "against": against}
     others = cached_reference(
@@ -185,7 +187,8 @@ def real_baseline(
         "fingerprint": images.fingerprint,
     }
     with contextlib.suppress(EvaluationError):  # a cache that cannot be written
-        write_json(path, {"key": key, "baseline": baseline})
+        if cacheable:
+            write_json(path, {"key": key, "baseline": baseline})
     return baseline
 
 

@@ -32,7 +32,7 @@ from evaluation.scoring.report import make_report, recording_partial
 from evaluation.scoring.resolution import is_statistics, load_statistics
 from evaluation.scoring.results import check_metrics
 from evaluation.scoring.workdir import OutputPaths, open_workdir
-from evaluation.sources import ImageBatch, ImagesLike, SeedRange
+from evaluation.sources import ImageBatch, ImagesLike
 
 FORMAT_VERSION = 1
 _DTYPE_KINDS = {"features": "f", "logits": "f", "labels": "iu", "samples": "u"}
@@ -103,7 +103,7 @@ class RecordedSource:
         self.seeded: bool = manifest["seeded"]
         self.class_names: tuple[str, ...] = tuple(manifest["class_names"])
 
-    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+    def batches(self, *_: Any) -> Iterator[ImageBatch]:
         """Raise EvaluationError: shards hold no more images than their samples."""
         raise EvaluationError("shards hold no more images than their samples")
 
@@ -123,7 +123,7 @@ def score_shard(
     options: ScoreOptions,
     paths: DataPaths,
     output: Path,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Path:
     """Extract the features of one share of the images, `options.shard`.
 
@@ -224,7 +224,7 @@ def merge_shards(
     baseline: bool = True,
     fail_above: float | None = None,
     force: bool = False,
-    on_warning: Callable[[str], None] = lambda text: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
     """Merge the shards of a job into one score, as one job would have computed it, and write the report.
 
