@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import imagesets
 from evaluation.extractors import load_extractor
 from evaluation.extractors.custom import build_extractor
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
-from imagesets import load_image_set
 
 
 def make_network() -> nn.Module:
@@ -43,7 +43,7 @@ def main(output: Path) -> None:
 
     statistics = []
     for split in ("train", "test"):
-        images = load_image_set(f"digits@{split}").images  # uint8 [N, 8, 8, 1]; the file resizes and makes them RGB
+        images = imagesets.load(f"digits@{split}").images  # uint8 [N, 8, 8, 1]; the file resizes and makes them RGB
         statistics.append(FeatureStatistics.from_features(extractor(images).features))
     train, test = statistics
     distance = frechet_distance(train.mu, train.sigma, test.mu, test.sigma)

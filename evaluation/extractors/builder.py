@@ -169,9 +169,9 @@ def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], i
     Raises:
         EvaluationError: If the outputs differ, or the file cannot be written.
     """
-    from evaluation.onnx_files import session_of
+    from evaluation.onnx_files import create_session
 
-    got = session_of(model, path).run(["features", "logits"][: len(expected)], {"images": images})
+    got = create_session(model, path).run(["features", "logits"][: len(expected)], {"images": images})
     errors = [centered_relative_error(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
     if not max(errors) < _MAX_EXPORT_ERROR:
         raise EvaluationError(f"the exported extractor differs from torch's by {max(errors):.1e}; not written")

@@ -18,7 +18,7 @@ from artifacts.progress import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.sources import resolve
-from imagesets import ImageSet, load_image_set
+from imagesets import ImageSet, load
 
 FEATURES = 64
 MAX_SIDE = 64
@@ -94,15 +94,15 @@ def build_classifier(
     if location.split not in (None, "train"):
         raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
     roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
-    train = load_image_set(f"{source}@train", resolution=resolution, **roots)
+    train = load(f"{source}@train", resolution=resolution, **roots)
     if len(train) and train.images.shape[1] > MAX_SIDE:
-        train = load_image_set(f"{source}@train", resolution=MAX_SIDE, **roots)
+        train = load(f"{source}@train", resolution=MAX_SIDE, **roots)
     side, channels = train.images.shape[1], train.images.shape[3]
     if side < 8:
         raise EvaluationError(f"{side} pixels are too few for a classifier; give --resolution 8 or more")
     if train.labels is None or len(train.class_names) < 2:
         raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
-    test = load_image_set(f"{source}@test", resolution=side, channels=channels, **roots)
+    test = load(f"{source}@test", resolution=side, channels=channels, **roots)
     epochs = epochs or min(max(round(240_000 / len(train)), 4), 25)
     network = train_classifier(train, seed=seed, epochs=epochs)
     accuracy = accuracy_of(network, test)
@@ -150,7 +150,7 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
     with progress(f"training on {images.name}", epochs * steps * BATCH) as advance:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator)
-            for batch in order[: steps * BATCH].split(BATCH):
+            for batch in torch.split(order[: steps * BATCH], BATCH):
                 if len(batch) < 2:
                     raise EvaluationError(f"{images.name} has too few images to train a classifier on")
                 top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
@@ -159,7 +159,7 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
                 _, logits = network(x.contiguous(memory_format=torch.channels_last))
                 loss = functional.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
                 advance(BATCH)

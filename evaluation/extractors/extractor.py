@@ -13,7 +13,7 @@ import numpy as np
 
 from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import names, need, read_model, run, session_of
+from evaluation.onnx_files import create_session, read_model, require_metadata, run_session, string_list_metadata
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.
@@ -85,7 +85,9 @@ class Extractor:
         if images.ndim != 4 or images.shape[3] not in (1, 3):
             raise TypeError(f"an extractor takes [N, H, W, 1 or 3], not {list(images.shape)}")
         outputs = ["features", "logits"] if self.has_logits else ["features"]
-        arrays = run(self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}")
+        arrays = run_session(
+            self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}"
+        )
         if arrays[0].shape != (len(images), self.dim) or any(len(rows) != len(images) for rows in arrays):
             shapes = " and ".join(f"{name} {list(rows.shape)}" for name, rows in zip(outputs, arrays, strict=True))
             raise EvaluationError(
@@ -124,7 +126,7 @@ def load_extractor(path: Path | str) -> Extractor:
     path = Path(path)
     model = read_model(path, "extractor file")
     metadata = metadata_of(model)
-    need(metadata, REQUIRED, path, "an extractor file")
+    require_metadata(metadata, REQUIRED, path, "an extractor file")
     if metadata["format_version"] != FORMAT_VERSION:
         raise EvaluationError(
             f"{path} has extractor format {metadata['format_version']}; this version reads {FORMAT_VERSION}"
@@ -136,7 +138,7 @@ def load_extractor(path: Path | str) -> Extractor:
         if not 0 <= float(metadata.get(key, 0)) <= 1:
             raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not between 0 and 1")
     _check_number(metadata, "seed", int, path)
-    session = session_of(model, path)
+    session = create_session(model, path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     if set(inputs) != {"images"} or inputs["images"].type != "tensor(uint8)" or len(inputs["images"].shape) != 4:
@@ -150,7 +152,7 @@ def load_extractor(path: Path | str) -> Extractor:
     shape = outputs["features"].shape
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise EvaluationError(f"{path}: `features` has shape {shape}, not [N, d] of a fixed d")
-    class_names = names(metadata, "class_names", path)
+    class_names = string_list_metadata(metadata, "class_names", path)
     if class_names and "logits" in outputs and outputs["logits"].shape[1:] != [len(class_names)]:
         raise EvaluationError(
             f"{path}: `logits` has shape {outputs['logits'].shape} for {len(class_names)} class names"

@@ -41,7 +41,7 @@ def _pool(x: Tensor) -> Tensor:
     return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
-class _InceptionA(blocks.InceptionA):
+class _InceptionA(blocks.InceptionA):  # type: ignore[misc]  # torchvision has no types
     def _forward(self, x: Tensor) -> list[Tensor]:
         return [
             self.branch1x1(x),
@@ -51,7 +51,7 @@ class _InceptionA(blocks.InceptionA):
         ]
 
 
-class _InceptionC(blocks.InceptionC):
+class _InceptionC(blocks.InceptionC):  # type: ignore[misc]  # torchvision has no types
     def _forward(self, x: Tensor) -> list[Tensor]:
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         return [
@@ -62,7 +62,7 @@ class _InceptionC(blocks.InceptionC):
         ]
 
 
-class _InceptionE(blocks.InceptionE):
+class _InceptionE(blocks.InceptionE):  # type: ignore[misc]  # torchvision has no types
     """The last block of the 2015 network pools by maximum, the one before it by average."""
 
     def __init__(self, in_channels: int, maximum: bool) -> None:
@@ -81,7 +81,7 @@ class _InceptionE(blocks.InceptionE):
         ]
 
 
-class FidInception(blocks.Inception3):
+class FidInception(blocks.Inception3):  # type: ignore[misc]  # torchvision has no types
     """The network: [N, 3, 299, 299] in [-1, 1] → features [N, 2048], logits [N, 1008].
 
     The logits omit the last layer's bias, as the Inception Score's authors and torch-fidelity (`logits_unbiased`) do;

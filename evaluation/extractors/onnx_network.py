@@ -19,7 +19,7 @@ from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.onnx_inspection import NetworkInput, find_features, find_input, read_network
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics.registry import invalid_name_reason
-from evaluation.onnx_files import run, session_of
+from evaluation.onnx_files import create_session, run_session
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +96,7 @@ def seal_onnx(
         if source.height is not None or source.width is not None:
             size = f"{source.height or 'any'}x{source.width or 'any'}"
             warnings = (f"{path} does not resize: it only takes images of {size}",)
-        preprocessing = {"resize": OWN_RESIZE, "resolution": source.side, "channels": source.channels}
+        preprocessing: dict[str, Any] = {"resize": OWN_RESIZE, "resolution": source.side, "channels": source.channels}
     else:
         preprocessing = _add_preprocessing(path, model, source, resize, _check_side(path, source, side), mean, std)
     resolution = preprocessing["resolution"]
@@ -227,7 +227,7 @@ def _set_outputs(path: Path, model: onnx.ModelProto, outputs: Sequence[str], ima
     for name, inner in zip(names, outputs, strict=False):
         graph.node.append(helper.make_node("Cast", [_PREFIX + inner], [name], to=TensorProto.FLOAT))
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    arrays = run(session_of(model, path), list(names[: len(outputs)]), {"images": images}, str(path))
+    arrays = run_session(create_session(model, path), list(names[: len(outputs)]), {"images": images}, str(path))
     del graph.output[:]
     for name, inner, rows in zip(names, outputs, arrays, strict=False):
         width = int(np.prod(rows.shape[1:]))

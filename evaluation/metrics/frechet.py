@@ -76,7 +76,7 @@ class _Factor(NamedTuple):
     @property
     def triangular(self) -> bool:
         """Whether `rows` is a square lower triangle."""
-        return len(self.rows) == self.rows.shape[1]
+        return bool(self.rows.shape[0] == self.rows.shape[1])
 
     def dense(self) -> np.ndarray:
         """Return L in Fortran order."""

@@ -75,7 +75,8 @@ def mmd2(x: np.ndarray, y: np.ndarray) -> float:
         values: np.ndarray = a @ b.T
         values /= d
         values += 1.0
-        return values * values * values
+        cubes: np.ndarray = values * values * values
+        return cubes
 
     k_xx, k_yy = kernel(x, x), kernel(y, y)
     within = (k_xx.sum() - np.trace(k_xx)) / (m * (m - 1)) + (k_yy.sum() - np.trace(k_yy)) / (n * (n - 1))

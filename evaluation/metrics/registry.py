@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
+
+from artifacts.plugins import import_object, is_plugin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,20 +177,16 @@ def resolve(name: str) -> Metric:
         The metric. One of a user's own module is called `package.module:ATTRIBUTE`.
 
     Raises:
-        ValueError: If there is no such metric.
+        ValueError: If there is no such metric, or its module cannot be imported.
     """
     name = FORMER_METRICS.get(name, name)
     if name in METRICS:
         return METRICS[name]
-    module, separator, attribute = name.partition(":")
-    if not separator:
+    if not is_plugin(name):
         raise ValueError(
             f"there is no metric {name}; there are {', '.join(METRICS)}, and package.module:NAME for one of your own"
         )
-    try:
-        metric = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"the metric {name} cannot be imported ({error}); is its module on PYTHONPATH?") from error
+    metric = import_object(name)
     if not isinstance(metric, Metric):
         raise ValueError(f"{name} is a {type(metric).__name__}, not an evaluation.metrics.Metric")
     return replace(metric, name=name)

@@ -210,7 +210,7 @@ def reference_hashes(reference: ReferenceInfo) -> dict[str, str]:
     hashes = {
         "fingerprint": reference.image_set.fingerprint,
         "statistics": reference.statistics_sha256,
-        "imported file": reference.imported and reference.imported.sha256,
+        "imported file": None if reference.imported is None else reference.imported.sha256,
         "file": reference.sha256,
     }
     return {kind: value for kind, value in hashes.items() if value is not None}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from evaluation.report.schema import Report, Result, Timing
 
 METRIC_DESCRIPTIONS = {
-    "fid": "How far the images' features lie from the real ones', as two Gaussians. Biased upwards by a small N.",
-    "kid": "Squared distance of the features by a cubic kernel, without bias, so it may be below 0; ± is the spread "
+    "fid": "Distance between the features of the images and of real images, as two Gaussians. Biased upwards at a "
+    "small N.",
+    "kid": "Squared distance of the features under a cubic kernel, without bias, so it may be below 0; ± is the spread "
     "over subsets.",
-    "is": "How sure the network is of each image and how many classes it sees. Never looks at real images.",
-    "precision": "Share of the images that lie among real ones.",
-    "recall": "Share of the real images that lie among generated ones.",
-    "density": "How many real images' neighbourhoods an image lies in, on average; may exceed 1.",
-    "coverage": "Share of the real images that have a generated one in their neighbourhood.",
-    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is the standard error of that. "
-    "The reference's own bias is left in. A value below 0 is error: take more images.",
+    "is": "How confident the network is of each image, and how many classes it sees. It does not use real images.",
+    "precision": "Share of the images that are among real ones.",
+    "recall": "Share of the real images that are among generated ones.",
+    "density": "Number of real images' neighborhoods that an image is in, on average; may exceed 1.",
+    "coverage": "Share of the real images that have a generated one in their neighborhood.",
+    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is its standard error. "
+    "The bias of the reference remains. A value below 0 is an error: score more images.",
     "per_class": "The mean over the classes of the Fréchet distance within each.",
     "memorization": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
 }
@@ -105,7 +106,7 @@ def _time(timing: Timing) -> str | None:
 
 
 def _image_size(shape: Sequence[int]) -> str:
-    return f"{shape[1]} x {shape[0]} px, " + ("grey" if shape[2] == 1 else "RGB")
+    return f"{shape[1]} x {shape[0]} px, " + ("gray" if shape[2] == 1 else "RGB")
 
 
 def escape_markdown(text: object) -> str:
@@ -119,19 +120,8 @@ def code_span(text: object) -> str:
     return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return the lines of a table of Markdown cells; the columns in `right` are right-aligned."""
-    line = ["---:" if i in right else "---" for i in range(len(head))]
-    return [f"| {' | '.join(cells)} |" for cells in (head, line, *rows)] + [""]
-
-
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table for a terminal; all columns but the first are right-aligned."""
-    widths = [max(len(cells[i]) for cells in (head, *rows)) for i in range(len(head))]
-    return [
-        "  ".join(
-            text.rjust(width) if i else text.ljust(width)
-            for i, (text, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in (head, *rows)
-    ]
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for first, *rest in lines]

@@ -40,14 +40,14 @@ def read_images(folder: Path, paths: Mapping[str, str]) -> dict[str, np.ndarray]
         if not path.is_file():
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise EvaluationError(f"{path} lies outside of the report's folder; its images are not read")
+            raise EvaluationError(f"{path} is outside of the report's folder; its images are not read")
         try:
             images = np.array(read_npy(path))
         except (OSError, ValueError) as error:
             raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); score again") from error
         rank = 5 if name == "neighbours" else 4
         if images.dtype != np.uint8 or images.ndim != rank or images.shape[-1] not in (1, 3) or not images.size:
-            raise EvaluationError(f"{path} holds {images.dtype} {list(images.shape)}, not images")
+            raise EvaluationError(f"{path} contains {images.dtype} {list(images.shape)}, not images")
         found[name] = images
     return found
 

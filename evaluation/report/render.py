@@ -24,24 +24,14 @@ from evaluation.report.charts import (
     strip,
 )
 from evaluation.report.compare import Comparison, MetricRow, comparison_document
-from evaluation.report.formatting import (
-    arrow,
-    code_span,
-    count,
-    escape_markdown,
-    markdown_table,
-    number,
-    percent,
-    provenance_rows,
-    text_table,
-)
+from evaluation.report.formatting import arrow, code_span, escape_markdown, number, text_table
 from evaluation.report.images import MAX_TILE, data_url, draw_grid, draw_neighbors, read_images, write_grids
 from evaluation.report.reader import read_report
 from evaluation.report.schema import Report, write_json
 
 COMPARISON_NOTE = (
     "The best value of a metric is **bold**; differences are from the first report. ≈: the best one's interval "
-    "overlaps with another's, so that fresh seeds might turn the order; without intervals nothing is known of that."
+    "overlaps with another's, so other seeds may change the order. Without intervals this is not known."
 )
 
 
@@ -84,68 +74,16 @@ def _write(path: Path, texts: dict[str, str]) -> list[Path]:
 
 def report_markdown(report: Report, grids: Mapping[str, Path] | None = None) -> str:
     """Return a report as Markdown; `grids` are the images next to it, by name."""
-    grids = grids or {}
-    protocol = escape_markdown(formatting.protocol(report.results[0]))
-    lines = [f"# {escape_markdown(report.title)}", "", f"Protocol: {protocol}.", ""]
-    if (limit := report.threshold) is not None:
-        verdict = "passed" if limit.passed else "failed"
-        lines += [f"**{verdict}**: {code_span(limit.name)}, limit {number(limit.fail_above)}", ""]
-    lines += [f"> **Warning:** {escape_markdown(text)}\n" for text in report.warnings]
-    rows = [
-        [
-            f"{escape_markdown(result.title)} {arrow(result.better)}",
-            code_span(result.name),
-            number(result.value),
-            formatting.spread(result),
-            number(report.real_value(result)),
-        ]
-        for result in report.results
-    ]
-    lines += markdown_table(["metric", "name", "value", "spread", "real images"], rows, right=(2, 4))
-    if (baseline := report.baseline) is not None:
-        lines += [f"Real images: {count(baseline.n)} of {escape_markdown(baseline.image_set)}, the same metrics.", ""]
-    for name, heading in (("samples", "Scored images"), ("reals", "Real images")):
-        if name in grids:
-            lines += [f"## {heading}", "", f"![{heading}]({grids[name].name})", ""]
-    if found := histories(report):
-        head = ["images seen", *(code_span(one.name) for one in found)]
-        rows = [[count(point[0])] for point in found[0].points]
-        for history in found:
-            for i, (row, point) in enumerate(zip(rows, history.points, strict=True)):
-                row.append(f"**{number(point[1])}**" if history.best == i else number(point[1]))
-        lines += ["## Score against images seen", "", *markdown_table(head, rows, right=range(len(head)))]
-    if (fit := extrapolation(report)) is not None:
-        rows = [[count(n), number(value)] for n, value in fit.points] + [["∞", number(fit.value)]]
-        lines += ["## Fréchet distance against N", "", *markdown_table(["N", "distance"], rows, right=(0, 1))]
-    lines += _memorization_markdown(report, grids)
-    if classes := class_rows(report):
-        rows = [
-            [escape_markdown(one.get("class", one["label"])), number(one["value"])]
-            + [count(one[side]) for side in ("n", "n_reference")]
-            for one in classes
-        ]
-        head = ["class", "distance", "images", "reference"]
-        lines += ["## By class", "", *markdown_table(head, rows, right=(1, 2, 3))]
-    rows = [[escape_markdown(term), escape_markdown(text)] for term, text in provenance_rows(report).items()]
-    lines += ["## How it was made", "", *markdown_table(["", ""], rows)]
-    return "\n".join([*lines, code_span(report.command), ""])
-
-
-def _memorization_markdown(report: Report, grids: Mapping[str, Path]) -> list[str]:
-    result = report.find("memorization")
-    if result is None:
-        return []
-    details = result.details
-    text = (
-        f"{percent(result.value)} of the images are near-copies of training images (nearer than "
-        f"{number(details['threshold'])}); of held-out real images {percent(details['held_out_share'])} are. "
-        f"Median nearest distance over that of held-out reals: {number(details.get('median_ratio'))}; "
-        "well below 1 gives memorization away. Copies that were shifted or altered may be missed."
+    text = _render(
+        "page.md",
+        report=report,
+        grids=grids or {},
+        histories=histories(report),
+        fit=extrapolation(report),
+        memorization=report.find("memorization"),
+        classes=class_rows(report),
     )
-    lines = ["## Nearest training images", "", text, ""]
-    if "neighbours" in grids:
-        lines += [f"![Images, each followed by its nearest training images]({grids['neighbours'].name})", ""]
-    return lines
+    return text + "\n"
 
 
 def report_html(report: Report, images: Mapping[str, np.ndarray]) -> str:
@@ -207,19 +145,7 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown."""
-    labels = [escape_markdown(label) for label in comparison.labels]
-    lines = [f"# {' · '.join(labels)}", "", f"Protocol: {escape_markdown(comparison.protocol)}.", ""]
-    rows = []
-    for row in comparison.rows:
-        cells = [_cell(row, i) for i in range(len(row.results))]
-        cells = [f"**{text}**" if i in row.best else text for i, text in enumerate(cells)]
-        rows.append([f"{code_span(row.name)} {arrow(row.better)}", *cells, number(row.real)])
-    lines += markdown_table(["", *labels, "real images"], rows, right=range(1, len(labels) + 2))
-    lines += [COMPARISON_NOTE, ""]
-    differing = [
-        [escape_markdown(term), *map(escape_markdown, values)] for term, values in comparison.differing_fields.items()
-    ]
-    return "\n".join(lines + (markdown_table(["", *labels], differing) if differing else []))
+    return _render("comparison.md", comparison=comparison, cell=_cell, note=COMPARISON_NOTE).rstrip("\n") + "\n"
 
 
 def comparison_html(comparison: Comparison) -> str:
@@ -267,10 +193,13 @@ def _render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("evaluation.report", "."),
-        autoescape=True,
+        # In Markdown, the filters `text` and `code` escape.
+        autoescape=lambda name: name is None or not name.endswith(".md"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"text": escape_markdown, "code": code_span}
+    return environment

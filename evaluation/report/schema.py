@@ -98,9 +98,7 @@ class Checkpoint(_Part):
         return self.images_seen or self.step
 
 
-class Resized(_Part):
-    """The size of the images before they were resized, and the filter."""
-
+class _Resized(_Part):
     sides: list[int] = Field(alias="from", min_length=2, max_length=2)
     by: str
 
@@ -113,7 +111,7 @@ class Source(_Part):
     path: Any = None
     name: Any = None
     shape: list[int] | None = Field(default=None, min_length=3, max_length=3)
-    resized: Resized | None = None
+    resized: _Resized | None = None
 
 
 class ExtractorInfo(_Part):
@@ -137,9 +135,7 @@ class ImageSetInfo(_Part):
     resolution: Any = None
 
 
-class Imported(_Part):
-    """A file of statistics of another tool."""
-
+class _Imported(_Part):
     sha256: str | None = None
 
 
@@ -150,12 +146,10 @@ class ReferenceInfo(_Part):
     sha256: str | None = None
     statistics_sha256: str | None = None
     image_set: ImageSetInfo = Field(default_factory=ImageSetInfo)
-    imported: Imported | None = None
+    imported: _Imported | None = None
 
 
-class Shard(_Part):
-    """Time of one shard."""
-
+class _Shard(_Part):
     seconds: float
 
 
@@ -166,7 +160,7 @@ class Timing(_Part):
     images_per_s: float | None = None
     generating_images_per_s: float | None = None
     extracting_images_per_s: float | None = None
-    shards: list[Shard] | None = None
+    shards: list[_Shard] | None = None
 
 
 class Report(_Part):
@@ -222,58 +216,46 @@ class Report(_Part):
             yield from checkpoint.results
 
 
-class ClassRow(_Part):
-    """Distance of one class."""
-
+class _ClassRow(_Part):
     label: int
     value: float
     n: int
     n_reference: int
 
 
-class PerClassDetails(_Part):
-    """Details of `per_class`."""
-
-    classes: list[ClassRow]
+class _PerClassDetails(_Part):
+    classes: list[_ClassRow]
 
 
-class Pair(_Part):
-    """A sample, and its distance to the nearest training image."""
-
+class _Pair(_Part):
     sample: int
     distance: float
 
 
-class MemorizationDetails(_Part):
-    """Details of `memorization`."""
-
+class _MemorizationDetails(_Part):
     threshold: float
     median: float
     held_out_share: float
     held_out_median: float
     median_ratio: float | None = None
-    nearest: list[Pair] = Field(default_factory=list)
+    nearest: list[_Pair] = Field(default_factory=list)
 
 
-class Curve(_Part):
-    """Distances at several numbers of images."""
-
+class _Curve(_Part):
     n: list[PositiveInt]
     value: list[float]
 
 
-class ExtrapolationDetails(_Part):
-    """Details of `fid_infinity`."""
-
-    curve: Curve | None = None
+class _ExtrapolationDetails(_Part):
+    curve: _Curve | None = None
     first_range: float | None = None
 
 
 # The parts of a metric's details that the views read.
 DETAILS: dict[str, type[BaseModel]] = {
-    "per_class": PerClassDetails,
-    "memorization": MemorizationDetails,
-    "fid_infinity": ExtrapolationDetails,
+    "per_class": _PerClassDetails,
+    "memorization": _MemorizationDetails,
+    "fid_infinity": _ExtrapolationDetails,
 }
 
 

@@ -22,7 +22,7 @@ from artifacts.generator_file import ContractError, check
 from artifacts.latents import seeds_to_latents
 from artifacts.processes import child_environment, python_module
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import read_model, run, session_of
+from evaluation.onnx_files import create_session, read_model, run_session
 from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
@@ -40,7 +40,7 @@ class GeneratorSource:
             self._metadata = check(model)
         except ContractError as error:
             raise EvaluationError(f"{path}: {error}") from error
-        self._session = session_of(model, path)
+        self._session = create_session(model, path)
         self.shape, self.class_names = self._metadata.image_shape, self._metadata.class_names
         sampling.check(self._metadata.z_distribution, self.class_names, str(path))
         self._sampling = sampling
@@ -70,7 +70,7 @@ class GeneratorSource:
             chosen = self._sampling.labels_for(seed, n, self.class_names)
             labels = labels if chosen is None else chosen
             feed: dict[str, np.ndarray] = {"latents": z} if labels is None else {"latents": z, "labels": labels}
-            images = run(self._session, ["images"], feed, f"the generator {self._metadata.name}")[0]
+            images = run_session(self._session, ["images"], feed, f"the generator {self._metadata.name}")[0]
             if images.shape != (n, *self.shape):
                 raise EvaluationError(
                     f"the generator returned images {list(images.shape)}; its metadata states {[n, *self.shape]}"

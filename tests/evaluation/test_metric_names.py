@@ -117,10 +117,10 @@ def test_resolve_custom_metric_is_computed_and_named(custom: str) -> None:
     ("name", "message"),
     [
         ("fidd", "there is no metric fidd; there are fid, kid"),
-        ("no_such_module:X", "cannot be imported .*PYTHONPATH"),
-        ("my_metrics:ABSENT", "cannot be imported"),
+        ("no_such_module:X", "there is no module no_such_module; .*PYTHONPATH"),
+        ("my_metrics:ABSENT", "my_metrics has no ABSENT"),
         ("my_metrics:NO_METRIC", "is a int, not an evaluation.metrics.Metric"),
-        (":X", "cannot be imported"),
+        (":X", "there is no metric :X"),
     ],
 )
 @pytest.mark.usefixtures("custom")
@@ -142,4 +142,6 @@ def test_score_custom_metric_is_reported(custom: str, place: Path) -> None:
     assert [one["name"] for one in report["results"]] == ["fd_tiny30", "mean_feature_tiny30"]
     assert report["results"][1]["metric"] == custom
     assert "Mean feature" in (place / "report/report.html").read_text(encoding="utf-8")
-    assert one_line(run(*words, "--metrics", "no_such_module:X")).startswith("error: the metric no_such_module:X")
+    assert one_line(run(*words, "--metrics", "no_such_module:X")).startswith(
+        "error: no_such_module:X: there is no module"
+    )

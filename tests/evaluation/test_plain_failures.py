@@ -37,7 +37,7 @@ def test_statistics_too_large_for_a_distance(place: Path) -> None:
     line = one_line(run("score", "g.onnx", "--reference", "large.npz", "--extractor", "e.onnx", "-o", "o.json", *FEW))
     assert "fid" in line
     assert "not finite" in line
-    with pytest.raises(EvaluationError, match="JSON cannot say"):
+    with pytest.raises(EvaluationError, match="JSON cannot represent it"):
         write_json(Path("d.json"), {"value": float("inf")})
     assert not Path("d.json").exists()
 
