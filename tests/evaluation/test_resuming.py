@@ -75,12 +75,12 @@ def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -
             job.send_signal(signal.SIGKILL)
             kills += job.wait() == -signal.SIGKILL
             assert job.stderr is not None
-            resumed |= "going on with" in job.stderr.read()
+            resumed |= "resuming: " in job.stderr.read()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert kills == 3
     assert resumed
-    assert "going on with" in done.stderr
+    assert "resuming: " in done.stderr
     whole, killed = (
         json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
     )
@@ -136,7 +136,7 @@ def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> Non
     assert "it broke" in partial["stopped"]
     done = run("score", "g.onnx", "--reference", "r.npz", "--output", "report", "--num-images", 70, "--no-baseline")
     assert done.exit_code == 0
-    assert "holds unfinished work of other arguments" in done.stderr
+    assert "holds unfinished work with other arguments" in done.stderr
     assert "num_images 1000, not 70" in done.stderr
     assert kept.exists()
 
