@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 from artifacts.files import file_lock
 from evaluation.errors import EvaluationError
+from evaluation.extractors.extractor import weights_path
 
-WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 RESIZE = "torch"  # as pytorch-fid
-
-
-def weights_path() -> Path:
-    """Return where Inception's weights are cached: in $ATELIER_WEIGHTS, else in ~/.cache."""
-    root = Path(os.environ.get("ATELIER_WEIGHTS") or Path.home() / ".cache/gan-atelier/weights")
-    return root.expanduser() / WEIGHTS_FILE
 
 
 def default_extractor(cache: Path) -> Path:
@@ -40,7 +33,7 @@ def default_extractor(cache: Path) -> Path:
     from evaluation.extractors.inception import build_inception
 
     cache.mkdir(parents=True, exist_ok=True)
-    with file_lock(path):
+    with file_lock(path.with_suffix(".lock")):
         if not path.is_file():
             build_inception(weights, RESIZE, path)
     return path

@@ -58,16 +58,12 @@ class DataPaths:
         return default_cache_root().parent
 
     def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """Load real images: an image set, a folder, a zip, an array file or an array.
+        """Load real images: an image set, folder, zip, array file or array.
 
         Args:
-            images: The name, as `resolve` reads it, or the array.
-            resolution: Side in pixels that the images are resized to; None: their own.
-            channels: 1 or 3; None: their own. Arrays keep their own: extractors accept both.
-
-        Raises:
-            EvaluationError: If these are not real images.
-            ImageSetError: If they cannot be loaded.
+            images: As `resolve` reads them; anything else is an EvaluationError.
+            resolution: Side in pixels to resize to; None: the images' own.
+            channels: 1 or 3; None: the images' own, which arrays keep: extractors accept both.
         """
         location = resolve(images).require_real_images()
         if location.kind == "statistics":
@@ -106,19 +102,9 @@ def reference_features(
     channels: int,
     needs: frozenset[str],
 ) -> ReferenceSet:
-    """Return the features of the real images.
+    """Return the features of a loaded reference, or of real images at this size, cached; with what metrics need.
 
-    Args:
-        reference: A loaded reference, or the name of real images, whose features are cached.
-        extractor: The extractor.
-        paths: Where data sets and the cache are.
-        resolution: Side in pixels that images are resized to.
-        channels: Channels, likewise.
-        needs: What the metrics need; `train_features` adds the features of the other split.
-
-    Raises:
-        EvaluationError: If they cannot be had.
-        ImageSetError: The same, for image sets.
+    Among the needs, `train_features` adds the features of the other split.
     """
     size = {"resolution": resolution, "channels": channels}
     if not isinstance(reference, Reference):
@@ -165,14 +151,11 @@ def make_reference(
     """Extract the features of an image set and write its reference file, resuming where an earlier run stopped.
 
     Args:
-        images: The image set.
+        images: The image set, of 2 images or more that do not all have the same features.
         extractor: The extractor.
         output: The file to write.
         num_images: Size of a fixed subset; None: all images.
         keep: Those of `features` and `logits` to keep.
-
-    Raises:
-        EvaluationError: For fewer than 2 images, or features that do not vary.
     """
     source = ImageSetSource(images)
     warnings: list[str] = []
@@ -219,16 +202,9 @@ def cached_reference(
     num_images: int | None = None,
     keep: frozenset[str] = frozenset(),
 ) -> Reference:
-    """Return the reference of real images, made once per content, split, resolution and extractor.
+    """Return the reference of real images, made once per content, split, resolution, extractor and number of images.
 
-    Args:
-        name: The images, as `DataPaths.load_images` reads them.
-        extractor: The extractor.
-        paths: Where data sets and the cache are.
-        resolution: Side in pixels that the images are resized to.
-        channels: Channels, likewise.
-        num_images: Size of a fixed subset; None: all images.
-        keep: Those of `features` and `logits` that are needed; an entry without them is made again.
+    An entry without the rows that `keep` names is made again.
     """
     images = paths.load_images(name, resolution, channels)
     n = min(num_images or len(images), len(images))

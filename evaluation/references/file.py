@@ -56,18 +56,7 @@ class _Provenance(_Model):
 
 @dataclass(frozen=True)
 class Reference:
-    """The features of real images and their provenance: a `FeatureSet`.
-
-    Attributes:
-        mu: Mean, float64 [d].
-        sigma: Covariance, float64 [d, d].
-        n: Number of images.
-        provenance: Extractor, image set, warnings and versions.
-        path: The file.
-        labels: int64 [n], None where there are none or they were not kept; the same for the next two.
-        features: float32 [n, d], memory-mapped.
-        logits: float32 [n, classes], memory-mapped.
-    """
+    """The features of real images: a `FeatureSet`, with provenance (extractor, image set, warnings) and the file."""
 
     mu: np.ndarray
     sigma: np.ndarray

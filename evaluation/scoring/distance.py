@@ -55,21 +55,7 @@ def distance_between(
     force: bool = False,
     on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Distance:
-    """Return the Fréchet distance between two sets of images, each at its own resolution.
-
-    Args:
-        a: Images, as `open_source` reads them, or a file of statistics.
-        b: The same.
-        extractor: The extractor; None: the one that made a file of statistics, or else `default_extractor`.
-        num_images: At most so many images of each; None: all, or 10,000 of a generator.
-        paths: Where data sets and the cache are.
-        force: Use a classifier below twice chance accuracy, with a warning.
-        on_warning: Called with every warning.
-
-    Raises:
-        EvaluationError: If there is no extractor, or either set cannot be read or is constant.
-        ImageSetError: If an image set cannot be loaded.
-    """
+    """Return the Fréchet distance between two sets of images, each at its own resolution; see `evaluation.fid`."""
     if extractor is None:
         statistics = [one for one in (a, b) if resolve(one).kind == "statistics"]
         extractor = recorded_extractor(statistics[0]) if statistics else default_extractor(paths.extractors)

@@ -35,19 +35,10 @@ def extract_features(
 ) -> FeatureStore:
     """Extract the features of images start … stop-1 of a range, resuming what an earlier run left in `folder`.
 
-    Args:
-        source: The images.
-        extractor: The extractor.
-        seeds: The range.
-        folder: The folder of this extraction, and of no other.
-        keep: Those of `ROWS` to keep.
-        start: The first image.
-        stop: The image after the last one; None: the end of the range.
-        description: For the progress bar.
+    `keep` names those of `feature_store.ROWS` to keep. Whatever ends it, what was extracted until then is kept.
 
     Raises:
-        EvaluationError: As `iter_features` does, and if the model changed since the earlier run. What was extracted
-            until then is kept.
+        EvaluationError: As `iter_features` does, and if the model changed since the earlier run.
     """
     stop = seeds.n if stop is None else stop
     total = stop - start

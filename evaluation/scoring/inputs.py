@@ -27,23 +27,10 @@ DEFAULT_NUM_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How to score.
+    """How to score; see `evaluation.score`.
 
-    Attributes:
-        metrics: The metrics, of which the first is the one that `fail_above` limits.
-        num_images: N; None: all images of a set, or 10,000 of a generator.
-        first_seed: The first seed, or what fixes the subset of images without seeds.
-        intervals: Score five disjoint ranges of N images, for an interval.
-        baseline: Score real images too.
-        fail_above: The threshold.
-        shard: (i, n): only the i-th of n shares of every range, from 0.
-        kid_subset_size: Images per subset of the kernel distance.
-        force: Use a classifier below twice chance accuracy, with a warning.
-        resolution: "reference", or a side in pixels, for both sides.
-        model: The model of a service.
-        sampling: How a generator is sampled.
-        patience_s: Seconds to wait for a service that does not answer.
-        stamp: A generator file of the scored model, which is checked before the work.
+    `shard` (i, n) is the i-th of n shares of every range of images, from 0. `fail_above` limits the first metric.
+    `stamp` is a generator file of the scored model, which is checked before the work.
     """
 
     metrics: tuple[Metric, ...]
@@ -69,16 +56,9 @@ class ScoreOptions:
 
 @dataclass
 class Job:
-    """Opened images, and what to score them with.
+    """Opened images and what to score them with. `reference` may be loaded statistics.
 
-    Attributes:
-        source: The images.
-        reference: The real images, or their loaded statistics.
-        extractor: The extractor of both.
-        options: How to score.
-        paths: Where data sets and the cache are.
-        on_warning: Called with every warning as it arises.
-        warnings: All warnings, for the report.
+    `on_warning` is called with every warning as it arises; `warnings` are for the report.
     """
 
     source: ImageSource
@@ -96,11 +76,7 @@ class Job:
             self.on_warning(text)
 
     def seed_ranges(self) -> list[SeedRange]:
-        """Return the range of images to score; with intervals, five disjoint ones.
-
-        Raises:
-            EvaluationError: If there are too few images.
-        """
+        """Return the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
         options, limit = self.options, self.source.num_images
         repetitions = REPETITIONS if options.intervals else 1
         n = options.num_images or (DEFAULT_NUM_IMAGES if limit is None else limit // repetitions)
@@ -183,11 +159,7 @@ def real_features(job: Job) -> ReferenceSet:
 
 
 def check_inputs(job: Job, reference: Reference) -> list[SeedRange]:
-    """Check that the metrics can be computed, add warnings about both sides, and return the ranges to score.
-
-    Raises:
-        EvaluationError: If a metric cannot be computed, before any work.
-    """
+    """Check that the metrics can be computed, add warnings about both sides, and return the ranges to score."""
     options, extractor = job.options, job.extractor
     check_metrics(options.metrics, job.source, extractor, reference)
     job.warn(*suitability_warnings(extractor, reference.image_set, force=options.force))

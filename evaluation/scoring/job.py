@@ -80,11 +80,7 @@ def score_checkpoints(
 ) -> dict[str, Any]:
     """Score every checkpoint of a run, oldest first; one that was scored before an interruption is not scored again.
 
-    Returns:
-        The report of the latest checkpoint, with the scores of each under `checkpoints`.
-
-    Raises:
-        EvaluationError: Without checkpoints, and as `score` does.
+    The report is that of the latest one, with the scores of each under `checkpoints`.
     """
     if not checkpoints:
         raise EvaluationError("there are no checkpoints in this run yet")

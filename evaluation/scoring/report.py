@@ -26,17 +26,7 @@ from imagesets import ImageSetError
 
 
 def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, output: OutputPaths) -> dict[str, Any]:
-    """Compute the metrics and return the report; its sample images are written.
-
-    Args:
-        job: The job.
-        features: The images' features, per range.
-        real: The real images' features.
-        output: Where the sample images go.
-
-    Raises:
-        EvaluationError: If the images are constant, or a metric cannot be computed.
-    """
+    """Compute the metrics of the features of every range, write sample images, and return the report."""
     options, first, reference = job.options, features[0], real.reference
     _reject_constant(first)
     results = compute_metrics(

@@ -45,19 +45,16 @@ def open_images(
     resolution: str | None = None,
     **options: Any,
 ) -> OpenedImages:
-    """Open the images at the resolution of the reference.
+    """Open the images at the resolution of the reference, or raise EvaluationError if the two have none in common.
 
     Args:
         images: The images to score.
         reference: The real images, or a file of statistics.
         extractor: The extractor, which must be that of a file of statistics.
         paths: Where data sets and the cache are.
-        resolution: None: the images' own, which a file of statistics must have, and to which real images will be
-            resized; "reference": the reference's own; or a number, for both.
+        resolution: None: the images' own, which statistics must have, and to which real images will be resized;
+            "reference": the reference's own; or a side in pixels, for both.
         **options: For `open_source`.
-
-    Raises:
-        EvaluationError: If the two have no common resolution.
     """
     statistics = load_statistics(str(reference), extractor) if is_statistics(reference) else None
     side = _requested_side(resolution, statistics, reference, paths)

@@ -128,15 +128,9 @@ def real_baseline(
     paths: DataPaths,
     options: MetricOptions = MetricOptions(),
 ) -> dict[str, Any]:
-    """Score real images of the reference's other split: what a perfect generator would get. Computed once and cached.
+    """Score n real images of the reference's other split, or as many as there are: what a perfect generator would get.
 
-    Args:
-        reference: The reference.
-        extractor: The extractor.
-        metrics: The metrics; those of `WITHOUT_BASELINE` are left out, and fid_infinity with too few images.
-        n: Number of images, or as many as there are.
-        paths: Where data sets and the cache are.
-        options: The metrics' settings.
+    It is computed once and cached. Metrics of `WITHOUT_BASELINE` are left out, and fid_infinity with too few images.
 
     Raises:
         EvaluationError: If there is no other split.

@@ -125,24 +125,9 @@ def score_shard(
     output: Path,
     on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Path:
-    """Extract the features of one share of the images, `options.shard`.
+    """Extract the features of one share of the images, `options.shard`, into a folder in `output`; return that.
 
-    A complete shard with the same arguments is left as it is.
-
-    Args:
-        images: The images, as `open_source` reads them.
-        reference: Real images, or a file of statistics; its name is for `merge_shards`.
-        extractor: The extractor.
-        options: How to score.
-        paths: Where data sets and the cache are.
-        output: The folder to make the shard's folder in.
-        on_warning: Called with every warning as it arises.
-
-    Returns:
-        The shard's folder.
-
-    Raises:
-        EvaluationError: If the images cannot be scored, or the folder is a shard with other arguments.
+    A complete shard with the same arguments is left as it is. The arguments are those of `score`.
     """
     assert options.shard is not None
     index, count = options.shard
@@ -185,11 +170,7 @@ def score_shard(
 
 
 def find_shards(paths: Sequence[Path]) -> list[Shard]:
-    """Return the shards that are named, or are in folders that are named, in order.
-
-    Raises:
-        EvaluationError: Unless they are all shards of one job.
-    """
+    """Return the shards that are named, or are in named folders, in order; EvaluationError if not of one job."""
     folders = [folder for path in paths for folder in ([path] if _NAME.fullmatch(path.name) else _shards_in(path))]
     if not folders:
         raise EvaluationError(
@@ -232,17 +213,14 @@ def merge_shards(
         paths: All shards of a job, or the folders that they are in.
         output: Where to write.
         data: Where data sets and the cache are.
-        metrics: The metrics, separated by commas; None: those that the shards were made for, as for the next three.
+        metrics: Separated by commas; by default, as for the next three, what the shards were made with.
         reference: Real images, or a file of statistics.
-        extractor: Where the extractor is that the shards were made with.
+        extractor: The extractor file.
         kid_subset_size: Images per subset of the kernel distance.
         baseline: Score real images too.
         fail_above: The threshold.
         force: Use a classifier below twice chance accuracy, with a warning.
         on_warning: Called with every warning as it arises.
-
-    Raises:
-        EvaluationError: If a metric cannot be computed, or shards are missing, damaged or of several models.
     """
     shards = find_shards(paths)
     manifest, arguments = shards[0].manifest, shards[0].arguments

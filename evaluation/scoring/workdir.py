@@ -23,14 +23,7 @@ from evaluation.report.schema import NAME, write_json
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """The paths of a report.
-
-    Attributes:
-        document: The JSON document.
-        work: The folder of unfinished work.
-        images: The folder of sample images, None for a report that is only a `.json` file.
-        kept: Whether unfinished work outlives the process.
-    """
+    """The JSON document, its folders of unfinished work and sample images, and whether they outlive the process."""
 
     document: Path
     work: Path
@@ -40,10 +33,9 @@ class OutputPaths:
 
 @contextlib.contextmanager
 def output_paths(output: Path | None) -> Iterator[OutputPaths]:
-    """Return the paths of a report in the folder `output`, or of a `.json` file; None is a temporary folder.
+    """Yield the paths of a report in the folder `output`, or of a `.json` file; None is a temporary folder.
 
-    Raises:
-        EvaluationError: If they cannot be written, now rather than after minutes of work.
+    Paths that cannot be written raise EvaluationError now rather than after minutes of work.
     """
     if output is None:
         with tempfile.TemporaryDirectory(prefix="atelier-score-") as folder:
@@ -70,11 +62,7 @@ def key_of(arguments: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def open_workdir(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
-    """Lock and return the folder for work with these arguments, which `arguments.json` in it records.
-
-    Raises:
-        EvaluationError: If another process uses it, or it cannot be made.
-    """
+    """Lock and yield the folder for work with these arguments; EvaluationError if another process uses it."""
     folder = work / key_of(arguments)
     with cannot_write(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -117,14 +117,7 @@ def conversion_warnings(description: dict[str, Any], what: str) -> list[str]:
 
 
 def array_source(value: Path | np.ndarray) -> ArraySource:
-    """Open an array in memory, or a .npy or .npz file, memory-mapped.
-
-    Args:
-        value: The path, or images uint8 [N, H, W] or [N, H, W, 1 or 3].
-
-    Raises:
-        EvaluationError: If it is not such an array, or the file is absent or damaged.
-    """
+    """Open images uint8 [N, H, W] or [N, H, W, 1 or 3] of an array, or of a .npy or .npz file, memory-mapped."""
     labels, name = None, "the array"
     description: dict[str, Any] = {"kind": "array"}
     if isinstance(value, Path):
@@ -159,15 +152,7 @@ def array_source(value: Path | np.ndarray) -> ArraySource:
 
 
 def array_image_set(value: Path | np.ndarray, resolution: int | None = None) -> ImageSet:
-    """Return images of an array or array file as an image set, for a reference.
-
-    Args:
-        value: The path, or images uint8 [N, H, W, C].
-        resolution: The side in pixels that the images must have; None: any.
-
-    Raises:
-        EvaluationError: If it is not an array of images, or they are not squares of that side.
-    """
+    """Return square images of an array or array file, of side `resolution` if it is given, as an image set."""
     source = array_source(value)
     name = str(value) if isinstance(value, Path) else "array"
     height, width, channels = source.shape

@@ -43,14 +43,9 @@ class SeedRange:
 
 
 class ImageSource(Protocol):
-    """Images to score.
+    """Images to score: (height, width, channels) is the `shape` of each, and `description` goes into the report.
 
-    Attributes:
-        description: JSON values for the report; they also decide whether unfinished work may be resumed.
-        shape: Height, width and channels of every image.
-        seeded: Whether image i depends only on seed i.
-        class_names: Names of the labels in the batches, () without labels.
-        num_images: How many images there are, None without a limit.
+    `seeded`: image i depends only on seed i. `class_names` are those of labels, if any. `num_images` None: unlimited.
     """
 
     description: dict[str, Any]
@@ -65,12 +60,9 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How a generator is sampled.
+    """How a generator is sampled: normal latents are truncated to [-truncation, truncation], unless it is None.
 
-    Attributes:
-        truncation: Truncate normal latents to [-truncation, truncation]; None: do not.
-        labels: "drawn" (by each seed, as the service does without labels), "balanced" (seed modulo classes), or the
-            name of one class.
+    `labels` are "drawn" (by each seed, as a service does), "balanced" (seed modulo classes), or one class.
     """
 
     truncation: float | None = None

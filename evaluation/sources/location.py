@@ -32,15 +32,10 @@ _GENERATORS = {
 
 @dataclass(frozen=True)
 class Location:
-    """A source of images, or statistics of images.
+    """A source of images, or statistics of images, as the user named it in `text`.
 
-    Attributes:
-        kind: What it is.
-        text: As the user named it.
-        path: The file or folder, if it is one.
-        image_set: The name for `imagesets`, without the split.
-        split: The split, if one was named.
-        value: The array or function of a caller from Python.
+    `path` is the file or folder, `image_set` the name for `imagesets` without the split, and `value` the array or
+    function of a caller from Python.
     """
 
     kind: Kind
