@@ -15,7 +15,7 @@ from artifacts import generator_file
 from evaluation.extractors.extractor import load_extractor
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import save_reference
-from evaluation.sources import Draw, open_source
+from evaluation.sources import SeedRange, open_source
 from service.models.served_model import load
 from service.models.sessions import Runtime
 from tests.evaluation.helpers import write_tiny_extractor
@@ -81,7 +81,7 @@ def test_optimized_file_is_read_by_service_and_evaluation(
     served = load(path, 2**30, Runtime(1, 4))  # digest, metadata and graph agree, and it runs
     assert served.metadata.name == "tiny"
     ours, theirs = (
-        np.concatenate([batch.images for batch in open_source(str(one)).batches(Draw(0, 256), 0, 256, 64)])
+        np.concatenate([batch.images for batch in open_source(str(one)).batches(SeedRange(0, 256), 0, 256, 64)])
         for one in (path, conditional)
     )
     off = np.abs(ours.astype(int) - theirs.astype(int))
