@@ -27,7 +27,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import builder, inception, load_extractor
-from evaluation.extractors.builder import centred_relative_error, preamble
+from evaluation.extractors.builder import centered_relative_error, preprocessing_model
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
@@ -156,7 +156,9 @@ WRONG = {
 
 
 def prepared(resize: str, images: np.ndarray) -> np.ndarray:
-    return ort.InferenceSession(preamble(resize, 299, 3).SerializeToString()).run(None, {"images": images})[0]
+    return ort.InferenceSession(preprocessing_model(resize, 299, 3).SerializeToString()).run(None, {"images": images})[
+        0
+    ]
 
 
 RESIZERS = {
@@ -170,15 +172,15 @@ RESIZERS = {
 @pytest.mark.parametrize(
     "size", [(1, 1), (28, 28), (48, 80), (96, 96), (299, 299), (300, 300), (333, 500), (700, 700)], ids=str
 )
-def test_white_noise_of_any_size_is_resized_as_the_peers_do(resize: str, size: tuple[int, int]) -> None:
+def test_resize_white_noise_of_any_size_equals_the_peers(resize: str, size: tuple[int, int]) -> None:
     """The hardest images there are, at ratios where float32 places are roundest."""
     noise = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    assert centred_relative_error(prepared(resize, noise), RESIZERS[resize](noise).numpy()) < TOLERANCE / 5
+    assert centered_relative_error(prepared(resize, noise), RESIZERS[resize](noise).numpy()) < TOLERANCE / 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resize", RESIZE_NAMES)
-def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
+def test_inception_features_equal_the_peers(
     resize: str,
     weights: Path,
     files: dict[str, Path],
@@ -193,8 +195,8 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
         tensor, features = peer(images)
         assert tensor.shape == (4, 3, 299, 299)
         assert 0.1 < features.mean() < 10, side
-        assert centred_relative_error(prepared(resize, images), tensor) < TOLERANCE / 5, side
-        assert centred_relative_error(extractor(images).features, features) < TOLERANCE, side
+        assert centered_relative_error(prepared(resize, images), tensor) < TOLERANCE / 5, side
+        assert centered_relative_error(extractor(images).features, features) < TOLERANCE, side
         for how, wrong in WRONG[resize].items():
             if how == "without antialiasing" and side < 299:
                 continue  # enlarging has nothing to smooth
@@ -202,14 +204,12 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
             got = prepared("wrong", images)
             with torch.no_grad():
                 wrong_features = network(torch.from_numpy(got))[0].numpy()
-            assert centred_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
-            assert centred_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
+            assert centered_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
+            assert centered_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
 
 
 @pytest.mark.slow
-def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
-    weights: Path, files: dict[str, Path], pictures: dict[int, np.ndarray]
-) -> None:
+def test_inception_logits_omit_the_bias(weights: Path, files: dict[str, Path], pictures: dict[int, np.ndarray]) -> None:
     peer = FeatureExtractorInceptionV3(
         "peer", ["logits_unbiased", "logits"], feature_extractor_weights_path=str(weights)
     )
@@ -218,11 +218,11 @@ def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
         unbiased, biased = (found.numpy() for found in peer(nchw(images)))
     logits = load_extractor(files["tf1"])(images).logits
     assert logits is not None
-    assert centred_relative_error(logits, unbiased) < TOLERANCE
-    assert centred_relative_error(biased, unbiased) > 100 * TOLERANCE
+    assert centered_relative_error(logits, unbiased) < TOLERANCE
+    assert centered_relative_error(biased, unbiased) > 100 * TOLERANCE
 
 
-def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp_path: Path) -> None:
+def test_build_inception_other_weights_fails_before_writing(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="sha256 begins"):
         build_inception(weights, "torch", tmp_path / "i.onnx")
     with pytest.raises(EvaluationError, match="cannot read"):
@@ -235,7 +235,7 @@ def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp
     assert not (tmp_path / "i.onnx").exists()
 
 
-def test_without_weights_or_network_it_says_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_inception_without_weights_names_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_OFFLINE", "1")
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path))
     with pytest.raises(EvaluationError, match="--weights PATH"):
@@ -267,7 +267,7 @@ def host() -> Iterator[tuple[str, dict[str, bytes]]]:
     thread.join()
 
 
-def test_weights_are_downloaded_once_and_a_damaged_download_is_not_kept(
+def test_build_inception_downloads_once_and_drops_damaged_file(
     host: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, bodies = host
@@ -276,15 +276,15 @@ def test_weights_are_downloaded_once_and_a_damaged_download_is_not_kept(
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(inception, "WEIGHTS_URL", f"{url}/weights.pth")
     monkeypatch.setattr(inception, "WEIGHTS_SHA256_PREFIX", hashlib.sha256(body).hexdigest()[:8])
-    kept = tmp_path / "weights" / inception.WEIGHTS_FILE
+    kept = tmp_path / "weights" / inception.FID_WEIGHTS_FILE
 
     with pytest.raises(EvaluationError, match=r"--weights PATH.*404"):
-        inception._downloaded()
+        inception._download()
     bodies["/weights.pth"] = body[:-3]
     with pytest.raises(EvaluationError, match="its sha256 begins"):
-        inception._downloaded()
+        inception._download()
     assert not kept.exists()
     bodies["/weights.pth"] = body
-    assert inception._downloaded() == kept
+    assert inception._download() == kept
     bodies.clear()
-    assert inception._downloaded().read_bytes() == body
+    assert inception._download().read_bytes() == body

@@ -14,10 +14,10 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from evaluation.metrics import Evidence, Options
+from evaluation.metrics import MetricInputs, MetricOptions
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.inception_score import inception_score
-from evaluation.metrics.kid import kernel_distance
+from evaluation.metrics.kid import kid
 from evaluation.metrics.prdc import precision_recall_density_coverage
 from imagesets import load_image_set
 
@@ -59,7 +59,7 @@ def statistics(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(0, dtype=np.float64), np.cov(rows.T.astype(np.float64))
 
 
-def test_fid_is_torch_fidelitys_and_pytorch_fids(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_frechet_equals_torch_fidelity_and_pytorch_fid(pair: tuple[np.ndarray, np.ndarray]) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return frechet_distance(*statistics(fake), *statistics(real))
 
@@ -75,9 +75,9 @@ def test_fid_is_torch_fidelitys_and_pytorch_fids(pair: tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_kid_is_torch_fidelitys_to_its_very_subsets(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_kid_equals_torch_fidelity_with_its_subsets(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
-        return getattr(kernel_distance(fake, real, subsets=7, subset_size=300), key)
+        return getattr(kid(fake, real, subsets=7, subset_size=300), key)
 
     def torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
         found = kid_features_to_metric(*doubles(fake, real), kid_subsets=7, kid_subset_size=300, verbose=False)
@@ -87,9 +87,7 @@ def test_kid_is_torch_fidelitys_to_its_very_subsets(pair: tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_the_inception_score_is_torch_fidelitys_to_its_very_order(
-    pair: tuple[np.ndarray, np.ndarray], key: str
-) -> None:
+def test_inception_score_equals_torch_fidelity_with_its_order(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, _: np.ndarray) -> float:
         return getattr(inception_score(fake), key)
 
@@ -100,7 +98,7 @@ def test_the_inception_score_is_torch_fidelitys_to_its_very_order(
 
 
 @pytest.mark.parametrize("key", ["precision", "recall"])
-def test_precision_and_recall_are_torch_fidelitys(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_precision_and_recall_equal_torch_fidelity(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return precision_recall_density_coverage(fake, real)[key]
 
@@ -111,7 +109,7 @@ def test_precision_and_recall_are_torch_fidelitys(pair: tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("key", ["precision", "recall", "density", "coverage"])
-def test_all_four_are_prdcs(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_prdc_equals_the_prdc_package(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return precision_recall_density_coverage(fake, real, precision_recall_k=5)[key]
 
@@ -121,13 +119,13 @@ def test_all_four_are_prdcs(pair: tuple[np.ndarray, np.ndarray], key: str) -> No
     agree(ours, prdc, pair, 1e-6)
 
 
-def test_the_defaults_are_torch_fidelitys_and_prdcs() -> None:
+def test_metric_defaults_equal_torch_fidelity_and_prdc() -> None:
     from torch_fidelity.defaults import DEFAULTS
 
-    ours = Options()
+    ours = MetricOptions()
     assert (ours.kid_subsets, ours.kid_subset_size) == (DEFAULTS["kid_subsets"], DEFAULTS["kid_subset_size"])
     assert (ours.splits, ours.precision_recall_k) == (DEFAULTS["isc_splits"], DEFAULTS["prc_neighborhood"])
     assert ours.seed == DEFAULTS["rng_seed"]
     rows = np.random.default_rng(0).normal(size=(1200, 3))
-    evidence = Evidence(features=rows, reference_features=rows + 0.1, logits=rows)
-    assert evidence.balls == precision_recall_density_coverage(rows, rows + 0.1)
+    inputs = MetricInputs(features=rows, reference_features=rows + 0.1, logits=rows)
+    assert inputs.prdc == precision_recall_density_coverage(rows, rows + 0.1)

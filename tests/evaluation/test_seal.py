@@ -92,7 +92,7 @@ def test_seal_graph_of_pixels_keeps_its_own_resize(place: Path) -> None:
     weight = network(shape=("N", SIDE, SIDE, 3), kind=TensorProto.UINT8)
     done = seal()
     assert done.exit_code == 0, done.output
-    assert "takes images of 8x8 alone" in done.stderr
+    assert "only takes images of 8x8" in done.stderr
     images, extractor = noise(5), load_extractor("own.onnx")
     np.testing.assert_allclose(extractor(images).features, images.reshape(5, -1) @ weight, rtol=1e-5)
     gray = images[..., :1]
@@ -120,7 +120,7 @@ def test_seal_graph_of_gray_pixels_takes_luma(place: Path) -> None:
         {"save_as_external_data": True, "location": "net.data", "size_threshold": 0},
     ],
 )
-def test_seal_other_forms_of_networks_are_taken(place: Path, options: dict[str, Any]) -> None:
+def test_seal_other_network_layouts_are_accepted(place: Path, options: dict[str, Any]) -> None:
     network(**options)
     side = ("--side", SIDE) if "h" in options.get("shape", ()) else ()
     done = seal("--resize", "torch", *side)
@@ -144,7 +144,7 @@ def second_output(nodes: list) -> list:
     return [*nodes, helper.make_node("Tanh", ["product"], ["z"])]
 
 
-def test_seal_of_several_outputs_one_is_named(place: Path) -> None:
+def test_seal_several_outputs_uses_the_named_one(place: Path) -> None:
     network(nodes=second_output, outputs=("y", "z"))
     assert "name one with --features" in one_line(seal("--resize", "torch"))
     assert "has no output 'w'; it has y, z" in one_line(seal("--resize", "torch", "--features", "w"))
@@ -201,7 +201,7 @@ def unknown_operation(nodes: list) -> list:
         ({}, ("--resize", "torch", "--name", "fid"), "is reserved"),
         ({}, ("--resize", "torch", "--name", "../x"), "letters, digits"),
         ({}, ("--resize", "torch", "--features", "y", "--logits", "y"), "name one output"),
-        ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch"), "say --side"),
+        ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch"), "give --side"),
         ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch", "--side", 0), "not between 1 and"),
         ({"shape": ("N", 3, 8, 4)}, ("--resize", "torch"), "must be square"),
         ({"shape": (1, 3, 8, 8)}, ("--resize", "torch"), "dynamic first axis"),
@@ -214,18 +214,20 @@ def unknown_operation(nodes: list) -> list:
         ({"nodes": random_features}, ("--resize", "torch"), "draws random numbers"),
         ({"nodes": training}, ("--resize", "torch"), "is in training mode"),
         ({"nodes": of_the_batch}, ("--resize", "torch"), "inference mode"),
-        ({"nodes": constant}, ("--resize", "torch"), "the same for unlike images"),
+        ({"nodes": constant}, ("--resize", "torch"), "the same for different images"),
         ({"nodes": infinite}, ("--resize", "torch"), "not finite"),
         ({"nodes": unknown_operation}, ("--resize", "torch"), "Nonsense"),
     ],
 )
-def test_seal_what_is_no_extractor_is_one_line(place: Path, options: dict[str, Any], words: tuple, reason: str) -> None:
+def test_seal_invalid_network_is_a_one_line_error(
+    place: Path, options: dict[str, Any], words: tuple, reason: str
+) -> None:
     network(**options)
     assert reason in one_line(seal(*words))
     assert not Path("own.onnx").exists()
 
 
-def test_seal_files_that_are_no_network_are_one_line(place: Path) -> None:
+def test_seal_other_file_is_a_one_line_error(place: Path) -> None:
     network()
     Path("cut.onnx").write_bytes(Path("net.onnx").read_bytes()[:200])
     Path("text.onnx").write_text("no network", encoding="utf-8")

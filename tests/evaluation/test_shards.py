@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics
-from evaluation.scoring.shards import parse
+from evaluation.metrics.frechet import FeatureStatistics
+from evaluation.scoring.shards import parse_shard
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
@@ -27,12 +27,12 @@ def score(*words: object) -> tuple:
 def test_statistics_add(dim: int) -> None:
     """In any order of unequal parts, to 1e-12 of one pass over all rows; singular covariances too."""
     rows = np.random.default_rng(0).normal(5, 2, (200, dim)).astype(np.float32)
-    whole = FeatureStatistics.of(rows)
+    whole = FeatureStatistics.from_features(rows)
     merged = FeatureStatistics(dim)
     for start, stop in ((150, 200), (0, 1), (1, 70), (70, 70), (70, 150)):
         part = FeatureStatistics(dim)
         part.update(rows[start:stop])
-        merged.merge(FeatureStatistics.restored(**dict(part.state())))  # type: ignore[arg-type]
+        merged.merge(FeatureStatistics.from_state(**dict(part.state())))  # type: ignore[arg-type]
     assert merged.n == 200
     assert np.linalg.norm(merged.mu - whole.mu) <= 1e-12 * np.linalg.norm(whole.mu)
     assert np.linalg.norm(merged.sigma - whole.sigma) <= 1e-12 * np.linalg.norm(whole.sigma)
@@ -84,7 +84,7 @@ def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
     assert "cannot be shared by 90" in one_line(run(*score(40, "--output", "many", "--shard", "0/90")))
     for text in ("3/3", "1", "-1/2", "a/b"):
         with pytest.raises(EvaluationError, match="I from 0 to N - 1"):
-            parse(text)
+            parse_shard(text)
 
 
 def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
@@ -142,7 +142,7 @@ def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
     assert "has no classes" in one_line(run("score", "g.onnx", *words, "--labels", "balanced"))
     assert "needs images with labels" in one_line(run("score", "g.onnx", *words, "--metrics", "per_class"))
     write_tiny_generator(place / "d.onnx", num_classes=2)
-    assert "not the same ones" in one_line(run("score", "d.onnx", *words, "--metrics", "per_class"))
+    assert "not the same" in one_line(run("score", "d.onnx", *words, "--metrics", "per_class"))
 
 
 def test_truncation_is_recorded_and_pulls_images_together(place: Path) -> None:
@@ -165,7 +165,7 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     np.save(
         "copies.npy", np.concatenate([train[:30], np.random.default_rng(9).integers(0, 256, (30, 8, 8, 1), np.uint8)])
     )
-    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorisation")
+    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorization")
     done = run("score", "copies.npy", *words, "--output", "report")
     assert done.exit_code == 0, done.output
     report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
