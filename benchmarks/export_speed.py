@@ -25,7 +25,7 @@ import torch
 
 from artifacts.cpus import available_cpus
 from trainer import networks
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.onnx_export import exporter, optimize, quantize, throughput
 
 RESULTS = Path(__file__).with_name("results") / "export_speed.json"
@@ -34,7 +34,7 @@ RESULTS = Path(__file__).with_name("results") / "export_speed.json"
 def untrained(preset: str) -> onnx.ModelProto:
     """The generator file of a preset's networks as they are initialised."""
     torch.manual_seed(0)
-    config = configuration.resolve(preset)
+    config = loading.resolve(preset)
     model = exporter.to_onnx(networks.build(config)[0].eval())
     payload = {"counters": {"images_seen": 0}, "created": "2026-01-01T00:00:00+00:00"}
     exporter.describe(model, exporter.metadata(config, payload, f"{preset}-untrained"))

@@ -67,7 +67,7 @@ def make_generator(preset: str, folder: Path) -> Path:
     """The generator file of a preset that was never trained: its speed is a trained one's."""
     import torch
 
-    from trainer.config.schema import resolve
+    from trainer.config.loading import resolve
     from trainer.networks import build
     from trainer.onnx_export import exporter
 

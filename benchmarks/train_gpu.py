@@ -36,17 +36,18 @@ from benchmarks.arguments import at_least_one, file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_quality import PATHS
 from imagesets import ImageSetError, load_image_set
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.training import devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 RESULTS = train_step.ROOT / "benchmarks" / "results" / "train_gpu.json"
 PRESET = "cifar10-best"
 
 
-def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State, Callable[[], None]]:
+def stepper(config: Config, path: str, data_root: Path) -> tuple[TrainState, Callable[[], None]]:
     """A state to train along `path` (train_quality.py), and what does a step of it."""
     data = config.data
     try:
@@ -60,11 +61,12 @@ def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State,
         config = config.model_copy(update={"data": data.model_copy(update={"class_names": names})})
         labels = np.arange(len(images)) % len(names)
     if path == "plain":
-        config = configuration.override(config, ["run.cuda_graphs=off"])
-    devices.settle(config)
+        config = loading.override(config, ["run.cuda_graphs=off"])
+    devices.configure_process(config)
     state = PATHS[path](config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels, flip=data.flip)
-    return state, lambda: trainers.step(state, batches)
+    step = trainers.make_step(state)
+    return state, lambda: trainers.train_iteration(state, batches, step)
 
 
 def images_per_second(config: Config, path: str, data_root: Path, seconds: float) -> float:
@@ -80,7 +82,7 @@ def images_per_second(config: Config, path: str, data_root: Path, seconds: float
     return (state.images_seen - before) / (time.perf_counter() - started)
 
 
-def synchronize(state: trainers.State) -> None:
+def synchronize(state: TrainState) -> None:
     if state.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -91,7 +93,7 @@ def beside(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def rates(arguments: argparse.Namespace) -> dict[str, object]:
-    config = devices.choose(configuration.resolve(PRESET))
+    config = devices.resolve_auto(loading.resolve(PRESET))
     found = {path: images_per_second(config, path, arguments.data_root, arguments.seconds) for path in PATHS}
     print(f"{PRESET}: " + ", ".join(f"{path} {rate:.0f} img/s" for path, rate in found.items()), flush=True)
     return {

@@ -30,19 +30,20 @@ import torch
 
 from benchmarks.train_notebooks import dcgan_notebook, digits_notebook, wgan_notebook
 from benchmarks.train_plain import documents, examples
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.training import devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 
 def ours(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    devices.settle(config)
-    state = trainers.State.create(config)
+    devices.configure_process(config)
+    state = TrainState.create(config)
     batches = Batches(np.load(folder / "images.npy"), config.optim.batch_size, seed=0, device=device)
     while True:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
         yield
 
 
@@ -52,7 +53,7 @@ LOOPS = {loop.__name__: loop for loop in (*PLAIN, ours)}
 
 def main() -> None:
     name, config_path, folder = sys.argv[1:]
-    config = configuration.parse(json.loads(Path(config_path).read_text(encoding="utf-8")))
+    config = loading.parse(json.loads(Path(config_path).read_text(encoding="utf-8")))
     device = torch.device(config.run.device)
     for step, _ in enumerate(LOOPS[name](config, Path(folder), device)):
         if device.type == "cuda" and step % 20 == 0:

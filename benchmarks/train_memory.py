@@ -22,10 +22,11 @@ import torch
 from benchmarks.arguments import file_to_write
 from benchmarks.machine import describe
 from benchmarks.train_step import load_images
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.data import Batches
 from trainer.training import devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_memory.json"
@@ -46,22 +47,22 @@ def resident() -> float:
 def trained(case: str, steps: int, data_root: Path) -> dict[str, object]:
     """Trains in this process."""
     preset, sets = CASES[case]
-    config = devices.choose(configuration.resolve(preset, sets))
-    devices.settle(config)
+    config = devices.resolve_auto(loading.resolve(preset, sets))
+    devices.configure_process(config)
     images, source = load_images(config, data_root)
     before = resident()
     labels = None
     if config.model.conditional:
         labels = torch.arange(len(images)).remainder(len(config.data.class_names)).numpy()
-    state = trainers.State.create(config)
+    state = TrainState.create(config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels)
     marks = sorted({500, 1000, 2000, 5000, steps} & set(range(steps + 1)))
     found, allocated = {}, {}
     while state.steps < steps:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
         if state.steps % 500 == 0:
             trainers.check_finite(state)
-            trainers.take_means(state)
+            trainers.pop_means(state)
         if state.steps in marks:
             found[state.steps] = round(resident(), 2)
             if state.device.type == "cuda":

@@ -17,19 +17,19 @@ def plain_networks(config: Config) -> tuple[nn.Module, nn.Module]:
     G, D = networks.build(config)
     for network in (G, D):
         for module in network.modules():
-            if isinstance(module, networks.Project):
+            if isinstance(module, networks.DenseToFeatureMap):
                 module.__class__ = AsConvTranspose2d
-            elif isinstance(module, networks.Score):
+            elif isinstance(module, networks.FullConvHead):
                 module.__class__ = AsConv2d
     return G, nn.Sequential(D, nn.Sigmoid())
 
 
-class AsConvTranspose2d(networks.Project):
+class AsConvTranspose2d(networks.DenseToFeatureMap):
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         return nn.ConvTranspose2d.forward(self, z[:, :, None, None])
 
 
-class AsConv2d(networks.Score):
+class AsConv2d(networks.FullConvHead):
     def forward(self, features: Tensor) -> Tensor:
         return nn.Conv2d.forward(self, features)
 

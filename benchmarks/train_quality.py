@@ -25,25 +25,26 @@ from torch import nn
 from benchmarks.arguments import at_least_one, file_to_write, mistakes
 from benchmarks.machine import describe
 from imagesets import load_image_set
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.training import checkpoint, devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train_quality.json"
 METRICS = ("fid", "precision", "recall", "density", "coverage")
 
 
-def fast_state(config: Config) -> trainers.State:
-    return trainers.State.create(config)
+def fast_state(config: Config) -> TrainState:
+    return TrainState.create(config)
 
 
-def plain_state(config: Config) -> trainers.State:
+def plain_state(config: Config) -> TrainState:
     """The same weights and the same algorithm, without anything that is there for speed."""
-    config = configuration.override(config, ["run.precision=fp32"])
-    state = trainers.State.create(config)
+    config = loading.override(config, ["run.precision=fp32"])
+    state = TrainState.create(config)
     for network in (state.G, state.D, state.G_ema):
         network.to(memory_format=torch.contiguous_format)
     state.D.mixes_images = True  # a forward for reals, a forward for fakes
@@ -75,7 +76,7 @@ def train(config: Config, path: str, data_root: Path, folder: Path) -> tuple[Pat
     )
     started = time.perf_counter()
     while not state.finished:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
     trainers.check_finite(state)
     seconds = time.perf_counter() - started
     return checkpoint.save(state, folder, keep=1), seconds
@@ -99,8 +100,8 @@ def main() -> None:
     parser.add_argument("--output", type=file_to_write, default=RESULTS)
     arguments = parser.parse_args()
     with mistakes(parser):
-        config = devices.choose(configuration.resolve(arguments.preset, arguments.set))
-    devices.settle(config)
+        config = devices.resolve_auto(loading.resolve(arguments.preset, arguments.set))
+    devices.configure_process(config)
     source, root = config.data.source, ("--data-root", str(arguments.data_root))
     runs: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -110,7 +111,7 @@ def main() -> None:
             for path in PATHS:
                 folder = Path(temporary) / f"{path}-{seed}"
                 folder.mkdir()
-                seeded = configuration.override(config, [f"run.seed={seed}"])
+                seeded = loading.override(config, [f"run.seed={seed}"])
                 trained, seconds = train(seeded, path, arguments.data_root, folder)
                 scored = folder / "score.json"
                 evaluation(

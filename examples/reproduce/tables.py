@@ -94,12 +94,12 @@ def made_by(shop: Workshop, system: System) -> dict[str, Any]:
 
 def changes(shop: Workshop, system: System) -> list[str]:
     """`section.field: the preset's → the run's`, but for where the images are and what every run here has."""
-    from trainer.config import schema
+    from trainer.config import loading
 
-    ran, preset = schema.parse(config_of(shop, system)), schema.resolve(system.preset)
+    ran, preset = loading.parse(config_of(shop, system)), loading.resolve(system.preset)
     alike = {"data.source", "run.total_kimg", "run.tick_kimg", "run.checkpoint_ticks", "run.keep_checkpoints"}
     resolved = {"run.device", "run.precision", "run.cuda_graphs"}  # `auto`, as the machine decided it
-    told = schema.differences(preset, ran)
+    told = loading.differences(preset, ran)
     return [line for line in told if line.partition(":")[0] not in alike | resolved]
 
 
@@ -110,9 +110,9 @@ def config_of(shop: Workshop, system: System) -> dict[str, Any]:
 def parameters(system: System) -> tuple[int, int]:
     """Trainable parameters of G and D."""
     from trainer import networks
-    from trainer.config import schema
+    from trainer.config import loading
 
-    G, D = networks.build(schema.resolve(system.preset))
+    G, D = networks.build(loading.resolve(system.preset))
     return networks.parameter_count(G), networks.parameter_count(D)
 
 

@@ -112,13 +112,13 @@ def train(shop: Workshop, system: System) -> None:
 
 def begun_otherwise(shop: Workshop, system: System) -> None:
     """SystemExit, when a run that would go on was begun with other images or another --set."""
-    from trainer.config import schema
+    from trainer.config import loading
 
     run = shop.run_of(system)
-    ran = schema.parse(json.loads((run / "config.json").read_text(encoding="utf-8")))
+    ran = loading.parse(json.loads((run / "config.json").read_text(encoding="utf-8")))
     decided = tuple(setting for setting in shop.sets if not setting.endswith("=auto"))  # the machine has, since
     asked = (f"data.source={shop.training_source(system.images)}", *decided)
-    told = schema.differences(ran, schema.override(ran, asked))
+    told = loading.differences(ran, loading.override(ran, asked))
     if told:
         print(f"error: {run} was begun otherwise ({'; '.join(told)}); give another --work", file=sys.stderr)
         raise SystemExit(2)

@@ -12,7 +12,8 @@ from torch import nn
 
 from benchmarks import train_notebooks, train_step
 from benchmarks.train_loops import LOOPS
-from trainer.config import schema as configuration
+from trainer.config import loading
+from trainer.config.schema import Config
 
 SMALL = ("model.g_widths=[8,8,8,8]", "model.d_widths=[4,4,8,8]", "optim.batch_size=4", "run.device=cpu")
 ENLARGING = [name for name, case in train_step.CASES.items() if case.stored]
@@ -29,7 +30,7 @@ def test_the_cases_by_default_have_a_loop_of_every_sources_manner() -> None:
 def test_both_networks_move_at_every_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = train_step.CASES[name]
     assert case.stored is not None
-    config = configuration.resolve(case.preset, (*case.sets, *SMALL))
+    config = loading.resolve(case.preset, (*case.sets, *SMALL))
     shape = (8, case.stored, case.stored, config.data.channels)
     stored = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     train_step.lay_out(stored, tmp_path, case.style, stored)
@@ -39,7 +40,7 @@ def test_both_networks_move_at_every_step(name: str, tmp_path: Path, monkeypatch
     made: list[nn.Module] = []
     plain_networks = train_notebooks.plain_networks
 
-    def recorded(config: configuration.Config) -> tuple[nn.Module, nn.Module]:
+    def recorded(config: Config) -> tuple[nn.Module, nn.Module]:
         made.extend(networks := plain_networks(config))
         return networks
 

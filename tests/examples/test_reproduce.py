@@ -14,7 +14,7 @@ from examples.reproduce import __main__ as main
 from examples.reproduce import mistakes, pages, plan, tables, work
 from examples.reproduce.work import Workshop, folder_of, unscored
 from tests import warm
-from trainer.config import schema
+from trainer.config import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -70,7 +70,7 @@ def test_a_name_that_is_none_is_one_line() -> None:
 
 
 def test_every_preset_of_the_documents_is_reproduced() -> None:
-    from trainer.config.schema import preset_names
+    from trainer.config.loading import preset_names
 
     ours_alone = {"digits-dcgan", "celeba-best"}
     assert {system.preset for system in plan.SYSTEMS} == set(preset_names()) - ours_alone
@@ -130,10 +130,10 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path, capsys: pytest
     shop = Workshop(tmp_path, tmp_path, {"mnist": "digits"}, sets=("optim.g_lr=1e-3",))
     run = shop.run_of(system)
     run.mkdir(parents=True)
-    begun = schema.resolve(
+    begun = loading.resolve(
         system.preset, ("data.source=digits", "optim.g_lr=1e-3", "run.device=cpu", "run.precision=fp32")
     )
-    (run / "config.json").write_text(schema.to_json(begun), encoding="utf-8")
+    (run / "config.json").write_text(loading.to_json(begun), encoding="utf-8")
     for same in (shop, replace(shop, sets=(*shop.sets, "run.device=auto", "run.precision=auto"))):
         work.begun_otherwise(same, system)
     for other in (replace(shop, sets=("optim.g_lr=2e-3",)), replace(shop, sources={"mnist": "mnist"})):

@@ -14,7 +14,8 @@ from PIL import Image
 from artifacts.terminal import valid_text
 from trainer import networks
 from trainer.atomic import replacing
-from trainer.config.schema import Config, known_fields
+from trainer.config.loading import field_names
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots, run_page
 
@@ -130,7 +131,7 @@ def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Return each setting whose value is not the same in all configs, with the values in the configs' order."""
     documents = [config.model_dump(mode="json") for config in configs]
     found: dict[str, list[str]] = {}
-    for field in known_fields():
+    for field in field_names():
         section, _, name = field.partition(".")
         if field in IN_THE_TABLE:
             continue

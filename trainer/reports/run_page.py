@@ -13,7 +13,7 @@ from PIL import Image
 from artifacts.terminal import valid_text
 from trainer import __version__, networks
 from trainer.atomic import replacing
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
@@ -73,7 +73,7 @@ def write_page(run_dir: Path) -> Path:
         fixed=embedded(run_dir / "fixed.webp"),
         random=embedded(run_dir / "random.webp"),
         beside=embedded(sheets(run_dir, "real-beside-fake")[-1]),
-        config=configuration.to_json(config),
+        config=loading.to_json(config),
         made_by=read_json(run_dir / "made_by.json"),
     )
     path = run_dir / "report.html"
@@ -124,7 +124,7 @@ def shown(line: plots.Line) -> dict[str, str]:
 def best(run_dir: Path) -> str | None:
     """The best checkpoint in words, or None when quality was not measured."""
     try:
-        path = checkpoint.best(run_dir)
+        path = checkpoint.best_path(run_dir)
     except TrainerError:
         return None
     return f"{path.name}, Fréchet distance {read_json(run_dir / checkpoint.BEST)['frechet']:.3f}"
@@ -134,7 +134,7 @@ def read_config(run_dir: Path) -> Config:
     """The config of a run folder; raises TrainerError when it is no run folder."""
     if not (run_dir / "config.json").is_file():
         raise TrainerError(f"no config.json in {run_dir}; is it a run folder?")
-    return configuration.parse(read_json(run_dir / "config.json"))
+    return loading.parse(read_json(run_dir / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

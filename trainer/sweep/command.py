@@ -10,13 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from imagesets import ImageSet
-from trainer.distributed import launch
+from trainer.data import ImageRecord, load_images
+from trainer.data import with_channels as with_image_channels
+from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
 from trainer.sweep.progress import View
 from trainer.sweep.runner import Runner
 from trainer.sweep.study import SAMPLERS, Plan, Study, check_same, import_optuna, recorded_plan
-from trainer.training import devices, image_record, run_folder
+from trainer.training import devices, run_folder
 
 DRAWN = 20  # trials of a sampler, when none are asked for
 LISTED = 200  # of a dry run
@@ -46,7 +48,7 @@ def plan(
 
 def with_channels(plan: Plan, data_root: Path) -> Plan:
     """Return the plan with the images' channels where none are given, so that every run trains on the same images."""
-    return replace(plan, config=run_folder.with_channels(plan.config, data_root))
+    return replace(plan, config=with_image_channels(plan.config, data_root))
 
 
 def default_folder(plan: Plan) -> Path:
@@ -76,7 +78,7 @@ def list_trials(plan: Plan, folder: Path) -> list[str]:
 def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console) -> int:
     """Train what is left of the plan, and write its report; the exit code: 0, 1 (a run failed), 130 (stopped)."""
     import_optuna()
-    if launch.size() > 1:
+    if environment.world_size() > 1:
         raise TrainerError("a sweep starts its runs itself: leave out torchrun, and say --jobs for several at a time")
     threads = plan.config.run.threads or max(1, devices.default_threads() // jobs)
     check_same(folder, plan)
@@ -118,27 +120,27 @@ def sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console
 
 def _check_images(plan: Plan, data_root: Path) -> ImageSet:
     """Check that the device and the image set suit every setting, and decode the images before any child does."""
-    devices.choose(plan.config)
+    devices.resolve_auto(plan.config)
     seen: set[tuple[int, bool]] = set()
     for setting in space.combinations(plan.varies):
         config = space.apply(plan.config, setting)
         needs = config.optim.batch_size, config.model.conditional
         if needs not in seen:
             seen.add(needs)
-            images, _ = run_folder.load_images(config, data_root)
+            images, _ = load_images(config, data_root)
     return images
 
 
 def check_same_images(folder: Path, images: ImageSet) -> None:
     """Record the images of a sweep, or refuse others than the recorded ones: their scores would not compare."""
-    record = image_record.read(folder)
-    if changed := image_record.change(record, images):
+    record = ImageRecord.read(folder)
+    if changed := record.describe_change(images):
         raise TrainerError(
             f"the images of {images.name} are not those that the sweep in {folder} began with: {changed}. "
             "Put the same images back, or give another --output"
         )
-    if not image_record.has_fingerprint(record):
-        run_folder.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
+    if not record.has_fingerprint:
+        run_folder.write_text(folder / ImageRecord.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
 
 
 def _conclude(plan: Plan, study: Study, page: Path, finished: bool, console: Console) -> int:

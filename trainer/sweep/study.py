@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.atomic import replacing
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep import space
@@ -73,7 +73,7 @@ class Plan:
         for option in ("sampler", "seeds"):
             if recorded[option] != ours[option]:
                 found.append(f"--{option}: {recorded[option]} → {ours[option]}")
-        changed = configuration.differences(configuration.parse(recorded["config"]), self.config)
+        changed = loading.differences(loading.parse(recorded["config"]), self.config)
         # a name changes no score, and the images decide the class names
         return found + [line for line in changed if not line.startswith(("name: ", "data.class_names: "))]
 

@@ -14,7 +14,8 @@ from typing import IO, Any, Literal
 
 from artifacts.processes import TERMINATION, child_environment, python_module
 from trainer.atomic import replacing
-from trainer.config.schema import Config, to_json
+from trainer.config.loading import to_json
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep.study import Run, Trial
 from trainer.training import checkpoint, run_folder
