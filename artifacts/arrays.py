@@ -1,23 +1,30 @@
-"""npy and npz files read with suspicion: no pickles, no more memory than the file backs, and one kind of failure.
+"""Arrays in files: npy and npz files of others read safely, and npy files larger than memory.
 
-numpy and zipfile raise a dozen kinds of exception on a damaged file, and make room for as much as a header says.
+Without pickles, without allocating what only a header claims, and with one kind of error: numpy and zipfile raise a
+dozen kinds on a damaged file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
+import os
+import struct
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.files import LFS_HINT, is_lfs_pointer_file
 
 MAX_BYTES = 2 * 2**30  # of an array in a npz, which is read into memory: Inception's features of 200,000 images
 MAX_COUNT = 2**53
 NUMBERS = "fiu"
+_HEADER_BYTES = 128  # numpy aligns the data at 64; the longest shape we write needs some 90
 _HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -36,7 +43,7 @@ def read_npy(path: Path, kinds: str = NUMBERS) -> np.ndarray:
     except OSError:
         raise
     except Exception as error:  # the header's tokenizer and parser let their own through
-        raise ValueError(HINT if is_lfs_pointer_file(path) else _told(error)) from error
+        raise ValueError(LFS_HINT if is_lfs_pointer_file(path) else _first_words(error)) from error
 
 
 def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -60,7 +67,7 @@ def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> 
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(HINT if is_lfs_pointer_file(path) else _told(error)) from error
+        raise ValueError(LFS_HINT if is_lfs_pointer_file(path) else _first_words(error)) from error
 
 
 def count_of(array: np.ndarray) -> int:
@@ -85,5 +92,60 @@ def _check_header(file: IO[bytes], size: int, kinds: str) -> None:
         raise ValueError(f"{dtype} {list(shape)} in {size - file.tell()} bytes")
 
 
-def _told(error: Exception) -> str:
+def _first_words(error: Exception) -> str:
     return str(error)[:100] if isinstance(error, ValueError) else f"{type(error).__name__}: {str(error)[:80]}"
+
+
+class RowWriter:
+    """Appends uint8 rows of `row_shape` to a new file; `finish` writes the header with their number and fsyncs.
+
+    Plain writes and no memory map: on a full disk a write is an OSError, a store into a sparse map a SIGBUS.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
+        self.row_shape = row_shape
+        self.rows = 0
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER_BYTES))
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):  # unfinished: what stopped it is being raised already
+            self._file.close()
+
+    def append(self, row: np.ndarray) -> None:
+        """One more row, uint8 `row_shape`. Raises OSError when the disk is full."""
+        assert row.dtype == np.uint8 and row.shape == self.row_shape, (row.dtype, row.shape)  # noqa: PT018
+        self._file.write(np.ascontiguousarray(row).data)
+        self.rows += 1
+
+    def finish(self) -> None:
+        """The header for the rows there are, then everything to the disk."""
+        self._file.seek(0)
+        self._file.write(_header((self.rows, *self.row_shape)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Version 1.0 of https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, padded."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    room = _HEADER_BYTES - 10  # after the magic, the version and this length
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", room) + text.ljust(room - 1) + b"\n"
+
+
+def drop_page_cache(rows: np.ndarray) -> None:
+    """Give back the memory of what was read of a mapped array (or a view of one); nothing for any other.
+
+    Pages of a file that were read count as this process's own until something else needs them: a container's limit
+    or a reader of its peak sees all files it ever looked at.
+    """
+    whole: object = rows
+    while isinstance(whole, np.ndarray) and not isinstance(whole, np.memmap):
+        whole = whole.base
+    mapping = getattr(whole, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from artifacts.cpus import limit_thread_pools
+from artifacts.resources import limit_thread_pools
 from artifacts.terminal import exit_code, prepare_streams, printable, say
 
 # click's own or typer's copy of it, by the version of typer; both are below what typer exports

@@ -1,4 +1,4 @@
-"""Locks and durable folders on file systems that support only part of POSIX."""
+"""Atomic writes, locks and Git LFS pointers, on file systems that support only part of POSIX."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -16,6 +18,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull`"
 
 # What a file system answers that has no locks (NFS without lockd, Lustre without -o flock, some FUSE)
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO}
@@ -106,6 +111,38 @@ def create_partial(path: Path) -> tuple[int, Path]:
     return handle, Path(name)
 
 
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file that takes `path`'s place only if the block succeeds: readers see a whole file or none.
+
+    It is written under a temporary name, flushed to the disk and renamed. Folders are created. An existing file keeps
+    its permissions, and a link to one stays a link.
+
+    Raises:
+        OSError: If the file cannot be written; what was at `path` stays.
+    """
+    with atomic_path(path) as partial, partial.open("r+b") as handle:
+        yield handle
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a library that opens files itself; see `atomic_write`."""
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = create_partial(path)
+    os.close(descriptor)
+    try:
+        yield partial
+        with partial.open("rb+") as handle:
+            sync_file(handle.fileno())
+        set_mode(partial, stat.S_IMODE(path.stat().st_mode) if path.exists() else default_mode())
+        partial.replace(path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def sync_file(descriptor: int) -> None:
     """Flush an open file to the disk; do nothing where the file system cannot.
 
@@ -139,3 +176,17 @@ def default_mode() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Return whether a file's content, or its first bytes, are those of a Git LFS pointer."""
+    return content.startswith(LFS_POINTER)
+
+
+def is_lfs_pointer_file(path: Path) -> bool:
+    """Return whether the file at `path` is a Git LFS pointer; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return is_lfs_pointer(file.read(len(LFS_POINTER)))
+    except OSError:
+        return False

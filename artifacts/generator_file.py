@@ -1,12 +1,13 @@
 """The generator file's contract: what one says of itself, what it must hold, and how a breach is told."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from artifacts.onnx_files import digest_of
 
 if TYPE_CHECKING:
     import onnx
@@ -56,19 +57,14 @@ class Metadata:
         return self.height, self.width, self.channels
 
 
-def digest(model: "onnx.ModelProto") -> str:
-    """sha256 (hex) of the whole file but the digest itself and the `evaluation.*` scores."""
-    import onnx
+def is_unsealed(key: str) -> bool:
+    """Return whether the digest leaves a metadata key out, so that writing scores into a file does not change it."""
+    return key == "digest" or key.startswith("evaluation.")
 
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.metadata_props[:]
-    kept = sorted(
-        (p.key, p.value) for p in model.metadata_props if p.key != "digest" and not p.key.startswith("evaluation.")
-    )
-    h = hashlib.sha256(bare.SerializeToString(deterministic=True))
-    h.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
-    return h.hexdigest()
+
+def digest(model: "onnx.ModelProto") -> str:
+    """Return the sha256 (hex) of the whole file except the digest itself and the `evaluation.*` scores."""
+    return digest_of(model, is_unsealed)
 
 
 def check(model: "onnx.ModelProto") -> Metadata:

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 import torch
 
-from artifacts.cpus import available_cpus
+from artifacts.resources import available_cpus
 from trainer import networks
 from trainer.config import loading
 from trainer.onnx_export import exporter, optimize, quantize, throughput

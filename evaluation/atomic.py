@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from artifacts.files import create_partial, default_mode, set_mode, sync_file, sync_folder
+from artifacts.files import atomic_write
 from evaluation.errors import EvaluationError
 
 
@@ -21,21 +20,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     is there is no file but a device or a pipe, which a rename would take the place of.
     """
     check_writable(path)
-    path = Path(os.path.realpath(path))
-    with cannot_write(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = create_partial(path)
-    try:
-        with cannot_write(path):
-            with os.fdopen(descriptor, "w+b") as handle:
-                yield handle
-                handle.flush()
-                sync_file(handle.fileno())
-            set_mode(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else default_mode())
-            temporary.replace(path)
-            sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with cannot_write(path), atomic_write(path) as handle:
+        yield handle
 
 
 def check_writable(path: Path) -> None:
@@ -53,7 +39,7 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def cannot_write(path: Path) -> Iterator[None]:
-    """Turns an OSError (a full disk, a name that is too long, a folder that takes no files) into EvaluationError."""
+    """Turn an OSError (a full disk, a name that is too long, a folder that takes no files) into EvaluationError."""
     try:
         yield
     except OSError as error:

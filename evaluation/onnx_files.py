@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.cpus import available_cpus
-from artifacts.git_lfs import HINT, is_lfs_pointer
-from artifacts.onnx_errors import onnx_reason
+from artifacts.files import LFS_HINT, is_lfs_pointer
+from artifacts.onnx_files import onnx_reason
+from artifacts.resources import available_cpus
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -33,30 +31,13 @@ def read_model(path: Path, what: str) -> onnx.ModelProto:
     try:
         content = path.read_bytes()
         if is_lfs_pointer(content):
-            raise EvaluationError(f"{path} is {HINT}")
+            raise EvaluationError(f"{path} is {LFS_HINT}")
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, OSError, ValueError) as error:
         raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({onnx_reason(error)})") from error
     if not model.graph.node:
         raise EvaluationError(f"{path} is not an ONNX file, or is empty")
     return model
-
-
-def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
-    return {prop.key: prop.value for prop in model.metadata_props}
-
-
-def digest_of(model: onnx.ModelProto, leave_out: Callable[[str], bool]) -> str:
-    """sha256 over the graph and the sorted metadata, but for the keys that `leave_out` names."""
-    import onnx
-
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.metadata_props[:]
-    kept = sorted((prop.key, prop.value) for prop in model.metadata_props if not leave_out(prop.key))
-    digest = hashlib.sha256(bare.SerializeToString(deterministic=True))
-    digest.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
-    return digest.hexdigest()
 
 
 def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:

@@ -1,8 +1,7 @@
-"""Decode once: an entry is a folder with `images.npy`, `labels.npy` and `info.json`.
+"""Decode a dataset once into a cache entry: a folder with `images.npy`, `labels.npy` and `info.json`.
 
-An entry is built under a temporary name, fsynced and renamed, so a reader sees a whole one or none.
-A file lock keeps two processes from doing the same work; where there is no `fcntl` the rename alone
-keeps them right.
+An entry is built under a temporary name, flushed to the disk and renamed, so a reader sees a whole one or none.
+A file lock keeps two processes from doing the same work.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.cpus import available_cpus
+from artifacts.arrays import RowWriter, drop_page_cache
 from artifacts.files import file_lock, sync_folder
+from artifacts.resources import available_cpus
 from artifacts.terminal import printable
-from imagesets.rows import RowWriter, release
-from imagesets.types import BrokenImageError, ImageSet, ImageSetError, Items, Recipe
+from imagesets.types import BrokenImageError, DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 
 log = logging.getLogger("imagesets")
 
@@ -41,7 +40,7 @@ MAX_BROKEN_SHARE = 0.01
 VERIFY_UP_TO_BYTES = 512 * 1024 * 1024  # hashing more than this on every start would be felt
 PROGRESS_FROM = 2000  # images; less is done before a bar could be read
 _CHUNK = 256
-_SPARE_BYTES = 2**20  # on the disk, beside the arrays: headers, info.json, folders
+_SPARE_BYTES = 2**20  # on the disk, in addition to the arrays: headers, info.json, folders
 
 
 def default_cache_root() -> Path:
@@ -58,35 +57,35 @@ def default_cache_root() -> Path:
         ) from error
 
 
-def key_of(recipe: Recipe) -> str:
-    """Readable and unique: the source's name and 20 hex digits over everything that decides the pixels."""
+def cache_key(spec: DatasetSpec) -> str:
+    """Return an entry's name: the source and 20 hex digits over everything that decides the pixels."""
     fields = {
         "format": FORMAT_VERSION,
-        "source": recipe.source,
-        "split": recipe.split,
-        "crop": recipe.crop,
-        "resize": recipe.resize,
-        "resolution": recipe.resolution,
-        "channels": recipe.channels,
-        "identity": recipe.identity,
+        "source": spec.source,
+        "split": spec.split,
+        "crop": spec.crop,
+        "resize": spec.resize,
+        "resolution": spec.resolution,
+        "channels": spec.channels,
+        "identity": spec.content_hash,
     }
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
-    slug = re.sub(r"[^a-z0-9]+", "-", recipe.source.lower()).strip("-")[-40:]
-    return f"{slug}-{re.sub(r'[^0-9A-Za-z_.-]+', '-', recipe.split)[:40]}-{digest}"
+    slug = re.sub(r"[^a-z0-9]+", "-", spec.source.lower()).strip("-")[-40:]
+    return f"{slug}-{re.sub(r'[^0-9A-Za-z_.-]+', '-', spec.split)[:40]}-{digest}"
 
 
-def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -> ImageSet:
-    """Return the cached image set of a recipe, decoded first if it is absent, stale or damaged."""
-    recipe = with_native_format(recipe, name, cache_root)
-    entry = cache_root / key_of(recipe)
+def load_or_build(spec: DatasetSpec, name: str, cache_root: Path, progress: bool) -> ImageSet:
+    """Return the cached image set of a dataset, decoded first if it is absent, stale or damaged."""
+    spec = with_native_format(spec, name, cache_root)
+    entry = cache_root / cache_key(spec)
     found = _read(entry, name)
     if found is None:
-        with _writing(cache_root):
+        with _cache_errors(cache_root):
             cache_root.mkdir(parents=True, exist_ok=True)
         with _lock(cache_root / f".{entry.name}.lock"):
             found = _read(entry, name)  # another process may have built it while we waited
             if found is None:
-                _build(recipe, name, entry, progress)
+                _build(spec, name, entry, progress)
                 found = _read(entry, name)
     if found is None:
         raise ImageSetError(f"the image cache at {entry} was damaged while it was written; is the disk sound?")
@@ -95,38 +94,43 @@ def load_or_build(recipe: Recipe, name: str, cache_root: Path, progress: bool) -
     return found
 
 
-def with_native_format(recipe: Recipe, name: str, cache_root: Path) -> Recipe:
-    """Return the recipe with the files' own resolution and channels where it has none.
+def with_native_format(spec: DatasetSpec, name: str, cache_root: Path) -> DatasetSpec:
+    """Return the specification with the files' own resolution and channels where it has none.
 
     They are kept in a small file, so that the images need not be looked at again, and a set has one entry whether its
     own format was given or left out.
     """
-    if recipe.resolution is not None and recipe.channels is not None:
-        return recipe
-    kept = cache_root / f"{key_of(recipe)}.json"
+    if spec.resolution is not None and spec.channels is not None:
+        return spec
+    kept = cache_root / f"{cache_key(spec)}.json"
     try:
         native = json.loads(kept.read_text(encoding="utf-8"))
         resolution, channels = int(native["resolution"]), int(native["channels"])
         if 1 <= resolution <= MAX_RESOLUTION and channels in (1, 3):
-            return replace(recipe, resolution=resolution, channels=channels)
+            return replace(spec, resolution=resolution, channels=channels)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not looked at yet, or damaged
-    items = _open(recipe, name)
+    items = _open_dataset(spec, name)
     with contextlib.suppress(OSError):  # it only saves time
         cache_root.mkdir(parents=True, exist_ok=True)
         found = json.dumps({"resolution": items.resolution, "channels": items.channels})
         building = kept.with_name(f".{kept.name}.{os.getpid()}")
         building.write_text(found, encoding="utf-8")
         building.replace(kept)
-    return replace(recipe, resolution=items.resolution, channels=items.channels, open_items=lambda: items)
+    return replace(spec, resolution=items.resolution, channels=items.channels, open=lambda: items)
 
 
-def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
-    """sha256 over shape, pixels (uint8, C order) and labels (int64, little-endian). Keeps no page of a mapped array."""
+def content_fingerprint(images: np.ndarray, labels: np.ndarray | None) -> str:
+    """Return the sha256 (hex) over shape, pixels (uint8, C order) and labels (int64, little-endian).
+
+    Args:
+        images: uint8 [N, H, W, C]; the page cache of a mapped array is dropped block by block.
+        labels: int64 [N], or None.
+    """
     digest = hashlib.sha256(f"{list(images.shape)}".encode())
     for start in range(0, len(images), 4096):
         digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
-        release(images)
+        drop_page_cache(images)
     digest.update(b"labels" if labels is not None else b"no labels")
     if labels is not None:
         digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
@@ -134,7 +138,7 @@ def fingerprint_of(images: np.ndarray, labels: np.ndarray | None) -> str:
 
 
 def _read(entry: Path, name: str) -> ImageSet | None:
-    """The entry as an image set, or None when it is absent, of another format or damaged."""
+    """Return the entry as an image set, or None if it is absent, of another format or damaged."""
     try:
         info = json.loads((entry / "info.json").read_text(encoding="utf-8"))
         if info["format_version"] != FORMAT_VERSION:
@@ -144,7 +148,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
         shape = (info["n"], info["resolution"], info["resolution"], info["channels"])
         if images.dtype != np.uint8 or images.shape != shape or (labels is not None and labels.shape != shape[:1]):
             raise ValueError("the arrays are not those that info.json describes")
-        if images.nbytes <= VERIFY_UP_TO_BYTES and fingerprint_of(images, labels) != info["fingerprint"]:
+        if images.nbytes <= VERIFY_UP_TO_BYTES and content_fingerprint(images, labels) != info["fingerprint"]:
             raise ValueError("the fingerprint does not match")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -156,16 +160,16 @@ def _read(entry: Path, name: str) -> ImageSet | None:
     return ImageSet(name, images, labels, tuple(info["class_names"]), info)
 
 
-def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
+def _build(spec: DatasetSpec, name: str, entry: Path, progress: bool) -> None:
     for left_over in entry.parent.glob(f".{entry.name}.tmp-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    items = _open(recipe, name)
-    with _writing(entry.parent):
+    items = _open_dataset(spec, name)
+    with _cache_errors(entry.parent):
         _require_room(items, name, entry.parent)
         building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
     try:
-        info = _decode_into(building, items, recipe, name, progress)
-        with _writing(entry.parent):
+        info = _decode_into(building, items, spec, name, progress)
+        with _cache_errors(entry.parent):
             _write_durably(building / "info.json", json.dumps(info, indent=2).encode())
             building.chmod(0o755)
             sync_folder(building)
@@ -175,9 +179,9 @@ def _build(recipe: Recipe, name: str, entry: Path, progress: bool) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _open(recipe: Recipe, name: str) -> Items:
+def _open_dataset(spec: DatasetSpec, name: str) -> OpenedDataset:
     try:
-        items = recipe.open_items()
+        items = spec.open()
     except OSError as error:
         raise ImageSetError(f"cannot read {name}: {_first_line(error)}") from error
     if items.count == 0:
@@ -185,8 +189,8 @@ def _open(recipe: Recipe, name: str) -> Items:
     return items
 
 
-def _require_room(items: Items, name: str, folder: Path) -> None:
-    """ImageSetError unless the disk has room for the arrays and a margin."""
+def _require_room(items: OpenedDataset, name: str, folder: Path) -> None:
+    """Raise ImageSetError unless the disk has room for the arrays and a margin."""
     need = items.count * (items.resolution**2 * items.channels + (8 if items.labels is not None else 0)) + _SPARE_BYTES
     if (free := shutil.disk_usage(folder).free) >= need:
         return
@@ -198,9 +202,9 @@ def _require_room(items: Items, name: str, folder: Path) -> None:
     )
 
 
-def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progress: bool) -> dict[str, Any]:
+def _decode_into(building: Path, items: OpenedDataset, spec: DatasetSpec, name: str, progress: bool) -> dict[str, Any]:
     path = building / "images.npy"
-    with _writing(building.parent):
+    with _cache_errors(building.parent):
         rows = RowWriter(path, (items.resolution, items.resolution, items.channels))
     kept: list[int] = []
     skipped: list[dict[str, str]] = []
@@ -216,7 +220,7 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
         return results
 
     starts = range(0, items.count, _CHUNK)
-    with rows, _bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
+    with rows, _progress_bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
         # A window of submitted chunks, not map(): what is decoded but not yet written stays bounded.
         window: list[Any] = []
         queue = iter(starts)
@@ -235,33 +239,33 @@ def _decode_into(building: Path, items: Items, recipe: Recipe, name: str, progre
                             f"{items.describe(i)} among them ({result}); repair or remove them"
                         )
                 else:
-                    with _writing(building.parent):
+                    with _cache_errors(building.parent):
                         rows.append(result)
                     kept.append(i)
                 advance()
-        with _writing(building.parent):
+        with _cache_errors(building.parent):
             rows.finish()
     labels = None
     if items.labels is not None:
         labels = items.labels[kept].astype(np.int64)
         packed = io.BytesIO()
         np.save(packed, labels, allow_pickle=False)
-        with _writing(building.parent):
+        with _cache_errors(building.parent):
             _write_durably(building / "labels.npy", packed.getvalue())
-    fingerprint = fingerprint_of(np.load(path, mmap_mode="r", allow_pickle=False), labels)
+    content = content_fingerprint(np.load(path, mmap_mode="r", allow_pickle=False), labels)
     return {
         "format_version": FORMAT_VERSION,
-        "source": recipe.source,
-        "split": recipe.split,
-        "crop": recipe.crop,
-        "resize": recipe.resize,
+        "source": spec.source,
+        "split": spec.split,
+        "crop": spec.crop,
+        "resize": spec.resize,
         "resolution": items.resolution,
         "channels": items.channels,
         "n": len(kept),
         "labels": labels is not None,
         "class_names": list(items.class_names),
-        "fingerprint": fingerprint,
-        "identity": recipe.identity,
+        "fingerprint": content,
+        "identity": spec.content_hash,
         "skipped": skipped,
         "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
@@ -281,7 +285,7 @@ def _threads() -> int:
 
 
 @contextlib.contextmanager
-def _bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
+def _progress_bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
     if not wanted or total < PROGRESS_FROM:
         yield lambda: None
         return
@@ -297,13 +301,13 @@ def _bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        with _writing(path.parent):
+        with _cache_errors(path.parent):
             stack.enter_context(file_lock(path))
         yield
 
 
 @contextlib.contextmanager
-def _writing(cache_root: Path) -> Iterator[None]:
+def _cache_errors(cache_root: Path) -> Iterator[None]:
     """Turn the OSErrors of what writes the cache, and of nothing else, into one line that names ATELIER_CACHE."""
     try:
         yield

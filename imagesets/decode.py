@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.terminal import printable
 from imagesets.types import BrokenImageError
 
@@ -41,7 +41,7 @@ _FOREIGN = (
 )
 
 
-def peek(data: bytes) -> tuple[tuple[int, int], int]:
+def read_header(data: bytes) -> tuple[tuple[int, int], int]:
     """Return (width, height) after EXIF orientation, and the native channels (1 or 3).
 
     From the header alone, but for a PNG, whose EXIF may follow the pixels: Pillow decodes it to look.
@@ -107,12 +107,13 @@ def decode_image(data: bytes, resolution: int, channels: int, resize: Filter) ->
         BrokenImageError: With the reason.
     """
     return _with_image(
-        data, lambda image: fit(_to_eight_bit(ImageOps.exif_transpose(image)), resolution, channels, resize)
+        data,
+        lambda image: resize_center_crop(_to_eight_bit(ImageOps.exif_transpose(image)), resolution, channels, resize),
     )
 
 
-def fit(image: Image.Image, resolution: int, channels: int, resize: Filter) -> np.ndarray:
-    """The centre square of an L or RGB image, resized: uint8 [resolution, resolution, channels]."""
+def resize_center_crop(image: Image.Image, resolution: int, channels: int, resize: Filter) -> np.ndarray:
+    """Return the center square of an image, resized: uint8 [resolution, resolution, channels]."""
     image = image.convert("L" if channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -144,7 +145,7 @@ def _try_with_image(data: bytes, use: Callable[[Image.Image], T]) -> T:
     except Image.DecompressionBombError as error:
         raise BrokenImageError(f"more pixels than the {MAX_PIXELS:,} allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly every type on hostile bytes
-        raise BrokenImageError(HINT if is_lfs_pointer(data) else _reason(error, data)) from error
+        raise BrokenImageError(LFS_HINT if is_lfs_pointer(data) else _reason(error, data)) from error
 
 
 def _without_notes(data: bytes) -> bytes | None:
@@ -174,7 +175,7 @@ def _reason(error: Exception, data: bytes) -> str:
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
-    """An L or RGB image of any image Pillow reads."""
+    """Return any image that Pillow reads in mode L or RGB."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 65535):
@@ -183,10 +184,10 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenImageError("floating-point pixels have no known range")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        grey = image.mode in ("L", "LA", "La")
+        gray = image.mode in ("L", "LA", "La")
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("L" if grey else "RGB")
+        return Image.alpha_composite(white, over).convert("L" if gray else "RGB")
     if image.mode in ("1", "L"):
         return image.convert("L")
     return image.convert("RGB")

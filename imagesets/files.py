@@ -1,9 +1,13 @@
-"""Image files of a folder or a zip: where each one is, how it is read, and a signature of all of them."""
+"""Image files of a folder or a zip: their names, how each is read, and a signature of all of them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import struct
+import sys
 import threading
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Set
@@ -11,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from artifacts.terminal import printable
 from imagesets.decode import MAX_FILE_BYTES
-from imagesets.names import class_name
 from imagesets.types import BrokenImageError
 
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the UTF-8 form of a name
 
-class Member(Protocol):
-    """One image file: a relative path with `/`, a stamp that changes with the content, and its bytes.
+
+class ImageFile(Protocol):
+    """One image file: a relative path with `/`, a version that changes with the content, and its bytes.
 
     `real` is the file behind the links to folders that led to it, or "" where no link did in the whole source;
     `linked` whether a link to a folder led to this member.
@@ -26,7 +33,7 @@ class Member(Protocol):
     @property
     def path(self) -> str: ...
     @property
-    def stamp(self) -> str: ...
+    def version(self) -> str: ...
     @property
     def real(self) -> str: ...
     @property
@@ -36,9 +43,9 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True)
-class FileMember:
+class FolderFile:
     path: str
-    stamp: str
+    version: str
     file: Path
     real: str = ""
     linked: bool = False
@@ -75,11 +82,11 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class ZipMember:
+class ZippedFile:
     """A member of a zip. `problem` says why it cannot be read, where the zip's directory shows that already."""
 
     path: str
-    stamp: str
+    version: str
     name: str
     archive: Archive
     problem: str | None = None
@@ -93,15 +100,15 @@ class ZipMember:
 
 
 @dataclass(frozen=True)
-class Renamed:
+class RelocatedFile:
     """A member under another path: split or wrapping folders removed, or a zip's split put in front."""
 
     path: str
-    inner: Member
+    inner: ImageFile
 
     @property
-    def stamp(self) -> str:
-        return self.inner.stamp
+    def version(self) -> str:
+        return self.inner.version
 
     @property
     def real(self) -> str:
@@ -122,7 +129,7 @@ class Contents:
     `left_out` counts files, `folders` counts folders that were not entered, `notes` are remarks on the names.
     """
 
-    members: list[Member]
+    members: list[ImageFile]
     left_out: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -133,20 +140,20 @@ class Contents:
         return len(self.members) + sum(self.left_out.values())
 
 
-def unwrap(members: list[Member], keep: Set[str] = frozenset()) -> list[Member]:
+def strip_common_folders(members: list[ImageFile], keep: Set[str] = frozenset()) -> list[ImageFile]:
     """Return members without the folders that hold all of them (`images/`), down to a class of `keep`."""
     while members and all("/" in member.path for member in members):
         top = {class_name(member.path.split("/", 1)[0]) for member in members}
         if len(top) > 1 or top <= keep:
             break
-        members = [Renamed(member.path.split("/", 1)[1], member) for member in members]
+        members = [RelocatedFile(member.path.split("/", 1)[1], member) for member in members]
     return members
 
 
-def distinct(members: list[Member]) -> list[Member]:
+def drop_duplicates(members: list[ImageFile]) -> list[ImageFile]:
     """Return members without those that are another member's file once more, reached through a link to a folder."""
     seen = {member.real for member in members if not member.linked}
-    kept: list[Member] = []
+    kept: list[ImageFile] = []
     for member in members:
         if member.linked and member.real in seen:
             continue
@@ -155,14 +162,69 @@ def distinct(members: list[Member]) -> list[Member]:
     return kept
 
 
-def signature_of(members: list[Member], class_names: tuple[str, ...] = ()) -> str:
-    """Return the sha256 over class names, paths and stamps.
+def files_signature(members: list[ImageFile], class_names: tuple[str, ...] = ()) -> str:
+    """Return the sha256 over class names, paths and versions.
 
-    A file's stamp is its size and the times of its last change; a zip member's its CRC and size.
+    A file's version is its size and the times of its last change; a zip member's its CRC and size.
     """
     digest = hashlib.sha256()
     for name in class_names:
         digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
     for member in members:
-        digest.update(f"{member.path}\0{member.stamp}\0".encode("utf-8", "surrogatepass"))
+        digest.update(f"{member.path}\0{member.version}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def class_name(folder: str) -> str:
+    """Return the class that a folder's name means, in the composed Unicode form (NFC).
+
+    macOS writes `é` as two code points on some file systems and Linux as one: both are one class.
+    """
+    return folder if folder.isascii() and folder.isprintable() else printable(unicodedata.normalize("NFC", folder))
+
+
+def file_name(name: str) -> str:
+    """Return a name of the file system read as UTF-8, whatever the locale's encoding is.
+
+    Under another locale Python reads `é` as two characters, so that classes and the hold-out would depend on it.
+    """
+    if name.isascii() or sys.getfilesystemencoding() == "utf-8":
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a file name was UTF-8 on its file system."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def zip_name(entry: zipfile.ZipInfo) -> tuple[str, bool]:
+    """Return a zip member's name with `/` between folders, and whether its encoding is known.
+
+    A name without the UTF-8 flag is CP437 by the format, but macOS and many libraries write UTF-8 without the flag.
+    Old Windows tools separate folders by a backslash.
+    """
+    name = entry.filename
+    if entry.flag_bits & _UTF8_FLAG or name.isascii():
+        return name.replace("\\", "/"), True
+    known = True
+    if (found := _unicode_path(entry.extra)) is not None:
+        name = found
+    else:
+        try:
+            name = name.encode("cp437").decode("utf-8")
+        except UnicodeEncodeError:  # zipfile has read the Unicode path field itself
+            pass
+        except UnicodeDecodeError:
+            known = False
+    return name.replace("\\", "/"), known
+
+
+def _unicode_path(extra: bytes) -> str | None:
+    """Return the name in Info-ZIP's Unicode path field (version 1, a CRC, then UTF-8), or None without one."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        if kind == _UNICODE_PATH and size > 5:
+            return extra[9 : 4 + size].decode("utf-8", "replace")
+        extra = extra[4 + size :]
+    return None

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, peek
-from imagesets.files import Contents, Member, Renamed, signature_of, unwrap
-from imagesets.listing import list_contents
-from imagesets.names import file_name
-from imagesets.splits import Layout, arrange, family
-from imagesets.types import BrokenImageError, ImageSetError, Items, Recipe
+from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
+from imagesets.files import Contents, ImageFile, RelocatedFile, file_name, files_signature, strip_common_folders
+from imagesets.listing import list_files
+from imagesets.splits import SplitLayout, select_split, split_family
+from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset
 
 RESIZE: Filter = "pil-bilinear"
 _CHUNK = 64  # images to look at before the search for a color one is decided
@@ -39,8 +38,17 @@ _PLURALS = {
 _ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def folder_recipe(text: str, resolution: int | None, channels: int | None) -> Recipe:
-    """Return the recipe of what follows `folder:`, PATH or PATH@SPLIT."""
+def folder_spec(text: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+    """Return the specification of the dataset that `folder:` names.
+
+    Args:
+        text: What follows `folder:`: PATH or PATH@SPLIT.
+        resolution: Side in pixels, or None for the files' own.
+        channels: 1 (gray), 3 (RGB) or None for the files' own.
+
+    Raises:
+        ImageSetError: If there is no such folder or zip, or it has no images.
+    """
     path, split = _path_and_split(text)
     contents = all_contents(path)
     if not contents.members:
@@ -49,39 +57,39 @@ def folder_recipe(text: str, resolution: int | None, channels: int | None) -> Re
             f"no images in {printable(path)}; expected files such as .png or .jpg, or zips of them"
             + (f" (there are {left})" if left else "")
         )
-    layout = arrange(contents.members, split, path)
+    layout = select_split(contents.members, split, path)
     chosen = layout.chosen
     # The labels depend on the classes of the other splits too, so these are part of what the content is.
-    identity = signature_of(chosen, layout.class_names)
+    content_hash = files_signature(chosen, layout.class_names)
     source, split = f"folder:{printable(path)}", _split_name(split)
 
-    def open_items() -> Items:
-        return member_items(chosen, resolution, channels, printable(path), layout.labels, layout.class_names)
+    def open_dataset() -> OpenedDataset:
+        return open_image_files(chosen, resolution, channels, printable(path), layout.labels, layout.class_names)
 
-    return Recipe(
+    return DatasetSpec(
         source,
         split,
         "centre-square",
         RESIZE,
         resolution,
         channels,
-        identity,
-        open_items,
+        content_hash,
+        open_dataset,
         _summary(f"{source}@{split}", contents, layout),
     )
 
 
-def member_items(
-    members: list[Member],
+def open_image_files(
+    members: list[ImageFile],
     resolution: int | None,
     channels: int | None,
     where: str,
     labels: np.ndarray | None = None,
     class_names: tuple[str, ...] = (),
-) -> Items:
-    """Return Items of image files. Native size and channels are found from the headers, and must be one size."""
+) -> OpenedDataset:
+    """Open image files as a dataset; without `resolution` all must have one size, which is found from the headers."""
     if resolution is None:
-        sizes, native = _survey(members, where)
+        sizes, native = _read_sizes(members, where)
         if len(sizes) > 1:
             some = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
             raise ImageSetError(f"the images in {where} have different sizes ({some}, ...); give a resolution")
@@ -96,7 +104,7 @@ def member_items(
         modes[i], frames[i] = mode_of(data), frames_of(data)
         return decode_image(data, size, depth, RESIZE)
 
-    return Items(
+    return OpenedDataset(
         count=len(members),
         resolution=size,
         channels=depth,
@@ -132,20 +140,20 @@ def _path_and_split(text: str) -> tuple[Path, str | None]:
 
 
 def _split_name(split: str | None) -> str:
-    known = family(split) if split else None
+    known = split_family(split) if split else None
     return "all" if split is None else known if known in ("train", "test") else printable(split)
 
 
-def all_members(path: Path) -> list[Member]:
+def all_files(path: Path) -> list[ImageFile]:
     """Return the images of a zip, of a folder, or of the zips in a folder, each under its split or its name."""
     return all_contents(path).members
 
 
 def all_contents(path: Path) -> Contents:
     """List a zip, a folder, or the zips in a folder, the images of each under its split or its name."""
-    contents = list_contents(path)
+    contents = list_files(path)
     if contents.members or path.is_file():
-        contents.members = unwrap(contents.members)
+        contents.members = strip_common_folders(contents.members)
         return contents
     try:
         zips = sorted(
@@ -154,12 +162,12 @@ def all_contents(path: Path) -> Contents:
     except OSError as error:
         raise ImageSetError(f"cannot read {printable(path)}: {error.strerror}") from error
     for file in zips:
-        inside = list_contents(file)
+        inside = list_files(file)
         stem = file_name(file.stem)
         split = _split_of_zip(stem)
         # A split's folders are judged together with the other splits', by layout.arrange.
-        members = inside.members if split else unwrap(inside.members)
-        contents.members += [Renamed(f"{split or stem}/{member.path}", member) for member in members]
+        members = inside.members if split else strip_common_folders(inside.members)
+        contents.members += [RelocatedFile(f"{split or stem}/{member.path}", member) for member in members]
         contents.left_out = contents.left_out + inside.left_out - Counter({file.suffix: 1})
         contents.notes += inside.notes
     contents.members.sort(key=lambda member: member.path)
@@ -169,15 +177,15 @@ def all_contents(path: Path) -> Contents:
 def _split_of_zip(stem: str) -> str | None:
     """Return the split that a zip's name ends with, as in `set-train.zip`."""
     last = stem.replace("_", "-").rpartition("-")[2]
-    return last if family(last) else None
+    return last if split_family(last) else None
 
 
-def _survey(members: list[Member], where: str) -> tuple[set[tuple[int, int]], int]:
+def _read_sizes(members: list[ImageFile], where: str) -> tuple[set[tuple[int, int]], int]:
     """Return the sizes, and 1 channel if every image is gray, else 3. Broken images do not count."""
 
-    def look(member: Member) -> tuple[tuple[int, int], int] | str:
+    def look(member: ImageFile) -> tuple[tuple[int, int], int] | str:
         try:
-            return peek(member.read())
+            return read_header(member.read())
         except BrokenImageError as error:
             return f"{printable(member.path)}: {error}"
 
@@ -189,10 +197,10 @@ def _survey(members: list[Member], where: str) -> tuple[set[tuple[int, int]], in
     return {size for size, _ in seen}, max(depth for _, depth in seen)
 
 
-def _native_channels(members: list[Member]) -> int:
+def _native_channels(members: list[ImageFile]) -> int:
     """Return 1 if every readable image is gray, else 3; the first color image ends the search."""
 
-    def look(member: Member) -> int:
+    def look(member: ImageFile) -> int:
         try:
             return channels_of(member.read())
         except BrokenImageError:
@@ -207,7 +215,7 @@ def _native_channels(members: list[Member]) -> int:
     return 1 if 1 in found else 3
 
 
-def _summary(name: str, contents: Contents, layout: Layout) -> Callable[[dict[str, Any]], tuple[str, bool]]:
+def _summary(name: str, contents: Contents, layout: SplitLayout) -> Callable[[dict[str, Any]], tuple[str, bool]]:
     """Return a function of a built set's info that describes in one line what the source holds.
 
     The function returns the line, and whether images or folders were left out before decoding.
@@ -236,7 +244,7 @@ def _summary(name: str, contents: Contents, layout: Layout) -> Callable[[dict[st
 
 def _order(count: tuple[str, int]) -> tuple[bool, bool, str]:
     """Sort train first, then test."""
-    return family(count[0]) != "train", family(count[0]) != "test", count[0]
+    return split_family(count[0]) != "train", split_family(count[0]) != "test", count[0]
 
 
 def _left_out(counts: Counter[str], broken: int = 0) -> str:

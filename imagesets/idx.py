@@ -1,4 +1,4 @@
-"""MNIST's idx files (https://yann.lecun.com/exdb/mnist): found, unpacked and checked by us."""
+"""Find, unpack and check MNIST's idx files (https://yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from imagesets.types import ImageSetError
 
 _MAX_BYTES = 2**30
 
 
 def find_idx(stem: str, folders: list[Path]) -> Path | None:
-    """The first `stem` or `stem.gz` in the folders; also with the older dot (`train-images.idx3-ubyte`)."""
+    """Return the first `stem` or `stem.gz` in the folders, also in the older spelling `train-images.idx3-ubyte`."""
     names = (stem, stem.replace("-idx", ".idx"))
     for folder in folders:
         for name in names:
@@ -28,7 +28,11 @@ def find_idx(stem: str, folders: list[Path]) -> Path | None:
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """uint8 array of `ndim` axes from an idx file, gzipped or not. ImageSetError names a bad file."""
+    """Read an idx file, gzipped or not, as a uint8 array of `ndim` axes.
+
+    Raises:
+        ImageSetError: If it cannot be read, is not an idx file or has the wrong length.
+    """
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
@@ -39,7 +43,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     header = 4 + 4 * ndim
     if len(data) < header or data[:4] != bytes([0, 0, 8, ndim]):
         if is_lfs_pointer(data):
-            raise ImageSetError(f"{path} is {HINT}")
+            raise ImageSetError(f"{path} is {LFS_HINT}")
         raise ImageSetError(f"{path} is not an idx file of {ndim}-dimensional bytes; fetch it again")
     shape = struct.unpack(f">{ndim}I", data[4:header])
     if len(data) - header != math.prod(shape):

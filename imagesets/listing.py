@@ -10,8 +10,17 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
-from imagesets.files import Archive, Contents, FileMember, Member, ZipMember, unwrap
-from imagesets.names import file_name, is_utf8, zip_name
+from imagesets.files import (
+    Archive,
+    Contents,
+    FolderFile,
+    ImageFile,
+    ZippedFile,
+    file_name,
+    is_utf8,
+    strip_common_folders,
+    zip_name,
+)
 from imagesets.types import ImageSetError
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".jpf"}
@@ -31,12 +40,12 @@ _ENCRYPTED = 0x1
 _MADE_ON_UNIX = 3
 
 
-def members_of(path: Path) -> list[Member]:
+def members_of(path: Path) -> list[ImageFile]:
     """Return the images under a folder or in a zip, sorted by path, wrapping folders removed."""
-    return unwrap(list_contents(path).members)
+    return strip_common_folders(list_files(path).members)
 
 
-def list_contents(path: Path) -> Contents:
+def list_files(path: Path) -> Contents:
     """List a folder or a zip, its images sorted by their paths in it.
 
     Raises:
@@ -49,7 +58,7 @@ def list_contents(path: Path) -> Contents:
     return contents
 
 
-def kind_of(path: str) -> str | None:
+def exclusion_reason(path: str) -> str | None:
     """Return what a file is by its path, such as `thumbnail` or `.HEIC`, or None for an image."""
     parts = PurePosixPath(path).parts
     folded = [part.casefold() for part in parts]
@@ -73,7 +82,7 @@ def _list_folder(root: Path) -> Contents:
     A link back up is not followed, and links enter a folder at most `_MOST_VISITS` times.
     """
     contents = Contents([])
-    found: list[FileMember] = []
+    found: list[FolderFile] = []
     not_entered: dict[str, set[str]] = {}
     visits: Counter[str] = Counter()
     real_root = os.path.realpath(root)
@@ -106,12 +115,12 @@ def _list_folder(root: Path) -> Contents:
                     (links if linked or link else waiting).append(
                         (entry.path, f"{path}/", (*chain, real), linked or link)
                     )
-            elif (kind := kind_of(path)) is not None:
+            elif (kind := exclusion_reason(path)) is not None:
                 contents.left_out[kind] += 1
-            elif (stamp := _stamp_of(entry)) is None:
+            elif (version := _file_version(entry)) is None:
                 contents.left_out["pipe, socket or device"] += 1
             else:
-                found.append(FileMember(path, stamp, Path(entry.path), file_name(here) if linked else "", linked))
+                found.append(FolderFile(path, version, Path(entry.path), file_name(here) if linked else "", linked))
     if any(member.linked for member in found):
         base = file_name(real_root)
         found = [member if member.linked else replace(member, real=f"{base}/{member.path}") for member in found]
@@ -131,7 +140,7 @@ def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _stamp_of(entry: os.DirEntry[str]) -> str | None:
+def _file_version(entry: os.DirEntry[str]) -> str | None:
     """Return a file's size and times, `missing` where it cannot be looked at, or None for what is not a file.
 
     The inode's change time is part of it: a program can set the modification time back but not this one.
@@ -154,7 +163,7 @@ def _list_zip(path: Path) -> Contents:
         raise ImageSetError(f"{printable(path)} is not a readable zip file ({printable(reason)})") from error
     contents = Contents([])
     shared = Archive(path)
-    found: dict[str, ZipMember] = {}
+    found: dict[str, ZippedFile] = {}
     unknown = 0
     for entry in entries:
         name, known = zip_name(entry)
@@ -164,19 +173,19 @@ def _list_zip(path: Path) -> Contents:
             contents.left_out["path that leads out of the zip"] += 1
             continue
         member_path = PurePosixPath(name).as_posix()
-        if (kind := kind_of(member_path)) is not None:
+        if (kind := exclusion_reason(member_path)) is not None:
             contents.left_out[kind] += 1
             continue
         unknown += not known
-        stamp = f"{entry.CRC:08x} {entry.file_size}"
+        version = f"{entry.CRC:08x} {entry.file_size}"
         if member_path in found:
-            if found[member_path].stamp != stamp:
+            if found[member_path].version != version:
                 raise ImageSetError(
                     f"{printable(path)} has two different members called {printable(member_path)}; "
                     "unpack it, and name the folder"
                 )
             contents.left_out["member that is repeated"] += 1
-        found[member_path] = ZipMember(member_path, stamp, entry.filename, shared, _problem(entry))
+        found[member_path] = ZippedFile(member_path, version, entry.filename, shared, _problem(entry))
     if unknown:
         contents.notes.append(f"names in an unknown encoding: {unknown:,}")
     contents.members.extend(found.values())

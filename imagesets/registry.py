@@ -1,4 +1,4 @@
-"""The sources by name, in a table at the end, and the one entry point `load_image_set`."""
+"""Datasets by name, in a table at the end of the module, and the entry point `load`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from imagesets.array_file import array_items
-from imagesets.cache import MAX_RESOLUTION, default_cache_root, load_or_build, with_native_format
-from imagesets.types import ImageSet, ImageSetError, Items, Recipe
+from artifacts.plugins import PluginError, import_object, is_plugin
+from imagesets.cache import MAX_RESOLUTION, content_fingerprint, default_cache_root, load_or_build, with_native_format
+from imagesets.types import DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 
 log = logging.getLogger("imagesets")
 
@@ -45,10 +45,16 @@ CELEBA_SPLITS = {"train": {"0"}, "valid": {"1"}, "test": {"2"}, "all": {"0", "1"
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """A source as people see it. `resolution` and `channels` are what it has when none are asked for.
+    """A named dataset.
 
-    `recipe(source, split, resolution, channels, data_root)` finds its files and says what decides the pixels; it
-    raises ImageSetError, in one line, for files that are not there.
+    Attributes:
+        name: What `data.source` and the command lines call it.
+        splits: Names of the splits.
+        resolution: Default side in pixels.
+        channels: Default channels, 1 or 3.
+        description: One line for help texts and tables.
+        make_spec: Find the files of (source, split, resolution, channels, data_root); raises ImageSetError, in one
+            line, if they are missing.
     """
 
     name: str
@@ -56,10 +62,10 @@ class SourceInfo:
     resolution: int | None
     channels: int | None
     description: str
-    recipe: Callable[[str, str, int, int, Path], Recipe] | None = field(default=None, repr=False)
+    make_spec: Callable[[str, str, int, int, Path], DatasetSpec] | None = field(default=None, repr=False)
 
 
-def load_image_set(
+def load(
     name: str,
     *,
     resolution: int | None = None,
@@ -68,24 +74,35 @@ def load_image_set(
     cache_root: Path | str | None = None,
     progress: bool = True,
 ) -> ImageSet:
-    """The images of `SOURCE` or `SOURCE@SPLIT` as a memory-mapped uint8 array [N, H, W, C], H = W.
+    """Load the images of a dataset. They are decoded and resized once, into the cache.
 
-    `resolution` is the side in pixels and `channels` 1 (gray) or 3 (RGB); None is the source's own. A
-    named source without a split is its train split; `folder:PATH` without one is everything. What a folder or zip holds
-    is printed on stderr in one line, with what was left out; without `progress` it is logged. Decoding
-    and resizing happen once, into `cache_root` ($ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets).
-    Raises ImageSetError, in one line, for anything the user can put right.
+    Args:
+        name: `SOURCE` or `SOURCE@SPLIT`: a named dataset (without a split, its train split), `folder:PATH` for a folder
+            or zip of images (without a split, all of them), or `package.module:FUNCTION`, a function of your own that
+            returns images uint8 [N, H, W] or [N, H, W, C], or a tuple of images, labels [N] and class names.
+        resolution: Side in pixels; None is the source's own.
+        channels: 1 (gray) or 3 (RGB); None is the source's own.
+        data_root: Folder of the datasets that are downloaded.
+        cache_root: Folder of the cache; by default $ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets.
+        progress: Show a progress bar, and print on stderr in one line what a folder or zip contains and what was left
+            out; otherwise that line is logged.
+
+    Returns:
+        The image set, memory-mapped.
+
+    Raises:
+        ImageSetError: In one line, for anything that the user can correct.
     """
     if resolution is not None and not 1 <= resolution <= MAX_RESOLUTION:
         raise ImageSetError(f"resolution {resolution} is not between 1 and {MAX_RESOLUTION}")
     if channels not in (None, 1, 3):
         raise ImageSetError(f"channels {channels} is neither 1 (gray) nor 3 (RGB)")
-    data_root, root = _places(data_root, cache_root)
-    recipe = _recipe(name, resolution, channels, data_root)
-    found = load_or_build(recipe, f"{recipe.source}@{recipe.split}", root, progress)
-    if recipe.summary is None:
+    data_root, root = _data_paths(data_root, cache_root)
+    spec = _dataset_spec(name, resolution, channels, data_root)
+    found = load_or_build(spec, f"{spec.source}@{spec.split}", root, progress)
+    if spec.summary is None:
         return found
-    line, lost = recipe.summary(found.info)
+    line, lost = spec.summary(found.info)
     if progress:
         _show(line)
     else:
@@ -107,14 +124,14 @@ def native_channels(
     Raises:
         ImageSetError: If there is no such source.
     """
-    data_root, root = _places(data_root, cache_root)
-    if not name.startswith("folder:"):
-        return _named(name)[0].channels or 3
-    recipe = _recipe(name, resolution, None, data_root)
-    return with_native_format(recipe, f"{recipe.source}@{recipe.split}", root).channels or 3
+    data_root, root = _data_paths(data_root, cache_root)
+    if not name.startswith("folder:") and not is_plugin(name.partition("@")[0]):
+        return _find_source(name)[0].channels or 3
+    spec = _dataset_spec(name, resolution, None, data_root)
+    return with_native_format(spec, f"{spec.source}@{spec.split}", root).channels or 3
 
 
-def _places(data_root: Path | str, cache_root: Path | str | None) -> tuple[Path, Path]:
+def _data_paths(data_root: Path | str, cache_root: Path | str | None) -> tuple[Path, Path]:
     try:
         root = Path(cache_root).expanduser() if cache_root is not None else default_cache_root()
         return Path(data_root).expanduser(), root
@@ -128,24 +145,56 @@ def _show(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _recipe(name: str, resolution: int | None, channels: int | None, data_root: Path) -> Recipe:
+def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_root: Path) -> DatasetSpec:
     if name.startswith("folder:"):
-        from imagesets.folder import folder_recipe
+        from imagesets.folder import folder_spec
 
-        return folder_recipe(name.removeprefix("folder:"), resolution, channels)
-    info, split = _named(name)
+        return folder_spec(name.removeprefix("folder:"), resolution, channels)
+    if is_plugin(name.partition("@")[0]):
+        return _plugin_spec(name, resolution, channels)
+    info, split = _find_source(name)
     resolution, channels = resolution or info.resolution, channels or info.channels
-    assert info.recipe
+    assert info.make_spec
     assert resolution is not None  # a folder's alone is not known before
     assert channels is not None
-    return info.recipe(info.name, split, resolution, channels, data_root)
+    return info.make_spec(info.name, split, resolution, channels, data_root)
 
 
-def _named(name: str) -> tuple[SourceInfo, str]:
+def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+    """Call a user's own function `package.module:FUNCTION` with the split, and describe the images it returns."""
+    source, _, split = name.partition("@")
+    split = split or "train"
+    try:
+        returned = import_object(source)(split)
+    except PluginError as error:
+        raise ImageSetError(str(error)) from error
+    except Exception as error:  # whatever the user's function raises
+        raise ImageSetError(f"{source}({split!r}) failed: {type(error).__name__}: {error}") from error
+    images, labels, class_names = returned if isinstance(returned, tuple) else (returned, None, ())
+    images, labels = np.asarray(images), None if labels is None else np.asarray(labels)
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
+        raise ImageSetError(
+            f"{source}({split!r}) returned {images.dtype} {list(images.shape)}; return uint8 [N, H, W] or [N, H, W, C]"
+        )
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    class_names = tuple(map(str, class_names))
+    if labels is not None and (labels.shape != images.shape[:1] or len(class_names) <= labels.max(initial=-1)):
+        raise ImageSetError(f"{source}({split!r}): return one label per image and a name for every label")
+    resolution, channels = resolution or min(images.shape[1:3]), channels or (1 if images.ndim == 3 else 3)
+    content = content_fingerprint(images, labels) + "".join(f" {name}" for name in class_names)
+
+    def open_dataset() -> OpenedDataset:
+        return open_array(images, labels, class_names, resolution, channels, "pil-bilinear")
+
+    return DatasetSpec(source, split, "center-square", "pil-bilinear", resolution, channels, content, open_dataset)
+
+
+def _find_source(name: str) -> tuple[SourceInfo, str]:
     """Return a named source and the split, or raise ImageSetError for one that does not exist."""
     source, _, split = name.partition("@")
     split = split or "train"
-    known = {info.name: info for info in _SOURCES if info.recipe}
+    known = {info.name: info for info in _SOURCES if info.make_spec}
     if source not in known:
         close = difflib.get_close_matches(source, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)} and folder:PATH"
@@ -155,14 +204,14 @@ def _named(name: str) -> tuple[SourceInfo, str]:
     return known[source], split
 
 
-def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
+def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """load_digits (8x8, values 0 to 16), scaled to 0..255 and enlarged by PIL's bicubic.
 
     The split is stratified and fixed: of each class, the share nearest 297/1797 in the order of a
     Philox permutation, so it depends on no library's shuffling.
     """
 
-    def open_items() -> Items:
+    def open_dataset() -> OpenedDataset:
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
@@ -171,14 +220,14 @@ def _digits(source: str, split: str, resolution: int, channels: int, data_root: 
         pixels = np.round(loaded.images * (255 / 16)).astype(np.uint8)
         labels = loaded.target.astype(np.int64)
         chosen = np.flatnonzero(digits_test_mask(labels) == (split == "test"))
-        return array_items(pixels[chosen], labels[chosen], DIGITS, resolution, channels, "pil-bicubic")
+        return open_array(pixels[chosen], labels[chosen], DIGITS, resolution, channels, "pil-bicubic")
 
-    identity = f"sklearn load_digits, stratified split {DIGITS_TEST_SEED} of {DIGITS_TEST_SIZE}"
-    return Recipe(source, split, "none", "pil-bicubic", resolution, channels, identity, open_items)
+    content_hash = f"sklearn load_digits, stratified split {DIGITS_TEST_SEED} of {DIGITS_TEST_SIZE}"
+    return DatasetSpec(source, split, "none", "pil-bicubic", resolution, channels, content_hash, open_dataset)
 
 
 def digits_test_mask(labels: np.ndarray) -> np.ndarray:
-    """bool [N], True for the test images: stratified by largest remainder, then by Philox draws."""
+    """Return bool [N], True for the test images: stratified by largest remainder, then by Philox draws."""
     counts = np.bincount(labels)
     shares = counts * (DIGITS_TEST_SIZE / len(labels))
     sizes = np.floor(shares).astype(int)
@@ -192,7 +241,7 @@ def digits_test_mask(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _mnist(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
+def _mnist(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """The idx files, found or downloaded. Larger than 28 px by resizing (no padding)."""
     from imagesets.idx import find_idx, read_idx
 
@@ -214,7 +263,7 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
     except OSError as error:
         raise ImageSetError(f"cannot read {error.filename}: {error.strerror}") from error
 
-    def open_items() -> Items:
+    def open_dataset() -> OpenedDataset:
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if images.shape[1:] != (28, 28):
             raise ImageSetError(f"{images_path} holds {images.shape[1]}x{images.shape[2]} images, not 28x28")
@@ -226,30 +275,30 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
         if labels.size and labels.max() > 9:
             raise ImageSetError(f"{labels_path} has a label {labels.max()}; {source} has 0 to 9")
         names = DIGITS if source == "mnist" else FASHION
-        return array_items(images, labels, names, resolution, channels, "pil-bilinear")
+        return open_array(images, labels, names, resolution, channels, "pil-bilinear")
 
-    return Recipe(source, split, "none", "pil-bilinear", resolution, channels, " ".join(parts), open_items)
+    return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, " ".join(parts), open_dataset)
 
 
-def _cifar10(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
+def _cifar10(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """torchvision's CIFAR-10, whose pickled batches it checks against its md5 sums before reading them."""
 
-    def open_items() -> Items:
+    def open_dataset() -> OpenedDataset:
         absent = (
             f"cifar10 is not here: looked for cifar-10-batches-py in {data_root}; "
             "put cifar-10-python.tar.gz there, or use folder:PATH for images you have"
         )
         loaded = _download("CIFAR10", absent, data_root, train=split == "train")
         labels = np.asarray(loaded.targets)
-        return array_items(np.asarray(loaded.data), labels, CIFAR10, resolution, channels, "pil-bilinear")
+        return open_array(np.asarray(loaded.data), labels, CIFAR10, resolution, channels, "pil-bilinear")
 
-    return Recipe(source, split, "none", "pil-bilinear", resolution, channels, CIFAR10_IDENTITY, open_items)
+    return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, CIFAR10_IDENTITY, open_dataset)
 
 
-def _celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> Recipe:
+def _celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """CelebA's aligned 178x218 images, the centre 178x178, then resized (as the DCGAN tutorials do)."""
-    from imagesets.files import signature_of
-    from imagesets.folder import RESIZE, member_items
+    from imagesets.files import files_signature
+    from imagesets.folder import RESIZE, open_image_files
     from imagesets.listing import members_of
 
     base = data_root / "celeba"
@@ -284,21 +333,21 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
             f"{missing[0]} among them; unpack img_align_celeba.zip again"
         )
     members = [every[file] for file in sorted(expected)]
-    return Recipe(
+    return DatasetSpec(
         source,
         split,
         "centre-178",
         RESIZE,
         resolution,
         channels,
-        signature_of(members),
-        lambda: member_items(members, resolution, channels, str(base)),
+        files_signature(members),
+        lambda: open_image_files(members, resolution, channels, str(base)),
     )
 
 
 def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any:
     """torchvision's own dataset, downloaded into data_root if absent. $ATELIER_OFFLINE forbids that."""
-    absent = f"{absent}, or say with --data-root or $DATA_ROOT where it lies"
+    absent = f"{absent}, or name its folder with --data-root or $DATA_ROOT"
     online = not os.environ.get("ATELIER_OFFLINE")
     if not online and dataset != "CIFAR10":  # which torchvision reads as well as fetches
         raise ImageSetError(f"{absent} ($ATELIER_OFFLINE forbids downloading)")
@@ -324,6 +373,39 @@ def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any
                 folder.rmdir()
 
 
+def open_array(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...],
+    resolution: int,
+    channels: int,
+    resize: str,
+) -> OpenedDataset:
+    """Open an array in memory as a dataset.
+
+    Args:
+        images: uint8 [N, h, w] or [N, h, w, 3].
+        labels: [N], or None.
+        class_names: Names of the classes.
+        resolution: Side in pixels to resize to.
+        channels: 1 or 3.
+        resize: A filter of `decode.resize_center_crop`, which belongs into the specification too.
+    """
+    from PIL import Image
+
+    from imagesets.decode import resize_center_crop
+
+    return OpenedDataset(
+        count=len(images),
+        resolution=resolution,
+        channels=channels,
+        decode=lambda i: resize_center_crop(Image.fromarray(images[i]), resolution, channels, resize),  # type: ignore[arg-type]
+        describe=lambda i: f"image {i}",
+        labels=None if labels is None else labels.astype(np.int64),
+        class_names=class_names,
+    )
+
+
 _BOTH = ("train", "test")
 _SOURCES = (
     SourceInfo("digits", _BOTH, 32, 1, "scikit-learn's 8x8 digits enlarged; no download; 1,500/297", _digits),
@@ -332,9 +414,10 @@ _SOURCES = (
     SourceInfo("cifar10", _BOTH, 32, 3, "photographs of ten classes; 50,000/10,000", _cifar10),
     SourceInfo("celeba", tuple(CELEBA_SPLITS), 178, 3, "aligned faces; 162,770/19,867/19,962", _celeba),
     SourceInfo("folder:PATH", _BOTH, None, None, "your own folder or zip of images"),
+    SourceInfo("package.module:FUNCTION", _BOTH, None, None, "a function of your own that returns arrays"),
 )
 
 
 def list_sources() -> tuple[SourceInfo, ...]:
-    """Every source there is, for help texts and tables."""
+    """Return every named dataset, for help texts and tables."""
     return _SOURCES

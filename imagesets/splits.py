@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.files import Member, Renamed, distinct, unwrap
-from imagesets.names import class_name
+from imagesets.files import ImageFile, RelocatedFile, class_name, drop_duplicates, strip_common_folders
 from imagesets.types import ImageSetError
 
 # What people call the folder of a split, in any case
-FAMILIES = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "test": "test",
@@ -31,13 +30,13 @@ STRAY_SHARE = 0.01  # of the images may be next to class folders without ending 
 
 
 @dataclass
-class Layout:
+class SplitLayout:
     """The images of a split, with labels int64 [N] and class names where folders are classes.
 
     `counts` has the number of images of each split, `left_out` of images that are in no split or class.
     """
 
-    chosen: list[Member]
+    chosen: list[ImageFile]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -45,18 +44,18 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def family(name: str) -> str | None:
+def split_family(name: str) -> str | None:
     """Return train, test or val for a folder that is called so in one of the usual ways, else None."""
-    return FAMILIES.get(name.casefold())
+    return SPLIT_NAMES.get(name.casefold())
 
 
-def held_out(path: str) -> bool:
+def is_held_out(path: str) -> bool:
     """Return whether a relative path is in the test tenth. Only the path decides, so adding files moves no other."""
     digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % 10 < TEST_TENTHS
 
 
-def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
+def select_split(members: list[ImageFile], split: str | None, path: Path) -> SplitLayout:
     """Choose the images of a split and label them by their folders.
 
     Args:
@@ -67,7 +66,7 @@ def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
     Raises:
         ImageSetError: If there is no such split, or the folders can be read in two ways.
     """
-    layout = Layout([])
+    layout = SplitLayout([])
     members = _aside(layout, *without_strays(members))
     folders = _split_folders(members, split, path)
     if folders:
@@ -76,12 +75,12 @@ def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
             layout.left_out["image outside the splits"] += outside
         members = _level(layout, groups)
         layout.counts = {folder: len(group) for folder, group in groups.items()}
-        layout.chosen = distinct(_of_folder(members, split, folders, path))
+        layout.chosen = drop_duplicates(_of_folder(members, split, folders, path))
         layout.left_out["image that a link repeats"] += len(_of_folder(members, split, folders, path)) - len(
             layout.chosen
         )
     else:
-        every = distinct(members)
+        every = drop_duplicates(members)
         layout.left_out["image that a link repeats"] += len(members) - len(every)
         members, layout.chosen = every, every
         if split is not None:
@@ -94,15 +93,15 @@ def arrange(members: list[Member], split: str | None, path: Path) -> Layout:
         loose = sum(member.path.count("/") <= bool(folders) for member in layout.chosen)
         if len(classes) > 1 and loose:
             layout.notes.append(f"no classes: {loose:,} images are outside the class folders")
-    layout.notes += _doubts(layout.class_names)
+    layout.notes += _naming_remarks(layout.class_names)
     return layout
 
 
-def _doubts(class_names: tuple[str, ...]) -> list[str]:
+def _naming_remarks(class_names: tuple[str, ...]) -> list[str]:
     """Return remarks on classes that may be meant as splits (`train2017`), or as one class (`Cat` and `cat`)."""
     notes = []
     words = {name: re.findall("[A-Z]?[a-z]+|[A-Z]+", name) for name in class_names}
-    if splits := {name for name in class_names if any(map(family, words[name]))}:
+    if splits := {name for name in class_names if any(map(split_family, words[name]))}:
         notes.append(f"folders that are called like splits are classes: {_few(sorted(map(printable, splits)))}")
     spellings: dict[str, set[str]] = {}
     for name in class_names:
@@ -112,39 +111,39 @@ def _doubts(class_names: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def without_strays(members: list[Member], keep: Set[str] = frozenset()) -> tuple[list[Member], list[Member]]:
+def without_strays(members: list[ImageFile], keep: Set[str] = frozenset()) -> tuple[list[ImageFile], list[ImageFile]]:
     """Return unwrapped members, and the few images next to folders that are otherwise classes or splits.
 
     One cover picture would end all classes. Where there are more, or no classes without them, they are members too.
     """
     limit = max(1, int(len(members) * STRAY_SHARE))
-    unwrapped = inside = unwrap(members, keep)
-    strays: list[Member] = []
+    unwrapped = inside = strip_common_folders(members, keep)
+    strays: list[ImageFile] = []
     while loose := [member for member in inside if "/" not in member.path]:
         strays += loose
-        inside = unwrap([member for member in inside if "/" in member.path], keep)
+        inside = strip_common_folders([member for member in inside if "/" in member.path], keep)
         if len(strays) > limit:
             return unwrapped, []
     tops = _tops(inside)
     return (inside, strays) if len(tops) > 1 or (tops and tops <= keep) else (unwrapped, [])
 
 
-def _aside(layout: Layout, members: list[Member], strays: list[Member]) -> list[Member]:
+def _aside(layout: SplitLayout, members: list[ImageFile], strays: list[ImageFile]) -> list[ImageFile]:
     if strays:
         layout.left_out["image next to the class folders"] += len(strays)
     return members
 
 
-def _split_folders(members: list[Member], split: str | None, path: Path) -> frozenset[str]:
+def _split_folders(members: list[ImageFile], split: str | None, path: Path) -> frozenset[str]:
     """Return the top folders that are splits: where the wanted one is there, or where they are all there is."""
     tops = {member.path.split("/", 1)[0] if "/" in member.path else "" for member in members}
-    named = {top for top in tops if family(top)}
-    if split and split in tops and not family(split):
+    named = {top for top in tops if split_family(top)}
+    if split and split in tops and not split_family(split):
         return frozenset(named | {split})
-    families = Counter(family(top) for top in named)
+    families = Counter(split_family(top) for top in named)
     others = sorted(tops - named - {""})
     where = printable(path)
-    if split is None or family(split) is None:
+    if split is None or split_family(split) is None:
         if len(families) < 2 and named != tops:
             return frozenset()
         if split is None and named != tops:
@@ -159,43 +158,47 @@ def _split_folders(members: list[Member], split: str | None, path: Path) -> froz
             f"{where} has a folder {printable(name)} next to {_few([printable(top) for top in others])}: a split or a "
             f"class? Name the folder ({where}/{printable(name)}), or rename it"
         )
-    wanted = {family(split)} if split else set(families)
+    wanted = {split_family(split)} if split else set(families)
     for one in sorted(filter(None, wanted)):
         if families[one] > 1:
-            same = _listed({top for top in named if family(top) == one})
+            same = _listed({top for top in named if split_family(top) == one})
             raise ImageSetError(f"{where} has {same}, which are one split by their names; merge or rename them")
     return frozenset(named)
 
 
-def _by_split(members: list[Member], folders: Set[str]) -> dict[str, list[Member]]:
+def _by_split(members: list[ImageFile], folders: Set[str]) -> dict[str, list[ImageFile]]:
     """Return the members of each split folder, by their paths in it; all under "" where there are no split folders."""
     if not folders:
         return {"": members}
-    groups: dict[str, list[Member]] = {folder: [] for folder in sorted(folders)}
+    groups: dict[str, list[ImageFile]] = {folder: [] for folder in sorted(folders)}
     for member in members:
         top, _, rest = member.path.partition("/")
         if rest and top in groups:
-            groups[top].append(Renamed(rest, member))
+            groups[top].append(RelocatedFile(rest, member))
     return groups
 
 
-def _level(layout: Layout, groups: dict[str, list[Member]]) -> list[Member]:
+def _level(layout: SplitLayout, groups: dict[str, list[ImageFile]]) -> list[ImageFile]:
     """Return the members of the splits, without the folders that wrap all of one split (`train/images/`).
 
     A split's only folder is a class, and stays, when it is one of another split's several.
     """
     known = {name for group in groups.values() for name in _tops(without_strays(group)[0])}
     return [
-        Renamed(f"{folder}/{member.path}", member)
+        RelocatedFile(f"{folder}/{member.path}", member)
         for folder, group in groups.items()
         for member in _aside(layout, *without_strays(group, keep=known))
     ]
 
 
-def _of_folder(members: list[Member], split: str | None, folders: Set[str], path: Path) -> list[Member]:
+def _of_folder(members: list[ImageFile], split: str | None, folders: Set[str], path: Path) -> list[ImageFile]:
     if split is None:
         return members
-    chosen = {folder for folder in folders if folder == split or (family(split) and family(folder) == family(split))}
+    chosen = {
+        folder
+        for folder in folders
+        if folder == split or (split_family(split) and split_family(folder) == split_family(split))
+    }
     if chosen:
         return [member for member in members if member.path.split("/", 1)[0] in chosen]
     _require_known(split, path)
@@ -203,11 +206,11 @@ def _of_folder(members: list[Member], split: str | None, folders: Set[str], path
     raise ImageSetError(f"{printable(path)} has no {split!r} next to {_listed(folders)}; add it, or name one of these")
 
 
-def _hold_out(layout: Layout, members: list[Member], split: str, path: Path) -> list[Member]:
+def _hold_out(layout: SplitLayout, members: list[ImageFile], split: str, path: Path) -> list[ImageFile]:
     _require_known(split, path)
-    in_test = [held_out(member.path) for member in members]
+    in_test = [is_held_out(member.path) for member in members]
     layout.counts = {"train": in_test.count(False), "test": in_test.count(True)}
-    chosen = [member for member, test in zip(members, in_test, strict=True) if test == (family(split) == "test")]
+    chosen = [member for member, test in zip(members, in_test, strict=True) if test == (split_family(split) == "test")]
     if not chosen:
         raise ImageSetError(
             f"{printable(path)} has {len(members)} images, too few for a hold-out: its {split} split is empty"
@@ -216,17 +219,19 @@ def _hold_out(layout: Layout, members: list[Member], split: str, path: Path) -> 
 
 
 def _require_known(split: str, path: Path) -> None:
-    if family(split) not in ("train", "test"):
+    if split_family(split) not in ("train", "test"):
         raise ImageSetError(f"{printable(path)} has no folder {split!r}; use @train or @test, or name a folder in it")
 
 
-def _tops(members: list[Member]) -> set[str]:
+def _tops(members: list[ImageFile]) -> set[str]:
     """Return the classes that the top folders of members mean; none if any member is in no folder."""
     split = [member.path.partition("/") for member in members]
     return {class_name(top) for top, _, _ in split} if all(rest for _, _, rest in split) else set()
 
 
-def _classes(chosen: list[Member], every: list[Member], folders: Set[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _classes(
+    chosen: list[ImageFile], every: list[ImageFile], folders: Set[str]
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Return a label per chosen image, when each is in a folder and all splits together have two or more folders.
 
     The names are those of every split, so that a label means the same in each.

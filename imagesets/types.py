@@ -1,4 +1,4 @@
-"""What a source of images becomes, and what is between a source and its cache."""
+"""Types of the package: an image set, and a dataset on its way into the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artifacts.terminal import printable
 
 
 class ImageSetError(ValueError):
-    """The image set cannot be had. The message is one line that says why and what to do."""
+    """The image set cannot be loaded. The message is one line: why, and what to do."""
 
     def __init__(self, message: str) -> None:
         """Keep the message as one line without anything that a terminal acts on: it may name files."""
@@ -25,14 +25,17 @@ class BrokenImageError(ValueError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory-mapped form.
+    """Images of one resolution in a memory-mapped array.
 
-    `images` is uint8 [N, H, W, C] in 0..255, read-only, C 1 or 3; `labels` int64 [N] or None;
-    `class_names[label]` names a class. `info` is the JSON document beside the cached array: source,
-    split, crop, resize, resolution, channels, n, fingerprint (sha256 of images and labels), skipped
-    files, modes (of image files: how many had which of Pillow's, before conversion), several_frames (how many
-    files had more than the one frame that was used), library versions; of a folder or zip also `contents`, one line
-    on what the source holds.
+    Attributes:
+        name: `SOURCE@SPLIT`.
+        images: uint8 [N, H, W, C] in 0..255, read-only; C is 1 (gray) or 3 (RGB).
+        labels: int64 [N], or None.
+        class_names: `class_names[label]` is the name of a class; empty without labels.
+        info: The JSON document of the cache entry: source, split, crop, resize, resolution, channels, n, fingerprint
+            (sha256 of images and labels), skipped files, modes (number of image files by Pillow mode, before
+            conversion), several_frames (number of files of which only the first frame is used), library versions;
+            of a folder or zip also `contents`, one line about what the source contains.
     """
 
     name: str
@@ -46,15 +49,15 @@ class ImageSet:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the shape, the pixels and the labels: equal for equal content."""
+        """The sha256 over shape, pixels and labels: equal for equal content."""
         return str(self.info["fingerprint"])
 
 
 @dataclass(frozen=True)
-class Items:
-    """An opened source; `decode(i)`: uint8 [resolution, resolution, channels], or BrokenImageError.
+class OpenedDataset:
+    """An opened dataset. `decode(i)` returns uint8 [resolution, resolution, channels] or raises BrokenImageError.
 
-    Of image files, decoding i sets `modes[i]` to the file's mode, as `pixels.mode_of` returns it, and `frames[i]` to
+    For image files, decoding i sets `modes[i]` to the file's mode, as `decode.mode_of` returns it, and `frames[i]` to
     its number of frames.
     """
 
@@ -70,13 +73,12 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides the pixels of an image set, known without decoding any.
+class DatasetSpec:
+    """Everything that decides the pixels of an image set, known before any image is decoded.
 
-    Every field but the functions is in the cache's key. `resolution` or `channels` of None means
-    "whatever the files have", which `identity` (what the content is) then decides.
-
-    `summary` describes a built set's source, given its info: one line, and whether anything was left out.
+    Every field except the functions is part of the cache key. A `resolution` or `channels` of None means that of the
+    files, which `content_hash` (a hash of what the files contain) then decides. `summary` takes a built set's info and
+    returns one line that describes the source, and whether anything was left out.
     """
 
     source: str
@@ -85,6 +87,6 @@ class Recipe:
     resize: str
     resolution: int | None
     channels: int | None
-    identity: str
-    open_items: Callable[[], Items] = field(compare=False)
+    content_hash: str
+    open: Callable[[], OpenedDataset] = field(compare=False)
     summary: Callable[[dict[str, Any]], tuple[str, bool]] | None = field(default=None, compare=False)

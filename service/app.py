@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from artifacts.version import version
 from service.errors import ApiError, error_response
 from service.middleware.origins import CrossOrigin, allowed_origins
 from service.middleware.request import Gate
@@ -17,7 +18,6 @@ from service.observability import tracing
 from service.routes import health, image_resource, images, models, openapi, studio
 from service.server import listening, shutdown
 from service.settings import Settings, settings
-from service.version import service_version
 
 ROUTERS = [part.router for part in (images, models, image_resource, health, studio)]
 
@@ -30,7 +30,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         from service.inference.engine import Atelier  # numpy, scipy, Pillow: here, so that a supervisor stays small
 
         app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
-        tracing.install(service_version())
+        tracing.install(version())
         shutdown.install(atelier)
         if not atelier.keys:
             listening.warn_if_public()
@@ -42,7 +42,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="GAN Atelier",
-        version=service_version(),
+        version=version(),
         description="Images from trained generators: one seed is one image.",
         docs_url=None,
         redoc_url=None,

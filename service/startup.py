@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from artifacts.cpus import limit_thread_pools
 from artifacts.processes import child_environment, python_module
+from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
 from service import runtime_folder
 from service.middleware.auth import Keys

@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from artifacts.latents import seeds_to_labels, seeds_to_latents
 from examples import demo as example
-from trainer.latents import labels, latents
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def test_the_served_grid_shows_the_images_of_its_seeds(demo: Path) -> None:
     """Seed to pixel across three rooms: the trainer's latents, the exported file, the service's PNG."""
     session = onnxruntime.InferenceSession(str(demo / "models" / "digits-dcgan.onnx"))
     z_dim = session.get_inputs()[0].shape[1]
-    feed = {"latents": latents(range(64), z_dim), "labels": labels(range(64), z_dim, 10)}
+    feed = {"latents": seeds_to_latents(range(64), z_dim)[0], "labels": seeds_to_labels(range(64), z_dim, 10)}
     (images,) = session.run(["images"], feed)
     grid = np.asarray(Image.open(demo / "grid.png").convert("L"))[::2, ::2]  # the demo asks for scale 2
     np.testing.assert_array_equal(grid.reshape(8, 32, 8, 32).swapaxes(1, 2).reshape(64, 32, 32, 1), images)

@@ -1,4 +1,4 @@
-"""pyproject.toml alone says the version; everything else that tells one agrees."""
+"""pyproject.toml defines the version; every other place agrees with it."""
 
 from __future__ import annotations
 
@@ -10,45 +10,39 @@ from pathlib import Path
 import pytest
 import yaml
 
-import imagesets.version
-import service.version
 import trainer
+from artifacts import version as version_module
+from artifacts.version import version
 from evaluation.report.schema import versions
 
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-SOURCES = {"imagesets": imagesets.version.version, "service": service.version.service_version}
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> None:
-    for told in SOURCES.values():
-        told.cache_clear()
+def _no_cached_version() -> None:
+    version.cache_clear()
 
 
-def test_every_room_tells_the_version_of_the_checkout_that_it_runs_from() -> None:
-    assert {told() for told in SOURCES.values()} | {trainer.__version__, versions()["gan-atelier"]} == {VERSION}
+def test_version_in_a_checkout_equals_pyproject() -> None:
+    assert {version(), trainer.__version__, versions()["gan-atelier"]} == {VERSION}
 
 
-@pytest.mark.parametrize("room", SOURCES)
-def test_outside_a_checkout_it_is_what_was_installed_and_else_0(
-    room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(f"{room}.version.__file__", str(tmp_path / room / "version.py"))
+def test_version_outside_a_checkout_is_the_installed_one_or_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version_module, "__file__", str(tmp_path / "artifacts" / "version.py"))
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "9"\n', encoding="utf-8")
-    asked = []
-    module = "importlib.metadata.version" if room == "imagesets" else "service.version.version"
-    monkeypatch.setattr(module, lambda package: asked.append(package) or "7.0")
-    assert SOURCES[room]() == "7.0"
-    assert asked == ["gan-atelier"]
-    SOURCES[room].cache_clear()
+    requested = []
+    monkeypatch.setattr(metadata, "version", lambda package: requested.append(package) or "7.0")
+    assert version() == "7.0"
+    assert requested == ["gan-atelier"]
+    version.cache_clear()
 
     def absent(package: str) -> str:
         raise metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(module, absent)
-    assert SOURCES[room]() == "0"
-    SOURCES[room].cache_clear()
+    monkeypatch.setattr(metadata, "version", absent)
+    assert version() == "0"
+    version.cache_clear()
 
 
 def test_nothing_else_is_an_attribute_of_the_trainer() -> None:

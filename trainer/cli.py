@@ -401,13 +401,13 @@ def sample(
 ) -> None:
     """Draw a grid of a run's images: those that the service returns for the same seeds."""
     with one_line_errors():
+        from artifacts.latents import NUM_SEEDS
         from trainer.errors import TrainerError
-        from trainer.latents import MAX_SEED
         from trainer.reports import image_grids
         from trainer.training import checkpoint
 
-        if seed + count > MAX_SEED:
-            raise TrainerError(f"the last seed is {MAX_SEED - 1}; --seed {seed} and {count} images exceed it")
+        if seed + count > NUM_SEEDS:
+            raise TrainerError(f"the last seed is {NUM_SEEDS - 1}; --seed {seed} and {count} images exceed it")
         if output.suffix != ".png":
             raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
         content = _load_checkpoint(source, best)

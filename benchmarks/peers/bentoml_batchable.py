@@ -8,7 +8,7 @@ import os
 import bentoml
 import numpy as np
 
-from service.inference.interpolation import seeds_to_latents
+from artifacts.latents import seeds_to_latents
 
 
 @bentoml.service(name="batchable", metrics={"enabled": False}, logging={"access": {"enabled": False}})

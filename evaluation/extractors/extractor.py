@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import digest_of, metadata_of, names, need, read_model, run, session_of
+from evaluation.onnx_files import names, need, read_model, run, session_of
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.

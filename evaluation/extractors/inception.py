@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import inception as blocks
 
-from artifacts.cpus import available_cpus
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.files import LFS_HINT, is_lfs_pointer_file
+from artifacts.resources import available_cpus
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import extractor_model, seal, verify_and_write
@@ -173,7 +173,7 @@ def load_network(weights: Path) -> FidInception:
         network.load_state_dict(state)
     except Exception as error:  # torch.load's errors on damaged files are of many types
         if is_lfs_pointer_file(weights):
-            raise EvaluationError(f"{weights} is {HINT}") from error
+            raise EvaluationError(f"{weights} is {LFS_HINT}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise EvaluationError(f"{weights} does not hold FID's Inception weights ({reason})") from error
     torch.set_num_threads(available_cpus())

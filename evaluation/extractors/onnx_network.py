@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from artifacts.onnx_files import metadata_of
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import OPSET, preamble, seal
 from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics.names import fault_of_name
-from evaluation.onnx_files import metadata_of, run, session_of
+from evaluation.onnx_files import run, session_of
 
 if TYPE_CHECKING:
     import onnx

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from artifacts.arrays import drop_page_cache
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.statistics import FeatureStatistics
-from imagesets.rows import release
 
 POINTS = 15
 # Images per feature of the smallest subset: below it the distance is not on the line yet, and the intercept is far
@@ -103,5 +103,5 @@ def subset_statistics(features: np.ndarray, rows: np.ndarray) -> FeatureStatisti
     statistics = FeatureStatistics(features.shape[1])
     for start in range(0, len(rows), _ROWS):
         statistics.update(features[rows[start : start + _ROWS]])
-        release(features)
+        drop_page_cache(features)
     return statistics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from artifacts.arrays import drop_page_cache
 from evaluation.metrics.kid import SEED, Spread
-from imagesets.rows import release
 
 SPLITS = 10
 
@@ -24,7 +24,7 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | Non
     scores = []
     for i in range(splits):
         part = logits[order[i * n // splits : (i + 1) * n // splits]].astype(np.float64)
-        release(logits)
+        drop_page_cache(logits)
         if not np.isfinite(part).all():
             raise ValueError("logits are not finite")
         part -= part.max(axis=1, keepdims=True)

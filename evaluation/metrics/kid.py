@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagesets.rows import release
+from artifacts.arrays import drop_page_cache
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
@@ -47,7 +47,7 @@ def kernel_distance(
     for _ in range(subsets):
         chosen = [features[random.choice(len(features), subset_size, replace=False)] for features in (fake, real)]
         for features in (fake, real):
-            release(features)
+            drop_page_cache(features)
         estimates.append(mmd2(*(rows.astype(np.float64) for rows in chosen)))
     if not np.isfinite(estimates).all():
         raise ValueError("features are not finite")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from imagesets.rows import release
+from artifacts.arrays import drop_page_cache
 
 BLOCK = 2048
 
@@ -27,7 +27,7 @@ def mean_of(features: np.ndarray) -> np.ndarray:
     total = np.zeros(features.shape[1])
     for start in range(0, len(features), BLOCK):
         total += features[start : start + BLOCK].sum(axis=0, dtype=np.float64)
-        release(features)
+        drop_page_cache(features)
     return total / max(1, len(features))
 
 
@@ -36,7 +36,7 @@ def blocks(features: np.ndarray, centre: np.ndarray) -> Iterator[tuple[slice, np
     for start in range(0, len(features), BLOCK):
         rows = slice(start, min(start + BLOCK, len(features)))
         block = features[rows] - centre
-        release(features)
+        drop_page_cache(features)
         if not np.isfinite(block).all():
             raise ValueError("features are not finite")
         yield rows, block, np.einsum("ij,ij->i", block, block)
@@ -130,8 +130,8 @@ def nearest(queries: np.ndarray, points: np.ndarray, k: int = 1) -> tuple[np.nda
             exact = np.sqrt(np.einsum("ij,ij->i", differences, differences))
             order = np.argsort(exact, kind="stable")
             told[row], found[row] = exact[order], indices[i][order]
-        release(points)
-        release(queries)
+        drop_page_cache(points)
+        drop_page_cache(queries)
     return told, found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
-from imagesets.rows import release
+from artifacts.arrays import drop_page_cache
 
 _ROUNDING = 1e-6  # of the largest: what float32 and sums that were not centred leave of asymmetry and below 0
 
@@ -108,5 +108,5 @@ class FeatureStatistics:
         made = cls(features.shape[1])
         for start in range(0, len(features), 1024):
             made.update(np.asarray(features[start : start + 1024]))
-            release(features)
+            drop_page_cache(features)
         return made

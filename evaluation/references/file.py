@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from artifacts.arrays import count_of, read_npy, read_npz
+from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.metrics.statistics import FeatureStatistics, fault_of
-from imagesets.rows import release
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")
@@ -195,6 +194,6 @@ def _same_means(path: Path, features: np.ndarray, mu: np.ndarray) -> None:
     total = np.zeros(features.shape[1])
     for start in range(0, len(features), 4096):
         total += features[start : start + 4096].sum(axis=0, dtype=np.float64)
-        release(features)
+        drop_page_cache(features)
     if features.shape[1] != len(mu) or not np.allclose(total / len(features), mu, rtol=1e-6, atol=1e-9):
         raise EvaluationError(f"{beside(path, 'features')} are not the features of {path}; make it again")

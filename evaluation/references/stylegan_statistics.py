@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.git_lfs import HINT, is_lfs_pointer
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from evaluation.errors import EvaluationError
 
 MAX_BYTES = 2 * 2**30  # Inception's features of 200,000 images, where a file holds them too
@@ -89,7 +89,7 @@ def read_stylegan_statistics(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise EvaluationError(f"cannot read {path}: {error.strerror}") from error
     if is_lfs_pointer(content):
-        raise EvaluationError(f"{path} is {HINT}")
+        raise EvaluationError(f"{path} is {LFS_HINT}")
     try:
         for code, argument, _ in pickletools.genops(content):
             if "PUT" in code.name and int(argument or 0) > MAX_MEMO:

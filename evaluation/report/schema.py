@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from artifacts.version import version
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from imagesets.version import version
 
 FORMAT_VERSION = 2
 NAME = "report.json"

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.files import lock_handle
+from artifacts.generator_file import is_unsealed
+from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.metrics.names import renamed
-from evaluation.onnx_files import digest_of, metadata_of, read_model
+from evaluation.onnx_files import read_model
 from evaluation.report.schema import without_surrogates
-from evaluation.sources.generator import unsealed
 
 PREFIX, PROTOCOL = "evaluation.", ".protocol"
 # What a score that replaces another of its name may not have in common with it.
@@ -76,7 +77,7 @@ def _stamp(path: Path, document: dict[str, Any]) -> list[str]:
     del model.metadata_props[:]
     for key, value in kept.items():
         model.metadata_props.add(key=key, value=value)
-    if digest_of(model, unsealed) != document["digest"]:
+    if digest_of(model, is_unsealed) != document["digest"]:
         raise EvaluationError(f"{path}: stamping it would change its digest; it was left as it is")
     with written_whole(path) as handle:
         handle.write(model.SerializeToString())

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.arrays import read_npy
+from artifacts.arrays import drop_page_cache, read_npy
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import Draw, ImageBatch, choice
 from imagesets import ImageSet
-from imagesets.cache import fingerprint_of
-from imagesets.rows import release
+from imagesets.cache import content_fingerprint
 
 KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
 # numpy's own name for the first array of savez, which image batches in the field are published under
@@ -51,7 +50,7 @@ class ArraySource:
             rows = chosen[first : min(first + batch, stop)]
             labels = None if self.labels is None else self.labels[rows]
             yield ImageBatch(np.asarray(self.images[rows]), labels=labels)
-            release(self.images)
+            drop_page_cache(self.images)
 
 
 class ImageSetSource(ArraySource):
@@ -113,7 +112,7 @@ def array_source(path: Path) -> ArraySource:
         "path": str(path),
         "n": len(images),
         "shape": list(images.shape[1:]),
-        "fingerprint": fingerprint_of(images, labels),  # that of an image set of the same content
+        "fingerprint": content_fingerprint(images, labels),  # that of an image set of the same content
     }
     names = () if labels is None or not len(labels) else tuple(str(label) for label in range(int(labels.max()) + 1))
     return ArraySource(images, description, labels, names)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from artifacts.latents import NUM_SEEDS
 from evaluation.errors import EvaluationError
-from evaluation.latents import MAX_SEED
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Draw:
     def check(self) -> None:
         """Raise EvaluationError unless every seed is one."""
         last = self.seed(self.n)
-        if not 0 <= self.first_seed <= last <= MAX_SEED:
+        if not 0 <= self.first_seed <= last <= NUM_SEEDS:
             raise EvaluationError(f"seeds lie in 0 … 2^53 - 1, not at {self.first_seed} and the {self.n} from it")
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+
+from artifacts.generator_file import is_unsealed
+from artifacts.latents import ZDistribution, seeds_to_latents
+from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.latents import latents_of
-from evaluation.onnx_files import digest_of, metadata_of, names, need, number, read_model, run, session_of
+from evaluation.onnx_files import names, need, number, read_model, run, session_of
 from evaluation.sources.base import Conditions, Draw, ImageBatch
 
 
@@ -25,10 +30,11 @@ class GeneratorSource:
             number(metadata, key, path) for key in ("height", "width", "channels", "z_dim")
         )
         self.shape = (height, width, channels)
-        self._z_distribution = metadata["z_distribution"]
-        if self._z_distribution not in ("normal", "uniform"):
-            raise EvaluationError(f"{path}: z_distribution is {self._z_distribution!r}, not normal or uniform")
-        digest = digest_of(proto, unsealed)
+        distribution = metadata["z_distribution"]
+        if distribution not in ("normal", "uniform"):
+            raise EvaluationError(f"{path}: z_distribution is {distribution!r}, not normal or uniform")
+        self._z_distribution = cast(ZDistribution, distribution)
+        digest = digest_of(proto, is_unsealed)
         if digest != metadata["digest"]:
             raise EvaluationError(f"{path} was altered after its export: its digest does not match")
         self._digest = digest
@@ -66,12 +72,11 @@ class GeneratorSource:
         draw.check()
         for first in range(start, stop, batch):
             seed, size = draw.seed(first), min(batch, stop - first)
-            z, labels = latents_of(
-                seed, size, self._z_dim, self._z_distribution, len(self.class_names), self._conditions.truncation
-            )
+            seeds, truncation = range(seed, seed + size), self._conditions.truncation
+            z, labels = seeds_to_latents(seeds, self._z_dim, self._z_distribution, truncation, len(self.class_names))
             chosen = self._conditions.labels_of(seed, size, self.class_names)
             labels = labels if chosen is None else chosen
-            feed = {"latents": z} if labels is None else {"latents": z, "labels": labels}
+            feed: dict[str, np.ndarray] = {"latents": z} if labels is None else {"latents": z, "labels": labels}
             images = run(self._session, ["images"], feed, f"the generator {self.description['model']}")[0]
             if images.shape != (size, *self.shape):
                 raise EvaluationError(
@@ -82,8 +87,3 @@ class GeneratorSource:
 
 def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
-
-
-def unsealed(key: str) -> bool:
-    """The metadata keys that a generator file's digest leaves out: stamping a score changes no digest."""
-    return key == "digest" or key.startswith("evaluation.")

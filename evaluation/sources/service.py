@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.latents import seeds_to_labels
 from evaluation.errors import EvaluationError
-from evaluation.latents import drawn_labels
 from evaluation.report.schema import without_credentials
 from evaluation.sources.base import Conditions, Draw, ImageBatch, one_line
 
@@ -115,7 +115,7 @@ class ServiceSource:
     def _labels(self, chosen: np.ndarray | None, seed: int, n: int, first: int) -> np.ndarray | None:
         if chosen is not None:
             return chosen[seed - first : seed - first + n]
-        return drawn_labels(seed, n, self._z_dim, len(self.class_names)) if self.class_names else None
+        return seeds_to_labels(range(seed, seed + n), self._z_dim, len(self.class_names))
 
 
 def _api_key() -> str | None:

@@ -13,7 +13,7 @@ from examples.reproduce.plan import NATIVE, SYSTEMS, TITLES, WHERE, System
 from examples.reproduce.tables import Mark, config_of, images_per_second, made_by, mark, parameters
 from examples.reproduce.work import Workshop, compare, model_name
 from imagesets import ImageSetError
-from imagesets.folder import all_members
+from imagesets.folder import all_files
 
 COMMAND = "make reproduce"
 VARIED = 0.01  # recall below which a generator covers next to nothing
@@ -291,7 +291,7 @@ def copied(shop: Workshop) -> str:
     kind, _, path = shop.sources["cifar10"].partition(":")
     if kind != "folder":
         return ""
-    forms = {Path(member.path).suffix.lower() for member in all_members(Path(path))}
+    forms = {Path(member.path).suffix.lower() for member in all_files(Path(path))}
     if forms & {".jpg", ".jpeg"}:
         return (
             " CIFAR-10 is here a copy as JPEG files, which lose a little: no figure of it compares with published ones."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from artifacts.latents import NUM_SEEDS, seeds_to_latents
 from service.errors import ApiError, invalid
 from service.inference import interpolation as z
 from service.models.repository import Generator, Repository
@@ -50,7 +51,7 @@ def generation(body: Wanted, repository: Repository, settings: Settings) -> Plan
     if body.seeds is not None:
         seeds = tuple(body.seeds)
     else:
-        first = secrets.randbelow(z.SEEDS - n) if body.seed is None else body.seed
+        first = secrets.randbelow(NUM_SEEDS - n) if body.seed is None else body.seed
         seeds = tuple(range(first, first + n))
     latents, drawn = _drawn(seeds, generator, body.truncation)
     return Plan(generator, latents, _labels(body.labels, n, generator, drawn), seeds)
@@ -188,7 +189,7 @@ def _drawn(
     if truncation is not None and m.z_distribution != "normal":
         message = f"{m.name} has uniform latents; truncation is of normal ones: leave it out"
         raise invalid("truncation_of_uniform", message, "truncation")
-    return z.seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
+    return seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
 
 
 def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, param: str) -> NDArray[np.float32]:

@@ -1,59 +1,17 @@
-"""Seeds to latents, and paths between latents: pure numpy and scipy, the same numbers on every machine."""
+"""Paths between latents and weighted sums of them, in float64: the same numbers on every machine."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
-Distribution = Literal["normal", "uniform"]
+from artifacts.latents import ZDistribution
+
 Mode = Literal["slerp", "lerp"]
 Easing = Literal["linear", "ease_in", "ease_out", "ease_in_out"]
 
-SEEDS = 2**53  # seeds are below this, so that JSON numbers carry them exactly everywhere
 _PARALLEL = 1e-6  # sin of the angle below which slerp's formula divides by nothing
-
-
-def raw_draws(seeds: Sequence[int], count: int) -> NDArray[np.uint64]:
-    """The first `count` words of Philox4x64-10 keyed by each seed (0 ≤ seed < 2^53): uint64 [N, count]."""
-    draws = np.empty((len(seeds), count), np.uint64)
-    bits = np.random.Philox(key=0)  # making one an image would cost six times the drawing
-    key, start = np.zeros(2, np.uint64), bits.state
-    start["state"]["key"] = key
-    for row, seed in zip(draws, seeds, strict=True):
-        key[0] = seed
-        bits.state = start
-        row[:] = bits.random_raw(count)
-    return draws
-
-
-def seeds_to_latents(
-    seeds: Sequence[int],
-    z_dim: int,
-    distribution: Distribution = "normal",
-    truncation: float | None = None,
-    num_classes: int = 0,
-) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-    """Latents float32 [N, z_dim], and for `num_classes` > 0 the labels int64 [N] that the seeds draw.
-
-    u = ((raw >> 12) + 1/2) / 2^52 lies strictly within (0, 1); normal z = Φ⁻¹(u), uniform z = 2u − 1.
-    Truncation at t > 0 takes the same u through the normal truncated to [−t, t]. A seed's label is its next
-    raw draw modulo the classes. ValueError: truncation of a uniform distribution.
-    """
-    raw = raw_draws(seeds, z_dim + (num_classes > 0))
-    u = ((raw[:, :z_dim] >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
-    if distribution == "uniform":
-        if truncation is not None:
-            raise ValueError("truncation is of the normal distribution; this model's latents are uniform")
-        z = 2.0 * u - 1.0
-    elif truncation is None:
-        z = ndtri(u)
-    else:
-        low = ndtr(-truncation)
-        z = ndtri(low + u * (ndtr(truncation) - low))
-    labels = (raw[:, z_dim] % np.uint64(num_classes)).astype(np.int64) if num_classes else None
-    return z.astype(np.float32), labels
 
 
 def lerp(a: NDArray, b: NDArray, t: NDArray) -> NDArray[np.float64]:
@@ -131,7 +89,7 @@ def path(
 
 
 def weighted_sum(
-    latents: NDArray[np.float32], weights: Sequence[float], distribution: Distribution, normalize: bool
+    latents: NDArray[np.float32], weights: Sequence[float], distribution: ZDistribution, normalize: bool
 ) -> NDArray[np.float32]:
     """Σ wᵢzᵢ of latents [T, z_dim], in float64, as float32 [z_dim]: vector arithmetic (Radford 2015, §6.3.2).
 

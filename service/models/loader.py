@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.generator_file import ContractError, Metadata, check
-from artifacts.git_lfs import HINT, is_lfs_pointer
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
 from service.models import third_party_onnx
 from service.models.external_weights import weights_beside, with_weights_inside
 
@@ -38,7 +38,7 @@ def read(path: Path, max_bytes: int) -> bytes:
         return content
     weights = _read(beside, max_bytes)
     if is_lfs_pointer(weights):
-        raise ContractError(f"{beside.name!r}, with its weights, is {HINT}")
+        raise ContractError(f"{beside.name!r}, with its weights, is {LFS_HINT}")
     return with_weights_inside(content, weights, beside.name, max_bytes)
 
 
@@ -81,7 +81,7 @@ def prepare(path: Path, content: bytes, shape: tuple[int, int, int] | None = Non
     import onnx
 
     if is_lfs_pointer(content):
-        raise ContractError(HINT)
+        raise ContractError(LFS_HINT)
     try:
         model = onnx.load_from_string(content)
     except Exception:

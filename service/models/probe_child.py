@@ -225,7 +225,7 @@ def out_of_memory(request: dict[str, Any]) -> str:
 def try_file(request: dict[str, Any]) -> dict[str, Any]:
     """Read, check and run a file as a worker will; the verdict says how, or why not."""
     from artifacts.generator_file import ContractError
-    from artifacts.onnx_errors import onnx_reason
+    from artifacts.onnx_files import onnx_reason
     from service.models.file_signature import signature
     from service.models.loader import Unreadable, prepare, read
     from service.models.sessions import Runtime, Session

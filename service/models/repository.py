@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from artifacts.cpus import available_cpus
 from artifacts.generator_file import ContractError
-from artifacts.memory import available_memory
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
+from artifacts.resources import available_cpus, available_memory
 from service.errors import ApiError
 from service.models import bento
 from service.models.file_signature import Signature, generator_files, look_alikes, shown_name, signature, size

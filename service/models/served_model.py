@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
-from artifacts.onnx_errors import onnx_reason
+from artifacts.onnx_files import onnx_reason
 from service.models.file_signature import shown_name
 from service.models.loader import Prepared, prepare, read
 from service.models.session_cache import Shelf

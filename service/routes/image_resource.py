@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from artifacts.version import version
 from service.errors import ApiError
 from service.routes import negotiation, openapi
 from service.routes.headers import atelier_of, headers_of
 from service.routes.negotiation import JPEG, PNG, WEBP
 from service.routes.schemas import GenerateRequest, ImageQuery
-from service.version import service_version
 
 router = APIRouter()
 
@@ -90,5 +90,5 @@ def _etag(*parts: Any) -> str:
     import onnxruntime
     import PIL
 
-    text = repr((*parts, service_version(), onnxruntime.__version__, PIL.__version__))
+    text = repr((*parts, version(), onnxruntime.__version__, PIL.__version__))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

@@ -7,9 +7,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from artifacts.latents import NUM_SEEDS
 from service.middleware.auth import Keys, is_open
 from service.routes.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
-from service.routes.schemas import SEEDS, ImageQuery
+from service.routes.schemas import ImageQuery
 
 _REF = "#/components/schemas/{model}"
 
@@ -92,7 +93,7 @@ IMAGE_PARAMETERS: dict[str, Any] = {
             "name": "seed",
             "in": "path",
             "required": True,
-            "schema": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
+            "schema": {"type": "integer", "minimum": 0, "maximum": NUM_SEEDS - 1},
         },
         {"name": "form", "in": "path", "required": True, "schema": {"type": "string", "enum": ["png", "webp", "jpg"]}},
         *_query(ImageQuery),

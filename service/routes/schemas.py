@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema, model_validator
 
-from service.inference.interpolation import SEEDS
+from artifacts.latents import NUM_SEEDS
 
 
 def _integral(value: Any) -> Any:
@@ -18,7 +18,7 @@ def _integral(value: Any) -> Any:
 
 Integral = BeforeValidator(_integral)
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=SEEDS), Integral]
+Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS), Integral]
 Label = Annotated[int, Field(ge=0, lt=2**31), Integral]
 
 # No list is unbounded, and each stops at its first error: a body of 4 MiB holds a million values, and an error for each
@@ -93,8 +93,8 @@ class Wanted(OfModel):
             values = getattr(self, key)
             if values is not None and self.n not in (None, len(values)):
                 raise ValueError(f"n is {self.n} but {key} has {len(values)}; leave n out")
-        if self.seed is not None and self.seed + (self.n or 1) > SEEDS:
-            raise ValueError(f"seed + n passes 2^53; the last seed is {SEEDS - 1}")
+        if self.seed is not None and self.seed + (self.n or 1) > NUM_SEEDS:
+            raise ValueError(f"seed + n passes 2^53; the last seed is {NUM_SEEDS - 1}")
         if self.latents is not None and self.truncation is not None:
             raise ValueError("truncation is of latents drawn from seeds; leave it out with latents")
         return self
@@ -130,12 +130,12 @@ def _keyframe(value: Any) -> Any:
 
 _KEYFRAME_SCHEMA = {
     "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": SEEDS - 1, "title": "seed"},
+        {"type": "integer", "minimum": 0, "maximum": NUM_SEEDS - 1, "title": "seed"},
         {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT, "title": "latent"},
         {
             "type": "object",
             "properties": {
-                "seed": {"type": "integer", "minimum": 0, "maximum": SEEDS - 1},
+                "seed": {"type": "integer", "minimum": 0, "maximum": NUM_SEEDS - 1},
                 "latent": {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_LATENT},
             },
             "minProperties": 1,

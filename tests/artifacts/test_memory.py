@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from artifacts.memory import available_memory
+from artifacts.resources import available_memory
 
 
 def written(path: Path, text: str) -> Path:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.latents import drawn_labels, latents_of
 from evaluation.metrics.classifier_confidence import certainty
 from evaluation.sources import Draw, ResizedSource, choice, open_source
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
@@ -99,18 +98,6 @@ def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> No
     assert (images_of(big, 0, 5, 2) == np.stack(expected)).all()
     wrong = [np.asarray(Image.fromarray(image).resize((12, 12), Image.Resampling.BILINEAR)) for image in small]
     assert (images_of(big, 0, 5, 2) != np.stack(wrong)).any()
-
-
-def test_truncation_and_labels_are_the_services_own() -> None:
-    """The same seeds under the same conditions as the service's own arithmetic, whichever room makes them."""
-    from service.inference.interpolation import seeds_to_latents
-
-    for truncation in (None, 0.7):
-        ours = latents_of(5, 9, 6, "normal", 10, truncation)
-        theirs = seeds_to_latents(range(5, 14), 6, "normal", truncation, 10)
-        assert (ours[0] == theirs[0]).all()
-        assert (ours[1] == theirs[1]).all()
-        assert (drawn_labels(5, 9, 6, 10) == theirs[1]).all()
 
 
 @pytest.mark.slow

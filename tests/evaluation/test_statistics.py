@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifacts.arrays import drop_page_cache
 from evaluation.errors import EvaluationError
 from evaluation.metrics.fid_infinity import fid_infinity
 from evaluation.metrics.kid import kernel_distance
 from evaluation.metrics.neighbors import nearest
 from evaluation.metrics.statistics import FeatureStatistics
 from evaluation.references.file import load_reference, save_reference
-from imagesets.rows import release
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}
 
@@ -88,7 +88,7 @@ def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
     before = resident()
     assert features.sum(dtype=np.float64) != 0
     assert resident() > before + 60, "reading maps it"
-    release(np.asarray(features)[5:])  # any view
+    drop_page_cache(np.asarray(features)[5:])  # any view
     assert resident() < before + 5
     FeatureStatistics.of(features)
     kernel_distance(features, features, subsets=3, subset_size=100)

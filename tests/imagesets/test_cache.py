@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifacts.arrays import RowWriter
 from imagesets import ImageSetError, cache, load_image_set
-from imagesets.cache import fingerprint_of, key_of
-from imagesets.rows import RowWriter
-from imagesets.types import BrokenImageError, Items, Recipe
+from imagesets.cache import cache_key, content_fingerprint
+from imagesets.types import BrokenImageError, DatasetSpec, OpenedDataset
 
 
-def recipe(decode=None, **changes: object) -> Recipe:
+def spec(decode=None, **changes: object) -> DatasetSpec:
     def one(i: int) -> np.ndarray:
         return np.full((4, 4, 1), i % 256, np.uint8)
 
-    def open_items() -> Items:
-        return Items(600, 4, 1, decode or one, lambda i: f"item {i}", np.arange(600) % 2, ("even", "odd"))
+    def open_dataset() -> OpenedDataset:
+        return OpenedDataset(600, 4, 1, decode or one, lambda i: f"item {i}", np.arange(600) % 2, ("even", "odd"))
 
     fields: dict = {"source": "made", "split": "train", "crop": "none", "resize": "none", "resolution": 4}
-    fields |= {"channels": 1, "identity": "a", "open_items": open_items}
-    return Recipe(**{**fields, **changes})
+    fields |= {"channels": 1, "content_hash": "a", "open": open_dataset}
+    return DatasetSpec(**{**fields, **changes})
 
 
 def entries(root: Path) -> list[Path]:
@@ -34,29 +34,29 @@ def entries(root: Path) -> list[Path]:
 
 
 def test_the_second_load_decodes_nothing(tmp_path: Path) -> None:
-    first = cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    first = cache.load_or_build(spec(), "made@train", tmp_path, False)
 
     def refuse(i: int) -> np.ndarray:
         raise AssertionError("decoded again")
 
-    second = cache.load_or_build(recipe(refuse), "made@train", tmp_path, False)
+    second = cache.load_or_build(spec(refuse), "made@train", tmp_path, False)
     assert (first.images == second.images).all()
     assert second.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(600)]
-    assert second.info["fingerprint"] == fingerprint_of(np.array(first.images), first.labels)
+    assert second.info["fingerprint"] == content_fingerprint(np.array(first.images), first.labels)
     assert isinstance(second.images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         second.images[0] = 1
 
 
-@pytest.mark.parametrize("field", ["source", "split", "crop", "resize", "resolution", "channels", "identity"])
+@pytest.mark.parametrize("field", ["source", "split", "crop", "resize", "resolution", "channels", "content_hash"])
 def test_everything_that_decides_the_pixels_is_in_the_key(field: str) -> None:
     other = 3 if field in ("resolution", "channels") else "other"
-    assert key_of(recipe(**{field: other})) != key_of(recipe())
+    assert cache_key(spec(**{field: other})) != cache_key(spec())
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "json", "version", "labels"])
 def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) -> None:
-    cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    cache.load_or_build(spec(), "made@train", tmp_path, False)
     (entry,) = entries(tmp_path)
     pixels = bytearray((entry / "images.npy").read_bytes())
     if damage == "cut":
@@ -71,7 +71,7 @@ def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) ->
         (entry / "info.json").write_text(json.dumps({**info, "format_version": 0}), encoding="utf-8")
     else:
         (entry / "labels.npy").unlink()
-    found = cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    found = cache.load_or_build(spec(), "made@train", tmp_path, False)
     assert found.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(600)]
     assert entries(tmp_path) == [entry]
 
@@ -81,15 +81,15 @@ def test_an_interrupted_build_leaves_nothing_and_stops_at_once(tmp_path: Path) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.load_or_build(recipe(interrupt), "made@train", tmp_path, False)
+        cache.load_or_build(spec(interrupt), "made@train", tmp_path, False)
     assert entries(tmp_path) == []
 
 
 def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
-    left = tmp_path / f".{key_of(recipe())}.tmp-abc"
+    left = tmp_path / f".{cache_key(spec())}.tmp-abc"
     left.mkdir()
     (left / "images.npy").write_bytes(b"half")
-    cache.load_or_build(recipe(), "made@train", tmp_path, False)
+    cache.load_or_build(spec(), "made@train", tmp_path, False)
     assert not left.exists()
 
 
@@ -99,12 +99,12 @@ from pathlib import Path
 import time
 import numpy as np
 from imagesets import cache
-from imagesets.types import Items, Recipe
+from imagesets.types import OpenedDataset, DatasetSpec
 def decode(i):
     with open({str(tmp_path / "decoded")!r}, "a") as log: log.write("x")
     time.sleep(0.002)
     return np.full((4, 4, 1), i, np.uint8)
-r = Recipe("made", "train", "none", "none", 4, 1, "a", lambda: Items(200, 4, 1, decode, str))
+r = DatasetSpec("made", "train", "none", "none", 4, 1, "a", lambda: OpenedDataset(200, 4, 1, decode, str))
 print(cache.load_or_build(r, "made", Path({str(tmp_path / "cache")!r}), False).info["fingerprint"])
 """
     command = [sys.executable, "-c", code]
@@ -142,7 +142,7 @@ def test_cache_without_a_home_names_the_variable(monkeypatch: pytest.MonkeyPatch
 
 
 def test_cached_set_is_read_from_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unknown = recipe(resolution=None, channels=None)
+    unknown = spec(resolution=None, channels=None)
     built = cache.load_or_build(unknown, "made@train", tmp_path, False)
 
     def refuse(*_: object, **__: object) -> None:
@@ -157,7 +157,7 @@ def test_cached_set_is_read_from_a_folder_that_takes_no_files(tmp_path: Path, mo
 
 @pytest.mark.parametrize("content", ["", "[]", '{"resolution": 0, "channels": 1}', '{"resolution": 4}'])
 def test_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> None:
-    unknown = recipe(resolution=None, channels=None)
+    unknown = spec(resolution=None, channels=None)
     cache.load_or_build(unknown, "made@train", tmp_path, False)
     (kept,) = tmp_path.glob("made-*.json")
     kept.write_text(content, encoding="utf-8")
@@ -169,7 +169,7 @@ def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: py
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ImageSetError, match=r"needs 1\.1 MiB in .* but 1\.0 MiB are free.*ATELIER_CACHE"):
-        cache.load_or_build(recipe(), "made", tmp_path, False)
+        cache.load_or_build(spec(), "made", tmp_path, False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
@@ -180,10 +180,10 @@ import resource
 from pathlib import Path
 import numpy as np
 from imagesets import ImageSetError, cache
-from imagesets.types import Items, Recipe
+from imagesets.types import OpenedDataset, DatasetSpec
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 decode = lambda i: np.zeros((32, 32, 1), np.uint8)
-r = Recipe("made", "train", "none", "none", 32, 1, "a", lambda: Items(600, 32, 1, decode, str))
+r = DatasetSpec("made", "train", "none", "none", 32, 1, "a", lambda: OpenedDataset(600, 32, 1, decode, str))
 try:
     cache.load_or_build(r, "made", Path({str(tmp_path)!r}), False)
 except ImageSetError as error:
@@ -216,7 +216,7 @@ def test_broken_images_take_no_room_and_are_counted_on_every_load(tmp_path: Path
     for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            found = cache.load_or_build(recipe(decode), "made@train", tmp_path, False)
+            found = cache.load_or_build(spec(decode), "made@train", tmp_path, False)
         assert caplog.messages[-1] == "made@train: 3 of 600 images were broken and skipped"
     assert len(caplog.messages) == 1
     assert found.images[6:8, 0, 0, 0].tolist() == [6, 8]
@@ -231,7 +231,7 @@ def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, wh
     def fail(*_: int) -> None:
         raise OSError("the source is\ngone")
 
-    made = recipe(open_items=fail) if where == "open" else recipe(fail)
+    made = spec(open=fail) if where == "open" else spec(fail)
     with pytest.raises(ImageSetError, match="the source is") as caught:
         cache.load_or_build(made, "made@train", tmp_path, False)
     assert "cache" not in str(caught.value)
@@ -248,6 +248,6 @@ def test_a_fingerprint_leaves_nothing_of_a_mapped_file_in_memory(tmp_path: Path)
     np.save(tmp_path / "images.npy", np.ones((16_384, 64, 64, 1), np.uint8))
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
     before = resident()
-    assert fingerprint_of(images, None) == fingerprint_of(np.asarray(images).copy(), None)
-    fingerprint_of(images, None)
+    assert content_fingerprint(images, None) == content_fingerprint(np.asarray(images).copy(), None)
+    content_fingerprint(images, None)
     assert resident() < before + 8, "64 MiB were read"

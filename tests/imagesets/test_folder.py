@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imagesets import ImageSetError, native_channels
-from imagesets.splits import held_out
+from imagesets.splits import is_held_out
 from tests.support.image_files import encoded, tree
 
 
@@ -145,8 +145,8 @@ def test_a_class_new_in_one_split_renumbers_the_other(tmp_path: Path, load) -> N
 
 
 def test_a_held_out_tenth_keeps_the_indices_of_the_whole(tmp_path: Path, load) -> None:
-    first = next(f"a/{i}.png" for i in range(99) if not held_out(f"a/{i}.png"))
-    second = next(f"b/{i}.png" for i in range(99) if held_out(f"b/{i}.png"))
+    first = next(f"a/{i}.png" for i in range(99) if not is_held_out(f"a/{i}.png"))
+    second = next(f"b/{i}.png" for i in range(99) if is_held_out(f"b/{i}.png"))
     test = load(f"folder:{tree(tmp_path / 'held', [first, second])}@test")
     assert (test.class_names, test.labels.tolist()) == (("a", "b"), [1])
 
@@ -162,7 +162,7 @@ def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load)
     train, test = (load(f"folder:{folder}@{split}") for split in ("train", "test"))
     assert len(train) + len(test) == 200
     assert 8 <= len(test) <= 35
-    assert test.images[:, 0, 0, 0].tolist() == [i for i in range(200) if held_out(f"{i:03}.png")]
+    assert test.images[:, 0, 0, 0].tolist() == [i for i in range(200) if is_held_out(f"{i:03}.png")]
     with pytest.raises(ImageSetError, match="no folder 'valid'"):
         load(f"folder:{folder}@valid")
 

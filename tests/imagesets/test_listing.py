@@ -11,8 +11,8 @@ from PIL import Image
 
 from artifacts.terminal import printable
 from imagesets import ImageSetError
-from imagesets.listing import kind_of, list_contents
-from imagesets.names import class_name
+from imagesets.files import class_name
+from imagesets.listing import exclusion_reason, list_files
 from tests.support.image_files import UTF8_FLAG, encoded, packed, tree, with_flags
 
 
@@ -35,7 +35,7 @@ from tests.support.image_files import UTF8_FLAG, encoded, packed, tree, with_fla
     ],
 )
 def test_kind_of_a_path_is_what_the_line_says(path: str, kind: str | None) -> None:
-    assert kind_of(path) == kind
+    assert exclusion_reason(path) == kind
 
 
 def test_contents_line_counts_everything_left_out(tmp_path: Path, load) -> None:
@@ -118,7 +118,7 @@ def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
         for other in "abcdefghijkl":
             if other != name:
                 (folder / name / other).symlink_to(f"../{other}")
-    contents = list_contents(folder)
+    contents = list_files(folder)
     assert {member.path for member in contents.members if not member.linked} == {
         f"{name}/1.png" for name in "abcdefghijkl"
     }

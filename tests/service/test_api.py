@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from PIL import Image
 from starlette.testclient import TestClient
 
+from artifacts.latents import seeds_to_latents
 from service import encoding
 from service.app import ROUTERS
 from service.inference import interpolation as z
@@ -60,7 +61,7 @@ def refusal(response: Any, status: int, code: str) -> dict[str, Any]:
 
 def test_images_are_those_of_a_session_of_ones_own(client: TestClient, folder: Path) -> None:
     session = ort.InferenceSession(str(folder / "a.onnx"), providers=["CPUExecutionProvider"])
-    wanted = session.run(None, {"latents": z.seeds_to_latents(range(5, 9), 8)[0]})[0]
+    wanted = session.run(None, {"latents": seeds_to_latents(range(5, 9), 8)[0]})[0]
     np.testing.assert_array_equal(npy(client, seed=5, n=4), wanted)
 
 
@@ -72,7 +73,7 @@ def test_seed_and_n_are_consecutive_seeds(client: TestClient) -> None:
 
 
 def test_latents_are_taken_as_they_are(client: TestClient) -> None:
-    latents = z.seeds_to_latents([3, 9], 8)[0].astype(float).tolist()
+    latents = seeds_to_latents([3, 9], 8)[0].astype(float).tolist()
     np.testing.assert_array_equal(npy(client, latents=latents), npy(client, seeds=[3, 9]))
 
 
@@ -105,7 +106,7 @@ def test_integral_floats_are_integers(client: TestClient) -> None:
 def test_labels_are_drawn_told_and_given(client: TestClient) -> None:
     answer = client.post("/v1/generate", json={"model": "coloured", "seed": 0, "n": 4})
     drawn = [entry["label"] for entry in answer.json()["data"]]
-    assert drawn == z.seeds_to_latents(range(4), 8, num_classes=3)[1].tolist()  # type: ignore[union-attr]
+    assert drawn == seeds_to_latents(range(4), 8, num_classes=3)[1].tolist()  # type: ignore[union-attr]
     assert answer.headers["Atelier-Labels"] == ",".join(map(str, drawn))
     same = npy(client, model="coloured", seed=0, n=4, labels=drawn)
     np.testing.assert_array_equal(same, npy(client, model="coloured", seed=0, n=4))
@@ -132,7 +133,7 @@ def test_forms_of_generate(client: TestClient) -> None:
 
 
 def test_interpolation_passes_through_its_keyframes(client: TestClient) -> None:
-    latent = z.seeds_to_latents([8], 8)[0][0].astype(float).tolist()
+    latent = seeds_to_latents([8], 8)[0][0].astype(float).tolist()
     body = {"keyframes": [3, {"latent": latent}, {"seed": 5}], "steps": 4}
     frames = array(client.post("/v1/interpolate", json=body, headers=NPY))
     assert len(frames) == 7
@@ -576,7 +577,7 @@ def mixed(client: TestClient, terms: list[dict[str, Any]], **body: Any) -> dict[
 
 def test_a_mix_tells_its_latent_and_shows_its_terms(client: TestClient) -> None:
     told = mixed(client, [{"seed": 3}, {"seed": 5, "weight": 2}])
-    terms = z.seeds_to_latents([3, 5], 8)[0]
+    terms = seeds_to_latents([3, 5], 8)[0]
     wanted = z.weighted_sum(terms, [1, 2], "normal", True)
     np.testing.assert_array_equal(np.float32(told["data"][0]["latent"]), wanted)
     images = npy(client, latents=[told["data"][0]["latent"], *terms.astype(float).tolist()])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from service.inference import interpolation as z
+from artifacts.latents import seeds_to_latents
 from tests.service.test_api import array, pixels, refusal
 from tests.tiny_generator import write_tiny_generator
 
@@ -72,7 +72,7 @@ def test_every_form_is_what_it_says_and_of_the_same_images(client: TestClient, r
 
 
 def test_an_npz_of_latents_has_no_seeds_and_of_an_unconditional_model_no_labels(client: TestClient) -> None:
-    latents = z.seeds_to_latents([3], 8)[0]
+    latents = seeds_to_latents([3], 8)[0]
     packed = np.load(io.BytesIO(post(client, "generate", {"model": "tiny", "latents": latents.tolist()}, NPZ).content))
     assert set(packed.files) == {"images", "latents", "model", "digest"}
     np.testing.assert_array_equal(packed["latents"], latents)

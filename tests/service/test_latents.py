@@ -5,14 +5,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest, truncnorm
 
+from artifacts.latents import NUM_SEEDS, raw_draws, seeds_to_latents
 from service.inference import interpolation as z
 
-seeds = st.integers(0, z.SEEDS - 1)
+seeds = st.integers(0, NUM_SEEDS - 1)
 vectors = arrays(np.float64, 6, elements=st.floats(-5, 5))
 
 
 def test_raw_draws_are_philox_golden_values() -> None:
-    assert z.raw_draws([0], 2).tolist() == [[213000021201967259, 4455796210202625458]]
+    assert raw_draws([0], 2).tolist() == [[213000021201967259, 4455796210202625458]]
 
 
 def test_latents_are_the_documented_formula() -> None:
@@ -20,8 +21,8 @@ def test_latents_are_the_documented_formula() -> None:
     from statistics import NormalDist
 
     u = [((raw >> 12) + 0.5) / 2**52 for raw in (213000021201967259, 4455796210202625458)]
-    normal, labels = z.seeds_to_latents([0], 2)
-    uniform, _ = z.seeds_to_latents([0], 2, "uniform")
+    normal, labels = seeds_to_latents([0], 2)
+    uniform, _ = seeds_to_latents([0], 2, "uniform")
     assert labels is None
     assert normal.dtype == uniform.dtype == np.float32
     np.testing.assert_allclose(normal[0], [NormalDist().inv_cdf(x) for x in u], rtol=1e-6)
@@ -30,43 +31,43 @@ def test_latents_are_the_documented_formula() -> None:
 
 @given(st.lists(seeds, min_size=1, max_size=8))
 def test_a_latent_depends_on_its_seed_alone(many: list[int]) -> None:
-    together, labels = z.seeds_to_latents(many, 5, num_classes=3)
+    together, labels = seeds_to_latents(many, 5, num_classes=3)
     for i, seed in enumerate(many):
-        alone, label = z.seeds_to_latents([seed], 5, num_classes=3)
+        alone, label = seeds_to_latents([seed], 5, num_classes=3)
         assert together[i].tobytes() == alone[0].tobytes()
         assert labels is not None
         assert label is not None
-        assert labels[i] == label[0] == z.raw_draws([seed], 6)[0, 5] % 3
+        assert labels[i] == label[0] == raw_draws([seed], 6)[0, 5] % 3
 
 
 def test_the_highest_seed_is_drawn() -> None:
-    assert np.isfinite(z.seeds_to_latents([z.SEEDS - 1], 100)[0]).all()
+    assert np.isfinite(seeds_to_latents([NUM_SEEDS - 1], 100)[0]).all()
 
 
 def test_distributions() -> None:
     many = range(300)
-    assert kstest(z.seeds_to_latents(many, 20)[0].ravel(), "norm").pvalue > 0.01
-    assert kstest(z.seeds_to_latents(many, 20, "uniform")[0].ravel(), "uniform", (-1, 2)).pvalue > 0.01
-    truncated = z.seeds_to_latents(many, 20, truncation=0.7)[0].ravel()
+    assert kstest(seeds_to_latents(many, 20)[0].ravel(), "norm").pvalue > 0.01
+    assert kstest(seeds_to_latents(many, 20, "uniform")[0].ravel(), "uniform", (-1, 2)).pvalue > 0.01
+    truncated = seeds_to_latents(many, 20, truncation=0.7)[0].ravel()
     assert kstest(truncated, truncnorm(-0.7, 0.7).cdf).pvalue > 0.01
 
 
 @given(seeds, st.floats(0.01, 50))
 def test_truncation_stays_within_and_keeps_the_order(seed: int, t: float) -> None:
-    full, _ = z.seeds_to_latents([seed], 8)
-    cut, _ = z.seeds_to_latents([seed], 8, truncation=t)
+    full, _ = seeds_to_latents([seed], 8)
+    cut, _ = seeds_to_latents([seed], 8, truncation=t)
     assert np.abs(cut).max() <= np.float32(t) * (1 + 1e-6)
     assert (np.abs(cut) <= np.abs(full) * (1 + 1e-5) + 1e-9).all()
     assert (np.argsort(cut[0]) == np.argsort(full[0])).all()
 
 
 def test_wide_truncation_is_none() -> None:
-    np.testing.assert_allclose(z.seeds_to_latents([7], 50, truncation=30)[0], z.seeds_to_latents([7], 50)[0], rtol=1e-6)
+    np.testing.assert_allclose(seeds_to_latents([7], 50, truncation=30)[0], seeds_to_latents([7], 50)[0], rtol=1e-6)
 
 
 def test_truncation_of_uniform_is_refused() -> None:
     with pytest.raises(ValueError, match="uniform"):
-        z.seeds_to_latents([0], 4, "uniform", truncation=1.0)
+        seeds_to_latents([0], 4, "uniform", truncation=1.0)
 
 
 @given(vectors, vectors, st.floats(0.1, 10), st.floats(0, 1))
@@ -129,7 +130,7 @@ weights = st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_siz
 
 @given(weights, st.integers(0, 2**40))
 def test_a_normalised_sum_has_the_terms_own_norm(w: list[float], seed: int) -> None:
-    terms = z.seeds_to_latents(range(seed, seed + len(w)), 64)[0]
+    terms = seeds_to_latents(range(seed, seed + len(w)), 64)[0]
     norms = np.linalg.norm(terms, axis=1)
     length = np.linalg.norm(z.weighted_sum(terms, w, "normal", True))
     assert norms.min() * (1 - 1e-6) <= length <= norms.max() * (1 + 1e-6)
@@ -139,11 +140,11 @@ def test_a_normalised_sum_has_the_terms_own_norm(w: list[float], seed: int) -> N
 
 def test_a_normalised_sum_of_independent_normals_is_normal_again() -> None:
     """Σ w²=14: the sum's variance would be 14; and with the paper's three averages, +, -, +, it is 1 by itself."""
-    latents = z.seeds_to_latents(range(3000), 100)[0].reshape(1000, 3, 100)
+    latents = seeds_to_latents(range(3000), 100)[0].reshape(1000, 3, 100)
     sums = np.stack([z.weighted_sum(terms, [1, -2, 3], "normal", True) for terms in latents])
     assert abs(sums.std() - 1) < 0.01
     assert abs(sums.mean()) < 0.01
-    nine = z.seeds_to_latents(range(9), 10000)[0]
+    nine = seeds_to_latents(range(9), 10000)[0]
     thirds = [1 / 3] * 3 + [-1 / 3] * 3 + [1 / 3] * 3
     ratio = z.weighted_sum(nine, thirds, "normal", False).std() / z.weighted_sum(nine, thirds, "normal", True).std()
     assert abs(ratio - 1) < 0.05
@@ -152,19 +153,19 @@ def test_a_normalised_sum_of_independent_normals_is_normal_again() -> None:
 @given(st.floats(1e-3, 100), st.integers(0, 2**40))
 def test_a_sum_of_one_latent_is_that_latent(w: float, seed: int) -> None:
     for distribution in ("normal", "uniform"):
-        one = z.seeds_to_latents([seed], 16, distribution)[0]
+        one = seeds_to_latents([seed], 16, distribution)[0]
         np.testing.assert_array_equal(z.weighted_sum(one, [w], distribution, True), one[0])
         np.testing.assert_array_equal(z.weighted_sum(one[[0, 0]], [w, 2 * w], distribution, True), one[0])
 
 
 @given(weights, st.integers(0, 2**40))
 def test_a_normalised_sum_of_uniform_latents_stays_in_their_cube(w: list[float], seed: int) -> None:
-    terms = z.seeds_to_latents(range(seed, seed + len(w)), 16, "uniform")[0]
+    terms = seeds_to_latents(range(seed, seed + len(w)), 16, "uniform")[0]
     assert np.abs(z.weighted_sum(terms, w, "uniform", True)).max() <= 1
 
 
 def test_a_sum_without_a_direction_is_refused() -> None:
-    one = z.seeds_to_latents([0], 16)[0]
+    one = seeds_to_latents([0], 16)[0]
     for distribution in ("normal", "uniform"):
         with pytest.raises(ValueError, match="cancel"):
             z.weighted_sum(one[[0, 0, 0]], [0.1, 0.2, -0.3], distribution, True)
@@ -180,7 +181,7 @@ def test_a_sum_without_a_direction_is_refused() -> None:
 @pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-160, 1e200])
 def test_the_proportions_of_the_weights_matter_however_small_they_are(scale: float) -> None:
     for distribution in ("normal", "uniform"):
-        terms = z.seeds_to_latents(range(3), 16, distribution)[0]
+        terms = seeds_to_latents(range(3), 16, distribution)[0]
         w = np.array([1.0, -0.5, 0.25])
         wanted = z.weighted_sum(terms, w, distribution, True)
         np.testing.assert_allclose(z.weighted_sum(terms, w * scale, distribution, True), wanted, rtol=0.01, atol=1e-3)

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.inference import interpolation as z
+from artifacts.latents import seeds_to_latents
 from tests.service.conftest import wait_until
 from tests.service.plain_generators import write_plain
 from tests.service.real import served
@@ -32,7 +32,7 @@ NOTHING = "not ready: no usable generator file"
 def images_of(path: Path) -> np.ndarray:
     """Seeds 0 to 99, from a session of the test's own."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {"latents": z.seeds_to_latents(range(100), 8)[0]})[0]
+    return session.run(None, {"latents": seeds_to_latents(range(100), 8)[0]})[0]
 
 
 def in_every_worker(url: str, true: Callable[[dict[str, Any]], object]) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from artifacts.latents import seeds_to_latents
 from service.client import Client, ServiceError
-from service.inference import interpolation as z
 from tests.service.real import served
 from tests.tiny_generator import write_tiny_generator
 
@@ -41,7 +41,7 @@ def url(folder: Path) -> Iterator[str]:
 def expected(folder: Path) -> np.ndarray:
     """The images of seeds 0 to 999, from a session of the test's own."""
     session = ort.InferenceSession(str(folder / "tiny.onnx"), providers=["CPUExecutionProvider"])
-    return session.run(None, {"latents": z.seeds_to_latents(range(1000), 8)[0]})[0]
+    return session.run(None, {"latents": seeds_to_latents(range(1000), 8)[0]})[0]
 
 
 def test_32_clients_among_bad_requests_all_get_their_own_images(url: str, expected: np.ndarray) -> None:
@@ -98,7 +98,7 @@ def test_bentomls_own_clients_get_the_same_images(url: str, expected: np.ndarray
     with bentoml.SyncHTTPClient(url) as client:
         np.testing.assert_array_equal(client.generate(seed=4, n=2), expected[4:6])
         np.testing.assert_array_equal(client.generate(seeds=[7, 1], model="tiny"), expected[[7, 1]])
-        latents = z.seeds_to_latents([9], 8)[0].astype(float).tolist()
+        latents = seeds_to_latents([9], 8)[0].astype(float).tolist()
         np.testing.assert_array_equal(client.generate(latents=latents), expected[9:10])
         with pytest.raises(Exception, match="n: input should be greater"):
             client.generate(n=0)

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.inference import interpolation
+from artifacts.latents import seeds_to_latents
 from service.models import bento, bento_store
 from tests.service.plain_generators import write_plain
 from tests.service.real import ROOT, free_port, listening_hosts, running
@@ -40,7 +40,7 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
     tag = done.stdout.split()[-1]
     assert tag.startswith("gan_atelier:")
     wanted = ort.InferenceSession(str(ours), providers=["CPUExecutionProvider"]).run(
-        None, {"latents": interpolation.seeds_to_latents(range(4), 8)[0]}
+        None, {"latents": seeds_to_latents(range(4), 8)[0]}
     )[0]
     ours.unlink()
     theirs.unlink()

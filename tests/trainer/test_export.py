@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 from artifacts import generator_file
+from artifacts.latents import seeds_to_labels, seeds_to_latents
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
-from trainer.latents import labels, latents
 from trainer.onnx_export import exporter
 from trainer.reports import image_grids
 from trainer.training import checkpoint, loop
@@ -75,9 +75,9 @@ def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadO
     assert inputs.pop("latents") == ("tensor(float)", ["N", config.model.z_dim])
     assert inputs == ({"labels": ("tensor(int64)", ["N"])} if classes else {})
     for n in (1, 2, 7):
-        feed = {"latents": latents(range(n), config.model.z_dim, config.model.z_distribution)}
+        feed = {"latents": seeds_to_latents(range(n), config.model.z_dim, config.model.z_distribution)[0]}
         if classes:
-            feed["labels"] = labels(range(n), config.model.z_dim, len(classes))
+            feed["labels"] = seeds_to_labels(range(n), config.model.z_dim, len(classes))
         (images,) = session.run(["images"], feed)
         assert images.dtype == np.uint8
         assert images.shape == (n, config.data.resolution, config.data.resolution, config.data.channels)
@@ -148,7 +148,7 @@ def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: Pa
     payload = payload_of(config)
     averaged = exporter.export(payload, tmp_path / "averaged.onnx")
     last = exporter.export(payload, tmp_path / "last.onnx", ema=False)
-    feed = {"latents": latents(range(8), config.model.z_dim)}
+    feed = {"latents": seeds_to_latents(range(8), config.model.z_dim)[0]}
     told, images = {}, {}
     for made in (averaged, last):
         model = onnx.load(made.path)

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from artifacts.latents import seeds_to_latents
 from tests.trainer.conftest import write_safetensors
 from trainer.cli import app
 from trainer.errors import TrainerError
-from trainer.latents import latents
 from trainer.onnx_export import state_dict_import
 
 
@@ -87,7 +87,7 @@ def test_an_imported_generator_makes_its_own_images(form: str, tmp_path: Path) -
     weights = OrderedDict((f"module.main.{key}", value) for key, value in theirs.state_dict().items())
     path = imported(tmp_path, {"netG": weights, "epoch": 24}, architecture, "--dataset", "celeba")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    z = latents(range(5), session.get_inputs()[0].shape[1])
+    z = seeds_to_latents(range(5), session.get_inputs()[0].shape[1])[0]
     (ours,) = session.run(None, {"latents": z})
     with torch.no_grad():
         expected = theirs(shaped(torch.from_numpy(z)))
@@ -179,7 +179,7 @@ def test_import_with_the_layers_named_draws_the_same_images(kind: str, tmp_path:
     )
     path = imported(tmp_path, theirs.state_dict(), "dcgan", *options)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    z = latents(range(5), 9)
+    z = seeds_to_latents(range(5), 9)[0]
     with torch.no_grad():
         floats = theirs(torch.from_numpy(z)[:, :, None, None])
     levels = floats * 255 if kind == "sigmoid" else (floats + 1) * 127.5

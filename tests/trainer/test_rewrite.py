@@ -13,9 +13,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from artifacts.latents import seeds_to_labels, seeds_to_latents
 from trainer import networks
 from trainer.config.schema import Config
-from trainer.latents import labels, latents
 from trainer.onnx_export import exporter
 from trainer.onnx_export.rewrite import rewrite
 
@@ -109,8 +109,8 @@ def test_a_generator_is_the_same_function_rewritten(kind: str, tiny: Tiny) -> No
 
     (tanh,) = (node.output[0] for node in model.graph.node if node.op_type == "Tanh")
     classes = len(config.data.class_names) if config.model.conditional else 0
-    feed = {"latents": latents(range(5), config.model.z_dim)}
-    if (y := labels(range(5), config.model.z_dim, classes)) is not None:
+    feed = {"latents": seeds_to_latents(range(5), config.model.z_dim)[0]}
+    if (y := seeds_to_labels(range(5), config.model.z_dim, classes)) is not None:
         feed["labels"] = y
     ours, theirs = (run_in_double(m, tanh, feed) for m in (rewritten.model, model))
     assert np.ptp(theirs) > 1  # of the two that there are; a grey image would prove nothing

@@ -6,19 +6,18 @@ checkpoint carries.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from artifacts.plugins import is_plugin
 from trainer.names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. A user's own object is named as "module:NAME".
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
 OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
-USER_OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 RENAMED_FIELDS = {"model.d_halvings": "model.d_downsamples"}  # old → new; the old name is still accepted
 
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -26,14 +25,9 @@ Kimg = Annotated[float, Field(ge=0, le=10_000_000)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-def is_user_object(name: str) -> bool:
-    """Return whether a name is "module:NAME", an object of the user's own module."""
-    return USER_OBJECT.fullmatch(name) is not None
-
-
 def _one_of(names: tuple[str, ...]) -> AfterValidator:
     def check(name: str) -> str:
-        if name not in names and not is_user_object(name):
+        if name not in names and not is_plugin(name):
             raise ValueError(f"Input should be {', '.join(map(repr, names))} or 'module:NAME' of your own")
         return name
 
@@ -186,10 +180,10 @@ class Config(Section):
         """Number of classes that G and D are conditioned on; 0 for an unconditional model."""
         return len(self.data.class_names) if self.model.conditional else 0
 
-    def user_objects(self) -> Iterator[tuple[str, str]]:
+    def plugins(self) -> Iterator[tuple[str, str]]:
         """Yield the field and the name of each object of a user's own module."""
         for field, name in (("model.architecture", self.model.architecture), ("objective.name", self.objective.name)):
-            if is_user_object(name):
+            if is_plugin(name):
                 yield field, name
 
 
@@ -227,7 +221,7 @@ def _check_data(data: Data) -> None:
 
 
 def _check_architecture(model: Model, resolution: int) -> None:
-    if is_user_object(model.architecture):
+    if is_plugin(model.architecture):
         return  # its own rules are checked when the networks are built
     if model.d_downsamples is not None and model.architecture != "resnet":
         raise ValueError(f"model.d_downsamples applies to a resnet's D; leave it out with {model.architecture}")
@@ -267,7 +261,7 @@ def _check_widths(model: Model, resolution: int) -> None:
 
 
 def _check_objective(objective: Objective, model: Model) -> None:
-    if not is_user_object(objective.name):
+    if not is_plugin(objective.name):
         _check_loss(objective, model)
     if (
         objective.gradient_penalty == "wgan-gp"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer import plugins
-from trainer.config.schema import Config, is_user_object
+from artifacts.plugins import is_plugin
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.networks import dcgan, mlp, resnet, sndcgan
 from trainer.networks.base import Architecture, ConditionalLayer, Discriminator, Generator
@@ -17,6 +17,7 @@ from trainer.networks.layers import (
     add_spectral_norm,
     initialize,
 )
+from trainer.plugins import load_plugin
 
 __all__ = [
     "ARCHITECTURES",
@@ -48,8 +49,8 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
         TrainerError: If a user's own architecture cannot be imported, or rejects the config.
     """
     model, data = config.model, config.data
-    if is_user_object(model.architecture):
-        architecture = plugins.load_object("model.architecture", model.architecture, Architecture)
+    if is_plugin(model.architecture):
+        architecture = load_plugin("model.architecture", model.architecture, Architecture)
     else:
         architecture = ARCHITECTURES[model.architecture]
     if architecture.check is not None:

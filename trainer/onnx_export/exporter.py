@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from artifacts.files import atomic_path
+from artifacts.latents import seeds_to_labels, seeds_to_latents
 from trainer import __version__
-from trainer.atomic import replacing
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.latents import labels, latents
 from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
 from trainer.reports import image_grids
@@ -102,7 +102,7 @@ def export(payload: Mapping[str, Any], output: Path, *, name: str | None = None,
     describe(model, metadata(config, payload, name, ema=ema))
 
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_bytes(model.SerializeToString())
             maximum, changed, compared = verify(partial, G, config)
     except OSError as error:
@@ -153,7 +153,7 @@ def rename(source: Path, output: Path, name: str) -> tuple[Path, str]:
     describe(model, properties | {"name": checked_name(name)})
     path = destination(name, output)
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_bytes(model.SerializeToString())
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
@@ -167,7 +167,7 @@ def destination(name: str, output: Path) -> Path:
 
 def to_onnx(G: Generator) -> onnx.ModelProto:
     """The graph of a generator in evaluation mode, N dynamic."""
-    example = {"latents": torch.from_numpy(latents(range(2), G.z_dim))}
+    example = {"latents": torch.from_numpy(seeds_to_latents(range(2), G.z_dim)[0])}
     if G.classes:
         example["labels"] = torch.zeros(2, dtype=torch.int64)
     n = torch.export.Dim("N", min=1)
@@ -261,8 +261,8 @@ def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
 
     content = path.read_bytes()  # by name neither library opens a file whose name is not UTF-8
     onnx.checker.check_model(content, full_check=True)
-    feed = {"latents": latents(CHECK_SEEDS, G.z_dim, config.model.z_distribution)}
-    if (y := labels(CHECK_SEEDS, G.z_dim, G.classes)) is not None:
+    feed: dict[str, np.ndarray] = {"latents": seeds_to_latents(CHECK_SEEDS, G.z_dim, config.model.z_distribution)[0]}
+    if (y := seeds_to_labels(CHECK_SEEDS, G.z_dim, G.classes)) is not None:
         feed["labels"] = y
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

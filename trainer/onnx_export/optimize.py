@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import onnx
 
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
-from trainer.atomic import replacing
+from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
+from artifacts.latents import ZDistribution
 from trainer.errors import TrainerError
-from trainer.latents import ZDistribution
 from trainer.names import checked_name
 from trainer.onnx_export import quantize, throughput
 from trainer.onnx_export.exporter import describe, digest
@@ -79,7 +78,7 @@ def read(path: Path, name: str | None = None) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise TrainerError(f"there is no file {path}") from error
     except Exception as error:  # protobuf's own, and onnx's
-        what = HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
+        what = LFS_HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
         raise TrainerError(f"{path} is {what}") from error
     told = properties_of(model)
     if told.get("digest") != digest(model):
@@ -163,9 +162,9 @@ def optimize(
         machine,
     )
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_bytes(chosen.SerializeToString())
-        with replacing(outcome.report_path) as partial:
+        with atomic_path(outcome.report_path) as partial:
             partial.write_text(json.dumps(outcome.document(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error

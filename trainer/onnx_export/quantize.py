@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer.errors import TrainerError
-from trainer.latents import ZDistribution, labels, latents
 from trainer.onnx_export.rewrite import rewrite
 
 Optimize = Literal["none", "fp16", "int8"]
@@ -35,10 +35,8 @@ def feeds(
     """What a session is given for these seeds, a batch at a time: latents float32 [N, z_dim], labels int64 [N]."""
     for start in range(seeds.start, seeds.stop, batch):
         part = range(start, min(start + batch, seeds.stop))
-        feed: Feed = {"latents": latents(part, z_dim, z_distribution)}
-        if (y := labels(part, z_dim, classes)) is not None:
-            feed["labels"] = y
-        yield feed
+        z, y = seeds_to_latents(part, z_dim, z_distribution, num_classes=classes)
+        yield {"latents": z} if y is None else {"latents": z, "labels": y}
 
 
 def int8(model: onnx.ModelProto, calibration: Iterator[Feed]) -> onnx.ModelProto:

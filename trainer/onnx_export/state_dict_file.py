@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from trainer.errors import TrainerError
 
 Weights = dict[str, Tensor]
@@ -91,7 +91,7 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
     if is_lfs_pointer_file(path):
-        raise TrainerError(f"{path} is {HINT}")
+        raise TrainerError(f"{path} is {LFS_HINT}")
     if is_safetensors(path):
         return _load_safetensors(path)
     if path.suffix.lower() == ".onnx":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.cpus import available_cpus
+from artifacts.resources import available_cpus
 from trainer.errors import TrainerError
 
 if TYPE_CHECKING:

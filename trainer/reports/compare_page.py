@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from artifacts.files import atomic_path
 from artifacts.terminal import valid_text
 from trainer import networks
-from trainer.atomic import replacing
 from trainer.config.loading import field_names
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -60,14 +60,14 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     frames = [side_by_side([sheet_at(path, at) for path in run_dirs]) for at in moments(until.values())]
 
     output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / "curves.png") as partial:
+    with atomic_path(output / "curves.png") as partial:
         partial.write_bytes(chart)
-    with replacing(output / "fixed.png") as partial:
+    with atomic_path(output / "fixed.png") as partial:
         frames[-1].save(partial, format="PNG")
     image_grids.write_animation(frames, output / "fixed.gif")
     image_grids.write_animation(frames, output / "fixed.webp")
     document = {"images_seen": seen, "runs": names, "rows": rows}
-    with replacing(output / "compare.json") as partial:
+    with atomic_path(output / "compare.json") as partial:
         partial.write_text(valid_text(json.dumps(document, indent=2, ensure_ascii=False)) + "\n", encoding="utf-8")
     page = run_page.rendered(
         "compare.html",
@@ -79,7 +79,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
         animation=run_page.embedded(output / "fixed.webp"),
     )
     path = output / "compare.html"
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 

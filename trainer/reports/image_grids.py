@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainer.atomic import replacing
-from trainer.latents import ZDistribution, labels, latents
+from artifacts.files import atomic_path
+from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer.networks import Generator
 
 
@@ -31,8 +31,8 @@ def sample(G: Generator, seeds: Sequence[int], z_distribution: ZDistribution, ba
     parts = []
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        z = torch.from_numpy(latents(part, G.z_dim, z_distribution)).to(device)
-        y = labels(part, G.z_dim, G.classes)
+        latents, y = seeds_to_latents(part, G.z_dim, z_distribution, num_classes=G.classes)
+        z = torch.from_numpy(latents).to(device)
         parts.append(to_pixels(G(z, None if y is None else torch.from_numpy(y).to(device))).cpu())
     return torch.cat(parts).numpy()
 
@@ -69,7 +69,7 @@ def as_image(picture: np.ndarray, min_side: int) -> Image.Image:
 
 def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
     """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         as_image(picture, min_side).save(partial, format="PNG", optimize=True)
 
 
@@ -78,7 +78,7 @@ def write_animation(frames: Sequence[Image.Image], path: Path, fps: float = 8.0)
     durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
     first, *rest = [frame.convert("RGB") for frame in frames]
     options: dict[str, Any] = {"lossless": False, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         first.save(
             partial,
             format=path.suffix[1:].upper(),

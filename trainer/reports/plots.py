@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
 from trainer.errors import TrainerError
 
 Line = dict[str, Any]
@@ -69,6 +69,6 @@ def write(run_dir: Path) -> Path:
     """Draw a run's metrics.jsonl to curves.png in its folder."""
     path = run_dir / "curves.png"
     content = draw({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(content)
     return path

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from artifacts.files import atomic_path
 from artifacts.terminal import valid_text
 from trainer import __version__, networks
-from trainer.atomic import replacing
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -77,7 +77,7 @@ def write_page(run_dir: Path) -> Path:
         made_by=read_json(run_dir / "made_by.json"),
     )
     path = run_dir / "report.html"
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 

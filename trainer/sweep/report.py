@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from artifacts.files import atomic_path
 from artifacts.terminal import valid_text
-from trainer.atomic import replacing
 from trainer.errors import TrainerError
 from trainer.reports import compare_page, run_page
 from trainer.sweep import plots
@@ -47,7 +47,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
     sheets = {
         trial.number: sheet for trial in ranked[:MAX_PICTURES] if (sheet := picture(folder, plan, trial)) is not None
     }
-    with replacing(folder / "sweep.json") as partial:
+    with atomic_path(folder / "sweep.json") as partial:
         text = json.dumps(document(plan, trials, ranked), indent=2, ensure_ascii=False) + "\n"
         partial.write_text(valid_text(text), encoding="utf-8")
     charts: dict[str, str] = {}
@@ -56,11 +56,11 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
             chart = plots.draw(plan.varies, ranked, dark=scheme == "dark")
             charts[scheme] = run_page.data_url("png", chart)
             if scheme == "light":
-                with replacing(folder / "scores.png") as partial:
+                with atomic_path(folder / "scores.png") as partial:
                     partial.write_bytes(chart)
     if sheets:
         contact = plots.contact_sheet([(trial.words(), sheets[trial.number]) for trial in ranked[:MAX_PICTURES]])
-        with replacing(folder / "pictures.png") as partial:
+        with atomic_path(folder / "pictures.png") as partial:
             contact.save(partial, format="PNG", optimize=True)
     rows = table(trials, ranked, sheets)
     page = run_page.rendered(
@@ -80,7 +80,7 @@ def write(folder: Path, plan: Plan, trials: Sequence[Trial]) -> Path:
         shown=shown,
     )
     path = folder / PAGE
-    with replacing(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8")
     return path
 

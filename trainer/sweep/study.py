@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -134,7 +134,7 @@ class Study:
         self._optuna = import_optuna()
         self.plan = plan
         self._path = folder / "study.db"
-        with replacing(folder / "plan.json") as partial:
+        with atomic_path(folder / "plan.json") as partial:
             partial.write_text(json.dumps(plan.document(), indent=2) + "\n", encoding="utf-8")
         with self._in_one_line():
             self._study = self._optuna.create_study(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from artifacts.files import atomic_path
 from artifacts.processes import TERMINATION, child_environment, python_module
-from trainer.atomic import replacing
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -100,7 +100,7 @@ class Child:
         if job.run_dir.exists():  # it ended before its first checkpoint
             shutil.rmtree(job.run_dir)
         recipe = job.run_dir.with_name(f"{job.run_dir.name}.json")
-        with replacing(recipe) as partial:
+        with atomic_path(recipe) as partial:
             partial.write_text(to_json(job.config), encoding="utf-8")
         return ["train", "--preset", str(recipe), "--run-dir", str(job.run_dir)]
 

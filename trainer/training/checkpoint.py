@@ -17,10 +17,8 @@ from typing import Any
 
 import torch
 
-from artifacts.files import sync_folder
-from artifacts.git_lfs import HINT, is_lfs_pointer_file
+from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file, sync_folder
 from trainer import __version__, networks
-from trainer.atomic import replacing
 from trainer.config.loading import differences, parse
 from trainer.config.schema import Config
 from trainer.distributed.process_group import ProcessGroup
@@ -80,12 +78,12 @@ def save(state: TrainState, run_dir: Path, keep: int) -> Path:
     if not state.group.is_main:
         return path
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             with partial.open("wb") as file:  # given a path, torch's C++ writer would not name a full disk
                 torch.save(checkpoint, file)
             digest = sha256(partial)
             digest_path(path).unlink(missing_ok=True)  # of an older file of this name
-        with replacing(digest_path(path)) as partial:
+        with atomic_path(digest_path(path)) as partial:
             partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         write_best(state, run_dir)
         sync_folder(run_dir)  # before older checkpoints are removed
@@ -124,7 +122,7 @@ def write_best(state: TrainState, run_dir: Path) -> None:
         (run_dir / BEST).unlink(missing_ok=True)
         return
     record = {"checkpoint": path_of(run_dir, int(state.best["step"])).name, **state.best}
-    with replacing(run_dir / BEST) as partial:
+    with atomic_path(run_dir / BEST) as partial:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
@@ -154,7 +152,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
     if is_lfs_pointer_file(path):
-        raise TrainerError(f"{path} is {HINT}")
+        raise TrainerError(f"{path} is {LFS_HINT}")
     try:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):
@@ -315,7 +313,7 @@ def check_same_config(run_dir: Path, checkpoint: Mapping[str, Any]) -> None:
 
 def reject_user_code(checkpoint: Mapping[str, Any], source: Path) -> None:
     """Raise TrainerError if building a checkpoint's networks would import a module of its author."""
-    for field, name in config_of(checkpoint).user_objects():
+    for field, name in config_of(checkpoint).plugins():
         raise TrainerError(
             f"{source} needs {field}={name}, and user code is not allowed here; run `trainer export` on it"
         )

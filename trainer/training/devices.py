@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from artifacts.cpus import available_cpus
+from artifacts.resources import available_cpus
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.training import cuda_graph

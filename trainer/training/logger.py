@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trainer.atomic import replacing
+from artifacts.files import atomic_path
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -269,7 +269,7 @@ def truncate_metrics(metrics: Path, step: int) -> None:
     if not metrics.is_file():
         return
     kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with replacing(metrics) as partial:
+    with atomic_path(metrics) as partial:
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 

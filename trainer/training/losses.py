@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer import plugins
 from trainer.distributed.process_group import ShardedRNG
 from trainer.errors import TrainerError
+from trainer.plugins import load_plugin
 
 
 def cross_entropy_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
@@ -104,7 +104,7 @@ def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> Adv
     Raises:
         TrainerError: If the user's module cannot be imported, or its loss has no targets to smooth.
     """
-    loss = LOSSES[name] if name in LOSSES else plugins.load_object("objective.name", name, AdversarialLoss)
+    loss = LOSSES[name] if name in LOSSES else load_plugin("objective.name", name, AdversarialLoss)
     if loss.takes_labels:
         return replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
     if (real_label, fake_label) != (1.0, 0.0):

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.files import LockTakenError, lock_handle
+from artifacts.files import LockTakenError, atomic_path, lock_handle
 from imagesets import ImageSet, ImageSetError
-from trainer.atomic import replacing
 from trainer.config.loading import differences, override, to_json
 from trainer.config.schema import Config
 from trainer.data import ImageRecord, load_images, record_images
@@ -67,7 +66,7 @@ def create_at(run_dir: Path, config: Config) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically; raise TrainerError if it cannot be written."""
     try:
-        with replacing(path) as partial:
+        with atomic_path(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error

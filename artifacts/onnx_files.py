@@ -1,8 +1,15 @@
-"""One line for an error of ONNX or ONNX Runtime, whose reason often stands at the end of a long message."""
+"""Metadata, digest and errors of ONNX files that describe themselves."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
 
 # "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : " and "/onnxruntime_src/.../model.cc:180 onnxruntime::Model::Model(...) "
 CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
@@ -30,3 +37,26 @@ def onnx_reason(error: BaseException, length: int = 300) -> str:
         return text
     head = length // 3
     return text[:head] + ELLIPSIS + text[len(text) - (length - head - len(ELLIPSIS)) :]
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return a model's `metadata_props` as a dictionary."""
+    return {prop.key: prop.value for prop in model.metadata_props}
+
+
+def digest_of(model: onnx.ModelProto, exclude: Callable[[str], bool]) -> str:
+    """Return the sha256 (hex) over a model's graph and its sorted metadata.
+
+    Args:
+        model: The model. It is not changed.
+        exclude: Whether a metadata key is left out.
+    """
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    kept = sorted((prop.key, prop.value) for prop in model.metadata_props if not exclude(prop.key))
+    digest = hashlib.sha256(bare.SerializeToString(deterministic=True))
+    digest.update(json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode())
+    return digest.hexdigest()

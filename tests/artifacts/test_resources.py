@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import cpus
+from artifacts import resources
 
 
 def layout(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -46,39 +46,39 @@ def layout(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[Path
 )
 def test_cpu_quota_of_a_layout(membership: str, files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
     proc, root = layout(tmp_path, membership, files)
-    assert cpus.cpu_quota(proc, root) == quota
+    assert resources.cpu_quota(proc, root) == quota
 
 
 def test_available_cpus_rounds_a_quota_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proc, root = layout(tmp_path, "0::/\n", {"cpu.max": "120000 100000"})
-    monkeypatch.setattr(cpus, "PROC_CGROUP", proc)
-    monkeypatch.setattr(cpus, "CGROUP_ROOT", root)
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(8)))
-    assert cpus.available_cpus() == 2
+    monkeypatch.setattr(resources, "PROC_CGROUP", proc)
+    monkeypatch.setattr(resources, "CGROUP_ROOT", root)
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(8)))
+    assert resources.available_cpus() == 2
 
 
 def test_available_cpus_without_proc_is_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpus, "PROC_CGROUP", tmp_path / "absent")
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: {0, 3, 5})
-    assert cpus.available_cpus() == 3
+    monkeypatch.setattr(resources, "PROC_CGROUP", tmp_path / "absent")
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: {0, 3, 5})
+    assert resources.available_cpus() == 3
 
 
 def test_limit_thread_pools_without_quota_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in cpus.POOLS:
+    for name in resources.POOLS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cpus, "cpu_quota", lambda: None)
-    cpus.limit_thread_pools()
-    assert not set(cpus.POOLS) & os.environ.keys()
+    monkeypatch.setattr(resources, "cpu_quota", lambda: None)
+    resources.limit_thread_pools()
+    assert not set(resources.POOLS) & os.environ.keys()
 
 
 @pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "7"}])
 def test_limit_thread_pools_with_quota_keeps_the_users(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in cpus.POOLS:
+    for name in resources.POOLS:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cpus, "cpu_quota", lambda: 0.5)
-    cpus.limit_thread_pools()
+    monkeypatch.setattr(resources, "cpu_quota", lambda: 0.5)
+    resources.limit_thread_pools()
     assert os.environ.get("OMP_NUM_THREADS") == given.get("OMP_NUM_THREADS", "1")
     assert os.environ.get("OPENBLAS_NUM_THREADS") == (None if given else "1")

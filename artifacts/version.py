@@ -1,18 +1,16 @@
-"""The version of this code. pyproject.toml is where it is said."""
+"""The version of this code, which pyproject.toml defines."""
 
 from __future__ import annotations
 
+import tomllib
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 
 @lru_cache(maxsize=1)
 def version() -> str:
-    """As pyproject.toml beside it says (in a checkout, whatever is installed), else as it was installed; else 0."""
-    import tomllib
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
+    """Return the version in pyproject.toml (of a checkout or a bento), else the installed one, else "0"."""
     try:
         project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == "gan-atelier":
@@ -20,6 +18,6 @@ def version() -> str:
     except (OSError, ValueError, KeyError):
         pass
     try:
-        return installed("gan-atelier")
-    except PackageNotFoundError:
+        return metadata.version("gan-atelier")
+    except metadata.PackageNotFoundError:
         return "0"

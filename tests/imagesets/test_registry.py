@@ -207,3 +207,26 @@ def test_real_mnist_is_whole() -> None:
     train = load_image_set("mnist", data_root=os.environ["ATELIER_TEST_DATA"])
     assert train.images.shape == (60000, 28, 28, 1)
     assert train.images.mean() == pytest.approx(33.3184, abs=1e-3)
+
+
+def test_load_function_of_the_user_returns_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data.py").write_text(
+        "import numpy as np\n"
+        "def squares(split):\n"
+        "    n = 6 if split == 'train' else 2\n"
+        "    images = np.arange(n * 64, dtype=np.uint8).reshape(n, 8, 8)\n"
+        "    return images, np.arange(n) % 2, ('even', 'odd')\n"
+        "def floats(split):\n"
+        "    return np.zeros((3, 8, 8))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    train = load_image_set("own_data:squares", cache_root=tmp_path / "cache")
+    assert train.images.shape == (6, 8, 8, 1)
+    assert (train.images.ravel() == np.arange(384, dtype=np.uint8)).all()
+    assert train.class_names == ("even", "odd")
+    assert len(load_image_set("own_data:squares@test", resolution=4, channels=3, cache_root=tmp_path / "cache")) == 2
+    with pytest.raises(ImageSetError, match=r"returned float64 \[3, 8, 8\]; return uint8"):
+        load_image_set("own_data:floats", cache_root=tmp_path / "cache")
+    with pytest.raises(ImageSetError, match="own_data has no absent"):
+        load_image_set("own_data:absent", cache_root=tmp_path / "cache")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from artifacts import files
+from artifacts.files import atomic_path
 from evaluation.atomic import written_whole
-from trainer.atomic import replacing
 
 
-def with_replacing(path: Path) -> None:
-    with replacing(path) as partial:
+def with_atomic_path(path: Path) -> None:
+    with atomic_path(path) as partial:
         partial.write_text("new", encoding="utf-8")
 
 
@@ -24,7 +24,7 @@ def with_written_whole(path: Path) -> None:
         handle.write(b"new")
 
 
-@pytest.mark.parametrize("write", [with_replacing, with_written_whole])
+@pytest.mark.parametrize("write", [with_atomic_path, with_written_whole])
 def test_writing_on_a_poor_file_system_replaces_the_file(
     write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,7 +43,7 @@ def test_writing_on_a_poor_file_system_replaces_the_file(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("write", [with_replacing, with_written_whole])
+@pytest.mark.parametrize("write", [with_atomic_path, with_written_whole])
 def test_writing_under_a_strict_umask_replaces_the_file(write: Callable[[Path], None], tmp_path: Path) -> None:
     before = os.umask(0o777)
     try:

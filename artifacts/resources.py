@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: affinity and the control group's quota."""
+"""The CPUs and the memory that this process may use, where affinity or a control group limits them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
+PROC_MEMINFO = Path("/proc/meminfo")
 # What the pools of OpenMP, MKL and OpenBLAS read when their libraries are loaded
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -91,3 +92,35 @@ def limit_thread_pools() -> None:
     cpus = available_cpus()
     for variable in POOLS:
         os.environ[variable] = str(cpus)
+
+
+def available_memory(
+    meminfo: Path | None = None, proc_cgroup: Path | None = None, root: Path | None = None
+) -> int | None:
+    """Return the smallest memory limit of the machine and the process's control groups, in bytes.
+
+    Args:
+        meminfo: `/proc/meminfo`, which holds the machine's memory.
+        proc_cgroup: `/proc/self/cgroup`, which lists the groups.
+        root: Where the control groups are mounted.
+
+    Returns:
+        Bytes, or None where neither can be read (not on Linux).
+    """
+    limits = []
+    for line in _read(meminfo or PROC_MEMINFO).splitlines():
+        if line.startswith("MemTotal:"):
+            limits.append(1024 * int(line.split()[1]))
+    root = root or CGROUP_ROOT
+    for line in _read(proc_cgroup or PROC_CGROUP).splitlines():
+        _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+        if controllers == "":
+            limits += [_memory_limit(folder / "memory.max") for folder in _folders(root, group)]
+        elif "memory" in controllers.split(","):
+            limits += [_memory_limit(folder / "memory.limit_in_bytes") for folder in _folders(root / "memory", group)]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _memory_limit(path: Path) -> int:
+    text = _read(path)
+    return int(text) if text.isdecimal() else 0

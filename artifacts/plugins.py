@@ -1,0 +1,56 @@
+"""Objects of a user's own modules, named as `package.module:NAME`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class PluginError(ValueError):
+    """The object cannot be loaded. The message is one line: why, and what to do."""
+
+
+def is_plugin(name: str) -> bool:
+    """Return whether a name has the form `package.module:NAME`."""
+    return _NAME.fullmatch(name) is not None
+
+
+def import_object(name: str) -> Any:
+    """Import an object of a user's own module.
+
+    The module is looked up on `sys.path` and in the working directory. Importing runs its code: call this only for
+    names that the user gave, never for names from a downloaded file.
+
+    Args:
+        name: `package.module:NAME`.
+
+    Raises:
+        PluginError: If the module cannot be imported or has no such object.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)  # last, so that a user's file never hides an installed package
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise PluginError(
+                f"{name}: there is no module {error.name}; run from the folder that contains it, or set PYTHONPATH"
+            ) from error
+        raise PluginError(f"{name}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # whatever the user's module raises
+        raise PluginError(f"{name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise PluginError(f"{name}: {module_name} has no {attribute}") from None
