@@ -481,7 +481,7 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, count the images, and stop.")] = False,
 ) -> None:
-    """Train one preset under many settings, and show which is best: pictures, plots and a table in sweep.html.
+    r"""Train one preset under many settings, and show which is best: pictures, plots and a table in sweep.html.
 
     Which latent size?
 

@@ -224,7 +224,7 @@ def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
         assert best == named != newest
     refused = CliRunner().invoke(app, ["sample", str(checkpoint.path_of(tmp_path, 5)), "--best"])
     assert refused.exit_code == 2
-    assert "--best is of a run folder" in refused.output
+    assert "--best needs a run folder" in refused.output
 
 
 def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(

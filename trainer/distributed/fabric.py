@@ -111,9 +111,11 @@ class FabricProcessGroup(ProcessGroup):
         return group, loading.parse(first)
 
     def device(self, kind: str) -> torch.device:
+        """Return the device that Fabric chose for this process."""
         return self.fabric.device
 
     def prepare(self, network: nn.Module, *, double_backward: bool = False) -> nn.Module:
+        """Wrap the network in DistributedDataParallel, with SyncBatchNorm on CUDA unless `double_backward`."""
         if self.fabric.device.type == "cuda" and not double_backward:  # SyncBatchNorm has no second derivative
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         wrapped: nn.Module = self.fabric.setup_module(network, move_to_device=False)
@@ -121,6 +123,7 @@ class FabricProcessGroup(ProcessGroup):
 
     @torch.no_grad()
     def average_statistics(self, *networks: nn.Module) -> None:
+        """Average the running statistics of every BatchNorm."""
         statistics = [
             statistic
             for network in networks
@@ -134,11 +137,13 @@ class FabricProcessGroup(ProcessGroup):
             torch._foreach_copy_(statistics, list(means))
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means of scalars over the processes."""
         if not values:
             return {}
         return dict(zip(values, self._mean(torch.stack(list(values.values()))).unbind(), strict=True))
 
     def gather(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the scalars of every process, each [size]."""
         if not values:
             return {}
         gathered = self._gather(torch.stack(list(values.values())))  # [size, values]
@@ -154,6 +159,7 @@ class FabricProcessGroup(ProcessGroup):
         return (total / (n * self.size - 1)).sqrt().float()
 
     def any(self, flag: bool) -> bool:
+        """Return the flags' maximum of the call before this one, without waiting for this one's."""
         if self._pending is not None:
             self._pending.wait()
             self._pending = None
@@ -166,19 +172,23 @@ class FabricProcessGroup(ProcessGroup):
         return False
 
     def broadcast(self, value: T) -> T:
+        """Return the value of rank 0."""
         return self.fabric.broadcast(value)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
+        """Raise WorkerLost within the block if another process is lost."""
         with _one_line():
             yield
             if self._pending is not None:
                 self._pending.wait()
 
     def wait(self) -> None:
+        """Wait for all processes."""
         torch.distributed.barrier(group=self._signals)
 
     def describe(self) -> dict[str, Any]:
+        """Return the numbers of processes and machines."""
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return {"processes": self.size, "machines": self.size // local}
 

@@ -152,12 +152,14 @@ class SpectralNormFn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """Return the weight divided by σ."""
         normalized = weight / sigma
         ctx.save_for_backward(normalized, u, v, sigma)
         return normalized
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        """Return the gradient of the weight."""
         normalized, u, v, sigma = ctx.saved_tensors
         permuted = is_channels_last(normalized)
         if permuted:

@@ -46,6 +46,7 @@ class ShiftFn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, shift: Tensor) -> Tensor:
+        """Return the shifted images."""
         ctx.save_for_backward(shift)
         n, side = len(images), images.shape[-1]
         # Indices into an image with a border of zeros, int64 [N, rows and columns, side].
@@ -56,6 +57,7 @@ class ShiftFn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Return the gradient, shifted back."""
         (shift,) = ctx.saved_tensors
         return ShiftFn.apply(gradient, -shift), None
 

@@ -115,7 +115,7 @@ def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> Adv
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
     """Return E[|∇ D(x)|²] / 2 over the reals (Mescheder et al. 2018, equation 9); its weight is γ.
 
-    It is added to D's loss, without a backward of its own: data-parallel training needs one backward per step.
+    It is added to D's loss, not in a separate backward: data-parallel training needs one backward per step.
 
     Args:
         real: Logits of the images, float [N].
