@@ -40,11 +40,10 @@ setup: $(INSTALLED) ## Create .venv and install everything into it (ACCELERATOR=
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "GAN Atelier needs Python 3.11 or newer; say which one with PYTHON=python3.12"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -z "$(wildcard .venv/.installed-*)" -o -f $@ || \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu    # they overwrite each other's files
-	@# --no-compile: what is imported is compiled then, and most never is
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(BIN)/python scripts/setup.py $(EXTRAS)
 	@rm -f .venv/.installed-*; touch $@
 
 demo: setup ## The whole line on the embedded digits: train, export, serve, generate, interpolate, score

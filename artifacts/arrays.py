@@ -32,14 +32,21 @@ _HEADERS: dict[tuple[int, int], Any] = {
 
 
 def read_npy(path: Path, kinds: str = NUMBERS) -> np.ndarray:
-    """The array of a npy file, memory-mapped. Raises OSError, or ValueError for anything else that is wrong.
+    """Return the array of an npy file, memory-mapped.
 
-    `kinds` are the dtypes' kinds to take; by default real numbers.
+    Args:
+        path: The file.
+        kinds: Kinds of dtype to accept; by default real numbers.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: For anything else that is wrong with it.
     """
     try:
         with path.open("rb") as file:
             _check_header(file, path.stat().st_size, kinds)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
     except OSError:
         raise
     except Exception as error:  # the header's tokenizer and parser let their own through
@@ -47,9 +54,16 @@ def read_npy(path: Path, kinds: str = NUMBERS) -> np.ndarray:
 
 
 def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Those of the arrays `names` that a npz file has: real numbers, and text in those also named in `text`.
+    """Return the arrays of an npz file that have one of these names.
 
-    Raises OSError, or ValueError for anything else that is wrong, such as an array beyond 2 GiB.
+    Args:
+        path: The file.
+        names: Names of the arrays to read, of real numbers.
+        text: Names of arrays that may contain text.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: For anything else that is wrong with it, such as an array beyond 2 GiB.
     """
     try:
         found = {}
@@ -71,7 +85,7 @@ def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> 
 
 
 def count_of(array: np.ndarray) -> int:
-    """The whole number in an array of one, 0 … 2⁵³. Raises ValueError for anything else."""
+    """Return the whole number in an array of one element, 0 … 2⁵³; raise ValueError for anything else."""
     if array.size != 1 or array.dtype.kind not in NUMBERS:
         raise ValueError(f"{array.dtype} {list(array.shape)} where a number is expected")
     value = array.reshape(-1)[0]
@@ -81,7 +95,7 @@ def count_of(array: np.ndarray) -> int:
 
 
 def _check_header(file: IO[bytes], size: int, kinds: str) -> None:
-    """Raise ValueError unless the file, of `size` bytes in all, has numbers of these kinds, as many as it says."""
+    """Raise ValueError unless a file of `size` bytes has as many numbers of these kinds as its header claims."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"npy of version {version}")
@@ -97,9 +111,9 @@ def _first_words(error: Exception) -> str:
 
 
 class RowWriter:
-    """Appends uint8 rows of `row_shape` to a new file; `finish` writes the header with their number and fsyncs.
+    """Write a new npy file of uint8 rows one by one; `finish` writes the header with their number.
 
-    Plain writes and no memory map: on a full disk a write is an OSError, a store into a sparse map a SIGBUS.
+    It uses plain writes: on a full disk a write raises OSError, but a store into a sparse memory map raises SIGBUS.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
@@ -116,13 +130,13 @@ class RowWriter:
             self._file.close()
 
     def append(self, row: np.ndarray) -> None:
-        """One more row, uint8 `row_shape`. Raises OSError when the disk is full."""
+        """Append one row, uint8 `row_shape`; raise OSError if the disk is full."""
         assert row.dtype == np.uint8 and row.shape == self.row_shape, (row.dtype, row.shape)  # noqa: PT018
         self._file.write(np.ascontiguousarray(row).data)
         self.rows += 1
 
     def finish(self) -> None:
-        """The header for the rows there are, then everything to the disk."""
+        """Write the header and flush everything to the disk."""
         self._file.seek(0)
         self._file.write(_header((self.rows, *self.row_shape)))
         self._file.flush()
@@ -138,10 +152,9 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def drop_page_cache(rows: np.ndarray) -> None:
-    """Give back the memory of what was read of a mapped array (or a view of one); nothing for any other.
+    """Free the memory of the pages read from a mapped array or a view of one; do nothing for other arrays.
 
-    Pages of a file that were read count as this process's own until something else needs them: a container's limit
-    or a reader of its peak sees all files it ever looked at.
+    Otherwise these pages count towards the process's memory until another process needs them.
     """
     whole: object = rows
     while isinstance(whole, np.ndarray) and not isinstance(whole, np.memmap):

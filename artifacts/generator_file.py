@@ -1,4 +1,4 @@
-"""The generator file's contract: what one says of itself, what it must hold, and how a breach is told."""
+"""The generator file: one ONNX file that describes itself. Its metadata, its digest and the checks of both."""
 
 import json
 import re
@@ -23,12 +23,12 @@ REQUIRED = (
 
 
 class ContractError(Exception):
-    """A file that is not a generator file; the message says what disagrees."""
+    """The file is not a generator file, or its metadata and its graph disagree; the message names where."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a generator file says of itself. `evaluation` holds the `evaluation.*` scores, prefix dropped."""
+    """The metadata of a generator file. `evaluation` has the `evaluation.*` scores without their prefix."""
 
     name: str
     architecture: str
@@ -45,15 +45,17 @@ class Metadata:
     created: str
     digest: str
     evaluation: dict[str, Any]
-    optimize: str = "none"  # how the graph was made faster after its export: fp16, int8
-    foreign: bool = False  # made from the graph and the file's name, for the file itself says nothing
+    optimize: str = "none"  # fp16 or int8 if the graph was optimized after its export
+    foreign: bool = False  # a plain ONNX generator: derived from the graph and the file's name
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, 0 for an unconditional generator."""
         return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
         return self.height, self.width, self.channels
 
 
@@ -68,7 +70,12 @@ def digest(model: "onnx.ModelProto") -> str:
 
 
 def check(model: "onnx.ModelProto") -> Metadata:
-    """The metadata of a model that keeps the contract. ContractError: it does not, and where."""
+    """Return the metadata of a generator file.
+
+    Raises:
+        ContractError: If it is not one: metadata is missing or malformed, the graph has other inputs or outputs than
+            the metadata describes, weights are in other files, or the digest does not match.
+    """
     props = {p.key: p.value for p in model.metadata_props}
     if len(props) != len(model.metadata_props):
         raise ContractError("a metadata key appears twice")
@@ -79,9 +86,11 @@ def check(model: "onnx.ModelProto") -> Metadata:
     metadata = _parse(props)
     _check_graph(model, metadata)
     if holds_external_weights(model):
-        raise ContractError("weights lie in external files; export with them inside (external_data=False)")
+        raise ContractError("weights are in external files; export with them inside (external_data=False)")
     if (actual := digest(model)) != metadata.digest:
-        raise ContractError(f"digest says {metadata.digest[:12]}…, the content is {actual[:12]}…: changed after export")
+        raise ContractError(
+            f"changed after its export: the digest is {metadata.digest[:12]}…, that of the content {actual[:12]}…"
+        )
     return metadata
 
 
@@ -153,14 +162,14 @@ def _parse(props: dict[str, str]) -> Metadata:
 
 
 def _check_writable(value: Any) -> None:
-    """ValueError, RecursionError: read as JSON, but an answer cannot carry it (1e999, half a surrogate pair)."""
-    for _ in range(200):  # room for what an answer and its writer put around it
+    """Raise ValueError or RecursionError for JSON that a response cannot contain (1e999, half a surrogate pair)."""
+    for _ in range(200):  # the nesting that a response adds
         value = [value]
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
 def _check_graph(model: "onnx.ModelProto", metadata: Metadata) -> None:
-    """The graph's inputs and outputs are those that the metadata announces."""
+    """Raise ContractError unless the graph has the inputs and outputs that the metadata describes."""
     from onnx import TensorProto
 
     initialized = {tensor.name for tensor in model.graph.initializer}
@@ -170,7 +179,7 @@ def _check_graph(model: "onnx.ModelProto", metadata: Metadata) -> None:
     if metadata.num_classes:
         wanted["labels"] = (TensorProto.INT64, [None])
     if set(inputs) != set(wanted):
-        raise ContractError(f"the graph's inputs are {sorted(inputs)}, the metadata means {sorted(wanted)}")
+        raise ContractError(f"the graph's inputs are {sorted(inputs)}, the metadata describes {sorted(wanted)}")
     if set(outputs) != {"images"}:
         raise ContractError(f"the graph's outputs are {sorted(outputs)}, not ['images']")
     wanted["images"] = (TensorProto.UINT8, [None, *metadata.image_shape])
@@ -196,11 +205,12 @@ def _shown(shape: list[int | None]) -> str:
 
 
 def holds_external_weights(model: "onnx.ModelProto") -> bool:
+    """Return whether some weights are in other files."""
     return any(tensor.data_location == tensor.EXTERNAL for tensor in tensors(model))
 
 
 def tensors(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
-    """Every tensor of a model, those inside nodes, subgraphs and functions too."""
+    """Yield every tensor of a model, also those inside nodes, subgraphs and functions."""
 
     def of_nodes(nodes: Any) -> "Iterator[onnx.TensorProto]":
         for node in nodes:

@@ -66,7 +66,7 @@ def interruptible() -> Iterator[None]:
 
     raised: list[int] = []
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, _frame: object) -> None:
         raised.append(number)
         if len(raised) == 1:
             raise KeyboardInterrupt

@@ -26,7 +26,7 @@ def inception(rounds: int) -> dict[str, Any]:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     from evaluation.extractors import load_extractor
-    from evaluation.extractors.builder import centred_relative_error
+    from evaluation.extractors.builder import centered_relative_error
 
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder) / "random.pth")
@@ -66,7 +66,7 @@ def inception(rounds: int) -> dict[str, Any]:
     matrix = 2 * SQUARE**3 / statistics.median(seconds["matrix"]) / 1e9
     ratios = {peer: times_as_fast(seconds[f"ours_{resize}"], seconds[peer]) for peer, resize in PEERS.items()}
     differences = {
-        peer: centred_relative_error(values[f"ours_{resize}"], values[peer]) for peer, resize in PEERS.items()
+        peer: centered_relative_error(values[f"ours_{resize}"], values[peer]) for peer, resize in PEERS.items()
     }
     shares = {name: round(rate * gflop / matrix, 2) for name, rate in rates.items()}
     for peer, resize in PEERS.items():

@@ -20,7 +20,7 @@ from benchmarks.rounds import times_as_fast
 
 ROOT = Path(__file__).resolve().parent.parent
 FEATURES, SIDE, CLASSES = 2048, 64, 10
-ALL_METRICS = "fid,kid,is,precision,recall,density,coverage,fid_infinity,per_class,memorisation"
+ALL_METRICS = "fid,kid,is,precision,recall,density,coverage,fid_infinity,per_class,memorization"
 # Its own peak, as it ends: what a parent is told of a child (ru_maxrss) has the parent's own size in it.
 COMMAND = """
 import sys

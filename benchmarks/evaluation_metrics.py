@@ -25,18 +25,17 @@ def metrics(rounds: int, num_images: int = IMAGES) -> dict[str, Any]:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    from evaluation.metrics.frechet import frechet_distance
+    from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
     from evaluation.metrics.inception_score import inception_score
-    from evaluation.metrics.kid import kernel_distance
+    from evaluation.metrics.kid import kid
     from evaluation.metrics.prdc import precision_recall_density_coverage
-    from evaluation.metrics.statistics import FeatureStatistics
 
     fake, real = (np.abs(correlated(seed, num_images)).astype(np.float32) for seed in (1, 2))
     logits = np.random.default_rng(3).normal(0, 3, (num_images, CLASSES)).astype(np.float32)
     fake_tensor, real_tensor, logits_tensor = (torch.from_numpy(array) for array in (fake, real, logits))
 
     def fid() -> float:
-        a, b = (FeatureStatistics.of(rows) for rows in (fake, real))
+        a, b = (FeatureStatistics.from_features(rows) for rows in (fake, real))
         return frechet_distance(a.mu, a.sigma, b.mu, b.sigma)
 
     def its_fid() -> float:
@@ -54,7 +53,7 @@ def metrics(rounds: int, num_images: int = IMAGES) -> dict[str, Any]:
     functions = {
         ("ours", "fid"): fid,
         ("torch_fidelity", "fid"): its_fid,
-        ("ours", "kid"): lambda: kernel_distance(fake, real).mean,
+        ("ours", "kid"): lambda: kid(fake, real).mean,
         ("torch_fidelity", "kid"): lambda: kid_features_to_metric(fake_tensor, real_tensor, verbose=False)[
             KEY_METRIC_KID_MEAN
         ],

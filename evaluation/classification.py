@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics.classifier_confidence import certainty
+from evaluation.metrics.classifier_confidence import classifier_confidence
 from evaluation.progress import progress
 from evaluation.report.schema import now, versions
 from evaluation.scoring.features import Timing, extracted
@@ -35,7 +35,7 @@ def classify_images(
             advance(len(batch.images))
     if not logits:
         raise EvaluationError("there are no images to classify")
-    sure_share, shares = certainty(np.concatenate(logits), sure)
+    sure_share, shares = classifier_confidence(np.concatenate(logits), sure)
     return {
         "format_version": 1,
         "kind": "classify",

@@ -106,7 +106,7 @@ def seal_(
             features=features,
             logits=logits,
         )
-        for text in sealed.notes:
+        for text in sealed.warnings:
             warn(text)
         told = sealed.metadata
         normalization = f", mean {told['mean']}, std {told['std']}" if "mean" in told else ""

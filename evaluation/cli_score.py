@@ -101,7 +101,7 @@ def score(
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.references.cache import Places
-        from evaluation.report.schema import threshold
+        from evaluation.report.schema import check_threshold
         from evaluation.report.stamp import check_stampable
         from evaluation.report.stamp import stamp as stamp_
         from evaluation.scoring import shards
@@ -112,7 +112,7 @@ def score(
 
         chosen = _metrics(metrics)
         if fail_above is not None:
-            threshold([{"better": chosen[0].better, "name": chosen[0].name, "value": 0.0}], fail_above)
+            check_threshold([{"better": chosen[0].better, "name": chosen[0].name, "value": 0.0}], fail_above)
         if shard is not None and (output is None or output.suffix == ".json"):
             raise EvaluationError("--shard needs an --output folder to leave its share in")
         if all_checkpoints and (shard is not None or not is_run(Path(source))):
@@ -271,12 +271,12 @@ def _metrics(text: str) -> tuple[Metric, ...]:
 
 def _tell(document: dict[str, Any], output: Path | None, at: Output) -> None:
     """Print the scores and write the report's views; CheckFailed when a threshold was missed."""
-    from evaluation.report.schema import summary
+    from evaluation.report.schema import summary_lines
 
-    for line in summary(document):
+    for line in summary_lines(document):
         say(line)
     if at.images is not None:
-        from evaluation.report import write_views
+        from evaluation.report.render import write_views
 
         write_views(at.document)
     if output is not None:

@@ -1,4 +1,4 @@
-"""Reading ONNX files that carry their own description: metadata, digest, session."""
+"""Read and run ONNX files safely."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-# Of one batch. Inception takes some 10 s for one on two cores.
+# Longest time of one batch; Inception takes about 10 s on two cores.
 DEADLINE_S = 600.0
 
 
 def read_model(path: Path, what: str) -> onnx.ModelProto:
-    """Parse an ONNX file. EvaluationError, naming `what` it should be, if it is absent or not one."""
+    """Return the model of an ONNX file; EvaluationError, which names `what` it should be, if it is not one."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -40,8 +40,8 @@ def read_model(path: Path, what: str) -> onnx.ModelProto:
     return model
 
 
-def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
-    """A session on the GPU where ONNX Runtime has one, else on all the cores this process may use."""
+def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:
+    """Return a session on the GPU if ONNX Runtime has one, else on all cores that this process may use."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -51,10 +51,11 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
     options = ort.SessionOptions()
     options.intra_op_num_threads = available_cpus()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what it raises says it all, and here it is one line
-    # Spinning threads would take the cores from whatever makes the images at the same time.
+    # Errors are raised; the log would repeat them in many lines.
+    options.log_severity_level = 4
+    # Spinning threads would take cores from the process that makes the images at the same time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # TensorFloat-32, the default there, rounds to 10 bits: features would differ from a CPU's in the third digit.
+    # TensorFloat-32, CUDA's default, rounds to 10 bits: features would differ from a CPU's in the third digit.
     wanted: list[tuple[str, dict[str, str]]] = [
         ("CUDAExecutionProvider", {"use_tf32": "0"}),
         ("CPUExecutionProvider", {}),
@@ -62,12 +63,14 @@ def session_of(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSessi
     providers = [provider for provider in wanted if provider[0] in ort.get_available_providers()]
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's own exception types share no base but this
+    except Exception as error:  # ONNX Runtime's exception types have no other common base
         raise EvaluationError(f"ONNX Runtime cannot run {path}: {onnx_reason(error)}") from error
 
 
-def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str) -> list:
-    """Return the session's outputs.
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str
+) -> list[np.ndarray]:
+    """Return a session's outputs.
 
     Args:
         session: A session.
@@ -76,8 +79,8 @@ def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[st
         what: What runs, for the message.
 
     Raises:
-        EvaluationError: If it does not run on this input, or takes longer than `DEADLINE_S`: a file may hold a loop
-            without an end, which Ctrl-C does not stop either.
+        EvaluationError: If it does not run on this input, or takes longer than `DEADLINE_S`: a file may contain an
+            endless loop, which Ctrl-C does not stop.
     """
     import onnxruntime as ort
 
@@ -86,8 +89,9 @@ def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[st
     timer.daemon = True
     timer.start()
     try:
-        return session.run(outputs, feed, options)
-    except Exception as error:  # ONNX Runtime's own exception types share no base but this
+        arrays: list[np.ndarray] = session.run(outputs, feed, options)
+        return arrays
+    except Exception as error:  # ONNX Runtime's exception types have no other common base
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
         why = f"it took longer than {DEADLINE_S:g} s" if options.terminate else onnx_reason(error)
         raise EvaluationError(f"{what} cannot run on {shapes}: {why}") from error
@@ -95,25 +99,27 @@ def run(session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[st
         timer.cancel()
 
 
-def need(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:
+def require_metadata(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:
+    """Raise EvaluationError unless the metadata have all keys; `what` names what the file should be."""
     missing = [key for key in keys if key not in metadata]
     if missing:
         raise EvaluationError(f"{path} is not {what}: its metadata lack {', '.join(missing)}")
 
 
-def number(metadata: dict[str, str], key: str, path: Path) -> int:
+def int_metadata(metadata: dict[str, str], key: str, path: Path) -> int:
+    """Return an integer of the metadata; EvaluationError if it is not one."""
     try:
         return int(metadata[key])
     except ValueError as error:
         raise EvaluationError(f"{path}: metadata {key} is {metadata[key]!r}, not a number") from error
 
 
-def names(metadata: dict[str, str], key: str, path: Path) -> tuple[str, ...]:
-    """A JSON list of strings in the metadata; () if there is none."""
+def string_list_metadata(metadata: dict[str, str], key: str, path: Path) -> tuple[str, ...]:
+    """Return a JSON list of strings of the metadata, () if there is none; EvaluationError if it is something else."""
     try:
-        found: Any = json.loads(metadata.get(key) or "[]")
+        values: Any = json.loads(metadata.get(key) or "[]")
     except ValueError as error:
         raise EvaluationError(f"{path}: metadata {key} is not JSON") from error
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise EvaluationError(f"{path}: metadata {key} is not a list of names")
-    return tuple(found)
+    return tuple(values)

@@ -22,20 +22,19 @@ def report(
     """One report: write its Markdown and page again. Several: compare them, if they are of one protocol."""
     with plain_errors():
         from evaluation.atomic import check_writable
-        from evaluation.report import write_comparison, write_views
         from evaluation.report.compare import compare
-        from evaluation.report.comparison import summary
-        from evaluation.report.reader import document_path
+        from evaluation.report.reader import report_path
+        from evaluation.report.render import comparison_lines, write_comparison, write_views
 
         if output is not None:
             if output.exists() and not output.is_dir():
                 raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder")
             check_writable(output / "report.html")
         if len(paths) == 1:
-            written = write_views(document_path(paths[0]), output)
+            written = write_views(report_path(paths[0]), output)
         else:
             comparison = compare(paths)
-            for line in summary(comparison).splitlines():
+            for line in comparison_lines(comparison):
                 say(line)
             written = [] if output is None else write_comparison(comparison, output)
         for path in written:

@@ -31,19 +31,29 @@ class ImageFile(Protocol):
     """
 
     @property
-    def path(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def real(self) -> str: ...
-    @property
-    def linked(self) -> bool: ...
+    def path(self) -> str:
+        """Path relative to the source."""
 
-    def read(self) -> bytes: ...
+    @property
+    def version(self) -> str:
+        """Text that changes with the content."""
+
+    @property
+    def real(self) -> str:
+        """Path without links."""
+
+    @property
+    def linked(self) -> bool:
+        """Whether a link led here."""
+
+    def read(self) -> bytes:
+        """Return the content; raise BrokenImageError."""
 
 
 @dataclass(frozen=True)
 class FolderFile:
+    """A file in a folder."""
+
     path: str
     version: str
     file: Path
@@ -51,6 +61,7 @@ class FolderFile:
     linked: bool = False
 
     def read(self) -> bytes:
+        """Return the content; raise BrokenImageError."""
         try:
             with self.file.open("rb") as handle:
                 data = handle.read(MAX_FILE_BYTES + 1)
@@ -69,6 +80,8 @@ class Archive:
         self._local = threading.local()
 
     def read(self, name: str) -> bytes:
+        """Return a member's content; raise BrokenImageError."""
+        """Return the content; raise BrokenImageError."""
         try:
             if not hasattr(self._local, "zip"):
                 self._local.zip = zipfile.ZipFile(self.path)
@@ -83,7 +96,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class ZippedFile:
-    """A member of a zip. `problem` says why it cannot be read, where the zip's directory shows that already."""
+    """A member of a zip. `problem` says why it cannot be read, if the zip's directory shows it already."""
 
     path: str
     version: str
@@ -94,6 +107,7 @@ class ZippedFile:
     linked: bool = False
 
     def read(self) -> bytes:
+        """Return the content; raise BrokenImageError."""
         if self.problem:
             raise BrokenImageError(self.problem)
         return self.archive.read(self.name)
@@ -108,17 +122,21 @@ class RelocatedFile:
 
     @property
     def version(self) -> str:
+        """See ImageFile."""
         return self.inner.version
 
     @property
     def real(self) -> str:
+        """See ImageFile."""
         return self.inner.real
 
     @property
     def linked(self) -> bool:
+        """See ImageFile."""
         return self.inner.linked
 
     def read(self) -> bytes:
+        """Return the content; raise BrokenImageError."""
         return self.inner.read()
 
 

@@ -48,6 +48,6 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     shape = struct.unpack(f">{ndim}I", data[4:header])
     if len(data) - header != math.prod(shape):
         raise ImageSetError(
-            f"{path} says it holds {'x'.join(map(str, shape))} bytes but has {len(data) - header:,}; fetch it again"
+            f"{path} claims {'x'.join(map(str, shape))} bytes but has {len(data) - header:,}; fetch it again"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

@@ -281,7 +281,7 @@ def _mnist(source: str, split: str, resolution: int, channels: int, data_root: P
 
 
 def _cifar10(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
-    """torchvision's CIFAR-10, whose pickled batches it checks against its md5 sums before reading them."""
+    """Describe torchvision's CIFAR-10, whose pickled batches it checks against its md5 sums before reading them."""
 
     def open_dataset() -> OpenedDataset:
         absent = (
@@ -346,7 +346,7 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
 
 
 def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any:
-    """torchvision's own dataset, downloaded into data_root if absent. $ATELIER_OFFLINE forbids that."""
+    """Return torchvision's dataset, downloaded into data_root if absent. $ATELIER_OFFLINE forbids that."""
     absent = f"{absent}, or name its folder with --data-root or $DATA_ROOT"
     online = not os.environ.get("ATELIER_OFFLINE")
     if not online and dataset != "CIFAR10":  # which torchvision reads as well as fetches

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from artifacts.terminal import exit_code, prepare_streams, printable, say
 from service.health import default_port
-from service.middleware.auth import Keys
+from service.middleware.auth import ApiKeys
 from service.quotes import unquote
 from service.settings import ALIASES, Settings, SettingsError, settings
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         found = rows(settings())
-        Keys(settings())
+        ApiKeys(settings())
     except SettingsError as error:
         say(f"error: {error}", error=True)
         return 2

@@ -1,4 +1,4 @@
-"""The app around the routes: its start and end, and what a refusal looks like."""
+"""The FastAPI app: routes, middleware, lifespan, and the router's errors."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,35 +10,33 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from artifacts.version import version
+from artifacts import version
 from service.errors import ApiError, error_response
-from service.middleware.origins import CrossOrigin, allowed_origins
-from service.middleware.request import Gate
-from service.observability import tracing
-from service.routes import health, image_resource, images, models, openapi, studio
+from service.middleware.cross_origin import CrossOriginMiddleware, allowed_origins
+from service.middleware.request import RequestMiddleware
+from service.routes import health, images, models, openapi, studio
 from service.server import listening, shutdown
 from service.settings import Settings, settings
 
-ROUTERS = [part.router for part in (images, models, image_resource, health, studio)]
+ROUTERS = [module.router for module in (images, models, health, studio)]
 
 
 def create_app(config: Settings | None = None) -> FastAPI:
-    """The whole HTTP service as an ASGI app; its lifespan loads the models while /livez answers already."""
+    """Return the whole HTTP service as an ASGI app; its lifespan loads the models while /livez already answers."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        from service.inference.engine import Atelier  # numpy, scipy, Pillow: here, so that a supervisor stays small
+        from service.worker import Worker  # imports numpy, scipy and Pillow, which a supervisor does not need
 
-        app.state.atelier = atelier = await asyncio.to_thread(Atelier, app.state.settings)
-        tracing.install(version())
-        shutdown.install(atelier)
-        if not atelier.keys:
+        app.state.worker = worker = await asyncio.to_thread(Worker, app.state.settings)
+        shutdown.install(worker)
+        if not worker.keys:
             listening.warn_if_public()
-        loading = asyncio.create_task(asyncio.to_thread(atelier.load))
-        await atelier.join(loading)
+        loading = asyncio.create_task(asyncio.to_thread(worker.load))
+        await worker.join(loading)
         yield
         loading.cancel()
-        atelier.stop()
+        worker.stop()
 
     app = FastAPI(
         title="GAN Atelier",
@@ -46,7 +44,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         description="Images from trained generators: one seed is one image.",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # it would send the client to the Host that the client named
+        redirect_slashes=False,  # a redirect would send the client to the Host that the client named
         lifespan=lifespan,
     )
     app.state.settings = config or settings()
@@ -54,20 +52,21 @@ def create_app(config: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Gate, atelier=lambda: app.state.atelier, route=template)
+    app.add_middleware(RequestMiddleware, worker=lambda: app.state.worker, route=route_template)
     if app.state.settings.cors_origins:
-        app.add_middleware(CrossOrigin, allowed=allowed_origins(app.state.settings.cors_origins))
+        app.add_middleware(CrossOriginMiddleware, allowed=allowed_origins(app.state.settings.cors_origins))
     openapi.install(app)
     return app
 
 
-def template(scope: Any) -> str:
-    """The template of the route that a request would have reached, had it not been turned away before."""
-    for part in ROUTERS:
-        for route in part.routes:
-            if route.matches(scope)[0] != Match.NONE:
-                return str(route.path)
-    return "unmatched"
+def _matching_routes(scope: Any) -> list[Any]:
+    routes = (route for router in ROUTERS for route in router.routes)
+    return [route for route in routes if route.matches(scope)[0] != Match.NONE]
+
+
+def route_template(scope: Any) -> str:
+    """Return the path template of a request that a middleware rejected before it reached its route."""
+    return next((str(route.path) for route in _matching_routes(scope)), "unmatched")
 
 
 async def _api_error(request: Request, error: Any) -> Response:
@@ -75,15 +74,14 @@ async def _api_error(request: Request, error: Any) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    """The router's own refusals: no such route, method not allowed."""
+    """Return the router's own errors (no such route, method not allowed) in the error envelope."""
     code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = {
-        404: "there is no such route; /openapi.json lists them",
-        405: f"{request.method[:20]} is not allowed here; the Allow header tells what is",
+        404: "there is no such route; /openapi.json lists the routes",
+        405: f"{request.method[:20]} is not allowed here; the Allow header lists the allowed methods",
     }.get(error.status_code, str(error.detail)[:200])
     headers = dict(error.headers or {})
-    if error.status_code == 405:  # the router names the methods of the first route with this path alone
-        every = [route for router in ROUTERS for route in router.routes]
-        here = [route for route in every if route.matches(request.scope)[0] != Match.NONE]
-        headers["Allow"] = ", ".join(sorted({method for route in here for method in getattr(route, "methods", ())}))
+    if error.status_code == 405:  # the router's own header has the methods of the first route with this path only
+        methods = {method for route in _matching_routes(request.scope) for method in getattr(route, "methods", ())}
+        headers["Allow"] = ", ".join(sorted(methods))
     return error_response(ApiError(error.status_code, code, message, headers=headers))

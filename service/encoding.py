@@ -1,12 +1,17 @@
-"""uint8 images to the bytes of an answer. Everything here is called off the event loop, `npy` apart."""
+"""Encode uint8 images [N, H, W, C] as PNG, JPEG, WebP, GIF, npy, npz, zip or JSON.
+
+All but `encode_npy` of a small array take long enough to be called on a thread, not on the event loop.
+"""
 
 import base64
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,68 +20,126 @@ from PIL import Image
 
 Images = NDArray[np.uint8]
 
+MAX_SIDE = {"image/webp": 16383, "image/jpeg": 65500, "image/gif": 65535, "image/png": 2**31 - 1}  # libraries' limits
 JPEG_QUALITY = 90
-INLINE_BYTES = 2**18  # of an array; copying it takes less time than waking a thread
-SMALL_PIXELS = 128 * 128  # one image of most generators; sheets and enlarged pictures are worth the effort
+INLINE_BYTES = 2**18  # size of an array whose copy takes less time than waking a thread
+SMALL_PIXELS = 128 * 128  # a single image of most generators; better compression pays for grids and enlarged images
 DIGITS = np.array([f"{value:3}," for value in range(256)], "S4").view(np.uint32)
-NUMBER_BYTES = 6  # of one value in `numbers`, its brackets counted, at most
+JSON_BYTES_PER_VALUE = 6  # at most, in `encode_json_arrays`, including the value's share of brackets
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILTER, UP = 0, 2
 
 
-def npy(images: Images) -> bytes:
-    """The array as a .npy file, version 1.0: uint8 [N, H, W, C], C order."""
+@dataclass(frozen=True)
+class GridLayout:
+    """A grid of n images [height, width] in reading order, with `padding` pixels between them."""
+
+    n: int
+    height: int
+    width: int
+    columns: int
+    padding: int = 0
+
+    @property
+    def rows(self) -> int:
+        return math.ceil(self.n / self.columns)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the grid in pixels."""
+        return (
+            self.rows * (self.height + self.padding) - self.padding,
+            self.columns * (self.width + self.padding) - self.padding,
+        )
+
+    def assemble(self, images: Images) -> Images:
+        """Place images [n, height, width, C] on one canvas [H, W, C]; padding and unused cells are black."""
+        n, height, width, channels = images.shape
+        cell_height, cell_width = height + self.padding, width + self.padding
+        cells = np.zeros((self.rows * self.columns, cell_height, cell_width, channels), np.uint8)
+        cells[:n, :height, :width] = images
+        canvas = cells.reshape(self.rows, self.columns, cell_height, cell_width, channels).swapaxes(1, 2)
+        full_height, full_width = self.size
+        return canvas.reshape(self.rows * cell_height, self.columns * cell_width, channels)[:full_height, :full_width]
+
+
+def enlarge(images: Images, scale: int) -> Images:
+    """Repeat each pixel: [N, H, W, C] → [N, H·scale, W·scale, C]."""
+    if scale == 1:
+        return images
+    n, height, width, channels = images.shape
+    result = np.empty((n, height * scale, width * scale, channels), np.uint8)
+    for large, image in zip(result, images, strict=True):  # one by one, so that other threads get the GIL in between
+        large[:] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return result
+
+
+def encode_npy(images: Images) -> bytes:
+    """Encode an array as a .npy file, version 1.0: uint8 [N, H, W, C], C order."""
     shape = ", ".join(map(str, images.shape))
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}"
     header += " " * (-(len(header) + 11) % 64) + "\n"
-    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
-    return b"".join((start, np.ascontiguousarray(images).data))
+    prefix = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    return b"".join((prefix, np.ascontiguousarray(images).data))
 
 
-def numbers(images: Images) -> bytes:
-    """Return uint8 [N, H, W, C] as JSON: arrays in arrays of numbers, each padded to three characters.
+def encode_npz(images: Images, **arrays: Any) -> bytes:
+    """Encode a .npz of `images` and further arrays; None is left out. Numbers and text only, so never a pickle."""
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, images=images, **{k: np.asarray(v) for k, v in arrays.items() if v is not None})
+    return out.getvalue()
 
-    numpy puts the text together: `json` would take a hundred times as long, and hold the interpreter's lock meanwhile.
+
+def encode_json_arrays(images: Images) -> bytes:
+    """Encode uint8 [N, H, W, C] as nested JSON arrays of numbers, each padded to three characters.
+
+    numpy assembles the text: `json` would take a hundred times as long and hold the GIL all that time.
     """
     n, height, width, channels = images.shape
     text = DIGITS.take(images).view(np.uint8).reshape(n, height, width, channels, 4)
-    return b"[" + b",".join(_listed(_listed(_listed(image))).tobytes()[:-1] for image in text) + b"]"
+    return b"[" + b",".join(_bracket(_bracket(_bracket(image))).tobytes()[:-1] for image in text) + b"]"
 
 
-def _listed(items: Images) -> Images:
-    """Texts [..., K, B], each ending in a comma, as one text per K of them [..., K·B + 2]: a list and a comma."""
+def _bracket(items: Images) -> Images:
+    """Join texts [..., K, B], each ending in a comma, into one JSON list and a comma each: [..., K·B + 2]."""
     *outer, count, width = items.shape
     text = np.empty((*outer, count * width + 2), np.uint8)
     text[..., 0] = ord("[")
-    text[..., 1:-1] = items.reshape(*outer, count * width)  # its last comma is written over
+    text[..., 1:-1] = items.reshape(*outer, count * width)  # the last comma is overwritten below
     text[..., -2:] = np.frombuffer(b"],", np.uint8)
     return text
 
 
-def picture(image: Images) -> Image.Image:
-    """[H, W, 1] or [H, W, 3] as a Pillow image of mode L or RGB."""
+def to_pil(image: Images) -> Image.Image:
+    """Convert [H, W, 1] or [H, W, 3] to a Pillow image of mode L or RGB."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def still(image: Images, form: str, quality: int | None = None) -> bytes:
-    """One image [H, W, C] as a lossless `png`, as `jpeg`, or as `webp`, lossless unless a quality is given."""
+def encode_image(image: Images, image_format: str, quality: int | None = None) -> bytes:
+    """Encode one image [H, W, C].
+
+    Args:
+        image: uint8 [H, W, 1] or [H, W, 3].
+        image_format: `png` (lossless), `jpeg`, or `webp` (lossless unless a quality is given).
+        quality: 1 to 100, of `jpeg` and `webp`.
+    """
     out = io.BytesIO()
-    if form == "jpeg":
-        # colours at full resolution: small pictures are mostly edges
-        picture(image).save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0)
-    elif form == "webp":
-        picture(image).save(out, "WEBP", **_webp(quality), method=2)
+    if image_format == "jpeg":
+        # Without chroma subsampling: small images are mostly edges.
+        to_pil(image).save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0)
+    elif image_format == "webp":
+        to_pil(image).save(out, "WEBP", **_webp_options(quality), method=2)
     elif image.shape[0] * image.shape[1] <= SMALL_PIXELS:
-        return small_png(image)
+        return _encode_small_png(image)
     else:
-        picture(image).save(out, "PNG", compress_level=4)
+        to_pil(image).save(out, "PNG", compress_level=4)
     return out.getvalue()
 
 
-def small_png(image: Images) -> bytes:
-    """One image [H, W, 1] or [H, W, 3] as a PNG, with one filter for all rows: none for greys, Up for colours.
+def _encode_small_png(image: Images) -> bytes:
+    """Encode a PNG with one filter for all rows: none for gray, Up for RGB.
 
-    Faster than Pillow, which tries five filters on each row, and about as small for small pictures.
+    Pillow tries five filters on each row, which takes longer and makes small images hardly smaller.
     """
     height, width, channels = image.shape
     values = image.reshape(height, width * channels)
@@ -85,90 +148,87 @@ def small_png(image: Images) -> bytes:
     rows[:, 1:] = values
     if channels == 3:
         np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    facts = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
     data = zlib.compress(rows.tobytes(), 2)
-    return b"".join((PNG_SIGNATURE, *_chunk(b"IHDR", facts), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
+    return b"".join((PNG_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
-    """A PNG's chunk: length, kind, data and a checksum over the last two."""
+    """Return the parts of a PNG chunk: length, kind, data, and a checksum of kind and data."""
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _webp(quality: int | None) -> dict[str, Any]:
-    """Without a quality lossless, where Pillow's `quality` means effort."""
+def _webp_options(quality: int | None) -> dict[str, Any]:
+    # In lossless WebP, Pillow's `quality` is the effort.
     return {"lossless": True, "quality": 50} if quality is None else {"quality": quality}
 
 
-def animation(images: Images, form: str, fps: float, loop: bool, quality: int | None = None) -> bytes:
-    """Frames as `gif` (grey or 256 colours) or `webp` (as `still`); played once, or forever with `loop`.
+def encode_animation(images: Images, image_format: str, fps: float, loop: bool, quality: int | None = None) -> bytes:
+    """Encode frames as an animated `gif` (gray or 256 colors) or `webp`, played once or forever.
 
-    A GIF counts hundredths of a second, a WebP thousandths: each frame ends at the one next to its time, so that the
-    whole lasts as long as `fps` says. Equal frames in a row are written as one that is shown as long as they.
+    A GIF counts hundredths of a second, a WebP thousandths. Each frame ends at the tick nearest to its time, so that
+    the whole lasts as long as `fps` requires. Equal consecutive frames are written as one longer frame.
     """
-    first, *rest = (picture(image) for image in images)
+    first, *rest = (to_pil(image) for image in images)
     out = io.BytesIO()
-    tick_ms = 10 if form == "gif" else 1
+    tick_ms = 10 if image_format == "gif" else 1
     ends = [round((i + 1) * 1000 / fps / tick_ms) * tick_ms for i in range(len(images))]
-    shown = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    options: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": shown}
-    if form == "gif":
-        # a GIF says how often to repeat; without the word it is played once
+    durations = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    options: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": durations}
+    if image_format == "gif":
+        # Without a `loop` entry a GIF is played once.
         first.save(out, "GIF", **options, **({"loop": 0} if loop else {}), disposal=1)
     else:
-        first.save(out, "WEBP", **options, **_webp(quality), loop=0 if loop else 1, method=0)
+        first.save(out, "WEBP", **options, **_webp_options(quality), loop=0 if loop else 1, method=0)
     return out.getvalue()
 
 
-def archive(images: Images, names: Sequence[str], form: str = "png", quality: int | None = None) -> bytes:
-    """A zip of one picture an image. Equal images make equal bytes: the times in it are fixed."""
+def encode_zip(images: Images, names: Sequence[str], image_format: str = "png", quality: int | None = None) -> bytes:
+    """Encode a zip with one file per image. Equal images give equal bytes: the times in it are fixed."""
     out = io.BytesIO()
-    suffix = "jpg" if form == "jpeg" else form
+    suffix = "jpg" if image_format == "jpeg" else image_format
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
         for image, name in zip(images, names, strict=True):
-            file.writestr(zipfile.ZipInfo(f"{name}.{suffix}"), still(image, form, quality))
+            file.writestr(zipfile.ZipInfo(f"{name}.{suffix}"), encode_image(image, image_format, quality))
     return out.getvalue()
 
 
-def npz(images: Images, **beside: Any) -> bytes:
-    """A .npz of `images` and what is told `beside` them (None is left out); numbers and text, so never a pickle."""
-    out = io.BytesIO()
-    np.savez(out, allow_pickle=False, images=images, **{k: np.asarray(v) for k, v in beside.items() if v is not None})
-    return out.getvalue()
-
-
-def document(
+def encode_json(
     images: Images,
-    facts: dict[str, Any],
+    fields: dict[str, Any],
     entries: Sequence[dict[str, Any]],
-    form: str = "png",
+    image_format: str = "png",
     quality: int | None = None,
-    rest: str | None = None,
+    rest_key: str | None = None,
 ) -> bytes:
-    """JSON: `facts`, then `data` with each entry and its picture as base64; with `rest` all but the first so named."""
-    # put together from bytes: `json` would hold the interpreter's lock, and so the event loop, for the whole answer
+    """Encode a JSON object: `fields`, then a list `data` of entries, each with its image as base64 in `b64_json`.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        fields: Keys and values that precede the list.
+        entries: Keys and values of each image's entry.
+        image_format: `png`, `jpeg` or `webp`.
+        quality: As in `encode_image`.
+        rest_key: Key of a second list, of all images but the first; None puts all into `data`.
+    """
+    # Assembled from bytes: `json` would hold the GIL, and so block the event loop, for the whole answer.
     data = [
-        b'%b"b64_json":"%b"}' % (_opened(entry), base64.b64encode(still(image, form, quality)))
+        b'%b"b64_json":"%b"}' % (_open_object(entry), base64.b64encode(encode_image(image, image_format, quality)))
         for entry, image in zip(entries, images, strict=True)
     ]
-    lists = {"data": data} if rest is None else {"data": data[:1], rest: data[1:]}
-    parts = [_opened(facts)]
-    for name, items in lists.items():
-        parts += [json.dumps(name).encode(), b":["]
-        for item in items:
-            parts += [item, b","]
-        parts[len(parts) - bool(items) :] = [b"]", b","]
-    return b"".join((*parts[:-1], b"}"))
+    lists = {"data": data} if rest_key is None else {"data": data[:1], rest_key: data[1:]}
+    members = [b'"%b":[%b]' % (key.encode(), b",".join(items)) for key, items in lists.items()]
+    return b"%b%b}" % (_open_object(fields), b",".join(members))
 
 
-def _opened(values: dict[str, Any]) -> bytes:
-    """Return a JSON object that lacks its end, ready for another key."""
+def _open_object(values: dict[str, Any]) -> bytes:
+    """Return a JSON object without its closing brace, ready for another key."""
     text = json.dumps(values, separators=(",", ":")).encode()[:-1]
     return text if text == b"{" else text + b","
 
 
-def ranges(values: Sequence[int]) -> str:
-    """[0, 1, 2, 3, 7, 9, 10] as "0-3,7,9-10", in the order given: only rising runs are joined."""
+def format_ranges(values: Sequence[int]) -> str:
+    """Format [0, 1, 2, 3, 7, 9, 10] as "0-3,7,9-10", in the given order: only rising runs are joined."""
     parts: list[str] = []
     start = 0
     for i in range(1, len(values) + 1):

@@ -1,4 +1,4 @@
-"""The one shape of every error: {"error": {"type", "code", "message", "param"}}."""
+"""API errors and their one JSON form: {"error": {"type", "code", "message", "param"}}."""
 
 from typing import Any
 
@@ -8,10 +8,14 @@ RETRY_AFTER_S = 1
 
 
 class ApiError(Exception):
-    """An answer other than the one asked for.
+    """An error response.
 
-    status: HTTP status; code: a stable snake_case word; message: one line that names the fix;
-    param: the request field at fault, if one is.
+    Args:
+        status: HTTP status. 429 and 503 get a Retry-After header.
+        code: Stable snake_case word for programs.
+        message: One line: what is wrong and what to do.
+        param: The request field that is wrong, if there is one.
+        headers: Further response headers.
     """
 
     def __init__(
@@ -29,16 +33,17 @@ class ApiError(Exception):
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
 
 
-class ClientGone(Exception):
-    """The client hung up before its answer was ready."""
+class ClientDisconnected(Exception):
+    """The client closed its connection before its answer was ready."""
 
 
-def invalid(code: str, message: str, param: str | None = None) -> ApiError:
-    """A request that was understood and cannot be met as it stands (422)."""
+def unprocessable(code: str, message: str, param: str | None = None) -> ApiError:
+    """Return a 422 error: the request is well-formed, but cannot be met."""
     return ApiError(422, code, message, param)
 
 
 def envelope(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """Return the JSON document of an error."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     if status in (429, 503):
         kind = "unavailable_error"
@@ -46,11 +51,10 @@ def envelope(status: int, code: str, message: str, param: str | None = None) -> 
 
 
 def error_response(error: ApiError) -> JSONResponse:
-    return JSONResponse(
-        envelope(error.status, error.code, error.message, error.param),
-        status_code=error.status,
-        headers={"Cache-Control": "no-store", **error.headers},
-    )
+    """Return an error as a response that no cache keeps."""
+    headers = {"Cache-Control": "no-store", **error.headers}
+    body = envelope(error.status, error.code, error.message, error.param)
+    return JSONResponse(body, status_code=error.status, headers=headers)
 
 
-INTERNAL = ApiError(500, "internal_error", "the service failed on this request; its log holds the reason")
+INTERNAL_ERROR = ApiError(500, "internal_error", "the service failed on this request; see its log for the reason")

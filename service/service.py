@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import runtime_folder, startup
 from service.app import create_app
 from service.errors import ApiError, error_response
-from service.middleware.auth import Keys
-from service.middleware.request import Gate
+from service.middleware.auth import ApiKeys
+from service.middleware.request import RequestMiddleware
 from service.observability import logs, metrics
 from service.server import connections, supervision
 from service.server.bentoml_entry import GENERATE, NATIVE_ROUTES, Checked, Enveloped
@@ -25,8 +25,8 @@ if not is_supported():
     raise SystemExit(2)
 try:
     _settings = settings()
-    Keys(_settings)
-    metrics.place(_settings.workers, supervising=bentoml.server_context.worker_index is None)
+    ApiKeys(_settings)
+    metrics.configure_multiprocess_dir(_settings.workers, supervising=bentoml.server_context.worker_index is None)
 except SettingsError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
@@ -38,7 +38,7 @@ supervision.watch_workers()
 supervision.end_with_supervisor()
 if bentoml.server_context.worker_index is not None:
     runtime_folder.keep_temporary_files()
-    metrics.reserve()
+    metrics.reserve_files()
 connections.install(_settings)
 app = create_app(_settings)
 
@@ -52,8 +52,8 @@ class Door:
 
     def __init__(self, bentoml_app: ASGIApp):
         # these paths are few, and ours: each is its own template
-        self._native = Gate(
-            Checked(Enveloped(bentoml_app)), lambda: app.state.atelier, route=lambda scope: str(scope["path"])
+        self._native = RequestMiddleware(
+            Checked(Enveloped(bentoml_app)), lambda: app.state.worker, route=lambda scope: str(scope["path"])
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,26 +88,25 @@ class GanAtelier:
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
         from service import encoding
-        from service.inference import inputs
-        from service.routes import negotiation
-        from service.routes.headers import headers_of
-        from service.routes.schemas import Wanted
+        from service.inference.inputs import resolve_generate
+        from service.routes import negotiation, response_headers
+        from service.routes.rendering import array_pixels
+        from service.routes.schemas import ImageSpec
 
         fields: dict[str, Any] = {
             "n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels, "truncation": truncation,
             "model": model,
         }  # fmt: skip
-        atelier = app.state.atelier
+        engine = app.state.worker.engine
         try:
-            body = negotiation.checked(Wanted, fields)
-            plan = inputs.generation(body, atelier.repository, atelier.settings)
-            pixels = inputs.array_pixels(plan, atelier.settings, encoding.NUMBER_BYTES)
-            content = await atelier.answer(plan, pixels, encoding.numbers, None)
+            inputs = resolve_generate(negotiation.validate(ImageSpec, fields), engine.repository, engine.settings)
+            pixels = array_pixels(inputs, engine.settings, encoding.JSON_BYTES_PER_VALUE)
+            content = await engine.answer(inputs, pixels, encoding.encode_json_arrays)
         except ApiError as error:
             ctx.response.status_code = error.status  # BentoML passes a response through, but for its status
             return cast(Any, error_response(error))
         # BentoML would put the numbers into JSON on the event loop
-        return cast(Any, Response(content, media_type=negotiation.JSON, headers=headers_of(plan)))
+        return cast(Any, Response(content, media_type=negotiation.JSON, headers=response_headers(inputs)))
 
     @bentoml.on_shutdown
     def remove_temporary_folders(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.middleware.client_address import TrustedProxies
-from service.middleware.origins import allowed_origins
+from service.middleware.cross_origin import allowed_origins
 from service.quotes import unquote
 
 # Variables of the other packages and of docker/compose.yaml, the folder that the supervisor names to its workers, and

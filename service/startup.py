@@ -12,7 +12,7 @@ from artifacts.processes import child_environment, python_module
 from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
 from service import runtime_folder
-from service.middleware.auth import Keys
+from service.middleware.auth import ApiKeys
 from service.observability import metrics
 from service.server.posix import UNSUPPORTED, is_supported
 from service.settings import SettingsError, settings
@@ -30,7 +30,7 @@ def serve(host: str, port: str) -> None:
     """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
     check_system()
     check_machine(MACHINE)
-    keys = Keys(settings())
+    keys = ApiKeys(settings())
     if os.environ.get("ATELIER_API_KEY") and not keys:
         say(
             "warning: ATELIER_API_KEY is the key that clients send; "

@@ -20,7 +20,6 @@ MAY_IMPORT = {
     "trainer": {
         "artifacts",
         "imagesets",
-        "evaluation.metrics.statistics",
         "evaluation.references.file",
         "evaluation.metrics",
         "evaluation.extractors",  # reading and running one needs no torch

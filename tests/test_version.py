@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import artifacts
 import trainer
-from artifacts import version as version_module
-from artifacts.version import version
+from artifacts import version
 from evaluation.report.schema import versions
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def test_version_in_a_checkout_equals_pyproject() -> None:
 
 
 def test_version_outside_a_checkout_is_the_installed_one_or_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(version_module, "__file__", str(tmp_path / "artifacts" / "version.py"))
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts" / "__init__.py"))
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "9"\n', encoding="utf-8")
     requested = []
     monkeypatch.setattr(metadata, "version", lambda package: requested.append(package) or "7.0")

@@ -38,7 +38,7 @@ __version__: str
 def __getattr__(name: str) -> Any:
     """Import what is used, so that `import trainer` stays light."""
     if name == "__version__":
-        from artifacts.version import version
+        from artifacts import version
 
         return version()
     if name in _MODULES:

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from artifacts.plugins import is_plugin
 from imagesets import ImageSet, load_image_set, native_channels
 from trainer.config.schema import Config
 from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.names import FOLDER
+from trainer.plugins import announce_import
 
 # An image set above this size stays on disk, memory-mapped, and is copied to the device batch by batch.
 DEVICE_BYTES = 4 * 2**30
@@ -36,6 +38,8 @@ COMPARED = {
 def with_channels(config: Config, data_root: Path) -> Config:
     """Return the config with the images' channels where neither a preset nor a setting gives `data.channels`."""
     data = config.data
+    if is_plugin(data.source.partition("@")[0]):
+        announce_import("data.source", data.source)
     if "channels" in data.model_fields_set:
         return config
     channels = native_channels(data.source, resolution=data.resolution, data_root=data_root)

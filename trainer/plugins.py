@@ -12,6 +12,13 @@ from trainer.errors import TrainerError
 T = TypeVar("T")
 
 
+def announce_import(field: str, name: str) -> None:
+    """Print that the module of "package.module:NAME" is about to be imported, unless it is already."""
+    module = name.partition(":")[0]
+    if module not in sys.modules:
+        say(f"note: importing {module}, which {field}={name} names", error=True)
+
+
 def load_plugin(field: str, name: str, kind: type[T]) -> T:
     """Import the object that a config names.
 
@@ -26,9 +33,7 @@ def load_plugin(field: str, name: str, kind: type[T]) -> T:
     Raises:
         TrainerError: If the module cannot be imported, or has no such object of that type.
     """
-    module = name.partition(":")[0]
-    if module not in sys.modules:
-        say(f"note: importing {module}, which {field}={name} names", error=True)
+    announce_import(field, name)
     try:
         found = import_object(name)
     except PluginError as error:

@@ -1,12 +1,14 @@
-"""The parts all extractor files share: the preamble in front of a network, and sealing the file.
+"""Shared parts of all extractor files: the preprocessing in front of a network, metadata, and the check of the export.
 
-The preamble is written node by node, not traced: the resize is part of the metric, and resize.py says each protocol
-exactly, so that it is the same in every runtime and torch version.
+The preprocessing is built node by node, not traced: the resize is part of the metric, and `resize.py` defines each
+protocol exactly, so that it is the same in every runtime and torch version.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,30 +18,46 @@ import numpy as np
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import FORMAT_VERSION, extractor_digest, metadata_strings
-from evaluation.extractors.resize import RESIZES, Graph, add_resize
+from evaluation.extractors.resize import RESIZES, GraphBuilder, add_resize
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
 OPSET = 18
+# Largest difference between ONNX Runtime's and torch's outputs. A damaged export is wrong by far more; 1e-5 is usual.
+_MAX_EXPORT_ERROR = 1e-4
 
 
-def preamble(resize: str, side: int, channels: int) -> onnx.ModelProto:
-    """`images` uint8 [N, H, W, C] → `prepared` float32 [N, channels, side, side], normalised.
+@dataclass(frozen=True)
+class BuiltExtractor:
+    """A written extractor file, its metadata, and the difference between ONNX Runtime's and torch's features."""
 
-    C may be 1 or 3 whatever `channels` is: grey is repeated to RGB; RGB becomes grey by ITU-R 601 luma.
+    path: Path
+    metadata: dict[str, Any]
+    export_error: float
+
+
+def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProto:
+    """Return `images` uint8 [N, H, W, C] → `prepared` float32 [N, channels, side, side], normalized, as ONNX.
+
+    C may be 1 or 3 for any `channels`: gray is repeated to RGB, and RGB becomes gray by ITU-R 601 luma.
+
+    Args:
+        resize: A key of `RESIZES`.
+        side: Height and width of the network's input, in pixels.
+        channels: Its channels, 1 or 3.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    how, graph = RESIZES[resize], Graph("pre")
+    how, graph = RESIZES[resize], GraphBuilder("pre")
     pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     pixels = graph.add("Expand", pixels, np.array([1, 3, 1, 1]))
     if channels == 1:
         luma = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)
         pixels = graph.add("ReduceSum", graph.add("Mul", pixels, luma), np.array([1]), keepdims=1)
-    centred = graph.add("Sub", add_resize(graph, pixels, how, side), np.float32(how.offset))
-    graph.add("Div", centred, np.float32(how.scale))
+    centered = graph.add("Sub", add_resize(graph, pixels, how, side), np.float32(how.offset))
+    graph.add("Div", centered, np.float32(how.scale))
     graph.nodes[-1].output[0] = "prepared"
     return helper.make_model(
         helper.make_graph(
@@ -55,9 +73,13 @@ def preamble(resize: str, side: int, channels: int) -> onnx.ModelProto:
 
 
 def export_network(network: torch.nn.Module, channels: int, side: int, logits: bool = True) -> onnx.ModelProto:
-    """A network of `prepared` float32 [N, channels, side, side] → (`features`, `logits`) as ONNX.
+    """Export a network of `prepared` float32 [N, channels, side, side] → (`features`, `logits`) to ONNX.
 
-    With `logits` False it gives `features` alone.
+    Args:
+        network: The network, which is set to eval mode.
+        channels: Channels of its input.
+        side: Height and width of its input.
+        logits: Whether it returns logits too; otherwise it returns `features`.
     """
     import logging
     import warnings
@@ -87,12 +109,20 @@ def export_network(network: torch.nn.Module, channels: int, side: int, logits: b
 def extractor_model(
     network: torch.nn.Module, resize: str, channels: int, side: int, logits: bool = True
 ) -> onnx.ModelProto:
-    """Preamble and network as one model, without the exporter's notes about this machine's files."""
+    """Return preprocessing and network as one model, without the exporter's notes about this machine's files.
+
+    Args:
+        network: The network.
+        resize: A key of `RESIZES`.
+        channels: Channels of the network's input, 1 or 3.
+        side: Height and width of its input.
+        logits: Whether the network returns logits too.
+    """
     import onnx
     from onnx import compose
 
     core = export_network(network, channels, side, logits)
-    front = preamble(resize, side, channels)
+    front = preprocessing_model(resize, side, channels)
     core.ir_version = front.ir_version = 10
     model = compose.merge_models(front, core, io_map=[("prepared", "prepared")])
     model.producer_name, model.producer_version = "gan-atelier", ""
@@ -112,7 +142,7 @@ def extractor_model(
 
 
 def seal(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Put metadata, time and digest into the model."""
+    """Write metadata, time and digest into the model."""
     from onnx import helper
 
     values = {
@@ -125,33 +155,46 @@ def seal(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 
 
 def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], images: np.ndarray, path: Path) -> float:
-    """Compare ONNX Runtime's outputs with torch's on `images`, then write the file in one rename.
+    """Compare ONNX Runtime's outputs with torch's, then write the file.
 
-    `expected` are torch's features, and logits where the model has them. Returns the features' centred relative
-    error, which must be below 1e-4 (a damaged export is wrong by far more; 1e-5 is usual).
+    Args:
+        model: The sealed model.
+        expected: Torch's features, and logits if the model has them.
+        images: The images that they were computed from, uint8 [N, H, W, C].
+        path: The file to write, whole or not at all.
+
+    Returns:
+        The features' centered relative error.
+
+    Raises:
+        EvaluationError: If the outputs differ, or the file cannot be written.
     """
-    from evaluation.onnx_files import session_of
+    from evaluation.onnx_files import create_session
 
-    got = session_of(model, path).run(["features", "logits"][: len(expected)], {"images": images})
-    errors = [centred_relative_error(mine, torchs) for mine, torchs in zip(got, expected, strict=True)]
-    if not max(errors) < 1e-4:
+    got = create_session(model, path).run(["features", "logits"][: len(expected)], {"images": images})
+    errors = [centered_relative_error(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
+    if not max(errors) < _MAX_EXPORT_ERROR:
         raise EvaluationError(f"the exported extractor differs from torch's by {max(errors):.1e}; not written")
     with written_whole(path) as handle:
         handle.write(model.SerializeToString(deterministic=True))
     return errors[0]
 
 
-def centred_relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    """‖got - expected‖ / ‖expected - its mean over images‖: what they share must not hide a difference."""
+def centered_relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """Return ‖got - expected‖ / ‖expected - its mean over images‖, so that a common offset hides no difference."""
     spread = float(np.linalg.norm(expected - expected.mean(axis=0)))
     return float(np.linalg.norm(got - expected)) / max(spread, 1e-12)
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
-    """sha256 over names, shapes and float32 bytes of a network's state, in order of name."""
+    """Return the sha256 over a network's state."""
+    return hash_arrays((name, value.detach().cpu().numpy()) for name, value in network.state_dict().items())
+
+
+def hash_arrays(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Return the sha256 over names, shapes, types and bytes of arrays, in order of name."""
     digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        array = value.detach().cpu().numpy()
-        digest.update(f"{name} {list(array.shape)} {array.dtype}".encode())
+    for name, array in sorted(arrays, key=lambda item: item[0]):
+        digest.update(f"{name} {list(array.shape)} {array.dtype}".encode("utf-8", "replace"))
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -1,13 +1,11 @@
-"""A domain classifier as feature extractor: a small CNN, trained on the image set it is to judge.
+"""A domain classifier as feature extractor: a small CNN, trained on the image set that it is to score.
 
-Its features measure what matters in that domain (Inception's were learned from photographs), and its
-d ≤ 64 makes a Fréchet distance meaningful from a few hundred images on. It is named for what it is:
-`fd_classifier`, never FID.
+Its features describe that domain (Inception's were learned from photographs), and with d = 64 a Fréchet distance is
+meaningful from a few hundred images. Its metric is called `fd_classifier`, never FID.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
 from evaluation.progress import progress
 from evaluation.sources import resolve
-from imagesets import ImageSet, load_image_set
+from imagesets import ImageSet, load
 
 FEATURES = 64
 MAX_SIDE = 64
@@ -29,9 +27,10 @@ RESIZE = "linear-antialias"
 
 
 class Classifier(nn.Module):
-    """[N, C, S, S] in [-1, 1] → features [N, 64], logits [N, classes]; S 8 or more."""
+    """A CNN of [N, C, S, S] in [-1, 1] → features [N, 64], logits [N, classes]; S 8 or more."""
 
     def __init__(self, channels: int, num_classes: int, side: int) -> None:
+        """Create the network with random weights."""
         super().__init__()
 
         def stage(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Sequential:
@@ -39,28 +38,21 @@ class Classifier(nn.Module):
             return nn.Sequential(convolution, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
 
         self.stages = nn.Sequential(
-            stage(channels, 16, 5, 2),  # 16 x S/2: nothing runs at full size, or two cores take minutes
+            # Nothing runs at full size: on two cores that would take minutes.
+            stage(channels, 16, 5, 2),  # 16 x S/2
             stage(16, 32, 3, 2),  # 32 x S/4
             stage(32, 32, 3, 1),
             stage(32, 64, 3, 2),  # 64 x S/8
         )
         edge = -(-side // 8)
-        # Not ReLU, which leaves dead features and with them a singular covariance.
+        # Not ReLU, which would leave dead features, and a singular covariance with them.
         self.features = nn.Sequential(nn.Flatten(), nn.Linear(64 * edge * edge, FEATURES), nn.GELU())
         self.logits = nn.Linear(FEATURES, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits."""
         features = self.features(self.stages(x))
         return features, self.logits(features)
-
-
-@dataclass(frozen=True)
-class Built:
-    """What building an extractor tells: where it is, its metadata, and torch against ONNX Runtime."""
-
-    path: Path
-    metadata: dict[str, Any]
-    export_error: float
 
 
 def build_classifier(
@@ -73,11 +65,27 @@ def build_classifier(
     seed: int = 0,
     epochs: int | None = None,
     name: str | None = None,
-) -> Built:
-    """Train on SOURCE@train, measure on SOURCE@test, write one extractor file.
+) -> BuiltExtractor:
+    """Train on SOURCE@train, measure the accuracy on SOURCE@test, and write an extractor file.
 
-    The same seed on the same machine and thread count gives the same weights. Raises EvaluationError for
-    a set without labels, ImageSetError for one that cannot be had.
+    The same seed gives the same weights on the same machine with the same number of threads.
+
+    Args:
+        images: An image set, folder or .zip with labels.
+        output: The file to write.
+        data_root: Folder of downloaded image sets.
+        cache_root: Folder of the image cache.
+        resolution: Height and width that the classifier works at, 8 to 64; default: the set's, at most 64.
+        seed: Seed of weights, order and shifts.
+        epochs: Passes over the training set; default: by its size, 4 to 25.
+        name: Name of the extractor; default: the file's.
+
+    Returns:
+        The file with its metadata.
+
+    Raises:
+        EvaluationError: If the set has no labels, or is not an image set.
+        ImageSetError: If the images cannot be loaded.
     """
     location = resolve(images)
     source = location.image_set
@@ -86,15 +94,15 @@ def build_classifier(
     if location.split not in (None, "train"):
         raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
     roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
-    train = load_image_set(f"{source}@train", resolution=resolution, **roots)
+    train = load(f"{source}@train", resolution=resolution, **roots)
     if len(train) and train.images.shape[1] > MAX_SIDE:
-        train = load_image_set(f"{source}@train", resolution=MAX_SIDE, **roots)
+        train = load(f"{source}@train", resolution=MAX_SIDE, **roots)
     side, channels = train.images.shape[1], train.images.shape[3]
     if side < 8:
         raise EvaluationError(f"{side} pixels are too few for a classifier; give --resolution 8 or more")
     if train.labels is None or len(train.class_names) < 2:
         raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
-    test = load_image_set(f"{source}@test", resolution=side, channels=channels, **roots)
+    test = load(f"{source}@test", resolution=side, channels=channels, **roots)
     epochs = epochs or min(max(round(240_000 / len(train)), 4), 25)
     network = train_classifier(train, seed=seed, epochs=epochs)
     accuracy = accuracy_of(network, test)
@@ -120,53 +128,53 @@ def build_classifier(
     }
     model = extractor_model(network, RESIZE, channels, side)
     seal(model, metadata)
-    some = np.ascontiguousarray(test.images[:: max(1, len(test) // 64)][:64])
+    samples = np.ascontiguousarray(test.images[:: max(1, len(test) // 64)][:64])
     with torch.no_grad():
-        features, logits = network(_normalised(some))
-    error = verify_and_write(model, (features.numpy(), logits.numpy()), some, output)
-    return Built(output, metadata, error)
+        features, logits = network(_normalize(samples))
+    error = verify_and_write(model, (features.numpy(), logits.numpy()), samples, output)
+    return BuiltExtractor(output, metadata, error)
 
 
 def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
-    """Adam with a one-cycle rate, cross-entropy, and shifts by up to 2 pixels. Needs labels."""
+    """Train with Adam, a one-cycle rate, cross-entropy, and shifts by up to 2 pixels; the images have labels."""
     assert images.labels is not None
     torch.manual_seed(seed)
     side, channels = images.images.shape[1], images.images.shape[3]
     network = Classifier(channels, len(images.class_names), side).to(memory_format=torch.channels_last)
     steps = max(1, len(images) // BATCH)
-    optimiser = torch.optim.Adam(network.parameters(), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * steps)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * steps)
     labels = torch.from_numpy(np.array(images.labels))
     generator = torch.Generator().manual_seed(seed)
     network.train()
     with progress(f"training on {images.name}", epochs * steps * BATCH) as advance:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator)
-            for batch in order[: steps * BATCH].split(BATCH):
+            for batch in torch.split(order[: steps * BATCH], BATCH):
                 if len(batch) < 2:
                     raise EvaluationError(f"{images.name} has too few images to train a classifier on")
                 top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
-                x = _normalised(images.images[batch.numpy()])
+                x = _normalize(images.images[batch.numpy()])
                 x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[:, :, top : top + side, left : left + side]
                 _, logits = network(x.contiguous(memory_format=torch.channels_last))
                 loss = functional.cross_entropy(logits, labels[batch])
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
                 schedule.step()
                 advance(BATCH)
     return network.eval()
 
 
 def accuracy_of(network: Classifier, images: ImageSet) -> float:
-    """Share of images whose most likely class is their label, 0 to 1."""
+    """Return the share of images whose most likely class is their label, 0 to 1."""
     assert images.labels is not None
-    right = 0
+    correct = 0
     with torch.no_grad():
         for start in range(0, len(images), 1000):
-            _, logits = network(_normalised(images.images[start : start + 1000]))
-            right += int((logits.argmax(1).numpy() == images.labels[start : start + 1000]).sum())
-    return right / max(1, len(images))
+            _, logits = network(_normalize(images.images[start : start + 1000]))
+            correct += int((logits.argmax(1).numpy() == images.labels[start : start + 1000]).sum())
+    return correct / max(1, len(images))
 
 
 def chance_accuracy(images: ImageSet) -> float:
@@ -175,6 +183,6 @@ def chance_accuracy(images: ImageSet) -> float:
     return float(np.bincount(images.labels, minlength=1).max() / max(1, len(images)))
 
 
-def _normalised(images: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, C] → float32 [N, C, H, W] in [-1, 1], as the file's preamble does."""
+def _normalize(images: np.ndarray) -> Tensor:
+    """Return uint8 [N, H, W, C] as float32 [N, C, H, W] in [-1, 1], as the file's preprocessing does."""
     return (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() - 127.5) / 127.5

@@ -1,4 +1,4 @@
-"""Reading and running an extractor file: uint8 images in, features (and logits) out."""
+"""Load and run an extractor file, which turns uint8 images into features (and logits)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import names, need, read_model, run, session_of
+from evaluation.onnx_files import create_session, read_model, require_metadata, run_session, string_list_metadata
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.
 FID_WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FID_NETWORK = "fid-inception-v3-2015-12-05"
-# Each metric of those weights, and how the `resize` of the files that it is of begins.
+# Each metric of those weights, and the start of the `resize` of the files that compute it.
 FID_RESIZES = {"fid": ("tf1", "torch"), "clean_fid": ("clean",)}
 REQUIRED = ("format_version", "name", "network", "metric", "weights_sha256", "resize", "digest")
 
@@ -33,7 +33,16 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A loaded extractor file. `metadata` are the file's own; `dim` is d, the width of its features."""
+    """A loaded extractor file.
+
+    Attributes:
+        path: The file.
+        metadata: Its metadata.
+        dim: Number of features, d.
+        class_names: Names of the classes of its logits; empty if it records none.
+        has_logits: Whether it computes logits.
+        session: The ONNX Runtime session.
+    """
 
     path: Path
     metadata: dict[str, str]
@@ -44,62 +53,80 @@ class Extractor:
 
     @property
     def name(self) -> str:
+        """Name of the extractor."""
         return self.metadata["name"]
 
     @property
     def digest(self) -> str:
+        """sha256 of graph and metadata."""
         return self.metadata["digest"]
 
     @property
     def metric(self) -> str:
-        """`fid`, or `clean_fid` by its resize, for Inception's published weights only; in other features `fd_…`."""
+        """`fid` or `clean_fid` (by the resize) for Inception's published weights, `fd_…` for other features."""
         return self.metadata["metric"]
 
     def __call__(self, images: np.ndarray) -> Extracted:
-        """Run uint8 [N, H, W, C] (C 1 or 3) through the network.
+        """Compute the features of images.
 
-        Raises TypeError for anything but uint8: [0, 1] floats cast to uint8 would be black images.
-        Raises EvaluationError when it cannot run on them, or gives anything but finite features, one row an image.
+        Args:
+            images: uint8 [N, H, W, C], C 1 or 3, pixels 0 … 255.
+
+        Returns:
+            Features float32 [N, d], and logits float32 [N, classes] if the extractor has them.
+
+        Raises:
+            TypeError: If the images are not uint8 of that shape; floats in [0, 1] cast to uint8 would be black.
+            EvaluationError: If the extractor cannot run on them, or does not return one row of finite features per
+                image.
         """
         if images.dtype != np.uint8:
             raise TypeError(f"an extractor takes uint8 images, not {images.dtype}")
         if images.ndim != 4 or images.shape[3] not in (1, 3):
             raise TypeError(f"an extractor takes [N, H, W, 1 or 3], not {list(images.shape)}")
         outputs = ["features", "logits"] if self.has_logits else ["features"]
-        got = run(self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}")
-        if got[0].shape != (len(images), self.dim) or any(len(rows) != len(images) for rows in got):
-            gave = " and ".join(f"{name} {list(rows.shape)}" for name, rows in zip(outputs, got, strict=True))
+        arrays = run_session(
+            self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}"
+        )
+        if arrays[0].shape != (len(images), self.dim) or any(len(rows) != len(images) for rows in arrays):
+            shapes = " and ".join(f"{name} {list(rows.shape)}" for name, rows in zip(outputs, arrays, strict=True))
             raise EvaluationError(
-                f"the extractor {self.name} gave {gave} for {len(images)} images; its contract is features "
-                f"[N, {self.dim}], a row an image"
+                f"the extractor {self.name} returned {shapes} for {len(images)} images; its contract is features "
+                f"[N, {self.dim}], one row per image"
             )
-        if not np.isfinite(got[0]).all():
-            raise EvaluationError(f"the extractor {self.name} gave features that are not finite; is it damaged?")
-        return Extracted(got[0], got[1] if self.has_logits else None)
+        if not np.isfinite(arrays[0]).all():
+            raise EvaluationError(f"the extractor {self.name} returned features that are not finite; is it damaged?")
+        return Extracted(arrays[0], arrays[1] if self.has_logits else None)
 
     def provenance(self) -> dict[str, Any]:
-        """What a statistic or a report says about the extractor that made it."""
-        texts = ("name", "network", "metric", "weights_sha256", "resize", "digest", "dataset")
-        told: dict[str, Any] = {key: self.metadata[key] for key in texts if key in self.metadata}
-        told |= {key: float(self.metadata[key]) for key in ("accuracy", "chance") if key in self.metadata}
-        told |= {"seed": int(self.metadata["seed"])} if "seed" in self.metadata else {}
-        return told | {"dim": self.dim}
+        """Return what a reference file or a report records about the extractor."""
+        types: dict[str, type] = dict.fromkeys(("name", "network", "metric", "weights_sha256", "resize", "digest"), str)
+        types |= {"dataset": str, "accuracy": float, "chance": float, "seed": int}
+        known = {key: kind(self.metadata[key]) for key, kind in types.items() if key in self.metadata}
+        return known | {"dim": self.dim}
 
 
 def extractor_digest(model: Any) -> str:
-    """sha256 over graph and metadata, but for when it was made: the same weights give the same digest."""
+    """Return the sha256 over graph and metadata except the time: the same weights have the same digest."""
     return digest_of(model, lambda key: key in ("digest", "created"))
 
 
 def load_extractor(path: Path | str) -> Extractor:
-    """Load an extractor file, holding it to its contract: `images` uint8 [N, H, W, C] → `features` [N, d].
+    """Load an extractor file and check its contract: `images` uint8 [N, H, W, C] → `features` float32 [N, d].
 
-    Raises EvaluationError, in one line, for a file that is absent, truncated, damaged or not an extractor.
+    Args:
+        path: The file.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        EvaluationError: If the file is missing, truncated, damaged, altered or not an extractor.
     """
     path = Path(path)
     model = read_model(path, "extractor file")
     metadata = metadata_of(model)
-    need(metadata, REQUIRED, path, "an extractor file")
+    require_metadata(metadata, REQUIRED, path, "an extractor file")
     if metadata["format_version"] != FORMAT_VERSION:
         raise EvaluationError(
             f"{path} has extractor format {metadata['format_version']}; this version reads {FORMAT_VERSION}"
@@ -111,21 +138,21 @@ def load_extractor(path: Path | str) -> Extractor:
         if not 0 <= float(metadata.get(key, 0)) <= 1:
             raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not between 0 and 1")
     _check_number(metadata, "seed", int, path)
-    session = session_of(model, path)
+    session = create_session(model, path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     if set(inputs) != {"images"} or inputs["images"].type != "tensor(uint8)" or len(inputs["images"].shape) != 4:
         raise EvaluationError(f"{path} is not an extractor file: its input is not `images` uint8 [N, H, W, C]")
     if isinstance(inputs["images"].shape[0], int):
         raise EvaluationError(
-            f"{path} takes batches of {inputs['images'].shape[0]} alone; export it with a dynamic first axis"
+            f"{path} only takes batches of {inputs['images'].shape[0]}; export it with a dynamic first axis"
         )
     if "features" not in outputs or outputs["features"].type != "tensor(float)":
         raise EvaluationError(f"{path} is not an extractor file: it has no float32 output `features`")
     shape = outputs["features"].shape
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise EvaluationError(f"{path}: `features` has shape {shape}, not [N, d] of a fixed d")
-    class_names = names(metadata, "class_names", path)
+    class_names = string_list_metadata(metadata, "class_names", path)
     if class_names and "logits" in outputs and outputs["logits"].shape[1:] != [len(class_names)]:
         raise EvaluationError(
             f"{path}: `logits` has shape {outputs['logits'].shape} for {len(class_names)} class names"
@@ -156,15 +183,16 @@ def _check_metric(metadata: dict[str, str], path: Path) -> None:
         return
     if digest != FID_WEIGHTS_SHA256 or metadata["network"] != FID_NETWORK:
         raise EvaluationError(
-            f"{path} claims the metric {metric}, which is of Inception's published weights only (sha256 "
+            f"{path} claims the metric {metric}, which belongs to Inception's published weights (sha256 "
             f"{FID_WEIGHTS_SHA256[:12]}…), and its weights are {digest[:12]}…; build it with `evaluation extractor "
-            "inception`, or give it a metric of its own, such as fd_mine"
+            "inception`, or give it another metric, such as fd_mine"
         )
     if not metadata["resize"].startswith(FID_RESIZES[metric]):
         raise EvaluationError(f"{path} claims the metric {metric} with the resize {metadata['resize'][:40]!r}")
 
 
 def _check_number(metadata: dict[str, str], key: str, kind: type[int] | type[float], path: Path) -> None:
+    """Raise EvaluationError for metadata that is not a finite number."""
     try:
         if key in metadata and not math.isfinite(kind(metadata[key])):
             raise ValueError(metadata[key])
@@ -173,7 +201,7 @@ def _check_number(metadata: dict[str, str], key: str, kind: type[int] | type[flo
 
 
 def metadata_strings(values: dict[str, Any]) -> dict[str, str]:
-    """Metadata values as ONNX holds them; lists and dicts become JSON."""
+    """Return metadata values as the strings that ONNX stores; lists and dicts become JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()

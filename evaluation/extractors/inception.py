@@ -1,7 +1,7 @@
-"""FID's Inception: the 2015 TensorFlow network in its PyTorch port, as an extractor file.
+"""FID's Inception, the 2015 TensorFlow network in its PyTorch port, as an extractor file.
 
-Its blocks differ from torchvision's in three ways: average pools do not count the padding, the last
-block pools by maximum, and there are 1008 classes (the port's author documents each as TensorFlow's own).
+It differs from torchvision's in three ways, which the port's author documents as TensorFlow's: average pools do not
+count the padding, the last block pools by maximum, and there are 1008 classes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.resources import available_cpus
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import extractor_model, seal, verify_and_write
-from evaluation.extractors.classifier import Built
+from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
 
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
 WEIGHTS_SHA256_PREFIX = "6726825d"
 SIDE = 299
-# The published weights' distance is FID with TensorFlow's or torch's bilinear, and clean-fid's with PIL's bicubic.
+# With the published weights: FID with TensorFlow's or torch's bilinear resize, clean-fid's with PIL's bicubic.
 METRICS = {"tf1": "fid", "torch": "fid", "clean": "clean_fid"}
 RESIZE_NAMES = {
     "tf1": "tf1 (linear, asymmetric, (x-128)/128; as torch-fidelity)",
@@ -42,7 +41,7 @@ def _pool(x: Tensor) -> Tensor:
     return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
-class _InceptionA(blocks.InceptionA):
+class _InceptionA(blocks.InceptionA):  # type: ignore[misc]  # torchvision has no types
     def _forward(self, x: Tensor) -> list[Tensor]:
         return [
             self.branch1x1(x),
@@ -52,7 +51,7 @@ class _InceptionA(blocks.InceptionA):
         ]
 
 
-class _InceptionC(blocks.InceptionC):
+class _InceptionC(blocks.InceptionC):  # type: ignore[misc]  # torchvision has no types
     def _forward(self, x: Tensor) -> list[Tensor]:
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         return [
@@ -63,8 +62,8 @@ class _InceptionC(blocks.InceptionC):
         ]
 
 
-class _InceptionE(blocks.InceptionE):
-    """`maximum`: the last block of the 2015 network pools by maximum, the one before it by average."""
+class _InceptionE(blocks.InceptionE):  # type: ignore[misc]  # torchvision has no types
+    """The last block of the 2015 network pools by maximum, the one before it by average."""
 
     def __init__(self, in_channels: int, maximum: bool) -> None:
         super().__init__(in_channels)
@@ -82,14 +81,15 @@ class _InceptionE(blocks.InceptionE):
         ]
 
 
-class FidInception(blocks.Inception3):
-    """[N, 3, 299, 299] in [-1, 1] → features [N, 2048], logits [N, 1008].
+class FidInception(blocks.Inception3):  # type: ignore[misc]  # torchvision has no types
+    """The network: [N, 3, 299, 299] in [-1, 1] → features [N, 2048], logits [N, 1008].
 
-    The logits are without the last layer's bias, as the Inception Score's authors left it out and torch-fidelity
-    does (`logits_unbiased`): with it the score is another.
+    The logits omit the last layer's bias, as the Inception Score's authors and torch-fidelity (`logits_unbiased`) do;
+    the bias would change the score.
     """
 
     def __init__(self) -> None:
+        """Create the network without its published weights."""
         super().__init__(num_classes=1008, aux_logits=False, transform_input=False, init_weights=False)
         self.Mixed_5b = _InceptionA(192, pool_features=32)
         self.Mixed_5c = _InceptionA(256, pool_features=64)
@@ -102,7 +102,8 @@ class FidInception(blocks.Inception3):
         self.Mixed_7c = _InceptionE(2048, maximum=True)
         self.fc = nn.Linear(2048, 1008)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits."""
         x = self.maxpool1(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))  # 64 x 73 x 73
         x = self.maxpool2(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))  # 192 x 35 x 35
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # 288 x 35 x 35
@@ -119,17 +120,26 @@ def build_inception(
     *,
     expected_sha256_prefix: str | None = WEIGHTS_SHA256_PREFIX,
     name: str | None = None,
-) -> Built:
-    """Write Inception with one resize protocol (`tf1`, `torch` or `clean`) as an extractor file.
+) -> BuiltExtractor:
+    """Write Inception with one resize protocol as an extractor file.
 
-    `weights` None: the cached copy, downloaded first if it is absent. The file's sha256 must begin with
-    `expected_sha256_prefix`; None takes any weights. The file's metric is called `fid` only for the published ones.
-    Raises EvaluationError, in one line, for weights that are absent, altered or of another network.
+    Args:
+        weights: The file of weights; None uses the cached copy, which is downloaded first if it is missing.
+        resize: `tf1`, `torch` or `clean`.
+        output: The file to write.
+        expected_sha256_prefix: Start of the sha256 of the weights; None accepts any weights.
+        name: Name of the extractor; default: `inception-RESIZE`.
+
+    Returns:
+        The file with its metadata. Its metric is `fid` or `clean_fid` only for the published weights.
+
+    Raises:
+        EvaluationError: If the weights are missing, altered or of another network.
     """
     if resize not in RESIZE_NAMES:
         raise EvaluationError(f"there is no resize {resize!r}; there are {', '.join(RESIZE_NAMES)}")
     check_writable(output)
-    weights = weights or _downloaded()
+    weights = weights or _download()
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
@@ -154,7 +164,7 @@ def build_inception(
     }
     model = extractor_model(network, resize, 3, SIDE)
     seal(model, metadata)
-    # At 299 pixels every protocol's resize is the identity: what is compared here is the network.
+    # At 299 pixels every protocol's resize is the identity, so only the network is compared here.
     noise = np.random.default_rng(0).integers(0, 256, (3, 10, 10, 3), dtype=np.uint8)
     images = noise.repeat(30, axis=1).repeat(30, axis=2)[:, :SIDE, :SIDE]
     offset = 127.5 if resize == "torch" else 128.0
@@ -162,32 +172,34 @@ def build_inception(
         x = (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() - offset) / offset
         features, logits = network(x)
     difference = verify_and_write(model, (features.numpy(), logits.numpy()), images, output)
-    return Built(output, metadata, difference)
+    return BuiltExtractor(output, metadata, difference)
 
 
 def load_network(weights: Path) -> FidInception:
-    """The network with a state dict in pytorch-fid's layout, in eval mode; nothing is unpickled but tensors."""
+    """Return the network with a state dict in pytorch-fid's layout, in eval mode; only tensors are unpickled."""
     network = FidInception()
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
-    except Exception as error:  # torch.load's errors on damaged files are of many types
+    except Exception as error:  # torch.load raises many types for damaged files
         if is_lfs_pointer_file(weights):
             raise EvaluationError(f"{weights} is {LFS_HINT}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise EvaluationError(f"{weights} does not hold FID's Inception weights ({reason})") from error
     torch.set_num_threads(available_cpus())
-    return network.eval()
+    network.eval()
+    return network
 
 
-def _downloaded() -> Path:
+def _download() -> Path:
+    """Return the cached weights, downloaded if they are missing."""
     root = Path(os.environ.get("ATELIER_WEIGHTS") or Path.home() / ".cache/gan-atelier/weights").expanduser()
     path = root / WEIGHTS_FILE
     if path.is_file():
         return path
     import httpx
 
-    absent = f"the Inception weights are not here: give --weights PATH, or put {WEIGHTS_FILE} in {root}"
+    absent = f"the Inception weights are missing: give --weights PATH, or put {WEIGHTS_FILE} in {root}"
     if os.environ.get("ATELIER_OFFLINE"):
         raise EvaluationError(f"{absent} ($ATELIER_OFFLINE forbids downloading)")
     try:
@@ -201,9 +213,9 @@ def _downloaded() -> Path:
                 digest.update(chunk)
                 handle.write(chunk)
             if not digest.hexdigest().startswith(WEIGHTS_SHA256_PREFIX):
-                # Raised here, nothing is kept: a damaged copy would be found again by every later run.
+                # Raised inside the block, so that a damaged copy is not kept for later runs.
                 raise EvaluationError(
-                    f"what came from {WEIGHTS_URL} is not {WEIGHTS_FILE}: its sha256 begins "
+                    f"the download from {WEIGHTS_URL} is not {WEIGHTS_FILE}: its sha256 begins "
                     f"{digest.hexdigest()[:8]}; give --weights PATH"
                 )
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""Whether a classifier's features say anything about the images that it is to score."""
+"""Check whether a classifier's features are meaningful for the images that it is to score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evaluation.extractors.extractor import Extractor
 
 
 def accuracy_limits(chance: float) -> tuple[float, float]:
-    """Return the accuracies below which a classifier is refused, and below which it is warned of.
+    """Return the accuracies below which a classifier is rejected, and below which there is a warning.
 
     Args:
         chance: Accuracy of a classifier that always answers the most frequent class, 0 to 1.
@@ -25,17 +25,17 @@ def accuracy_limits(chance: float) -> tuple[float, float]:
 def suitability_warnings(
     extractor: Extractor, image_set: dict[str, Any] | None = None, *, force: bool = False
 ) -> list[str]:
-    """Return warnings of a classifier that is weak, or that was trained on another image set than it scores.
+    """Return warnings about a classifier that is weak, or was trained on another image set than it scores.
 
-    An extractor whose file records no accuracy (Inception, a network of one's own) is not judged.
+    An extractor whose file records no accuracy (Inception, a custom network) is not checked.
 
     Args:
         extractor: The loaded extractor.
-        image_set: What the real images are, as a reference describes them; None where that is not known yet.
-        force: Warn of a classifier that would be refused.
+        image_set: The real images, as a reference describes them; None where they are not known yet.
+        force: Only warn about a classifier that would be rejected.
 
     Returns:
-        One line per fault, with the accuracy and the training set.
+        One line per problem, with the accuracy and the training set.
 
     Raises:
         EvaluationError: If the accuracy is below twice chance, without `force`.
@@ -48,17 +48,17 @@ def suitability_warnings(
     known = f"{extractor.name}, trained on {trained}, has an accuracy of {accuracy:.1%}"
     warnings = []
     if (chance := chance_of(extractor)) is not None:
-        refused, doubted = accuracy_limits(chance)
-        if accuracy < refused:
+        minimum, sufficient = accuracy_limits(chance)
+        if accuracy < minimum:
             weak = f"the classifier {known}, and chance is {chance:.1%}: scores in its features mean little"
             if not force:
                 raise EvaluationError(f"{weak}; train a better one, or give --force to score with it")
             warnings.append(weak)
-        elif accuracy < doubted:
+        elif accuracy < sufficient:
             warnings.append(
                 f"the classifier {known}, and chance is {chance:.1%}: read scores in its features with care"
             )
-    if image_set is not None and (other := _other_images(metadata, image_set)):
+    if image_set is not None and (other := _different_images(metadata, image_set)):
         warnings.append(f"the classifier {known}, and the real images are {other}: its features were not made for them")
     return warnings
 
@@ -70,8 +70,8 @@ def chance_of(extractor: Extractor) -> float | None:
     return 1 / len(extractor.class_names) if extractor.class_names else None
 
 
-def _other_images(metadata: dict[str, str], image_set: dict[str, Any]) -> str | None:
-    """Return what the real images are, if they are not of the set that the classifier was trained on."""
+def _different_images(metadata: dict[str, str], image_set: dict[str, Any]) -> str | None:
+    """Return a phrase for the real images if they are not of the set that the classifier was trained on."""
     dataset, content = metadata.get("dataset"), image_set.get("fingerprint")
     known = {"train": metadata.get("dataset_fingerprint"), "test": metadata.get("test_fingerprint")}
     if dataset is None or (content is not None and content in known.values()):

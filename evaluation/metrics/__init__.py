@@ -1,16 +1,27 @@
-"""One file a metric: pure functions of arrays. `registry` says what each needs and what its result is called."""
+"""Metrics as pure functions of arrays, one module each. `registry` names them and lists what each needs."""
 
-from evaluation.metrics.names import result_name, short_count
-from evaluation.metrics.registry import METRICS, Evidence, Metric, Options, Outcome, needs_of, parse_metrics
+from evaluation.metrics.registry import (
+    METRICS,
+    Metric,
+    MetricInputs,
+    MetricOptions,
+    MetricValue,
+    parse_metrics,
+    required_inputs,
+    resolve,
+    result_name,
+    short_count,
+)
 
 __all__ = [
     "METRICS",
-    "Evidence",
     "Metric",
-    "Options",
-    "Outcome",
-    "needs_of",
+    "MetricInputs",
+    "MetricOptions",
+    "MetricValue",
     "parse_metrics",
+    "required_inputs",
+    "resolve",
     "result_name",
     "short_count",
 ]

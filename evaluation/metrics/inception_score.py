@@ -1,21 +1,33 @@
-"""Inception Score: Salimans et al. 2016, arXiv:1606.03498, section 4: exp E KL(p(y|x) ‖ p(y))."""
+"""Inception score (Salimans et al. 2016, arXiv:1606.03498, section 4): exp E KL(p(y|x) ‖ p(y))."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from artifacts.arrays import drop_page_cache
-from evaluation.metrics.kid import SEED, Spread
+from evaluation.metrics.kid import SEED, MeanStd
 
 SPLITS = 10
 
 
-def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | None = SEED) -> Spread:
-    """Mean and std over `splits` equal parts of a random order of `logits` float [N, classes], N ≥ `splits`.
+def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | None = SEED) -> MeanStd:
+    """Return mean and standard deviation of the score over equal parts of the images.
 
-    torch-fidelity's definition: the order is `RandomState(seed).permutation(N)` (None: as given), part i is
-    the rows from i·N // splits on, softmax in float64. From 1 (every image alike, or all unsure) to the number of
-    classes (sure, and each class alike often). Raises ValueError for too few rows or values that are not finite.
+    torch-fidelity's definition: images are in the order `RandomState(seed).permutation(N)`, part i starts at row
+    i·N // splits, and the softmax is float64. The score never looks at real images: it measures how confident the
+    network is of each image, and how evenly it sees its classes.
+
+    Args:
+        logits: float [N, classes], N ≥ `splits`.
+        splits: Number of parts.
+        seed: Seed of the order; None keeps the given order.
+
+    Returns:
+        The score, from 1 (images all alike, or the network never confident) to the number of classes, and its spread
+        over the parts.
+
+    Raises:
+        ValueError: If there are too few rows, or a logit is not finite.
     """
     if logits.ndim != 2 or splits < 1 or len(logits) < splits:
         raise ValueError(f"the score over {splits} splits needs logits [N ≥ {splits}, classes], not {logits.shape}")
@@ -34,4 +46,4 @@ def inception_score(logits: np.ndarray, *, splits: int = SPLITS, seed: int | Non
         with np.errstate(divide="ignore", invalid="ignore"):
             terms = np.where(p > 0, p * (log_p - np.log(p.mean(axis=0))), 0.0)
         scores.append(np.exp(terms.sum(axis=1).mean()))
-    return Spread(float(np.mean(scores)), float(np.std(scores)))
+    return MeanStd(float(np.mean(scores)), float(np.std(scores)))

@@ -1,8 +1,7 @@
-"""An interval for a figure from independent repetitions of it.
+"""Confidence interval of a score from independent repetitions.
 
-Repetitions are disjoint ranges of seeds, N fresh images each. Resampling one set with replacement is no substitute: a
-copy adds no spread, so a Fréchet distance of resampled images is biased upwards, by about its own size at
-small N, and the interval misses the figure itself.
+Repetitions are disjoint ranges of seeds, N new images each. Resampling one set with replacement is no substitute: a
+copy adds no spread, so a Fréchet distance of resampled images is biased upwards, by about its own size at small N.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ REPETITIONS = 5
 
 
 class Interval(NamedTuple):
-    """Mean and the two ends."""
+    """Mean and both ends of an interval."""
 
     mean: float
     low: float
@@ -24,10 +23,20 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's t interval of the mean of independent `values`, two or more: mean ± t · s / √k.
+    """Return Student's t interval of the mean: mean ± t · s / √k.
 
-    It tells what other seeds would have given at the same N. The bias of N and the choice of reference images are
-    in every repetition alike, and not in the interval. Raises ValueError for fewer than 2 values.
+    It says which mean other seeds would give at the same N. The bias of N and the choice of reference images are the
+    same in every repetition, and therefore not in the interval.
+
+    Args:
+        values: The score of each repetition, k ≥ 2 finite numbers.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        The mean and the ends of the interval.
+
+    Raises:
+        ValueError: If there are fewer than 2 values, or one is not finite.
     """
     from scipy.special import stdtrit
 

@@ -1,22 +1,27 @@
-"""Every metric that `--metrics` names: what it needs, what its result is called, and how it is computed.
+"""The metrics that `--metrics` names: what each needs, how it is computed, and what its result is called.
 
-The name of a result is its protocol: the metric, the features, and N, as `names` puts them together. N is in the name
-because most of these depend on it.
+The name of a result is its protocol: the metric, the features and N, so that no two scores share a name. `fid10k` is
+computed in the features of Inception's published weights, `clean_fid10k` in the same with clean-fid's resize. In any
+other features the name contains theirs: `fd_classifier10k`. N follows directly, except where the features' name ends
+in a digit, an underscore or a reserved word: then `_` separates them, as in `fd_dinov2_10k`. A kernel distance also
+names the size of its subsets: `kid10k_subset1k`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
+
+from artifacts.plugins import import_object, is_plugin
 
 if TYPE_CHECKING:
     import numpy as np
 
-# What a metric may need of the images, of the reference, and for memorisation of the training set.
-Need = Literal[
+# What a metric may need: of the images, of the reference, and of training and held-out images.
+InputKind = Literal[
     "statistics",
     "features",
     "logits",
@@ -28,10 +33,19 @@ Need = Literal[
     "held_out_features",
 ]
 
+# A name that ends in one of these would read as another metric: `fd_classifier_infinity10k`.
+_SUFFIXES = ("infinity", "per_class")
+# Names for which `fd_NAME` or NAME already has a meaning.
+RESERVED = frozenset({"classifier", "clean_fid", "fid", "inception", "inception_unverified", *_SUFFIXES})
+MAX_NAME = 64
+# Metrics of earlier versions, accepted for one release.
+FORMER_METRICS = {"memorisation": "memorization"}
+_NUM_PAIRS = 64
+
 
 @dataclass(frozen=True)
-class Options:
-    """The settings that are part of a protocol. The defaults are the field's, and torch-fidelity's."""
+class MetricOptions:
+    """Settings that are part of a protocol. The defaults are the field's, and torch-fidelity's."""
 
     kid_subsets: int = 100
     kid_subset_size: int = 1000
@@ -44,12 +58,22 @@ class Options:
 
 
 @dataclass
-class Evidence:
-    """What a pass over the images, and one over the reference, left to compute from; None: not kept.
+class MetricInputs:
+    """Arrays that metrics are computed from; None where an array was not kept.
 
-    Features float [N, d], memory-mapped or not, in seed order; logits float [N, classes]; labels int [N];
-    mu float64 [d], sigma float64 [d, d]. `train_features` are of the images that the generator was trained on,
-    `held_out_features` of real images that it was not.
+    Attributes:
+        mu: Mean of the images' features, float64 [d].
+        sigma: Their covariance, float64 [d, d].
+        features: Features in seed order, float [N, d], in memory or mapped from disk.
+        logits: float [N, classes].
+        labels: int [N].
+        reference_mu: Mean of the real images' features, float64 [d].
+        reference_sigma: Their covariance, float64 [d, d].
+        reference_features: float [M, d].
+        reference_labels: int [M].
+        train_features: Features of the images that the generator was trained on, float [M, d].
+        held_out_features: Features of real images that it was not trained on, float [M, d].
+        options: Settings of the metrics.
     """
 
     mu: np.ndarray | None = None
@@ -63,33 +87,44 @@ class Evidence:
     reference_labels: np.ndarray | None = None
     train_features: np.ndarray | None = None
     held_out_features: np.ndarray | None = None
-    options: Options = field(default_factory=Options)
+    options: MetricOptions = field(default_factory=MetricOptions)
 
-    def has(self, need: Need) -> bool:
-        if need == "statistics":
+    def has(self, kind: InputKind) -> bool:
+        """Return whether this input was kept."""
+        if kind == "statistics":
             return self.mu is not None and self.sigma is not None
-        if need == "reference_statistics":
+        if kind == "reference_statistics":
             return self.reference_mu is not None and self.reference_sigma is not None
-        return getattr(self, need) is not None
+        return getattr(self, kind) is not None
+
+    def get(self, name: str) -> np.ndarray:
+        """Return an array by the name of its attribute; ValueError if it was not kept."""
+        array: np.ndarray | None = getattr(self, name)
+        if array is None:
+            raise ValueError(f"there are no {name.replace('_', ' ')}")
+        return array
 
     @cached_property
-    def balls(self) -> dict[str, float]:
-        """Precision, recall, density and coverage: one search over neighbours serves the four."""
+    def prdc(self) -> dict[str, float]:
+        """Precision, recall, density and coverage, from one search over neighbors."""
         from evaluation.metrics.prdc import precision_recall_density_coverage
 
         return precision_recall_density_coverage(
-            _given(self.features),
-            _given(self.reference_features),
+            self.get("features"),
+            self.get("reference_features"),
             precision_recall_k=self.options.precision_recall_k,
             density_coverage_k=self.options.density_coverage_k,
         )
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A metric's value, its spread where it has one, and what belongs to it (JSON values).
+class MetricValue:
+    """Value of a metric.
 
-    The spread is over subsets or splits; of an extrapolation, it is the standard error of the value.
+    Attributes:
+        value: The score.
+        std: Spread over subsets or splits where the metric has one; of an extrapolation, its standard error.
+        details: Further JSON values that belong to the score.
     """
 
     value: float
@@ -99,159 +134,262 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Metric:
-    """One name of `--metrics`."""
+    """A metric that `--metrics` can name.
+
+    Attributes:
+        name: Its name, or `package.module:ATTRIBUTE` for a metric of a user's own module.
+        title: Its title in reports.
+        better: Whether lower or higher values are better.
+        needs: The inputs that it is computed from.
+        compute: Computes it; raises ValueError for inputs that are too small or not finite.
+        inception_name: Start of its result's name in Inception's features; default: `name`.
+        template: Start of its result's name in other features, whose name replaces `{}`; default: `name` and `_{}`.
+    """
 
     name: str
     title: str
     better: Literal["lower", "higher"]
-    needs: frozenset[Need]
-    compute: Callable[[Evidence], Outcome] = field(repr=False)
-    # Of its results: in Inception's features, and in others (of which `{}` is the name).
-    stem: str
-    stem_elsewhere: str
+    needs: frozenset[InputKind]
+    compute: Callable[[MetricInputs], MetricValue] = field(repr=False)
+    inception_name: str = ""
+    template: str = ""
 
-    def __call__(self, evidence: Evidence) -> Outcome:
-        """Raises ValueError, in one line, for evidence that is lacking, too small or not finite."""
-        lacking = sorted(need for need in self.needs if not evidence.has(need))
-        if lacking:
-            raise ValueError(f"{self.name} needs {', '.join(lacking).replace('_', ' ')}")
-        return self.compute(evidence)
+    def __post_init__(self) -> None:
+        """Fill in the names that follow from `name`."""
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        object.__setattr__(self, "inception_name", self.inception_name or self.name)
+        object.__setattr__(self, "template", self.template or f"{self.name}_{{}}")
+
+    def __call__(self, inputs: MetricInputs) -> MetricValue:
+        """Return the metric's value; ValueError, in one line, for missing, too small or non-finite inputs."""
+        if missing := sorted(kind for kind in self.needs if not inputs.has(kind)):
+            raise ValueError(f"{self.name} needs {', '.join(missing).replace('_', ' ')}")
+        return self.compute(inputs)
+
+
+def resolve(name: str) -> Metric:
+    """Return a metric by name.
+
+    Args:
+        name: A key of `METRICS`, or `package.module:ATTRIBUTE`, a `Metric` of a module that Python can import.
+
+    Returns:
+        The metric. One of a user's own module is called `package.module:ATTRIBUTE`.
+
+    Raises:
+        ValueError: If there is no such metric, or its module cannot be imported.
+    """
+    name = FORMER_METRICS.get(name, name)
+    if name in METRICS:
+        return METRICS[name]
+    if not is_plugin(name):
+        raise ValueError(
+            f"there is no metric {name}; there are {', '.join(METRICS)}, and package.module:NAME for one of your own"
+        )
+    metric = import_object(name)
+    if not isinstance(metric, Metric):
+        raise ValueError(f"{name} is a {type(metric).__name__}, not an evaluation.metrics.Metric")
+    return replace(metric, name=name)
 
 
 def parse_metrics(text: str | Iterable[str]) -> list[Metric]:
-    """`fid,kid` (or names) → the metrics, in that order, each once. ValueError names those there are."""
+    """Return the metrics of `fid,kid` (or of names), each once; ValueError lists the known names."""
     names = text.split(",") if isinstance(text, str) else list(text)
-    asked = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-    strange = [name for name in asked if name not in METRICS]
-    if strange or not asked:
-        raise ValueError(f"there is no metric {', '.join(strange) or '(none given)'}; there are {', '.join(METRICS)}")
-    return [METRICS[name] for name in asked]
+    metrics = [resolve(name) for name in (name.strip() for name in names) if name]
+    if not metrics:
+        raise ValueError(f"there is no metric (none given); there are {', '.join(METRICS)}")
+    return list({metric.name: metric for metric in metrics}.values())
 
 
-def needs_of(metrics: Iterable[Metric]) -> frozenset[Need]:
-    """Everything that the metrics need together; a pass keeps features only when one of them does."""
-    return frozenset().union(*(metric.needs for metric in metrics))
+def required_inputs(metrics: Iterable[Metric]) -> frozenset[InputKind]:
+    """Return all inputs that the metrics need; features are kept only if one of them needs them."""
+    return frozenset[InputKind]().union(*(metric.needs for metric in metrics))
 
 
-def _given(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None  # Metric.__call__ has seen to it
-    return array
+def result_name(metric: str, extractor_metric: str, n: int, options: MetricOptions = MetricOptions()) -> str:
+    """Return the name of a result.
+
+    Args:
+        metric: A name that `resolve` accepts.
+        extractor_metric: The extractor's `metric`: `fid`, `clean_fid` or `fd_NAME`.
+        n: Number of images.
+        options: Settings of the metrics; the subset size is part of a kernel distance's name.
+
+    Returns:
+        `fid10k`, `clean_fid10k`, `fd_classifier10k`, `fd_dinov2_10k`, `kid10k_subset1k`, …
+    """
+    found = resolve(metric)
+    start = _name_start(found, extractor_metric)
+    separator = "_" if _needs_separator(found, start) else ""
+    suffix = f"_subset{short_count(options.kid_subset_size)}" if found.name == "kid" else ""
+    return f"{start}{separator}{short_count(n)}{suffix}"
 
 
-def _fid(evidence: Evidence) -> Outcome:
+def former_name(metric: str, extractor_metric: str, n: int) -> str:
+    """Return the name that earlier versions gave a result: without a separator and without the subset size."""
+    return _name_start(resolve(metric), extractor_metric) + short_count(n)
+
+
+def current_name(name: str, metric: str, n: int, subset_size: int | None = None) -> str:
+    """Return the present name of a result that may have a former one.
+
+    Args:
+        name: The result's name, former or present.
+        metric: The metric that it was computed by.
+        n: Number of images.
+        subset_size: Size of a kernel distance's subsets.
+
+    Returns:
+        The present name; `name` itself where it is not a former name of such a result.
+    """
+    known = METRICS.get(FORMER_METRICS.get(metric, metric))
+    if known is None or (known.name == "kid" and re.search(r"\dk?_subset\d+k?$", name)):
+        return name
+    before, _, after = known.template.partition("{}")
+    found = re.fullmatch(f"{re.escape(before)}(.+){re.escape(after + short_count(n))}", name, re.DOTALL)
+    inception = {former_name(known.name, one, n): one for one in ("fid", "clean_fid")}
+    features = inception.get(name, found and f"fd_{found[1]}")
+    if features is None or (known.name == "kid" and subset_size is None):
+        return name
+    # `fd_dinov2_10k` is a present name, and not a former one of an extractor called `dinov2_`.
+    if features.endswith("_") and _needs_separator(known, _name_start(known, features[:-1])):
+        return name
+    options = MetricOptions() if subset_size is None else MetricOptions(kid_subset_size=subset_size)
+    return result_name(known.name, features, n, options)
+
+
+def short_count(n: int) -> str:
+    """Return a number of images as it appears in a name: 10,000 → `10k`, 1,234 → `1234`."""
+    return f"{n // 1000}k" if n >= 1000 and n % 1000 == 0 else str(n)
+
+
+def invalid_name_reason(name: str) -> str | None:
+    """Return why a custom extractor cannot have this name, None if it can."""
+    if not re.fullmatch(f"[A-Za-z0-9_-]{{1,{MAX_NAME}}}", name):
+        return f"an extractor's name is 1 to {MAX_NAME} letters, digits, - and _, not {name[: MAX_NAME + 1]!r}"
+    if not name[0].isalnum() or not name[-1].isalnum():
+        return f"an extractor's name begins and ends with a letter or digit, not as {name!r}"
+    if name.lower() in RESERVED or name.lower().endswith(tuple(f"_{suffix}" for suffix in _SUFFIXES)):
+        return (
+            f"the name {name!r} is reserved, because `fd_{name}` has another meaning; reserved are "
+            f"{', '.join(sorted(RESERVED))} and names that end in _{' or _'.join(_SUFFIXES)}"
+        )
+    return None
+
+
+def _name_start(metric: Metric, extractor_metric: str) -> str:
+    if extractor_metric == "fid":
+        return metric.inception_name
+    if extractor_metric == "clean_fid":
+        return f"clean_{metric.inception_name}"
+    return metric.template.format(extractor_metric.removeprefix("fd_"))
+
+
+def _needs_separator(metric: Metric, start: str) -> bool:
+    if start[-1].isdigit() or start[-1] == "_":
+        return True
+    # The suffix of the metric itself is not part of the features' name.
+    own_suffix = metric.template.rpartition("}")[2]
+    return not own_suffix and any(start.endswith(f"_{suffix}") for suffix in _SUFFIXES)
+
+
+def _fid(inputs: MetricInputs) -> MetricValue:
     from evaluation.metrics.frechet import frechet_distance
 
-    reference = _given(evidence.reference_mu), _given(evidence.reference_sigma)
-    return Outcome(frechet_distance(_given(evidence.mu), _given(evidence.sigma), *reference))
+    return MetricValue(frechet_distance(*map(inputs.get, ("mu", "sigma", "reference_mu", "reference_sigma"))))
 
 
-def _kid(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.kid import kernel_distance
+def _kid(inputs: MetricInputs) -> MetricValue:
+    from evaluation.metrics.kid import kid
 
-    options = evidence.options
+    options = inputs.options
     settings = {"subsets": options.kid_subsets, "subset_size": options.kid_subset_size, "seed": options.seed}
-    spread = kernel_distance(_given(evidence.features), _given(evidence.reference_features), **settings)
-    return Outcome(spread.mean, spread.std, settings)
+    found = kid(inputs.get("features"), inputs.get("reference_features"), **settings)
+    return MetricValue(found.mean, found.std, settings)
 
 
-def _inception_score(evidence: Evidence) -> Outcome:
+def _inception_score(inputs: MetricInputs) -> MetricValue:
     from evaluation.metrics.inception_score import inception_score
 
-    settings = {"splits": evidence.options.splits, "seed": evidence.options.seed}
-    spread = inception_score(_given(evidence.logits), **settings)
-    return Outcome(spread.mean, spread.std, settings)
+    settings = {"splits": inputs.options.splits, "seed": inputs.options.seed}
+    found = inception_score(inputs.get("logits"), **settings)
+    return MetricValue(found.mean, found.std, settings)
 
 
-def _precision(evidence: Evidence) -> Outcome:
-    return Outcome(evidence.balls["precision"], details={"k": evidence.options.precision_recall_k})
+def _prdc(key: str, k: str) -> Callable[[MetricInputs], MetricValue]:
+    return lambda inputs: MetricValue(inputs.prdc[key], details={"k": getattr(inputs.options, k)})
 
 
-def _recall(evidence: Evidence) -> Outcome:
-    return Outcome(evidence.balls["recall"], details={"k": evidence.options.precision_recall_k})
-
-
-def _density(evidence: Evidence) -> Outcome:
-    return Outcome(evidence.balls["density"], details={"k": evidence.options.density_coverage_k})
-
-
-def _coverage(evidence: Evidence) -> Outcome:
-    return Outcome(evidence.balls["coverage"], details={"k": evidence.options.density_coverage_k})
-
-
-def _fid_infinity(evidence: Evidence) -> Outcome:
+def _fid_infinity(inputs: MetricInputs) -> MetricValue:
     from evaluation.metrics.fid_infinity import fid_infinity
 
-    reference = _given(evidence.reference_mu), _given(evidence.reference_sigma)
-    options = evidence.options
-    found = fid_infinity(_given(evidence.features), *reference, points=options.infinity_points, seed=options.seed)
+    options = inputs.options
+    arrays = map(inputs.get, ("features", "reference_mu", "reference_sigma"))
+    found = fid_infinity(*arrays, points=options.infinity_points, seed=options.seed)
     curve = {"n": list(found.ns), "value": list(found.values)}
     details = {"curve": curve, "seed": options.seed, "standard_error": found.standard_error}
-    return Outcome(found.value, found.standard_error, details)
+    return MetricValue(found.value, found.standard_error, details)
 
 
-def _per_class(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.per_class import per_class_frechet
+def _per_class(inputs: MetricInputs) -> MetricValue:
+    from evaluation.metrics.frechet import per_class_frechet
 
-    found = per_class_frechet(
-        _given(evidence.features),
-        _given(evidence.labels),
-        _given(evidence.reference_features),
-        _given(evidence.reference_labels),
-    )
+    found = per_class_frechet(*map(inputs.get, ("features", "labels", "reference_features", "reference_labels")))
     classes = [{"label": label} | distance._asdict() for label, distance in found.items()]
-    return Outcome(sum(one.value for one in found.values()) / len(found), details={"classes": classes})
+    return MetricValue(sum(one.value for one in found.values()) / len(found), details={"classes": classes})
 
 
-def _memorisation(evidence: Evidence) -> Outcome:
-    from evaluation.metrics.memorization import near_copy_share, nearest
+def _memorization(inputs: MetricInputs) -> MetricValue:
+    from evaluation.metrics.neighbors import near_copy_share, nearest
 
-    train = _given(evidence.train_features)
-    distances, indices = nearest(_given(evidence.features), train)
-    held_out, _ = nearest(_given(evidence.held_out_features), train)
-    quantile = evidence.options.near_copy_quantile
+    train = inputs.get("train_features")
+    distances, indices = nearest(inputs.get("features"), train)
+    held_out, _ = nearest(inputs.get("held_out_features"), train)
+    quantile = inputs.options.near_copy_quantile
     found = near_copy_share(distances[:, 0], held_out[:, 0], quantile=quantile)
-    nearest_first = distances[:, 0].argsort(kind="stable")[:64]
-    pairs = [{"sample": int(i), "train": int(indices[i, 0]), "distance": float(distances[i, 0])} for i in nearest_first]
-    # Well below 1: the samples lie nearer to training images than real images do. None of a set that repeats itself.
+    ascending = distances[:, 0].argsort(kind="stable")[:_NUM_PAIRS]
+    pairs = [{"sample": int(i), "train": int(indices[i, 0]), "distance": float(distances[i, 0])} for i in ascending]
+    # Well below 1 if samples are nearer to training images than real images are. None if held-out images are copies.
     ratio = found.median / found.held_out_median if found.held_out_median else None
-    more = {"median_ratio": ratio, "quantile": quantile, "nearest": pairs}
-    return Outcome(found.share, details=found._asdict() | more)
+    details = {"median_ratio": ratio, "quantile": quantile, "nearest": pairs}
+    return MetricValue(found.share, details=found._asdict() | details)
 
 
-def outcome_of(module: str) -> Callable[[Evidence], Outcome]:
-    """The function `outcome` of a metric's own `module` beside this one, imported when it is first computed."""
-    return lambda evidence: import_module(f"evaluation.metrics.{module}").outcome(evidence)
-
-
-_STATISTICS: frozenset[Need] = frozenset({"statistics", "reference_statistics"})
-_PAIR: frozenset[Need] = frozenset({"features", "reference_features"})
-_LABELLED: frozenset[Need] = _PAIR | {"labels", "reference_labels"}
-_CURVE: frozenset[Need] = frozenset({"features", "reference_statistics"})
-_SEARCH: frozenset[Need] = frozenset({"features", "train_features", "held_out_features"})
-_COPIES = "Share of near-copies of training images"
+_STATISTICS: frozenset[InputKind] = frozenset({"statistics", "reference_statistics"})
+_FEATURES: frozenset[InputKind] = frozenset({"features", "reference_features"})
+_LABELS: frozenset[InputKind] = _FEATURES | {"labels", "reference_labels"}
+_CURVE: frozenset[InputKind] = frozenset({"features", "reference_statistics"})
+_SEARCH: frozenset[InputKind] = frozenset({"features", "train_features", "held_out_features"})
+_LOGITS: frozenset[InputKind] = frozenset({"logits"})
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("fid", "Fréchet distance", "lower", _STATISTICS, _fid, "fid", "fd_{}"),
-        Metric("kid", "Kernel distance", "lower", _PAIR, _kid, "kid", "kd_{}"),
-        Metric("is", "Inception Score", "higher", frozenset({"logits"}), _inception_score, "is", "cs_{}"),
-        Metric("precision", "Precision", "higher", _PAIR, _precision, "precision", "precision_{}"),
-        Metric("recall", "Recall", "higher", _PAIR, _recall, "recall", "recall_{}"),
-        Metric("density", "Density", "higher", _PAIR, _density, "density", "density_{}"),
-        Metric("coverage", "Coverage", "higher", _PAIR, _coverage, "coverage", "coverage_{}"),
+        Metric("fid", "Fréchet distance", "lower", _STATISTICS, _fid, template="fd_{}"),
+        Metric("kid", "Kernel distance", "lower", _FEATURES, _kid, template="kd_{}"),
+        Metric("is", "Inception Score", "higher", _LOGITS, _inception_score, template="cs_{}"),
+        Metric("precision", "Precision", "higher", _FEATURES, _prdc("precision", "precision_recall_k")),
+        Metric("recall", "Recall", "higher", _FEATURES, _prdc("recall", "precision_recall_k")),
+        Metric("density", "Density", "higher", _FEATURES, _prdc("density", "density_coverage_k")),
+        Metric("coverage", "Coverage", "higher", _FEATURES, _prdc("coverage", "density_coverage_k")),
+        Metric("fid_infinity", "Fréchet distance at N → ∞", "lower", _CURVE, _fid_infinity, template="fd_{}_infinity"),
         Metric(
-            "fid_infinity",
-            "Fréchet distance at N → ∞",
+            "per_class",
+            "Fréchet distance by class",
             "lower",
-            _CURVE,
-            _fid_infinity,
-            "fid_infinity",
-            "fd_{}_infinity",
+            _LABELS,
+            _per_class,
+            inception_name="fid_per_class",
+            template="fd_{}_per_class",
         ),
         Metric(
-            "per_class", "Fréchet distance by class", "lower", _LABELLED, _per_class, "fid_per_class", "fd_{}_per_class"
+            "memorization",
+            "Share of near-copies of training images",
+            "lower",
+            _SEARCH,
+            _memorization,
+            inception_name="near_copies",
+            template="near_copies_{}",
         ),
-        Metric("memorisation", _COPIES, "lower", _SEARCH, _memorisation, "near_copies", "near_copies_{}"),
     )
 }

@@ -10,9 +10,9 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics import Metric, Options, result_name
-from evaluation.metrics.fid_infinity import fewest_images
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics import Metric, MetricOptions, result_name
+from evaluation.metrics.fid_infinity import min_images
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.cache import Places, cached_reference, other_split
 from evaluation.references.file import Reference
 from evaluation.report.schema import write_json
@@ -20,7 +20,7 @@ from evaluation.scoring.feature_store import Collected
 from evaluation.scoring.results import Real, kept_by, results_of
 
 # Its own output tells the held-out images' share beside the samples'.
-WITHOUT = ("memorisation",)
+WITHOUT = ("memorization",)
 # Raised when a metric computes another value from the same features, so that kept baselines are measured again.
 VERSION = 2
 
@@ -31,7 +31,7 @@ def train_against_test(
     metrics: Sequence[Metric],
     n: int,
     places: Places,
-    options: Options = Options(),
+    options: MetricOptions = MetricOptions(),
 ) -> dict[str, Any]:
     """Scores of n real images (or as many as there are) of the reference's other split, against the reference.
 
@@ -42,10 +42,10 @@ def train_against_test(
     name = other_split(real)
     images = places.image_set(name, real["resolution"], real["channels"])
     taken = min(n, len(images))
-    without = {*WITHOUT} | ({"fid_infinity"} if taken < fewest_images(extractor.dim) else set())
+    without = {*WITHOUT} | ({"fid_infinity"} if taken < min_images(extractor.dim) else set())
     metrics = [metric for metric in metrics if metric.name not in without]
     if not metrics:
-        raise EvaluationError(f"fid_infinity needs {fewest_images(extractor.dim)} images, and {name} has {taken}")
+        raise EvaluationError(f"fid_infinity needs {min_images(extractor.dim)} images, and {name} has {taken}")
     key = {
         "version": VERSION,
         "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
@@ -85,7 +85,9 @@ def train_against_test(
     return beside
 
 
-def _named_anew(kept: dict[str, Any], reference: Reference, extractor: Extractor, options: Options) -> dict[str, Any]:
+def _named_anew(
+    kept: dict[str, Any], reference: Reference, extractor: Extractor, options: MetricOptions
+) -> dict[str, Any]:
     """Return a baseline under the names of now: it may be from before a metric's name changed, or of another path."""
     results = [
         one
@@ -105,7 +107,7 @@ class _Mapped(Collected):
     def __init__(self, reference: Reference) -> None:
         sigma = reference.sigma * (reference.n - 1)
         assert reference.path is not None
-        super().__init__(reference.path, FeatureStatistics.restored(reference.n, reference.mu, sigma))
+        super().__init__(reference.path, FeatureStatistics.from_state(reference.n, reference.mu, sigma))
         self._reference = reference
 
     def rows(self, what: str) -> Any:

@@ -19,7 +19,7 @@ from artifacts.files import lock_handle
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.extractor import file_stem
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import ROWS, Reference, load_reference, save_reference
 from evaluation.report.schema import now, versions
 from evaluation.scoring.feature_store import collect

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics, fault_of
+from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")
@@ -152,7 +152,7 @@ def load_reference(path: Path | str) -> Reference:
         raise EvaluationError(f"{path}: its labels are {labels.dtype} {list(labels.shape)}, not those of {n} images")
     _check_provenance(path, provenance)
     mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
-    if fault := fault_of(mu, sigma):
+    if fault := invalid_statistics_reason(mu, sigma):
         raise EvaluationError(f"{path} is not a sound reference file: {fault}")
     features, logits = (_rows(path, what, n) for what in ROWS)
     if features is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from artifacts.arrays import read_npy, read_npz
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics.statistics import FeatureStatistics, fault_of
+from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 from evaluation.references.file import Reference, load_reference, save_reference
 from evaluation.references.stylegan_statistics import read_stylegan_statistics
 from evaluation.report.schema import now, versions
@@ -62,7 +62,7 @@ def import_reference(
             )
         if len(features) < 2 or not np.isfinite(features).all():
             raise EvaluationError(f"{path}: its {len(features)} features are too few, or not finite")
-        statistics = FeatureStatistics.of(features)
+        statistics = FeatureStatistics.from_features(features)
         packed = output.with_name(f".{output.name}.features.npy")
         packed.parent.mkdir(parents=True, exist_ok=True)
         np.save(packed, features.astype(np.float32), allow_pickle=False)
@@ -82,9 +82,9 @@ def import_reference(
         raise EvaluationError(f"{path} does not tell how many images it is of; say so with --num-images")
     if n < 2:
         raise EvaluationError(f"{path} is of {n} images; statistics need 2 or more")
-    if fault := fault_of(mu, sigma):
+    if fault := invalid_statistics_reason(mu, sigma):
         raise EvaluationError(f"{path}: {fault}")
-    save_reference(output, FeatureStatistics.restored(n, mu, sigma * (n - 1)), provenance | {"n": n})
+    save_reference(output, FeatureStatistics.from_state(n, mu, sigma * (n - 1)), provenance | {"n": n})
     return load_reference(output)
 
 

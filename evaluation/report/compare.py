@@ -1,4 +1,4 @@
-"""Results beside each other, where they may be compared: of one N, extractor, resize and reference."""
+"""Compare reports of one protocol: equal N, extractor, resize and reference."""
 
 from __future__ import annotations
 
@@ -10,27 +10,39 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.report import formatting
-from evaluation.report.reader import Document, Result, document_path, read
+from evaluation.report.reader import read_report, report_path
+from evaluation.report.schema import FORMAT_VERSION, ReferenceInfo, Report, Result, now
 
-# What two figures must have in common, how it is called, and what to do where it differs. The reference is compared by
-# its content, see `_same_reference`.
+# Fields that must be equal, their names, and the remedy. The reference is compared by its content, see
+# `_check_reference`.
 _PROTOCOL = (
     ("n", "N", "a score depends on N; score both with one --num-images"),
     (
         "extractor_digest",
         "extractor",
-        "distances in unlike features have unlike scales; score both with one --extractor",
+        "distances in different features have different scales; score both with one --extractor",
     ),
     ("resize", "resize", "a resize changes every feature; score both with one extractor file"),
     ("n_reference", "number of reference images", "score both with one --reference"),
     ("resolution", "resolution", "score both with --resolution reference"),
 )
-_SETTINGS = ("k", "subsets", "subset_size", "splits", "quantile")  # of a metric, in its details
+# Settings in a metric's details that must be equal.
+_SETTINGS = ("k", "subsets", "subset_size", "splits", "quantile")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric over the reports: None where a report lacks it. `best` are the indices of the best value."""
+class MetricRow:
+    """One metric over the reports.
+
+    Attributes:
+        metric: The metric.
+        name: Name of its results.
+        title: Its title.
+        better: `lower` or `higher`.
+        results: The result of each report, None where a report does not have it.
+        best: Indices of the best value.
+        real: The value of real images, where the reports agree on it.
+    """
 
     metric: str
     name: str
@@ -41,13 +53,13 @@ class Row:
     real: float | None
 
     def difference(self, index: int) -> float | None:
-        """From the first report's value."""
+        """Return the difference from the first report's value."""
         first, other = self.results[0], self.results[index]
         return None if not index or first is None or other is None else other.value - first.value
 
     @property
-    def unclear(self) -> bool:
-        """Whether the best one's interval overlaps with another's, so that fresh seeds might turn the order."""
+    def intervals_overlap(self) -> bool:
+        """Whether the best value's interval overlaps with another's, so that other seeds may change the order."""
         best = [self.results[i] for i in sorted(self.best)][:1]
         if not best or best[0] is None or best[0].interval is None:
             return False
@@ -58,83 +70,130 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Reports of one protocol. `labels` name them, each differently."""
+    """Reports of one protocol, each with its own label."""
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
-    documents: tuple[Document, ...]
-    rows: tuple[Row, ...]
+    reports: tuple[Report, ...]
+    rows: tuple[MetricRow, ...]
 
     @property
-    def unlike(self) -> dict[str, tuple[str, ...]]:
-        """What is other about the sources themselves: a row each of the terms in which they differ."""
-        told = [
-            {
-                "model": document.title,
-                "digest": (document.digest or "–")[:16],
-                "images seen": formatting.count(document.images_seen),
-                "truncation": "–" if document.truncation is None else f"{document.truncation:g}",
-                "labels": "–" if document.labels is None else str(document.labels),
-                "resized": formatting.facts(document).get("resized", "–"),
-                "seeds": formatting.facts(document).get("seeds", "–"),
-            }
-            for document in self.documents
-        ]
-        return {term: tuple(one[term] for one in told) for term in told[0] if len({one[term] for one in told}) > 1}
+    def protocol(self) -> str:
+        """The common protocol."""
+        return formatting.protocol(self.reports[0].results[0])
+
+    @property
+    def differing_fields(self) -> dict[str, tuple[str, ...]]:
+        """The fields of the sources that differ: term → a value per report."""
+        fields = []
+        for report in self.reports:
+            rows = formatting.provenance_rows(report)
+            fields.append(
+                {
+                    "model": report.title,
+                    "digest": (report.digest or "–")[:16],
+                    **{
+                        term: rows.get(term, "–")
+                        for term in ("images seen", "truncation", "labels", "resized", "seeds")
+                    },
+                }
+            )
+        return {
+            term: tuple(one[term] for one in fields) for term in fields[0] if len({one[term] for one in fields}) > 1
+        }
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Two reports or more, side by side. Raises EvaluationError, in one line, where they must not be compared."""
-    files = tuple(document_path(path) for path in paths)
-    if twice := [path for i, path in enumerate(files) if path.resolve() in {p.resolve() for p in files[:i]}]:
-        raise EvaluationError(f"{twice[0]} was given twice")
-    documents = tuple(read(path) for path in files)
-    for i, (path, document) in enumerate(zip(paths, documents, strict=True)):
-        for other_path, other in zip(paths[:i], documents[:i], strict=True):
-            if document.report_digest is not None and document.report_digest == other.report_digest:
+    """Compare two reports or more.
+
+    Args:
+        paths: Report files or their folders.
+
+    Raises:
+        EvaluationError: If they are not of one protocol, or one is a copy of another.
+    """
+    files = tuple(report_path(path) for path in paths)
+    if repeated := [path for i, path in enumerate(files) if path.resolve() in {p.resolve() for p in files[:i]}]:
+        raise EvaluationError(f"{repeated[0]} was given twice")
+    reports = tuple(read_report(path) for path in files)
+    for i, (path, report) in enumerate(zip(paths, reports, strict=True)):
+        for other_path, other in zip(paths[:i], reports[:i], strict=True):
+            if report.report_digest is not None and report.report_digest == other.report_digest:
                 raise EvaluationError(f"{path} and {other_path} are copies of one report")
-    for path, document in zip(paths[1:], documents[1:], strict=True):
-        # The results of one report agree with each other, which reading it has checked.
-        _check(paths[0], documents[0].results[0], path, document.results[0])
-        _same_reference(paths[0], documents[0], path, document)
-    metrics = {one.metric: one for document in documents for one in document.results}
+    for path, report in zip(paths[1:], reports[1:], strict=True):
+        # The results of one report agree with each other, which `read_report` has checked.
+        _check_protocol(paths[0], reports[0].results[0], path, report.results[0])
+        _check_reference(paths[0], reports[0], path, report)
     rows = []
-    for metric in metrics:
-        found = tuple(document.of(metric) for document in documents)
-        _check_settings(paths, found)
-        rows.append(_row(metric, found, documents))
-    return Comparison(files, _labels(paths, documents), documents, tuple(rows))
+    for metric in {one.metric: None for report in reports for one in report.results}:
+        results = tuple(report.find(metric) for report in reports)
+        _check_settings(paths, results)
+        rows.append(_metric_row(metric, results, reports))
+    return Comparison(files, _labels(paths, reports), reports, tuple(rows))
 
 
-def _check(path: Path, result: Result, other_path: Path, other: Result) -> None:
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values: scores by name, the best one, and differences from the first report."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "comparison",
+        "reports": [
+            {
+                "label": label,
+                "path": str(path),
+                "model": report.model,
+                "digest": report.digest,
+                "report_digest": report.report_digest,
+            }
+            for label, path, report in zip(comparison.labels, comparison.paths, comparison.reports, strict=True)
+        ],
+        "results": [
+            {
+                "name": row.name,
+                "metric": row.metric,
+                "better": row.better,
+                "values": [None if one is None else one.value for one in row.results],
+                "differences": [row.difference(i) for i in range(len(row.results))],
+                "best": sorted(row.best),
+                "intervals_overlap": row.intervals_overlap,
+                "real_images": row.real,
+            }
+            for row in comparison.rows
+        ],
+        "protocol": comparison.protocol,
+        "created": now(),
+    }
+
+
+def _check_protocol(path: Path, result: Result, other_path: Path, other: Result) -> None:
     for key, called, remedy in _PROTOCOL:
         ours, theirs = getattr(result, key), getattr(other, key)
         if ours != theirs:
             if key == "extractor_digest":
                 ours, theirs = (f"{one.extractor} {one.extractor_digest[:12]}" for one in (result, other))
             raise EvaluationError(
-                f"{path} and {other_path} cannot be compared: their {called} is {_told(ours)} and {_told(theirs)}; "
+                f"{path} and {other_path} cannot be compared: their {called} is {_text(ours)} and {_text(theirs)}; "
                 f"{remedy}"
             )
 
 
-def _same_reference(path: Path, document: Document, other_path: Path, other: Document) -> None:
-    """Raise EvaluationError unless both were scored against the same real images, whatever they are called."""
-    ours, theirs = contents_of(document.reference), contents_of(other.reference)
+def _check_reference(path: Path, report: Report, other_path: Path, other: Report) -> None:
+    """Raise EvaluationError unless both were scored against the same real images, under any name."""
+    ours, theirs = reference_hashes(report.reference), reference_hashes(other.reference)
     shared = [kind for kind in ours if kind in theirs]
     if shared and ours[shared[0]] == theirs[shared[0]]:
         return
-    names = [str(one.reference.get("image_set", {}).get("name")) for one in (document, other)]
+    names = [str(one.reference.image_set.name) for one in (report, other)]
     if shared:
         kind = shared[0]
-        told = (
+        difference = (
             f"their reference is {names[0]} and {names[1]}"
             if names[0] != names[1]
             else f"their reference {names[0]} had other content"
         )
         which = f"{kind} {str(ours[kind])[:12]} and {str(theirs[kind])[:12]}"
         raise EvaluationError(
-            f"{path} and {other_path} cannot be compared: {told} ({which}); score both with one --reference"
+            f"{path} and {other_path} cannot be compared: {difference} ({which}); score both with one --reference"
         )
     raise EvaluationError(
         f"{path} and {other_path} cannot be compared: nothing shows that their references {names[0]} and {names[1]} "
@@ -142,67 +201,61 @@ def _same_reference(path: Path, document: Document, other_path: Path, other: Doc
     )
 
 
-def contents_of(reference: dict[str, Any]) -> dict[str, Any]:
-    """Return what identifies the content of a report's reference, most reliable first.
+def reference_hashes(reference: ReferenceInfo) -> dict[str, str]:
+    """Return the hashes that identify a reference's content, most reliable first.
 
-    Args:
-        reference: The report's `reference`.
-
-    Returns:
-        A hash for each of `fingerprint` (pixels and labels), `statistics` (mean and covariance), `imported file` and
-        `file` (the reference file itself) that the report has.
+    They are `fingerprint` (pixels and labels), `statistics` (mean and covariance), `imported file` and `file` (the
+    reference file itself), as far as the report has them.
     """
-    image_set, imported = (
-        value if isinstance(value, dict) else {} for value in (reference.get("image_set"), reference.get("imported"))
-    )
-    found = {
-        "fingerprint": image_set.get("fingerprint"),
-        "statistics": reference.get("statistics_sha256"),
-        "imported file": imported.get("sha256"),
-        "file": reference.get("sha256"),
+    hashes = {
+        "fingerprint": reference.image_set.fingerprint,
+        "statistics": reference.statistics_sha256,
+        "imported file": None if reference.imported is None else reference.imported.sha256,
+        "file": reference.sha256,
     }
-    return {kind: value for kind, value in found.items() if value is not None}
+    return {kind: value for kind, value in hashes.items() if value is not None}
 
 
 def _check_settings(paths: Sequence[Path], results: Sequence[Result | None]) -> None:
-    there = [(path, one) for path, one in zip(paths, results, strict=True) if one is not None]
-    for path, one in there[1:]:
-        first_path, first = there[0]
+    present = [(path, one) for path, one in zip(paths, results, strict=True) if one is not None]
+    first_path, first = present[0]
+    for path, one in present[1:]:
         for key in _SETTINGS:
             if first.details.get(key) != one.details.get(key):
                 raise EvaluationError(
                     f"{first_path} and {path} cannot be compared: the {key.replace('_', ' ')} of {one.name} is "
                     f"{first.details.get(key)} and {one.details.get(key)}"
                 )
-        if _sizes(first) != _sizes(one):
+        if _curve_sizes(first) != _curve_sizes(one):
             raise EvaluationError(
                 f"{first_path} and {path} cannot be compared: {one.name} was extrapolated from other numbers of "
                 "images; score both with one version"
             )
 
 
-def _sizes(result: Result) -> Any:
+def _curve_sizes(result: Result) -> Any:
     """Return the numbers of images that a distance was extrapolated from, None where it was not."""
     return (result.details.get("curve") or {}).get("n") if result.metric == "fid_infinity" else None
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return formatting.count(value) if isinstance(value, int) else str(value)
 
 
-def _row(metric: str, results: tuple[Result | None, ...], documents: Sequence[Document]) -> Row:
+def _metric_row(metric: str, results: tuple[Result | None, ...], reports: Sequence[Report]) -> MetricRow:
     first = next(one for one in results if one is not None)
-    values = [one.value if one is not None else math.nan for one in results]
-    there = [value for value in values if not math.isnan(value)]
+    values = [math.nan if one is None else one.value for one in results]
+    present = [value for value in values if not math.isnan(value)]
     best: frozenset[int] = frozenset()
-    if len(there) > 1 and min(there) < max(there):
-        wanted = min(there) if first.better == "lower" else max(there)
-        best = frozenset(i for i, value in enumerate(values) if value == wanted)
-    reals = {document.real(one) for document, one in zip(documents, results, strict=True) if one is not None} - {None}
-    return Row(metric, first.name, first.title, first.better, results, best, reals.pop() if len(reals) == 1 else None)
+    if len(present) > 1 and min(present) < max(present):
+        best_value = min(present) if first.better == "lower" else max(present)
+        best = frozenset(i for i, value in enumerate(values) if value == best_value)
+    reals = {report.real_value(one) for report, one in zip(reports, results, strict=True) if one is not None} - {None}
+    real = reals.pop() if len(reals) == 1 else None
+    return MetricRow(metric, first.name, first.title, first.better, results, best, real)
 
 
-def _labels(paths: Sequence[Path], documents: Sequence[Document]) -> tuple[str, ...]:
-    """The models' names if they tell the reports apart, else where each lies."""
-    titles = [document.title for document in documents]
+def _labels(paths: Sequence[Path], reports: Sequence[Report]) -> tuple[str, ...]:
+    """Return the models' names if they are all different, else the paths."""
+    titles = [report.title for report in reports]
     return tuple(titles if len(set(titles)) == len(titles) else map(str, paths))

@@ -1,29 +1,31 @@
-"""How figures and facts are said: one way for the page, the Markdown and the comparison."""
+"""Numbers, provenance and tables as text, the same in every view of a report."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Sequence
 
-from evaluation.report.reader import Document, Result
+from evaluation.report.schema import Report, Result, Timing
 
-SAYS = {
-    "fid": "How far the images' features lie from the real ones', as two Gaussians. Biased upwards by a small N.",
-    "kid": "Squared distance of the features by a cubic kernel, without bias, so it may be below 0; ± is the spread "
+METRIC_DESCRIPTIONS = {
+    "fid": "Distance between the features of the images and of real images, as two Gaussians. Biased upwards at a "
+    "small N.",
+    "kid": "Squared distance of the features under a cubic kernel, without bias, so it may be below 0; ± is the spread "
     "over subsets.",
-    "is": "How sure the network is of each image and how many classes it sees. Never looks at real images.",
-    "precision": "Share of the images that lie among real ones.",
-    "recall": "Share of the real images that lie among generated ones.",
-    "density": "How many real images' neighbourhoods an image lies in, on average; may exceed 1.",
-    "coverage": "Share of the real images that have a generated one in their neighbourhood.",
-    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is the standard error of that. "
-    "The reference's own bias is left in. A value below 0 is error: take more images.",
+    "is": "How confident the network is of each image, and how many classes it sees. It does not use real images.",
+    "precision": "Share of the images that are among real ones.",
+    "recall": "Share of the real images that are among generated ones.",
+    "density": "Number of real images' neighborhoods that an image is in, on average; may exceed 1.",
+    "coverage": "Share of the real images that have a generated one in their neighborhood.",
+    "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is its standard error. "
+    "The bias of the reference remains. A value below 0 is an error: score more images.",
     "per_class": "The mean over the classes of the Fréchet distance within each.",
-    "memorisation": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
+    "memorization": "Share of the images that are nearer to a training image than almost all held-out real ones are.",
 }
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, and all of a whole number's; none: a dash."""
+    """Return four significant digits, and all digits of an integer part; a dash for None."""
     if value is None:
         return "–"
     size = abs(value)
@@ -31,75 +33,95 @@ def number(value: float | None) -> str:
 
 
 def count(value: int | float | None) -> str:
+    """Return a whole number with separators; a dash for None."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def percent(share: float) -> str:
+    """Return a share of 0 to 1 in percent."""
     return f"{100 * share:.2f}%" if share < 0.1 else f"{100 * share:.1f}%"
 
 
+def arrow(better: str) -> str:
+    """Return the direction of better values."""
+    return "↓" if better == "lower" else "↑"
+
+
 def spread(result: Result) -> str:
-    """`95% interval 9.88 to 11.4`, or `± 0.2`; empty where neither was asked for."""
-    told = [f"± {number(result.std)}"] if result.std is not None else []
+    """Return `95% interval 9.88 to 11.4` or `± 0.2`; empty where there is neither."""
+    parts = [f"± {number(result.std)}"] if result.std is not None else []
     if result.interval is not None:
         one = result.interval
-        told.append(f"{one.level:.0%} interval {number(one.low)} to {number(one.high)}")
-    return ", ".join(told)
+        parts.append(f"{one.level:.0%} interval {number(one.low)} to {number(one.high)}")
+    return ", ".join(parts)
 
 
 def protocol(result: Result) -> str:
-    """All that a figure may only be compared with when it is the same."""
-    of = f"{count(result.n)} images against {count(result.n_reference)} of {result.reference or 'a file'}"
+    """Return everything that must be equal before two scores may be compared."""
+    images = f"{count(result.n)} images against {count(result.n_reference)} of {result.reference or 'a file'}"
     size = f", {result.resolution} px" if result.resolution else ""
-    return f"{of}{size}; extractor {result.extractor}, resize {result.resize}"
+    return f"{images}{size}; extractor {result.extractor}, resize {result.resize}"
 
 
-def facts(document: Document) -> dict[str, str]:
-    """How the report was made: term → text."""
-    source, extractor, reference = document.source, document.extractor, document.reference
-    real = reference.get("image_set", {})
-    where = source.get("url") or source.get("path") or source.get("name")
-    told = {
-        "source": ": ".join(str(part) for part in (source.get("kind"), where) if part),
-        "model": document.model,
-        "digest": document.digest,
-        "images seen": None if document.images_seen is None else count(document.images_seen),
-        "image size": _size(source.get("shape")),
-        "resized": _resized(source.get("resized")),
-        "seeds": None if document.seeds is None else f"{document.seeds['first']} to {document.seeds['last']}",
-        "truncation": None if document.truncation is None else f"{document.truncation:g}",
-        "labels": None if document.labels is None else str(document.labels),
-        "extractor": f"{extractor.get('name')}, {extractor.get('network')}, {extractor.get('dim')} features, resize "
-        f"{extractor.get('resize')}",
-        "its digest": extractor.get("digest"),
-        "its accuracy": f"{extractor['accuracy']:.2%} on its test split" if extractor.get("accuracy") else None,
-        "reference": f"{count(reference.get('n'))} images of {real.get('name')}"
-        + (f", split {real['split']}" if real.get("split") else ""),
-        "its sha256": reference.get("sha256"),
-        "its content": real.get("fingerprint"),
-        "time": timing(document.timing),
-        "versions": ", ".join(f"{name} {version}" for name, version in document.versions.items()),
-        "made": document.created,
-        "report digest": document.report_digest,
+def provenance_rows(report: Report) -> dict[str, str]:
+    """Return how the report was made: term → text."""
+    source, extractor, reference = report.source, report.extractor, report.reference
+    real, seeds = reference.image_set, report.seeds
+    where = source.url or source.path or source.name
+    rows = {
+        "source": ": ".join(str(part) for part in (source.kind, where) if part),
+        "model": report.model,
+        "digest": report.digest,
+        "images seen": None if report.images_seen is None else count(report.images_seen),
+        "image size": source.shape and _image_size(source.shape),
+        "resized": source.resized and f"from {' x '.join(map(str, source.resized.sides))} by {source.resized.by}",
+        "seeds": seeds and f"{seeds['first']} to {seeds['last']}",
+        "truncation": None if report.truncation is None else f"{report.truncation:g}",
+        "labels": None if report.labels is None else str(report.labels),
+        "extractor": f"{extractor.name}, {extractor.network}, {extractor.dim} features, resize {extractor.resize}",
+        "its digest": extractor.digest,
+        "its accuracy": f"{extractor.accuracy:.2%} on its test split" if extractor.accuracy else None,
+        "reference": f"{count(reference.n)} images of {real.name}" + (f", split {real.split}" if real.split else ""),
+        "its sha256": reference.sha256,
+        "its content": real.fingerprint,
+        "time": _time(report.timing),
+        "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "made": report.created,
+        "report digest": report.report_digest,
     }
-    return {term: str(text) for term, text in told.items() if text is not None}
+    return {term: str(text) for term, text in rows.items() if text is not None}
 
 
-def timing(told: dict[str, Any]) -> str | None:
-    """Where the time went; of merged shards, how long each took."""
-    if "shards" in told:
-        return "shards took " + ", ".join(f"{one['seconds']:.0f}" for one in told["shards"]) + " s"
-    if not told.get("seconds"):
+def _time(timing: Timing) -> str | None:
+    """Return the time and rates of a pass; of merged shards, the time of each."""
+    if timing.shards is not None:
+        return "shards took " + ", ".join(f"{one.seconds:.0f}" for one in timing.shards) + " s"
+    if not timing.seconds:
         return None
-    rates = (count(told.get(f"{what}images_per_s")) for what in ("", "generating_", "extracting_"))
-    return "{} images/s over {:.3g} s of a pass (generating alone {}, extracting alone {})".format(
-        next(rates), told["seconds"], *rates
+    alone = count(timing.generating_images_per_s), count(timing.extracting_images_per_s)
+    return (
+        f"{count(timing.images_per_s)} images/s over {timing.seconds:.3g} s of a pass (generating alone {alone[0]}, "
+        f"extracting alone {alone[1]})"
     )
 
 
-def _size(shape: list[int] | None) -> str | None:
-    return None if not shape else f"{shape[1]} x {shape[0]} px, " + ("grey" if shape[2] == 1 else "RGB")
+def _image_size(shape: Sequence[int]) -> str:
+    return f"{shape[1]} x {shape[0]} px, " + ("gray" if shape[2] == 1 else "RGB")
 
 
-def _resized(told: dict[str, Any] | None) -> str | None:
-    return None if not told else f"from {' x '.join(str(side) for side in told['from'])} by {told['by']}"
+def escape_markdown(text: object) -> str:
+    """Return text on one line, without anything that Markdown or HTML would read as markup."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|!#~]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+
+
+def code_span(text: object) -> str:
+    """Return a code span of Markdown, in which a backtick becomes an apostrophe."""
+    return "`" + " ".join(str(text).split()).replace("`", "'").replace("|", "¦") + "`"
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table for a terminal; all columns but the first are right-aligned."""
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]).rstrip() for first, *rest in lines]

@@ -40,7 +40,7 @@ def keep_pictures(
     if folder is None:
         return None
     found = {"samples": part.rows("samples"), "reals": _reals(reference, places)}
-    memorised = next((result for result in results if result["metric"] == "memorisation"), None)
+    memorised = next((result for result in results if result["metric"] == "memorization"), None)
     if memorised is not None and real.train is not None:
         found["neighbours"] = _neighbours(source, Draw(first_seed, n), part, real.train, memorised["details"], places)
     pictures = {}

@@ -1,4 +1,4 @@
-"""The result document: one JSON file, written whole, with all it takes to read a score, doubt it and repeat it."""
+"""The result document `report.json`: its fields, and how it is written."""
 
 from __future__ import annotations
 
@@ -8,21 +8,259 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from artifacts.version import version
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from artifacts import version
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
+from evaluation.metrics.registry import FORMER_METRICS
 
 FORMAT_VERSION = 2
 NAME = "report.json"
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Interval(_Part):
+    """Interval of the mean over disjoint ranges of seeds; the score is that mean."""
+
+    low: float
+    high: float
+    mean: float
+    level: float
+    values: list[float]
+    method: str
+
+
+class Result(_Part):
+    """One metric's value, and everything that it depends on."""
+
+    name: str
+    metric: str
+    title: str
+    value: float
+    std: float | None = None
+    interval: Interval | None = None
+    n: int
+    n_reference: int
+    extractor: str
+    extractor_digest: str
+    resize: str
+    reference: str | None
+    split: str | None
+    resolution: int | None
+    better: Literal["lower", "higher"]
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("metric")
+    @classmethod
+    def _current_metric(cls, metric: str) -> str:
+        return FORMER_METRICS.get(metric, metric)
+
+
+class Baseline(_Part):
+    """The same metrics of real images."""
+
+    results: list[Result]
+    image_set: str
+    against: str
+    n: int
+
+
+class Threshold(_Part):
+    """Whether the first result is within `--fail-above`."""
+
+    fail_above: float
+    name: str
+    passed: bool
+
+
+class Checkpoint(_Part):
+    """The scores of one checkpoint of a run."""
+
+    checkpoint: str
+    step: int | None = None
+    images_seen: int | None = None
+    results: list[Result]
+    warnings: list[str] = Field(default_factory=list)
+
+    @property
+    def seen(self) -> int | None:
+        """Images seen, or the step where they are not known."""
+        return self.images_seen or self.step
+
+
+class _Resized(_Part):
+    sides: list[int] = Field(alias="from", min_length=2, max_length=2)
+    by: str
+
+
+class Source(_Part):
+    """Where the images came from."""
+
+    kind: Any = None
+    url: Any = None
+    path: Any = None
+    name: Any = None
+    shape: list[int] | None = Field(default=None, min_length=3, max_length=3)
+    resized: _Resized | None = None
+
+
+class ExtractorInfo(_Part):
+    """The extractor."""
+
+    name: Any = None
+    network: Any = None
+    metric: Any = None
+    dim: Any = None
+    resize: Any = None
+    digest: Any = None
+    accuracy: float | None = None
+
+
+class ImageSetInfo(_Part):
+    """The image set of the real images."""
+
+    name: str | None = None
+    split: str | None = None
+    fingerprint: str | None = None
+    resolution: Any = None
+
+
+class _Imported(_Part):
+    sha256: str | None = None
+
+
+class ReferenceInfo(_Part):
+    """The reference statistics."""
+
+    n: int | None = None
+    sha256: str | None = None
+    statistics_sha256: str | None = None
+    image_set: ImageSetInfo = Field(default_factory=ImageSetInfo)
+    imported: _Imported | None = None
+
+
+class _Shard(_Part):
+    seconds: float
+
+
+class Timing(_Part):
+    """Times and rates of the pass over the images."""
+
+    seconds: float | None = None
+    images_per_s: float | None = None
+    generating_images_per_s: float | None = None
+    extracting_images_per_s: float | None = None
+    shards: list[_Shard] | None = None
+
+
+class Report(_Part):
+    """`report.json`, format version 2, kind `score`. Reports of earlier versions have no digest."""
+
+    report_digest: str | None = None
+    scores: dict[str, float] | None = None
+    results: list[Result] = Field(min_length=1)
+    baseline: Baseline | None = None
+    threshold: Threshold | None = None
+    n: int
+    seeds: dict[Literal["first", "last"], int] | None = None
+    labels: Any = None
+    truncation: float | None = None
+    warnings: list[str] = Field(default_factory=list)
+    source: Source
+    service: dict[str, Any] | None = None
+    model: str | None = None
+    digest: str | None = None
+    images_seen: int | None = None
+    extractor: ExtractorInfo
+    reference: ReferenceInfo
+    pictures: dict[str, str] | None = None
+    timing: Timing
+    versions: dict[str, str]
+    created: str
+    command: str
+    checkpoints: list[Checkpoint] = Field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The model's name, or the source of the images."""
+        return self.model or str(self.source.name or self.source.path or self.source.kind)
+
+    def find(self, metric: str) -> Result | None:
+        """Return the result of a metric, None if the report does not have it."""
+        return next((result for result in self.results if result.metric == metric), None)
+
+    def real_value(self, result: Result) -> float | None:
+        """Return the same score of real images: the baseline's, or the held-out images' share of near-copies."""
+        if result.metric == "memorization":
+            return result.details.get("held_out_share")
+        if self.baseline is None:
+            return None
+        return next((one.value for one in self.baseline.results if one.metric == result.metric), None)
+
+    def all_results(self) -> Iterator[Result]:
+        """Yield the results of the report, of its baseline and of its checkpoints."""
+        yield from self.results
+        if self.baseline is not None:
+            yield from self.baseline.results
+        for checkpoint in self.checkpoints:
+            yield from checkpoint.results
+
+
+class _ClassRow(_Part):
+    label: int
+    value: float
+    n: int
+    n_reference: int
+
+
+class _PerClassDetails(_Part):
+    classes: list[_ClassRow]
+
+
+class _Pair(_Part):
+    sample: int
+    distance: float
+
+
+class _MemorizationDetails(_Part):
+    threshold: float
+    median: float
+    held_out_share: float
+    held_out_median: float
+    median_ratio: float | None = None
+    nearest: list[_Pair] = Field(default_factory=list)
+
+
+class _Curve(_Part):
+    n: list[PositiveInt]
+    value: list[float]
+
+
+class _ExtrapolationDetails(_Part):
+    curve: _Curve | None = None
+    first_range: float | None = None
+
+
+# The parts of a metric's details that the views read.
+DETAILS: dict[str, type[BaseModel]] = {
+    "per_class": _PerClassDetails,
+    "memorization": _MemorizationDetails,
+    "fid_infinity": _ExtrapolationDetails,
+}
+
+
 def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-    """A document of kind `score`; `scores` says the results again as name → value, for scripts."""
+    """Return a report's document; `scores` repeats the results as name → value, for scripts."""
     return {
         "format_version": FORMAT_VERSION,
         "kind": "score",
@@ -35,8 +273,8 @@ def score_document(results: list[dict[str, Any]], **fields: Any) -> dict[str, An
     }
 
 
-def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[str, Any] | None:
-    """Return whether the first result keeps `--fail-above`, or None where there is no limit.
+def check_threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[str, Any] | None:
+    """Return whether the first result is within `--fail-above`, or None where there is no limit.
 
     Raises:
         EvaluationError: If higher values of the first metric are better.
@@ -45,38 +283,42 @@ def threshold(results: list[dict[str, Any]], fail_above: float | None) -> dict[s
         return None
     first = results[0]
     if first["better"] != "lower":
-        raise EvaluationError(f"--fail-above is for a distance; of {first['name']}, the first metric, more is better")
-    passed = passes(str(first.get("metric")), first["value"], fail_above)
+        raise EvaluationError(
+            f"--fail-above is for a distance; higher values of {first['name']}, the first metric, are better"
+        )
+    passed = passes_threshold(str(first.get("metric")), first["value"], fail_above)
     return {"fail_above": fail_above, "name": first["name"], "passed": passed}
 
 
-def passes(metric: str, value: float, fail_above: float) -> bool:
-    """Return whether a distance keeps a limit.
+def passes_threshold(metric: str, value: float, fail_above: float) -> bool:
+    """Return whether a distance is within a limit.
 
-    No distance is negative. A negative value does not pass, except that of the kernel distance: its unbiased
+    A distance is not negative, so a negative value does not pass. The exception is the kernel distance: its unbiased
     estimator is about as often below 0 as above for a perfect generator.
     """
     return (value >= 0 or metric == "kid") and value <= fail_above
 
 
-def summary(document: dict[str, Any]) -> list[str]:
-    """The lines that a person reads: each score and, beside it, what real images get in the same features."""
-    reference, beside = document["reference"], document["baseline"]
-    reals = {} if beside is None else {result["metric"]: result["value"] for result in beside["results"]}
-    against = f"against {reference['n']} of {reference['image_set'].get('name')}"
+def summary_lines(document: dict[str, Any]) -> list[str]:
+    """Return the lines for a terminal: each score, and the score of real images in the same features."""
+    reference, baseline = document["reference"], document["baseline"]
+    reals = {} if baseline is None else {result["metric"]: result["value"] for result in baseline["results"]}
     lines = []
     for result in document["results"]:
         spread = f" ± {result['std']:.4f}" if result["std"] is not None else ""
         if result["interval"]:
             spread += " [{low:.4f}, {high:.4f}]".format(**result["interval"])
-        # A name alone does not tell Inception with one resize from Inception with another.
-        of = f"({result['n']} images; {result['extractor']}, resize {result['resize']}; {against})"
-        real = reals.get(result["metric"], result["details"].get("held_out_share"))
-        told = f"  (real images: {real:.4f})" if real is not None else ""
-        lines.append(f"{result['name']} = {result['value']:.4f}{spread}{told}  {of}")
-    if beside is not None:
+        value = reals.get(result["metric"], result["details"].get("held_out_share"))
+        real = f"  (real images: {value:.4f})" if value is not None else ""
+        # The name alone does not distinguish Inception with one resize from Inception with another.
+        protocol = (
+            f"({result['n']} images; {result['extractor']}, resize {result['resize']}; against {reference['n']} of "
+            f"{reference['image_set'].get('name')})"
+        )
+        lines.append(f"{result['name']} = {result['value']:.4f}{spread}{real}  {protocol}")
+    if baseline is not None:
         lines.append(
-            f"train against test: {beside['n']} real images of {beside['image_set']} against {beside['against']}"
+            f"train against test: {baseline['n']} real images of {baseline['image_set']} against {baseline['against']}"
         )
     return lines
 
@@ -86,10 +328,10 @@ def write_report(path: Path, document: dict[str, Any]) -> None:
 
     Args:
         path: The file.
-        document: The report. Its `report_digest` is set, or replaced.
+        document: The report. Its `report_digest` is set or replaced.
 
     Raises:
-        EvaluationError: If the file cannot be written, or a value has no form in JSON.
+        EvaluationError: If the file cannot be written, or JSON cannot represent a value.
     """
     document["report_digest"] = report_digest(json.loads(_text(path, document)))
     write_json(path, document)
@@ -100,13 +342,13 @@ def report_digest(document: dict[str, Any]) -> str:
 
     Layout and the order of keys do not matter: keys are sorted, and numbers have their shortest form.
     """
-    told = {key: value for key, value in document.items() if key != "report_digest"}
-    text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    content = {key: value for key, value in document.items() if key != "report_digest"}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document whole, or not at all. EvaluationError: also for a number in it that JSON cannot say."""
+    """Write a document whole or not at all; EvaluationError also for a number that JSON cannot represent."""
     text = _text(path, document)
     with written_whole(path) as handle:
         handle.write(text.encode())
@@ -116,7 +358,7 @@ def _text(path: Path, document: dict[str, Any]) -> str:
     try:
         return without_surrogates(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "\\\\")
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"cannot write {path}: JSON cannot say all that is in it ({error})") from error
+        raise EvaluationError(f"cannot write {path}: JSON cannot represent it ({error})") from error
 
 
 def without_surrogates(text: str, backslash: str = "\\") -> str:
@@ -127,19 +369,20 @@ def without_surrogates(text: str, backslash: str = "\\") -> str:
         backslash: How a backslash is written in `text`; two of them in JSON.
     """
 
-    def shown(found: re.Match[str]) -> str:
-        code = ord(found[0])
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
         return backslash + (f"x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"u{code:04x}")
 
-    return re.sub("[\ud800-\udfff]", shown, text)
+    return re.sub("[\ud800-\udfff]", escape, text)
 
 
 def without_credentials(text: str) -> str:
-    """A URL without `user:password@`, which has no place in a report that is passed on; other text as it is."""
+    """Return a URL without `user:password@`, which must not be in a report; other text as it is."""
     return re.sub(r"(?i)^(.*?https?://)[^/?#]*@", r"\1", text)
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute scores."""
     found = {"python": platform.python_version(), "gan-atelier": version()}
     for package in ("numpy", "scipy", "onnxruntime", "onnxruntime-gpu"):
         try:
@@ -150,4 +393,5 @@ def versions() -> dict[str, str]:
 
 
 def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,7 +19,7 @@ from artifacts.arrays import count_of, read_npz
 from evaluation.atomic import cannot_write, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.progress import progress
 from evaluation.rows import RowsFile, mapped
 from evaluation.scoring.features import Timing, batch_size, extracted
@@ -151,7 +151,7 @@ def read_state(folder: Path) -> tuple[FeatureStatistics, str]:
     state = read_npz(folder / "state.npz", names, text=("digest",))
     if lacking := set(names) - set(state):
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-    statistics = FeatureStatistics.restored(count_of(state["n"]), state["mean"], state["scatter"])
+    statistics = FeatureStatistics.from_state(count_of(state["n"]), state["mean"], state["scatter"])
     if not np.isfinite(statistics.mu).all() or not np.isfinite(state["scatter"]).all():
         raise ValueError("its statistics are not finite")
     return statistics, str(state["digest"])

@@ -13,14 +13,14 @@ import numpy as np
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.suitability import suitability_warnings
-from evaluation.metrics import Metric, Options, needs_of, result_name
-from evaluation.metrics.fid_infinity import fewest_images
+from evaluation.metrics import Metric, MetricOptions, required_inputs, result_name
+from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.baseline import WITHOUT, train_against_test
 from evaluation.references.cache import Places, cached_reference, is_constant, other_split, size_warnings
 from evaluation.references.file import Reference
 from evaluation.report.samples import keep_pictures
-from evaluation.report.schema import FORMAT_VERSION, now, score_document, threshold, write_json, write_report
+from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json, write_report
 from evaluation.scoring.feature_store import Collected, batch_size, collect, read_state, state_of
 from evaluation.scoring.results import FRECHET, Real, check_possible, kept_by, results_of
 from evaluation.scoring.workdir import Output, differences, opened, remove
@@ -47,9 +47,9 @@ class Settings:
     force: bool = False
 
     @property
-    def options(self) -> Options:
+    def options(self) -> MetricOptions:
         """The metrics' own settings."""
-        return Options(kid_subset_size=self.kid_subset_size)
+        return MetricOptions(kid_subset_size=self.kid_subset_size)
 
 
 @dataclass
@@ -179,7 +179,7 @@ def score(job: Job, reference: Reference, output: Output) -> dict[str, Any]:
 
 def check_extrapolation(job: Job, n: int) -> None:
     """Raise EvaluationError, before any work, where `n` images are too few for fid_infinity."""
-    least = fewest_images(job.extractor.dim)
+    least = min_images(job.extractor.dim)
     if n < least and any(metric.name == "fid_infinity" for metric in job.settings.metrics):
         raise EvaluationError(
             f"fid_infinity needs {least} images or more for {job.extractor.dim} features, and there are {n}; "
@@ -200,7 +200,7 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
     return score_document(
         results,
         baseline=_baseline(job, reference, n) if settings.baseline else None,
-        threshold=threshold(results, settings.fail_above),
+        threshold=check_threshold(results, settings.fail_above),
         n=n,
         seeds={"first": first, "last": first + n * len(parts) - 1} if job.source.seeded else None,
         labels=told.get("labels") if job.source.class_names else None,
@@ -227,17 +227,17 @@ def finished(job: Job, parts: Sequence[Collected], reference: Reference, output:
 
 
 def real_side(reference: Reference, extractor: Extractor, metrics: Sequence[Metric], places: Places) -> Real:
-    """The reference, and for memorisation the training and the held-out images beside it."""
-    if "train_features" not in needs_of(metrics):
+    """The reference, and for memorization the training and the held-out images beside it."""
+    if "train_features" not in required_inputs(metrics):
         return Real(reference)
     real = reference.image_set
     size = {"resolution": real["resolution"], "channels": real["channels"]}
     try:
         other = cached_reference(other_split(real), extractor, places, **size, keep=frozenset({"features"}))
     except ImageSetError as error:
-        raise EvaluationError(f"memorisation needs the other split of {real.get('source')} too: {error}") from error
+        raise EvaluationError(f"memorization needs the other split of {real.get('source')} too: {error}") from error
     if reference.features is None:
-        raise EvaluationError(f"memorisation needs the features beside {reference.path}; make it again")
+        raise EvaluationError(f"memorization needs the features beside {reference.path}; make it again")
     train, held_out = (reference, other) if real["split"] == "train" else (other, reference)
     return Real(reference, train, held_out)
 

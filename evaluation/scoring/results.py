@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics import Evidence, Metric, Options, needs_of, result_name
+from evaluation.metrics import Metric, MetricInputs, MetricOptions, required_inputs, result_name
 from evaluation.metrics.intervals import interval
 from evaluation.references.cache import other_split
 from evaluation.references.file import Reference
@@ -24,7 +24,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Real:
-    """The real side: the reference, and for memorisation the training images and those held out of training."""
+    """The real side: the reference, and for memorization the training images and those held out of training."""
 
     reference: Reference
     train: Reference | None = None
@@ -33,12 +33,12 @@ class Real:
 
 def kept_by(metrics: Sequence[Metric]) -> frozenset[str]:
     """The rows of the images that a pass must keep for these metrics."""
-    return frozenset(needs_of(metrics) & {"features", "logits", "labels"})
+    return frozenset(required_inputs(metrics) & {"features", "logits", "labels"})
 
 
 def kept_of_reference(metrics: Sequence[Metric]) -> frozenset[str]:
     """The rows of the reference that these metrics need."""
-    return frozenset({"features"} if {"reference_features", "held_out_features"} & needs_of(metrics) else ())
+    return frozenset({"features"} if {"reference_features", "held_out_features"} & required_inputs(metrics) else ())
 
 
 def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:
@@ -57,7 +57,7 @@ def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Ex
             )
         if "train_features" in metric.needs:
             other_split(reference.image_set)
-    if "labels" in needs_of(metrics):
+    if "labels" in required_inputs(metrics):
         _label_map(source.class_names, reference)
 
 
@@ -67,7 +67,7 @@ def results_of(
     extractor: Extractor,
     real: Real,
     class_names: tuple[str, ...],
-    options: Options = Options(),
+    options: MetricOptions = MetricOptions(),
 ) -> list[dict[str, Any]]:
     """One result a metric, of the first part; a Fréchet figure of several parts is their mean, inside its interval.
 
@@ -75,12 +75,12 @@ def results_of(
     """
     reference = real.reference
     found = []
-    evidences = [_evidence(part, real, class_names, options) for part in parts]
+    inputs = [_metric_inputs(part, real, class_names, options) for part in parts]
     for metric in metrics:
-        used = evidences if metric.name in FRECHET else evidences[:1]
+        used = inputs if metric.name in FRECHET else inputs[:1]
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told in one line below
-                outcomes = [metric(evidence) for evidence in used]
+                outcomes = [metric(one) for one in used]
         except ValueError as error:
             raise EvaluationError(f"{metric.name} cannot be computed: {error}") from error
         values = [outcome.value for outcome in outcomes]
@@ -129,11 +129,11 @@ def _interval(values: list[float]) -> dict[str, Any] | None:
     }
 
 
-def _evidence(part: Collected, real: Real, class_names: tuple[str, ...], options: Options) -> Evidence:
+def _metric_inputs(part: Collected, real: Real, class_names: tuple[str, ...], options: MetricOptions) -> MetricInputs:
     labels = part.rows("labels")
     if labels is not None and class_names:
         labels = _label_map(class_names, real.reference)[labels]
-    return Evidence(
+    return MetricInputs(
         mu=part.statistics.mu,
         sigma=part.statistics.sigma,
         features=part.rows("features"),

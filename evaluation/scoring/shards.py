@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.report.schema import now, versions, write_json
 from evaluation.rows import RowsFile, mapped
 from evaluation.scoring.feature_store import KEPT, SAMPLES, Collected, read_state

@@ -47,7 +47,7 @@ def _exported(path: Path) -> Path:
     """A temporary generator file, gone when this process ends. EvaluationError: in the trainer's words."""
     folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    command = [*python_module("trainer"), "export", "--output", str(folder), "--", str(path)]
+    command = [*python_module("trainer"), "export", "--no-user-code", "--output", str(folder), "--", str(path)]
     with contextlib.suppress(OSError):
         done = subprocess.run(
             command,

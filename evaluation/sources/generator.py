@@ -12,7 +12,14 @@ from artifacts.generator_file import is_unsealed
 from artifacts.latents import ZDistribution, seeds_to_latents
 from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import names, need, number, read_model, run, session_of
+from evaluation.onnx_files import (
+    create_session,
+    int_metadata,
+    read_model,
+    require_metadata,
+    run_session,
+    string_list_metadata,
+)
 from evaluation.sources.base import Conditions, Draw, ImageBatch
 
 
@@ -25,9 +32,9 @@ class GeneratorSource:
         proto = read_model(path, "generator file")
         metadata = metadata_of(proto)
         keys = ("format_version", "name", "z_dim", "z_distribution", "height", "width", "channels", "digest")
-        need(metadata, keys, path, "a generator file")
+        require_metadata(metadata, keys, path, "a generator file")
         height, width, channels, self._z_dim = (
-            number(metadata, key, path) for key in ("height", "width", "channels", "z_dim")
+            int_metadata(metadata, key, path) for key in ("height", "width", "channels", "z_dim")
         )
         self.shape = (height, width, channels)
         distribution = metadata["z_distribution"]
@@ -38,7 +45,7 @@ class GeneratorSource:
         if digest != metadata["digest"]:
             raise EvaluationError(f"{path} was altered after its export: its digest does not match")
         self._digest = digest
-        self._session = session_of(proto, path)
+        self._session = create_session(proto, path)
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = {value.name: value for value in self._session.get_outputs()}
         if (
@@ -49,7 +56,7 @@ class GeneratorSource:
             raise EvaluationError(f"{path}: its inputs are not `latents` [N, {self._z_dim}] (and `labels`)")
         if "images" not in outputs or outputs["images"].type != "tensor(uint8)":
             raise EvaluationError(f"{path}: it has no uint8 output `images`")
-        self.class_names = names(metadata, "class_names", path) if "labels" in inputs else ()
+        self.class_names = string_list_metadata(metadata, "class_names", path) if "labels" in inputs else ()
         if "labels" in inputs and not self.class_names:
             raise EvaluationError(f"{path}: it takes labels, but its metadata name no classes")
         conditions.check(self._z_distribution, self.class_names, str(path))
@@ -77,7 +84,7 @@ class GeneratorSource:
             chosen = self._conditions.labels_of(seed, size, self.class_names)
             labels = labels if chosen is None else chosen
             feed: dict[str, np.ndarray] = {"latents": z} if labels is None else {"latents": z, "labels": labels}
-            images = run(self._session, ["images"], feed, f"the generator {self.description['model']}")[0]
+            images = run_session(self._session, ["images"], feed, f"the generator {self.description['model']}")[0]
             if images.shape != (size, *self.shape):
                 raise EvaluationError(
                     f"the generator gave images {list(images.shape)}; its metadata say {[size, *self.shape]}"

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.extractors import Extractor, load_extractor
-from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from imagesets import load_image_set
 
 GRID = 25  # images in a grid of 001's notebook, five wide

@@ -55,11 +55,11 @@ def ease(t: NDArray[np.float64], easing: Easing) -> NDArray[np.float64]:
 
 
 def frame_count(keyframes: int, steps: int, loop: bool) -> int:
-    """Frames of `path`: K keyframes have K − 1 segments, K with the one that closes a loop."""
+    """Return the number of frames of `interpolate`: K keyframes have K − 1 segments, or K with a loop."""
     return keyframes * (steps - 1) if loop else (keyframes - 1) * (steps - 1) + 1
 
 
-def path(
+def interpolate(
     keyframes: NDArray[np.float32],
     steps: int,
     mode: Mode = "slerp",

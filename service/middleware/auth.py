@@ -1,4 +1,4 @@
-"""API keys: who may ask, told by `Authorization: Bearer <key>`."""
+"""API keys: `Authorization: Bearer <key>`."""
 
 import hashlib
 import hmac
@@ -7,35 +7,49 @@ from service.errors import ApiError
 from service.quotes import unquote
 from service.settings import Settings, SettingsError
 
-# probes have no key to show, and the page has to be there to ask for one
+# Probes have no key, and the studio has to load before it can ask for one.
 OPEN_ROUTES = ("/livez", "/readyz", "/", "/favicon.ico")
 OPEN_PREFIX = "/studio/"
+UNAUTHORIZED = ApiError(
+    401,
+    "unauthorized",
+    "this service requires a key: Authorization: Bearer <key>",
+    "Authorization",
+    headers={"WWW-Authenticate": "Bearer"},
+)
 
 
-class Keys:
-    """The keys of `settings`; false when there are none. SettingsError: the file of keys cannot be read."""
+class ApiKeys:
+    """The keys of the settings; false if there are none.
+
+    Raises:
+        SettingsError: If the file of keys cannot be read, or a setting has no key.
+    """
 
     def __init__(self, settings: Settings):
-        told = [unquote(key) for key in settings.api_keys.get_secret_value().split(",")]
-        if settings.api_keys.get_secret_value() and not any(key.strip() for key in told):
-            raise SettingsError("ATELIER_API_KEYS holds no key; to ask for none, leave it empty")
+        setting = settings.api_keys.get_secret_value()
+        keys = [unquote(key) for key in setting.split(",")]
+        if setting and not any(key.strip() for key in keys):
+            raise SettingsError("ATELIER_API_KEYS has no key; to require none, leave it empty")
         if settings.api_keys_file is not None:
             try:
                 lines = settings.api_keys_file.read_text(encoding="utf-8-sig").splitlines()  # without a BOM
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"ATELIER_API_KEYS_FILE cannot be read: {error}") from None
-            told += [unquote(line) for line in lines if not line.lstrip().startswith("#")]
-            if not any(key.strip() for key in told):
-                raise SettingsError(f"ATELIER_API_KEYS_FILE: {settings.api_keys_file} holds no key")
-        self._digests = tuple({_digest(key.strip()) for key in told if key.strip()})
+            keys += [unquote(line) for line in lines if not line.lstrip().startswith("#")]
+            if not any(key.strip() for key in keys):
+                raise SettingsError(f"ATELIER_API_KEYS_FILE: {settings.api_keys_file} has no key")
+        # A key in the environment may have bytes that are not UTF-8.
+        stripped = {key.strip().encode(errors="surrogateescape") for key in keys if key.strip()}
+        self._digests = tuple(hashlib.sha256(key).digest() for key in stripped)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def holder(self, authorization: bytes) -> str | None:
-        """Whose key it is, as 8 characters that do not give it away; None: nobody's.
+    def authenticate(self, authorization: bytes) -> str | None:
+        """Return an id of the key's owner, 8 characters that do not reveal the key; None if the key is not valid.
 
-        Digests of one length are compared, each to its end, so that the time taken tells nothing of a key.
+        Compares digests of one length, all of them to their end, so that the time taken reveals nothing about a key.
         """
         scheme, _, key = authorization.partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
@@ -46,19 +60,5 @@ class Keys:
 
 
 def is_open(path: str) -> bool:
-    """Whether a path needs no key."""
+    """Return whether a path needs no key."""
     return path in OPEN_ROUTES or path.startswith(OPEN_PREFIX)
-
-
-UNAUTHORIZED = ApiError(
-    401,
-    "unauthorized",
-    "this service asks for a key: Authorization: Bearer <key>",
-    "Authorization",
-    headers={"WWW-Authenticate": "Bearer"},
-)
-
-
-def _digest(key: str) -> bytes:
-    # A key of the environment may hold bytes that are not UTF-8
-    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""The address of a client that sits behind reverse proxies."""
+"""The address of a client behind reverse proxies."""
 
 import ipaddress
 import logging
@@ -12,14 +12,14 @@ log = logging.getLogger("bentoml.atelier")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_HOPS = 16  # a client may write as many addresses into X-Forwarded-For as fit into a head
+MAX_HOPS = 16  # a client may write as many addresses into X-Forwarded-For as fit
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def parse_address(text: str) -> Address | None:
-    """Return the address that a peer or an entry of X-Forwarded-For names, or None if it names none.
+    """Return the address of a peer or of an entry of X-Forwarded-For, or None if it is not an address.
 
-    Ports, brackets and zones are dropped. An IPv6 address that stands for an IPv4 address becomes that address.
+    Ports, brackets and zones are removed. An IPv6 address that represents an IPv4 address becomes that address.
     """
     text = text.strip().strip('"')
     if text.startswith("["):
@@ -43,10 +43,10 @@ def parse_address(text: str) -> Address | None:
 
 
 class TrustedProxies:
-    """The proxies whose X-Forwarded-For is believed.
+    """The proxies whose X-Forwarded-For is trusted.
 
     Args:
-        setting: Addresses and networks, comma-separated. `*` trusts whoever connects, for one hop.
+        setting: Addresses and networks, comma-separated. `*` trusts every peer, for one hop.
 
     Raises:
         ValueError: If an entry is neither an address nor a network.
@@ -59,14 +59,14 @@ class TrustedProxies:
         self._warned = False
 
     def trusts(self, address: Address) -> bool:
-        """Return whether a proxy at this address is believed."""
+        """Return whether a proxy at this address is trusted."""
         return any(address.version == network.version and address in network for network in self._networks)
 
     def client(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Return the address of the client that sent a request.
 
-        Each proxy appends the address that it was called from, so the list is read from its end: the client is the
-        first address that is not a trusted proxy. What stands before it was written by the client itself.
+        Each proxy appends the address that called it, so the list is read from its end: the client is the first address
+        that is not a trusted proxy. What precedes it was written by the client itself.
 
         Args:
             peer: The address that the connection comes from.
@@ -82,7 +82,7 @@ class TrustedProxies:
         forwarded = b",".join(lines).decode("latin-1").rsplit(",", MAX_HOPS)
         for entry in reversed(forwarded[-MAX_HOPS:]):
             found = parse_address(entry)
-            if found is None:  # `unknown`, or a name: the proxy that wrote it is all that is known
+            if found is None:  # `unknown`, or a name: only the proxy that wrote it is known
                 break
             address = found
             if not self.trusts(address):
@@ -113,5 +113,5 @@ def _network(entry: str) -> Network:
 
 @lru_cache(maxsize=16)
 def trusted_proxies(setting: str | None) -> TrustedProxies:
-    """Return the proxies that `ATELIER_TRUSTED_PROXIES` names, one object per process and value."""
+    """Return the proxies of `ATELIER_TRUSTED_PROXIES`, one object per process and value."""
     return TrustedProxies(setting)

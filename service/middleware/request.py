@@ -1,4 +1,4 @@
-"""ASGI around the routes: who may pass and how much, what is counted and logged of it, and no traceback gets out."""
+"""ASGI middleware around the routes: API key, rate limit, body limit, request id, metrics, access log, last resort."""
 
 import asyncio
 import logging
@@ -11,23 +11,24 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, ApiError, ClientGone, error_response
-from service.middleware import auth, origins, rate_limit
+from artifacts import version
+from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnected, error_response
+from service.middleware import auth, cross_origin, rate_limit
 from service.middleware.client_address import trusted_proxies
-from service.observability import access_log, logs, tracing
+from service.observability import logs, tracing
 
 if TYPE_CHECKING:
-    from service.inference.engine import Atelier
+    from service.worker import Worker
 
 log = logging.getLogger("bentoml.atelier")
 
 LINGER_S = 2.0
-SMALL_BODY = 2**16  # bytes; larger bodies share a bound
-MAX_BODIES = 2**28  # bytes of all larger bodies that are received or in work
+SMALL_BODY = 2**16  # bytes; larger bodies share a limit
+MAX_BODIES = 2**28  # bytes of all larger bodies that are being received or processed
 CUT_OFF = ApiError(
     503,
     "draining",
-    "the service stopped before this was done; others, or the next one, take it",
+    "the service stopped before this request was finished; send it again, to another worker",
     headers={"Connection": "close"},
 )
 BODIES_FULL = ApiError(
@@ -36,156 +37,200 @@ BODIES_FULL = ApiError(
     "too many large bodies are being received; try again in a moment",
     headers={"Connection": "close"},
 )
-CLIENT_GONE = 499  # nginx's word for it, in the metrics alone
-METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # methods are the client's words too
+CLIENT_GONE = 499  # nginx's status for it; only in metrics and logs
+METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})  # other methods are one label, since clients may invent them
 
 
-class Gate:
-    """Around an ASGI app. `atelier` is asked for at each request; `route` labels requests that no template does."""
+class RequestMiddleware:
+    """Handles what is common to all requests.
 
-    def __init__(self, app: ASGIApp, atelier: Callable[[], "Atelier"], route: Callable[[Scope], str] | None = None):
-        self.app, self._atelier, self._route = app, atelier, route
+    Args:
+        app: The ASGI app.
+        worker: Returns the worker's state.
+        route: Returns the label of a request that reached no route.
+    """
+
+    def __init__(
+        self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str] = lambda scope: "unmatched"
+    ):
+        tracing.configure(version())
+        self.app, self._worker, self._route = app, worker, route
+        self._handle = tracing.instrument(self._handle_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await self._handle(scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        atelier = self._atelier()
-        told: dict[bytes, bytes] = dict(scope["headers"])
-        request = access_log.request_id(told.get(b"x-request-id"))
-        logs.current_request.set(request)
-        trace = tracing.start(scope, told)
-        max_body_bytes = atelier.settings.max_body_bytes
-        status = received = held = 0
-        whole = refused = False
-        model: str | None = None
-        rows: int | None = None
-        message = f"the body is larger than {max_body_bytes} bytes; split the request"
-        too_large = refusal = ApiError(413, "body_too_large", message, headers={"Connection": "close"})
 
-        async def limited_receive() -> Message:
-            nonlocal received, held, whole, refused, refusal
-            message = await receive()
-            received += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if received > max_body_bytes:
-                refused = True
-                raise too_large
-            if received > SMALL_BODY:
-                size = len(message.get("body", b""))
-                if atelier.body_bytes + size > max(MAX_BODIES, max_body_bytes):
-                    refused, refusal = True, BODIES_FULL
-                    raise refusal
-                atelier.body_bytes += size
-                held += size
-            return message
-
-        async def marked_send(message: Message) -> None:
-            nonlocal status, model, rows
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = message["headers"] = list(message.get("headers", ()))
-                unmarked = True
-                for name, value in headers:
-                    if name == b"cache-control":
-                        unmarked = False
-                    elif name == b"atelier-model" and status == 200:
-                        model = value.decode()
-                    elif name == b"atelier-images" and status == 200:
-                        rows = int(value)
-                if unmarked:  # what says nothing may be kept by a cache, and given to a client without a key
-                    headers.append((b"cache-control", b"no-store"))
-                headers.append((b"x-request-id", request.encode()))
-                if atelier.draining:
-                    headers.append((b"connection", b"close"))
-            await send(message)
-
-        async def watched_send(message: Message) -> None:
-            if refused and not status:
-                return  # whatever the app makes of the refusal, the answer is the one below
-            await marked_send(message)
-
-        client: str | None = None
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(self._worker(), scope, receive, send, self._route)
+        logs.current_request.set(exchange.id)
         try:
-            client = self._admit(atelier, scope, told)
-            announced = told.get(b"content-length", b"0")
-            if len(announced) > 19 or (announced.isdigit() and int(announced) > max_body_bytes):
-                refused = True
+            exchange.client = _admit(exchange.worker, scope, exchange.headers)
+            if exchange.announces_too_much():
+                exchange.rejection = exchange.too_large()
             else:
-                await self.app(scope, limited_receive, watched_send)
+                await self.app(scope, exchange.receive, exchange.send)
         except ApiError as error:
-            if not status and not refused:
-                await error_response(error)(scope, receive, watched_send)
+            await exchange.answer(error)
         except asyncio.CancelledError:
-            # the server's time to stop is over; its own word for it would be a 500 and a traceback
-            atelier.metrics.rejected.labels("cut_off").inc()
-            if not status and not refused:
-                await error_response(CUT_OFF)(scope, receive, watched_send)
-        except (ClientGone, ClientDisconnect):
-            if not status and not refused:
-                # nobody reads it, but BentoML's timeout holds a request, and a shutdown, until an answer begins
-                await Response(status_code=CLIENT_GONE)(scope, receive, watched_send)
+            # The time to stop is over. The server's own answer would be a 500, with a traceback in the log.
+            exchange.worker.metrics.rejected.labels("cut_off").inc()
+            await exchange.answer(CUT_OFF)
+        except (ClientDisconnected, ClientDisconnect):
+            # Nobody reads this, but BentoML's timeout holds a request, and a shutdown, until an answer begins.
+            await exchange.answer(Response(status_code=CLIENT_GONE))
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])
-            if not status and not refused:
-                await error_response(INTERNAL)(scope, receive, watched_send)
+            await exchange.answer(INTERNAL_ERROR)
         finally:
-            atelier.body_bytes -= held
-            if refused and not status:
-                atelier.metrics.rejected.labels(refusal.code).inc()
-                await error_response(refusal)(scope, receive, _lingering(marked_send, receive, whole))
-            status = status or CLIENT_GONE
-            route = getattr(scope.get("route"), "path", None) or (self._route or _unmatched)(scope)
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            seconds = time.perf_counter() - started
-            atelier.metrics.answered(method, route, status, seconds)
-            if atelier.access.wants(route, status):
-                trace_id = trace.trace_id if trace else None
-                atelier.access.line(method, route, status, seconds, request, model, rows, client, trace_id)
-            if trace:
-                trace.end(method, route, status, request, model, rows)
-
-    def _admit(self, atelier: "Atelier", scope: Scope, told: dict[bytes, bytes]) -> str | None:
-        """Return whose key the request has, if any. ApiError: 401, 403, 415, 429."""
-        holder = None
-        free = auth.is_open(scope["path"])
-        if scope["method"] not in origins.SAFE_METHODS:
-            # before the rate limit: what a page tries must not use up its visitor's share
-            allowed = origins.allowed_origins(atelier.settings.cors_origins)
-            if origins.is_cross_site(told, allowed):
-                atelier.metrics.rejected.labels("cross_site").inc()
-                raise origins.cross_site_refusal(told)
-        if atelier.keys and not free:
-            holder = atelier.keys.holder(told.get(b"authorization", b""))
-        if atelier.limiter and not free:
-            # one without a key is counted by its address, so that keys cannot be guessed at speed
-            peer = scope["client"][0] if scope.get("client") else ""
-            proxies = trusted_proxies(atelier.settings.trusted_proxies)
-            client = holder or rate_limit.address(proxies.client(peer, scope["headers"]))
-            if wait := atelier.limiter.take(client):
-                atelier.metrics.rejected.labels("rate_limited").inc()
-                raise rate_limit.too_many(wait)
-        if atelier.keys and not free and holder is None:
-            atelier.metrics.rejected.labels("unauthorized").inc()
-            raise auth.UNAUTHORIZED
-        if told.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-            # a megabyte of gzip unpacks to a gigabyte
-            message = "send the body as it is, without Content-Encoding"
-            raise ApiError(415, "unsupported_media_type", message, "Content-Encoding")
-        return holder
+            await exchange.finish()
 
 
-def _unmatched(scope: Scope) -> str:
-    return "unmatched"
+class _Exchange:
+    """One request and its answer: counts the body that comes in, and marks the answer that goes out."""
+
+    def __init__(self, worker: "Worker", scope: Scope, receive: Receive, send: Send, unrouted: Callable[[Scope], str]):
+        self.worker, self.scope, self._receive, self._send, self._unrouted = worker, scope, receive, send, unrouted
+        self.method = scope["method"] if scope["method"] in METHODS else "other"
+        self.started = time.perf_counter()
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.id = logs.request_id(self.headers.get(b"x-request-id"))
+        self.client: str | None = None
+        self.rejection: ApiError | None = None  # of the body
+        self.status = self._received = self._held = 0
+        self._complete = False
+        self._model: str | None = None
+        self._rows: int | None = None
+        self._trace: str | None = None
+
+    def announces_too_much(self) -> bool:
+        """Return whether Content-Length is more than a body may have."""
+        length = self.headers.get(b"content-length", b"0")
+        return len(length) > 19 or (length.isdigit() and int(length) > self.worker.settings.max_body_bytes)
+
+    def too_large(self) -> ApiError:
+        message = f"the body is larger than {self.worker.settings.max_body_bytes} bytes; split the request"
+        return ApiError(413, "body_too_large", message, headers={"Connection": "close"})
+
+    async def receive(self) -> Message:
+        """Receive a part of the body, unless the body is too large or too many large ones are in work."""
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        self._received += size
+        self._complete = not message.get("more_body", False)
+        max_body_bytes = self.worker.settings.max_body_bytes
+        if self._received > max_body_bytes:
+            self.rejection = self.too_large()
+            raise self.rejection
+        if self._received > SMALL_BODY:
+            if self.worker.body_bytes + size > max(MAX_BODIES, max_body_bytes):
+                self.rejection = BODIES_FULL
+                raise self.rejection
+            self.worker.body_bytes += size
+            self._held += size
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the app's answer, unless the body was rejected: then `finish` answers."""
+        if self.rejection is None or self.status:
+            await self._marked_send(message)
+
+    async def _marked_send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message["headers"] = list(message.get("headers", ()))
+            cacheable = False
+            for name, value in headers:
+                if name == b"cache-control":
+                    cacheable = True
+                elif name == b"atelier-model" and self.status == 200:
+                    self._model = value.decode()
+                elif name == b"atelier-images" and self.status == 200:
+                    self._rows = int(value)
+            if not cacheable:  # a cache may keep an answer without Cache-Control, and give it to clients without a key
+                headers.append((b"cache-control", b"no-store"))
+            headers.append((b"x-request-id", self.id.encode()))
+            if self.worker.draining:
+                headers.append((b"connection", b"close"))
+            if tracing.current_span() is not None:
+                attributes = {
+                    "http.route": self._route, "atelier.request_id": self.id,
+                    "atelier.model": self._model, "atelier.rows": self._rows,
+                }  # fmt: skip
+                self._trace = tracing.describe_request(f"{self.method} {self._route}", attributes)
+        await self._send(message)
+
+    @property
+    def _route(self) -> str:
+        """The template of the route; known once the app has answered."""
+        return getattr(self.scope.get("route"), "path", None) or self._unrouted(self.scope)
+
+    async def answer(self, answer: ApiError | Response) -> None:
+        """Answer, unless an answer has begun or the body was rejected."""
+        if not self.status and self.rejection is None:
+            response = error_response(answer) if isinstance(answer, ApiError) else answer
+            await response(self.scope, self._receive, self._marked_send)
+
+    async def finish(self) -> None:
+        """Answer a rejected body, and count and log the request."""
+        worker = self.worker
+        worker.body_bytes -= self._held
+        if self.rejection is not None and not self.status:
+            worker.metrics.rejected.labels(self.rejection.code).inc()
+            send = _lingering(self._marked_send, self._receive, self._complete)
+            await error_response(self.rejection)(self.scope, self._receive, send)
+        route, status, seconds = self._route, self.status or CLIENT_GONE, time.perf_counter() - self.started
+        worker.metrics.count_request(self.method, route, status, seconds)
+        if worker.access_log.is_logged(route, status):
+            worker.access_log.log(
+                self.method, route, status, seconds, self.id, self._model, self._rows, self.client, self._trace
+            )
 
 
-def _lingering(send: Send, receive: Receive, whole: bool) -> Send:
-    """`send` that, once the answer is out, drops what the client is still sending for a moment: closing at
-    once would reset the connection and take the answer with it. `whole`: nothing is left to drop."""
+def _admit(worker: "Worker", scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+    """Return the owner of the request's key, if it has a valid one.
+
+    Raises:
+        ApiError: 401, 403, 415 or 429.
+    """
+    settings, rejected = worker.settings, worker.metrics.rejected
+    owner = None
+    is_open = auth.is_open(scope["path"])
+    # Before the rate limit: what a page tries must not use up its visitor's share.
+    is_safe = scope["method"] in cross_origin.SAFE_METHODS
+    if not is_safe and cross_origin.is_cross_site(headers, cross_origin.allowed_origins(settings.cors_origins)):
+        rejected.labels("cross_site").inc()
+        raise cross_origin.cross_site_error(headers)
+    if worker.keys and not is_open:
+        owner = worker.keys.authenticate(headers.get(b"authorization", b""))
+    if worker.rate_limiter and not is_open:
+        # A client without a key is counted by its address, so that it cannot guess keys at speed.
+        peer = scope["client"][0] if scope.get("client") else ""
+        proxies = trusted_proxies(settings.trusted_proxies)
+        client = owner or rate_limit.client_id(proxies.client(peer, scope["headers"]))
+        if wait_s := worker.rate_limiter.take(client):
+            rejected.labels("rate_limited").inc()
+            raise rate_limit.too_many_requests(wait_s)
+    if worker.keys and not is_open and owner is None:
+        rejected.labels("unauthorized").inc()
+        raise auth.UNAUTHORIZED
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        # A megabyte of gzip may unpack to a gigabyte.
+        message = "send the body without Content-Encoding"
+        raise ApiError(415, "unsupported_media_type", message, "Content-Encoding")
+    return owner
+
+
+def _lingering(send: Send, receive: Receive, complete: bool) -> Send:
+    """Return a `send` that, after the answer, reads what the client still sends, for a moment.
+
+    Closing at once would reset the connection, and the client would lose the answer.
+    """
 
     async def lingering_send(message: Message) -> None:
-        if message["type"] == "http.response.body" and not whole:
+        if message["type"] == "http.response.body" and not complete:
             await send({**message, "more_body": True})
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER_S):

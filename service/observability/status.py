@@ -1,9 +1,12 @@
-"""What the service is doing now: the last minute's requests, latency and images, of all workers together.
+"""The last minute of all workers, for /v1/status: requests, latencies and images per second.
 
-Each worker keeps a ring of seconds in memory that it shares with the others by a file (`metrics.place` made the
-folder); one worker alone needs no file. Nothing is locked between processes: a worker writes its own ring alone.
+Each worker keeps a ring of seconds in memory, which it shares with the other workers through a file in the folder that
+`metrics.configure_multiprocess_dir` made; a single worker needs no file. Only its own worker writes to a ring, so that
+no lock between processes is needed. Prometheus' counters cannot replace it: they have neither the latency of successful
+requests only, nor percentiles this exact, nor who accepts connections.
 """
 
+import ctypes
 import logging
 import math
 import mmap
@@ -21,132 +24,149 @@ from service import runtime_folder
 log = logging.getLogger("bentoml.atelier")
 
 WINDOW_S = 60
-# latencies are counted in bins that are each 10% wider than the one before: a percentile is exact to 5%
+SLOTS = WINDOW_S + 4
+# Latencies are counted in bins, each 10 % wider than the one before, so percentiles are exact to 5 %.
 FIRST_MS, GROWTH = 0.1, 1.1
 BINS = 150  # the last one ends at 160 s
-
-_STARTED, _QUEUE_ROWS, _DRAINING, _DOOR, _HEADER = 0, 1, 2, 3, 4
-_SHUT, _LOADING, _OPEN = 0, 1, 2  # of the door: lets no connection in yet; does, while it loads; does
-_SECOND, _REQUESTS, _REFUSED, _FAILED, _IMAGES, _BINS = 0, 1, 2, 3, 4, 5
-_SLOT = _BINS + BINS
-_SLOTS = WINDOW_S + 4
-_WORDS = _HEADER + _SLOTS * _SLOT
-_PREFIX = "status-"
+PREFIX = "status-"
+CLOSED, LOADING, OPEN = 0, 1, 2  # accepts no connections yet; accepts while its models load; accepts
 
 
-class Recent:
-    """One worker's last minute. `folder`: where the workers meet; None: this worker is alone."""
+class _Second(ctypes.Structure):
+    """Counts of one second."""
+
+    _fields_ = (
+        ("second", ctypes.c_int64),
+        ("requests", ctypes.c_int64),
+        ("refused", ctypes.c_int64),
+        ("failed", ctypes.c_int64),
+        ("images", ctypes.c_int64),
+        ("latencies", ctypes.c_int64 * BINS),
+    )
+
+
+class _State(ctypes.Structure):
+    """What the workers share: the state of one of them, and its ring of seconds."""
+
+    _fields_ = (
+        ("started_ms", ctypes.c_int64),
+        ("queue_rows", ctypes.c_int64),
+        ("draining", ctypes.c_int64),
+        ("connections", ctypes.c_int64),
+        ("seconds", _Second * SLOTS),
+    )
+
+
+class StatusWindow:
+    """One worker's state and last minute.
+
+    Args:
+        folder: Folder that the workers share; None for a single worker.
+        clock: Seconds of a monotonic clock, which all processes of a machine share.
+    """
 
     def __init__(self, folder: Path | None = None, clock: Any = time.monotonic):
-        self._folder, self._clock = folder, clock  # a machine's processes share the monotonic clock
+        self._folder, self._clock = folder, clock
         self._lock = threading.Lock()
-        if folder is None:
-            self._map = mmap.mmap(-1, 8 * _WORDS)
-        else:
-            path = folder / f"{_PREFIX}{os.getpid()}"
+        self._state = _State()
+        if folder is not None:
+            path = folder / f"{PREFIX}{os.getpid()}"
             try:
                 path.unlink(missing_ok=True)
-                runtime_folder.allocate(path, 8 * _WORDS)
+                runtime_folder.allocate(path, ctypes.sizeof(_State))
                 with path.open("r+b") as file:
-                    self._map = mmap.mmap(file.fileno(), 8 * _WORDS)
+                    self._state = _State.from_buffer(mmap.mmap(file.fileno(), 0))
             except OSError as error:
                 log.warning("this worker is missing from /v1/status: %s: %s", folder, error.strerror)
-                self._folder, self._map = None, mmap.mmap(-1, 8 * _WORDS)
-        self._words = memoryview(self._map).cast("q")
-        self._words[_STARTED] = int(clock() * 1000)
+                self._folder = None
+        self._state.started_ms = int(clock() * 1000)
 
-    def _slot(self) -> int:
-        """Where this second's counts begin; a second of the last round is emptied first."""
-        second = int(self._clock())
-        at = _HEADER + second % _SLOTS * _SLOT
-        if self._words[at] != second:
-            self._words[at : at + _SLOT] = memoryview(bytes(8 * _SLOT)).cast("q")
-            self._words[at] = second
-        return at
+    def _second(self) -> _Second:
+        """Return the counts of the current second, cleared if they are of an earlier round."""
+        now = int(self._clock())
+        seconds = self._state.seconds
+        if seconds[now % SLOTS].second != now:
+            seconds[now % SLOTS] = _Second(now)
+        return seconds[now % SLOTS]
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Count a request for images; only a 200 counts with its latency."""
+    def count_request(self, status: int, seconds: float) -> None:
+        """Count a request for images; only the latency of a 200 is counted."""
         with self._lock:
-            at = self._slot()
-            words = self._words
-            words[at + _REQUESTS] += 1
+            second = self._second()
+            second.requests += 1
             if status in (429, 503):
-                words[at + _REFUSED] += 1
+                second.refused += 1
             elif status >= 500:
-                words[at + _FAILED] += 1
+                second.failed += 1
             elif status == 200:
-                words[at + _BINS + _bin(seconds)] += 1
+                second.latencies[_bin(seconds)] += 1
 
-    def images(self, rows: int) -> None:
+    def count_images(self, rows: int) -> None:
+        """Count generated images."""
         with self._lock:
-            self._words[self._slot() + _IMAGES] += rows
+            self._second().images += rows
 
-    def queued(self, rows: int) -> None:
-        """Rows that began to wait (or, below 0, that wait no more)."""
+    def count_queued(self, rows: int) -> None:
+        """Count rows that begin to wait, or, if negative, that no longer wait."""
         with self._lock:
-            self._words[_QUEUE_ROWS] += rows
+            self._state.queue_rows += rows
 
-    def let_in(self, loading: bool) -> None:
-        """From now on this worker takes connections, while its models load or not."""
-        self._words[_DOOR] = _LOADING if loading else _OPEN
+    def accept_connections(self, loading: bool) -> None:
+        """Announce that this worker accepts connections, perhaps while its models still load."""
+        self._state.connections = LOADING if loading else OPEN
 
-    def others_answer(self) -> bool:
-        """Whether others take connections, or are about to: of those that take none yet, the lowest pid goes first."""
-        return any(not head[_DRAINING] and (head[_DOOR] or pid < os.getpid()) for pid, head in self._others(_HEADER))
+    def others_accept(self) -> bool:
+        """Return whether other workers accept connections or soon will: the lowest pid of those that wait is first."""
+        return any(not o.draining and (o.connections != CLOSED or pid < os.getpid()) for pid, o in self._others())
 
     def others_load(self) -> bool:
-        """Whether others take connections while their models still load."""
-        return any(not head[_DRAINING] and head[_DOOR] == _LOADING for _, head in self._others(_HEADER))
+        """Return whether other workers accept connections while their models still load."""
+        return any(not other.draining and other.connections == LOADING for _, other in self._others())
 
     def drain(self) -> None:
-        self._words[_DRAINING] = 1
+        """Announce that this worker stops."""
+        self._state.draining = 1
 
     def all_drain(self) -> bool:
-        """Whether every worker that lives is stopping."""
-        return all(ring[_DRAINING] for ring in self._rings())
+        """Return whether every living worker is stopping."""
+        return all(state.draining for state in self._all())
 
     def report(self) -> dict[str, Any]:
-        """The last minute over all workers that live, as /v1/status tells it."""
+        """Return the last minute of all living workers, as in /v1/status."""
         now = self._clock()
-        rings = list(self._rings())
-        totals = [0] * _SLOT
-        for ring in rings:
-            for at in range(_HEADER, _WORDS, _SLOT):
-                if now - WINDOW_S < ring[at] <= now:
-                    totals = [a + b for a, b in zip(totals, ring[at : at + _SLOT], strict=True)]
-        uptime = now - min(ring[_STARTED] for ring in rings) / 1000
+        states = self._all()
+        seconds = [s for state in states for s in state.seconds if now - WINDOW_S < s.second <= now]
+        requests, images = sum(s.requests for s in seconds), sum(s.images for s in seconds)
+        latencies = [sum(counts) for counts in zip(*(s.latencies for s in seconds), strict=True)]
+        uptime = now - min(state.started_ms for state in states) / 1000
         span = max(1.0, min(WINDOW_S, uptime))
         return {
-            "workers": sum(ring[_DOOR] != _SHUT for ring in rings),
+            "workers": sum(state.connections != CLOSED for state in states),
             "uptime_s": round(uptime, 1),
-            "queue_rows": sum(ring[_QUEUE_ROWS] for ring in rings),
+            "queue_rows": sum(state.queue_rows for state in states),
             "window_s": WINDOW_S,
-            "requests": totals[_REQUESTS],
-            "refused": totals[_REFUSED],
-            "failed": totals[_FAILED],
-            "requests_per_s": round(totals[_REQUESTS] / span, 2),
-            "images": totals[_IMAGES],
-            "images_per_s": round(totals[_IMAGES] / span, 2),
-            "latency_ms": {f"p{p}": percentile(totals[_BINS:], p) for p in (50, 95, 99)},
+            "requests": requests,
+            "refused": sum(s.refused for s in seconds),
+            "failed": sum(s.failed for s in seconds),
+            "requests_per_s": round(requests / span, 2),
+            "images": images,
+            "images_per_s": round(images / span, 2),
+            "latency_ms": {f"p{p}": percentile(latencies, p) for p in (50, 95, 99)},
         }
 
-    def _rings(self) -> Iterator[list[int]]:
-        yield self._words.tolist()
-        for _, ring in self._others(_WORDS):
-            yield ring
+    def _all(self) -> list[_State]:
+        return [self._state, *(state for _, state in self._others())]
 
-    def _others(self, words: int) -> Iterator[tuple[int, list[int]]]:
-        """The pid of every other worker that lives, and the first words of its ring."""
-        for pid, path in living(self._folder, _PREFIX):
-            # another may find a dead one's first, and remove it
-            with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-                content = file.read(8 * words) if pid != os.getpid() else b""
-                if len(content) == 8 * words:
-                    yield pid, memoryview(content).cast("q").tolist()
+    def _others(self) -> Iterator[tuple[int, _State]]:
+        """Yield the pid and a copy of the state of every other living worker."""
+        for pid, path in living_files(self._folder, PREFIX):
+            if pid != os.getpid():
+                with suppress(FileNotFoundError, ValueError):  # removed since it was listed; not yet whole
+                    yield pid, _State.from_buffer_copy(path.read_bytes())
 
 
-def living(folder: Path | None, prefix: str, suffix: str = "") -> list[tuple[int, Path]]:
-    """The files `<prefix><pid><suffix>` of processes that live; those of the dead are removed."""
+def living_files(folder: Path | None, prefix: str, suffix: str = "") -> list[tuple[int, Path]]:
+    """List the files `<prefix><pid><suffix>` of living processes, and remove those of dead ones."""
     found = []
     for path in sorted(folder.glob(f"{prefix}*{suffix}")) if folder else ():
         pid = int(path.name.removeprefix(prefix).removesuffix(suffix))
@@ -163,12 +183,10 @@ def _bin(seconds: float) -> int:
 
 
 def percentile(counts: list[int], p: float) -> float | None:
-    """The p-th percentile (nearest rank) in ms of latencies counted by bins; None: there are none."""
-    left = math.ceil(sum(counts) * p / 100)
-    if not left:
-        return None
+    """Return the p-th percentile (nearest rank) in ms of latencies counted by bins; None if there are none."""
+    rank = math.ceil(sum(counts) * p / 100)
     for i, count in enumerate(counts):
-        left -= count
-        if left <= 0:
+        rank -= count
+        if rank <= 0 < count:
             return round(FIRST_MS * GROWTH ** (i - 0.5), 3)
-    raise AssertionError("unreachable: the counts sum to more than is left")
+    return None

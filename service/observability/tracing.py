@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, when the standard OTEL_* variables ask for them: a request, and in it what it waited for.
+"""OpenTelemetry traces, if the standard OTEL_* variables request them: a span per request, with its parts as children.
 
-BentoML has tracing of its own, set up by its own configuration file; its spans know neither the queue nor the
-inference, so it stays off (it samples nothing unless told to) and these spans stand beside it.
+BentoML has its own tracing, set up by its own configuration file. Its spans know neither the queue nor the inference,
+so it stays off (it samples nothing by default), and these spans are independent of it.
 """
 
 import logging
@@ -9,21 +9,20 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
-from starlette.types import Scope
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from starlette.types import ASGIApp
 
 log = logging.getLogger("bentoml.atelier")
 
-current: ContextVar["Trace | None"] = ContextVar("current_trace", default=None)
-_tracer: Any = None
+PROBES = "^[^/]*//[^/]*/(livez|readyz|metrics|v1/status)$"  # requested every few seconds, and not traced
 _provider: Any = None
-_PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v1/status"})
 
 
-def wanted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether an OTLP endpoint is named, and neither the SDK nor its traces are switched off."""
+def is_requested(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether an OTLP endpoint is named, and neither the SDK nor its traces are switched off."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
@@ -31,11 +30,14 @@ def wanted(environ: Mapping[str, str] = os.environ) -> bool:
     return exporter == "otlp" or (named and exporter != "none")
 
 
-def install(version: str, exporter: Any = None) -> None:
-    """Begin to trace, if that is wanted or an `exporter` is given. OTEL_* variables choose all the rest:
-    endpoint, headers, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, batch sizes."""
-    global _tracer, _provider
-    if exporter is None and not wanted():
+def configure(version: str, exporter: Any = None) -> None:
+    """Start tracing if it is requested or an `exporter` is given, once per process.
+
+    OTEL_* variables decide the rest: endpoint, headers, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME,
+    OTEL_RESOURCE_ATTRIBUTES, batch sizes.
+    """
+    global _provider
+    if _provider is not None or (exporter is None and not is_requested()):
         return
     try:
         from opentelemetry.sdk.resources import Resource
@@ -49,81 +51,70 @@ def install(version: str, exporter: Any = None) -> None:
         else:
             processor = SimpleSpanProcessor(exporter)
     except ImportError as error:
-        log.error("OTEL_* variables ask for traces, which need: pip install 'gan-atelier[otel]' (%s)", error)
+        log.error("OTEL_* variables request traces, which need: pip install 'gan-atelier[otel]' (%s)", error)
         return
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over these
-    named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "gan-atelier"}
-    _provider = TracerProvider(resource=Resource.create({**named, "service.version": version}))
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over these.
+    name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "gan-atelier"}
+    _provider = TracerProvider(resource=Resource.create({**name, "service.version": version}))
     _provider.add_span_processor(processor)
-    _tracer = _provider.get_tracer("gan-atelier", version)
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # http.request.method instead of http.method
 
 
 def shutdown() -> None:
-    """Send what is kept, and trace no more."""
-    global _tracer, _provider
+    """Send the spans that are kept, and stop tracing."""
+    global _provider
     if _provider is not None:
         _provider.shutdown()
-    _tracer = _provider = None
+    _provider = None
 
 
-class Trace:
-    """One request's span. Times are of `time.perf_counter`, as the batcher's and the metrics' are."""
+def instrument(app: ASGIApp) -> ASGIApp:
+    """Return an app whose requests are spans, children of their W3C `traceparent`; the app itself if tracing is off."""
+    if _provider is None:
+        return app
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    def __init__(self, span: Any, context: Any):
-        self._span, self._context = span, context
-        self._epoch_ns = time.time_ns() - time.perf_counter_ns()
-        self.trace_id = format(span.get_span_context().trace_id, "032x")
-
-    def add(self, name: str, began: float, ended: float, **attributes: Any) -> None:
-        """A part of the request from `began` to `ended`; from any thread."""
-        span = _tracer and _tracer.start_span(
-            name, self._context, attributes=attributes, start_time=self._epoch_ns + int(began * 1e9)
-        )
-        if span:
-            span.end(self._epoch_ns + int(ended * 1e9))
-
-    def end(self, method: str, route: str, status: int, request: str, model: str | None, rows: int | None) -> None:
-        from opentelemetry.trace import Status, StatusCode
-
-        span = self._span
-        span.update_name(f"{method} {route}")
-        span.set_attribute("http.request.method", method)
-        span.set_attribute("http.route", route)
-        span.set_attribute("http.response.status_code", status)
-        span.set_attribute("atelier.request_id", request)
-        if rows is not None:
-            span.set_attribute("atelier.model", model)
-            span.set_attribute("atelier.rows", rows)
-        if status >= 500:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
+    return OpenTelemetryMiddleware(
+        app, excluded_urls=PROBES, tracer_provider=_provider, exclude_spans=["receive", "send"]
+    )
 
 
-def start(scope: Scope, headers: dict[bytes, bytes]) -> Trace | None:
-    """A request's trace, the child of its W3C `traceparent`; None when nothing is traced, or not this one."""
-    if _tracer is None or scope["path"] in _PROBES:
+class Parent(NamedTuple):
+    """The span of a request, to which parts are added, and the time at which `time.perf_counter` is 0."""
+
+    context: Context
+    epoch_ns: int
+
+
+def current_span() -> Parent | None:
+    """Return the request's span, for `add_span`; None if the request is not traced."""
+    if _provider is None or not trace.get_current_span().is_recording():
         return None
-    from opentelemetry.context import Context
-    from opentelemetry.trace import SpanKind, set_span_in_context
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    return Parent(context.get_current(), time.time_ns() - time.perf_counter_ns())
 
-    told = {k: headers[k.encode()].decode("latin-1") for k in ("traceparent", "tracestate") if k.encode() in headers}
-    parent = TraceContextTextMapPropagator().extract(told, Context())
-    span = _tracer.start_span(scope["method"][:20], parent, kind=SpanKind.SERVER)
-    if not span.is_recording():
-        return None
-    trace = Trace(span, set_span_in_context(span, parent))
-    current.set(trace)
-    return trace
+
+def describe_request(name: str, attributes: Mapping[str, Any]) -> str:
+    """Name the span of a traced request, set its attributes other than None, and return the id of its trace."""
+    span = trace.get_current_span()
+    span.update_name(name)
+    span.set_attributes({key: value for key, value in attributes.items() if value is not None})
+    return format(span.get_span_context().trace_id, "032x")
+
+
+def add_span(name: str, parent: Parent, began: float, ended: float, **attributes: Any) -> None:
+    """Add a part of a request, from any thread; times are of `time.perf_counter`."""
+    if _provider is not None:
+        tracer = _provider.get_tracer("gan-atelier")
+        start_ns, end_ns = parent.epoch_ns + int(began * 1e9), parent.epoch_ns + int(ended * 1e9)
+        tracer.start_span(name, parent.context, attributes=attributes, start_time=start_ns).end(end_ns)
 
 
 @contextmanager
-def part(name: str, **attributes: Any) -> Iterator[None]:
-    """Trace what is done in a `with`, if the request is traced."""
-    trace = current.get()
-    began = time.perf_counter()
+def span(name: str) -> Iterator[None]:
+    """Trace the body of a `with` as a part of the request, if it is traced."""
+    parent, began = current_span(), time.perf_counter()
     try:
         yield
     finally:
-        if trace is not None:
-            trace.add(name, began, time.perf_counter(), **attributes)
+        if parent is not None:
+            add_span(name, parent, began, time.perf_counter())

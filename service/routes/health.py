@@ -1,18 +1,17 @@
-"""What orchestrators and Prometheus ask."""
+"""Probes, metrics and status."""
 
 import asyncio
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from service.routes import openapi
-from service.routes.headers import atelier_of
+from service.routes import get_worker, openapi
 from service.routes.negotiation import JSON
 
 router = APIRouter()
 
 _NUMBER, _COUNT = {"type": "number", "minimum": 0}, {"type": "integer", "minimum": 0}
-_LATENCY = {"type": ["number", "null"], "description": "ms, exact to 5%; null: no request was answered with images"}
+_LATENCY = {"type": ["number", "null"], "description": "ms, exact to 5%; null if no request was answered with images"}
 STATUS = {
     "type": "object",
     "required": ["status", "workers", "queue_rows", "requests", "images_per_s", "latency_ms"],
@@ -22,12 +21,12 @@ STATUS = {
         "scope": {
             "type": "string",
             "enum": ["all_workers"],
-            "description": "The numbers below are of all worker processes together",
+            "description": "The numbers below are totals of all worker processes",
         },
-        "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that take requests"},
-        "uptime_s": {**_NUMBER, "description": "Of the worker that lives longest"},
-        "queue_rows": {**_COUNT, "description": "Images that wait to be made, now"},
-        "window_s": {**_COUNT, "description": "Seconds that the rest is of, or uptime_s if that is less"},
+        "workers": {"type": "integer", "minimum": 1, "description": "Worker processes that accept requests"},
+        "uptime_s": {**_NUMBER, "description": "Of the oldest worker"},
+        "queue_rows": {**_COUNT, "description": "Images that wait for inference now"},
+        "window_s": {**_COUNT, "description": "Seconds that the other numbers cover, or uptime_s if that is less"},
         "requests": {**_COUNT, "description": "Requests for images"},
         "refused": {**_COUNT, "description": "Of these, answered with 429 or 503"},
         "failed": {**_COUNT, "description": "Of these, answered with another 5xx"},
@@ -39,36 +38,36 @@ STATUS = {
 }
 
 
-@router.get("/livez", **openapi.answers({JSON: None}))
+@router.get("/livez", **openapi.responses({JSON: None}))
 @router.head("/livez", include_in_schema=False, response_model=None)
 async def livez() -> JSONResponse:
-    """The process answers."""
+    """Report that the process answers."""
     return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/readyz", **openapi.answers({JSON: None}, 503))
+@router.get("/readyz", **openapi.responses({JSON: None}, 503))
 @router.head("/readyz", include_in_schema=False, response_model=None)
 async def readyz(request: Request) -> JSONResponse:
-    """Models are loaded and warm; until then 503 and the reason."""
-    atelier_of(request).require_ready()
+    """Report that the models are loaded and warm; until then 503 and the reason."""
+    get_worker(request).require_ready()
     return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/v1/status", **openapi.answers({JSON: STATUS}))
+@router.get("/v1/status", **openapi.responses({JSON: STATUS}))
 @router.head("/v1/status", include_in_schema=False, response_model=None)
 async def status(request: Request) -> JSONResponse:
-    """What the service is doing: the last minute of all its worker processes together."""
-    atelier = atelier_of(request)
-    reason = atelier.repository.not_ready
-    state = "draining" if atelier.draining else "not_ready" if reason else "ready"
+    """Report the last minute of all worker processes."""
+    worker = get_worker(request)
+    reason = worker.engine.repository.not_ready
+    state = "draining" if worker.draining else "not_ready" if reason else "ready"
     report = {"status": state, "reason": reason, "scope": "all_workers"}
-    report |= await asyncio.to_thread(atelier.metrics.recent.report)
+    report |= await asyncio.to_thread(worker.metrics.recent.report)
     return JSONResponse(report, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/metrics", **openapi.answers({"text/plain": None}))
+@router.get("/metrics", **openapi.responses({"text/plain": None}))
 @router.head("/metrics", include_in_schema=False, response_model=None)
 async def metrics(request: Request) -> Response:
-    """Prometheus."""
-    text, content_type = await asyncio.to_thread(atelier_of(request).metrics.exposition)
+    """Return the metrics in Prometheus' text format."""
+    text, content_type = await asyncio.to_thread(get_worker(request).metrics.exposition)
     return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})

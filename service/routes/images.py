@@ -1,169 +1,197 @@
-"""POST answers with images: generate, interpolate, mix. `Accept` chooses the form."""
+"""Routes that answer with images: generate, interpolate, mix, and one image as a resource."""
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service.routes import negotiation, openapi
-from service.routes.headers import atelier_of, facts_of, headers_of
-from service.routes.negotiation import GIF, JPEG, JSON, NPY, NPZ, PNG, WEBP, ZIP, Body
-from service.routes.raw_route import Bare
-from service.routes.schemas import GenerateRequest, InterpolateRequest, Look, MixRequest
+from artifacts import version
+from service.errors import ApiError
+from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
+from service.routes.negotiation import JPEG, PNG, WEBP, Body
+from service.routes.schemas import GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from service.inference.engine import InferenceEngine
+    from service.routes.rendering import Answer
 
-    from service.inference.engine import Atelier
-    from service.inference.inputs import Plan
-
-router = APIRouter(route_class=Bare)
+router = APIRouter(route_class=RawRoute)
 
 STRIP_COLUMNS = 16
+SUFFIXES = {"png": PNG, "webp": WEBP, "jpg": JPEG}
 
 
 @router.post(
     "/v1/generate",
-    openapi_extra=openapi.body(GenerateRequest),
-    **openapi.answers(openapi.GENERATE, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
+    openapi_extra=openapi.request_body(GenerateRequest),
+    **openapi.responses(openapi.GENERATE, *openapi.POST_ERRORS, headers=openapi.IMAGE_HEADERS),
 )
 async def generate(request: Request) -> Response:
-    """Images of seeds or latents."""
-    from service.inference import inputs
+    """Generate images from seeds or latents."""
+    from service.inference.inputs import resolve_generate
+    from service.routes.rendering import Answer
 
-    atelier, form, body = await _asked(request, GenerateRequest, negotiation.GENERATE_FORMS)
-    plan = inputs.generation(body, atelier.repository, atelier.settings)
-    n = len(plan.latents)
-    return await _answer(
-        request,
-        form,
-        plan,
+    engine, media_type, body = await _read(request, GenerateRequest, negotiation.GENERATE_MEDIA_TYPES)
+    inputs = resolve_generate(body, engine.repository, engine.settings)
+    n = len(inputs)
+    answer = Answer(
+        inputs,
         body,
         columns=math.ceil(math.sqrt(n)),
-        names=[f"seed-{s}" for s in plan.seeds] if plan.seeds else [f"image-{i:04}" for i in range(n)],
-        entries=[{"seed": s} for s in plan.seeds or [None] * n],
+        names=[f"seed-{s}" for s in inputs.seeds] if inputs.seeds else [f"image-{i:04}" for i in range(n)],
+        entries=[{"seed": s} for s in inputs.seeds or [None] * n],
     )
+    return await _respond(request, media_type, answer)
 
 
 @router.post(
     "/v1/interpolate",
-    openapi_extra=openapi.body(InterpolateRequest),
-    **openapi.answers(openapi.INTERPOLATE, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
+    openapi_extra=openapi.request_body(InterpolateRequest),
+    **openapi.responses(openapi.INTERPOLATE, *openapi.POST_ERRORS, headers=openapi.IMAGE_HEADERS),
 )
 async def interpolate(request: Request) -> Response:
-    """Frames along a path through latent space: each, an animation, or a strip."""
-    from service.inference import inputs
+    """Generate frames along a path through latent space: as images, an animation or a strip."""
+    from service.inference.inputs import resolve_interpolate
+    from service.routes.rendering import Answer
 
-    atelier, form, body = await _asked(request, InterpolateRequest, negotiation.INTERPOLATE_FORMS)
-    plan = inputs.interpolation(body, atelier.repository, atelier.settings)
-    n = len(plan.latents)
-    return await _answer(
-        request,
-        form,
-        plan,
+    engine, media_type, body = await _read(request, InterpolateRequest, negotiation.INTERPOLATE_MEDIA_TYPES)
+    inputs = resolve_interpolate(body, engine.repository, engine.settings)
+    n = len(inputs)
+    answer = Answer(
+        inputs,
         body,
         columns=STRIP_COLUMNS,
         names=[f"frame-{i:04}" for i in range(n)],
         entries=[{"frame": i} for i in range(n)],
-        animated=body if form in (GIF, WEBP) else None,
-        facts={"fps": body.fps, "loop": body.loop},
+        fields={"fps": body.fps, "loop": body.loop},
+        animation=body,
     )
+    return await _respond(request, media_type, answer)
 
 
 @router.post(
     "/v1/mix",
-    openapi_extra=openapi.body(MixRequest),
-    **openapi.answers(openapi.MIX, *openapi.POSTED, headers=openapi.IMAGE_HEADERS),
+    openapi_extra=openapi.request_body(MixRequest),
+    **openapi.responses(openapi.MIX, *openapi.POST_ERRORS, headers=openapi.IMAGE_HEADERS),
 )
 async def mix(request: Request) -> Response:
-    """The image of a weighted sum of latents; where the form holds several images, each term's after it."""
-    from service.inference import inputs
+    """Generate the image of a weighted sum of latents; formats that hold several images have each term's after it."""
+    from service.inference.inputs import resolve_mix
+    from service.routes.rendering import Answer
 
-    atelier, form, body = await _asked(request, MixRequest, negotiation.MIX_FORMS)
-    plan = inputs.mixture(body, atelier.repository)
-    if form in (PNG, WEBP, JPEG):
-        plan = plan.first()
+    engine, media_type, body = await _read(request, MixRequest, negotiation.MIX_MEDIA_TYPES)
+    inputs = resolve_mix(body, engine.repository)
+    if media_type in (PNG, WEBP, JPEG):
+        inputs = inputs.first()
     terms = [{"seed": term.seed, "weight": term.weight} for term in body.terms]
-    return await _answer(
-        request,
-        form,
-        plan,
+    answer = Answer(
+        inputs,
         body,
         columns=1,
         names=["mix", *(f"term-{i:02}" for i in range(len(terms)))],
-        entries=[{"latent": [float(str(x)) for x in plan.latents[0]]}, *terms],  # the shortest digits that read back
-        rest="terms",
+        # The shortest digits that read back as the same float32.
+        entries=[{"latent": [float(str(x)) for x in inputs.latents[0]]}, *terms],
+        rest_key="terms",
     )
+    return await _respond(request, media_type, answer)
 
 
-async def _asked(request: Request, schema: type[Body], forms: tuple[str, ...]) -> tuple["Atelier", str, Body]:
-    """The service, the form that `Accept` chooses, and the body."""
-    form = negotiation.choose(negotiation.header(request, "accept"), forms)
-    return atelier_of(request), form, await negotiation.read(request, schema)
+async def _read(
+    request: Request, schema: type[Body], media_types: tuple[str, ...]
+) -> tuple["InferenceEngine", str, Body]:
+    """Return the engine, the media type that `Accept` chooses, and the body."""
+    media_type = negotiation.choose_media_type(negotiation.get_header(request, "accept"), media_types)
+    return get_engine(request), media_type, await negotiation.read_body(request, schema)
 
 
-async def _answer(
-    request: Request,
-    form: str,
-    plan: "Plan",
-    look: Look,
-    *,
-    columns: int,
-    names: list[str],
-    entries: list[dict[str, Any]],
-    animated: InterpolateRequest | None = None,
-    facts: dict[str, Any] | None = None,
-    rest: str | None = None,
-) -> Response:
-    """A plan's images in the form asked for.
+async def _respond(request: Request, media_type: str, answer: "Answer") -> Response:
+    """Generate the images of an answer, and encode them."""
+    from service.routes.rendering import render
 
-    columns: of a grid when the request names none; names: in a zip, an image each; entries: in JSON, an image each;
-    facts: in JSON, beside model and digest; rest: in JSON, the list of all images but the first.
+    engine = get_engine(request)
+    rendering = render(media_type, answer, engine.settings)
+    content = await engine.answer(answer.inputs, rendering.pixels, rendering.encode, request.receive, rendering.inline)
+    return Response(content, media_type=media_type, headers=response_headers(answer.inputs))
+
+
+@router.get(
+    "/v1/models/{name}/images/{seed}.{form}",
+    openapi_extra=openapi.IMAGE_PARAMETERS,
+    **openapi.responses(
+        dict.fromkeys(SUFFIXES.values()),
+        404,
+        422,
+        503,
+        headers=openapi.IMAGE_HEADERS | openapi.RESOURCE_HEADERS,
+        others=openapi.NOT_MODIFIED,
+    ),
+)
+@router.head("/v1/models/{name}/images/{seed}.{form}", include_in_schema=False, response_model=None)
+async def image(request: Request) -> Response:
+    """Return one seed's image as a resource (.png, .webp or .jpg) with a strong ETag, which any HTTP cache may keep."""
+    from service.inference.inputs import require_digest, resolve_generate
+    from service.routes.rendering import Answer, render
+
+    engine, keys = get_engine(request), get_worker(request).keys
+    media_type, query, body = _read_image_url(request)
+    try:
+        inputs = resolve_generate(body, engine.repository, engine.settings)
+    except ApiError as error:
+        error.param = "label" if error.param == "labels" else error.param  # its name in the query
+        raise
+    require_digest(inputs.generator, query.digest)
+    rendering = render(media_type, Answer(inputs, body, columns=1, names=(), entries=()), engine.settings)
+    # With keys, `public` would allow a shared cache to give the image to clients without one.
+    audience = "private" if keys else "public"
+    appearance = query.model_dump(exclude={"digest"}).values()
+    headers = {
+        **response_headers(inputs),
+        "ETag": _etag(
+            inputs.generator.metadata.digest, inputs.generator.provider, str(body.seed), media_type, *appearance
+        ),
+        "Cache-Control": f"{audience}, {'max-age=31536000, immutable' if query.digest else 'no-cache'}",
+    }
+    del headers["Vary"]
+    if keys:
+        headers["Vary"] = "Authorization"
+    if negotiation.etag_matches(negotiation.get_header(request, "if-none-match"), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    await request.body()
+    content = await engine.answer(inputs, rendering.pixels, rendering.encode, request.receive)
+    if request.method == "HEAD":
+        return Response(media_type=media_type, headers={**headers, "Content-Length": str(len(content))})
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _read_image_url(request: Request) -> tuple[str, ImageQuery, GenerateRequest]:
+    """Return the media type, the query and the equivalent body of /v1/generate.
+
+    Raises:
+        ApiError: 404 or 422.
     """
-    from service import encoding
-    from service.inference import inputs
-    from service.sheets import Sheet, enlarged
-
-    atelier, m, n = atelier_of(request), plan.generator.metadata, len(plan.latents)
-    if form == NPY:
-        pixels = inputs.array_pixels(plan, atelier.settings)
-        inline = pixels * m.channels <= encoding.INLINE_BYTES
-        content = await atelier.answer(plan, pixels, encoding.npy, request.receive, inline)
-        return Response(content, media_type=NPY, headers=headers_of(plan))
-    sheet = None
-    if form in (PNG, WEBP, JPEG) and not animated:
-        scale, columns = look.scale, min(n, look.columns or columns)
-        sheet = Sheet(n, m.height * scale, m.width * scale, columns, look.padding if n > 1 else 0)
-    if form == NPZ:
-        pixels = inputs.array_pixels(plan, atelier.settings)
-    else:
-        held = f"image/{look.output_format}" if form in (JSON, ZIP) else form
-        pixels = inputs.picture_pixels(plan, look, held, sheet, atelier.settings)
-
-    def encoded(images: "NDArray[np.uint8]") -> bytes:
-        if form == NPZ:
-            seeds = plan.seeds if plan.seeds and len(plan.seeds) == n else None
-            beside = {"latents": plan.latents, "labels": plan.labels, "seeds": seeds}
-            return encoding.npz(images, **beside, model=m.name, digest=m.digest)
-        images = enlarged(images, look.scale)
-        if animated:
-            return encoding.animation(images, form[6:], animated.fps, animated.loop, look.quality)
-        if sheet:
-            return encoding.still(sheet.of(images), form[6:], look.quality)
-        if form == ZIP:
-            return encoding.archive(images, _unique(names), look.output_format, look.quality)
-        document = {**facts_of(plan), "output_format": look.output_format, **(facts or {})}
-        listed = entries
-        if plan.labels is not None:
-            listed = [{**entry, "label": int(label)} for entry, label in zip(entries, plan.labels, strict=True)]
-        return encoding.document(images, document, listed, look.output_format, look.quality, rest)
-
-    content = await atelier.answer(plan, pixels, encoded, request.receive)
-    return Response(content, media_type=form, headers=headers_of(plan))
+    name, seed, suffix = (request.path_params[key] for key in ("name", "seed", "form"))
+    if suffix not in SUFFIXES:
+        raise ApiError(404, "route_not_found", "an image is .png, .webp or .jpg")
+    if not (seed.isascii() and seed.isdigit() and len(seed) <= 16 and str(int(seed)) == seed):
+        raise ApiError(422, "invalid_field", "seed: a seed is an integer from 0 to 2^53 - 1", "seed")
+    query = negotiation.read_query(request, ImageQuery)
+    fields: dict[str, Any] = {
+        "model": name,
+        "seed": int(seed),
+        "truncation": query.truncation,
+        "labels": None if query.label is None else [query.label],
+        "scale": query.scale,
+        "quality": query.quality,
+    }
+    return SUFFIXES[suffix], query, negotiation.validate(GenerateRequest, fields)
 
 
-def _unique(names: list[str]) -> list[str]:
-    """A seed asked for twice gets a second name, as a zip cannot hold one name twice."""
-    return names if len(set(names)) == len(names) else [f"{i:04}-{name}" for i, name in enumerate(names)]
+def _etag(*parts: Any) -> str:
+    """Return a strong ETag of everything that decides the bytes, including the libraries that compute and compress."""
+    import onnxruntime
+    import PIL
+
+    text = repr((*parts, version(), onnxruntime.__version__, PIL.__version__))
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

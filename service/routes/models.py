@@ -1,25 +1,24 @@
-"""What is served: the models and the limits of a request."""
+"""The served models, and the limits of a request."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from service.routes import openapi
-from service.routes.headers import atelier_of
+from service.routes import get_engine, openapi
 from service.routes.negotiation import JSON
 from service.routes.schemas import MAX_TERMS
 
 router = APIRouter()
 
 
-@router.get("/v1/models", **openapi.answers({JSON: None}, 503))
+@router.get("/v1/models", **openapi.responses({JSON: None}, 503))
 @router.head("/v1/models", include_in_schema=False, response_model=None)
 async def models(request: Request) -> JSONResponse:
-    """The models that are served, the files that are not and why, and the limits of a request."""
-    atelier = atelier_of(request)
-    repository, s = atelier.repository, atelier.settings
+    """List the served models, the files that are not served and why, and the limits of a request."""
+    engine = get_engine(request)
+    s = engine.settings
     return JSONResponse(
         {
-            **repository.describe(),
+            **engine.repository.describe(),
             "limits": {
                 "max_images": s.max_images,
                 "max_frames": s.max_frames,
@@ -36,11 +35,11 @@ async def models(request: Request) -> JSONResponse:
     )
 
 
-@router.get("/v1/models/{name}", **openapi.answers({JSON: None}, 404, 503))
+@router.get("/v1/models/{name}", **openapi.responses({JSON: None}, 404, 503))
 @router.head("/v1/models/{name}", include_in_schema=False, response_model=None)
 async def model(request: Request, name: str) -> JSONResponse:
-    """One model's metadata, digest and scores."""
-    repository = atelier_of(request).repository
+    """Return one model's metadata, digest and scores."""
+    repository = get_engine(request).repository
     generator = repository.get(name)
     return JSONResponse(
         {**generator.describe(), "default": generator.metadata.name == repository.default},

@@ -1,4 +1,4 @@
-"""What /openapi.json says of routes that read their bodies by hand."""
+"""The OpenAPI document: bodies, formats and errors of routes that parse their bodies by hand."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from artifacts.latents import NUM_SEEDS
-from service.middleware.auth import Keys, is_open
-from service.routes.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, JSON, MIX_FORMS
+from service.middleware.auth import ApiKeys, is_open
+from service.routes.negotiation import GENERATE_MEDIA_TYPES, INTERPOLATE_MEDIA_TYPES, JSON, MIX_MEDIA_TYPES
 from service.routes.schemas import ImageQuery
 
 _REF = "#/components/schemas/{model}"
@@ -26,62 +26,62 @@ ERROR = {
                     "type": "string",
                     "enum": ["invalid_request_error", "unavailable_error", "server_error"],
                 },
-                "code": {"type": "string", "description": "A stable word for programs"},
-                "message": {"type": "string", "description": "One line for people; names the fix"},
-                "param": {"type": ["string", "null"], "description": "The field at fault"},
+                "code": {"type": "string", "description": "Stable word for programs"},
+                "message": {"type": "string", "description": "One line: what is wrong and what to do"},
+                "param": {"type": ["string", "null"], "description": "The field that is wrong"},
             },
         }
     },
 }
 _SEED = {"type": ["integer", "null"]}
 _LABEL = {"type": "integer"}
-_PICTURE = {"type": "string", "description": "A picture of `output_format`, base64", "contentEncoding": "base64"}
-_FACTS = {
+_IMAGE = {"type": "string", "description": "The image in `output_format`, base64", "contentEncoding": "base64"}
+_DOCUMENT_FIELDS = {
     "created": {"type": "integer", "description": "Unix time"},
     "model": {"type": "string"},
     "digest": {"type": "string"},
     "output_format": {"type": "string", "enum": ["png", "webp", "jpeg"]},
 }
-# `format` is what generators of clients look at; `contentMediaType` is OpenAPI 3.1's
+# Client generators read `format`; `contentMediaType` is OpenAPI 3.1.
 BINARY = {"type": "string", "format": "binary"}
 TEXT = {"type": "string"}
 
 
-def _listed(**properties: Any) -> dict[str, Any]:
+def _list_of(**properties: Any) -> dict[str, Any]:
     required = [key for key in properties if key != "label"]
     return {"type": "array", "items": {"type": "object", "required": required, "properties": properties}}
 
 
 def _document(**properties: Any) -> dict[str, Any]:
-    properties = _FACTS | properties
+    properties = _DOCUMENT_FIELDS | properties
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-GENERATE = dict.fromkeys(GENERATE_FORMS) | {
-    JSON: _document(data=_listed(seed=_SEED, label=_LABEL, b64_json=_PICTURE)),
+GENERATE = dict.fromkeys(GENERATE_MEDIA_TYPES) | {
+    JSON: _document(data=_list_of(seed=_SEED, label=_LABEL, b64_json=_IMAGE)),
 }
-INTERPOLATE = dict.fromkeys(INTERPOLATE_FORMS) | {
+INTERPOLATE = dict.fromkeys(INTERPOLATE_MEDIA_TYPES) | {
     JSON: _document(
         fps={"type": "number"},
         loop={"type": "boolean"},
-        data=_listed(frame={"type": "integer"}, label=_LABEL, b64_json=_PICTURE),
+        data=_list_of(frame={"type": "integer"}, label=_LABEL, b64_json=_IMAGE),
     ),
 }
-MIX = dict.fromkeys(MIX_FORMS) | {
+MIX = dict.fromkeys(MIX_MEDIA_TYPES) | {
     JSON: _document(
-        data=_listed(latent={"type": "array", "items": {"type": "number"}}, label=_LABEL, b64_json=_PICTURE),
-        terms=_listed(seed=_SEED, weight={"type": "number"}, label=_LABEL, b64_json=_PICTURE),
+        data=_list_of(latent={"type": "array", "items": {"type": "number"}}, label=_LABEL, b64_json=_IMAGE),
+        terms=_list_of(seed=_SEED, weight={"type": "number"}, label=_LABEL, b64_json=_IMAGE),
     ),
 }
 
 
 def _query(schema: type[BaseModel]) -> list[dict[str, Any]]:
-    """The fields of a query as parameters; none of them is required, and null is not a word of a URL."""
+    """Return the fields of a query as parameters: none is required, and a URL has no null."""
     parameters = []
-    for name, told in schema.model_json_schema()["properties"].items():
-        bounds = told.get("anyOf", [told])[0]
+    for name, field in schema.model_json_schema()["properties"].items():
+        bounds = field.get("anyOf", [field])[0]
         kept = {k: v for k, v in bounds.items() if k not in ("title", "default", "description")}
-        description = {"description": told["description"]} if "description" in told else {}
+        description = {"description": field["description"]} if "description" in field else {}
         parameters.append({"name": name, "in": "query", **description, "schema": kept})
     return parameters
 
@@ -102,11 +102,11 @@ IMAGE_PARAMETERS: dict[str, Any] = {
 }
 
 
-_bodies: dict[str, type[BaseModel]] = {}  # of the routes, by name, as `body` was told of them
+_bodies: dict[str, type[BaseModel]] = {}  # schemas of the routes' bodies, by name; `request_body` adds to them
 
 
-def body(schema: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route with this JSON body; the schema is added to the document's."""
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return `openapi_extra` of a route with this JSON body, whose schema the document will have."""
     _bodies[schema.__name__] = schema
     ref = {"$ref": _REF.format(model=schema.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
@@ -115,11 +115,11 @@ def body(schema: type[BaseModel]) -> dict[str, Any]:
 IMAGE_HEADERS = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in (
-        ("Atelier-Model", "The model that made the images"),
+        ("Atelier-Model", "Name of the model"),
         ("Atelier-Digest", "Its digest"),
-        ("Atelier-Images", "How many images the answer holds"),
-        ("Atelier-Seeds", "Their seeds in order, rising runs joined: 0-63,70. Absent for latents, and when too long"),
-        ("Atelier-Labels", "Of a conditional model, their class indices: 3,0,7. Absent when too long"),
+        ("Atelier-Images", "Number of images in the answer"),
+        ("Atelier-Seeds", "Their seeds in order, rising runs joined: 0-63,70. Absent for latents, and if too long"),
+        ("Atelier-Labels", "Class indices, if the model is conditional: 3,0,7. Absent if too long"),
     )
 }
 RESOURCE_HEADERS = {
@@ -128,36 +128,42 @@ RESOURCE_HEADERS = {
 }
 NOT_MODIFIED = {304: {"description": "If-None-Match names the image's ETag", "headers": RESOURCE_HEADERS}}
 
-POSTED = (400, 403, 404, 406, 413, 415, 422, 503)  # what a route that reads a body and chooses a form may refuse with
+POST_ERRORS = (400, 403, 404, 406, 413, 415, 422, 503)  # statuses of a route that reads a body and negotiates a format
 
 
-def answers(
-    forms: dict[str, Any],
+def responses(
+    media_types: dict[str, Any],
     *errors: int,
     headers: dict[str, Any] | None = None,
     others: dict[int, Any] | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of a route: its forms of a 200, and the statuses that carry the error envelope."""
+    """Return keyword arguments of a route.
+
+    Args:
+        media_types: Media types of a 200, each with its schema or None.
+        *errors: Statuses that have the error envelope.
+        headers: Headers of a 200.
+        others: Further responses by status.
+    """
     error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
-    ok = {form: {"schema": schema or _default_schema(form)} for form, schema in forms.items()}
+    ok = {kind: {"schema": schema or _default_schema(kind)} for kind, schema in media_types.items()}
     return {
         "response_model": None,
-        "response_class": Response,  # FastAPI's default would add JSON to the forms
+        "response_class": Response,  # FastAPI's default would add JSON
         "responses": {200: {"description": "The answer", "content": ok, "headers": headers or {}}}
         | {status: {"description": "Refused", "content": error} for status in (*errors, 500)}
         | (others or {}),
     }
 
 
-def _default_schema(form: str) -> dict[str, Any]:
-    """Return the schema of an answer in a form that is described no further."""
-    if form == JSON:
+def _default_schema(media_type: str) -> dict[str, Any]:
+    if media_type == JSON:
         return {}
-    return TEXT if form.startswith("text/") else BINARY | {"contentMediaType": form}
+    return TEXT if media_type.startswith("text/") else BINARY | {"contentMediaType": media_type}
 
 
-def _guard(document: dict[str, Any], keys: bool) -> None:
-    """Tell what stands before the routes: the rate limit, and the key if one is asked for."""
+def _add_middleware_errors(document: dict[str, Any], keys: bool) -> None:
+    """Add the responses of the rate limit, and of the API key if one is required."""
     refused = {"description": "Refused", "content": {JSON: {"schema": {"$ref": _REF.format(model="Error")}}}}
     for path, operations in document["paths"].items():
         for operation in operations.values() if not is_open(path) else ():
@@ -169,8 +175,8 @@ def _guard(document: dict[str, Any], keys: bool) -> None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
 
 
-def _own_refusals(document: dict[str, Any]) -> None:
-    """FastAPI tells of a 422 of its own form wherever a path has a parameter; ours are none but the error envelope."""
+def _remove_fastapi_errors(document: dict[str, Any]) -> None:
+    """Remove the 422 that FastAPI documents wherever a path has a parameter; all our errors have the envelope."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -180,7 +186,7 @@ def _own_refusals(document: dict[str, Any]) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` hold the schemas that the routes refer to."""
+    """Make `app.openapi()` return a document with the schemas that the routes refer to."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -197,8 +203,8 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
-            _own_refusals(result)
-            _guard(result, bool(Keys(app.state.settings)))
+            _remove_fastapi_errors(result)
+            _add_middleware_errors(result, bool(ApiKeys(app.state.settings)))
             app.openapi_schema = result
         return app.openapi_schema
 

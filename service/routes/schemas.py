@@ -1,4 +1,4 @@
-"""Request bodies, their bounds in their types. What depends on the model or the settings is in `plans`."""
+"""Request bodies, with their bounds as types. `inference.inputs` checks what depends on the model or the settings."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from artifacts.latents import NUM_SEEDS
 
 
 def _integral(value: Any) -> Any:
-    """12.0 is the integer 12 (JSON has one kind of number); "12" and true are not."""
+    """Accept 12.0 as the integer 12 (JSON has one kind of number), but neither "12" nor true."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, (str, bool)):
@@ -21,8 +21,8 @@ Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=NUM_SEEDS), Integral]
 Label = Annotated[int, Field(ge=0, lt=2**31), Integral]
 
-# No list is unbounded, and each stops at its first error: a body of 4 MiB holds a million values, and an error for each
-# would cost seconds and gigabytes. The bounds of the settings are lower, and are checked in `plans`.
+# Each list is bounded and stops at its first error: a body of 4 MiB holds a million values, and an error for each would
+# cost seconds and gigabytes. The limits of the settings are lower; `inference.inputs` checks them.
 MAX_IMAGES = 65536
 MAX_KEYFRAMES = 4096
 MAX_LATENT = 2**20
@@ -42,66 +42,66 @@ Scale = Annotated[int, Field(ge=1, le=16), Integral]
 Quality = Annotated[int, Field(ge=1, le=100), Integral]
 
 
-class Look(BaseModel):
-    """What pictures look like; arrays (npy, npz) are always as generated."""
+class OutputOptions(BaseModel):
+    """What images look like; arrays (npy, npz) are always as generated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: Scale = Field(1, description="Whole factor that enlarges pictures, pixel by pixel")
+    scale: Scale = Field(1, description="Integer factor by which images are enlarged, pixel by pixel")
     columns: Annotated[int, Field(ge=1, le=65536), Integral] | None = Field(
-        None, description="Images to a row of a grid; as square as can be if left out, 16 frames to a row of a strip"
+        None, description="Images per row of a grid. Default: as square as possible; 16 frames per row of a strip"
     )
     padding: Annotated[int, Field(ge=0, le=64), Integral] = Field(
         0, description="Black pixels between the images of a grid or strip, after enlarging"
     )
     quality: Quality | None = Field(
-        None, description="Of JPEG, 90 if left out; WebP is lossy with it, and lossless without"
+        None, description="JPEG quality, 90 by default; with it, WebP is lossy, and lossless without"
     )
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="Format of the images in JSON and zip")
 
 
-class OfModel(BaseModel):
+class ModelRef(BaseModel):
     """A request to one model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: ModelName | None = Field(None, description="Name from /v1/models; the default model if left out")
+    model: ModelName | None = Field(None, description="Name from /v1/models. Default: the default model")
 
 
-class Wanted(OfModel):
-    """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and told."""
+class ImageSpec(ModelRef):
+    """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and returned."""
 
     n: Annotated[int, Field(ge=1), Integral] | None = Field(
-        None, description="Number of images: seeds seed … seed+n-1. 1 if left out"
+        None, description="Number of images: seeds seed … seed+n-1. Default: 1"
     )
     seed: Seed | None = Field(None, description="First seed")
-    seeds: Seeds | None = Field(None, description="One seed an image")
-    latents: Latents | None = Field(None, description="One latent of z_dim numbers an image, instead of seeds")
+    seeds: Seeds | None = Field(None, description="One seed per image")
+    latents: Latents | None = Field(None, description="One latent of z_dim numbers per image, instead of seeds")
     labels: Labels | None = Field(
-        None, description="Class indices of a conditional model: one for all images, or one an image"
+        None, description="Class indices of a conditional model: one for all images, or one per image"
     )
     truncation: Truncation | None = Field(
-        None, description="Draw normal latents from [-t, t] only: smaller is more typical, less varied"
+        None, description="Draw normal latents from [-t, t] only: smaller values give more typical, less varied images"
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Wanted":
+    def _one_source(self) -> "ImageSpec":
         given = [key for key in ("seed", "seeds", "latents") if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"give only one of seed, seeds and latents, not {' and '.join(given)}")
         for key in ("seeds", "latents"):
             values = getattr(self, key)
             if values is not None and self.n not in (None, len(values)):
-                raise ValueError(f"n is {self.n} but {key} has {len(values)}; leave n out")
+                raise ValueError(f"n is {self.n}, but {key} has {len(values)}; omit n")
         if self.seed is not None and self.seed + (self.n or 1) > NUM_SEEDS:
-            raise ValueError(f"seed + n passes 2^53; the last seed is {NUM_SEEDS - 1}")
+            raise ValueError(f"seed + n exceeds 2^53; the last seed is {NUM_SEEDS - 1}")
         if self.latents is not None and self.truncation is not None:
-            raise ValueError("truncation is of latents drawn from seeds; leave it out with latents")
+            raise ValueError("truncation applies to latents drawn from seeds; omit it with latents")
         return self
 
 
-class GenerateRequest(Look, Wanted):
-    """Which images, and what pictures of them look like."""
+class GenerateRequest(OutputOptions, ImageSpec):
+    """Which images, and what they look like."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 0, "n": 16}]})
 
@@ -117,12 +117,12 @@ class Keyframe(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> "Keyframe":
         if (self.seed is None) == (self.latent is None):
-            raise ValueError("give a seed or a latent: exactly one of the two")
+            raise ValueError("give either a seed or a latent")
         return self
 
 
 def _keyframe(value: Any) -> Any:
-    """A bare number is a seed, a bare list a latent."""
+    """Accept a number as a seed, and a list as a latent."""
     if isinstance(value, list):
         return {"latent": value}
     return value if isinstance(value, (dict, Keyframe)) else {"seed": value}
@@ -144,45 +144,49 @@ _KEYFRAME_SCHEMA = {
         },
     ]
 }
-AnyKeyframe = Annotated[Keyframe, BeforeValidator(_keyframe), WithJsonSchema(_KEYFRAME_SCHEMA)]
+KeyframeField = Annotated[Keyframe, BeforeValidator(_keyframe), WithJsonSchema(_KEYFRAME_SCHEMA)]
 
 
-class InterpolateRequest(Look, OfModel):
-    """A path through latent space: `steps` frames from each keyframe to the next, both counted."""
+class InterpolateRequest(OutputOptions, ModelRef):
+    """A path through latent space: `steps` frames from each keyframe to the next, including both."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"keyframes": [0, 1, 2], "steps": 16}]})
 
-    keyframes: Annotated[list[AnyKeyframe], Field(min_length=2, max_length=MAX_KEYFRAMES, fail_fast=True)] = Field(
-        description="Two or more: a seed, a latent, or {seed} or {latent}"
+    keyframes: Annotated[list[KeyframeField], Field(min_length=2, max_length=MAX_KEYFRAMES, fail_fast=True)] = Field(
+        description="Two or more, each a seed, a latent, {seed} or {latent}"
     )
     steps: Annotated[int, Field(ge=2), Integral] = Field(
         16,
-        description="Frames of a segment, both its keyframes counted; a shared keyframe appears once, so "
-        "that K keyframes give (K-1)(steps-1)+1 frames, K(steps-1) with loop",
+        description="Frames per segment, including both its keyframes; a shared keyframe appears once, so "
+        "K keyframes give (K-1)(steps-1)+1 frames, K(steps-1) with loop",
     )
     mode: Literal["slerp", "lerp"] | None = Field(
-        None, description="slerp for normal latents, lerp for uniform ones, if left out"
+        None, description="Default: slerp for normal latents, lerp for uniform ones"
     )
     easing: Literal["linear", "ease_in", "ease_out", "ease_in_out"] = "linear"
-    loop: Annotated[bool, Strict()] = Field(False, description="Return to the first keyframe, and animate forever")
-    fps: Annotated[Float, Field(ge=1, le=50)] = Field(12.0, description="Frames a second of an animation")
+    loop: Annotated[bool, Strict()] = Field(
+        False, description="Return to the first keyframe, and repeat an animation forever"
+    )
+    fps: Annotated[Float, Field(ge=1, le=50)] = Field(12.0, description="Frames per second of an animation")
     labels: Labels | None = Field(
-        None, description="Class indices of a conditional model: one for all keyframes, or one a keyframe"
+        None, description="Class indices of a conditional model: one for all keyframes, or one per keyframe"
     )
     truncation: Truncation | None = None
 
 
 class Term(Keyframe):
-    """A seed or a latent and its weight in a sum; for a conditional model maybe its label."""
+    """A seed or a latent, its weight in the sum, and its label if the model is conditional."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["seed"]}, {"required": ["latent"]}]})
 
     weight: Annotated[Float, Field(ge=-100, le=100)] = 1.0
-    label: Label | None = Field(None, description="Class index; left out, a seed draws its own, a latent has `labels`'")
+    label: Label | None = Field(
+        None, description="Class index. Default: the one that the seed draws; for a latent, that in `labels`"
+    )
 
 
-class MixRequest(Look, OfModel):
-    """Vector arithmetic: the image of a weighted sum of latents, and each term's image."""
+class MixRequest(OutputOptions, ModelRef):
+    """Vector arithmetic: the image of a weighted sum of latents, and the image of each term."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"terms": [{"seed": 0}, {"seed": 1, "weight": -1}, {"seed": 2}]}]}
@@ -191,26 +195,28 @@ class MixRequest(Look, OfModel):
     terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS, fail_fast=True)]
     normalize: Annotated[bool, Strict()] = Field(
         True,
-        description="Rescale the sum so that it is distributed as one latent is: normal latents to the norm of the "
-        "terms, uniform ones to their weighted mean. false: the sum as it is",
+        description="Rescale the sum to the distribution of a single latent: normal latents to the norm of the "
+        "terms, uniform ones to their weighted mean. false: do not rescale",
     )
     labels: Annotated[list[Label], Field(min_length=1, max_length=1, fail_fast=True)] | None = Field(
-        None, description="The sum's class index; left out, that of the term with the largest absolute weight"
+        None, description="Class index of the sum. Default: that of the term with the largest absolute weight"
     )
-    truncation: Truncation | None = Field(None, description="Of the terms that are seeds")
+    truncation: Truncation | None = Field(None, description="Truncation of the terms that are seeds")
 
 
 class ImageQuery(BaseModel):
-    """Query of the image resource; the words of a URL become numbers."""
+    """Query of the image resource, whose values are numbers in text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     truncation: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     label: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    scale: Annotated[int, Field(ge=1, le=16)] = Field(1, description="Whole factor that enlarges it, pixel by pixel")
+    scale: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="Integer factor by which the image is enlarged, pixel by pixel"
+    )
     quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="Of .jpg, 90 if left out; .webp is lossy with it, and lossless without"
+        None, description="Quality of .jpg, 90 by default; with it, .webp is lossy, and lossless without"
     )
     digest: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = Field(
-        None, description="The model's digest or its beginning: the image may then be cached forever"
+        None, description="The model's digest or its beginning; the image may then be cached forever"
     )

@@ -5,9 +5,9 @@ import json
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, ApiError, error_response
+from service.errors import INTERNAL_ERROR, ApiError, error_response
 from service.routes import negotiation
-from service.routes.schemas import Wanted
+from service.routes.schemas import ImageSpec
 
 GENERATE = "/v1/native/generate"
 NATIVE_ROUTES = (GENERATE, "/schema.json")
@@ -27,8 +27,8 @@ class Checked:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        await negotiation.read(request, Wanted)
-        body = negotiation.without_mark(await request.body())
+        await negotiation.read_body(request, ImageSpec)
+        body = negotiation.strip_bom(await request.body())
         messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replayed() -> Message:
@@ -78,7 +78,7 @@ def _reworded(start: Message, body: bytes) -> ApiError | None:
     if isinstance(told.get("error"), dict):
         return None
     if status >= 500 and status != 503:
-        return INTERNAL
+        return INTERNAL_ERROR
     message, param = str(told.get("error", "")), None
     details = told.get("detail")
     if isinstance(details, list) and details and isinstance(details[0], dict):

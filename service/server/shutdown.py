@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from service.inference.engine import Atelier
+    from service.worker import Worker
 
 log = logging.getLogger("bentoml.atelier")
 
@@ -34,7 +34,7 @@ LET_IN_S = 0.3  # for the requests of connections that were just made
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # Linux; Python's socket does not name them
 
 
-def install(atelier: "Atelier") -> None:
+def install(worker: "Worker") -> None:
     """Stand before uvicorn's signal handlers; on the event loop. Under another server (tests) nothing is done."""
     if threading.current_thread() is not threading.main_thread():
         return
@@ -42,7 +42,7 @@ def install(atelier: "Atelier") -> None:
     server: Any = getattr(uvicorns, "__self__", None)
     if not callable(uvicorns) or not hasattr(server, "handle_exit"):
         return
-    ending = _Ending(atelier, server, uvicorns, asyncio.get_running_loop())
+    ending = _Ending(worker, server, uvicorns, asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ending.asked)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # the supervisor hears it too, and stops all
@@ -56,12 +56,12 @@ def install(atelier: "Atelier") -> None:
 class _Ending:
     def __init__(
         self,
-        atelier: "Atelier",
+        worker: "Worker",
         server: Any,
         uvicorns: Callable[[int, FrameType | None], Any],
         loop: asyncio.AbstractEventLoop,
     ):
-        self._atelier, self._server, self._uvicorns, self._loop = atelier, server, uvicorns, loop
+        self._worker, self._server, self._uvicorns, self._loop = worker, server, uvicorns, loop
         self._asked = False
 
     def asked(self, number: int, frame: FrameType | None) -> None:
@@ -70,15 +70,15 @@ class _Ending:
             self._asked = True
             # the kernel ends the process then, whatever holds it up: a loop that is stuck, threads that compute
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, self._atelier.settings.grace_s + LAST_S)
+            signal.setitimer(signal.ITIMER_REAL, self._worker.settings.grace_s + LAST_S)
             # without the context of the request that the signal happened to interrupt
             self._loop.call_soon_threadsafe(self._drain, number, context=contextvars.Context())
 
     def _drain(self, number: int) -> None:
-        settings = self._atelier.settings
-        self._atelier.drain()
+        settings = self._worker.settings
+        self._worker.drain()
         if not self._server.started:  # it lets no connection in yet, and so has nothing to bring to an end
-            self._atelier.stop()
+            self._worker.stop()
             os._exit(0)
         self._server.config.timeout_graceful_shutdown = max(0.1, settings.grace_s - settings.drain_s)
         log.info("stopping: draining for %g s, at most %g s in all", settings.drain_s, settings.grace_s)
@@ -91,7 +91,7 @@ class _Ending:
         ]
         # closing a worker's listener leaves the socket open in the supervisor, where clients would connect to nobody
         # until it ends; but while other workers live, it is theirs
-        last = self._atelier.metrics.recent.all_drain()
+        last = self._worker.metrics.recent.all_drain()
         for listener in listeners if last else ():
             _filter(listener, attach=True)
         if not last:

@@ -14,7 +14,7 @@ import pytest
 
 from artifacts.arrays import read_npz
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics, fault_of
+from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 from evaluation.references.file import load_reference
 from evaluation.scoring.feature_store import state_of
 from evaluation.scoring.shards import find, merged
@@ -139,7 +139,7 @@ NO_COVARIANCE = {
 def test_statistics_that_are_no_covariance(tmp_path: Path, sigma: np.ndarray) -> None:
     reference(tmp_path / "r.npz", sigma=npy(sigma))
     assert "not a sound reference file: its" in one_line(run("score", "g.onnx", "--reference", tmp_path / "r.npz"))
-    assert fault_of(np.zeros(4), sigma * 1e-12) is not None, "whatever the features' scale"
+    assert invalid_statistics_reason(np.zeros(4), sigma * 1e-12) is not None, "whatever the features' scale"
     write_tiny_extractor(tmp_path / "e.onnx")
     words = ("--extractor", tmp_path / "e.onnx", "--import-as", "x", "--resolution", 8, "-o", tmp_path / "out.npz")
     assert "r.npz: its" in one_line(run("reference", tmp_path / "r.npz", *words, "--num-images", 9))
@@ -149,9 +149,9 @@ def test_statistics_that_are_no_covariance(tmp_path: Path, sigma: np.ndarray) ->
 def test_covariances_of_images_are_sound_at_any_rank(dtype: type) -> None:
     for n in (2, 30, 500):
         rows = np.random.default_rng(0).normal(3, 1, (n, 64)) * np.geomspace(1e-6, 1e3, 64)
-        sigma = FeatureStatistics.of(rows).sigma.astype(dtype).astype(np.float64)
-        assert fault_of(rows.mean(axis=0), sigma) is None
-        assert fault_of(rows.mean(axis=0), sigma * 1e290) is None
+        sigma = FeatureStatistics.from_features(rows).sigma.astype(dtype).astype(np.float64)
+        assert invalid_statistics_reason(rows.mean(axis=0), sigma) is None
+        assert invalid_statistics_reason(rows.mean(axis=0), sigma * 1e290) is None
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: An
     folder = root / f"shard-{index}-of-2"
     (folder / "part-0").mkdir(parents=True)
     rows = np.random.default_rng(index).normal(size=(100, dim)).astype(np.float32)
-    state: Any = FeatureStatistics.of(rows).state()
+    state: Any = FeatureStatistics.from_features(rows).state()
     np.savez(folder / "part-0/state.npz", digest=np.array(digest), **state)
     np.save(folder / "part-0/features.npy", rows)
     np.save(folder / "part-0/samples.npy", np.zeros((64, 8, 8, 1), np.uint8))

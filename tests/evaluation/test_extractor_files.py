@@ -14,7 +14,7 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.builder import preamble, seal
+from evaluation.extractors.builder import preprocessing_model, seal
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint
 
 
 def prepared(resize: str, images: np.ndarray, side: int, channels: int = 3) -> np.ndarray:
-    session = ort.InferenceSession(preamble(resize, side, channels).SerializeToString())
+    session = ort.InferenceSession(preprocessing_model(resize, side, channels).SerializeToString())
     return session.run(None, {"images": images})[0]
 
 
@@ -166,7 +166,7 @@ def fixed(axis: int, size: int) -> Callable[[onnx.ModelProto], None]:
 
 def test_an_extractor_gives_one_row_an_image_or_is_refused(tmp_path: Path) -> None:
     extractor = load_extractor(altered(tmp_path / "e.onnx", doubled))
-    with pytest.raises(EvaluationError, match=r"gave features \[6, 4\] and logits \[3, 2\] for 3 images"):
+    with pytest.raises(EvaluationError, match=r"returned features \[6, 4\] and logits \[3, 2\] for 3 images"):
         extractor(np.zeros((3, 8, 8, 1), np.uint8))
 
 
@@ -179,7 +179,7 @@ def test_an_extractor_that_cannot_run_on_these_images_says_so_in_one_line(tmp_pa
 
 
 def test_an_extractor_of_a_fixed_batch_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="batches of 4 alone"):
+    with pytest.raises(EvaluationError, match="only takes batches of 4"):
         load_extractor(altered(tmp_path / "e.onnx", fixed(0, 4)))
 
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 
-from evaluation.metrics.frechet import frechet_distance
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 
 
 def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:
@@ -204,7 +203,7 @@ def nuclear(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def statistics(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = FeatureStatistics.of(rows)
+    found = FeatureStatistics.from_features(rows)
     return found.mu, found.sigma
 
 

@@ -27,7 +27,7 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import builder, inception, load_extractor
-from evaluation.extractors.builder import centred_relative_error, preamble
+from evaluation.extractors.builder import centered_relative_error, preprocessing_model
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
@@ -156,7 +156,9 @@ WRONG = {
 
 
 def prepared(resize: str, images: np.ndarray) -> np.ndarray:
-    return ort.InferenceSession(preamble(resize, 299, 3).SerializeToString()).run(None, {"images": images})[0]
+    return ort.InferenceSession(preprocessing_model(resize, 299, 3).SerializeToString()).run(None, {"images": images})[
+        0
+    ]
 
 
 RESIZERS = {
@@ -173,7 +175,7 @@ RESIZERS = {
 def test_white_noise_of_any_size_is_resized_as_the_peers_do(resize: str, size: tuple[int, int]) -> None:
     """The hardest images there are, at ratios where float32 places are roundest."""
     noise = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
-    assert centred_relative_error(prepared(resize, noise), RESIZERS[resize](noise).numpy()) < TOLERANCE / 5
+    assert centered_relative_error(prepared(resize, noise), RESIZERS[resize](noise).numpy()) < TOLERANCE / 5
 
 
 @pytest.mark.slow
@@ -193,8 +195,8 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
         tensor, features = peer(images)
         assert tensor.shape == (4, 3, 299, 299)
         assert 0.1 < features.mean() < 10, side
-        assert centred_relative_error(prepared(resize, images), tensor) < TOLERANCE / 5, side
-        assert centred_relative_error(extractor(images).features, features) < TOLERANCE, side
+        assert centered_relative_error(prepared(resize, images), tensor) < TOLERANCE / 5, side
+        assert centered_relative_error(extractor(images).features, features) < TOLERANCE, side
         for how, wrong in WRONG[resize].items():
             if how == "without antialiasing" and side < 299:
                 continue  # enlarging has nothing to smooth
@@ -202,8 +204,8 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
             got = prepared("wrong", images)
             with torch.no_grad():
                 wrong_features = network(torch.from_numpy(got))[0].numpy()
-            assert centred_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
-            assert centred_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
+            assert centered_relative_error(got, tensor) > 100 * TOLERANCE, (side, how)
+            assert centered_relative_error(wrong_features, features) > 100 * TOLERANCE, (side, how)
 
 
 @pytest.mark.slow
@@ -218,8 +220,8 @@ def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
         unbiased, biased = (found.numpy() for found in peer(nchw(images)))
     logits = load_extractor(files["tf1"])(images).logits
     assert logits is not None
-    assert centred_relative_error(logits, unbiased) < TOLERANCE
-    assert centred_relative_error(biased, unbiased) > 100 * TOLERANCE
+    assert centered_relative_error(logits, unbiased) < TOLERANCE
+    assert centered_relative_error(biased, unbiased) > 100 * TOLERANCE
 
 
 def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp_path: Path) -> None:

@@ -1,13 +1,27 @@
-"""Names of results: no two figures share one, and names that earlier versions gave are read."""
+"""Metrics by name, and names of results: no two scores share one, and names of earlier versions are read."""
 
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from evaluation.metrics import METRICS, Options, result_name
-from evaluation.metrics.names import RESERVED, fault_of_name, former_name, renamed
+from evaluation.metrics import METRICS, MetricInputs, MetricOptions, parse_metrics, resolve, result_name
+from evaluation.metrics.registry import RESERVED, current_name, former_name, invalid_name_reason
+from tests.evaluation.test_cli import one_line, run
+
+CUSTOM = """
+from evaluation.metrics import Metric, MetricInputs, MetricValue
+
+def mean(inputs: MetricInputs) -> MetricValue:
+    return MetricValue(float(inputs.get("features").mean()))
+
+MEAN = Metric("mean_feature", "Mean feature", "lower", needs={"features"}, compute=mean)
+NO_METRIC = 3
+"""
 
 LABELS = ("classifier", "dinov2", "dinov", "dinov2_", "dinov2_1", "x", "x_", "x_infinity", "x_per_class", "infinity")
 SIZES = (2, 10, 210, 1000, 1234, 10_000, 210_000)
@@ -46,7 +60,7 @@ def test_result_names_of_unlike_figures_are_never_equal() -> None:
 
 
 def test_result_name_of_kid_tells_the_subset_size() -> None:
-    names = {result_name("kid", "fid", 10_000, Options(kid_subset_size=size)) for size in (500, 1000)}
+    names = {result_name("kid", "fid", 10_000, MetricOptions(kid_subset_size=size)) for size in (500, 1000)}
     assert names == {"kid10k_subset500", "kid10k_subset1k"}
 
 
@@ -54,21 +68,23 @@ def test_renamed_former_names_become_the_present_ones() -> None:
     labels = [label for label in LABELS if not label.endswith("_")]
     for metric, label, n in itertools.product(METRICS, labels, SIZES):
         present = result_name(metric, f"fd_{label}", n)
-        assert renamed(former_name(metric, f"fd_{label}", n), metric, n, 1000) == present
-        assert renamed(present, metric, n, 1000) == present
+        assert current_name(former_name(metric, f"fd_{label}", n), metric, n, 1000) == present
+        assert current_name(present, metric, n, 1000) == present
     for metric, features in itertools.product(METRICS, ("fid", "clean_fid")):
-        assert renamed(former_name(metric, features, 1000), metric, 1000, 1000) == result_name(metric, features, 1000)
+        assert current_name(former_name(metric, features, 1000), metric, 1000, 1000) == result_name(
+            metric, features, 1000
+        )
 
 
 @pytest.mark.parametrize("name", ["anything", "", "fd_x11", "evaluation"])
 def test_renamed_other_names_stay(name: str) -> None:
-    assert renamed(name, "fid", 10_000) == name
-    assert renamed(name, "no metric", 10_000) == name
+    assert current_name(name, "fid", 10_000) == name
+    assert current_name(name, "no metric", 10_000) == name
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_vits14", "clip-b32", "X", "a" * 64])
 def test_fault_of_name_sound_names_have_none(name: str) -> None:
-    assert fault_of_name(name) is None
+    assert invalid_name_reason(name) is None
 
 
 @pytest.mark.parametrize(
@@ -76,4 +92,56 @@ def test_fault_of_name_sound_names_have_none(name: str) -> None:
     [*sorted(RESERVED), "classifier_infinity", "X_PER_CLASS", "", "a b", "../x", "x_", "-x", "ä", "a" * 65, "x\n", "٣"],
 )
 def test_fault_of_name_unsound_names_have_one(name: str) -> None:
-    assert fault_of_name(name)
+    assert invalid_name_reason(name)
+
+
+@pytest.fixture
+def custom(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a metric in a module of the user's own."""
+    (place / "my_metrics.py").write_text(CUSTOM, encoding="utf-8")
+    monkeypatch.syspath_prepend(place)
+    return "my_metrics:MEAN"
+
+
+def test_resolve_custom_metric_is_computed_and_named(custom: str) -> None:
+    metric = resolve(custom)
+    assert metric(MetricInputs(features=np.ones((3, 2)))).value == 1
+    assert metric.needs == {"features"}
+    assert result_name(custom, "fd_dinov2", 1000) == "mean_feature_dinov2_1k"
+    assert [one.name for one in parse_metrics(f"fid, {custom},fid")] == ["fid", custom]
+    with pytest.raises(ValueError, match="my_metrics:MEAN needs features"):
+        metric(MetricInputs())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fidd", "there is no metric fidd; there are fid, kid"),
+        ("no_such_module:X", "there is no module no_such_module; .*PYTHONPATH"),
+        ("my_metrics:ABSENT", "my_metrics has no ABSENT"),
+        ("my_metrics:NO_METRIC", "is a int, not an evaluation.metrics.Metric"),
+        (":X", "there is no metric :X"),
+    ],
+)
+@pytest.mark.usefixtures("custom")
+def test_resolve_unknown_metric_fails(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(name)
+
+
+def test_resolve_former_name_is_accepted() -> None:
+    assert resolve("memorization") is METRICS["memorization"]
+    assert [metric.name for metric in parse_metrics("memorization,memorization")] == ["memorization"]
+
+
+def test_score_custom_metric_is_reported(custom: str, place: Path) -> None:
+    words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 30)
+    done = run(*words, "--metrics", f"fid,{custom}", "--output", "report")
+    assert done.exit_code == 0, done.output
+    report = json.loads((place / "report/report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in report["results"]] == ["fd_tiny30", "mean_feature_tiny30"]
+    assert report["results"][1]["metric"] == custom
+    assert "Mean feature" in (place / "report/report.html").read_text(encoding="utf-8")
+    assert one_line(run(*words, "--metrics", "no_such_module:X")).startswith(
+        "error: no_such_module:X: there is no module"
+    )

@@ -11,15 +11,13 @@ from scipy import stats
 
 from evaluation.metrics import neighbors
 from evaluation.metrics.fid_infinity import fid_infinity
-from evaluation.metrics.frechet import frechet_distance
+from evaluation.metrics.frechet import frechet_distance, per_class_frechet
 from evaluation.metrics.inception_score import inception_score
 from evaluation.metrics.intervals import interval
-from evaluation.metrics.kid import kernel_distance, mmd2
-from evaluation.metrics.memorization import near_copy_share, nearest
-from evaluation.metrics.neighbors import neighbour_distances
-from evaluation.metrics.per_class import per_class_frechet
+from evaluation.metrics.kid import kid, mmd2
+from evaluation.metrics.neighbors import near_copy_share, nearest, neighbor_distances
 from evaluation.metrics.prdc import precision_recall_density_coverage
-from evaluation.report.schema import threshold
+from evaluation.report.schema import check_threshold
 
 
 def normal(seed: int, n: int, d: int = 6, mean: float = 0.0) -> np.ndarray:
@@ -42,15 +40,15 @@ def test_the_kernel_distance_is_unbiased_and_zero_between_like_sets() -> None:
 def test_the_kernel_distance_by_hand() -> None:
     """k(x, y) = (xy + 1)³ of {0, 1} and {1, 1}: within 1 and 8, between (1 + 1 + 8 + 8) / 4."""
     assert mmd2(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]])) == pytest.approx(1 + 8 - 2 * 4.5)
-    two = kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]]), subsets=3, subset_size=2)
+    two = kid(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]]), subsets=3, subset_size=2)
     assert two == pytest.approx((0.0, 0.0))
 
 
 def test_too_few_images_for_a_subset_are_refused() -> None:
     with pytest.raises(ValueError, match="subsets of 1000 images needs as many on either side; there are 30 and 2000"):
-        kernel_distance(normal(0, 30), normal(1, 2000))
+        kid(normal(0, 30), normal(1, 2000))
     with pytest.raises(ValueError, match="not finite"):
-        kernel_distance(np.full((5, 2), np.nan), np.zeros((5, 2)), subset_size=5)
+        kid(np.full((5, 2), np.nan), np.zeros((5, 2)), subset_size=5)
 
 
 # --- Inception Score
@@ -123,7 +121,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     whole = precision_recall_density_coverage(fake, real)
     for size in (1000, 17, 2, 1):
         monkeypatch.setattr(neighbors, "BLOCK", size)
-        np.testing.assert_allclose(np.sqrt(neighbour_distances(on_disk, 3)), expected, rtol=1e-10)
+        np.testing.assert_allclose(np.sqrt(neighbor_distances(on_disk, 3)), expected, rtol=1e-10)
         assert precision_recall_density_coverage(on_disk, real) == whole
 
 
@@ -222,13 +220,13 @@ def test_fid_infinity_standard_error_is_least_squares() -> None:
 
 @pytest.mark.parametrize(("value", "metric", "passed"), [(-0.1, "fid_infinity", False), (0.0, "fid_infinity", True)])
 def test_threshold_negative_distance_does_not_pass(value: float, metric: str, passed: bool) -> None:
-    found = threshold([{"better": "lower", "name": "x", "metric": metric, "value": value}], 5.0)
+    found = check_threshold([{"better": "lower", "name": "x", "metric": metric, "value": value}], 5.0)
     assert found is not None
     assert found["passed"] is passed
 
 
 def test_threshold_negative_unbiased_kernel_distance_passes() -> None:
-    found = threshold([{"better": "lower", "name": "x", "metric": "kid", "value": -1e-4}], 5.0)
+    found = check_threshold([{"better": "lower", "name": "x", "metric": "kid", "value": -1e-4}], 5.0)
     assert found is not None
     assert found["passed"] is True
 
@@ -284,7 +282,7 @@ def test_disjoint_ranges_hold_the_figure_and_resampling_does_not() -> None:
     assert resampled.low > 1.5 * expected
 
 
-# --- memorisation
+# --- memorization
 
 
 def test_the_nearest_are_found_and_a_copy_is_at_exactly_0(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.builder import centred_relative_error
-from evaluation.extractors.custom import IMAGENET_MEAN, IMAGENET_STD, Normalised, build_own
+from evaluation.extractors.builder import centered_relative_error
+from evaluation.extractors.custom import IMAGENET_MEAN, IMAGENET_STD, Normalized, build_extractor
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics import result_name
 
@@ -27,7 +27,7 @@ def small_transformer() -> nn.Module:
 
 def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tmp_path: Path) -> None:
     network = small_transformer()
-    built = build_own(network, tmp_path / "vit.onnx", name="small-vit", side=32)
+    built = build_extractor(network, tmp_path / "vit.onnx", name="small-vit", side=32)
     assert built.export_error < 1e-5
     extractor = load_extractor(built.path)
     assert (extractor.dim, extractor.has_logits, extractor.metric) == (24, False, "fd_small-vit")
@@ -38,19 +38,19 @@ def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tm
     with torch.no_grad():
         expected = network((x - mean) / std).numpy()
         unnormalised = network(x).numpy()
-    assert centred_relative_error(extractor(images).features, expected) < 1e-5
-    assert centred_relative_error(unnormalised, expected) > 1e-3
+    assert centered_relative_error(extractor(images).features, expected) < 1e-5
+    assert centered_relative_error(unnormalised, expected) > 1e-3
     assert extractor(images[:1, :20, :25, :1]).features.shape == (1, 24)  # other sizes, grey
 
 
 def test_what_is_no_extractor_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     maps = nn.Conv2d(3, 4, 3)
     with pytest.raises(EvaluationError, match=r"not \[5, 4, 6, 6\]"):
-        build_own(maps, tmp_path / "maps.onnx", name="maps", side=8)
+        build_extractor(maps, tmp_path / "maps.onnx", name="maps", side=8)
     with pytest.raises(EvaluationError, match="letters"):
-        build_own(maps, tmp_path / "maps.onnx", name="a name", side=8)
+        build_extractor(maps, tmp_path / "maps.onnx", name="a name", side=8)
     with pytest.raises(EvaluationError, match="no resize"):
-        build_own(maps, tmp_path / "maps.onnx", name="maps", side=8, resize="bilinear")
+        build_extractor(maps, tmp_path / "maps.onnx", name="maps", side=8, resize="bilinear")
     assert not list(tmp_path.iterdir())
 
 
@@ -63,7 +63,9 @@ class PixelMeans(nn.Module):
 
 @pytest.mark.parametrize("resize", RESIZES)
 def test_own_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) -> None:
-    built = build_own(PixelMeans(), tmp_path / "e.onnx", name="e", side=16, mean=[0] * 3, std=[1] * 3, resize=resize)
+    built = build_extractor(
+        PixelMeans(), tmp_path / "e.onnx", name="e", side=16, mean=[0] * 3, std=[1] * 3, resize=resize
+    )
     extractor = load_extractor(built.path)
     for level in (0, 128, 255):
         images = np.full((1, 16, 16, 3), level, np.uint8)
@@ -74,7 +76,7 @@ def test_own_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) 
 def test_own_extractor_wrong_normalization_is_not_written(
     resize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Normalised, "forward", lambda self, x: self.network(((x + 1) / 2 - self.mean) / self.std))
+    monkeypatch.setattr(Normalized, "forward", lambda self, x: self.network(((x + 1) / 2 - self.mean) / self.std))
     with pytest.raises(EvaluationError, match="differs from torch"):
-        build_own(PixelMeans(), tmp_path / "e.onnx", name="e", side=16, resize=resize)
+        build_extractor(PixelMeans(), tmp_path / "e.onnx", name="e", side=16, resize=resize)
     assert not list(tmp_path.iterdir())

@@ -14,10 +14,10 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from evaluation.metrics import Evidence, Options
+from evaluation.metrics import MetricInputs, MetricOptions
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.inception_score import inception_score
-from evaluation.metrics.kid import kernel_distance
+from evaluation.metrics.kid import kid
 from evaluation.metrics.prdc import precision_recall_density_coverage
 from imagesets import load_image_set
 
@@ -77,7 +77,7 @@ def test_fid_is_torch_fidelitys_and_pytorch_fids(pair: tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("key", ["mean", "std"])
 def test_kid_is_torch_fidelitys_to_its_very_subsets(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
-        return getattr(kernel_distance(fake, real, subsets=7, subset_size=300), key)
+        return getattr(kid(fake, real, subsets=7, subset_size=300), key)
 
     def torch_fidelity(fake: np.ndarray, real: np.ndarray) -> float:
         found = kid_features_to_metric(*doubles(fake, real), kid_subsets=7, kid_subset_size=300, verbose=False)
@@ -124,10 +124,10 @@ def test_all_four_are_prdcs(pair: tuple[np.ndarray, np.ndarray], key: str) -> No
 def test_the_defaults_are_torch_fidelitys_and_prdcs() -> None:
     from torch_fidelity.defaults import DEFAULTS
 
-    ours = Options()
+    ours = MetricOptions()
     assert (ours.kid_subsets, ours.kid_subset_size) == (DEFAULTS["kid_subsets"], DEFAULTS["kid_subset_size"])
     assert (ours.splits, ours.precision_recall_k) == (DEFAULTS["isc_splits"], DEFAULTS["prc_neighborhood"])
     assert ours.seed == DEFAULTS["rng_seed"]
     rows = np.random.default_rng(0).normal(size=(1200, 3))
-    evidence = Evidence(features=rows, reference_features=rows + 0.1, logits=rows)
-    assert evidence.balls == precision_recall_density_coverage(rows, rows + 0.1)
+    inputs = MetricInputs(features=rows, reference_features=rows + 0.1, logits=rows)
+    assert inputs.prdc == precision_recall_density_coverage(rows, rows + 0.1)

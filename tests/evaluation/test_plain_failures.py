@@ -38,7 +38,7 @@ def test_statistics_too_large_for_a_distance(place: Path) -> None:
     line = one_line(run("score", "g.onnx", "--reference", "large.npz", "--extractor", "e.onnx", "-o", "o.json", *FEW))
     assert "fid" in line
     assert "not finite" in line
-    with pytest.raises(EvaluationError, match="JSON cannot say"):
+    with pytest.raises(EvaluationError, match="JSON cannot represent it"):
         write_json(Path("d.json"), {"value": float("inf")})
     assert not Path("d.json").exists()
 
@@ -104,7 +104,7 @@ def test_without_an_output_nothing_is_said_to_be_kept(place: Path) -> None:
     assert "(20 of 20 images are kept in report/.partial/" in one_line(run(*words, "-o", "report"))
 
 
-def test_memorisation_without_a_split_is_refused_before_the_work(place: Path) -> None:
+def test_memorization_without_a_split_is_refused_before_the_work(place: Path) -> None:
     words = (
         "--reference",
         "folder:pictures/test",
@@ -113,7 +113,7 @@ def test_memorisation_without_a_split_is_refused_before_the_work(place: Path) ->
         "-o",
         "report",
         "--metrics",
-        "memorisation",
+        "memorization",
     )
     line = one_line(run("score", "g.onnx", *words, "--num-images", 20))
     assert "not of a train or test split" in line

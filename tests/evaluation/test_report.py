@@ -15,17 +15,16 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from evaluation.report import write_views
 from evaluation.report.charts import Series, line_chart, strip, ticks
-from evaluation.report.formatting import number
-from evaluation.report.images import GAP, SMALLEST, row, sheet, tile
-from evaluation.report.markdown import escaped
+from evaluation.report.formatting import escape_markdown, number
+from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
+from evaluation.report.render import write_views
 from evaluation.report.schema import write_report
 from tests.evaluation.helpers import write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
-METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorisation"
+METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorization"
 NASTY = '<script>alert("1")</script> & | *b*'
 VOID = {"meta", "img", "br"}
 
@@ -118,7 +117,7 @@ def test_a_job_leaves_its_views_beside_its_numbers(place: Path) -> None:
 
 def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: dict[str, Any], page: Page) -> None:
     reals = {result["metric"]: result["value"] for result in told["baseline"]["results"]}
-    reals["memorisation"] = next(r for r in told["results"] if r["metric"] == "memorisation")["details"][
+    reals["memorization"] = next(r for r in told["results"] if r["metric"] == "memorization")["details"][
         "held_out_share"
     ]
     for result in told["results"]:
@@ -138,10 +137,10 @@ def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: d
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
     pictures = embedded(page)
-    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorisation")["details"]["nearest"][:8]
+    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
     samples = np.load(place / "report/images/samples.npy")
-    factor = SMALLEST // 8
+    factor = MIN_TILE // 8
     first = np.asarray(pictures[0].convert("L"))[: factor * 8, : factor * 8]
     np.testing.assert_array_equal(first[::factor, ::factor], samples[0, ..., 0])
     np.testing.assert_array_equal(first, np.kron(samples[0, ..., 0], np.ones((factor, factor), np.uint8)))
@@ -165,7 +164,7 @@ def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
 def test_markdown_takes_outside_text_as_text(text: str) -> None:
     """Rendered by a reader of Markdown, what comes out is what went in."""
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    html = Page(reader.render(f"| h |\n| --- |\n| {escaped(text)} |\n"))
+    html = Page(reader.render(f"| h |\n| --- |\n| {escape_markdown(text)} |\n"))
     assert html.words == f"h {' '.join(text.split())}"
     assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
@@ -173,13 +172,13 @@ def test_markdown_takes_outside_text_as_text(text: str) -> None:
 def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_to(
     told: dict[str, Any], page: Page, place: Path
 ) -> None:
-    result = next(one for one in told["results"] if one["metric"] == "memorisation")
+    result = next(one for one in told["results"] if one["metric"] == "memorization")
     for pair in result["details"]["nearest"][:8]:
         assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
     assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
     rows = np.load(place / "report/images/neighbours.npy")
     shown = np.asarray(embedded(page)[2].convert("L"))
-    side = SMALLEST
+    side = MIN_TILE
     for i in range(rows.shape[1]):  # the sample, a gap, then its neighbours
         left = round((i + (i > 0) * 0.25) * (side + GAP))
         np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
@@ -216,7 +215,7 @@ def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_p
 
 
 def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
-    """Nor baseline, memorisation, curve: each part stands only where its figures are."""
+    """Nor baseline, memorization, curve: each part stands only where its figures are."""
     told |= {"results": told["results"][:1], "baseline": None}
     write_views(write(tmp_path, told))
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -331,8 +330,8 @@ def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
     np.testing.assert_array_equal(np.asarray(tile(small))[1::2, ::2], small)
     assert tile(np.zeros((64, 64, 1), np.uint8)).size == (64, 64)
     assert tile(np.zeros((256, 512, 3), np.uint8)).size == (128, 64)
-    assert sheet(np.zeros((9, 64, 64, 3), np.uint8)).size == (8 * 64 + 7 * GAP, 2 * 64 + GAP)
-    assert row(np.zeros((1, 64, 64, 1), np.uint8)).size == (64, 64)
+    assert draw_grid(np.zeros((9, 64, 64, 3), np.uint8)).size == (8 * 64 + 7 * GAP, 2 * 64 + GAP)
+    assert draw_neighbors(np.zeros((1, 64, 64, 1), np.uint8)).size == (64, 64)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (1e-5, 3e-5), (0.9999, 1.0001), (-5e6, 2e9), (-2, -1)])

@@ -92,7 +92,7 @@ def test_seal_graph_of_pixels_keeps_its_own_resize(place: Path) -> None:
     weight = network(shape=("N", SIDE, SIDE, 3), kind=TensorProto.UINT8)
     done = seal()
     assert done.exit_code == 0, done.output
-    assert "takes images of 8x8 alone" in done.stderr
+    assert "only takes images of 8x8" in done.stderr
     images, extractor = noise(5), load_extractor("own.onnx")
     np.testing.assert_allclose(extractor(images).features, images.reshape(5, -1) @ weight, rtol=1e-5)
     gray = images[..., :1]
@@ -201,7 +201,7 @@ def unknown_operation(nodes: list) -> list:
         ({}, ("--resize", "torch", "--name", "fid"), "is reserved"),
         ({}, ("--resize", "torch", "--name", "../x"), "letters, digits"),
         ({}, ("--resize", "torch", "--features", "y", "--logits", "y"), "name one output"),
-        ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch"), "say --side"),
+        ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch"), "give --side"),
         ({"shape": ("N", 3, "h", "w")}, ("--resize", "torch", "--side", 0), "not between 1 and"),
         ({"shape": ("N", 3, 8, 4)}, ("--resize", "torch"), "must be square"),
         ({"shape": (1, 3, 8, 8)}, ("--resize", "torch"), "dynamic first axis"),
@@ -214,7 +214,7 @@ def unknown_operation(nodes: list) -> list:
         ({"nodes": random_features}, ("--resize", "torch"), "draws random numbers"),
         ({"nodes": training}, ("--resize", "torch"), "is in training mode"),
         ({"nodes": of_the_batch}, ("--resize", "torch"), "inference mode"),
-        ({"nodes": constant}, ("--resize", "torch"), "the same for unlike images"),
+        ({"nodes": constant}, ("--resize", "torch"), "the same for different images"),
         ({"nodes": infinite}, ("--resize", "torch"), "not finite"),
         ({"nodes": unknown_operation}, ("--resize", "torch"), "Nonsense"),
     ],

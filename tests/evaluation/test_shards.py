@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.scoring.shards import parse
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
@@ -27,12 +27,12 @@ def score(*words: object) -> tuple:
 def test_statistics_add(dim: int) -> None:
     """In any order of unequal parts, to 1e-12 of one pass over all rows; singular covariances too."""
     rows = np.random.default_rng(0).normal(5, 2, (200, dim)).astype(np.float32)
-    whole = FeatureStatistics.of(rows)
+    whole = FeatureStatistics.from_features(rows)
     merged = FeatureStatistics(dim)
     for start, stop in ((150, 200), (0, 1), (1, 70), (70, 70), (70, 150)):
         part = FeatureStatistics(dim)
         part.update(rows[start:stop])
-        merged.merge(FeatureStatistics.restored(**dict(part.state())))  # type: ignore[arg-type]
+        merged.merge(FeatureStatistics.from_state(**dict(part.state())))  # type: ignore[arg-type]
     assert merged.n == 200
     assert np.linalg.norm(merged.mu - whole.mu) <= 1e-12 * np.linalg.norm(whole.mu)
     assert np.linalg.norm(merged.sigma - whole.sigma) <= 1e-12 * np.linalg.norm(whole.sigma)
@@ -165,7 +165,7 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     np.save(
         "copies.npy", np.concatenate([train[:30], np.random.default_rng(9).integers(0, 256, (30, 8, 8, 1), np.uint8)])
     )
-    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorisation")
+    words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorization")
     done = run("score", "copies.npy", *words, "--output", "report")
     assert done.exit_code == 0, done.output
     report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.metrics.classifier_confidence import certainty
+from evaluation.metrics.classifier_confidence import classifier_confidence
 from evaluation.sources import Draw, ResizedSource, choice, open_source
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
@@ -49,11 +49,11 @@ def test_a_choice_of_real_images_is_fixed_and_without_repetition(tmp_path: Path)
 
 def test_certainty_is_softmax_and_shares() -> None:
     logits = np.log(np.array([[0.95, 0.05], [0.6, 0.4], [0.2, 0.8], [0.91, 0.09]], np.float32)) + 1000
-    share, classes = certainty(logits, 0.9)
+    share, classes = classifier_confidence(logits, 0.9)
     assert share == 0.5
     assert classes.tolist() == [0.75, 0.25]
     with pytest.raises(ValueError, match="N of 1 or more"):
-        certainty(np.zeros((0, 2)), 0.9)
+        classifier_confidence(np.zeros((0, 2)), 0.9)
 
 
 def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from artifacts.arrays import drop_page_cache
 from evaluation.errors import EvaluationError
 from evaluation.metrics.fid_infinity import fid_infinity
-from evaluation.metrics.kid import kernel_distance
+from evaluation.metrics.frechet import FeatureStatistics
+from evaluation.metrics.kid import kid
 from evaluation.metrics.neighbors import nearest
-from evaluation.metrics.statistics import FeatureStatistics
 from evaluation.references.file import load_reference, save_reference
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}
@@ -90,8 +90,8 @@ def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
     assert resident() > before + 60, "reading maps it"
     drop_page_cache(np.asarray(features)[5:])  # any view
     assert resident() < before + 5
-    FeatureStatistics.of(features)
-    kernel_distance(features, features, subsets=3, subset_size=100)
+    FeatureStatistics.from_features(features)
+    kid(features, features, subsets=3, subset_size=100)
     nearest(np.asarray(features[:3]), features)
     fid_infinity(features, np.zeros(64), np.eye(64), points=2)
     assert resident() < before + 15

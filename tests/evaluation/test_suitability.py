@@ -116,7 +116,9 @@ def test_suitability_of_inception_is_not_judged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metric", ["fid", "clean_fid"])
 def test_extractor_claiming_fid_with_other_weights_is_refused(metric: str, tmp_path: Path) -> None:
     path = write_tiny_extractor(tmp_path / "e.onnx", metric=metric, network=FID_NETWORK, resize="tf1 (linear)")
-    with pytest.raises(EvaluationError, match=f"claims the metric {metric}, which is of Inception's published weights"):
+    with pytest.raises(
+        EvaluationError, match=f"claims the metric {metric}, which belongs to Inception's published weights"
+    ):
         load_extractor(path)
 
 

@@ -29,7 +29,7 @@ def serve() -> Iterator[Callable[..., TestClient]]:
             app = create_app(Settings(model_dir=folder, **settings))  # type: ignore[arg-type]
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             loading = "models are still being loaded"
-            wait_until(lambda: app.state.atelier.repository.not_ready != loading)
+            wait_until(lambda: app.state.worker.engine.repository.not_ready != loading)
             return client
 
         yield start

@@ -117,17 +117,17 @@ def test_admission_encode_holds_its_room_until_the_thread_ends() -> None:
 
 def test_gate_large_bodies_have_a_bound_together(serve: Any, folder: Path) -> None:
     client: TestClient = serve(folder)
-    atelier = client.app.state.atelier  # type: ignore[attr-defined]
+    worker = client.app.state.worker  # type: ignore[attr-defined]
     large = b'{"seed": 0}' + b" " * request.SMALL_BODY
     headers = {"Content-Type": "application/json"}
-    atelier.body_bytes = request.MAX_BODIES  # as if other connections held them
+    worker.body_bytes = request.MAX_BODIES  # as if other connections held them
     answer = client.post("/v1/generate", content=large, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
     assert int(answer.headers["Retry-After"]) > 0
     assert client.post("/v1/generate", json={"seed": 0}).status_code == 200
-    atelier.body_bytes = 0
+    worker.body_bytes = 0
     assert client.post("/v1/generate", content=large, headers=headers).status_code == 200
-    assert atelier.body_bytes == 0
+    assert worker.body_bytes == 0
 
 
 def test_protocol_unread_answers_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:

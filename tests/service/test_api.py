@@ -372,7 +372,7 @@ def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) ->
 
 
 def test_a_failure_of_ours_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.inputs.generation", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.inference.inputs.resolve_generate", lambda *_: 1 / 0)
     assert "division" not in refusal(client.post("/v1/generate", json={}), 500, "internal_error")["message"]
 
 
@@ -498,7 +498,7 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.open, self.begun = threading.Event(), threading.Event()
-        monkeypatch.setattr("service.encoding.still", self)
+        monkeypatch.setattr("service.encoding.encode_image", self)
 
     def __call__(self, image: np.ndarray, *_: Any) -> bytes:
         self.begun.set()
@@ -510,14 +510,14 @@ def test_pictures_without_room_wait_and_small_ones_pass(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(folder, max_encoding_pixels=2048)
-    still = encoding.still
+    still = encoding.encode_image
     held = Held(monkeypatch)
     body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}  # 1024 of 1280 pixels for large answers
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.post, "/v1/generate", json=body, headers=png)
         assert held.begun.wait(20)
         second = pool.submit(client.post, "/v1/generate", json=body, headers=png)
-        monkeypatch.setattr("service.encoding.still", still)
+        monkeypatch.setattr("service.encoding.encode_image", still)
         answers = [client.get(f"/v1/models/tiny/images/{seed}.png").status_code for seed in range(9)]
         assert answers == [200] * 9
         assert npy(client, seed=0).shape == (1, 8, 8, 1)

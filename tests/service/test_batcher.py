@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from service.errors import ApiError
-from service.inference.batcher import Batcher
-from service.inference.pool import Lanes
+from service.inference.batcher import Batcher, InferencePool
 from service.observability.metrics import Metrics
 
 
@@ -39,15 +38,15 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-def lane() -> Iterator[Lanes]:
-    lanes = Lanes(1)
+def lane() -> Iterator[InferencePool]:
+    lanes = InferencePool(1)
     yield lanes
     lanes.close()
 
 
 @pytest.fixture
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(2)
+def lanes() -> Iterator[InferencePool]:
+    lanes = InferencePool(2)
     yield lanes
     lanes.close()
 
@@ -56,7 +55,7 @@ def rows(*values: int) -> np.ndarray:
     return np.array(values, np.float32)[:, None]
 
 
-def batcher(machine: Any, lane: Lanes, max_rows: int = 8, queue: int = 64) -> Batcher:
+def batcher(machine: Any, lane: InferencePool, max_rows: int = 8, queue: int = 64) -> Batcher:
     return Batcher(machine, lane, max_rows, queue, Metrics())
 
 
@@ -78,7 +77,7 @@ def values(images: np.ndarray) -> list[int]:
     return images[:, 0, 0, 0].tolist()
 
 
-def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, lane: Lanes) -> None:
+def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -92,7 +91,7 @@ def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: Machine, lane: Lanes) -> None:
+def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -110,7 +109,7 @@ def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: 
     asyncio.run(scenario())
 
 
-def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, lane: Lanes) -> None:
+def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=4)
         first = await held(machine, b)
@@ -127,7 +126,7 @@ def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: Lanes) -> None:
+def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=4)
         await b.submit(rows(1), None, 20)
@@ -144,7 +143,9 @@ def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: La
     asyncio.run(scenario())
 
 
-def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(machine: Machine, lanes: Lanes) -> None:
+def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(
+    machine: Machine, lanes: InferencePool
+) -> None:
     async def scenario() -> None:
         b = batcher(machine, lanes)
         first = await held(machine, b)
@@ -160,7 +161,7 @@ def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(machine
     asyncio.run(scenario())
 
 
-def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Machine, lanes: Lanes) -> None:
+def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Machine, lanes: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lanes)
         assert values(await b.submit(rows(*range(10)), None, 20)) == list(range(10))
@@ -170,7 +171,7 @@ def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Mach
     asyncio.run(scenario())
 
 
-def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane: Lanes) -> None:
+def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         one, other = batcher(machine, lane, max_rows=2), batcher(machine, lane, max_rows=2)
         first = await held(machine, one)
@@ -185,12 +186,12 @@ def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane
     asyncio.run(scenario())
 
 
-def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, lane: Lanes) -> None:
+def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, lane: InferencePool) -> None:
     b = batcher(machine, lane, queue=4)
     assert values(asyncio.run(b.submit(rows(*range(20)), None, 20))) == list(range(20))
 
 
-def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: Lanes) -> None:
+def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -207,7 +208,7 @@ def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: Lanes) -
     asyncio.run(scenario())
 
 
-def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: Lanes) -> None:
+def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -223,7 +224,7 @@ def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: Lanes) -> 
     asyncio.run(scenario())
 
 
-def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: Lanes) -> None:
+def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -243,7 +244,7 @@ def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: Lan
     asyncio.run(scenario())
 
 
-def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: Lanes) -> None:
+def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=10_000)
         sizes = np.random.default_rng(0).integers(1, 30, 200)
@@ -255,7 +256,7 @@ def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: Lane
     asyncio.run(scenario())
 
 
-def test_queue_large_requests_leave_a_quarter_to_small_ones(machine: Machine, lane: Lanes) -> None:
+def test_queue_large_requests_leave_a_quarter_to_small_ones(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=16)
         first = await held(machine, b)

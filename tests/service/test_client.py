@@ -17,7 +17,7 @@ import pytest
 
 from service.client import Client, ServiceError, transport
 from service.client.wire import expand, read_array, read_npz, retry_after_s
-from service.encoding import npy, npz, ranges
+from service.encoding import encode_npy, encode_npz, format_ranges
 from tests.service.conftest import wait_until
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -81,9 +81,9 @@ def images_of(body: dict[str, Any], digest: str = DIGEST) -> Answer:
         "Content-Type": "application/x-npy",
         "Atelier-Model": body.get("model") or "tiny",
         "Atelier-Digest": digest,
-        "Atelier-Seeds": ranges(seeds),
+        "Atelier-Seeds": format_ranges(seeds),
     }
-    return 200, headers, npy(images)
+    return 200, headers, encode_npy(images)
 
 
 def overloaded() -> Answer:
@@ -228,7 +228,11 @@ def test_interpolations_and_mixes_tell_their_latents() -> None:
 
     def packed(path: str, body: Any) -> Answer:
         asked.append((path, body))
-        return 200, {"Content-Type": "application/x-npz"}, npz(images, latents=latents, model="tiny", digest=DIGEST)
+        return (
+            200,
+            {"Content-Type": "application/x-npz"},
+            encode_npz(images, latents=latents, model="tiny", digest=DIGEST),
+        )
 
     with service(packed) as url, Client(url) as client:
         walk = client.interpolate([3, latents[0]], steps=2, loop=True)
@@ -312,12 +316,16 @@ def test_a_refusal_is_not_tried_again() -> None:
     [
         (200, {"Content-Type": "text/html"}, b"<html>"),
         (200, {"Content-Type": "application/x-npy"}, b"not an array"),
-        (200, {"Content-Type": "application/x-npy"}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
-        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"(1, 1, 1, 1)", b"(9999999, 999999, 9999, 9)")),
-        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"{'descr'", b"((((((((")),
-        (200, OURS, npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"|u1", b"|O8")),
-        (200, {**OURS, "Atelier-Seeds": "0-99999999999"}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
-        (200, {**OURS, "Atelier-Seeds": "0-" + "9" * 40}, npy(np.zeros((1, 1, 1, 1), np.uint8))),
+        (200, {"Content-Type": "application/x-npy"}, encode_npy(np.zeros((1, 1, 1, 1), np.uint8))),
+        (
+            200,
+            OURS,
+            encode_npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"(1, 1, 1, 1)", b"(9999999, 999999, 9999, 9)"),
+        ),
+        (200, OURS, encode_npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"{'descr'", b"((((((((")),
+        (200, OURS, encode_npy(np.zeros((1, 1, 1, 1), np.uint8)).replace(b"|u1", b"|O8")),
+        (200, {**OURS, "Atelier-Seeds": "0-99999999999"}, encode_npy(np.zeros((1, 1, 1, 1), np.uint8))),
+        (200, {**OURS, "Atelier-Seeds": "0-" + "9" * 40}, encode_npy(np.zeros((1, 1, 1, 1), np.uint8))),
         (404, {"Content-Type": "text/html"}, b"<html>"),
         (500, {}, b""),
     ],
@@ -387,7 +395,7 @@ def test_expand() -> None:
 
 def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
     images = np.zeros((2, 1, 1, 1), np.uint8)
-    whole = npz(images, seeds=[1, 2], labels=None, model="ü")
+    whole = encode_npz(images, seeds=[1, 2], labels=None, model="ü")
     told = read_npz(whole, 10_000)
     assert (set(told), told["seeds"].tolist(), str(told["model"])) == ({"images", "seeds", "model"}, [1, 2], "ü")
     with pytest.raises(ValueError, match="more than"):
@@ -400,11 +408,11 @@ def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
             read_npz(content, 10**9)
     short = io.BytesIO()
     with zipfile.ZipFile(short, "w") as file:
-        file.writestr("images.npy", npy(images).replace(b"(2, 1, 1, 1)", b"(9, 9, 9, 9)"))
+        file.writestr("images.npy", encode_npy(images).replace(b"(2, 1, 1, 1)", b"(9, 9, 9, 9)"))
     with pytest.raises(ValueError, match="bytes"):
         read_npz(short.getvalue(), 10_000)
     with pytest.raises(ValueError, match="numbers or text"):
-        read_array(npy(images).replace(b"|u1", b"|V1"))
+        read_array(encode_npy(images).replace(b"|u1", b"|V1"))
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:

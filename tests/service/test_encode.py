@@ -10,39 +10,39 @@ from PIL import Image
 from service import encoding
 from service.client.wire import expand
 from service.errors import ApiError
-from service.routes.negotiation import GENERATE_FORMS, INTERPOLATE_FORMS, choose
+from service.routes.negotiation import GENERATE_MEDIA_TYPES, INTERPOLATE_MEDIA_TYPES, choose_media_type
 
 
 @given(st.lists(st.integers(0, 30), min_size=1))
 def test_ranges_come_back_in_their_order(seeds: list[int]) -> None:
-    assert expand(encoding.ranges(seeds)) == seeds
+    assert expand(encoding.format_ranges(seeds)) == seeds
 
 
 def test_runs_are_joined() -> None:
-    assert encoding.ranges(range(64)) == "0-63"
-    assert encoding.ranges([5]) == "5"
-    assert encoding.ranges([0, 1, 2, 3, 7, 9, 10, 3]) == "0-3,7,9-10,3"
+    assert encoding.format_ranges(range(64)) == "0-63"
+    assert encoding.format_ranges([5]) == "5"
+    assert encoding.format_ranges([0, 1, 2, 3, 7, 9, 10, 3]) == "0-3,7,9-10,3"
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 1), (12, 28, 28, 1), (256, 64, 64, 3), (1000, 1, 1, 1)])
 def test_npy_is_numpys_own_format(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    content = encoding.npy(images)
+    content = encoding.encode_npy(images)
     assert content.index(b"\n") % 64 == 63
     np.testing.assert_array_equal(np.load(io.BytesIO(content), allow_pickle=False), images)
 
 
 def test_npy_of_a_view_is_its_own_rows() -> None:
     images = np.arange(64, dtype=np.uint8).reshape(16, 2, 2, 1)
-    np.testing.assert_array_equal(np.load(io.BytesIO(encoding.npy(images[3:7]))), images[3:7])
+    np.testing.assert_array_equal(np.load(io.BytesIO(encoding.encode_npy(images[3:7]))), images[3:7])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), (300, 200, 3), (300, 200, 1)])
 def test_a_png_holds_the_very_pixels(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    read = Image.open(io.BytesIO(encoding.still(image, "png")))
+    read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     read.verify()  # its checksums
-    read = Image.open(io.BytesIO(encoding.still(image, "png")))
+    read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     assert read.mode == ("L" if shape[2] == 1 else "RGB")
     np.testing.assert_array_equal(np.asarray(read).reshape(shape), image)
 
@@ -62,7 +62,7 @@ def durations(content: bytes) -> list[int]:
 @pytest.mark.parametrize(("form", "tick_ms"), [("gif", 10), ("webp", 1)])
 def test_an_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: float) -> None:
     images = np.random.default_rng(0).integers(0, 256, (61, 4, 4, 1), np.uint8)
-    told = durations(encoding.animation(images, form, fps, loop=True))
+    told = durations(encoding.encode_animation(images, form, fps, loop=True))
     assert len(told) == 61
     assert max(abs(t - 1000 / fps) for t in told) <= tick_ms
     assert abs(sum(told) - 61 * 1000 / fps) <= tick_ms / 2
@@ -72,8 +72,8 @@ def test_an_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: 
 def test_equal_frames_in_a_row_are_one_that_is_shown_as_long(form: str) -> None:
     images = np.zeros((10, 4, 4, 3), np.uint8)
     images[3:7] = 200
-    assert durations(encoding.animation(images, form, 10, loop=False)) == [300, 400, 300]
-    assert durations(encoding.animation(images[:3], form, 10, loop=True)) == ([300] if form == "gif" else [0])
+    assert durations(encoding.encode_animation(images, form, 10, loop=False)) == [300, 400, 300]
+    assert durations(encoding.encode_animation(images[:3], form, 10, loop=True)) == ([300] if form == "gif" else [0])
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,22 @@ def test_equal_frames_in_a_row_are_one_that_is_shown_as_long(form: str) -> None:
     ],
 )
 def test_accept_chooses(accept: str, form: str) -> None:
-    assert choose(accept, GENERATE_FORMS) == form
+    assert choose_media_type(accept, GENERATE_MEDIA_TYPES) == form
 
 
 def test_an_animation_is_the_image_of_an_interpolation() -> None:
-    assert choose("image/*", INTERPOLATE_FORMS) == "image/gif"
+    assert choose_media_type("image/*", INTERPOLATE_MEDIA_TYPES) == "image/gif"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/gif", "application/json;q=0", ";;,,", "*/*;q=x"])
 def test_nothing_acceptable_is_406(accept: str) -> None:
     with pytest.raises(ApiError) as error:
-        choose(accept, GENERATE_FORMS)
+        choose_media_type(accept, GENERATE_MEDIA_TYPES)
     assert error.value.status == 406
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 4, 7, 3)])
 def test_numbers_are_the_images_as_json(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert json.loads(encoding.numbers(images)) == images.tolist()
-    assert json.loads(encoding.numbers(images[:, ::-1])) == images[:, ::-1].tolist()
+    assert json.loads(encoding.encode_json_arrays(images)) == images.tolist()
+    assert json.loads(encoding.encode_json_arrays(images[:, ::-1])) == images[:, ::-1].tolist()

@@ -14,14 +14,14 @@ from starlette.datastructures import Headers
 from benchmarks import hostile_bodies
 from service.errors import ApiError
 from service.routes import negotiation
-from service.routes.schemas import GenerateRequest, InterpolateRequest, MixRequest, Wanted
+from service.routes.schemas import GenerateRequest, ImageSpec, InterpolateRequest, MixRequest
 
 SIZE = 4 * 2**20
 SCHEMAS = {
     hostile_bodies.GENERATE: GenerateRequest,
     hostile_bodies.INTERPOLATE: InterpolateRequest,
     hostile_bodies.MIX: MixRequest,
-    hostile_bodies.NATIVE: Wanted,
+    hostile_bodies.NATIVE: ImageSpec,
 }
 # The processor's time and the peak of memory of each shape, in a process of its own
 COSTS = """
@@ -42,7 +42,7 @@ print(worst[0], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 
 def outcome(body: bytes, schema: Any) -> str:
     """The code of the refusal, or an empty text."""
     try:
-        negotiation.parsed(body, schema)
+        negotiation.parse_json(body, schema)
     except ApiError as error:
         return error.code if "\n" not in error.message and len(error.message) < 1000 else error.message
     return ""
@@ -81,20 +81,20 @@ def test_a_longer_body_may_hold_more_values() -> None:
     row = b"[" + b",".join([b"0.1234567890123456"] * 512) + b"]"
     body = b'{"latents":[' + b",".join([row] * 1024) + b"]}"
     assert len(body) > 2 * SIZE
-    assert len(negotiation.parsed(body, Wanted).latents or ()) == 1024
+    assert len(negotiation.parse_json(body, ImageSpec).latents or ()) == 1024
 
 
 @pytest.mark.parametrize("field", ["seeds", "labels", "latents"])
 def test_a_list_stops_at_its_first_invalid_value(field: str) -> None:
     with pytest.raises(ApiError) as error:
-        negotiation.parsed(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
+        negotiation.parse_json(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
     assert (error.value.param, "more)" in error.value.message) == (f"{field}.0", False)
 
 
 def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
-    def parsed(body: bytes, schema: Any) -> Any:
+    def parse_json(body: bytes, schema: Any) -> Any:
         threads.append(threading.current_thread().name)
 
     class Request:
@@ -104,9 +104,9 @@ def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatc
         async def body(self) -> bytes:
             return b" " * self.size
 
-    monkeypatch.setattr(negotiation, "parsed", parsed)
+    monkeypatch.setattr(negotiation, "parse_json", parse_json)
     for size in (100, negotiation.LARGE_BODY + 1):
-        asyncio.run(negotiation.read(Request(size), Wanted))  # type: ignore[arg-type]
+        asyncio.run(negotiation.read_body(Request(size), ImageSpec))  # type: ignore[arg-type]
     assert threads[0] == "MainThread"
     assert threads[1].startswith("parsing")
 
@@ -114,5 +114,5 @@ def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatc
 def test_a_long_accept_header_is_read_in_bounded_time() -> None:
     accept = ",".join(f"a/b{i};q=0.1" for i in range(6000))
     began = time.process_time()
-    assert negotiation.choose("image/png," + accept, negotiation.GENERATE_FORMS) == negotiation.PNG
+    assert negotiation.choose_media_type("image/png," + accept, negotiation.GENERATE_MEDIA_TYPES) == negotiation.PNG
     assert time.process_time() - began < 0.02

@@ -10,40 +10,41 @@ from typing import Any, cast
 
 import pytest
 
-from service.inference import engine as rooms
-from service.inference.engine import Atelier
+from service import worker as worker_module
 from service.models.repository import Repository
 from service.server import shutdown
+from service.worker import Worker
 from tests.service.conftest import wait_until
 from tests.tiny_generator import write_tiny_generator
 
 
 class Others:
-    """The other workers, as `Recent` tells of them."""
+    """The other workers, as `StatusWindow` tells of them."""
 
     def __init__(self, answer: bool, load: bool = False):
         self.answer, self.load = answer, load
         self.told: list[bool] = []
 
-    def others_answer(self) -> bool:
+    def others_accept(self) -> bool:
         return self.answer
 
     def others_load(self) -> bool:
         return self.load
 
-    def let_in(self, loading: bool) -> None:
+    def accept_connections(self, loading: bool) -> None:
         self.told.append(loading)
 
 
-def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = lambda atelier: None) -> list[bool]:
+def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = lambda repository: None) -> list[bool]:
     """What it told the others when it joined; `then` is done to it after a moment, which ends its loading."""
-    atelier = SimpleNamespace(repository=SimpleNamespace(not_ready=not_ready), metrics=SimpleNamespace(recent=others))
+    repository = SimpleNamespace(not_ready=not_ready)
+    worker = SimpleNamespace(engine=SimpleNamespace(repository=repository), metrics=SimpleNamespace(recent=others))
 
     async def run() -> None:
         loading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        joining = asyncio.create_task(Atelier.join(cast(Atelier, atelier), loading))
+        joining = asyncio.create_task(Worker.join(cast(Worker, worker), loading))
         await asyncio.sleep(0.2)
-        then(atelier)
+        then(repository)
         loading.set_result(None)
         await asyncio.wait_for(joining, 10)
         await asyncio.sleep(0)
@@ -57,16 +58,16 @@ def test_the_first_answers_while_it_loads() -> None:
 
 
 def test_one_beside_others_waits_until_it_is_ready() -> None:
-    def ready(atelier: Any) -> None:
+    def ready(repository: Any) -> None:
         assert not others.told
-        atelier.repository.not_ready = None
+        repository.not_ready = None
 
     others = Others(answer=True)
     assert joined(others, "still loading", ready) == [False, False]
 
 
 def test_one_whose_others_are_gone_answers_without_models() -> None:
-    def gone(atelier: Any) -> None:
+    def gone(repository: Any) -> None:
         assert not others.told
         others.answer = False
 
@@ -75,7 +76,7 @@ def test_one_whose_others_are_gone_answers_without_models() -> None:
 
 
 def test_one_that_is_ready_does_not_wait_for_ever_for_one_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(worker_module, "MAX_WAIT_S", 0.5)
     began = time.monotonic()
     assert joined(Others(answer=True, load=True), None) == [False, False]
     assert 0.5 <= time.monotonic() - began < 5
@@ -118,7 +119,7 @@ def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatc
     ended: list[int] = []
     monkeypatch.setattr(shutdown.os, "_exit", ended.append)
     done: list[str] = []
-    atelier = SimpleNamespace(
+    worker = SimpleNamespace(
         settings=SimpleNamespace(grace_s=28.0, drain_s=0.0),
         drain=lambda: done.append("drain"),
         stop=lambda: done.append("stop"),
@@ -128,7 +129,7 @@ def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatc
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
 
     async def run() -> None:
-        shutdown.install(cast(Atelier, atelier))
+        shutdown.install(cast(Worker, worker))
         await asyncio.sleep(0.05)
 
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.middleware import auth as keys
-from service.middleware.auth import Keys
-from service.middleware.rate_limit import Limiter, address
+from service.middleware.auth import ApiKeys
+from service.middleware.rate_limit import RateLimiter, client_id
 from service.settings import Settings, SettingsError
 
 
@@ -61,17 +61,17 @@ def test_image_with_keys_is_private_and_all_else_is_not_stored(serve, folder: Pa
 def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
     settings = Settings(api_keys="hush")
     assert "hush" not in repr(settings)
-    assert "hmac.compare_digest" in inspect.getsource(Keys.holder)
-    assert len(Keys(settings).holder(b"Bearer hush") or "") == 8
-    assert Keys(settings).holder(b"Bearer hush!") is None
-    assert not Keys(Settings())
+    assert "hmac.compare_digest" in inspect.getsource(ApiKeys.authenticate)
+    assert len(ApiKeys(settings).authenticate(b"Bearer hush") or "") == 8
+    assert ApiKeys(settings).authenticate(b"Bearer hush!") is None
+    assert not ApiKeys(Settings())
 
 
 def test_a_file_of_keys_that_has_none_or_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n \n", encoding="utf-8")
     for path in (tmp_path / "empty", tmp_path / "missing"):
         with pytest.raises(SettingsError, match="ATELIER_API_KEYS_FILE") as error:
-            Keys(Settings(api_keys_file=path))
+            ApiKeys(Settings(api_keys_file=path))
         assert "\n" not in str(error.value)
 
 
@@ -95,7 +95,7 @@ class Clock:
 
 def test_a_burst_passes_and_then_the_rate() -> None:
     clock = Clock()
-    limiter = Limiter(rate=10, burst=3, clock=clock)
+    limiter = RateLimiter(rate=10, burst=3, clock=clock)
     assert [limiter.take("a") for _ in range(3)] == [0, 0, 0]
     assert limiter.take("a") == pytest.approx(0.1)
     assert limiter.take("b") == 0
@@ -107,14 +107,14 @@ def test_a_burst_passes_and_then_the_rate() -> None:
 
 
 def test_more_clients_than_slots_are_all_served_at_first() -> None:
-    limiter = Limiter(rate=1, burst=1)
+    limiter = RateLimiter(rate=1, burst=1)
     assert all(limiter.take(f"client {i}") == 0 for i in range(20_000))
 
 
 def test_processes_share_the_buckets(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from service.middleware.rate_limit import Limiter\n"
-        f"limiter = Limiter(0.001, 100, Path({str(tmp_path)!r}))\n"
+        "from pathlib import Path; from service.middleware.rate_limit import RateLimiter\n"
+        f"limiter = RateLimiter(0.001, 100, Path({str(tmp_path)!r}))\n"
         "print(sum(limiter.take('someone') == 0 for _ in range(80)))"
     )
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -122,9 +122,9 @@ def test_processes_share_the_buckets(tmp_path: Path) -> None:
 
 
 def test_an_ipv6_household_is_one_client() -> None:
-    assert address("2001:db8::1") == address("2001:db8::ffff") != address("2001:db8:0:1::1")
-    assert address("10.0.0.1") != address("10.0.0.2")
-    assert address("testclient") == "testclient"
+    assert client_id("2001:db8::1") == client_id("2001:db8::ffff") != client_id("2001:db8:0:1::1")
+    assert client_id("10.0.0.1") != client_id("10.0.0.2")
+    assert client_id("testclient") == "testclient"
 
 
 def test_beyond_the_rate_is_429_with_retry_after_and_probes_are_free(serve, folder: Path) -> None:
@@ -173,12 +173,12 @@ def test_what_is_turned_away_is_counted_by_its_route(serve, folder: Path) -> Non
     assert client.get("/v1/models/tiny/images/7.png", headers=packed).status_code == 415
     assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 200
     assert client.post("/v1/generate", json={"n": 1}, headers=key).status_code == 429
-    atelier = client.app.state.atelier
-    text = atelier.metrics.exposition()[0].decode()
+    worker = client.app.state.worker
+    text = worker.metrics.exposition()[0].decode()
     for method, route, status in (
         ("POST", "/v1/generate", 401),
         ("GET", "/v1/models/{name}/images/{seed}.{form}", 415),
         ("POST", "/v1/generate", 429),
     ):
         assert f'atelier_requests_total{{method="{method}",route="{route}",status="{status}"}} 1.0' in text
-    assert atelier.metrics.recent.report()["refused"] == 1
+    assert worker.metrics.recent.report()["refused"] == 1

@@ -102,7 +102,7 @@ def test_slerp_of_vectors_without_a_plane_is_lerp(b: list[float]) -> None:
 def test_paths_meet_every_keyframe_exactly(
     keys: list[np.ndarray], steps: int, mode: z.Mode, easing: z.Easing, loop: bool
 ) -> None:
-    frames, nearest = z.path(np.stack(keys), steps, mode, easing, loop)
+    frames, nearest = z.interpolate(np.stack(keys), steps, mode, easing, loop)
     assert len(frames) == len(nearest) == z.frame_count(len(keys), steps, loop)
     assert frames.dtype == np.float32
     assert np.isfinite(frames).all()
@@ -113,7 +113,7 @@ def test_paths_meet_every_keyframe_exactly(
 
 def test_two_keyframes_are_a_linspace() -> None:
     keys = np.array([[0.0, 0.0], [1.0, 2.0]], np.float32)
-    frames, nearest = z.path(keys, 5, "lerp")
+    frames, nearest = z.interpolate(keys, 5, "lerp")
     np.testing.assert_allclose(frames[:, 1], np.linspace(0, 2, 5))
     assert nearest.tolist() == [0, 0, 1, 1, 1]
 

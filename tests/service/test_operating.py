@@ -1,5 +1,6 @@
 """Claims about what the service tells of itself: request ids, logs, metrics, traces, settings, the dashboard."""
 
+import io
 import json
 import logging
 import re
@@ -11,7 +12,7 @@ import pytest
 
 from service import __main__ as command
 from service.observability import logs, tracing
-from service.observability.access_log import KEEP_LINES, AccessLog, request_id
+from service.observability.logs import MAX_ACCESS_LINES, AccessLog, request_id
 from service.settings import Settings
 from tests.service.conftest import wait_until
 
@@ -29,9 +30,9 @@ def test_a_sane_request_id_is_echoed_and_any_other_replaced(serve, folder: Path)
     assert request_id(None) != request_id(None)
 
 
-def lines(**settings: object) -> tuple[AccessLog, list[str]]:
-    written: list[str] = []
-    return AccessLog(Settings(**settings), True, written.append), written  # type: ignore[arg-type]
+def access_log(**settings: object) -> tuple[AccessLog, io.StringIO]:
+    stream = io.StringIO()
+    return AccessLog(Settings(log_format="json", **settings), stream), stream  # type: ignore[arg-type]
 
 
 def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,29 +62,29 @@ def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.Ca
 
 
 def test_what_is_logged_is_a_setting() -> None:
-    everything, _ = lines()
-    assert everything.wants("/v1/generate", 200)
-    assert not everything.wants("/livez", 200)
-    assert everything.wants("/readyz", 503)
-    errors, _ = lines(access_log="errors")
-    assert (errors.wants("/v1/generate", 200), errors.wants("/v1/generate", 422)) == (False, True)
-    off, _ = lines(access_log="off")
-    assert not off.wants("/v1/generate", 500)
-    some, _ = lines(access_log_sample=0.25)
-    assert 2000 < sum(some.wants("/v1/generate", 200) for _ in range(10_000)) < 3000
-    assert some.wants("/v1/generate", 500)
+    everything, _ = access_log()
+    assert everything.is_logged("/v1/generate", 200)
+    assert not everything.is_logged("/livez", 200)
+    assert everything.is_logged("/readyz", 503)
+    errors, _ = access_log(access_log="errors")
+    assert (errors.is_logged("/v1/generate", 200), errors.is_logged("/v1/generate", 422)) == (False, True)
+    off, _ = access_log(access_log="off")
+    assert not off.is_logged("/v1/generate", 500)
+    some, _ = access_log(access_log_sample=0.25)
+    assert 2000 < sum(some.is_logged("/v1/generate", 200) for _ in range(10_000)) < 3000
+    assert some.is_logged("/v1/generate", 500)
 
 
 def test_a_log_that_nobody_reads_stays_small_and_says_what_it_lost() -> None:
     import asyncio
 
     async def flood() -> None:
-        log, written = lines()
-        for _ in range(KEEP_LINES + 5):
-            log.line("GET", "/", 200, 0.1, "id", 'a "model"', 1)
+        log, stream = access_log()
+        for _ in range(MAX_ACCESS_LINES + 5):
+            log.log("GET", "/", 200, 0.1, "id", 'a "model"', 1)
         log.flush()
-        told = written[0].splitlines()
-        assert len(told) == KEEP_LINES + 1
+        told = stream.getvalue().splitlines()
+        assert len(told) == MAX_ACCESS_LINES + 1
         assert json.loads(told[0])["model"] == 'a "model"'
         assert json.loads(told[-1]) == {"level": "warning", "event": "access lines dropped", "lines": 5}
 
@@ -96,7 +97,7 @@ def test_a_record_is_one_line_with_its_traceback_and_request() -> None:
         raise ValueError("two\nlines")
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "it %s", ("failed",), sys.exc_info())
-    told = logs.JsonLines().format(record)
+    told = logs.JsonFormatter().format(record)
     logs.current_request.reset(token)
     assert "\n" not in told
     read = json.loads(told)
@@ -123,7 +124,7 @@ def spans():
 
     tracing.shutdown()
     exporter = InMemorySpanExporter()
-    tracing.install("1", exporter)
+    tracing.configure("1", exporter)
     yield exporter
     tracing.shutdown()
 
@@ -161,11 +162,11 @@ def test_a_client_that_samples_nothing_is_not_traced(serve, folder: Path, spans)
 
 def test_the_standard_variables_switch_tracing() -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318"}
-    assert not tracing.wanted({})
-    assert tracing.wanted(endpoint)
-    assert tracing.wanted({"OTEL_TRACES_EXPORTER": "otlp"})
-    assert not tracing.wanted(endpoint | {"OTEL_TRACES_EXPORTER": "none"})
-    assert not tracing.wanted(endpoint | {"OTEL_SDK_DISABLED": "true"})
+    assert not tracing.is_requested({})
+    assert tracing.is_requested(endpoint)
+    assert tracing.is_requested({"OTEL_TRACES_EXPORTER": "otlp"})
+    assert not tracing.is_requested(endpoint | {"OTEL_TRACES_EXPORTER": "none"})
+    assert not tracing.is_requested(endpoint | {"OTEL_SDK_DISABLED": "true"})
 
 
 def test_the_documented_settings_are_those_there_are() -> None:

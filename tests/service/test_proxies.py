@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from service.middleware.client_address import TrustedProxies, parse_address
-from service.middleware.rate_limit import address
+from service.middleware.rate_limit import client_id
 from service.settings import Settings, SettingsError, settings
 
 PROXIES = "127.0.0.1, 10.0.0.0/8, 2001:db8:f::/48"
@@ -73,11 +73,11 @@ def test_proxy_by_name_stops_the_start_in_one_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_ipv4_clients_of_a_socket_for_both_families_are_many() -> None:
-    assert address("::ffff:198.51.100.1") == address("198.51.100.1") != address("::ffff:198.51.100.2")
-    assert address("64:ff9b::c633:6401") == "198.51.100.1"  # NAT64
-    assert address("2002:c633:6401:7::1") == address("2002:c633:6401:8::1") == "198.51.100.1"  # 6to4
-    assert address("fe80::1%eth0") == "fe80::1" != address("fe80::2%eth0")  # one segment, many machines
-    assert address("2001:db8::1") == address("2001:0DB8:0:0:ffff::2") == "2001:db8::/64"
+    assert client_id("::ffff:198.51.100.1") == client_id("198.51.100.1") != client_id("::ffff:198.51.100.2")
+    assert client_id("64:ff9b::c633:6401") == "198.51.100.1"  # NAT64
+    assert client_id("2002:c633:6401:7::1") == client_id("2002:c633:6401:8::1") == "198.51.100.1"  # 6to4
+    assert client_id("fe80::1%eth0") == "fe80::1" != client_id("fe80::2%eth0")  # one segment, many machines
+    assert client_id("2001:db8::1") == client_id("2001:0DB8:0:0:ffff::2") == "2001:db8::/64"
 
 
 @pytest.mark.parametrize(

@@ -461,7 +461,7 @@ def test_one_deadline_holds_for_loading_and_running(
     for seed, name in enumerate("ab"):
         write_tiny_generator(tmp_path / f"{name}.onnx", name=name, seed=seed)
     client = serve(tmp_path, max_loaded_bytes=1, deadline_s=0.5)
-    repository = client.app.state.atelier.repository  # type: ignore[attr-defined]
+    repository = client.app.state.worker.engine.repository  # type: ignore[attr-defined]
     wait_until(lambda: repository.get("a").loaded and not repository.get("b").loaded)
     submit = Batcher.submit
 

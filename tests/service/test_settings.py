@@ -11,9 +11,9 @@ import pytest
 
 from service.__main__ import main
 from service.health import default_port
-from service.middleware.auth import Keys
+from service.middleware.auth import ApiKeys
 from service.middleware.client_address import TrustedProxies
-from service.middleware.origins import allowed_origins
+from service.middleware.cross_origin import allowed_origins
 from service.settings import Settings, SettingsError, settings
 
 
@@ -54,7 +54,7 @@ def test_serving_with_a_bad_setting_exits_2() -> None:
 
 def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None:
     code = (
-        "import os; from service.observability.metrics import place; place(2); "
+        "import os; from service.observability.metrics import configure_multiprocess_dir as configure; configure(2); "
         "print(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
     )
     worker = f"import subprocess, sys; {code}; sys.stdout.flush(); subprocess.run([sys.executable, '-c', {code!r}])"
@@ -95,9 +95,9 @@ def test_by_default_a_stop_has_time_for_a_request_that_comes_at_the_end_of_the_d
 @pytest.mark.parametrize("told", [",", "   ", " , ,"])
 def test_keys_that_are_none_are_refused(told: str) -> None:
     """A key that was left out by mistake must not open the service to all."""
-    with pytest.raises(SettingsError, match="ATELIER_API_KEYS holds no key"):
-        Keys(Settings(api_keys=told))  # type: ignore[arg-type]
-    assert not Keys(Settings(api_keys=""))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="ATELIER_API_KEYS has no key"):
+        ApiKeys(Settings(api_keys=told))  # type: ignore[arg-type]
+    assert not ApiKeys(Settings(api_keys=""))  # type: ignore[arg-type]
 
 
 def test_listing_the_settings_refuses_what_serving_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_settings_leave_out_quotes_of_env_files(
     monkeypatch.setenv("ATELIER_DEFAULT_MODEL", "''")
     found = Settings()
     assert (found.workers, found.default_model) == (2, None)
-    assert all(Keys(found).holder(f"Bearer {word}".encode()) for word in words)
+    assert all(ApiKeys(found).authenticate(f"Bearer {word}".encode()) for word in words)
 
 
 def test_settings_leave_out_quotes_of_each_entry_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,22 +174,22 @@ def test_settings_with_an_unknown_home_folder_name_it(monkeypatch: pytest.Monkey
 
 def test_keys_of_a_file_with_a_bom_and_comments(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b'\xef\xbb\xbfone\r\n# two\r\n\r\n  "three"  \r\n')
-    keys = Keys(Settings(api_keys_file=tmp_path / "keys"))
-    valid = {key for key in ("one", "# two", "two", "three", "") if keys.holder(f"Bearer {key}".encode())}
+    keys = ApiKeys(Settings(api_keys_file=tmp_path / "keys"))
+    valid = {key for key in ("one", "# two", "two", "three", "") if keys.authenticate(f"Bearer {key}".encode())}
     assert valid == {"one", "three"}
 
 
 def test_keys_of_bytes_that_are_not_utf8_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_API_KEYS", os.fsdecode(b"k\xff"))
-    keys = Keys(Settings())
-    assert keys.holder(b"Bearer k\xff")
-    assert not keys.holder(b"Bearer k")
+    keys = ApiKeys(Settings())
+    assert keys.authenticate(b"Bearer k\xff")
+    assert not keys.authenticate(b"Bearer k")
 
 
 def test_keys_of_a_file_with_comments_only_are_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("# none yet\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match="holds no key"):
-        Keys(Settings(api_keys_file=tmp_path / "keys"))
+    with pytest.raises(SettingsError, match="has no key"):
+        ApiKeys(Settings(api_keys_file=tmp_path / "keys"))
 
 
 @pytest.mark.parametrize(

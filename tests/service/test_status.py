@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.observability.status import WINDOW_S, Recent, percentile
+from service.observability.status import WINDOW_S, StatusWindow, percentile
 from tests.service.conftest import wait_until
 
 
@@ -22,9 +22,9 @@ class Clock:
 
 def test_percentiles_are_those_of_the_last_minute_exact_to_5_percent() -> None:
     clock = Clock()
-    recent = Recent(clock=clock)
+    recent = StatusWindow(clock=clock)
     for ms in range(1, 101):
-        recent.answered(200, ms / 1000)
+        recent.count_request(200, ms / 1000)
     latency = recent.report()["latency_ms"]
     for name, exact in (("p50", 50), ("p95", 95), ("p99", 99)):
         assert latency[name] == pytest.approx(exact, rel=0.05)
@@ -37,31 +37,31 @@ def test_percentiles_are_those_of_the_last_minute_exact_to_5_percent() -> None:
 
 def test_rates_are_over_the_time_there_was() -> None:
     clock = Clock()
-    recent = Recent(clock=clock)
-    recent.images(64)
+    recent = StatusWindow(clock=clock)
+    recent.count_images(64)
     clock.now += 8
     assert recent.report()["images_per_s"] == 8
     clock.now += 40
-    recent.images(56)
+    recent.count_images(56)
     assert recent.report()["images_per_s"] == 2.5
     clock.now += 12
-    recent.images(4)
+    recent.count_images(4)
     assert recent.report()["images_per_s"] == 1
 
 
 def test_what_is_refused_or_fails_has_no_latency() -> None:
-    recent = Recent()
+    recent = StatusWindow()
     for status in (200, 304, 422, 429, 503, 500, 499):
-        recent.answered(status, 0.01)
+        recent.count_request(status, 0.01)
     report = recent.report()
     assert (report["requests"], report["refused"], report["failed"]) == (7, 2, 1)
     assert report["latency_ms"]["p99"] == pytest.approx(10, rel=0.05)
 
 
 def test_every_latency_has_a_bin() -> None:
-    recent = Recent()
+    recent = StatusWindow()
     for seconds in (0, 1e-9, 1e-4, 1e9):
-        recent.answered(200, seconds)
+        recent.count_request(200, seconds)
     assert math.isfinite(recent.report()["latency_ms"]["p99"])
 
 
@@ -72,17 +72,17 @@ def test_the_median_of_one_is_its_bin_and_of_none_is_none() -> None:
 
 def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.observability.status import Recent\n"
-        f"r = Recent(Path({str(tmp_path)!r})); r.let_in(loading=False)\n"
-        "r.images(5); r.queued(3); r.answered(200, 0.01)\n"
+        "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
+        f"r = StatusWindow(Path({str(tmp_path)!r})); r.accept_connections(loading=False)\n"
+        "r.count_images(5); r.count_queued(3); r.count_request(200, 0.01)\n"
         "print('there', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"there\n"
-        recent = Recent(tmp_path)
-        recent.let_in(loading=False)
-        recent.images(2)
+        recent = StatusWindow(tmp_path)
+        recent.accept_connections(loading=False)
+        recent.count_images(2)
         report = recent.report()
         assert (report["workers"], report["images"], report["queue_rows"], report["requests"]) == (2, 7, 3, 1)
         other.kill()
@@ -93,10 +93,10 @@ def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> No
 
 def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until_it_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.observability.status import Recent\n"
-        f"r = Recent(Path({str(tmp_path)!r})); print('there', flush=True)\n"
+        "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
+        f"r = StatusWindow(Path({str(tmp_path)!r})); print('there', flush=True)\n"
         "for line in sys.stdin:\n"
-        "    told = eval(line); print(r.others_answer(), r.others_load() if told is None else told, flush=True)"
+        "    told = eval(line); print(r.others_accept(), r.others_load() if told is None else told, flush=True)"
     )
     with ExitStack() as stack:
         others = [
@@ -119,9 +119,9 @@ def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until
 
         first, second, third = sorted(others, key=lambda other: other.pid)
         assert [asked(other) for other in (first, second, third)] == [(False, False), (True, False), (True, False)]
-        asked(second, "r.let_in(loading=True)")
+        asked(second, "r.accept_connections(loading=True)")
         assert [asked(other) for other in (first, third)] == [(True, True), (True, True)]
-        asked(second, "r.let_in(loading=False)")
+        asked(second, "r.accept_connections(loading=False)")
         assert [asked(other) for other in (first, third)] == [(True, False), (True, False)]
         asked(second, "r.drain()")
         assert [asked(other) for other in (first, third)] == [(False, False), (True, False)]

@@ -112,10 +112,10 @@ def test_a_file_without_room_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
 
 def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    metrics.reserve()
+    metrics.reserve_files()
     assert sum(path.stat().st_blocks * 512 for path in tmp_path.glob("*.db")) >= 4 * metrics.FILE_BYTES
     monkeypatch.setattr(os, "posix_fallocate", full)
-    metrics.reserve()
+    metrics.reserve_files()
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
     assert not list(tmp_path.glob("*.db"))
 

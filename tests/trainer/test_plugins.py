@@ -96,7 +96,7 @@ def test_reading_a_checkpoint_imports_no_user_module(module: str, tmp_path: Path
     assert checkpoint.config_of(content).model.architecture == f"{module}:ARCHITECTURE"
     refused = CliRunner().invoke(app, ["export", str(path), "--no-user-code", "--output", "x.onnx"])
     assert refused.exit_code == 2
-    assert "user code is not imported here" in refused.stderr
+    assert "user code is not allowed here" in refused.stderr
     assert module not in sys.modules
 
 
@@ -129,3 +129,13 @@ def test_plugin_is_found_in_the_working_directory_of_a_process(module: str, tmp_
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "r" / "config.json").read_text("utf-8"))["objective"]["name"] == f"{module}:LOSS"
+
+
+def test_train_on_images_of_a_user_function(module: str, tmp_path: Path) -> None:
+    images = "\n\nimport numpy as np\n\n\ndef images(split):\n    return np.zeros((20, 8, 8), np.uint8)\n"
+    (tmp_path / f"{module}.py").write_text(MODULE + images, encoding="utf-8")
+    (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
+    words = ["train", "--preset", "tiny.yaml", "--set", f"data.source={module}:images", "--run-dir", "r"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert f"note: importing {module}, which data.source=" in done.stderr

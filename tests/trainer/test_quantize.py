@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.extractors.extractor import load_extractor
-from evaluation.metrics.statistics import FeatureStatistics
+from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import save_reference
 from evaluation.sources import Draw, open_source
 from service.models.served_model import load

@@ -151,8 +151,7 @@ def difference(
 ) -> Difference:
     """Compare the images of both, and score both, on all of `feeds`. Raises TrainerError when a shape differs."""
     from evaluation.metrics import result_name
-    from evaluation.metrics.frechet import frechet_distance
-    from evaluation.metrics.statistics import FeatureStatistics
+    from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 
     seen = [FeatureStatistics(judge.extractor.dim) for _ in range(2)] if judge else []
     images = total = changed = maximum = values = 0

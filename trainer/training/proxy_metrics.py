@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from artifacts.latents import ZDistribution
-from evaluation.metrics.frechet import frechet_distance
+from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from evaluation.metrics.prdc import PRECISION_RECALL_K, precision_recall_density_coverage
-from evaluation.metrics.statistics import FeatureStatistics
 from trainer.networks import Generator
 from trainer.reports import image_grids
 

@@ -1,4 +1,4 @@
-"""Which web pages may call the service: CORS headers for named origins, and a refusal of cross-site requests."""
+"""Which web pages may call the service: CORS headers for named origins, and 403 for cross-site requests."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,7 +16,7 @@ READABLE = (
     *("Atelier-Model", "Atelier-Digest", "Atelier-Images", "Atelier-Seeds", "Atelier-Labels"),
     *("ETag", "Retry-After", "X-Request-Id"),
 )
-MAX_AGE_S = 600  # that a browser may keep the answer to a preflight
+MAX_AGE_S = 600  # for which a browser may keep the answer to a preflight
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PORTS = {"http": 80, "https": 443}
 
@@ -59,51 +59,50 @@ def allowed_origins(setting: str | None) -> frozenset[str]:
 
 
 def is_cross_site(headers: Mapping[bytes, bytes], allowed: frozenset[str]) -> bool:
-    """Return whether a request that may cost work was sent by a web page that is not allowed to.
+    """Return whether a request was sent by a web page that may not call the service.
 
     Browsers send `Sec-Fetch-Site` with every request to HTTPS and to this machine, and `Origin` with every POST;
-    a page cannot change either. Programs that are not browsers send neither.
+    a page cannot change either. Other programs send neither.
 
     Args:
         headers: The request's headers, names in lower case.
         allowed: The origins that may call, as `allowed_origins` returns them.
     """
-    told = headers.get(b"origin")
+    origin = headers.get(b"origin", b"").decode("latin-1")
     site = headers.get(b"sec-fetch-site")
-    if told is None and site is None:
+    if b"origin" not in headers and site is None:
         return False
-    origin = (told or b"").decode("latin-1")
     if ANY in allowed or origin in allowed:
         return False
     if site is not None:
         return site.strip().lower() not in (b"same-origin", b"none")
-    # A proxy may replace Host. A page cannot send X-Forwarded-Host without a preflight, so it is as good here.
+    # A proxy may replace Host. A page cannot send X-Forwarded-Host without a preflight, so it is just as reliable here.
     hosts = b",".join(headers.get(name, b"") for name in (b"host", b"x-forwarded-host")).decode("latin-1")
     return not any(_is_host_of(origin, host.strip().lower()) for host in hosts.split(","))
 
 
 def _is_host_of(origin: str, host: str) -> bool:
-    """Return whether a Host header names an origin's host; a proxy may have dropped the port."""
+    """Return whether a Host header is an origin's host; a proxy may have removed the port."""
     try:
-        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        page, requested = urlsplit(origin), urlsplit(f"//{host}")
         default = _PORTS.get(page.scheme)
-        same_port = asked.port is None or (page.port or default) == asked.port
-        return bool(host) and page.hostname == asked.hostname and same_port
+        same_port = requested.port is None or (page.port or default) == requested.port
+        return bool(host) and page.hostname == requested.hostname and same_port
     except ValueError:
         return False
 
 
-def cross_site_refusal(headers: Mapping[bytes, bytes]) -> ApiError:
-    """Return the refusal of a cross-site request, which names the setting that would allow it."""
+def cross_site_error(headers: Mapping[bytes, bytes]) -> ApiError:
+    """Return the 403 of a cross-site request, which names the setting that would allow it."""
     origin = headers.get(b"origin", b"another site").decode("latin-1")[:100]
-    message = f"a page of {origin} may not call this service; to allow it, add its origin to ATELIER_CORS_ORIGINS"
+    message = f"a page of {origin} may not call this service; to allow it, add the origin to ATELIER_CORS_ORIGINS"
     return ApiError(403, "cross_site", message, "Origin")
 
 
-class CrossOrigin:
-    """ASGI middleware that lets pages of the allowed origins call, with any header and without cookies.
+class CrossOriginMiddleware:
+    """Allows pages of the named origins to call the service, with any header and without cookies.
 
-    Every answer carries the headers, or `Vary: Origin`: a cache may otherwise give one page the answer for another.
+    Every answer has the CORS headers or `Vary: Origin`, so that no cache gives one page the answer for another.
     """
 
     def __init__(self, app: ASGIApp, allowed: frozenset[str]):
@@ -145,16 +144,16 @@ class CrossOrigin:
         granted = self._headers(origin)
         method = headers[b"access-control-request-method"].decode("latin-1")
         if not granted:
-            error = cross_site_refusal(headers)
+            error = cross_site_error(headers)
             error.headers |= vary
             return error_response(error)
         if method not in METHODS:
-            message = f"{method[:20]} is not allowed here; the Allow header lists what is"
+            message = f"{method[:20]} is not allowed here; the Allow header lists the allowed methods"
             allow = {"Allow": ", ".join(METHODS)}
             return error_response(ApiError(405, "method_not_allowed", message, headers=granted | vary | allow))
         granted |= vary
         granted["Access-Control-Allow-Methods"] = ", ".join(METHODS)
         granted["Access-Control-Max-Age"] = str(MAX_AGE_S)
-        if asked := headers.get(b"access-control-request-headers", b"").decode("latin-1").strip():
-            granted["Access-Control-Allow-Headers"] = asked
+        if requested := headers.get(b"access-control-request-headers", b"").decode("latin-1").strip():
+            granted["Access-Control-Allow-Headers"] = requested
         return Response(status_code=200, headers=granted)

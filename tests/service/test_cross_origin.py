@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.middleware.origins import allowed_origins, is_cross_site, normalize
+from service.middleware.cross_origin import allowed_origins, is_cross_site, normalize
 from service.settings import SettingsError, settings
 
 OTHER = "https://other.example"
@@ -82,7 +82,7 @@ def test_a_page_of_another_site_runs_no_generation(serve, folder: Path) -> None:
     client = serve(folder, cors_origins="https://page.example/")
     page = {"Origin": OTHER, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     json = {"Content-Type": "application/json"}
-    before = client.app.state.atelier.metrics.recent.report()["images"]
+    before = client.app.state.worker.metrics.recent.report()["images"]
     for path in ("/v1/generate", "/v1/interpolate", "/v1/mix"):
         for body, kind in (
             (b'{"n": 1}', {"Content-Type": "text/plain;charset=UTF-8"}),
@@ -94,7 +94,7 @@ def test_a_page_of_another_site_runs_no_generation(serve, folder: Path) -> None:
         answer = client.post(path, content=b'{"n": 1}', headers=page | json)
         assert answer.status_code == 403
         assert "ATELIER_CORS_ORIGINS" in answer.json()["error"]["message"]
-    assert client.app.state.atelier.metrics.recent.report()["images"] == before
+    assert client.app.state.worker.metrics.recent.report()["images"] == before
     allowed = client.post("/v1/generate", json={"n": 1}, headers=page | {"Origin": "https://page.example"})
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://page.example")
     assert client.get("/v1/models/tiny/images/1.png", headers=page).status_code == 200  # an <img> of another site
