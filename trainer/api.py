@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 
@@ -21,11 +22,14 @@ from trainer.console import progress_console
 from trainer.data import Batches, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
-from trainer.reports import run_page
+from trainer.reports import pages
 from trainer.training import checkpoint, devices, loop, run_folder
 from trainer.training.logger import NullLogger, RunLogger, read_metrics
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
 from trainer.training.state import TrainState
+
+if TYPE_CHECKING:
+    from trainer.onnx_export.optimize import OptimizationResult
 
 
 class Checkpoints(NamedTuple):
@@ -145,6 +149,51 @@ def export(
     exporter.require_runtime()
     default = name_of_file(output) if is_onnx_path(output) else None
     return exporter.export(load_checkpoint(source, best=best), output, name=name or default, ema=ema).path
+
+
+def export_optimized(
+    source: Path,
+    content: dict[str, Any] | None,
+    output: Path,
+    method: Literal["fp16", "int8"],
+    *,
+    name: str | None = None,
+    ema: bool = True,
+    scoring: tuple[Path, Path] | None = None,
+    num_images: int = 10_000,
+    force: bool = False,
+) -> OptimizationResult:
+    """Write a faster form of a generator, if it gains over the float32 form.
+
+    Args:
+        source: The run, checkpoint or generator file.
+        content: The content of the checkpoint; None where `source` is a generator file.
+        output: A folder, or the path of the .onnx file.
+        method: int8 for CPUs with VNNI, fp16 for GPUs.
+        name: Name of the served model.
+        ema: Whether to use the averaged generator.
+        scoring: Reference statistics and extractor file that both forms are scored with.
+        num_images: Number of latents to score.
+        force: Whether to write the faster form without a gain.
+
+    Raises:
+        TrainerError: If the output is the source, or a file cannot be used.
+    """
+    from trainer.onnx_export import exporter, optimize
+
+    exporter.require_runtime()
+    scorer = optimize.Scorer(*scoring) if scoring else None
+    with tempfile.TemporaryDirectory() as folder:
+        if content is None:
+            plain = optimize.load_plain(source, name)
+        else:
+            plain = optimize.load_plain(exporter.export(content, Path(folder), name=name, ema=ema).path)
+    path = exporter.output_path(exporter.read_metadata(plain)["name"], output)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise TrainerError(
+            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
+        )
+    return optimize.optimize(plain, path, method, scorer=scorer, num_images=num_images, force=force)
 
 
 def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -287,7 +336,7 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
         group.wait()  # torchrun ends the others as soon as one has exited
     elif group.is_main:
         try:
-            run_page.write_all(run_dir)
+            pages.write_report(run_dir)
         except (ImportError, OSError) as error:  # a missing library or a full disk: the run is complete all the same
             console.print(f"warning: no report ({error}); `trainer report {quoted}` writes it later")
         console.print(f"trained: {run_dir}; open {shlex.quote(str(run_dir / 'report.html'))}")

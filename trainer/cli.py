@@ -17,7 +17,7 @@ from artifacts.terminal import printable, say
 
 if TYPE_CHECKING:
     from trainer.api import Run
-    from trainer.onnx_export.exporter import Export
+    from trainer.onnx_export.exporter import ExportResult
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -208,7 +208,7 @@ def _name_of(output: Path) -> str | None:
     return name_of_file(output) if is_onnx_path(output) else None
 
 
-def _print_export(made: Export) -> None:
+def _print_export(made: ExportResult) -> None:
     levels = "1 level" if made.max_difference == 1 else f"{made.max_difference} levels"
     say(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
@@ -262,6 +262,7 @@ def export(
     With --optimize the faster form is compared with float32 (size, images/s, pixels, score), and kept if it gains.
     """
     with one_line_errors():
+        from trainer import api
         from trainer.errors import TrainerError
         from trainer.names import is_onnx_path
         from trainer.onnx_export import exporter
@@ -293,43 +294,20 @@ def export(
             assert content is not None
             _print_export(exporter.export(content, output, name=name or _name_of(output), ema=ema))
             return
-        _export_optimized(source, content, output, name, ema, optimize, reference, extractor, num_images, force)
-
-
-def _export_optimized(
-    source: Path,
-    content: dict[str, Any] | None,
-    output: Path,
-    name: str | None,
-    ema: bool,
-    how: Literal["fp16", "int8"],
-    reference: Path | None,
-    extractor: Path | None,
-    num_images: int | None,
-    force: bool,
-) -> None:
-    import tempfile
-
-    from trainer.errors import TrainerError
-    from trainer.onnx_export import optimize
-    from trainer.onnx_export.exporter import destination, export, require_runtime
-
-    require_runtime()
-    judge = optimize.Judge(reference, extractor) if reference and extractor else None
-    with tempfile.TemporaryDirectory() as folder:
-        if content is None:
-            plain = optimize.read(source, name)
-        else:
-            plain = optimize.read(export(content, Path(folder), name=name or _name_of(output), ema=ema).path)
-    path = destination(optimize.properties_of(plain)["name"], output)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise TrainerError(
-            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
+        result = api.export_optimized(
+            source,
+            content,
+            output,
+            optimize,
+            name=name or (None if is_file else _name_of(output)),
+            ema=ema,
+            scoring=(reference, extractor) if reference and extractor else None,
+            num_images=num_images or 10_000,
+            force=force,
         )
-    outcome = optimize.optimize(plain, path, how, judge=judge, num_images=num_images or 10_000, force=force)
-    for line in optimize.table(outcome):
-        say(line)
-    say(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")
+        for line in result.summary():
+            say(line)
+        say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
 
 
 @app.command("import")
@@ -376,7 +354,7 @@ def import_(
         layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
         exporter.require_runtime()
         name = name or _name_of(output) or name_of_file(file)
-        made = state_dict_import.payload(
+        made = state_dict_import.import_state_dict(
             file,
             architecture,
             name=name,
@@ -425,19 +403,19 @@ def animate(
 ) -> None:
     """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new ones)."""
     with one_line_errors():
-        from trainer.reports import run_page
+        from trainer.reports import pages
 
-        for kind in run_page.KINDS:
-            say("  ".join(str(path) for path in run_page.animate(run_dir, kind, fps)))
+        for kind in pages.KINDS:
+            say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
 
 
 @app.command()
 def report(run_dir: RunArgument) -> None:
     """Write a run's curves.png, animations and report.html now; the end of a run writes them too."""
     with one_line_errors():
-        from trainer.reports import run_page
+        from trainer.reports import pages
 
-        say(run_page.write_all(run_dir))
+        say(pages.write_report(run_dir))
 
 
 @app.command()
@@ -450,10 +428,10 @@ def compare(
         from rich.table import Table
 
         from trainer.console import print_table
-        from trainer.reports import compare_page, run_page
+        from trainer.reports import pages
 
-        page = compare_page.compare(run_dirs, output)
-        comparison = run_page.read_json(output / "compare.json")
+        page = pages.compare(run_dirs, output)
+        comparison = pages.read_json(output / "compare.json")
         table = Table("", *map(printable, comparison["runs"]), box=None)
         for title, values in comparison["rows"].items():
             table.add_row(printable(title), *map(printable, values))
@@ -506,19 +484,19 @@ def sweep(
     A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest Fréchet distance.
     """
     with one_line_errors():
-        from trainer.sweep import command
+        from trainer.sweep import runner, study
 
-        plan = command.plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
-        plan = command.with_channels(plan, data_root)
-        folder = output or command.default_folder(plan)
+        plan = study.make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+        plan = runner.with_channels(plan, data_root)
+        folder = output or plan.default_folder
         if dry_run:
-            for line in command.list_trials(plan, folder):
+            for line in plan.list_trials(folder):
                 say(line)
             return
 
         from trainer.console import progress_console
 
-        code = command.sweep(plan, folder, data_root, jobs, progress_console())
+        code = runner.run_sweep(plan, folder, data_root, jobs, progress_console())
     raise typer.Exit(code)
 
 

@@ -21,7 +21,7 @@ def take(run: Path, into: Path, name: str) -> dict[str, str]:
     from trainer.reports import plots
 
     into.mkdir(parents=True, exist_ok=True)
-    plots.write(run)  # a run that was cut short has none yet
+    plots.write_curves(run)  # a run that was cut short has none yet
     found = {}
     for kind in ("fixed", "real-beside-fake"):
         if of_kind := sheets(run, kind):

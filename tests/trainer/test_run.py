@@ -13,7 +13,7 @@ from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import load_images
 from trainer.errors import TrainerError
-from trainer.sweep import command
+from trainer.sweep import runner, study
 from trainer.training import run_folder
 
 
@@ -87,8 +87,8 @@ def test_images_decide_the_channels_that_are_not_set(
     again, unchanged = load_images(loading.override(config, []), tmp_path)  # as a resumed run has it
     assert unchanged == config
     assert again.fingerprint == images.fingerprint
-    planned = command.plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
-    assert command.with_channels(planned, tmp_path).config.data.channels == channels
+    planned = study.make_plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
+    assert runner.with_channels(planned, tmp_path).config.data.channels == channels
 
 
 def test_graceful_stop_hangups_never_interrupt_at_once() -> None:
