@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.command_line import NO_HOME, OneLineErrors, as_typed, is_homeless
-from artifacts.processes import interruptible
+from artifacts.command_line import OneLineErrors, as_typed
 from artifacts.terminal import printable, say
+from trainer.exit_codes import one_line_errors
 
 if TYPE_CHECKING:
     from trainer.api import Run
@@ -42,57 +40,6 @@ Set = Annotated[
 ExportAfter = Annotated[
     Path | None, typer.Option("--export", help="Afterwards export the generator to this folder or .onnx file.")
 ]
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print a user's error as one line on stderr and exit: 2, or 1 for a diverged run or a lost worker."""
-    from imagesets import ImageSetError
-    from trainer.errors import TrainerError, TrainingDiverged, WorkerLost
-
-    try:
-        with interruptible():
-            yield
-    except (WorkerLost, TrainingDiverged) as error:
-        _print_error(str(error), unless_others=isinstance(error, WorkerLost))
-        raise typer.Exit(1) from None
-    except (TrainerError, ImageSetError) as error:
-        _print_error(str(error))
-        raise typer.Exit(2) from None
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        hint = "pip install 'gan-atelier[train]'" if missing else "is the memory or the disk full?"
-        _print_error(f"{error}; {hint}")
-        raise typer.Exit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or _is_out_of_memory(error):
-            _print_error("the memory is full; lower optim.batch_size. Checkpoints that were saved are kept")
-        elif is_homeless(error):
-            _print_error(NO_HOME)
-        else:
-            raise
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        say("interrupted", error=True)
-        raise typer.Exit(130) from None
-    except OSError as error:
-        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        _print_error(f"{error.strerror or error}{where}")
-        raise typer.Exit(2) from None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether PyTorch could not allocate memory, on the CPU or on a GPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-
-
-def _print_error(message: str, *, unless_others: bool = False) -> None:
-    """Print an error of several processes once; `unless_others`: not if another process printed any."""
-    from trainer.distributed import environment
-
-    environment.ignore_signals()
-    if environment.is_first_to_report(message, unless_others=unless_others):
-        say(f"error: {message}", error=True)
 
 
 @app.command()
@@ -209,19 +156,8 @@ def _name_of(output: Path) -> str | None:
 
 
 def _print_export(made: ExportResult) -> None:
-    levels = "1 level" if made.max_difference == 1 else f"{made.max_difference} levels"
-    say(
-        f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
-        f"differ by at most {levels}, in {made.changed_values:,} of {made.compared:,} values"
-    )
-
-    if made.replaced is not None:
-        say(f"it replaced {made.replaced}; --name or --output keeps both")
-    folder = shlex.quote(str(made.path.parent))
-    say(
-        f"to serve it: MODEL_DIR={folder} {as_typed('python')} -m service serve; an image of it: "
-        f"curl -o {made.name}-7.png http://127.0.0.1:3000/v1/models/{made.name}/images/7.png"
-    )
+    for line in made.summary():
+        say(line)
 
 
 def _load_checkpoint(source: Path, best: bool = False) -> dict[str, Any]:
@@ -510,19 +446,15 @@ def presets() -> None:
         from trainer.config import loading
         from trainer.console import print_table
 
-        table = Table("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg", box=None)
+        columns = ("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg")
+        table = Table(*columns, box=None)
         for name in loading.preset_names():
             config = loading.resolve(name)
-            G, D = networks.build(config)
-            table.add_row(
-                name,
-                f"{config.data.source} {config.data.resolution} px",
-                config.model.architecture,
-                f"{networks.parameter_count(G):,} / {networks.parameter_count(D):,}",
-                config.objective.name,
-                str(config.optim.batch_size),
-                f"{config.run.total_kimg:g}",
-            )
+            data = f"{config.data.source} {config.data.resolution} px"
+            parameters = " / ".join(f"{networks.parameter_count(network):,}" for network in networks.build(config))
+            objective, batch = config.objective.name, str(config.optim.batch_size)
+            kimg = f"{config.run.total_kimg:g}"
+            table.add_row(name, data, config.model.architecture, parameters, objective, batch, kimg)
         print_table(table)
 
 

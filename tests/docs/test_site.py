@@ -172,7 +172,7 @@ def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) ->
     assert ids >= {
         "imagesets.registry.load_image_set",
         "trainer.training.losses.hinge_d",
-        "trainer.training.loop.step",
+        "trainer.training.loop.train_step",
         "trainer.onnx_export.exporter.export",
         "evaluation.metrics.frechet.frechet_distance",
         "evaluation.metrics.frechet.FeatureStatistics.update",

@@ -59,6 +59,7 @@ class DenseToFeatureMap(nn.ConvTranspose2d):
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the feature map of latents [N, z]."""
+        features: Tensor
         k, c = self.kernel_size[0], self.out_channels
         if self.weight.is_contiguous(memory_format=torch.channels_last):
             features = (z @ self.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(1, (k, k, c)).permute(0, 3, 1, 2)
@@ -122,7 +123,8 @@ class SpectralNorm(nn.Module):
                     u = self.u.clone()
                     v = F.normalize(u @ as_matrix(weight), dim=0)
                     sigma = torch.dot(u, as_matrix(weight) @ v)
-            return SpectralNormFn.apply(weight, u, v, sigma)
+            normalized: Tensor = SpectralNormFn.apply(weight, u, v, sigma)
+            return normalized
 
 
 class PowerIteration:
@@ -136,7 +138,7 @@ class PowerIteration:
     def run(self) -> None:
         """Update u, and store u, v and σ, in every SpectralNorm."""
         norms = [norm for norm, _ in self.layers]
-        weights: list[Tensor] = [layer.parametrizations.weight.original for _, layer in self.layers]  # type: ignore[index,misc,union-attr]
+        weights: list[Tensor] = [layer.parametrizations.weight.original for _, layer in self.layers]  # type: ignore[misc,union-attr]
         matrices = [as_matrix(weight) for weight in weights]
         v = normalize_all([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
         u, sigma = normalize_all(
@@ -158,7 +160,7 @@ class SpectralNormFn(torch.autograd.Function):
         return normalized
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """Return the gradient of the weight."""
         normalized, u, v, sigma = ctx.saved_tensors
         permuted = is_channels_last(normalized)

@@ -24,14 +24,15 @@ class UpBlock(ConditionalLayer):
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return features of twice the resolution."""
-        hidden = self.conv1(_double(F.relu(_normalize(self.norm1, features, labels))))
+        hidden: Tensor = self.conv1(_double(F.relu(_normalize(self.norm1, features, labels))))
         hidden = self.conv2(F.relu(_normalize(self.norm2, hidden, labels)))
         # A 1x1 before the doubling gives the same numbers with a quarter of the work.
         return hidden + _double(self.skip(features))
 
 
 def _normalize(norm: nn.Module, features: Tensor, labels: Tensor | None) -> Tensor:
-    return norm(features, labels) if isinstance(norm, ConditionalLayer) else norm(features)
+    normalized: Tensor = norm(features, labels) if isinstance(norm, ConditionalLayer) else norm(features)
+    return normalized
 
 
 def _double(features: Tensor) -> Tensor:
@@ -55,11 +56,11 @@ class DownBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features of half the resolution, or the same."""
-        hidden = features if self.first else F.relu(features)
+        hidden: Tensor = features if self.first else F.relu(features)
         hidden = self.conv2(F.relu(self.conv1(hidden)))
-        if not self.halve:
-            return hidden + self.skip(features)
-        return F.avg_pool2d(hidden, 2) + self.skip(F.avg_pool2d(features, 2))
+        if self.halve:
+            hidden, features = F.avg_pool2d(hidden, 2), F.avg_pool2d(features, 2)
+        return hidden + self.skip(features)
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:

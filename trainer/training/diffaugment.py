@@ -35,7 +35,8 @@ def color(images: Tensor, rng: ShardedRNG) -> Tensor:
 def translation(images: Tensor, rng: ShardedRNG) -> Tensor:
     """Shift by up to an eighth of the side in each direction, and fill with zeros."""
     reach = int(images.shape[-1] / 8 + 0.5)
-    return ShiftFn.apply(images, rng.randint(-reach, reach + 1, len(images), 2))
+    shifted: Tensor = ShiftFn.apply(images, rng.randint(-reach, reach + 1, len(images), 2))
+    return shifted
 
 
 class ShiftFn(torch.autograd.Function):
@@ -56,7 +57,7 @@ class ShiftFn(torch.autograd.Function):
         return pixels[image, read[:, 0, :, None], read[:, 1, None, :]].permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient, shifted back."""
         (shift,) = ctx.saved_tensors
         return ShiftFn.apply(gradient, -shift), None
