@@ -5,7 +5,7 @@ python docker/supply.py audit             known vulnerabilities of all roles' pa
                                           2: the advisory database could not be asked
 
 A role's packages are those that its extras need, with the versions of the environment that runs this, which are
-constraints.txt's, as the images' are. What Debian adds to an image an image scanner tells (docs/supply-chain.md).
+constraints.txt's, as the images' are. An image scanner lists what Debian adds (docs/operations/security.md).
 """
 
 from __future__ import annotations

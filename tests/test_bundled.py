@@ -42,7 +42,9 @@ def test_a_classifier_of_real_digits_can_read_it(tmp_path: Path) -> None:
 def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "generator-file.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```python\n(.*?)```",
+        (ROOT / "docs" / "reference" / "generator-file.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     names: dict[str, object] = {}
     exec(code, names)
