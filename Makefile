@@ -100,16 +100,16 @@ bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bu
 		echo "$(BIN)/python -m service.models.bento_store build $$*"; $(BIN)/python -m service.models.bento_store build "$$@"
 
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
-	$(PYTHON) docker/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --build-arg TORCH=,$(strip $(TORCH)))
+	$(PYTHON) .ci/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --torch ,$(strip $(TORCH)))
 
 test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every mistake
 	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
 
 sbom: setup ## Write a bill of materials (CycloneDX) and the licences of each role's packages into sbom
-	$(BIN)/python docker/supply.py sbom --output sbom
+	$(BIN)/python .ci/supply_chain.py sbom --output sbom
 
 audit: setup ## Ask what is known against the packages of the roles
-	$(BIN)/python docker/supply.py audit $(ARGS)
+	$(BIN)/python .ci/supply_chain.py audit $(ARGS)
 
 fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)

@@ -1,6 +1,6 @@
 """The tables of the benchmarks, from their result files.
 
-    python -m benchmarks.report [--write docs/performance.md]
+    python -m benchmarks.report [--write docs/results/performance.md]
 
 Prints them; --write puts each between its markers, `<!-- serving -->` and `<!-- /serving -->`, and leaves those without
 a result as they are. `make bench` writes the table `bench`, every ratio with its counterpart.
@@ -26,11 +26,11 @@ FRECHET_TARGETS = {"full_rank": 8.0, "singular": 5.0, "nearly_full_rank": 5.0}  
 INCEPTION_TARGET = 3.0  # of pytorch-fid
 SCORING_TARGET = round(1 / 1.2, 2)  # of generating and extracting, one after the other
 MANNERS = {
-    "documents": "plain loop in the manner of Kunal627's scripts",
-    "examples": "plain loop in the manner of PyTorch's example",
-    "dcgan_notebook": "plain loop in the manner of Aiden-Ross-Dsouza's notebooks",
-    "wgan_notebook": "plain loop in the manner of Aiden-Ross-Dsouza's notebooks",
-    "digits_notebook": "plain loop in the manner of divyam25's notebook",
+    "documents": "plain loop in Kunal627's style",
+    "examples": "plain loop in the PyTorch example's manner",
+    "dcgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "wgan_notebook": "plain loop in Aiden-Ross-Dsouza's style",
+    "digits_notebook": "plain loop in divyam25's style",
 }
 SERVED = {"npy": "npy", "json": "PNG in JSON"}
 PEERS = {
@@ -57,7 +57,7 @@ NAMES = {
 SCORES = {"fd_classifier": "Fréchet distance", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 SCALING_WAYS = {
     "one_worker_one_core": "1 worker, 1 core",
-    "one_worker_two_cores": "1 worker, 2 threads, 2 cores",
+    "one_worker_two_cores": "1 worker, 2 cores",
     "two_workers_two_cores": "2 workers, 2 cores",
 }
 REPLICA_LOAD = 0.7  # of what a replica can do; above it waiting grows quickly
@@ -77,7 +77,7 @@ class Repository:
     def commands(self) -> str:
         return (
             f"git clone https://github.com/{self.name} ../peers/{self.folder}\n"
-            f"git -C ../peers/{self.folder} checkout --quiet {self.commit}"
+            f"git -C ../peers/{self.folder} checkout --quiet \\\n    {self.commit}"
         )
 
 
@@ -85,19 +85,17 @@ REPOSITORIES = (
     Repository(
         "Kunal627/kunal627.github.io",
         "66699470c4680670d4caf084ead6c377ae38b850",
-        "source-000",
+        "kunal627",
         ("code/gan/train_gan.py", "code/gan/train_dcgan.py"),
     ),
     Repository("pytorch/examples", "77f55b912142e11fcfdf5b530231fb9c52f181e8", "pytorch-examples", ("dcgan/main.py",)),
     Repository(
         "Aiden-Ross-Dsouza/Generative-Models",
         "4baeaac67168f099334c0ef2c471788585a2f9ea",
-        "source-001",
+        "aiden-ross-dsouza",
         read="DCGAN.ipynb and WGAN.ipynb",
     ),
-    Repository(
-        "divyam25/Oh-My-GAN", "4df7576e5969111a1993968d1bd488ee593e6959", "source-002", read="DCGAN_MNIST.ipynb"
-    ),
+    Repository("divyam25/Oh-My-GAN", "4df7576e5969111a1993968d1bd488ee593e6959", "divyam25", read="DCGAN_MNIST.ipynb"),
 )
 INSTALLED = "pytorch-fid, torch-fidelity, FastAPI and BentoML"
 
@@ -105,14 +103,13 @@ INSTALLED = "pytorch-fid, torch-fidelity, FastAPI and BentoML"
 def how_to_fetch() -> str:
     """Return Markdown: the commands that fetch the peers, and what was read."""
     runnable = [one for one in REPOSITORIES if one.scripts]
-    peers = " ".join(f"--peer ../peers/{one.folder}/{script}" for one in runnable for script in one.scripts)
+    peers = "".join(f" \\\n    --peer ../peers/{one.folder}/{script}" for one in runnable for script in one.scripts)
     read = "; ".join(f"{one.name} at {one.commit[:8]} ({one.read})" for one in REPOSITORIES if one.read)
     fetched = "\n".join(one.commands for one in runnable)
     return (
-        f"{INSTALLED} are installed by `make setup`, the load generator by `apt-get install wrk`. The authors' own "
-        "training scripts are fetched, and then run unmodified:\n\n"
-        f"```\n{fetched}\nmake bench ARGS='{peers}'\n```\n\n"
-        f"Notebooks cannot be run as peers; plain loops in their manner replace them, after reading {read}."
+        f"`make setup` installs {INSTALLED}. Fetch the authors' training scripts, which then run unmodified:\n\n"
+        f"```\n{fetched}\nmake bench ARGS='training{peers}'\n```\n\n"
+        f"Notebooks cannot be run; the plain loops were written after reading {read}."
     )
 
 
@@ -287,6 +284,21 @@ def bench_table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def evaluation_table(document: dict[str, Any]) -> str:
+    """Return the rows of bench.json that compare the evaluation with other tools."""
+    cells = [
+        [
+            each["case"],
+            f"{number(each['ours'])} {each['unit']}",
+            f"{each['counterpart']}: {number(each['theirs'])} {each['unit']}",
+            f"**{each['ratio']['median']:.2f}**",
+        ]
+        for each in document["rows"]
+        if each["part"] == "evaluation"
+    ]
+    return f"{table(['case', 'ours', 'counterpart', 'ratio'], cells)}\n\n{describe(document['machine'])}"
+
+
 def page(document: dict[str, Any]) -> str:
     """Return bench.md."""
     return f"# Benchmarks\n\n{bench_table(document)}\n\n## Peers\n\n{how_to_fetch()}\n"
@@ -389,17 +401,18 @@ def soak_text(result: dict[str, Any]) -> str:
 
 
 def training_table(document: dict[str, Any]) -> str:
+    """Return the trainer's loop against plain loops and original scripts."""
     rows = []
     for result in document["results"]:
         rates = result["images_per_second"]
         peer = f"{rates['peer']:.0f} (`{result['peer'].split(',')[0]}`)" if "peer" in rates else "not run"
-        ratios = [format_spread(result[key]) if key in result else "" for key in ("plain_to_peer", "ratio_to_peer")]
         rows.append([
-            f"`{result['case']}`, batch {result['batch_size']}", f"{rates['plain']:.0f}", f"{rates['trainer']:.0f}",
-            f"**{format_spread(result['ratio_to_plain'])}**", peer, *ratios,
+            f"`{result['case']}`, batch {result['batch_size']}", f"{rates['trainer']:.0f}", f"{rates['plain']:.0f}",
+            f"**{format_spread(result['ratio_to_plain'])}**", peer,
+            format_spread(result["ratio_to_peer"]) if "ratio_to_peer" in result else "",
         ])  # fmt: skip
     loads = [result["load_average"][0] for result in document["results"]]
-    heads = ["case", "plain loop", "trainer", "trainer / plain", "peer's own script", "plain / peer", "trainer / peer"]
+    heads = ["case", "trainer, images/s", "plain loop", "ratio", "original script", "ratio"]
     where = (
         f"{conditions(document).removesuffix('.')}; load average {min(loads):.1f} to {max(loads):.1f} before a case."
     )
@@ -418,17 +431,18 @@ def quality_table(document: dict[str, Any]) -> str:
 
 
 def memory_table(document: dict[str, Any]) -> str:
+    """Return the memory of long runs."""
     results = document["results"]
-    steps = [f"step {step}" for step in results[0]["resident_mib_at_step"]]
+    first, *_, last = results[0]["resident_mib_at_step"]
     rows = [
         [
             *(f"`{result['case']}`", f"{result['image_set_mib']}", f"{result['networks_and_optimizers_mib']}"),
-            *(f"{mib:.1f}" for mib in result["resident_mib_at_step"].values()),
+            *(f"{result['resident_mib_at_step'][step]:.1f}" for step in (first, last)),
             f"{result['growth_mib']:+.1f} MiB ({result['growth_percent']:+.2f} %)",
         ]
         for result in results
     ]
-    return table(["case", "image set", "networks and optimizers", *steps, "growth"], rows)
+    return table(["case", "image set", "networks and optimizers", f"step {first}", f"step {last}", "growth"], rows)
 
 
 def gpu_table(document: dict[str, Any]) -> str:
@@ -439,7 +453,7 @@ def gpu_table(document: dict[str, Any]) -> str:
         for kind in ("peer", "plain"):
             if kind in rates:
                 name = (
-                    f"`{compared['peer'].split(',')[0]}`, unmodified" if kind == "peer" else "plain loop in its manner"
+                    f"`{compared['peer'].split(',')[0]}`, unmodified" if kind == "peer" else "plain loop in its style"
                 )
                 rows.append([
                     f"`{compared['preset']}`, 64 px, batch {compared['batch_size']}", compared["machine"]["gpu"],
@@ -449,20 +463,17 @@ def gpu_table(document: dict[str, Any]) -> str:
     if found := document.get("rates"):
         rates = found["images_per_second"]
         rows.append([
-            f"`{found['preset']}`, batch {found['batch_size']}, steps only", found["machine"]["gpu"],
+            f"`{found['preset']}`, batch {found['batch_size']}, steps alone", found["machine"]["gpu"],
             f"{rates['fast']:,.0f} images/s", f"float32, no graph, unfused: {rates['plain']:,.0f}",
             f"**{rates['fast'] / rates['plain']:.1f}**",
         ])  # fmt: skip
     if whole := document.get("whole"):
         rows.append([
-            f"`trainer train --preset {whole['preset']}`, all {whole['images'] / 1e6:.1f} M images; `"
-            + "`, `".join(line for line in whole["set"] if not line.startswith("data.source"))
-            + "`",
-            whole["machine"]["gpu"], f"{whole['images_per_second']:,.0f} images/s",
-            f"**{whole['minutes_of_training']:.2f} minutes** of training, {whole['minutes_of_the_command']:.2f} of the "
-            "command", "",
+            f"`{whole['preset']}`, all {whole['images'] / 1e6:.1f} M images", whole["machine"]["gpu"],
+            f"{whole['images_per_second']:,.0f} images/s, **{whole['minutes_of_training']:.2f} min** "
+            f"({whole['minutes_of_the_command']:.2f} for the command)", "", "",
         ])  # fmt: skip
-    text = table(["what", "card", "trainer", "compared with", "ratio"], rows)
+    text = table(["what", "GPU", "trainer", "compared with", "ratio"], rows)
     if ends := document.get("lengths", {}).get("runs"):
         rows = [
             [
@@ -471,29 +482,19 @@ def gpu_table(document: dict[str, Any]) -> str:
             ]
             for run in ends
         ]
-        text += "\n\n" + table(["trained to its end", "card", "kimg", "training", "quality: distance", "recall"], rows)
+        text += "\n\n" + table(["full length", "GPU", "kimg", "time", "cheap distance", "recall"], rows)
     return text
 
 
 def scaling_table(result: dict[str, Any]) -> str:
-    """What one core serves and what two serve, and the capacity of a core that follows."""
+    """Return what one core serves and what two serve."""
     rows = []
     for name, generator in result["generators"].items():
-        one = generator["one_worker_one_core"]["npy"][-1]["images_per_s"]
         for way, title in SCALING_WAYS.items():
             full = generator[way]["npy"][-1]
-            rows.append([
-                f"`{name}`",
-                title,
-                f"{number(full['images_per_s'])}, {full['images_per_s'] / max(one, 1e-9):.2f} times",
-                f"{full['p50_ms']:.0f} / {full['p99_ms']:.0f} ms",
-                f"{full['inference_ms_per_image']:.2f} ms",
-                f"{full['loop_ms_per_request']:.2f} ms",
-                number(core_rate(generator, result["images_per_request"])),
-                f"{generator[way]['pss_mb']:.0f} MB",
-            ])  # fmt: skip
-    heads = ["generator", "served by", "images/s, of one core's", "p50 / p99", "inference per image"]
-    return table([*heads, "event loop per request", "images/s per core", "memory"], rows) + f"\n\n{conditions(result)}"
+            latency, memory = f"{full['p50_ms']:.0f} / {full['p99_ms']:.0f} ms", f"{generator[way]['pss_mb']:.0f} MB"
+            rows.append([f"`{name}`", title, number(full["images_per_s"]), latency, memory])
+    return table(["generator", "served by", "images/s", "p50 / p99", "memory"], rows)
 
 
 def core_rate(generator: dict[str, Any], images_per_request: int) -> float:
@@ -508,7 +509,7 @@ def replicas(images_per_s: float, rate_per_core: float, cores: int = 2) -> int:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {  # by the result file's name
-    "bench": bench_table,
+    "bench": evaluation_table,  # training and service have their own tables
     "serving": serving_table,
     "serving_peers": serving_peers_table,
     "serving_overload": overload_table,

@@ -49,7 +49,7 @@ def test_system_has_only_major_and_minor_of_the_kernel(monkeypatch: pytest.Monke
 def test_result_files_name_no_kernel_release() -> None:
     root = Path(__file__).resolve().parents[2]
     kept = [*(root / "benchmarks" / "results").iterdir(), *(root / "docs" / "results").glob("*.json")]
-    kept += [root / "docs" / "performance.md", root / "docs" / "scaling.md"]
+    kept += [root / "docs" / "results" / "performance.md", root / "docs" / "operations" / "scaling.md"]
     found = {path.name: re.findall(r"Linux[ -]\d+\.\d+[.-]\d\S*", path.read_text(encoding="utf-8")) for path in kept}
     assert not any(found.values()), found
 

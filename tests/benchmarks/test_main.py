@@ -109,7 +109,7 @@ def test_rows_have_every_ratio_with_its_counterpart() -> None:
     rows = report.rows(results.DOCUMENTS)
     found = {(row["case"], row["counterpart"]): row for row in rows}
     assert len(found) == len(rows) == 2 + 3 + 1 + 6 + 2 + 5 + 1 + 1
-    plain = found["`examples-dcgan`, batch 64, bf16, on digits", "plain loop in the manner of PyTorch's example"]
+    plain = found["`examples-dcgan`, batch 64, bf16, on digits", "plain loop in the PyTorch example's manner"]
     assert (plain["ours"], plain["theirs"], plain["ratio"]["median"]) == (110.0, 52.0, 2.11)
     peer = found["`examples-dcgan`, batch 64, bf16, on digits", "`dcgan/main.py`, unmodified"]
     assert (peer["theirs"], peer["ratio"]["max"]) == (50.0, 2.3)

@@ -1,4 +1,4 @@
-"""Tables are made from results and put between markers; docs/performance.md has those of benchmarks/results."""
+"""Tables are made from results and put between markers; docs/results/performance.md has those of benchmarks/results."""
 
 from __future__ import annotations
 
@@ -18,20 +18,35 @@ def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     report.main()
 
 
-def test_documents_tables_match_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document, copy = ROOT / "docs" / "performance.md", tmp_path / "performance.md"
+@pytest.mark.parametrize(
+    ("page", "tables"),
+    [
+        ("results/performance.md", {"peers", "bench", "serving", "serving_peers", "train_step"}),
+        ("operations/scaling.md", {"scaling"}),
+    ],
+)
+def test_documents_tables_match_the_results(
+    page: str, tables: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, copy = ROOT / "docs" / page, tmp_path / "page.md"
     copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
     write(copy, monkeypatch=monkeypatch)
     assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
-        "python -m benchmarks.report --write docs/performance.md"
+        f"python -m benchmarks.report --write docs/{page}"
     )
-    assert set(marked(document.read_text(encoding="utf-8"))) >= {
-        "peers",
-        "bench",
-        "serving",
-        "serving_peers",
-        "train_step",
-    }
+    assert set(marked(document.read_text(encoding="utf-8"))) >= tables
+
+
+def test_scaling_page_has_the_figures_of_the_formulas() -> None:
+    page = (ROOT / "docs" / "operations" / "scaling.md").read_text(encoding="utf-8")
+    kept = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text(encoding="utf-8"))
+    generator = kept["generators"]["mnist-dcgan"]
+    rate = report.core_rate(generator, images_per_request=4)
+    assert f"makes {rate:.0f} images/s per core" in page
+    assert f"need {report.replicas(10_000, rate)} replicas" in page
+    for images in (1, 4):
+        loop_ms = generator["one_worker_one_core"]["npy"][-1]["loop_ms_per_request"]
+        assert f"{1000 * images / loop_ms:,.0f}" in page
 
 
 def test_report_keeps_tables_without_a_result(
@@ -79,9 +94,3 @@ def test_replicas_of_measured_rates_are_enough_and_at_least_two() -> None:
     assert report.replicas(1, rate) == 2
     assert report.replicas(14_000, rate) == 100
     assert report.replicas(14_001, rate) == 101
-
-
-def test_scaling_table_of_the_kept_results_has_a_row_per_way() -> None:
-    kept = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text(encoding="utf-8"))
-    rows = [line for line in report.scaling_table(kept).splitlines() if line.startswith("| `")]
-    assert len(rows) == 3 * len(kept["generators"])

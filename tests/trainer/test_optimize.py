@@ -11,10 +11,11 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
+from artifacts import generator_file
 from evaluation.extractors.extractor import load_extractor
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import save_reference
-from evaluation.sources import Draw, open_source
+from evaluation.sources import SeedRange, open_source
 from service.models.served_model import load
 from service.models.sessions import Runtime
 from tests.evaluation.helpers import write_tiny_extractor
@@ -27,7 +28,7 @@ from trainer.onnx_export.throughput import Throughput
 Tiny = Callable[..., Config]
 
 
-def generator_file(config: Config, folder: Path) -> Path:
+def write_generator(config: Config, folder: Path) -> Path:
     """A generator file as `trainer export` writes it, of a generator that was never trained."""
     model = exporter.to_onnx(random_generator(config))
     payload = {"counters": {"images_seen": 40}, "created": "2026-01-01T00:00:00+00:00"}
@@ -43,7 +44,7 @@ def conditional(tiny: Tiny, tmp_path: Path) -> Path:
         data={"resolution": 16, "channels": 3, "class_names": CLASSES},
         model={"g_widths": [24, 16, 8], "conditional": True},
     )
-    return generator_file(config, tmp_path)
+    return write_generator(config, tmp_path)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_optimized_file_is_read_by_service_and_evaluation(
     served = load(path, 2**30, Runtime(1, 4))  # digest, metadata and graph agree, and it runs
     assert served.metadata.name == "tiny"
     ours, theirs = (
-        np.concatenate([batch.images for batch in open_source(str(one)).batches(Draw(0, 256), 0, 256, 64)])
+        np.concatenate([batch.images for batch in open_source(str(one)).batches(SeedRange(0, 256), 0, 256, 64)])
         for one in (path, conditional)
     )
     off = np.abs(ours.astype(int) - theirs.astype(int))
@@ -112,7 +113,7 @@ def test_optimize_without_gain_writes_float32_and_the_reason(
     assert path.read_bytes() == conditional.read_bytes()
     report = json.loads(path.with_suffix(".optimize.json").read_text(encoding="utf-8"))
     assert (report["asked"], report["written"]) == ("int8", "none")
-    assert report["digest"] == exporter.digest(onnx.load(path))
+    assert report["digest"] == generator_file.digest(onnx.load(path))
     assert report["images_per_s"]["16"] == {"fp32": 100.0, "int8": 70.0, "ratio": 0.7}
 
     assert run(conditional, "--optimize", "int8", "--output", path, "--force")[0] == 0
@@ -161,7 +162,7 @@ def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None
 
 
 def test_optimize_without_inner_layers_raises(tiny: Tiny, tmp_path: Path) -> None:
-    code, output = run(generator_file(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
+    code, output = run(write_generator(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
     assert (code, output.count("\n")) == (2, 1)
     assert "int8 has nothing to work on here" in output
     assert not (tmp_path / "models").exists()
