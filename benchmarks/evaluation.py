@@ -405,7 +405,7 @@ def score(rounds: int, num_images: int = 10_000) -> dict[str, Any]:
     """
     from benchmarks.servers import atelier, make_generator
     from evaluation.extractors import load_extractor
-    from evaluation.sources import Draw
+    from evaluation.sources import SeedRange
     from evaluation.sources.service import ServiceSource
 
     times: dict[str, list[float]] = {"generating": [], "extracting": [], "scoring": []}
@@ -424,7 +424,7 @@ def score(rounds: int, num_images: int = 10_000) -> dict[str, Any]:
             job = ("score", url, *known, "--reference", "r.npz", "--num-images", num_images)
 
             def fetched() -> list[np.ndarray]:
-                return [got.images for got in source.batches(Draw(0, num_images), 0, num_images, 64)]
+                return [got.images for got in source.batches(SeedRange(0, num_images), 0, num_images, 64)]
 
             fetched()  # its batches are measured and its memory is grown
             for i in range(rounds):
