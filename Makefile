@@ -11,8 +11,8 @@ IMAGES      ?= digits
 NUM_IMAGES  ?= 10000
 CASES       ?= 5000
 JOBS        ?= 2
-ONLY        ?=              # of `make reproduce`: 000 to 004, best, or presets; by default all of them
-MINUTES     ?=              # of training, at most, each; by default the documents' lengths
+ONLY        ?=              # of `make reproduce`: kunal627 and other sources, ours, or presets; by default all of them
+MINUTES     ?=              # of training per run, at most; by default the full lengths
 METRICS     ?= fid,precision,recall
 RESOLUTION  ?=              # to compare at: a side in pixels, or `reference`; the generator's own by default
 ROLES       ?= trainer service evaluation    # and service-gpu
@@ -64,8 +64,8 @@ evaluate: setup ## Score the service at URL against the test split of IMAGES
 		$(addprefix --resolution ,$(strip $(RESOLUTION))) \
 		--extractor $(call quoted,extractors/$(IMAGES)-classifier.onnx) --num-images $(NUM_IMAGES) --output report $(ARGS)
 
-reproduce: setup ## Run the systems of the source documents (ONLY=000 MINUTES=10) and write their pages of results
-	$(BIN)/python -m examples.reproduce $(ONLY) --data-root $(call quoted,$(DATA_ROOT)) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
+reproduce: setup ## Train the presets of published GANs (ONLY=kunal627 MINUTES=10), score them, write docs/results
+	$(BIN)/python -m scripts.reproduce $(ONLY) --data-root $(call quoted,$(DATA_ROOT)) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
@@ -100,16 +100,16 @@ bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bu
 		echo "$(BIN)/python -m service.models.bento_store build $$*"; $(BIN)/python -m service.models.bento_store build "$$@"
 
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
-	$(PYTHON) docker/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --build-arg TORCH=,$(strip $(TORCH)))
+	$(PYTHON) .ci/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --torch ,$(strip $(TORCH)))
 
 test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every mistake
 	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
 
 sbom: setup ## Write a bill of materials (CycloneDX) and the licences of each role's packages into sbom
-	$(BIN)/python docker/supply.py sbom --output sbom
+	$(BIN)/python .ci/supply_chain.py sbom --output sbom
 
 audit: setup ## Ask what is known against the packages of the roles
-	$(BIN)/python docker/supply.py audit $(ARGS)
+	$(BIN)/python .ci/supply_chain.py audit $(ARGS)
 
 fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)
@@ -117,8 +117,8 @@ fuzz: setup ## Ask a real service at least CASES (5000) questions that its schem
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --name bundled-digits --runs runs --export service/bundled/digits.onnx
 
-tutorial: setup ## Run the notebook docs/tutorial.ipynb from its first cell to its last, and keep what it shows
-	$(BIN)/python examples/notebook.py docs/tutorial.ipynb
+tutorial: setup ## Run the notebook docs/start/tutorial.ipynb from its first cell to its last, and keep what it shows
+	$(BIN)/python examples/notebook.py docs/start/tutorial.ipynb
 
 dist: setup ## Build the source distribution, and the wheel from it, into dist
 	rm -rf dist

@@ -1,6 +1,6 @@
 """Run a notebook from its first cell to its last, in place, with the Python that runs this.
 
-    python examples/notebook.py docs/tutorial.ipynb
+    python examples/notebook.py docs/start/tutorial.ipynb
 
 It uses no kernel that is registered on the machine, and leaves nothing behind but the notebook.
 """

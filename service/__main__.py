@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
 
 
 def markdown() -> str:
-    """The settings and their defaults as the table in docs/operations.md."""
+    """The settings and their defaults as the table in docs/reference/settings.md."""
     lines = ["| environment | default | |", "|---|---|---|"]
     for variable, value, does in rows():
         names = " or ".join(f"`{name}`" for name in variable.split(" or "))

@@ -1,7 +1,4 @@
-"""What a notebook's page lacks beside a Markdown one: links to pages, and formulas without another host's scripts.
-
-It names MathJax and Mermaid there. Both are left out; formulas become MathML, which browsers draw by themselves.
-"""
+"""Remove scripts of other hosts from a notebook's page, fix its links, and write its formulas as MathML."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from mkdocs.structure.pages import Page
 SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL)
 ELSEWHERE = re.compile(r"\bimport\b[^;]*https?:|<script src=\"(https?:[^\"]*)?\">|MathJax")
 LINK = re.compile(r"(<a [^>]*href=\"(?![a-z]+:)[^\"#]+)\.md(#[^\"]*)?\"")
-OUTSIDE = re.compile(r"<a [^>]*href=\"\.\./([^\"]+)\"[^>]*>(.*?)</a>", re.DOTALL)
+OUTSIDE = re.compile(r"<a [^>]*href=\"(?:\.\./){2}([^\"]+)\"[^>]*>(.*?)</a>", re.DOTALL)
 CODE = re.compile(r"(<(script|style|pre|code)\b.*?</\2>)", re.DOTALL)
 FORMULA = re.compile(r"\$\$([^$<]+)\$\$|(?<!\\)\$(?!\s)([^$<]+?)(?<!\s)\$")
 NOTEBOOK = '<div class="jupyter-wrapper">'

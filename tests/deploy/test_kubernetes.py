@@ -53,7 +53,7 @@ def test_the_published_schemas_take_every_document(folder: str, version: str) ->
 def test_the_documents_manifests_are_valid_too() -> None:
     """Every YAML block of docs/ that is a manifest, whoever wrote it."""
     found = []
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "docs").rglob("*.md"):
         for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             found += [(page.name, d) for d in yaml.safe_load_all(block) if isinstance(d, dict) and "apiVersion" in d]
     for page_name, document in found:
@@ -248,7 +248,7 @@ def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
         cores = [quantity(c["resources"]["requests"]["cpu"]) for c in pod["initContainers"]]
         running = sum(quantity(c["resources"]["requests"]["cpu"]) for c in pod["containers"])
         asked[name.split("-")[1]] = max(*cores, running)
-    told = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs" / "guides" / "clusters.md").read_text(encoding="utf-8")
     least = asked["merge"] + max(asked["prepare"], asked["shards"])
     shards = one(documents, "Job", f"evaluation-shards{SUFFIX}")["spec"]["parallelism"]
     assert asked["merge"] <= 0.25

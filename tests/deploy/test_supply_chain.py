@@ -1,4 +1,4 @@
-"""Claims about docker/supply.py: a bill is whole and of its role alone, and no silence passes for an audit."""
+"""The supply chain: a bill is complete and only of its role, and a missing answer does not pass as an audit."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.deploy.manifests import ROOT
 
-sys.path.append(str(ROOT / "docker"))
-import supply
+sys.path.append(str(ROOT / ".ci"))
+import supply_chain as supply
 
 pytestmark = pytest.mark.slow
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "docker" / "supply.py"), *words]
+    command = [sys.executable, str(ROOT / ".ci/supply_chain.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
@@ -39,8 +39,10 @@ def bill(folder: Path, role: str) -> dict[str, Any]:
 
 def test_the_roles_are_those_of_the_dockerfiles() -> None:
     for role, extras in supply.ROLES.items():
-        (told,) = re.findall(r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text(encoding="utf-8"))
-        assert tuple(told.split(",")) == extras, role
+        (extras_text,) = re.findall(
+            r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text(encoding="utf-8")
+        )
+        assert tuple(extras_text.split(",")) == extras, role
 
 
 def test_a_bill_holds_what_the_role_needs_and_nothing_else(bills: Path) -> None:
@@ -57,17 +59,17 @@ def test_a_bill_holds_what_the_role_needs_and_nothing_else(bills: Path) -> None:
 
 def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> None:
     validator = JsonStrictValidator(SchemaVersion.V1_6)
-    told = bill(bills, "evaluation")
-    assert validator.validate_str(json.dumps(told)) is None
-    told["components"] = told["components"][:1]
-    del told["components"][0]["name"]
-    assert validator.validate_str(json.dumps(told)) is not None, "a deliberate mistake"
+    document = bill(bills, "evaluation")
+    assert validator.validate_str(json.dumps(document)) is None
+    document["components"] = document["components"][:1]
+    del document["components"][0]["name"]
+    assert validator.validate_str(json.dumps(document)) is not None, "a deliberate mistake"
     for role in supply.ROLES:
-        told = bill(bills, role)
-        assert told["metadata"]["component"]["name"] == f"gan-atelier/{role}"
-        refs = {c["bom-ref"] for c in told["components"]} | {told["metadata"]["component"]["bom-ref"]}
-        assert {ref for edge in told["dependencies"] for ref in (edge["ref"], *edge["dependsOn"])} <= refs
-        assert all(c["purl"].startswith("pkg:pypi/") and c["version"] for c in told["components"])
+        document = bill(bills, role)
+        assert document["metadata"]["component"]["name"] == f"gan-atelier/{role}"
+        refs = {c["bom-ref"] for c in document["components"]} | {document["metadata"]["component"]["bom-ref"]}
+        assert {ref for edge in document["dependencies"] for ref in (edge["ref"], *edge["dependsOn"])} <= refs
+        assert all(c["purl"].startswith("pkg:pypi/") and c["version"] for c in document["components"])
 
 
 def test_licences_are_listed(bills: Path) -> None:
@@ -84,26 +86,26 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = supply.distribution
     monkeypatch.setattr(supply, "distribution", absent)
-    with pytest.raises(supply.SupplyError, match="fastapi, which the service needs, is not installed here; make setup"):
+    with pytest.raises(supply.SupplyError, match="fastapi, which the service needs, is not installed here; run make"):
         supply.closure("service")
     assert supply.closure("evaluation")
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "told"),
+    ("answer", "code", "message"),
     [
         ("[{'name': n, 'version': v, 'vulns': []} for n, v in asked]", 0, "0 with known vulnerabilities"),
         (
             "[{'name': n, 'version': v, 'vulns': [{'id': 'CVE-1', 'fix_versions': ['9']}] if n == 'fastapi' else []}"
             " for n, v in asked]",
             1,
-            r"fastapi [\d.]+ \(service\): CVE-1, mended in 9",
+            r"fastapi [\d.]+ \(service\): CVE-1, fixed in 9",
         ),
-        ("[{'name': n, 'skip_reason': 'not found'} for n, v in asked]", 2, "not audited: pypi's advisories could not"),
-        ("1 / 0", 2, "not audited: pypi's advisories could not be asked .*division by zero"),
+        ("[{'name': n, 'skip_reason': 'not found'} for n, v in asked]", 2, "not audited: pypi's advisories are not"),
+        ("1 / 0", 2, "not audited: pypi's advisories are not available .*division by zero"),
     ],
 )
-def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer: str, code: int, told: str) -> None:
+def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer: str, code: int, message: str) -> None:
     """With a pip_audit in the real one's place that answers without a network."""
     (tmp_path / "pip_audit.py").write_text(
         "import json, sys\n"
@@ -114,5 +116,5 @@ def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer:
     )
     done = run("audit", PYTHONPATH=str(tmp_path))
     assert done.returncode == code
-    assert re.search(told, done.stdout + done.stderr)
+    assert re.search(message, done.stdout + done.stderr)
     assert "Traceback" not in done.stderr

@@ -14,8 +14,7 @@ CSS_URL = re.compile(r"@import|url\(\s*[\"']?(?:https?:)?//")
 
 @dataclass
 class Page:
-    """An HTML page: `ids`, targets of `links` and of what is `fetched`, scripts and styles that are `inline`, its text,
-    and `prose`, the text without code."""
+    """What an HTML page has; `inline` are scripts and styles, `prose` is the text without code."""
 
     ids: set[str] = field(default_factory=set)
     links: list[str] = field(default_factory=list)
@@ -39,15 +38,15 @@ class _Reader(HTMLParser):
         self.within, self.codes = "", 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = {name: value or "" for name, value in attrs}
-        self.page.ids |= {told[name] for name in ("id", "name") if told.get(name)}
-        if tag == "a" and "href" in told:
-            self.page.links.append(told["href"])
-        if tag == "link" and set(told.get("rel", "").split()) & LINKS:
-            self.page.fetched.append(told.get("href", ""))
-        if tag in FETCHED and FETCHED[tag] in told:
-            self.page.fetched.append(told[FETCHED[tag]])
-        self.page.inline += [told["style"]] if "style" in told else []
+        named = {name: value or "" for name, value in attrs}
+        self.page.ids |= {named[name] for name in ("id", "name") if named.get(name)}
+        if tag == "a" and "href" in named:
+            self.page.links.append(named["href"])
+        if tag == "link" and set(named.get("rel", "").split()) & LINKS:
+            self.page.fetched.append(named.get("href", ""))
+        if tag in FETCHED and FETCHED[tag] in named:
+            self.page.fetched.append(named[FETCHED[tag]])
+        self.page.inline += [named["style"]] if "style" in named else []
         if tag in ("script", "style"):
             self.within = tag
         self.codes += tag in ("pre", "code")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -40,36 +41,40 @@ def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
-def test_an_example_prints_what_stands_below_it(page: str, number: int) -> None:
+def test_an_example_prints_the_output_below_it(page: str, number: int) -> None:
     text = (DOCS / f"concepts/{page}.md").read_text(encoding="utf-8")
-    code, told = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
+    code, printed = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, page, "exec"), {})
-    assert out.getvalue() == told
+    assert out.getvalue() == printed
 
 
 def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
     from trainer.config.registry import ARCHITECTURES
 
-    (told,) = re.findall(
-        r"^\| `architecture` \| (.*) \|$", (DOCS / "generator-file.md").read_text(encoding="utf-8"), re.MULTILINE
+    (printed,) = re.findall(
+        r"^\| `architecture` \| (.*) \|$",
+        (DOCS / "reference/generator-file.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
-    assert re.findall(r"`(\w+)`", told) == list(ARCHITECTURES)
+    assert re.findall(r"`(\w+)`", printed) == list(ARCHITECTURES)
 
 
-def test_tests_and_code_that_security_names_are_there() -> None:
-    text = (DOCS / "security.md").read_text(encoding="utf-8")
-    here = ""
-    named = re.findall(r"`(tests/[\w/]+\.py|test_\w+)`", text)
-    assert len(named) > 60
-    for name in named:
-        if name.startswith("tests/"):
-            here = (ROOT / name).read_text(encoding="utf-8")
-        else:
-            assert f"def {name}(" in here, name
-    for name in re.findall(r"`((?:service|trainer|evaluation|imagesets|docker)/[\w/.*-]+)`", text):
-        assert list(ROOT.glob(name)), name
+def test_security_statements_name_existing_code_and_tests() -> None:
+    """Each statement of the security page (a bullet that begins in bold) has tests, and each test is there."""
+    page = (DOCS / "operations/security.md").read_text(encoding="utf-8")
+    statements = tomllib.loads((ROOT / "tests/docs/security.toml").read_text(encoding="utf-8"))
+    assert re.findall(r"^- \*\*(.+?)\*\*", page, re.MULTILINE) == list(statements)
+    tests = [test for statement in statements.values() for test in statement["tests"]]
+    assert len(tests) > 55
+    for test in tests:
+        file, _, name = test.partition("::")
+        assert (f"def {name}(" if name else "def test_") in (ROOT / file).read_text(encoding="utf-8"), test
+    for statement, proof in statements.items():
+        assert proof["tests"], statement
+        for name in proof["code"]:
+            assert list(ROOT.glob(name)), name
 
 
 def test_no_field_of_a_request_can_be_an_address() -> None:
@@ -98,11 +103,11 @@ def test_no_field_of_a_request_can_be_an_address() -> None:
 
 def test_the_other_variables_of_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "hooks"))
-    import settings_page
+    import reference
 
     code = "".join(
         path.read_text(encoding="utf-8")
         for room in ("trainer", "evaluation", "service", "imagesets")
         for path in (ROOT / room).rglob("*.py")
     )
-    assert [name for name in settings_page.OTHERS if f'"{name}"' not in code] == []
+    assert [name for name in reference.OTHERS if f'"{name}"' not in code] == []

@@ -19,7 +19,7 @@ from tests.docs import pages
 from tests.docs.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("Start", "Concepts", "How-to guides", "Reference", "Results", "Operating")
+SECTIONS = ("Start", "Guides", "Concepts", "Reference", "Results", "Project")
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built once as `make docs` does, with every warning an error."""
     folder = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    # no setting of this machine may be told as the service's
+    # settings of this machine must not appear as the service's defaults
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_") and name != "PORT"}
     done = subprocess.run(words, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
 
 
 def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
-    page = built["tutorial.html"]
+    page = built["start/tutorial.html"]
     assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
     assert not [text for text in page.inline if "MathJax.Hub" in text]
 
@@ -98,8 +98,9 @@ def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> Non
     addresses = [re.sub(r"\.(md|ipynb)$", ".html", leaf) for leaf in leaves(nav)]
     assert len(set(addresses)) == len(addresses)
     assert [address for address in addresses if address not in built] == []
-    for guide in (ROOT / "docs").glob("*.md"):
-        assert f"{guide.stem}.html" in addresses, f"{guide.name} is in no section of mkdocs.yml"
+    for guide in (ROOT / "docs").rglob("*.md"):
+        address = guide.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
+        assert address in addresses, f"{guide.name} is in no section of mkdocs.yml"
 
 
 def test_a_page_of_the_site_reads_as_markdown_was_meant(built: dict[str, Page]) -> None:
@@ -132,13 +133,13 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
                     assert parameter.param_type_name == "argument" or option in section, f"{path} {option}"
                 assert (getattr(parameter, "help", None) or "").replace("`", "") in section, f"{path} {parameter.name}"
     assert commands > 15
-    for told in (
+    for words in (
         "python -m service serve",
         "python -m service settings",
         "python -m service.models.bento_store",
         "DATA_ROOT",
     ):
-        assert told in page.text
+        assert words in page.text
 
 
 def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None:
@@ -149,9 +150,9 @@ def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None
     assert json.loads((site / "openapi.json").read_text(encoding="utf-8")) == document
     page = built["reference/http.html"]
     for path, operations in document["paths"].items():
-        for method, told in operations.items():
+        for method, operation in operations.items():
             assert f"{method.upper()} {path}" in page.text
-            assert told["description"] in page.text
+            assert operation["description"] in page.text
     for name in ("GenerateRequest", "InterpolateRequest", "MixRequest"):
         for fields in document["components"]["schemas"][name]["properties"].values():
             assert fields.get("description", "").replace("`", "") in page.text
@@ -170,7 +171,7 @@ def test_the_settings_are_whole(built: dict[str, Page]) -> None:
 def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
     ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
     assert ids >= {
-        "imagesets.registry.load_image_set",
+        "imagesets.registry.load",
         "trainer.training.losses.hinge_d",
         "trainer.training.loop.step",
         "trainer.onnx_export.exporter.export",

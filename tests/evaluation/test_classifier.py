@@ -25,7 +25,7 @@ def bright_and_dark(root: Path) -> str:
     return f"folder:{root}"
 
 
-def test_one_seed_is_one_classifier_and_its_file_tells_all(tmp_path: Path) -> None:
+def test_build_classifier_same_seed_gives_same_file(tmp_path: Path) -> None:
     images = bright_and_dark(tmp_path / "pictures")
     built = [
         build_classifier(images, tmp_path / f"{i}/judge.onnx", cache_root=tmp_path / "cache", seed=seed, epochs=2)
@@ -47,7 +47,7 @@ def test_one_seed_is_one_classifier_and_its_file_tells_all(tmp_path: Path) -> No
     assert str(Path.cwd()).encode() not in text, "the file tells where it was built"
 
 
-def test_a_set_without_labels_is_refused(tmp_path: Path) -> None:
+def test_build_classifier_without_labels_fails(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     for i in range(100):
         Image.new("L", (8, 8), i).save(tmp_path / "flat" / f"{i}.png")
@@ -59,6 +59,6 @@ def test_a_set_without_labels_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_digits_are_told_apart(tmp_path: Path) -> None:
+def test_build_classifier_on_digits_is_accurate(tmp_path: Path) -> None:
     built = build_classifier("digits", tmp_path / "d.onnx", cache_root=tmp_path / "cache")
     assert built.metadata["accuracy"] > 0.97

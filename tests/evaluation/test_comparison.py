@@ -43,13 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def told(place: Path, name: str) -> dict[str, Any]:
+def load_report(place: Path, name: str) -> dict[str, Any]:
     return json.loads((place / name / "report.json").read_text(encoding="utf-8"))
 
 
 def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A copy of `b` with something changed in each of its results, also where the report repeats it."""
-    document = told(place, "b")
+    document = load_report(place, "b")
     del document["baseline"]
     for result in document["results"]:
         change(result)
@@ -68,12 +68,12 @@ def written(folder: Path, document: dict[str, Any]) -> Path:
     return folder
 
 
-def test_the_best_is_marked_and_differences_are_from_the_first(place: Path, tmp_path: Path) -> None:
+def test_compare_marks_the_best_and_shows_differences(place: Path, tmp_path: Path) -> None:
     done = run("report", place / "a", place / "b" / "report.json", "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
     compared = json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8"))
     assert [one["label"] for one in compared["reports"]] == ["<a>", "<b>"]
-    a, b = told(place, "a"), told(place, "b")
+    a, b = load_report(place, "a"), load_report(place, "b")
     page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
     marked = [attributes for attributes in page.of("td") if "best" in str(attributes.get("class"))]
     assert len(marked) == len(compared["results"]) == 2
@@ -91,15 +91,15 @@ def test_the_best_is_marked_and_differences_are_from_the_first(place: Path, tmp_
     assert "<a>" not in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
 
 
-def test_without_an_output_it_is_only_told(place: Path) -> None:
+def test_compare_without_output_prints_only(place: Path) -> None:
     before = sorted(place.rglob("*"))
     assert run("report", place / "a", place / "b").exit_code == 0
     assert sorted(place.rglob("*")) == before
 
 
-def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path) -> None:
+def test_compare_overlapping_intervals_are_marked(place: Path, tmp_path: Path) -> None:
     def near(result: dict[str, Any]) -> None:
-        first = next(one for one in told(place, "a")["results"] if one["metric"] == result["metric"])
+        first = next(one for one in load_report(place, "a")["results"] if one["metric"] == result["metric"])
         result["value"] = first["value"] * 1.001
         if first["interval"]:
             result["interval"] = first["interval"] | {"mean": result["value"]}
@@ -120,8 +120,8 @@ def test_intervals_that_overlap_leave_the_order_open(place: Path, tmp_path: Path
         assert ("≈" in run("report", place / "a", other).stdout) is open_order
 
 
-def test_a_metric_that_one_lacks_is_a_dash_and_equal_values_have_no_best(place: Path, tmp_path: Path) -> None:
-    document = told(place, "a")
+def test_compare_missing_metric_is_a_dash_equal_values_no_best(place: Path, tmp_path: Path) -> None:
+    document = load_report(place, "a")
     document["results"] = document["results"][:1]
     written(tmp_path, document)
     rows = {row.metric: row for row in compare([place / "a", tmp_path]).rows}
@@ -136,7 +136,7 @@ def test_a_metric_that_one_lacks_is_a_dash_and_equal_values_have_no_best(place: 
     ("other", "words"),
     [("fewer.json", "their N is 50 and 40"), ("other.json", "their extractor is tiny")],
 )
-def test_unlike_reports_are_refused(place: Path, other: str, words: str) -> None:
+def test_compare_different_protocols_fails(place: Path, other: str, words: str) -> None:
     assert words in one_line(run("report", place / "a", place / other))
 
 
@@ -149,14 +149,12 @@ def test_unlike_reports_are_refused(place: Path, other: str, words: str) -> None
         ("details", {"k": 7}, "the k of "),
     ],
 )
-def test_whatever_else_a_figure_depends_on_is_refused_too(
-    place: Path, tmp_path: Path, key: str, value: Any, words: str
-) -> None:
+def test_compare_different_settings_fails(place: Path, tmp_path: Path, key: str, value: Any, words: str) -> None:
     other = changed(place, tmp_path, lambda result: result.update({key: value}))
     assert words in one_line(run("report", place / "a", other))
 
 
-def test_one_report_is_not_compared_with_itself(place: Path) -> None:
+def test_compare_one_report_twice_fails(place: Path) -> None:
     assert "given twice" in one_line(run("report", place / "a", place / "a/report.json"))
 
 
@@ -178,7 +176,7 @@ def test_compare_one_content_under_two_paths_is_compared(place: Path, monkeypatc
     assert run("report", place / "a", other).exit_code == 0
 
 
-def test_compare_two_contents_under_one_path_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_two_contents_under_one_path_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(place / "moving")
     before = scored(place, monkeypatch, "--reference", "folder:moving@test", "before.json")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(place / "moving/test/000.png")
@@ -186,7 +184,7 @@ def test_compare_two_contents_under_one_path_is_refused(place: Path, monkeypatch
     assert "had other content" in one_line(run("report", before, after))
 
 
-def test_compare_imported_statistics_go_by_content(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_imported_statistics_uses_their_content(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     dim = load_extractor("e.onnx").dim
     for name, scale in (("one", 1.0), ("copy", 1.0), ("two", 2.0)):
@@ -200,24 +198,26 @@ def test_compare_imported_statistics_go_by_content(place: Path, monkeypatch: pyt
     assert "cannot be compared" in one_line(run("report", place / "a", reports[0]))
 
 
-def test_compare_a_copy_of_a_report_is_refused(place: Path, tmp_path: Path) -> None:
+def test_compare_copy_of_a_report_fails(place: Path, tmp_path: Path) -> None:
     shutil.copy(place / "a/report.json", tmp_path / "again.json")
     assert "copies of one report" in one_line(run("report", place / "a", tmp_path / "again.json"))
 
 
-def test_read_a_report_of_an_earlier_version_is_compared(place: Path, tmp_path: Path) -> None:
-    document = told(place, "b")
+def test_compare_report_of_an_earlier_version_works(place: Path, tmp_path: Path) -> None:
+    document = load_report(place, "b")
     del document["report_digest"], document["reference"]["statistics_sha256"]
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     assert run("report", place / "a", tmp_path).exit_code == 0
 
 
-def test_read_an_altered_report_is_refused(place: Path, tmp_path: Path) -> None:
-    document = told(place, "b")
+def test_read_report_altered_fails(place: Path, tmp_path: Path) -> None:
+    document = load_report(place, "b")
     document["results"][0]["value"] = 0.5
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     assert "altered" in one_line(run("report", tmp_path))
-    (tmp_path / "report.json").write_text(json.dumps(told(place, "b"), indent=7, sort_keys=True), encoding="utf-8")
+    (tmp_path / "report.json").write_text(
+        json.dumps(load_report(place, "b"), indent=7, sort_keys=True), encoding="utf-8"
+    )
     assert run("report", tmp_path).exit_code == 0, "another layout is no other content"
 
 
@@ -242,10 +242,10 @@ def test_read_an_altered_report_is_refused(place: Path, tmp_path: Path) -> None:
         (1, {"metric": "fid", "name": "fd_tiny50", "better": "lower"}, "a second fid"),
     ],
 )
-def test_read_a_report_that_contradicts_itself_is_refused(
+def test_read_report_with_contradiction_fails(
     place: Path, tmp_path: Path, at: int, change: dict[str, Any], words: str
 ) -> None:
-    document = told(place, "b")
+    document = load_report(place, "b")
     document["results"][at] |= change
     assert words in one_line(run("report", written(tmp_path, document)))
     assert words in one_line(run("report", place / "a", tmp_path))
@@ -262,18 +262,16 @@ def test_read_a_report_that_contradicts_itself_is_refused(
         ({"n": 60}, "results.0: n is 50"),
     ],
 )
-def test_read_a_report_whose_parts_differ_is_refused(
-    place: Path, tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
-    document = told(place, "b") | change
+def test_read_report_whose_parts_differ_fails(place: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    document = load_report(place, "b") | change
     write_report(tmp_path / "report.json", document)
     assert words in one_line(run("report", tmp_path))
 
 
-def test_extrapolations_from_other_sizes_are_not_compared(place: Path, tmp_path: Path) -> None:
+def test_compare_extrapolations_of_other_sizes_fails(place: Path, tmp_path: Path) -> None:
     folders = []
     for name, sizes in (("a", [20, 50]), ("b", [20, 50]), ("b", [5, 50])):
-        document = told(place, name)
+        document = load_report(place, name)
         details = {"curve": {"n": sizes, "value": [0.3, 0.2]}}
         changes = {"metric": "fid_infinity", "name": "fd_tiny_infinity50", "better": "lower", "details": details}
         document["results"].append(document["results"][0] | changes | {"value": 0.1, "std": None, "interval": None})

@@ -26,7 +26,7 @@ def prepared(resize: str, images: np.ndarray, side: int, channels: int = 3) -> n
     return session.run(None, {"images": images})[0]
 
 
-def test_it_runs_on_any_batch_size_and_channels(tmp_path: Path) -> None:
+def test_extractor_any_batch_size_and_channels_runs(tmp_path: Path) -> None:
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx", dim=5))
     assert extractor.dim == 5
     assert extractor.class_names == ("0", "1")
@@ -36,7 +36,7 @@ def test_it_runs_on_any_batch_size_and_channels(tmp_path: Path) -> None:
     assert extractor(IMAGES[:1, :, :, :1]).features.shape == (1, 5)
 
 
-def test_floats_are_refused_since_they_would_be_black_images(tmp_path: Path) -> None:
+def test_extractor_float_images_fails(tmp_path: Path) -> None:
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
     with pytest.raises(TypeError, match="uint8"):
         extractor(IMAGES / 255)
@@ -44,7 +44,7 @@ def test_floats_are_refused_since_they_would_be_black_images(tmp_path: Path) -> 
         extractor(IMAGES.transpose(0, 3, 1, 2))
 
 
-def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_extractor_nan_features_fails(tmp_path: Path) -> None:
     path = write_tiny_extractor(tmp_path / "e.onnx")
     model = onnx.load(path)
     for constant in model.graph.initializer:
@@ -69,7 +69,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ("version", "extractor format 99"),
     ],
 )
-def test_a_bad_extractor_file_is_one_line(tmp_path: Path, damage: str, reason: str) -> None:
+def test_load_extractor_damaged_file_is_a_one_line_error(tmp_path: Path, damage: str, reason: str) -> None:
     path = tmp_path / "e.onnx"
     if damage == "generator":
         write_tiny_generator(path)
@@ -95,7 +95,7 @@ def test_a_bad_extractor_file_is_one_line(tmp_path: Path, damage: str, reason: s
 
 
 @pytest.mark.parametrize("size", [12, 40])
-def test_torch_resize_is_interpolate(size: int) -> None:
+def test_resize_torch_equals_interpolate(size: int) -> None:
     import torch
 
     images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
@@ -106,7 +106,7 @@ def test_torch_resize_is_interpolate(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [12, 40])
-def test_clean_resize_is_pils_bicubic_on_floats(size: int) -> None:
+def test_resize_clean_equals_pil_bicubic_on_floats(size: int) -> None:
     """To a thousandth of a level: a wrong treatment of the border is off by several."""
     images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     got = prepared("clean", images, 29) * 128 + 128
@@ -116,7 +116,7 @@ def test_clean_resize_is_pils_bicubic_on_floats(size: int) -> None:
         assert np.abs(got[i, channel] - peer).max() < 1e-3
 
 
-def test_tf1_resize_samples_from_the_corner() -> None:
+def test_resize_tf1_samples_from_the_corner() -> None:
     """TensorFlow 1 bilinear: output pixel i reads position i * in/out, clamped; no half pixels."""
     images = np.random.default_rng(1).integers(0, 256, (1, 6, 6, 1), dtype=np.uint8)
     position = np.arange(9) * 6 / 9
@@ -129,7 +129,7 @@ def test_tf1_resize_samples_from_the_corner() -> None:
     np.testing.assert_allclose(got[0, 2] * 128 + 128, expected, atol=1e-3)
 
 
-def test_grey_is_repeated_and_rgb_becomes_luma() -> None:
+def test_preprocessing_gray_is_repeated_and_rgb_becomes_luma() -> None:
     grey = IMAGES[..., :1]
     as_rgb = prepared("torch", grey, 12)
     assert (as_rgb[:, 0] == as_rgb[:, 2]).all()
@@ -142,9 +142,9 @@ def test_grey_is_repeated_and_rgb_becomes_luma() -> None:
 def altered(path: Path, alter: Callable[[onnx.ModelProto], None]) -> Path:
     """The tiny extractor with another graph, sealed anew."""
     model = onnx.load(write_tiny_extractor(path))
-    told = {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"}
+    metadata = {prop.key: prop.value for prop in model.metadata_props if prop.key != "digest"}
     alter(model)
-    seal(model, told)
+    seal(model, metadata)
     onnx.save(model, path)
     return path
 
@@ -164,13 +164,13 @@ def fixed(axis: int, size: int) -> Callable[[onnx.ModelProto], None]:
     return alter
 
 
-def test_an_extractor_gives_one_row_an_image_or_is_refused(tmp_path: Path) -> None:
+def test_extractor_without_one_row_per_image_fails(tmp_path: Path) -> None:
     extractor = load_extractor(altered(tmp_path / "e.onnx", doubled))
     with pytest.raises(EvaluationError, match=r"returned features \[6, 4\] and logits \[3, 2\] for 3 images"):
         extractor(np.zeros((3, 8, 8, 1), np.uint8))
 
 
-def test_an_extractor_that_cannot_run_on_these_images_says_so_in_one_line(tmp_path: Path, capfd) -> None:
+def test_extractor_that_cannot_run_is_a_one_line_error(tmp_path: Path, capfd) -> None:
     extractor = load_extractor(altered(tmp_path / "e.onnx", fixed(1, 28)))
     with pytest.raises(EvaluationError, match=r"extractor tiny cannot run on images \[3, 8, 8, 1\]") as caught:
         extractor(np.zeros((3, 8, 8, 1), np.uint8))
@@ -178,12 +178,12 @@ def test_an_extractor_that_cannot_run_on_these_images_says_so_in_one_line(tmp_pa
     assert capfd.readouterr().err == "", "ONNX Runtime's own log line would be a second one"
 
 
-def test_an_extractor_of_a_fixed_batch_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+def test_load_extractor_fixed_batch_fails(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="only takes batches of 4"):
         load_extractor(altered(tmp_path / "e.onnx", fixed(0, 4)))
 
 
-def test_extractor_that_never_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extractor_endless_loop_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.onnx_files.DEADLINE_S", 0.5)
     value = helper.make_tensor_value_info
     body = helper.make_graph(
@@ -205,8 +205,8 @@ def test_extractor_that_never_ends_is_one_line(tmp_path: Path, monkeypatch: pyte
         [helper.make_tensor("yes", TensorProto.BOOL, [], [True])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    told = {"name": "x", "network": "x", "metric": "fd_x", "weights_sha256": "0" * 64, "resize": "none"}
-    seal(model, told)
+    metadata = {"name": "x", "network": "x", "metric": "fd_x", "weights_sha256": "0" * 64, "resize": "none"}
+    seal(model, metadata)
     onnx.save(model, tmp_path / "e.onnx")
     with pytest.raises(EvaluationError, match=r"took longer than 0\.5 s"):
         load_extractor(tmp_path / "e.onnx")(IMAGES)

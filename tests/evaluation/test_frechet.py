@@ -19,18 +19,18 @@ def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:
     return np.cov(rows, rowvar=False)
 
 
-def test_equal_covariances_leave_the_squared_distance_of_the_means() -> None:
+def test_frechet_equal_covariances_is_the_squared_mean_distance() -> None:
     sigma, mu = covariance(0, 16), np.arange(16.0)
     assert frechet_distance(mu, sigma, mu + 2, sigma) == pytest.approx(4 * 16, rel=1e-12)
 
 
-def test_one_dimension_is_the_distance_of_means_and_deviations() -> None:
+def test_frechet_one_feature_is_the_closed_form() -> None:
     assert frechet_distance(*map(np.atleast_1d, (3.0,)), np.eye(1) * 4, np.zeros(1), np.eye(1) * 25) == pytest.approx(
         3**2 + (2 - 5) ** 2
     )
 
 
-def test_commuting_covariances_are_the_distance_of_their_roots() -> None:
+def test_frechet_commuting_covariances_is_the_roots_distance() -> None:
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
     a, b = np.array([1.0, 2, 3, 4, 5, 6]), np.array([9.0, 1, 4, 2, 0.5, 3])
     got = frechet_distance(
@@ -39,20 +39,20 @@ def test_commuting_covariances_are_the_distance_of_their_roots() -> None:
     assert got == pytest.approx(((np.sqrt(a) - np.sqrt(b)) ** 2).sum(), rel=1e-12)
 
 
-def test_it_is_the_formula_with_sqrtm() -> None:
+def test_frechet_full_rank_equals_sqrtm() -> None:
     first, second = covariance(1, 24), covariance(2, 24)
     expected = np.trace(first + second - 2 * linalg.sqrtm(first @ second).real)
     assert frechet_distance(np.zeros(24), first, np.zeros(24), second) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("n", [9, 40, 400])
-def test_identical_inputs_are_at_distance_zero_whatever_the_rank(n: int) -> None:
+def test_frechet_identical_inputs_of_any_rank_is_zero(n: int) -> None:
     sigma, mu = covariance(3, 40, n), np.ones(40)
     assert frechet_distance(mu, sigma, mu, sigma) <= 1e-9 * np.trace(sigma)
 
 
 @pytest.mark.parametrize("n", [10, 39])
-def test_a_singular_covariance_is_exact(n: int) -> None:
+def test_frechet_singular_covariance_is_exact(n: int) -> None:
     """Scaling: Σ₂ = c²Σ₁ has the distance (1 - c)² tr Σ₁, of any rank."""
     sigma = covariance(4, 40, n)
     got = frechet_distance(np.zeros(40), sigma, np.zeros(40), 9 * sigma)
@@ -67,7 +67,7 @@ def rows_of(seed: int, n: int, d: int, steep: float) -> np.ndarray:
 
 @pytest.mark.parametrize("steep", [0.0, 10.0])
 @pytest.mark.parametrize(("n1", "n2"), [(60, 90), (60, 900), (901, 900), (151, 900)])
-def test_fewer_images_than_features_are_exact_to_a_billionth(n1: int, n2: int, steep: float) -> None:
+def test_frechet_fewer_images_than_features_is_exact(n1: int, n2: int, steep: float) -> None:
     """From the features themselves: tr (Σ₁Σ₂)^½ is the nuclear norm of X₁X₂ᵀ over √((n₁ - 1)(n₂ - 1))."""
     x, y = rows_of(1, n1, 150, steep), rows_of(2, n2, 150, steep)
     got = frechet_distance(x.mean(0), np.cov(x.T), y.mean(0), np.cov(y.T))
@@ -82,20 +82,20 @@ def test_fewer_images_than_features_are_exact_to_a_billionth(n1: int, n2: int, s
         assert abs(2 * (product - root)) > 3 * 1e-9 * expected
 
 
-def test_images_that_are_all_one_image_have_a_distance_too() -> None:
+def test_frechet_copies_of_one_image_is_exact() -> None:
     zero, sigma = np.zeros((5, 5)), covariance(7, 5)
     assert frechet_distance(np.ones(5), zero, np.ones(5), zero) == 0
     assert frechet_distance(np.ones(5), zero, np.zeros(5), sigma) == pytest.approx(5 + np.trace(sigma))
 
 
-def test_a_dead_feature_is_nothing_special() -> None:
+def test_frechet_dead_feature_in_both_sets_is_exact() -> None:
     first, second = covariance(5, 8), covariance(6, 8)
     whole = frechet_distance(np.zeros(8), first, np.zeros(8), second)
     padded = [np.pad(sigma, (0, 1)) for sigma in (first, second)]
     assert frechet_distance(np.zeros(9), padded[0], np.zeros(9), padded[1]) == pytest.approx(whole, rel=1e-9)
 
 
-def test_a_feature_that_one_side_lacks_keeps_only_its_own_variance() -> None:
+def test_frechet_dead_feature_in_one_set_adds_its_variance() -> None:
     first, second = covariance(5, 8), covariance(6, 8)
     first[3], first[:, 3] = 0, 0
     rest = np.delete(np.arange(8), 3)
@@ -252,7 +252,7 @@ def test_frechet_features_of_extreme_scale_is_exact(scale: float) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 30))
-def test_it_is_symmetric_and_never_negative(seed: int, d: int, n: int) -> None:
+def test_frechet_swapped_arguments_is_equal_and_not_negative(seed: int, d: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     (mu1, s1), (mu2, s2) = (
         (rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False)))
@@ -263,7 +263,7 @@ def test_it_is_symmetric_and_never_negative(seed: int, d: int, n: int) -> None:
     assert there == pytest.approx(back, rel=1e-6, abs=1e-8)
 
 
-def test_what_does_not_fit_or_is_not_finite_is_refused() -> None:
+def test_frechet_wrong_shapes_or_nan_fails() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="not finite"):

@@ -172,7 +172,7 @@ RESIZERS = {
 @pytest.mark.parametrize(
     "size", [(1, 1), (28, 28), (48, 80), (96, 96), (299, 299), (300, 300), (333, 500), (700, 700)], ids=str
 )
-def test_white_noise_of_any_size_is_resized_as_the_peers_do(resize: str, size: tuple[int, int]) -> None:
+def test_resize_white_noise_of_any_size_equals_the_peers(resize: str, size: tuple[int, int]) -> None:
     """The hardest images there are, at ratios where float32 places are roundest."""
     noise = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
     assert centered_relative_error(prepared(resize, noise), RESIZERS[resize](noise).numpy()) < TOLERANCE / 5
@@ -180,7 +180,7 @@ def test_white_noise_of_any_size_is_resized_as_the_peers_do(resize: str, size: t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resize", RESIZE_NAMES)
-def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
+def test_inception_features_equal_the_peers(
     resize: str,
     weights: Path,
     files: dict[str, Path],
@@ -209,9 +209,7 @@ def test_resized_images_and_features_are_the_peers_and_wrong_ones_are_not(
 
 
 @pytest.mark.slow
-def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
-    weights: Path, files: dict[str, Path], pictures: dict[int, np.ndarray]
-) -> None:
+def test_inception_logits_omit_the_bias(weights: Path, files: dict[str, Path], pictures: dict[int, np.ndarray]) -> None:
     peer = FeatureExtractorInceptionV3(
         "peer", ["logits_unbiased", "logits"], feature_extractor_weights_path=str(weights)
     )
@@ -224,7 +222,7 @@ def test_logits_are_those_without_bias_that_the_inception_score_is_made_of(
     assert centered_relative_error(biased, unbiased) > 100 * TOLERANCE
 
 
-def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp_path: Path) -> None:
+def test_build_inception_other_weights_fails_before_writing(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="sha256 begins"):
         build_inception(weights, "torch", tmp_path / "i.onnx")
     with pytest.raises(EvaluationError, match="cannot read"):
@@ -237,7 +235,7 @@ def test_other_weights_are_refused_before_anything_is_written(weights: Path, tmp
     assert not (tmp_path / "i.onnx").exists()
 
 
-def test_without_weights_or_network_it_says_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_inception_without_weights_names_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_OFFLINE", "1")
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path))
     with pytest.raises(EvaluationError, match="--weights PATH"):
@@ -269,7 +267,7 @@ def host() -> Iterator[tuple[str, dict[str, bytes]]]:
     thread.join()
 
 
-def test_weights_are_downloaded_once_and_a_damaged_download_is_not_kept(
+def test_build_inception_downloads_once_and_drops_damaged_file(
     host: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, bodies = host
@@ -278,15 +276,15 @@ def test_weights_are_downloaded_once_and_a_damaged_download_is_not_kept(
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(inception, "WEIGHTS_URL", f"{url}/weights.pth")
     monkeypatch.setattr(inception, "WEIGHTS_SHA256_PREFIX", hashlib.sha256(body).hexdigest()[:8])
-    kept = tmp_path / "weights" / inception.WEIGHTS_FILE
+    kept = tmp_path / "weights" / inception.FID_WEIGHTS_FILE
 
     with pytest.raises(EvaluationError, match=r"--weights PATH.*404"):
-        inception._downloaded()
+        inception._download()
     bodies["/weights.pth"] = body[:-3]
     with pytest.raises(EvaluationError, match="its sha256 begins"):
-        inception._downloaded()
+        inception._download()
     assert not kept.exists()
     bodies["/weights.pth"] = body
-    assert inception._downloaded() == kept
+    assert inception._download() == kept
     bodies.clear()
-    assert inception._downloaded().read_bytes() == body
+    assert inception._download().read_bytes() == body

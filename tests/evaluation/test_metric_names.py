@@ -50,7 +50,7 @@ def test_result_name_is_metric_features_and_n(metric: str, features: str, n: int
     assert result_name(metric, features, n) == name
 
 
-def test_result_names_of_unlike_figures_are_never_equal() -> None:
+def test_result_name_of_different_scores_is_different() -> None:
     features = ("fid", "clean_fid", *(f"fd_{label}" for label in LABELS))
     figures = list(itertools.product(METRICS, features, SIZES))
     names = [result_name(*figure) for figure in figures]
@@ -59,12 +59,12 @@ def test_result_names_of_unlike_figures_are_never_equal() -> None:
     assert len(set(former)) < len(figures), "the rule is needed"
 
 
-def test_result_name_of_kid_tells_the_subset_size() -> None:
+def test_result_name_of_kid_contains_the_subset_size() -> None:
     names = {result_name("kid", "fid", 10_000, MetricOptions(kid_subset_size=size)) for size in (500, 1000)}
     assert names == {"kid10k_subset500", "kid10k_subset1k"}
 
 
-def test_renamed_former_names_become_the_present_ones() -> None:
+def test_current_name_of_former_names_is_the_present_one() -> None:
     labels = [label for label in LABELS if not label.endswith("_")]
     for metric, label, n in itertools.product(METRICS, labels, SIZES):
         present = result_name(metric, f"fd_{label}", n)
@@ -77,13 +77,13 @@ def test_renamed_former_names_become_the_present_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["anything", "", "fd_x11", "evaluation"])
-def test_renamed_other_names_stay(name: str) -> None:
+def test_current_name_of_other_names_is_unchanged(name: str) -> None:
     assert current_name(name, "fid", 10_000) == name
     assert current_name(name, "no metric", 10_000) == name
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_vits14", "clip-b32", "X", "a" * 64])
-def test_fault_of_name_sound_names_have_none(name: str) -> None:
+def test_invalid_name_reason_valid_name_is_none(name: str) -> None:
     assert invalid_name_reason(name) is None
 
 
@@ -91,7 +91,7 @@ def test_fault_of_name_sound_names_have_none(name: str) -> None:
     "name",
     [*sorted(RESERVED), "classifier_infinity", "X_PER_CLASS", "", "a b", "../x", "x_", "-x", "ä", "a" * 65, "x\n", "٣"],
 )
-def test_fault_of_name_unsound_names_have_one(name: str) -> None:
+def test_invalid_name_reason_invalid_name_is_given(name: str) -> None:
     assert invalid_name_reason(name)
 
 

@@ -27,7 +27,7 @@ def normal(seed: int, n: int, d: int = 6, mean: float = 0.0) -> np.ndarray:
 # --- kernel distance
 
 
-def test_the_kernel_distance_is_unbiased_and_zero_between_like_sets() -> None:
+def test_mmd2_of_one_distribution_has_mean_zero() -> None:
     """Over many pairs of sets of one distribution its mean is 0, which the biased estimator's is not."""
     estimates = [mmd2(*normal(seed, 40).astype(float).reshape(2, 20, 6)) for seed in range(400)]
     error = np.std(estimates) / math.sqrt(len(estimates))
@@ -37,14 +37,14 @@ def test_the_kernel_distance_is_unbiased_and_zero_between_like_sets() -> None:
     assert biased > 20 * error
 
 
-def test_the_kernel_distance_by_hand() -> None:
+def test_kid_two_points_equals_hand_computation() -> None:
     """k(x, y) = (xy + 1)³ of {0, 1} and {1, 1}: within 1 and 8, between (1 + 1 + 8 + 8) / 4."""
     assert mmd2(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]])) == pytest.approx(1 + 8 - 2 * 4.5)
     two = kid(np.array([[0.0], [1.0]]), np.array([[1.0], [1.0]]), subsets=3, subset_size=2)
     assert two == pytest.approx((0.0, 0.0))
 
 
-def test_too_few_images_for_a_subset_are_refused() -> None:
+def test_kid_fewer_images_than_a_subset_fails() -> None:
     with pytest.raises(ValueError, match="subsets of 1000 images needs as many on either side; there are 30 and 2000"):
         kid(normal(0, 30), normal(1, 2000))
     with pytest.raises(ValueError, match="not finite"):
@@ -54,17 +54,17 @@ def test_too_few_images_for_a_subset_are_refused() -> None:
 # --- Inception Score
 
 
-def test_images_that_all_look_alike_score_1() -> None:
+def test_inception_score_identical_images_is_1() -> None:
     assert inception_score(np.zeros((40, 7))) == pytest.approx((1.0, 0.0))
     assert inception_score(np.tile([9.0, 1.0, -4.0], (40, 1))) == pytest.approx((1.0, 0.0))
 
 
-def test_sure_and_even_images_score_the_number_of_classes() -> None:
+def test_inception_score_confident_even_images_is_class_count() -> None:
     sure = np.tile(np.eye(5) * 2000, (8, 1))  # so sure that the other probabilities underflow to 0
     assert inception_score(sure, splits=4, seed=None) == pytest.approx((5.0, 0.0), rel=1e-12)
 
 
-def test_a_split_sees_only_its_own_images() -> None:
+def test_inception_score_split_uses_its_own_images() -> None:
     """In order of classes every split holds one class, and scores 1: why the rows are shuffled first."""
     by_class = np.repeat(np.eye(5) * 50, 200, axis=0)
     assert inception_score(by_class, splits=5, seed=None).mean == pytest.approx(1.0)
@@ -76,19 +76,19 @@ def test_a_split_sees_only_its_own_images() -> None:
 # --- precision, recall, density, coverage
 
 
-def test_identical_sets_are_precise_recalled_and_covered() -> None:
+def test_prdc_identical_sets_is_1() -> None:
     x = normal(0, 90)
     got = precision_recall_density_coverage(x, x)
     assert (got["precision"], got["recall"], got["coverage"]) == (1, 1, 1)
     assert got["density"] == pytest.approx(1, abs=1 / 5)  # each ball holds its centre and 4 of its 5 neighbours
 
 
-def test_disjoint_sets_are_neither() -> None:
+def test_prdc_disjoint_sets_is_0() -> None:
     got = precision_recall_density_coverage(normal(0, 80), normal(1, 60, mean=1000))
     assert got == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
 
-def test_dropped_modes_cost_recall_and_coverage_and_junk_costs_precision() -> None:
+def test_prdc_dropped_modes_and_junk_lower_their_scores() -> None:
     left, right = normal(0, 200, mean=-50), normal(1, 200, mean=50)
     real = np.concatenate([left, right])
     dropped = precision_recall_density_coverage(normal(2, 400, mean=50), real)
@@ -100,19 +100,19 @@ def test_dropped_modes_cost_recall_and_coverage_and_junk_costs_precision() -> No
     assert junk["recall"] == junk["coverage"] == 1
 
 
-def test_a_collapsed_generator_recalls_nothing() -> None:
+def test_prdc_collapsed_generator_has_no_recall() -> None:
     got = precision_recall_density_coverage(np.zeros((50, 6)), normal(1, 50))
     assert got["recall"] == 0
 
 
-def test_balls_on_a_line() -> None:
+def test_prdc_points_on_a_line_equals_hand_computation() -> None:
     """Reals 0, 1, 3, 7 with k=1 have radii 1, 1, 2, 4; fakes 1.5 and 20, radii 18.5."""
     real, fake = np.array([[0.0], [1], [3], [7]]), np.array([[1.5], [20]])
     got = precision_recall_density_coverage(fake, real, precision_recall_k=1, density_coverage_k=1)
     assert got == {"precision": 0.5, "recall": 1.0, "density": 2 / 2, "coverage": 0.5}
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_prdc_any_block_size_is_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake, real = normal(0, 130), normal(1, 110, mean=0.3)
     np.save(tmp_path / "fake.npy", fake)
     on_disk = np.load(tmp_path / "fake.npy", mmap_mode="r")
@@ -125,7 +125,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         assert precision_recall_density_coverage(on_disk, real) == whole
 
 
-def test_what_is_too_few_or_not_finite_is_refused() -> None:
+def test_prdc_too_few_or_nan_fails() -> None:
     with pytest.raises(ValueError, match="need 6 images or more on either side; there are 5 and 50"):
         precision_recall_density_coverage(normal(0, 5), normal(1, 50))
     with pytest.raises(ValueError, match="not finite"):
@@ -174,7 +174,7 @@ def test_prdc_equal_distances_are_equal(kind: str, d: int) -> None:
 # --- FID∞
 
 
-def test_extrapolation_removes_the_bias_of_n() -> None:
+def test_fid_infinity_removes_the_bias_of_n() -> None:
     """Of one Gaussian against itself the distance is 0; at N images it is above, about as 1/N."""
     found = fid_infinity(normal(0, 6000, d=30), np.zeros(30), np.eye(30))
     assert found.ns[0] == 600
@@ -184,7 +184,7 @@ def test_extrapolation_removes_the_bias_of_n() -> None:
     assert abs(found.value) < found.values[-1] / 5
 
 
-def test_the_last_point_is_the_whole_set_and_the_seed_fixes_the_rest() -> None:
+def test_fid_infinity_last_point_is_whole_set_seed_fixes_rest() -> None:
     rows = normal(0, 400)
     found = fid_infinity(rows, np.zeros(6), np.eye(6), seed=3)
     whole = frechet_distance(rows.mean(0, dtype=float), np.cov(rows.T.astype(float)), np.zeros(6), np.eye(6))
@@ -205,7 +205,7 @@ def test_fid_infinity_of_one_distribution_is_not_negative(n: int) -> None:
         assert found.ns[0] == max(n // 10, 4 * 64)
 
 
-def test_fid_infinity_of_few_images_per_feature_is_refused() -> None:
+def test_fid_infinity_few_images_per_feature_fails() -> None:
     with pytest.raises(ValueError, match="needs 288 images or more for 64 features, not 130"):
         fid_infinity(normal(0, 130, d=64), np.zeros(64), np.eye(64))
 
@@ -234,7 +234,7 @@ def test_threshold_negative_unbiased_kernel_distance_passes() -> None:
 # --- by class
 
 
-def test_each_class_is_compared_with_its_own() -> None:
+def test_per_class_frechet_compares_each_class_with_itself() -> None:
     real, labels = normal(0, 300, d=3), np.arange(300) % 3
     shift = np.array([0.0, 2.0, 5.0])
     fake = real + shift[labels][:, None]
@@ -245,7 +245,7 @@ def test_each_class_is_compared_with_its_own() -> None:
         assert (distance.n, distance.n_reference) == (100, 100)
 
 
-def test_a_class_that_is_never_made_is_not_left_out() -> None:
+def test_per_class_frechet_missing_class_fails() -> None:
     real, labels = normal(0, 30), np.arange(30) % 3
     with pytest.raises(ValueError, match="class 2 has 0 images"):
         per_class_frechet(real[:20], np.arange(20) % 2, real, labels)
@@ -256,7 +256,7 @@ def test_a_class_that_is_never_made_is_not_left_out() -> None:
 # --- intervals
 
 
-def test_the_interval_is_students() -> None:
+def test_interval_five_values_is_students_t() -> None:
     """t(0.975, 4) = 2.776445105; s of 1..5 is √2.5."""
     got = interval([1, 2, 3, 4, 5])
     half = 2.7764451051977987 * math.sqrt(2.5 / 5)
@@ -265,7 +265,7 @@ def test_the_interval_is_students() -> None:
         interval([1.0])
 
 
-def test_disjoint_ranges_hold_the_figure_and_resampling_does_not() -> None:
+def test_interval_of_disjoint_ranges_contains_the_expectation() -> None:
     """Of fresh sets the interval holds the expected figure about as often as it says; resampled ones are biased."""
     d, n, origin = 40, 300, (np.zeros(40), np.eye(40))
 
@@ -285,7 +285,7 @@ def test_disjoint_ranges_hold_the_figure_and_resampling_does_not() -> None:
 # --- memorization
 
 
-def test_the_nearest_are_found_and_a_copy_is_at_exactly_0(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_finds_neighbors_and_a_copy_is_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "BLOCK", 32)
     train, queries = normal(0, 150) + 1000, normal(1, 70) + 1000  # far from the origin, where digits cancel
     queries[3] = train[140]
@@ -298,7 +298,7 @@ def test_the_nearest_are_found_and_a_copy_is_at_exactly_0(monkeypatch: pytest.Mo
         nearest(queries, train, k=200)
 
 
-def test_copies_are_told_from_fresh_images() -> None:
+def test_near_copy_share_copies_exceed_held_out_share() -> None:
     train, held_out = normal(0, 500, d=8), normal(1, 400, d=8)
     fresh, copies = normal(2, 400, d=8), normal(3, 400, d=8)
     copies[:100] = train[:100] + 1e-3

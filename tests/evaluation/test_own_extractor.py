@@ -25,7 +25,7 @@ def small_transformer() -> nn.Module:
     return network.eval()
 
 
-def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tmp_path: Path) -> None:
+def test_build_extractor_vision_transformer_is_normalized(tmp_path: Path) -> None:
     network = small_transformer()
     built = build_extractor(network, tmp_path / "vit.onnx", name="small-vit", side=32)
     assert built.export_error < 1e-5
@@ -43,7 +43,7 @@ def test_a_vision_transformer_becomes_an_extractor_with_its_own_normalisation(tm
     assert extractor(images[:1, :20, :25, :1]).features.shape == (1, 24)  # other sizes, grey
 
 
-def test_what_is_no_extractor_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_build_extractor_invalid_input_fails_before_writing(tmp_path: Path) -> None:
     maps = nn.Conv2d(3, 4, 3)
     with pytest.raises(EvaluationError, match=r"not \[5, 4, 6, 6\]"):
         build_extractor(maps, tmp_path / "maps.onnx", name="maps", side=8)
@@ -62,7 +62,7 @@ class PixelMeans(nn.Module):
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_own_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) -> None:
+def test_build_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) -> None:
     built = build_extractor(
         PixelMeans(), tmp_path / "e.onnx", name="e", side=16, mean=[0] * 3, std=[1] * 3, resize=resize
     )
@@ -73,7 +73,7 @@ def test_own_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("resize", ["tf1", "clean"])
-def test_own_extractor_wrong_normalization_is_not_written(
+def test_build_extractor_wrong_normalization_is_not_written(
     resize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Normalized, "forward", lambda self, x: self.network(((x + 1) / 2 - self.mean) / self.std))

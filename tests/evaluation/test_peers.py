@@ -59,7 +59,7 @@ def statistics(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(0, dtype=np.float64), np.cov(rows.T.astype(np.float64))
 
 
-def test_fid_is_torch_fidelitys_and_pytorch_fids(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_frechet_equals_torch_fidelity_and_pytorch_fid(pair: tuple[np.ndarray, np.ndarray]) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return frechet_distance(*statistics(fake), *statistics(real))
 
@@ -75,7 +75,7 @@ def test_fid_is_torch_fidelitys_and_pytorch_fids(pair: tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_kid_is_torch_fidelitys_to_its_very_subsets(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_kid_equals_torch_fidelity_with_its_subsets(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return getattr(kid(fake, real, subsets=7, subset_size=300), key)
 
@@ -87,9 +87,7 @@ def test_kid_is_torch_fidelitys_to_its_very_subsets(pair: tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_the_inception_score_is_torch_fidelitys_to_its_very_order(
-    pair: tuple[np.ndarray, np.ndarray], key: str
-) -> None:
+def test_inception_score_equals_torch_fidelity_with_its_order(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, _: np.ndarray) -> float:
         return getattr(inception_score(fake), key)
 
@@ -100,7 +98,7 @@ def test_the_inception_score_is_torch_fidelitys_to_its_very_order(
 
 
 @pytest.mark.parametrize("key", ["precision", "recall"])
-def test_precision_and_recall_are_torch_fidelitys(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_precision_and_recall_equal_torch_fidelity(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return precision_recall_density_coverage(fake, real)[key]
 
@@ -111,7 +109,7 @@ def test_precision_and_recall_are_torch_fidelitys(pair: tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("key", ["precision", "recall", "density", "coverage"])
-def test_all_four_are_prdcs(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
+def test_prdc_equals_the_prdc_package(pair: tuple[np.ndarray, np.ndarray], key: str) -> None:
     def ours(fake: np.ndarray, real: np.ndarray) -> float:
         return precision_recall_density_coverage(fake, real, precision_recall_k=5)[key]
 
@@ -121,7 +119,7 @@ def test_all_four_are_prdcs(pair: tuple[np.ndarray, np.ndarray], key: str) -> No
     agree(ours, prdc, pair, 1e-6)
 
 
-def test_the_defaults_are_torch_fidelitys_and_prdcs() -> None:
+def test_metric_defaults_equal_torch_fidelity_and_prdc() -> None:
     from torch_fidelity.defaults import DEFAULTS
 
     ours = MetricOptions()

@@ -95,7 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(place: Path) -> dict[str, Any]:
+def document(place: Path) -> dict[str, Any]:
     return json.loads((place / "report/report.json").read_text(encoding="utf-8"))
 
 
@@ -104,23 +104,23 @@ def page(place: Path) -> Page:
     return Page((place / "report/report.html").read_text(encoding="utf-8"))
 
 
-def write(folder: Path, told: dict[str, Any]) -> Path:
+def write(folder: Path, document: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True)
-    write_report(folder / "report.json", {key: value for key, value in told.items() if key != "scores"})
+    write_report(folder / "report.json", {key: value for key, value in document.items() if key != "scores"})
     return folder / "report.json"
 
 
-def test_a_job_leaves_its_views_beside_its_numbers(place: Path) -> None:
+def test_score_writes_all_views(place: Path) -> None:
     left = {path.name for path in (place / "report").iterdir()}
     assert left == {"report.json", "report.md", "report.html", "samples.png", "reals.png", "neighbours.png", "images"}
 
 
-def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: dict[str, Any], page: Page) -> None:
-    reals = {result["metric"]: result["value"] for result in told["baseline"]["results"]}
-    reals["memorization"] = next(r for r in told["results"] if r["metric"] == "memorization")["details"][
+def test_page_shows_each_score_with_spread_and_real_value(document: dict[str, Any], page: Page) -> None:
+    reals = {result["metric"]: result["value"] for result in document["baseline"]["results"]}
+    reals["memorization"] = next(r for r in document["results"] if r["metric"] == "memorization")["details"][
         "held_out_share"
     ]
-    for result in told["results"]:
+    for result in document["results"]:
         (row,) = (row for row in page.rows if f"is better {result['name']} " in row)
         assert f"{result['name']} {number(result['value'])} " in row
         assert row.endswith(f" {number(reals[result['metric']])}"), "real images' own is its last cell"
@@ -129,15 +129,15 @@ def test_every_score_stands_with_its_name_its_spread_and_real_images_own(told: d
             assert f"95% interval {low} to {high} " in row
         if result["std"] is not None:
             assert f"± {number(result['std'])} " in row
-    assert sum(bool(result["interval"]) for result in told["results"]) == 2
+    assert sum(bool(result["interval"]) for result in document["results"]) == 2
     assert len([svg for svg in page.of("svg") if svg["class"] == "strip"]) == 2
-    real = told["reference"]["image_set"]["name"]
+    real = document["reference"]["image_set"]["name"]
     assert f"50 images against 40 of {real}, 8 px; extractor tiny, resize none" in page.words
 
 
-def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dict[str, Any], page: Page) -> None:
+def test_page_embeds_its_images_and_requests_nothing(place: Path, document: dict[str, Any], page: Page) -> None:
     pictures = embedded(page)
-    pairs = next(pair for pair in told["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
+    pairs = next(pair for pair in document["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
     samples = np.load(place / "report/images/samples.npy")
     factor = MIN_TILE // 8
@@ -151,7 +151,7 @@ def test_the_page_holds_its_pictures_and_asks_for_nothing(place: Path, told: dic
     assert "default-src 'none'" in raw
 
 
-def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
+def test_page_name_with_markup_is_text(page: Page, place: Path) -> None:
     assert NASTY in page.words
     assert "<script" not in (place / "report/report.html").read_text(encoding="utf-8")
     markdown = (place / "report/report.md").read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_a_name_with_markup_is_text(page: Page, place: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a|b", "[x](y)", "`c`", "_i_", "<b>", "&lt;", "a\nb", "~~s~~", "![p](q)"])
-def test_markdown_takes_outside_text_as_text(text: str) -> None:
+def test_escape_markdown_markup_is_rendered_as_text(text: str) -> None:
     """Rendered by a reader of Markdown, what comes out is what went in."""
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     html = Page(reader.render(f"| h |\n| --- |\n| {escape_markdown(text)} |\n"))
@@ -169,10 +169,8 @@ def test_markdown_takes_outside_text_as_text(text: str) -> None:
     assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_to(
-    told: dict[str, Any], page: Page, place: Path
-) -> None:
-    result = next(one for one in told["results"] if one["metric"] == "memorization")
+def test_page_shows_nearest_training_images_by_seed(document: dict[str, Any], page: Page, place: Path) -> None:
+    result = next(one for one in document["results"] if one["metric"] == "memorization")
     for pair in result["details"]["nearest"][:8]:
         assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
     assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
@@ -184,8 +182,8 @@ def test_the_nearest_training_images_stand_beside_the_seeds_that_they_are_near_t
         np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
 
 
-def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], page: Page, place: Path) -> None:
-    result = next(one for one in told["results"] if one["metric"] == "fid_infinity")
+def test_page_curve_against_n_has_each_point_and_limit(document: dict[str, Any], page: Page, place: Path) -> None:
+    result = next(one for one in document["results"] if one["metric"] == "fid_infinity")
     curve = result["details"]["curve"]
     assert "Fréchet distance against N" in page.headings
     for n, value in zip(curve["n"], curve["value"], strict=True):
@@ -194,48 +192,54 @@ def test_the_curve_against_n_has_each_point_and_its_limit(told: dict[str, Any], 
     assert f"N → ∞: {number(result['details']['first_range'])}" in page.words, "the limit of the curve that is drawn"
 
 
-def test_how_it_was_made_is_there_to_be_repeated(told: dict[str, Any], page: Page, place: Path) -> None:
+def test_page_shows_how_the_score_was_made(document: dict[str, Any], page: Page, place: Path) -> None:
     markdown = (place / "report/report.md").read_text(encoding="utf-8")
-    for text in (told["digest"], told["reference"]["sha256"], told["extractor"]["digest"], "7 to 256", "onnxruntime"):
+    for text in (
+        document["digest"],
+        document["reference"]["sha256"],
+        document["extractor"]["digest"],
+        "7 to 256",
+        "onnxruntime",
+    ):
         assert text in page.words
         assert text in markdown
 
 
-def test_warnings_and_a_missed_threshold_stand_first(told: dict[str, Any], tmp_path: Path) -> None:
-    name = told["results"][0]["name"]
-    told |= {
+def test_page_warnings_and_missed_threshold_come_first(document: dict[str, Any], tmp_path: Path) -> None:
+    name = document["results"][0]["name"]
+    document |= {
         "warnings": ["no more images <than> features"],
         "threshold": {"fail_above": 0.5, "name": name, "passed": False},
     }
-    write_views(write(tmp_path, told))
+    write_views(write(tmp_path, document))
     words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert words.index("above the limit of 0.5: failed") < words.index("Scores")
     assert words.index("no more images <than> features") < words.index("Scores")
     assert "**Warning:** no more images &lt;than&gt; features" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_document_without_its_images_is_shown_without_them(told: dict[str, Any], tmp_path: Path) -> None:
+def test_page_without_images_omits_their_sections(document: dict[str, Any], tmp_path: Path) -> None:
     """Nor baseline, memorization, curve: each part stands only where its figures are."""
-    told |= {"results": told["results"][:1], "baseline": None}
-    write_views(write(tmp_path, told))
+    document |= {"results": document["results"][:1], "baseline": None}
+    write_views(write(tmp_path, document))
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.headings == ["Scores", "How it was made"]
     assert page.of("img") == []
 
 
-def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_path: Path) -> None:
+def test_page_checkpoints_are_a_curve_against_images_seen(document: dict[str, Any], tmp_path: Path) -> None:
     values = {30_000: 9.0, 10_000: 40.0, 20_000: 8.0}
-    told["checkpoints"] = [
+    document["checkpoints"] = [
         {
             "checkpoint": f"checkpoint-{seen:08}.pt",
             "step": seen // 64,
             "images_seen": seen,
-            "results": [told["results"][i] | {"value": value / (1, 100)[i], "interval": None} for i in range(2)],
+            "results": [document["results"][i] | {"value": value / (1, 100)[i], "interval": None} for i in range(2)],
             "warnings": [],
         }
         for seen, value in values.items()
     ]
-    write_views(write(tmp_path, told))
+    write_views(write(tmp_path, document))
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Score against images seen" in page.headings
     assert "best 8 at 20,000" in page.words, "a distance is best where it is lowest"
@@ -244,30 +248,30 @@ def test_checkpoints_are_a_curve_against_images_seen(told: dict[str, Any], tmp_p
     assert order == sorted(order)
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| 10,000 | 40 | **0.4** |\n| 20,000 | **8** | 0.08 |\n| 30,000 | 9 | 0.09 |" in markdown
-    for entry in told["checkpoints"]:  # others' files tell steps alone; and nothing is best where all are alike
+    for entry in document["checkpoints"]:  # others' files tell steps alone; and nothing is best where all are alike
         entry |= {"images_seen": None, "results": [entry["results"][0] | {"value": 3.0}]}
-    write_views(write(tmp_path, told))
+    write_views(write(tmp_path, document))
     alike = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert f"checkpoint-00010000.pt {number(10_000 // 64)} 3" in alike.rows
     assert "best" not in alike.words[alike.words.index("Score against images seen") :].split("checkpoint", 1)[0]
 
 
-def test_classes_are_a_table_with_real_images_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_classes_are_a_table_with_real_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
     words = ("score", "digits@train", "--reference", "digits@test", "--extractor", "e.onnx", "--num-images", 300)
     done = run(*words, "--metrics", "per_class", "--output", "classes")
     assert done.exit_code == 0, done.output
-    told = json.loads((place / "classes/report.json").read_text(encoding="utf-8"))
+    document = json.loads((place / "classes/report.json").read_text(encoding="utf-8"))
     page = Page((place / "classes/report.html").read_text(encoding="utf-8"))
-    (result,) = told["results"]
-    (real,) = told["baseline"]["results"]
+    (result,) = document["results"]
+    (real,) = document["baseline"]["results"]
     for one, beside in zip(result["details"]["classes"], real["details"]["classes"], strict=True):
         row = f"{one['class']} {number(one['value'])} {number(beside['value'])} {one['n']} {one['n_reference']}"
         assert row in page.rows
 
 
-def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merge_writes_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
     monkeypatch.chdir(place)
     words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
@@ -280,7 +284,7 @@ def test_merged_shards_have_the_views_of_a_whole_job(place: Path, monkeypatch: p
     assert "shards took" in page.words
 
 
-def test_a_report_is_rendered_again_where_it_lies_or_elsewhere(place: Path, tmp_path: Path) -> None:
+def test_report_command_renders_in_place_or_elsewhere(place: Path, tmp_path: Path) -> None:
     before = (place / "report/report.html").read_bytes()
     (place / "report/report.html").unlink()
     assert run("report", place / "report").exit_code == 0
@@ -305,17 +309,17 @@ def test_a_report_is_rendered_again_where_it_lies_or_elsewhere(place: Path, tmp_
         ({"pictures": {"samples": "floats.npy"}}, "not images"),
     ],
 )
-def test_what_is_no_report_is_one_line(
-    told: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str
+def test_report_command_invalid_report_is_a_one_line_error(
+    document: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
-    path = write(tmp_path / "r", told | change)
+    path = write(tmp_path / "r", document | change)
     np.save(tmp_path / "elsewhere.npy", np.zeros((1, 8, 8, 1), np.uint8))
     np.save(tmp_path / "r/floats.npy", np.zeros((1, 8, 8, 1)))
     (tmp_path / "r/damaged.npy").write_bytes(b"no")
     assert words in one_line(run("report", path.parent))
 
 
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_report_command_missing_report_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     assert "no report.json" in one_line(run("report", tmp_path / "r"))
     assert "no report" in one_line(run("report", tmp_path / "x.json"))
@@ -323,7 +327,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "not JSON" in one_line(run("report", tmp_path / "r"))
 
 
-def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
+def test_tile_is_enlarged_by_whole_factors_or_reduced() -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
     assert tile(small).size == (56, 56)
@@ -335,7 +339,7 @@ def test_images_are_enlarged_by_whole_factors_and_reduced_to_fit() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17), (1e-5, 3e-5), (0.9999, 1.0001), (-5e6, 2e9), (-2, -1)])
-def test_ticks_are_round_few_and_within(low: float, high: float) -> None:
+def test_ticks_of_any_range_are_round_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 2 <= len(found) <= 7
     assert all(low <= tick <= high for tick in found)
@@ -343,7 +347,7 @@ def test_ticks_are_round_few_and_within(low: float, high: float) -> None:
     assert f"{found[1] - found[0]:.0e}"[0] in "125"
 
 
-def test_a_chart_puts_its_points_where_they_belong() -> None:
+def test_line_chart_points_are_to_scale() -> None:
     svg = Page(line_chart([Series([(0, 0), (10, 5), (20, 10)])], title="<t>", x_title="x", levels=[("<l>", 5)]))
     dots = [(float(str(dot["cx"])), float(str(dot["cy"]))) for dot in svg.of("circle")]
     (x0, y0), (x1, y1), (x2, y2) = dots
@@ -360,7 +364,7 @@ def test_a_chart_puts_its_points_where_they_belong() -> None:
     assert Page(line_chart([Series([(3, 3)])], title="", x_title="")).of("circle"), "one point has no extent"
 
 
-def test_an_interval_is_drawn_to_scale() -> None:
+def test_strip_interval_is_to_scale() -> None:
     drawn = Page(strip([1.0, 2.0, 3.0], 1.5, 2.5, 2.0))
     (bar,) = drawn.of("rect")
     centres = sorted(float(str(dot["cx"])) for dot in drawn.of("circle"))
@@ -369,8 +373,8 @@ def test_an_interval_is_drawn_to_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(9.65358, "9.654"), (0.57, "0.57"), (-0.7406, "−0.7406"), (12345.6, "12,346"), (0.0, "0"), (1e-6, "1e-06")],
 )
-def test_numbers_have_four_figures(value: float, told: str) -> None:
-    assert number(value) == told
+def test_number_has_four_significant_digits(value: float, text: str) -> None:
+    assert number(value) == text

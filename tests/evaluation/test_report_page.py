@@ -35,7 +35,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_fits_shows_its_pictures_and_can_be_read(
+def test_page_in_a_browser_fits_and_is_readable(
     browser: Any,
     place: Path,  # noqa: F811
     scheme: str,

@@ -120,7 +120,7 @@ def test_seal_graph_of_gray_pixels_takes_luma(place: Path) -> None:
         {"save_as_external_data": True, "location": "net.data", "size_threshold": 0},
     ],
 )
-def test_seal_other_forms_of_networks_are_taken(place: Path, options: dict[str, Any]) -> None:
+def test_seal_other_network_layouts_are_accepted(place: Path, options: dict[str, Any]) -> None:
     network(**options)
     side = ("--side", SIDE) if "h" in options.get("shape", ()) else ()
     done = seal("--resize", "torch", *side)
@@ -144,7 +144,7 @@ def second_output(nodes: list) -> list:
     return [*nodes, helper.make_node("Tanh", ["product"], ["z"])]
 
 
-def test_seal_of_several_outputs_one_is_named(place: Path) -> None:
+def test_seal_several_outputs_uses_the_named_one(place: Path) -> None:
     network(nodes=second_output, outputs=("y", "z"))
     assert "name one with --features" in one_line(seal("--resize", "torch"))
     assert "has no output 'w'; it has y, z" in one_line(seal("--resize", "torch", "--features", "w"))
@@ -219,13 +219,15 @@ def unknown_operation(nodes: list) -> list:
         ({"nodes": unknown_operation}, ("--resize", "torch"), "Nonsense"),
     ],
 )
-def test_seal_what_is_no_extractor_is_one_line(place: Path, options: dict[str, Any], words: tuple, reason: str) -> None:
+def test_seal_invalid_network_is_a_one_line_error(
+    place: Path, options: dict[str, Any], words: tuple, reason: str
+) -> None:
     network(**options)
     assert reason in one_line(seal(*words))
     assert not Path("own.onnx").exists()
 
 
-def test_seal_files_that_are_no_network_are_one_line(place: Path) -> None:
+def test_seal_other_file_is_a_one_line_error(place: Path) -> None:
     network()
     Path("cut.onnx").write_bytes(Path("net.onnx").read_bytes()[:200])
     Path("text.onnx").write_text("no network", encoding="utf-8")

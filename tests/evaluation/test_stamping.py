@@ -1,4 +1,4 @@
-"""Scores in a generator file: the digest stays, and each is told with what it was made of."""
+"""Scores in a generator file: the digest stays, and each has its protocol."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def score(*words: object, reference: str = "test.npz", n: int = 30, stamp: str =
     return (*always, *words)
 
 
-def told(path: str = "g.onnx") -> dict:
+def stamped(path: str = "g.onnx") -> dict:
     return check(onnx.load(path)).evaluation
 
 
-def test_a_stamp_changes_no_digest_and_the_service_reads_it(place: Path) -> None:
+def test_stamp_keeps_the_digest_and_is_read_by_the_service(place: Path) -> None:
     write_tiny_generator(place / "other.onnx", seed=3)
     before = check(onnx.load("g.onnx")).digest
     done = run(*score("--metrics", "fid,precision"))
     assert done.exit_code == 0, done.output
     assert check(onnx.load("g.onnx")).digest == before
-    numbers = {name for name, value in told().items() if isinstance(value, float)}
+    numbers = {name for name, value in stamped().items() if isinstance(value, float)}
     assert numbers == {"fd_tiny30", "precision_tiny30"}, "what the studio shows of them"
-    assert set(told()) == numbers | {f"{name}.protocol" for name in numbers}
-    assert f"{told()['fd_tiny30']:.4f}" in done.stdout
+    assert set(stamped()) == numbers | {f"{name}.protocol" for name in numbers}
+    assert f"{stamped()['fd_tiny30']:.4f}" in done.stdout
     assert "its digest is" in one_line(run(*score(stamp="other.onnx")))
 
 
-def test_each_score_keeps_the_protocol_that_it_was_made_by(place: Path) -> None:
+def test_stamp_each_score_has_its_own_protocol(place: Path) -> None:
     assert run(*score("--metrics", "fid,precision")).exit_code == 0
-    first = told()
+    first = stamped()
     assert run(*score("--truncation", 0.7, "--intervals", n=31, reference="train.npz")).exit_code == 0
-    second = told()
+    second = stamped()
     assert {name: second[name] for name in first} == first, "an older score keeps its own"
     made = first["fd_tiny30.protocol"]
     reference = load_reference("test.npz")
@@ -70,14 +70,14 @@ def test_each_score_keeps_the_protocol_that_it_was_made_by(place: Path) -> None:
     assert other["interval"]["low"] < other["interval"]["high"]
 
 
-def test_a_score_of_the_same_name_is_replaced_with_its_protocol(place: Path) -> None:
+def test_stamp_score_of_the_same_name_is_replaced(place: Path) -> None:
     assert run(*score()).exit_code == 0
-    first = told()
+    first = stamped()
     model = onnx.load("g.onnx")
     model.metadata_props.add(key="evaluation.protocol", value='{"extractor": "of the last stamp"}')
     onnx.save(model, "g.onnx")
     assert run(*score(reference="train.npz")).exit_code == 0
-    second = told()
+    second = stamped()
     assert set(second) == set(first), "and one protocol for all of them is gone"
     assert second["fd_tiny30"] != first["fd_tiny30"]
     assert second["fd_tiny30.protocol"]["split"] == "train"
@@ -103,7 +103,7 @@ def test_stamp_names_of_earlier_versions_become_the_present_ones(place: Path) ->
         fd_old=(4.5, {}),
     )
     assert run(*score()).exit_code == 0
-    found = {name: value for name, value in told().items() if isinstance(value, float)}
+    found = {name: value for name, value in stamped().items() if isinstance(value, float)}
     del found["fd_tiny30"]
     assert found == {
         "fd_dinov2_10k": 1.5,
@@ -111,15 +111,15 @@ def test_stamp_names_of_earlier_versions_become_the_present_ones(place: Path) ->
         "kid10k_subset500": 3.5,
         "fd_old": 4.5,
     }
-    assert json.loads(json.dumps(told()["fd_dinov2_10k.protocol"])) == distance
+    assert json.loads(json.dumps(stamped()["fd_dinov2_10k.protocol"])) == distance
 
 
-def test_stamp_unlike_figures_do_not_replace_each_other(place: Path) -> None:
+def test_stamp_different_scores_do_not_replace_each_other(place: Path) -> None:
     write_tiny_extractor(place / "i.onnx", metric="fd_tiny_infinity", name="tiny_infinity")
     assert run(*score("--metrics", "fid_infinity,kid", "--kid-subset-size", 10, "--extractor", "e.onnx")).exit_code == 0
     words = ("--metrics", "fid,kid", "--kid-subset-size", 15, "--extractor", "i.onnx")
     assert run(*score(*words, reference="folder:pictures@test")).exit_code == 0
-    numbers = {name for name, value in told().items() if isinstance(value, float)}
+    numbers = {name for name, value in stamped().items() if isinstance(value, float)}
     assert numbers == {
         "fd_tiny_infinity30",
         "fd_tiny_infinity_30",
@@ -131,17 +131,17 @@ def test_stamp_unlike_figures_do_not_replace_each_other(place: Path) -> None:
 def test_stamp_that_replaces_a_score_of_another_protocol_warns(place: Path) -> None:
     assert run(*score()).exit_code == 0
     assert "replaces" not in run(*score()).stderr, "the same score again"
-    old = told()["fd_tiny30"]
+    old = stamped()["fd_tiny30"]
     done = run(*score(reference="train.npz"))
     assert done.exit_code == 0
     assert f"fd_tiny30 replaces the stamped {old}, which was made with another reference" in done.stderr
 
 
-def test_stamp_of_two_jobs_at_once_keeps_both(place: Path) -> None:
+def test_stamp_two_jobs_at_once_keeps_both(place: Path) -> None:
     documents = []
     for n in (30, 31, 32, 33):
         assert run(*score(n=n)[:-3], "--no-baseline", "-o", f"{n}.json").exit_code == 0
         documents.append(json.loads(Path(f"{n}.json").read_text(encoding="utf-8")))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda document: stamp(Path("g.onnx"), document), documents))
-    assert {f"fd_tiny{n}" for n in (30, 31, 32, 33)} <= set(told())
+    assert {f"fd_tiny{n}" for n in (30, 31, 32, 33)} <= set(stamped())

@@ -19,7 +19,7 @@ from evaluation.references.file import load_reference, save_reference
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}
 
 
-def test_a_stream_gives_numpys_mean_and_covariance_far_from_zero() -> None:
+def test_feature_statistics_streamed_equals_numpy() -> None:
     rows = np.random.default_rng(0).normal(1e4, 1, (501, 7)).astype(np.float32)
     statistics = FeatureStatistics(7)
     for part in np.split(rows, [1, 4, 100, 100, 350]):
@@ -29,7 +29,7 @@ def test_a_stream_gives_numpys_mean_and_covariance_far_from_zero() -> None:
     np.testing.assert_allclose(statistics.sigma, np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-11)
 
 
-def test_bad_rows_are_refused() -> None:
+def test_feature_statistics_bad_rows_fails() -> None:
     statistics = FeatureStatistics(3)
     with pytest.raises(ValueError, match=r"\[N, 3\]"):
         statistics.update(np.zeros((2, 4)))
@@ -40,7 +40,7 @@ def test_bad_rows_are_refused() -> None:
         _ = statistics.sigma
 
 
-def test_a_reference_file_is_read_back_and_by_pytorch_fid(tmp_path: Path) -> None:
+def test_reference_file_is_read_by_us_and_pytorch_fid(tmp_path: Path) -> None:
     statistics = FeatureStatistics(3)
     statistics.update(np.random.default_rng(0).normal(size=(10, 3)))
     save_reference(tmp_path / "sub/r.npz", statistics, PROVENANCE)
@@ -57,7 +57,7 @@ def test_a_reference_file_is_read_back_and_by_pytorch_fid(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["absent", "truncated", "html", "foreign", "nan"])
-def test_a_bad_reference_file_is_one_line(tmp_path: Path, damage: str) -> None:
+def test_reference_file_damaged_is_a_one_line_error(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "r.npz"
     if damage == "foreign":
         np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
@@ -76,7 +76,7 @@ def test_a_bad_reference_file_is_one_line(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
+def test_metrics_of_a_mapped_file_release_its_memory(tmp_path: Path) -> None:
     """64 MB of features: statistics, neighbours and subsets leave no more than a block of them in memory."""
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(1 << 18, 64)).astype(np.float32))
     features = np.load(tmp_path / "f.npy", mmap_mode="r")

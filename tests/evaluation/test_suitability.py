@@ -30,11 +30,11 @@ def write_classifier(path: Path, accuracy: float, **metadata: Any) -> Path:
 
 
 @pytest.mark.parametrize(("chance", "limits"), [(0.1, (0.2, 0.55)), (0.5, (0.75, 0.75)), (0.9, (0.95, 0.95))])
-def test_accuracy_limits_of_chance_can_be_reached(chance: float, limits: tuple[float, float]) -> None:
+def test_accuracy_limits_of_any_chance_are_reachable(chance: float, limits: tuple[float, float]) -> None:
     assert accuracy_limits(chance) == pytest.approx(limits)
 
 
-def test_score_with_a_chance_classifier_is_refused(place: Path) -> None:
+def test_score_with_a_chance_classifier_fails(place: Path) -> None:
     write_classifier(place / "e.onnx", 0.11, dataset=f"folder:{place / 'pictures'}@train")
     done = run(*SCORE, "--output", "out")
     assert done.exit_code == 2
@@ -44,27 +44,27 @@ def test_score_with_a_chance_classifier_is_refused(place: Path) -> None:
     assert not (place / "out").exists()
 
 
-def test_score_with_force_warns_at_the_report_s_head(place: Path) -> None:
+def test_score_with_force_warns_at_the_top_of_the_report(place: Path) -> None:
     dataset = f"folder:{place / 'pictures'}@train"
     write_classifier(place / "e.onnx", 0.11, dataset=dataset)
     done = run(*SCORE, "--output", "out", "--force")
     assert done.exit_code == 0, done.output
     text = f"tiny, trained on {dataset}, has an accuracy of 11.0%"
     assert f"WARNING: the classifier {text}" in done.stderr
-    told = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
-    assert any(text in warning for warning in told["warnings"])
+    document = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
+    assert any(text in warning for warning in document["warnings"])
     page = (place / "out/report.html").read_text(encoding="utf-8")
     assert page.index("has an accuracy of 11.0%") < page.index("fd_tiny30")
 
 
-def test_score_with_another_sets_classifier_warns(place: Path) -> None:
+def test_score_with_a_classifier_of_another_set_warns(place: Path) -> None:
     write_classifier(place / "e.onnx", 0.98)
     done = run(*SCORE, "--output", "out.json")
     assert done.exit_code == 0, done.output
     assert "trained on digits@train, has an accuracy of 98.0%, and the real images are of folder:" in done.stderr
 
 
-def test_merge_and_shards_with_a_chance_classifier_are_refused(place: Path) -> None:
+def test_merge_and_shards_with_a_chance_classifier_fail(place: Path) -> None:
     write_classifier(place / "e.onnx", 0.11)
     assert run(*SCORE, "--shard", "0/1", "--output", "parts").exit_code == 2
     assert run(*SCORE, "--shard", "0/1", "--output", "parts", "--force").exit_code == 0
@@ -72,7 +72,7 @@ def test_merge_and_shards_with_a_chance_classifier_are_refused(place: Path) -> N
     assert run("merge", "parts", "--output", "merged", "--force").exit_code == 0
 
 
-def test_classify_with_a_chance_classifier_is_refused(place: Path) -> None:
+def test_classify_with_a_chance_classifier_fails(place: Path) -> None:
     write_classifier(place / "e.onnx", 0.11)
     words = ("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", "8")
     assert run(*words).exit_code == 2
@@ -81,7 +81,7 @@ def test_classify_with_a_chance_classifier_is_refused(place: Path) -> None:
     assert "accuracy of 11.0%" in done.stderr
 
 
-def test_suitability_of_the_set_it_was_trained_on_is_silent(tmp_path: Path) -> None:
+def test_suitability_of_its_own_training_set_has_no_warning(tmp_path: Path) -> None:
     extractor = load_extractor(
         write_classifier(tmp_path / "e.onnx", 0.98, dataset_fingerprint="a", test_fingerprint="b")
     )
@@ -99,13 +99,13 @@ def test_suitability_of_changed_images_of_one_name_warns(tmp_path: Path) -> None
     assert "digits@test with other content" in text
 
 
-def test_suitability_half_way_to_perfect_is_in_doubt(tmp_path: Path) -> None:
+def test_suitability_below_halfway_to_perfect_warns(tmp_path: Path) -> None:
     (text,) = suitability_warnings(load_extractor(write_classifier(tmp_path / "e.onnx", 0.4)))
     assert "accuracy of 40.0%" in text
     assert "with care" in text
 
 
-def test_suitability_of_inception_is_not_judged(tmp_path: Path) -> None:
+def test_suitability_of_inception_has_no_warning(tmp_path: Path) -> None:
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx", dataset="imagenet"))
     assert suitability_warnings(extractor, {"source": "digits"}) == []
 
@@ -114,7 +114,7 @@ def test_suitability_of_inception_is_not_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["fid", "clean_fid"])
-def test_extractor_claiming_fid_with_other_weights_is_refused(metric: str, tmp_path: Path) -> None:
+def test_load_extractor_fid_with_other_weights_fails(metric: str, tmp_path: Path) -> None:
     path = write_tiny_extractor(tmp_path / "e.onnx", metric=metric, network=FID_NETWORK, resize="tf1 (linear)")
     with pytest.raises(
         EvaluationError, match=f"claims the metric {metric}, which belongs to Inception's published weights"
@@ -122,7 +122,7 @@ def test_extractor_claiming_fid_with_other_weights_is_refused(metric: str, tmp_p
         load_extractor(path)
 
 
-def test_extractor_claiming_fid_with_another_resize_is_refused(tmp_path: Path) -> None:
+def test_load_extractor_fid_with_another_resize_fails(tmp_path: Path) -> None:
     known = {"metric": "fid", "network": FID_NETWORK, "weights_sha256": FID_WEIGHTS_SHA256}
     with pytest.raises(EvaluationError, match="with the resize 'clean"):
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", resize="clean (PIL)", **known))
@@ -130,33 +130,33 @@ def test_extractor_claiming_fid_with_another_resize_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("metric", ["", "fd_a b", "fd_../x", "fd_x\n", "fd_" + "x" * 200])
-def test_extractor_metric_that_cannot_name_a_score_is_refused(metric: str, tmp_path: Path) -> None:
+def test_load_extractor_invalid_metric_fails(metric: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="its metric"):
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", metric=metric))
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[31mred", "x" * 300])
-def test_extractor_name_that_is_not_one_line_is_refused(name: str, tmp_path: Path) -> None:
+def test_load_extractor_name_of_two_lines_fails(name: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="its name"):
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", name=name))
 
 
 @pytest.mark.parametrize("value", ["high", "nan", "-inf", ""])
 @pytest.mark.parametrize("key", ["accuracy", "chance"])
-def test_extractor_number_that_is_none_is_refused(key: str, value: str, tmp_path: Path) -> None:
+def test_load_extractor_invalid_number_fails(key: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="not a number"):
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", **{key: value}))
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.01", "97"])
 @pytest.mark.parametrize("key", ["accuracy", "chance"])
-def test_extractor_accuracy_that_is_no_share_is_refused(key: str, value: str, tmp_path: Path) -> None:
+def test_load_extractor_accuracy_above_1_fails(key: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="not between 0 and 1"):
         load_extractor(write_tiny_extractor(tmp_path / "e.onnx", **{key: value}))
 
 
 @pytest.mark.parametrize("name", ["../../../evil/x", "/absolute/x", "..", "a/b", "über ß", "~/x"])
-def test_extractor_name_stays_inside_the_cache(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_stem_of_any_name_stays_inside_the_cache(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(place / "a/b/c/cache"))
     write_tiny_extractor(place / "e.onnx", name=name)
     before = {path for path in place.rglob("*") if path.is_file()}

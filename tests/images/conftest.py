@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "docker"))
+sys.path.insert(0, str(ROOT / ".ci"))
 
-import debian  # noqa: E402
 import images  # noqa: E402
-from engine import Engine, NoEngine, find  # noqa: E402
+from images import Engine, ImageError, find_engine, make_base  # noqa: E402
 
 from tests.images.containers import Image  # noqa: E402
 
@@ -38,8 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     try:
-        return find()
-    except NoEngine as error:
+        return find_engine()
+    except ImageError as error:
         pytest.skip(str(error))
 
 
@@ -47,8 +46,8 @@ def engine() -> Engine:
 def ground(engine: Engine) -> str:
     """The base image: $BASE, else the default's where a registry is at hand, as it is for docker and podman."""
     if named := os.environ.get("BASE"):
-        return debian.base(engine) if named == "debootstrap" else named
-    return debian.base(engine) if engine.name == "buildah" else images.BASE
+        return make_base(engine) if named == "debootstrap" else named
+    return make_base(engine) if engine.name == "buildah" else images.BAKE["variable"]["BASE"]["default"]
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +58,7 @@ def built(engine: Engine, ground: str) -> Callable[[str], Image]:
     def image(role: str) -> Image:
         if role not in known:
             torch = os.environ.get("TORCH") if role == "trainer" else None
-            tag = images.build(engine, role, ground, {"TORCH": torch} if torch else {})
+            tag = images.build(engine, role, ground, torch or "")
             print("\n" + images.sizes(engine, [tag], ground))
             known[role] = Image(engine, tag)
         return known[role]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import tempfile
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
-from engine import Engine
+from images import Engine
 
 from tests.ending import end_with_parent
 
@@ -73,13 +75,21 @@ class Image:
 
     def __init__(self, engine: Engine, tag: str):
         self.engine, self.tag = engine, tag
-        self.config = engine.config(tag)
+        self.config = self._read_config()
 
     def run(self, *words: str, timeout: float = 300, **how: object) -> subprocess.CompletedProcess[str]:
         """A container that ends by itself; stdout and stderr in one. `how`: as `start`."""
         with self.start(*words, **how) as container:  # type: ignore[arg-type]
             code = container.process.wait(timeout)
             return subprocess.CompletedProcess(words, code, container.log)
+
+    def _read_config(self) -> dict[str, Any]:
+        """Entrypoint, Cmd, Env, User, Labels, Healthcheck, …, and Architecture."""
+        if self.engine.name == "buildah":
+            docker = json.loads(self.engine.output("inspect", "--type", "image", self.tag))["Docker"]
+            return {**docker["config"], "Architecture": docker["architecture"]}
+        (image,) = json.loads(self.engine.output("image", "inspect", self.tag))
+        return {**image["Config"], "Architecture": image["Architecture"]}
 
     @contextmanager
     def start(

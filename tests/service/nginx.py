@@ -1,4 +1,4 @@
-"""A real nginx in front of a real service, with the configuration in docs/nginx.conf."""
+"""A real nginx in front of a real service, with the configuration in docs/guides/nginx.conf."""
 
 import ssl
 import subprocess
@@ -14,7 +14,7 @@ from tests.service.conftest import wait_until
 from tests.service.real import ROOT, free_port
 from tests.tools import tool
 
-DOCUMENTED = (ROOT / "docs" / "nginx.conf").read_text(encoding="utf-8")
+DOCUMENTED = (ROOT / "docs" / "guides" / "nginx.conf").read_text(encoding="utf-8")
 PREFIX = "/gan"
 HOST = "images.example.org"
 # in the documented file, each once

@@ -265,7 +265,7 @@ def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
     import warnings
 
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "serving-models.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2
     with warnings.catch_warnings():

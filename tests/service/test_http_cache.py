@@ -1,4 +1,4 @@
-"""The image resource behind a real HTTP cache: nginx, with the configuration in docs/nginx.conf."""
+"""The image resource behind a real HTTP cache: nginx, with the configuration in docs/guides/nginx.conf."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every example in docs/http.md runs, as it stands there, against a real service."""
+"""Every example in docs/reference/http-api.md runs, as it stands there, against a real service."""
 
 import io
 import json
@@ -18,7 +18,9 @@ from tests.service.real import ROOT, served
 
 pytestmark = pytest.mark.slow
 BLOCKS = re.findall(
-    r"^```(\w*)\n(.*?)^```$", (ROOT / "docs" / "http.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    r"^```(\w*)\n(.*?)^```$",
+    (ROOT / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
 )
 ADDRESS = "localhost:3000"  # in the docs; the test's service has another
 SHELL = [text for language, text in BLOCKS if language == "sh"]

@@ -169,10 +169,12 @@ def test_the_standard_variables_switch_tracing() -> None:
     assert not tracing.is_requested(endpoint | {"OTEL_SDK_DISABLED": "true"})
 
 
-def test_the_documented_settings_are_those_there_are() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    table = text.partition("<!-- settings -->\n")[2].partition("<!-- /settings -->")[0]
-    assert table == command.markdown(), "python -m service settings --markdown"
+def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    import reference
+
+    assert command.markdown() in reference.settings(), "python -m service settings --markdown"
+    assert set(re.findall(r"`ATELIER_(\w+)`", command.markdown())) >= {name.upper() for name in Settings.model_fields}
     assert all(field.description for field in Settings.model_fields.values())
 
 
@@ -195,7 +197,7 @@ def test_every_metric_of_the_dashboard_and_of_the_docs_exists(serve, folder: Pat
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     queries = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     assert len(queries) > 15
-    for told in (*queries, (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")):
+    for told in (*queries, (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")):
         for name in re.findall(r"\batelier_[a-z_]+", told):
             assert suffixes.sub("", name) in exposed, name
     for query in queries:

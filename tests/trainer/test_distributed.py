@@ -160,8 +160,8 @@ def free_port() -> int:
 
 
 def recipe(language: str) -> str:
-    """The one block of that language in docs/distributed.md."""
-    text = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+    """The one block of that language in docs/guides/distributed.md."""
+    text = (ROOT / "docs" / "guides" / "distributed.md").read_text(encoding="utf-8")
     (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return block
 
@@ -188,7 +188,7 @@ def steps(run_dir: Path) -> list[int]:
 def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """The script of docs/distributed.md as it is; `srun` and `scontrol` make two machines of this one."""
+    """The script of docs/guides/distributed.md as it is; `srun` and `scontrol` make two machines of this one."""
     programs = {
         "scontrol": "echo 127.0.0.1; echo 127.0.0.2",
         "srun": 'for node in 1 2; do "$@" & done; wait -n; first=$?; wait -n; exit $((first | $?))',

@@ -1,0 +1,64 @@
+"""Every command of ours that a page shows is one that its program accepts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from evaluation.cli import app as evaluation
+from trainer.cli import app as trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+APPS = {"trainer": trainer, "evaluation": evaluation}
+LINE = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?((?:trainer|evaluation|make|pip install) .*)$")
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands in a page's code blocks, continued lines joined, comments and pipes left out."""
+    found = []
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        if language in ("", "sh", "bash", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if (match := LINE.match(line.strip())) and "…" not in line:
+                    found.append(re.split(r" [|&>] ?| && |  # | +#", match[1])[0])
+    return found
+
+
+COMMANDS = sorted({(line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))})
+
+
+def test_pages_show_commands() -> None:
+    assert len(COMMANDS) > 60
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)
+    match words:
+        case ["trainer", "train", *options] if "--dry-run" not in options and not any(".yaml" in o for o in options):
+            result = CliRunner().invoke(trainer, ["train", *options, "--dry-run"])
+            assert result.exit_code == 0, result.output
+        case ["trainer" | "evaluation", *options]:
+            command: Any = typer.main.get_command(APPS[words[0]])
+            while options and options[0] in getattr(command, "commands", {}):
+                command = command.commands[options.pop(0)]
+            assert not hasattr(command, "commands") or options[:1] == ["--help"], line
+            if "--help" not in options:
+                command.make_context(words[0], options)  # raises for an unknown option
+        case ["make", *_]:
+            subprocess.run(["make", "--dry-run", "--directory", ROOT, *words[1:]], check=True, capture_output=True)
+        case ["pip", "install", target, "-c", constraints]:
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            extras = set(target.removeprefix(".[").removesuffix("]").split(","))
+            assert extras <= project["optional-dependencies"].keys()
+            assert (ROOT / constraints).is_file()
