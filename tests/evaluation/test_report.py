@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from evaluation.report.charts import Series, line_chart, strip, ticks
-from evaluation.report.formatting import escape_markdown, number
+from evaluation.report.formatting import escape_markdown, number, percent
 from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
 from evaluation.report.render import write_views
 from evaluation.report.schema import write_report
@@ -225,6 +225,17 @@ def test_page_without_images_omits_their_sections(document: dict[str, Any], tmp_
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.headings == ["Scores", "How it was made"]
     assert page.of("img") == []
+
+
+def test_page_former_name_of_memorization_is_read(document: dict[str, Any], tmp_path: Path) -> None:
+    """Reports of earlier versions say `memorisation`."""
+    for result in document["results"]:
+        result["metric"] = result["metric"].replace("memorization", "memorisation")
+    write_views(write(tmp_path, document))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Nearest training images" in page.headings
+    share = next(one["value"] for one in document["results"] if one["metric"] == "memorisation")
+    assert f"{percent(share)} of the images are near-copies" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_page_checkpoints_are_a_curve_against_images_seen(document: dict[str, Any], tmp_path: Path) -> None:
