@@ -1,6 +1,27 @@
-"""Scores any source of images against a real image set. Torch is needed only to build an extractor."""
+"""Score any source of images against real ones. Torch is needed only to build an extractor.
+
+>>> scores = evaluation.score(images, "cifar10@test", ["fid", "kid"], extractor="inception.onnx")  # doctest: +SKIP
+>>> evaluation.fid("generated/", "photos/", extractor="inception.onnx")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
-# ONNX Runtime's wheels for Linux report their use to their maker, unless they are told not to before they are loaded.
+if TYPE_CHECKING:
+    from evaluation.api import Score, Scores, fid, score
+
+__all__ = ["Score", "Scores", "fid", "score"]
+
+# ONNX Runtime's wheels for Linux send telemetry unless this is set before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that `evaluation --help` needs neither numpy nor ONNX Runtime."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from evaluation import api
+
+    return getattr(api, name)

@@ -1,3 +1,5 @@
+"""Entry point of `python -m evaluation`."""
+
 from evaluation.cli import app
 
 app()

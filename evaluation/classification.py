@@ -1,4 +1,4 @@
-"""What a classifier trained on the real images makes of a source's images."""
+"""Classify a source's images with a classifier of the real ones."""
 
 from __future__ import annotations
 
@@ -6,62 +6,70 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.progress import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.metrics.classifier_confidence import classifier_confidence
-from evaluation.progress import progress
 from evaluation.report.schema import now, versions
-from evaluation.scoring.features import Timing, extracted
-from evaluation.sources import Draw, ImageSource
+from evaluation.scoring.feature_store import Timing
+from evaluation.scoring.features import iter_features
+from evaluation.sources import ImageSource, SeedRange
 
 
 def classify_images(
-    source: ImageSource, extractor: Extractor, *, num_images: int, first_seed: int, sure: float
+    source: ImageSource, extractor: Extractor, *, num_images: int, first_seed: int, threshold: float
 ) -> dict[str, Any]:
-    """The share of images the classifier is at least `sure` of, and each class's share, as a report.
+    """Return a report of the share of images that the classifier is sure of, and of each class's share.
 
-    Raises EvaluationError for an extractor that is no classifier, or a source that gives out.
+    Args:
+        source: The images.
+        extractor: A classifier.
+        num_images: How many images, or as many as there are.
+        first_seed: The first seed.
+        threshold: The probability from which an image counts as sure, 0 to 1.
+
+    Raises:
+        EvaluationError: If the extractor is not a classifier, or the source fails.
     """
     if not extractor.has_logits or not extractor.class_names:
-        raise EvaluationError(f"{extractor.path} is no classifier: it has no logits with class names")
-    limit = source.limit()
-    n = num_images if limit is None else min(num_images, limit)
+        raise EvaluationError(f"{extractor.path} is not a classifier: it has no logits with class names")
+    n = num_images if source.num_images is None else min(num_images, source.num_images)
     timing = Timing()
     logits: list[np.ndarray] = []
     with progress("classifying", n) as advance:
-        for batch, got in extracted(source, extractor, Draw(first_seed, n), 0, n, timing):
-            assert got.logits is not None
-            logits.append(got.logits)
+        for batch, extracted in iter_features(source, extractor, SeedRange(first_seed, n), 0, n, timing):
+            assert extracted.logits is not None
+            logits.append(extracted.logits)
             advance(len(batch.images))
     if not logits:
         raise EvaluationError("there are no images to classify")
-    sure_share, shares = classifier_confidence(np.concatenate(logits), sure)
+    sure_share, shares = classifier_confidence(np.concatenate(logits), threshold)
     return {
         "format_version": 1,
         "kind": "classify",
         "n": n,
         "seeds": {"first": first_seed, "last": first_seed + n - 1} if source.seeded else None,
-        "sure": sure,
+        "sure": threshold,
         "sure_share": sure_share,
         "class_shares": dict(zip(extractor.class_names, shares.tolist(), strict=True)),
         "source": source.description,
         "extractor": extractor.provenance(),
-        "timing": timing.told(),
+        "timing": timing.to_dict(),
         "versions": versions(),
         "created": now(),
     }
 
 
-def check(result: dict[str, Any], min_sure_share: float | None, min_class_share: float | None) -> list[str]:
-    """What falls below the minimums given, a phrase each."""
+def failed_limits(report: dict[str, Any], min_sure_share: float | None, min_class_share: float | None) -> list[str]:
+    """Return a phrase for each share that is below its minimum."""
     failures = []
-    if min_sure_share is not None and result["sure_share"] < min_sure_share:
+    if min_sure_share is not None and report["sure_share"] < min_sure_share:
         failures.append(
-            f"the classifier is {result['sure']:g} sure of {result['sure_share']:.1%} of images, not of "
+            f"the classifier is {report['sure']:g} sure of {report['sure_share']:.1%} of images, not of "
             f"{min_sure_share:.1%}"
         )
     if min_class_share is not None:
-        for name, share in result["class_shares"].items():
+        for name, share in report["class_shares"].items():
             if share < min_class_share:
                 failures.append(f"class {name} makes up {share:.1%}, not {min_class_share:.1%}")
     return failures

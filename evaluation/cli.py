@@ -1,42 +1,63 @@
-"""`evaluation extractor|reference|score|merge|report|classify`. Heavy imports happen inside the commands."""
+"""The `evaluation` command: parse, call, print. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from artifacts.command_line import OneLineErrors
 from artifacts.terminal import say
-from evaluation import cli_score, report_cli  # noqa: F401 - their commands are the app's too
-from evaluation.app import CacheRoot, DataRoot, app, finite, plain_errors, warn
-from evaluation.errors import CheckFailed, EvaluationError
+from evaluation.cli_common import CacheRoot, DataRoot, ExtractorFile, examples, finite, one_line_errors, warn
+from evaluation.cli_score import merge, score
+from evaluation.errors import CheckFailedError, EvaluationError
 
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # in 80 columns rich's table cuts the names of options
+    help="Score images of a running service, a generator, a checkpoint or any files against real ones.",
+    epilog=examples(
+        "evaluation fid generated/ photos/ --extractor inception.onnx",
+        "evaluation score http://127.0.0.1:3000 --reference mnist@test --extractor mnist.onnx -o report",
+        "evaluation report report-a report-b",
+    ),
+)
 extractor_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make a feature extractor file (all but `seal` need torch)."
 )
 app.add_typer(extractor_app, name="extractor")
+app.command(
+    epilog=examples(
+        "evaluation score http://127.0.0.1:3000 --reference mnist@test --extractor mnist.onnx -o report",
+        "evaluation score model.onnx --reference cifar10@train --extractor inception.onnx --metrics fid,recall",
+        "evaluation score runs/my-run --all-checkpoints --reference mnist.npz --fail-above 20",
+    )
+)(score)
+app.command(epilog=examples("evaluation merge parts -o report"))(merge)
 
-ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
 
-
-@extractor_app.command()
+@extractor_app.command(epilog=examples("evaluation extractor classifier --images mnist -o mnist.onnx"))
 def classifier(
     images: Annotated[str, typer.Option(help="The labelled image set, such as mnist; tested on its @test.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
-    resolution: Annotated[int | None, typer.Option(help="Side in pixels it works at.", min=8, max=64)] = None,
-    seed: Annotated[int, typer.Option(help="Fixes the weights; another seed gives another judge.", min=0)] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the set; default by its size.", min=1)] = None,
-    name: Annotated[str | None, typer.Option(help="Its name; default: the file's.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.", min=8, max=64)] = None,
+    seed: Annotated[int, typer.Option(help="Decides the weights.", min=0)] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the set; default: by its size.", min=1)] = None,
+    name: Annotated[str | None, typer.Option(help="Its name; default: that of the file.")] = None,
 ) -> None:
     """Train a small classifier on an image set: its features for `fd_classifier`, its classes for `classify`."""
-    with plain_errors():
+    with one_line_errors():
         from evaluation.atomic import check_writable
 
         check_writable(output)
-        _need_torch()
+        _require_torch()
         from evaluation.extractors import load_extractor
         from evaluation.extractors.classifier import build_classifier
         from evaluation.extractors.suitability import suitability_warnings
@@ -56,18 +77,18 @@ def classifier(
         say(f"{built.path}: accuracy {built.metadata['accuracy']:.4f} on {built.metadata['test_dataset']}")
 
 
-@extractor_app.command()
+@extractor_app.command(epilog=examples("evaluation extractor inception --resize torch -o inception.onnx"))
 def inception(
     output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
     resize: Annotated[str, typer.Option(help="tf1 (torch-fidelity), torch (pytorch-fid) or clean (clean-fid).")],
     weights: Annotated[Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth.")] = None,
     unverified: Annotated[
-        bool, typer.Option("--unverified", help="Take weights of another hash; then it is not called FID.")
+        bool, typer.Option("--unverified", help="Accept weights of another hash; the metric is then not called FID.")
     ] = False,
 ) -> None:
-    """FID's own Inception from its published weights, with one resize protocol."""
-    with plain_errors():
-        _need_torch()
+    """Build FID's Inception from its published weights, with one resize protocol."""
+    with one_line_errors():
+        _require_torch()
         from evaluation.extractors.inception import WEIGHTS_SHA256_PREFIX, build_inception
 
         prefix = None if unverified else WEIGHTS_SHA256_PREFIX
@@ -75,7 +96,9 @@ def inception(
         say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
 
 
-@extractor_app.command("seal")
+@extractor_app.command(
+    "seal", epilog=examples("evaluation extractor seal dinov2.onnx --name dinov2 --resize clean -o extractor.onnx")
+)
 def seal_(
     file: Annotated[Path, typer.Argument(help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d].")],
     name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
@@ -83,16 +106,16 @@ def seal_(
     resize: Annotated[
         str | None, typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, put in front of it.")
     ] = None,
-    side: Annotated[int | None, typer.Option(help="The network's side in pixels, if its file leaves it open.")] = None,
+    side: Annotated[int | None, typer.Option(help="Input side in pixels, if the file leaves it open.")] = None,
     mean: Annotated[
-        str | None, typer.Option(help="By color, of pixels in [0, 1], with commas; default: ImageNet's.")
+        str | None, typer.Option(help="Per channel, of pixels in [0, 1], separated by commas; default: ImageNet's.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="By color, with commas; default: ImageNet's.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, separated by commas; default: ImageNet's.")] = None,
     features: Annotated[str | None, typer.Option(help="The output with the features, if there are several.")] = None,
     logits: Annotated[str | None, typer.Option(help="The output with class logits, for `--metrics is`.")] = None,
 ) -> None:
-    """Check an ONNX file of your own, run it on noise, and write it as an extractor file."""
-    with plain_errors():
+    """Check your own ONNX file, run it on noise, and write it as an extractor file."""
+    with one_line_errors():
         from evaluation.extractors.onnx_network import seal_onnx
 
         sealed = seal_onnx(
@@ -101,19 +124,27 @@ def seal_(
             name=name,
             resize=resize,
             side=side,
-            mean=_numbers("--mean", mean),
-            std=_numbers("--std", std),
+            mean=_parse_numbers("--mean", mean),
+            std=_parse_numbers("--std", std),
             features=features,
             logits=logits,
         )
         for text in sealed.warnings:
             warn(text)
-        told = sealed.metadata
-        normalization = f", mean {told['mean']}, std {told['std']}" if "mean" in told else ""
-        say(f"{sealed.path}: {sealed.dim} features, metric {told['metric']}, resize {told['resize']}{normalization}")
+        metadata = sealed.metadata
+        normalization = f", mean {metadata['mean']}, std {metadata['std']}" if "mean" in metadata else ""
+        say(
+            f"{sealed.path}: {sealed.dim} features, metric {metadata['metric']}, "
+            f"resize {metadata['resize']}{normalization}"
+        )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "evaluation reference cifar10@train --extractor inception.onnx -o cifar10.npz",
+        "evaluation reference cifar10.pkl --import-as cifar10@train --resolution 32 --extractor inception.onnx",
+    )
+)
 def reference(
     images: Annotated[
         str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
@@ -122,25 +153,24 @@ def reference(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: reference/….npz.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side in pixels; default: the set's own.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="1 or 3; default: the set's own.")] = None,
-    num_images: Annotated[int | None, typer.Option(help="A fixed choice of N; default: all.", min=2)] = None,
+    num_images: Annotated[int | None, typer.Option(help="Size of a fixed subset; default: all.", min=2)] = None,
     features: Annotated[
-        bool, typer.Option(help="Keep the features beside the statistics: most metrics need them.")
+        bool, typer.Option(help="Keep the features next to the statistics: most metrics need them.")
     ] = True,
     import_as: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The argument is another tool's .npz, .npy or .pkl, made with this extractor."
+            metavar="NAME", help="Import another tool's .npz, .npy or .pkl, which was made with this extractor."
         ),
     ] = None,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Statistics of real images, to score others against; `score --reference SOURCE@SPLIT` makes its own."""
-    with plain_errors():
+    """Compute statistics of real images, to score others against; `score --reference SOURCE@SPLIT` makes its own."""
+    with one_line_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
-        from evaluation.extractors.extractor import file_stem
-        from evaluation.references.cache import Places, make_reference
+        from evaluation.references.cache import DataPaths, default_path, make_reference
         from evaluation.references.importers import import_reference
 
         if output is not None:
@@ -149,15 +179,14 @@ def reference(
         if import_as is not None:
             if resolution is None:
                 raise EvaluationError(f"--import-as needs --resolution, the size of the images that {images} is of")
-            target = output or Path("reference") / f"{_slug(import_as)}-{resolution}px-{file_stem(loaded.name)}.npz"
+            target = output or default_path(import_as, resolution, loaded)
             made = import_reference(
-                Path(images), loaded, target, called=import_as, resolution=resolution, num_images=num_images
+                Path(images), loaded, target, name=import_as, resolution=resolution, num_images=num_images
             )
-            warn(f"{images} does not tell which extractor made it; that it was {loaded.name} is now your word")
+            warn(f"{images} does not record its extractor; that it was {loaded.name} is now your word")
         else:
-            real = Places(data_root, cache_root).image_set(images, resolution, channels)
-            side = real.info["resolution"]
-            target = output or Path("reference") / f"{_slug(real.name)}-{side}px-{file_stem(loaded.name)}.npz"
+            real = DataPaths(data_root, cache_root).load_images(images, resolution, channels)
+            target = output or default_path(real.name, real.info["resolution"], loaded)
             check_writable(target)
             keep = frozenset({"features"}) if features else frozenset()
             made = make_reference(real, loaded, target, num_images=num_images, keep=keep)
@@ -166,33 +195,63 @@ def reference(
         say(f"{target}: {made.n} images of {made.image_set['name']}, {loaded.dim} features of {loaded.name}")
 
 
-@app.command()
-def classify(
-    source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
-    extractor: ExtractorFile,
-    model: Annotated[str | None, typer.Option(help="A model of the service; default: the service's default.")] = None,
-    num_images: Annotated[int, typer.Option(min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="The first seed; image i is of seed + i.", min=0)] = 0,
-    sure: Annotated[
-        float, typer.Option(help="Probability from which the classifier is sure.", min=0, max=1, callback=finite)
-    ] = 0.9,
-    min_sure_share: Annotated[
-        float | None, typer.Option(help="Exit 1 when fewer images are sure.", min=0, max=1, callback=finite)
+@app.command(
+    epilog=examples(
+        "evaluation fid generated/ photos/ --extractor inception.onnx",
+        "evaluation fid samples.npz cifar10@train --json",
+    )
+)
+def fid(
+    a: Annotated[str, typer.Argument(help="A folder, .zip, .npy, .npz, image set, generator, checkpoint or URL.")],
+    b: Annotated[str, typer.Argument(help="The same, or a file of `evaluation reference`.")],
+    extractor: Annotated[
+        Path | None, typer.Option(help="The extractor file; default: Inception, if its weights are cached.")
     ] = None,
-    min_class_share: Annotated[
-        float | None, typer.Option(help="Exit 1 when any class makes up less.", min=0, max=1, callback=finite)
+    num_images: Annotated[
+        int | None, typer.Option(help="At most so many images of each; default: all, or 10,000 of a generator.", min=2)
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Take a classifier though its accuracy is below twice chance.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """How sure a classifier of the real images is of these, and how many of each class it sees."""
-    with plain_errors():
+    """Print the Fréchet distance between two sets of images. For intervals, metrics and a report use `score`."""
+    with one_line_errors():
+        from evaluation.references.cache import DataPaths
+        from evaluation.scoring.distance import distance_between
+
+        paths = DataPaths(data_root, cache_root)
+        distance = distance_between(
+            a, b, extractor=extractor, num_images=num_images, paths=paths, force=force, on_warning=warn
+        )
+        say(json.dumps(distance.to_dict(), ensure_ascii=False, allow_nan=False) if as_json else distance)
+
+
+@app.command(epilog=examples("evaluation classify http://127.0.0.1:3000 --extractor mnist.onnx --min-sure-share 0.9"))
+def classify(
+    source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
+    extractor: ExtractorFile,
+    model: Annotated[str | None, typer.Option(help="The service's model; default: the service's default.")] = None,
+    num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)] = 0,
+    sure: Annotated[
+        float, typer.Option(help="Probability from which an image counts as sure.", min=0, max=1, callback=finite)
+    ] = 0.9,
+    min_sure_share: Annotated[
+        float | None, typer.Option(help="Exit 1 if fewer images are sure.", min=0, max=1, callback=finite)
+    ] = None,
+    min_class_share: Annotated[
+        float | None, typer.Option(help="Exit 1 if a class makes up less.", min=0, max=1, callback=finite)
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
+    data_root: DataRoot = Path("data"),
+    cache_root: CacheRoot = None,
+) -> None:
+    """Print how many images a classifier of the real ones is sure of, and the share of each class."""
+    with one_line_errors():
         from evaluation.atomic import check_writable
-        from evaluation.classification import check, classify_images
+        from evaluation.classification import classify_images, failed_limits
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.report.schema import write_report
@@ -205,20 +264,49 @@ def classify(
         for text in warnings:
             warn(text)
         images = open_source(source, model=model, data_root=data_root, cache_root=cache_root)
-        result = classify_images(images, loaded, num_images=num_images, first_seed=seed, sure=sure)
-        failures = check(result, min_sure_share, min_class_share)
+        report = classify_images(images, loaded, num_images=num_images, first_seed=seed, threshold=sure)
+        failures = failed_limits(report, min_sure_share, min_class_share)
         if output is not None:
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
-            result = {**result, "warnings": warnings}
-            write_report(output, {**result, "threshold": {**limits, "passed": not failures, "failures": failures}})
-        say(f"at least {sure:g} sure: {result['sure_share']:.1%} of {result['n']} images")
-        for name, share in result["class_shares"].items():
+            threshold = {**limits, "passed": not failures, "failures": failures}
+            write_report(output, report | {"warnings": warnings, "threshold": threshold})
+        say(f"at least {sure:g} sure: {report['sure_share']:.1%} of {report['n']} images")
+        for name, share in report["class_shares"].items():
             say(f"  {name}: {share:.1%}")
         if failures:
-            raise CheckFailed("; ".join(failures))
+            raise CheckFailedError("; ".join(failures))
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+@app.command(epilog=examples("evaluation report report", "evaluation report report-a report-b -o comparison"))
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of `score --output`, or their report.json.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write to; default for one report: its own.")
+    ] = None,
+) -> None:
+    """Write the Markdown and HTML of one report again, or compare several reports of one protocol."""
+    with one_line_errors():
+        from evaluation.atomic import check_writable
+        from evaluation.report.compare import compare
+        from evaluation.report.reader import report_path
+        from evaluation.report.render import comparison_lines, write_comparison, write_views
+
+        if output is not None:
+            if output.exists() and not output.is_dir():
+                raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder")
+            check_writable(output / "report.html")
+        if len(paths) == 1:
+            written = write_views(report_path(paths[0]), output)
+        else:
+            comparison = compare(paths)
+            for line in comparison_lines(comparison):
+                say(line)
+            written = [] if output is None else write_comparison(comparison, output)
+        for path in written:
+            say(path)
+
+
+def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     """Return numbers that are separated by commas."""
     if text is None:
         return None
@@ -228,11 +316,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         raise EvaluationError(f"{option} is numbers with commas, such as 0.5,0.5,0.5, not {text!r}") from None
 
 
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name.removeprefix("folder:")).strip("-")
-
-
-def _need_torch() -> None:
+def _require_torch() -> None:
     import importlib.util
 
     for package in ("torch", "onnxscript"):

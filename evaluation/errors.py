@@ -1,9 +1,9 @@
-"""What the command line turns into one line and an exit code."""
+"""Errors that the command line prints as one line."""
 
 
 class EvaluationError(Exception):
-    """The user's mistake, or something of theirs that does not answer. One line; exit code 2."""
+    """A user error, or a service or file of the user's that fails. Exit code 2."""
 
 
-class CheckFailed(Exception):
-    """The images were scored and missed a limit that was asked for. One line; exit code 1."""
+class CheckFailedError(Exception):
+    """The images were scored and missed a requested limit. Exit code 1."""

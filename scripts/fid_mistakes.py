@@ -16,7 +16,7 @@ from PIL import Image
 import imagesets
 from evaluation.extractors import load_extractor
 from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
-from evaluation.sources import Draw, open_source
+from evaluation.sources import SeedRange, open_source
 from trainer.reports.image_grids import grid
 
 SHEETS = 20  # grids of 5 x 5 images that the CIFAR-10 notebook saves of either kind
@@ -71,7 +71,7 @@ def measure(extractor: Path, model: Path, source: str, data_root: Path, side: in
         return images[np.sort(random.permutation(len(images))[:n])]
 
     train, test = load("train"), load("test")
-    fakes = np.concatenate([batch.images for batch in open_source(str(model)).batches(Draw(0, n), 0, n, BATCH)])
+    fakes = np.concatenate([batch.images for batch in open_source(str(model)).batches(SeedRange(0, n), 0, n, BATCH)])
     fakes = fakes if fakes.shape[1] == side else resize(fakes, side)
     for name, (of_reals, of_fakes) in PROTOCOLS.items():
         reference = statistics(of_reals(test))

@@ -438,7 +438,7 @@ def save_images(run_dir: Path, folder: Path, name: str) -> None:
 def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> None:
     images = imagesets.load(context.images[dataset], data_root=context.data_root).images
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:16])
-    save_thumbnail(image_grids.as_image(image_grids.grid(images[chosen]), min_side=256), path)
+    save_thumbnail(image_grids.to_pil(image_grids.grid(images[chosen]), min_side=256), path)
 
 
 def save_thumbnail(image: Image.Image, path: Path) -> None:

@@ -69,7 +69,7 @@ def route_template(scope: Any) -> str:
     return next((str(route.path) for route in _matching_routes(scope)), "unmatched")
 
 
-async def _api_error(request: Request, error: Any) -> Response:
+async def _api_error(_request: Request, error: Any) -> Response:
     return error_response(error)
 
 

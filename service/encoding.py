@@ -42,6 +42,7 @@ class GridLayout:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return math.ceil(self.n / self.columns)
 
     @property

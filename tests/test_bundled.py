@@ -33,7 +33,7 @@ def test_the_bundled_generator_has_a_name_no_preset_has() -> None:
 def test_a_classifier_of_real_digits_can_read_it(tmp_path: Path) -> None:
     judge = build_classifier("digits", tmp_path / "judge.onnx", seed=1)
     result = classify_images(
-        open_source(str(BUNDLED)), load_extractor(judge.path), num_images=256, first_seed=0, sure=0.9
+        open_source(str(BUNDLED)), load_extractor(judge.path), num_images=256, first_seed=0, threshold=0.9
     )
     assert result["sure_share"] >= 0.9
     assert min(result["class_shares"].values()) >= 0.03

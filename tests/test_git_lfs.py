@@ -16,15 +16,15 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _import(path: Path) -> Any:
-    from trainer.onnx_export.state_dict_file import read
+    from trainer.onnx_export.state_dict_file import read_state_dict
 
-    return read(path)
+    return read_state_dict(path)
 
 
 def _optimize(path: Path) -> Any:
-    from trainer.onnx_export.optimize import read
+    from trainer.onnx_export.optimize import load_plain
 
-    return read(path)
+    return load_plain(path)
 
 
 def _extractor(path: Path) -> Any:

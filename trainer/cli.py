@@ -17,7 +17,7 @@ from artifacts.terminal import printable, say
 if TYPE_CHECKING:
     from trainer.config.schema import Config
     from trainer.distributed.process_group import World
-    from trainer.onnx_export.exporter import Export
+    from trainer.onnx_export.exporter import ExportResult
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -289,7 +289,7 @@ def _name_of(output: Path) -> str | None:
     return name_of_file(output) if is_onnx_path(output) else None
 
 
-def _tell(made: Export) -> None:
+def _tell(made: ExportResult) -> None:
     levels = "1 level" if made.max_difference == 1 else f"{made.max_difference} levels"
     say(
         f"exported: {made.path} ({made.size / 1000:,.0f} kB, sha256 {made.digest[:12]}…); torch and ONNX Runtime "
@@ -379,25 +379,25 @@ def _optimized(
     from trainer.errors import TrainerError
     from trainer.names import is_onnx_path
     from trainer.onnx_export import optimize
-    from trainer.onnx_export.exporter import destination, export, require_runtime
+    from trainer.onnx_export.exporter import export, output_path, read_metadata, require_runtime
 
     require_runtime()
-    judge = optimize.Judge(reference, extractor) if reference and extractor else None
+    scorer = optimize.Scorer(reference, extractor) if reference and extractor else None
     with tempfile.TemporaryDirectory() as folder:
         if is_onnx_path(source):
-            plain = optimize.read(source, name)
+            plain = optimize.load_plain(source, name)
         else:
             name = name or _name_of(output)
-            plain = optimize.read(export(_payload(source), Path(folder), name=name, ema=ema).path)
-    path = destination(optimize.properties_of(plain)["name"], output)
+            plain = optimize.load_plain(export(_payload(source), Path(folder), name=name, ema=ema).path)
+    path = output_path(read_metadata(plain)["name"], output)
     if path.exists() and source.exists() and path.samefile(source):
         raise TrainerError(
             f"this would replace {source}, the float32 file it is made from; give another --output or --name"
         )
-    outcome = optimize.optimize(plain, path, how, judge=judge, num_images=num_images, force=force)
-    for line in optimize.table(outcome):
+    result = optimize.optimize(plain, path, how, scorer=scorer, num_images=num_images, force=force)
+    for line in result.summary():
         say(line)
-    say(f"exported: {outcome.path} (sha256 {outcome.digest[:12]}…), the report {outcome.report_path}")
+    say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
 
 
 @app.command("import")
@@ -450,7 +450,7 @@ def import_(
         layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
         require_runtime()
         name = name or _name_of(output) or name_of_file(file)
-        made = state_dict_import.payload(
+        made = state_dict_import.import_state_dict(
             file,
             architecture,
             name=name,
@@ -500,19 +500,19 @@ def animate(
 ) -> None:
     """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (fresh ones)."""
     with one_line_errors():
-        from trainer.reports import run_page as report_
+        from trainer.reports import pages
 
-        for kind in report_.KINDS:
-            say("  ".join(str(path) for path in report_.animate(run_dir, kind, fps)))
+        for kind in pages.KINDS:
+            say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
 
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
     """Write a run's curves.png, animations and report.html, as its end does: for one that is still going."""
     with one_line_errors():
-        from trainer.reports import run_page as report_
+        from trainer.reports import pages
 
-        say(report_.write_all(run_dir))
+        say(pages.write_report(run_dir))
 
 
 @app.command()
@@ -525,11 +525,10 @@ def compare(
         from rich.table import Table
 
         from trainer.console import print_table
-        from trainer.reports import compare_page as compare_
-        from trainer.reports import run_page as report_
+        from trainer.reports import pages
 
-        page = compare_.compare(run_dirs, output)
-        told = report_.read_json(output / "compare.json")
+        page = pages.compare(run_dirs, output)
+        told = pages.read_json(output / "compare.json")
         table = Table("", *map(printable, told["runs"]), box=None)
         for title, values in told["rows"].items():
             table.add_row(printable(title), *map(printable, values))
@@ -582,19 +581,19 @@ def sweep(
     A run that fails is recorded with its reason, and the sweep goes on. The score is a run's lowest Fréchet distance.
     """
     with one_line_errors():
-        from trainer.sweep import command
+        from trainer.sweep import runner, study
 
-        plan = command.plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
-        plan = command.with_channels(plan, data_root)
-        folder = output or command.default_folder(plan)
+        plan = study.make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+        plan = runner.with_channels(plan, data_root)
+        folder = output or plan.default_folder
         if dry_run:
-            for line in command.list_trials(plan, folder):
+            for line in plan.list_trials(folder):
                 say(line)
             return
 
         from trainer.console import progress_console
 
-        code = command.sweep(plan, folder, data_root, jobs, progress_console())
+        code = runner.run_sweep(plan, folder, data_root, jobs, progress_console())
     raise typer.Exit(code)
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from artifacts.progress import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
-from evaluation.progress import progress
 from evaluation.sources import resolve
 from imagesets import ImageSet, load
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from evaluation.onnx_files import create_session, read_model, require_metadata, 
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.
+FID_WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
 FID_WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FID_NETWORK = "fid-inception-v3-2015-12-05"
 # Each metric of those weights, and the start of the `resize` of the files that compute it.
@@ -109,6 +111,12 @@ class Extractor:
 def extractor_digest(model: Any) -> str:
     """Return the sha256 over graph and metadata except the time: the same weights have the same digest."""
     return digest_of(model, lambda key: key in ("digest", "created"))
+
+
+def weights_path() -> Path:
+    """Return where Inception's published weights are cached: in $ATELIER_WEIGHTS, else in ~/.cache."""
+    root = Path(os.environ.get("ATELIER_WEIGHTS") or Path.home() / ".cache/gan-atelier/weights")
+    return root.expanduser() / FID_WEIGHTS_FILE
 
 
 def load_extractor(path: Path | str) -> Extractor:

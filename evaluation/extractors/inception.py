@@ -22,10 +22,9 @@ from artifacts.resources import available_cpus
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write
-from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
+from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_FILE, FID_WEIGHTS_SHA256, weights_path
 
-WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
-WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
+WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_WEIGHTS_FILE}"
 WEIGHTS_SHA256_PREFIX = "6726825d"
 SIDE = 299
 # With the published weights: FID with TensorFlow's or torch's bilinear resize, clean-fid's with PIL's bicubic.
@@ -146,7 +145,7 @@ def build_inception(
         raise EvaluationError(f"cannot read the Inception weights at {weights}: {error.strerror}") from error
     if expected_sha256_prefix is not None and not digest.startswith(expected_sha256_prefix):
         raise EvaluationError(
-            f"{weights} is not {WEIGHTS_FILE}: its sha256 begins {digest[:8]}, not {expected_sha256_prefix}; "
+            f"{weights} is not {FID_WEIGHTS_FILE}: its sha256 begins {digest[:8]}, not {expected_sha256_prefix}; "
             f"it may be truncated: fetch {WEIGHTS_URL} again"
         )
     network = load_network(weights)
@@ -193,13 +192,12 @@ def load_network(weights: Path) -> FidInception:
 
 def _download() -> Path:
     """Return the cached weights, downloaded if they are missing."""
-    root = Path(os.environ.get("ATELIER_WEIGHTS") or Path.home() / ".cache/gan-atelier/weights").expanduser()
-    path = root / WEIGHTS_FILE
+    path = weights_path()
     if path.is_file():
         return path
     import httpx
 
-    absent = f"the Inception weights are missing: give --weights PATH, or put {WEIGHTS_FILE} in {root}"
+    absent = f"the Inception weights are missing: give --weights PATH, or put {FID_WEIGHTS_FILE} in {path.parent}"
     if os.environ.get("ATELIER_OFFLINE"):
         raise EvaluationError(f"{absent} ($ATELIER_OFFLINE forbids downloading)")
     try:
@@ -215,7 +213,7 @@ def _download() -> Path:
             if not digest.hexdigest().startswith(WEIGHTS_SHA256_PREFIX):
                 # Raised inside the block, so that a damaged copy is not kept for later runs.
                 raise EvaluationError(
-                    f"the download from {WEIGHTS_URL} is not {WEIGHTS_FILE}: its sha256 begins "
+                    f"the download from {WEIGHTS_URL} is not {FID_WEIGHTS_FILE}: its sha256 begins "
                     f"{digest.hexdigest()[:8]}; give --weights PATH"
                 )
     except httpx.HTTPError as error:

@@ -206,11 +206,11 @@ def required_inputs(metrics: Iterable[Metric]) -> frozenset[InputKind]:
     return frozenset[InputKind]().union(*(metric.needs for metric in metrics))
 
 
-def result_name(metric: str, extractor_metric: str, n: int, options: MetricOptions = MetricOptions()) -> str:
+def result_name(metric: str | Metric, extractor_metric: str, n: int, options: MetricOptions = MetricOptions()) -> str:
     """Return the name of a result.
 
     Args:
-        metric: A name that `resolve` accepts.
+        metric: A metric, or a name that `resolve` accepts.
         extractor_metric: The extractor's `metric`: `fid`, `clean_fid` or `fd_NAME`.
         n: Number of images.
         options: Settings of the metrics; the subset size is part of a kernel distance's name.
@@ -218,7 +218,7 @@ def result_name(metric: str, extractor_metric: str, n: int, options: MetricOptio
     Returns:
         `fid10k`, `clean_fid10k`, `fd_classifier10k`, `fd_dinov2_10k`, `kid10k_subset1k`, …
     """
-    found = resolve(metric)
+    found = metric if isinstance(metric, Metric) else resolve(metric)
     start = _name_start(found, extractor_metric)
     separator = "_" if _needs_separator(found, start) else ""
     suffix = f"_subset{short_count(options.kid_subset_size)}" if found.name == "kid" else ""

@@ -1,4 +1,4 @@
-"""Reference statistics: found where they were made before, made where they were not."""
+"""The features of real images: read from a reference file, or made once per image set and extractor and cached."""
 
 from __future__ import annotations
 
@@ -22,50 +22,59 @@ from evaluation.extractors.extractor import file_stem
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import ROWS, Reference, load_reference, save_reference
 from evaluation.report.schema import now, versions
-from evaluation.scoring.feature_store import collect
-from evaluation.sources import Draw, ImageSetSource, array_image_set, resolve
-from evaluation.sources.location import expanded
-from imagesets import ImageSet, load_image_set
+from evaluation.scoring.features import extract_features
+from evaluation.sources import ImageSetSource, ImagesLike, SeedRange, array_image_set, resolve
+from evaluation.sources.location import expand
+from imagesets import ImageSet, ImageSetError, load_image_set
 from imagesets.cache import default_cache_root
+
+# What decides a cached reference, next to the extractor and the number of images.
+_KEY_FIELDS = ("source", "split", "crop", "resize", "resolution", "channels", "fingerprint")
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where data sets lie, and where what is made of them is kept; None is $ATELIER_CACHE, else ~/.cache."""
+class DataPaths:
+    """Where data sets are, and where what is made of them is cached; None is $ATELIER_CACHE, else ~/.cache."""
 
     data_root: Path = Path("data")
     cache_root: Path | None = None
 
     @property
     def references(self) -> Path:
-        """The folder of reference statistics that were made by themselves."""
-        if self.cache_root is not None:
-            return expanded(str(self.cache_root)) / "references"
-        if folder := os.environ.get("ATELIER_CACHE"):
-            return expanded(folder) / "references"
-        return default_cache_root().parent / "references"
+        """The folder of cached references."""
+        return self._cache / "references"
 
-    def image_set(self, name: str, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """Return real images by any name that `resolve` reads: an image set, a folder, a zip or an array file.
+    @property
+    def extractors(self) -> Path:
+        """The folder of cached extractor files."""
+        return self._cache / "extractors"
+
+    @property
+    def _cache(self) -> Path:
+        if self.cache_root is not None:
+            return expand(str(self.cache_root))
+        if folder := os.environ.get("ATELIER_CACHE"):
+            return expand(folder)
+        return default_cache_root().parent
+
+    def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
+        """Load real images: an image set, folder, zip, array file or array.
 
         Args:
-            name: The name.
-            resolution: Side in pixels that the images are brought to; None: their own.
-            channels: 1 or 3; None: their own. An array file keeps its own: extractors take both.
-
-        Raises:
-            EvaluationError: If the name is not that of real images.
-            ImageSetError: If they cannot be had.
+            images: As `resolve` reads them; anything else is an EvaluationError.
+            resolution: Side in pixels to resize to; None: the images' own.
+            channels: 1 or 3; None: the images' own, which arrays keep: extractors accept both.
         """
-        location = resolve(name).of_real_images()
+        location = resolve(images).require_real_images()
         if location.kind == "statistics":
             raise EvaluationError(
-                f"{name} holds statistics, where images are needed; `evaluation reference {name} --import-as NAME` "
-                "imports those of another tool"
+                f"{location.text} holds statistics, where images are needed; `evaluation reference {location.text} "
+                "--import-as NAME` imports those of another tool"
             )
         if location.kind == "arrays":
-            assert location.path is not None
-            return array_image_set(location.path, resolution)
+            value = location.path if location.value is None else location.value
+            assert value is not None
+            return array_image_set(value, resolution)
         return load_image_set(
             location.name,
             resolution=resolution,
@@ -75,13 +84,60 @@ class Places:
         )
 
 
+@dataclass(frozen=True)
+class ReferenceSet:
+    """The real side of a score: the reference, and for memorization the training images and those held out."""
+
+    reference: Reference
+    train: Reference | None = None
+    held_out: Reference | None = None
+
+
+def reference_features(
+    reference: ImagesLike | Reference,
+    extractor: Extractor,
+    paths: DataPaths,
+    *,
+    resolution: int,
+    channels: int,
+    needs: frozenset[str],
+) -> ReferenceSet:
+    """Return the features of a loaded reference, or of real images at this size, cached; with what metrics need.
+
+    Among the needs, `train_features` adds the features of the other split.
+    """
+    size = {"resolution": resolution, "channels": channels}
+    if not isinstance(reference, Reference):
+        keep = frozenset({"features"} if {"reference_features", "held_out_features"} & needs else ())
+        reference = cached_reference(reference, extractor, paths, **size, keep=keep)
+    if "train_features" not in needs:
+        return ReferenceSet(reference)
+    real = reference.image_set
+    name = other_split(real)
+    if reference.features is None:
+        raise EvaluationError(f"memorization needs the features next to {reference.path}; make it again")
+    size = {"resolution": real["resolution"], "channels": real["channels"]}
+    try:
+        other = cached_reference(name, extractor, paths, **size, keep=frozenset({"features"}))
+    except ImageSetError as error:
+        raise EvaluationError(f"memorization needs the other split of {real.get('source')} too: {error}") from error
+    train, held_out = (reference, other) if real["split"] == "train" else (other, reference)
+    return ReferenceSet(reference, train, held_out)
+
+
 def other_split(image_set: dict[str, Any]) -> str:
-    """`SOURCE@SPLIT` of the real images on the other side. EvaluationError: this is neither train nor test."""
+    """Return `SOURCE@SPLIT` of the other split; raise EvaluationError if this is neither train nor test."""
     other = {"test": "train", "train": "test"}.get(image_set.get("split") or "")
     if other is None:
-        what = "@".join(str(image_set[key]) for key in ("source", "split") if image_set.get(key) is not None)
-        raise EvaluationError(f"the reference is of {what}, not of a train or test split")
+        name = "@".join(str(image_set[key]) for key in ("source", "split") if image_set.get(key) is not None)
+        raise EvaluationError(f"the reference is of {name}, not of a train or test split")
     return f"{image_set['source']}@{other}"
+
+
+def default_path(name: str, resolution: int, extractor: Extractor) -> Path:
+    """Return the path of a reference file for which none was given."""
+    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.removeprefix("folder:")).strip("-")
+    return Path("reference") / f"{slug}-{resolution}px-{file_stem(extractor.name)}.npz"
 
 
 def make_reference(
@@ -91,29 +147,31 @@ def make_reference(
     *,
     num_images: int | None = None,
     keep: frozenset[str] = frozenset({"features"}),
-    work: Path | None = None,
 ) -> Reference:
-    """Pass over an image set and write its reference file, with the rows named in `keep` beside it.
+    """Extract the features of an image set and write its reference file, resuming where an earlier run stopped.
 
-    Taken up again where it was stopped, in the folder `work`. Raises EvaluationError for fewer than 2 images, or
-    features that do not vary.
+    Args:
+        images: The image set, of 2 images or more that do not all have the same features.
+        extractor: The extractor.
+        output: The file to write.
+        num_images: Size of a fixed subset; None: all images.
+        keep: Those of `features` and `logits` to keep.
     """
     source = ImageSetSource(images)
     warnings: list[str] = []
     n = len(images) if num_images is None else num_images
     if n > len(images):
-        warnings.append(f"there are only {len(images)} images, fewer than the {n} asked for")
+        warnings.append(f"there are only {len(images)} images, fewer than the {n} requested")
         n = len(images)
     if n < 2:
         raise EvaluationError(f"reference statistics need 2 images or more; {images.name} has {n}")
     warnings += size_warnings(n, "reference images", extractor)
-    work = work or output.with_name(f".{output.name}.partial")
     key = _digest({"images": source.description, "n": n, "extractor": extractor.digest, "keep": sorted(keep)})
-    folder = work / key[:20]
-    done = collect(
-        source, extractor, Draw(0, n), folder, keep=keep | {"labels"}, description=f"reference {images.name}"
+    folder = output.with_name(f".{output.name}.partial") / key[:20]
+    store = extract_features(
+        source, extractor, SeedRange(0, n), folder, keep=keep | {"labels"}, description=f"reference {images.name}"
     )
-    if is_constant(done.statistics):
+    if is_constant(store.statistics):
         raise EvaluationError(
             f"the images of {images.name} all have the same features: no distance to them means anything"
         )
@@ -125,48 +183,47 @@ def make_reference(
         "versions": versions(),
         "created": now(),
     }
-    labels = done.rows("labels")
-    rows = {what: folder / f"{what}.npy" for what in ROWS if (folder / f"{what}.npy").is_file()}
-    save_reference(output, done.statistics, provenance, labels=None if labels is None else np.array(labels), rows=rows)
+    labels = store.labels
+    rows = {name: folder / f"{name}.npy" for name in ROWS if (folder / f"{name}.npy").is_file()}
+    save_reference(output, store.statistics, provenance, labels=None if labels is None else np.array(labels), rows=rows)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
-        work.rmdir()
+        folder.parent.rmdir()
     return load_reference(output)
 
 
 def cached_reference(
-    name: str,
+    name: ImagesLike,
     extractor: Extractor,
-    places: Places,
+    paths: DataPaths,
     *,
     resolution: int | None = None,
     channels: int | None = None,
     num_images: int | None = None,
     keep: frozenset[str] = frozenset(),
 ) -> Reference:
-    """The reference of an image set, made once for each (content, split, resolution, extractor with its resize).
+    """Return the reference of real images, made once per content, split, resolution, extractor and number of images.
 
-    `keep`: the rows that the metrics at hand need; an entry that lacks them is made again with them.
+    An entry without the rows that `keep` names is made again.
     """
-    images = places.image_set(name, resolution, channels)
+    images = paths.load_images(name, resolution, channels)
     n = min(num_images or len(images), len(images))
-    kept = ("source", "split", "crop", "resize", "resolution", "channels", "fingerprint")
-    key = _digest({**{k: images.info[k] for k in kept}, "n": n, "extractor": extractor.digest})
+    key = _digest({**{key: images.info[key] for key in _KEY_FIELDS}, "n": n, "extractor": extractor.digest})
     slug = re.sub(r"[^a-z0-9]+", "-", f"{images.info['source']}-{images.info['split']}".lower()).strip("-")[-40:]
-    path = places.references / f"{slug}-{images.info['resolution']}px-{file_stem(extractor.name)}-{key[:16]}.npz"
+    path = paths.references / f"{slug}-{images.info['resolution']}px-{file_stem(extractor.name)}-{key[:16]}.npz"
     with _lock(path):
         if path.is_file():
             with contextlib.suppress(EvaluationError):  # a damaged entry is made again
                 found = load_reference(path)
-                named = found.image_set.get("class_names") == list(images.class_names)
-                if named and all(getattr(found, what) is not None for what in keep):
+                current = found.image_set.get("class_names") == list(images.class_names)
+                if current and all(getattr(found, rows) is not None for rows in keep):
                     return found
-                keep = keep | {what for what in ROWS if getattr(found, what) is not None}
+                keep = keep | {rows for rows in ROWS if getattr(found, rows) is not None}
         return make_reference(images, extractor, path, num_images=n, keep=keep)
 
 
 def size_warnings(n: int, what: str, extractor: Extractor) -> list[str]:
-    """Loud words on too few images for so many features."""
+    """Return a warning if there are too few images for the number of features."""
     if n <= extractor.dim:
         return [
             f"{n} {what} for {extractor.dim} features: the covariance is singular and a Fréchet distance all but "
@@ -178,26 +235,25 @@ def size_warnings(n: int, what: str, extractor: Extractor) -> list[str]:
 
 
 def is_constant(statistics: FeatureStatistics) -> bool:
-    """Whether no feature varies from image to image, so that nothing can be told from them."""
+    """Return whether no feature varies between images."""
     return bool(np.trace(statistics.sigma) <= 1e-12 * float(statistics.mu @ statistics.mu))
 
 
 def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """One process makes an entry; others wait for it. Without `fcntl` the rename alone keeps them right."""
+    """Let one process make an entry while others wait. Without file locks the rename alone keeps entries whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("a")
     except OSError as error:
         if not path.is_file():
             raise EvaluationError(f"cannot write the cache of references at {path.parent}: {error.strerror}") from error
-        yield  # an entry in a folder that takes no files, such as a cache that is mounted read-only
+        yield  # an existing entry in a read-only cache
         return
     with lock:
         lock_handle(lock.fileno(), path)

@@ -1,7 +1,7 @@
-"""The file that keeps the statistics of real images, and the features and logits beside it.
+"""The reference file: statistics of real images, with features and logits next to them.
 
-`NAME.npz` holds `mu` and `sigma`, as pytorch-fid and clean-fid read and write them, with `n`, `labels` where there are
-any, and the provenance as JSON; `NAME.features.npy` and `NAME.logits.npy` are float32 [N, d], memory-mapped.
+`NAME.npz` holds `mu` and `sigma`, as pytorch-fid and clean-fid read and write them, with `n`, `labels` if any,
+and the provenance as JSON; `NAME.features.npy` and `NAME.logits.npy` are float32 [n, d], memory-mapped.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FORMAT_VERSION = 1
 ROWS = ("features", "logits")
 
 
-class _Extractor(BaseModel):
-    """What is read of a provenance's extractor; what else it tells is kept as it is."""
+class _Model(BaseModel):
+    """A part of the provenance; keys that are not listed are kept as they are."""
 
     model_config = ConfigDict(strict=True)
 
+
+class _Extractor(_Model):
     digest: str | None = None
     name: str | None = None
     path: str | None = None
 
 
-class _ImageSet(BaseModel):
-    model_config = ConfigDict(strict=True)
-
+class _ImageSet(_Model):
     name: str | None = None
     source: str | None = None
     split: str | None = None
@@ -48,11 +48,7 @@ class _ImageSet(BaseModel):
     class_names: list[str] = Field(default_factory=list)
 
 
-class _Provenance(BaseModel):
-    """All that is read of one is of the type that its readers rely on."""
-
-    model_config = ConfigDict(strict=True)
-
+class _Provenance(_Model):
     extractor: _Extractor
     image_set: _ImageSet
     warnings: list[str] = Field(default_factory=list)
@@ -60,10 +56,7 @@ class _Provenance(BaseModel):
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of a real image set: mu [d], sigma [d, d], n, and where they come from.
-
-    features float32 [n, d] and logits float32 [n, classes] are memory-mapped, labels int64 [n]; None where not kept.
-    """
+    """The features of real images: a `FeatureSet`, with provenance (extractor, image set, warnings) and the file."""
 
     mu: np.ndarray
     sigma: np.ndarray
@@ -76,26 +69,26 @@ class Reference:
 
     @property
     def image_set(self) -> dict[str, Any]:
-        """Where the images are from: source, split, resolution, channels, resize, fingerprint."""
-        return {"source": None, "split": None, "channels": None} | self.provenance["image_set"]
+        """The description of the images: source, split, resolution, channels, resize, fingerprint."""
+        return {"source": None, "split": None, "channels": None, **self.provenance["image_set"]}
 
     @property
     def sha256(self) -> str | None:
-        """Of the file, None when there is none."""
+        """The sha256 of the file, None if there is none."""
         return None if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property
     def statistics_sha256(self) -> str:
-        """Return the sha256 over n, mean and covariance: equal for the same statistics in any file."""
+        """The sha256 over n, mean and covariance: equal for the same statistics in any file."""
         digest = hashlib.sha256(str(self.n).encode())
         for array in (self.mu, self.sigma):
             digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
 
-def beside(path: Path, what: str) -> Path:
-    """Where a reference file's features or logits lie."""
-    return path.with_name(f"{path.name.removesuffix('.npz')}.{what}.npy")
+def sidecar_path(path: Path, name: str) -> Path:
+    """Return the path of a reference file's `features` or `logits`."""
+    return path.with_name(f"{path.name.removesuffix('.npz')}.{name}.npy")
 
 
 def save_reference(
@@ -106,14 +99,22 @@ def save_reference(
     labels: np.ndarray | None = None,
     rows: dict[str, Path] | None = None,
 ) -> None:
-    """Write `.npz` with `mu` and `sigma`, `n`, `labels` and `provenance`; `rows` are npy files moved beside it."""
+    """Write a reference file.
+
+    Args:
+        path: The `.npz` to write.
+        statistics: Mean, covariance and n.
+        provenance: Extractor, image set, warnings and versions.
+        labels: Labels int64 [n].
+        rows: npy files of those of `ROWS` that were kept, which are moved next to `path`.
+    """
     document = {"format_version": FORMAT_VERSION, **provenance}
-    for what in ROWS:  # the old ones first: a file of other statistics beside would be worse than none
-        beside(path, what).unlink(missing_ok=True)
-    for what, file in (rows or {}).items():
+    for name in ROWS:  # the old ones first: rows of other statistics next to the file would be worse than none
+        sidecar_path(path, name).unlink(missing_ok=True)
+    for name, file in (rows or {}).items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(file, beside(path, what))
-    more: Any = {} if labels is None else {"labels": labels.astype(np.int64)}
+        shutil.move(file, sidecar_path(path, name))
+    optional: Any = {} if labels is None else {"labels": labels.astype(np.int64)}
     with written_whole(path) as handle:
         np.savez(
             handle,
@@ -121,12 +122,12 @@ def save_reference(
             sigma=statistics.sigma,
             n=np.int64(statistics.n),
             provenance=np.array(json.dumps(document, ensure_ascii=False)),
-            **more,
+            **optional,
         )
 
 
 def load_reference(path: Path | str) -> Reference:
-    """Read a reference file. Raises EvaluationError, in one line, if it is absent, damaged or foreign."""
+    """Read a reference file; raise EvaluationError if it is absent, damaged or of another format."""
     path = Path(path)
     if not path.is_file():
         raise EvaluationError(f"there are no reference statistics at {path}; `evaluation reference` makes them")
@@ -134,10 +135,10 @@ def load_reference(path: Path | str) -> Reference:
         stored = read_npz(path, ("mu", "sigma", "n", "provenance", "labels"), text=("provenance",))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} is not a reference file, or is truncated ({error})") from error
-    if lacking := {"mu", "sigma", "n", "provenance"} - set(stored):
+    if missing := {"mu", "sigma", "n", "provenance"} - set(stored):
         raise EvaluationError(
-            f"{path} lacks {', '.join(sorted(lacking))}: which extractor made it is not known, so nothing can "
-            f"be compared with it; make it with `evaluation reference`, or say what it is with `evaluation "
+            f"{path} lacks {', '.join(sorted(missing))}: which extractor made it is not known, so nothing can "
+            f"be compared with it; make it with `evaluation reference`, or import it with `evaluation "
             f"reference {shlex.quote(str(path))} --import-as NAME`"
         )
     mu, sigma, labels = stored["mu"], stored["sigma"], stored.get("labels")
@@ -147,16 +148,16 @@ def load_reference(path: Path | str) -> Reference:
     except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path} is not a reference file ({str(error)[:100]})") from error
     if not (mu.ndim == 1 and len(mu) and sigma.shape == (*mu.shape, *mu.shape) and n >= 2):
-        raise EvaluationError(f"{path} is not a sound reference file: mu {mu.shape}, sigma {sigma.shape}, n {n}")
+        raise EvaluationError(f"{path} is not a valid reference file: mu {mu.shape}, sigma {sigma.shape}, n {n}")
     if labels is not None and (labels.shape != (n,) or labels.dtype.kind not in "iu"):
         raise EvaluationError(f"{path}: its labels are {labels.dtype} {list(labels.shape)}, not those of {n} images")
     _check_provenance(path, provenance)
     mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
     if fault := invalid_statistics_reason(mu, sigma):
-        raise EvaluationError(f"{path} is not a sound reference file: {fault}")
-    features, logits = (_rows(path, what, n) for what in ROWS)
+        raise EvaluationError(f"{path} is not a valid reference file: {fault}")
+    features, logits = (_read_sidecar(path, name, n) for name in ROWS)
     if features is not None:
-        _same_means(path, features, mu)
+        _check_mean(path, features, mu)
     return Reference(mu, sigma, n, provenance, path, labels, features, logits)
 
 
@@ -174,8 +175,8 @@ def _check_provenance(path: Path, provenance: Any) -> None:
         ) from error
 
 
-def _rows(path: Path, what: str, n: int) -> np.ndarray | None:
-    file = beside(path, what)
+def _read_sidecar(path: Path, name: str, n: int) -> np.ndarray | None:
+    file = sidecar_path(path, name)
     if not file.is_file():
         return None
     try:
@@ -184,16 +185,16 @@ def _rows(path: Path, what: str, n: int) -> np.ndarray | None:
         raise EvaluationError(f"{file} is damaged ({error}); make {path} again") from error
     if rows.ndim != 2 or len(rows) != n:
         raise EvaluationError(
-            f"{file} is {list(rows.shape)}, not the {what} of the {n} images of {path}; make it again"
+            f"{file} is {list(rows.shape)}, not the {name} of the {n} images of {path}; make it again"
         )
     return rows
 
 
-def _same_means(path: Path, features: np.ndarray, mu: np.ndarray) -> None:
-    """Refuse features of other images or another extractor: their mean is another."""
+def _check_mean(path: Path, features: np.ndarray, mu: np.ndarray) -> None:
+    """Reject features of other images or another extractor, whose mean differs."""
     total = np.zeros(features.shape[1])
     for start in range(0, len(features), 4096):
         total += features[start : start + 4096].sum(axis=0, dtype=np.float64)
         drop_page_cache(features)
     if features.shape[1] != len(mu) or not np.allclose(total / len(features), mu, rtol=1e-6, atol=1e-9):
-        raise EvaluationError(f"{beside(path, 'features')} are not the features of {path}; make it again")
+        raise EvaluationError(f"{sidecar_path(path, 'features')} are not the features of {path}; make it again")

@@ -10,11 +10,10 @@ import numpy as np
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.metrics.neighbors import nearest
-from evaluation.references.cache import Places
+from evaluation.references.cache import DataPaths, ReferenceSet
 from evaluation.references.file import Reference
-from evaluation.scoring.feature_store import SAMPLES, Collected
-from evaluation.scoring.results import Real
-from evaluation.sources import Draw, ImageSource, choice
+from evaluation.scoring.feature_store import SAMPLES, FeatureStore
+from evaluation.sources import ImageSource, SeedRange, random_subset
 from imagesets import ImageSetError
 
 PAIRS, NEIGHBOURS = 8, 4
@@ -25,11 +24,11 @@ def keep_pictures(
     source: ImageSource,
     first_seed: int,
     n: int,
-    part: Collected,
+    part: FeatureStore,
     reference: Reference,
-    real: Real,
+    real: ReferenceSet,
     results: list[dict[str, Any]],
-    places: Places,
+    paths: DataPaths,
 ) -> dict[str, str] | None:
     """Write `samples.npy` and `reals.npy`, uint8 [up to 64, H, W, C], and where there was a search for copies
     `neighbours.npy`, uint8 [8, 1 + 4, H, W, C]: the samples nearest to training images, each with its nearest ones.
@@ -39,10 +38,11 @@ def keep_pictures(
     """
     if folder is None:
         return None
-    found = {"samples": part.rows("samples"), "reals": _reals(reference, places)}
+    found = {"samples": part.rows("samples"), "reals": _reals(reference, paths)}
     memorised = next((result for result in results if result["metric"] == "memorization"), None)
     if memorised is not None and real.train is not None:
-        found["neighbours"] = _neighbours(source, Draw(first_seed, n), part, real.train, memorised["details"], places)
+        seeds, details = SeedRange(first_seed, n), memorised["details"]
+        found["neighbours"] = _neighbours(source, seeds, part, real.train, details, paths)
     pictures = {}
     for name, images in found.items():
         if images is not None:
@@ -52,37 +52,42 @@ def keep_pictures(
     return pictures
 
 
-def _reals(reference: Reference, places: Places) -> np.ndarray | None:
+def _reals(reference: Reference, paths: DataPaths) -> np.ndarray | None:
     """The first images of a fixed choice of the reference's, at its size."""
-    images = _images_of(reference, places)
-    return None if images is None else np.asarray(images[choice(len(images), min(SAMPLES, len(images)), 1)])
+    images = _images_of(reference, paths)
+    return None if images is None else np.asarray(images[random_subset(len(images), min(SAMPLES, len(images)), 1)])
 
 
-def _images_of(reference: Reference, places: Places) -> np.ndarray | None:
+def _images_of(reference: Reference, paths: DataPaths) -> np.ndarray | None:
     told = reference.image_set
     if "fingerprint" not in told:
         return None
     try:
         name = told["source"] if told.get("split") is None else f"{told['source']}@{told['split']}"
-        images = places.image_set(name, told["resolution"], told["channels"])
+        images = paths.load_images(name, told["resolution"], told["channels"])
     except (EvaluationError, ImageSetError):
         return None
     return images.images if images.fingerprint == told["fingerprint"] else None
 
 
 def _neighbours(
-    source: ImageSource, draw: Draw, part: Collected, train: Reference, details: dict[str, Any], places: Places
+    source: ImageSource,
+    seeds: SeedRange,
+    part: FeatureStore,
+    train: Reference,
+    details: dict[str, Any],
+    paths: DataPaths,
 ) -> np.ndarray | None:
-    images, features = _images_of(train, places), part.rows("features")
+    images, features = _images_of(train, paths), part.features
     if images is None or features is None or train.features is None:
         return None
     samples = [pair["sample"] for pair in details["nearest"][:PAIRS]]
     _, indices = nearest(np.asarray(features[samples]), train.features, k=min(NEIGHBOURS, len(images)))
-    order = choice(len(images), train.n, 0)  # row i of the reference's features is of this image
+    order = random_subset(len(images), train.n, 0)  # row i of the reference's features is of this image
     rows = []
     try:
         for sample, found in zip(samples, indices, strict=True):
-            (batch,) = source.batches(draw, sample, sample + 1, 1)
+            (batch,) = source.batches(seeds, sample, sample + 1, 1)
             rows.append(np.concatenate([batch.images, images[order[found]]]))
     except (EvaluationError, ValueError):
         return None

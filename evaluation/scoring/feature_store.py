@@ -1,144 +1,213 @@
-"""A pass whose results are on the disk as it goes, so that it can be killed at any moment and taken up again.
+"""Features of a set of images, kept on disk so that a killed extraction can resume from its last save.
 
-The state holds the statistics to the last bit, and a job that is taken up again goes through the same batches: its
-numbers are those of a job that was never stopped.
+The state holds the statistics to the last bit; rows are npy files that may hold more rows than the state counts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from artifacts.arrays import count_of, read_npz
+from artifacts.arrays import count_of, read_npy, read_npz
+from artifacts.files import sync_file
 from evaluation.atomic import cannot_write, written_whole
 from evaluation.errors import EvaluationError
-from evaluation.extractors import Extractor
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.progress import progress
-from evaluation.rows import RowsFile, mapped
-from evaluation.scoring.features import Timing, batch_size, extracted
-from evaluation.sources import Draw, ImageSource
 
-SAMPLES = 64  # images kept to be shown
-KEPT = ("features", "logits", "labels", "samples")
-_SAVE_EVERY_S = 1.0
-_SAVE_SHARE = 0.05  # of the time, at most: a state of 2048 features is 32 MB
+ROWS = ("features", "logits", "labels", "samples")
+SAMPLES = 64  # images kept for the report
+
+
+class FeatureSet(Protocol):
+    """Features of generated or real images: what a metric is computed from. Rows are None if they were not kept."""
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+
+    @property
+    def mu(self) -> np.ndarray:
+        """Mean, float64 [d]."""
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Covariance, float64 [d, d]."""
+
+    @property
+    def features(self) -> np.ndarray | None:
+        """Features, float32 [n, d]."""
+
+    @property
+    def logits(self) -> np.ndarray | None:
+        """Class logits, float32 [n, classes]."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels, int64 [n]."""
 
 
 @dataclass
-class Collected:
-    """What a pass over images start … stop-1 of a draw left: statistics, and rows in npy files if they were kept."""
+class Timing:
+    """Where the time of an extraction went. Fetching images and extracting features run at the same time."""
+
+    images: int = 0
+    seconds: float = 0.0
+    fetching_s: float = 0.0
+    extracting_s: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the images per second in all, and of either side."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "images_per_s": round(self.images / max(self.seconds, 1e-9), 1),
+            "generating_images_per_s": round(self.images / max(self.fetching_s, 1e-9), 1),
+            "extracting_images_per_s": round(self.images / max(self.extracting_s, 1e-9), 1),
+        }
+
+
+@dataclass
+class FeatureStore:
+    """A `FeatureSet` in a folder: statistics in `state.npz`, and one npy file for each of `ROWS` that is kept."""
 
     folder: Path
     statistics: FeatureStatistics
-    digest: str = ""
+    digest: str = ""  # of the model
     timing: Timing = field(default_factory=Timing)
+    _files: dict[str, RowsFile] = field(default_factory=dict, repr=False)
 
-    def rows(self, what: str) -> np.ndarray | None:
-        """`features` float32 [n, d], `logits` float32 [n, classes], `labels` int64 [n] or `samples` uint8, mapped."""
-        return mapped(self.folder / f"{what}.npy")
+    @classmethod
+    def open(cls, folder: Path, dim: int) -> FeatureStore:
+        """Return what an earlier run left in a folder, or an empty store of features [n, dim]."""
+        with cannot_write(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        path = folder / "state.npz"
+        if not path.is_file():
+            return cls(folder, FeatureStatistics(dim))
+        try:
+            store = cls(folder, *read_state(folder))
+            if store.statistics.dim != dim:
+                raise ValueError(f"of {store.statistics.dim} features, not {dim}")
+            return store
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); remove {folder} and score again") from error
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.statistics.n
+
+    @property
+    def mu(self) -> np.ndarray:
+        """Mean, float64 [d]."""
+        return self.statistics.mu
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Covariance, float64 [d, d]."""
+        return self.statistics.sigma
+
+    @property
+    def features(self) -> np.ndarray | None:
+        """Features, float32 [n, d]."""
+        return self.rows("features")
+
+    @property
+    def logits(self) -> np.ndarray | None:
+        """Class logits, float32 [n, classes]."""
+        return self.rows("logits")
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Labels, int64 [n]."""
+        return self.rows("labels")
+
+    def rows(self, name: str) -> np.ndarray | None:
+        """Return one of `ROWS`, memory-mapped, None if it was not kept; `samples` are uint8 [up to 64, H, W, C]."""
+        return read_rows(self.folder / f"{name}.npy")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Save at the end of the block, whether it succeeds or not."""
+        try:
+            yield
+        finally:
+            try:
+                self.save()
+            finally:
+                for file in self._files.values():
+                    file.close()
+                self._files.clear()
+
+    def write(self, rows: dict[str, np.ndarray | None], total: int) -> None:
+        """Write rows of the images after the first n; `total` is the number of images that the store will have."""
+        for name, values in rows.items():
+            limit = min(SAMPLES, total) if name == "samples" else total
+            if values is not None and self.n < limit:
+                values = values[: limit - self.n]
+                if name not in self._files:
+                    path = self.folder / f"{name}.npy"
+                    self._files[name] = RowsFile(path, limit, values.shape[1:], values.dtype)
+                self._files[name].write(self.n, values)
+
+    def save(self) -> None:
+        """Write the state."""
+        for file in self._files.values():  # before the state, which must not count rows that are not on the disk
+            file.sync()
+        state: Any = self.statistics.state()
+        with written_whole(self.folder / "state.npz") as handle:
+            np.savez(handle, digest=np.array(self.digest), **state)
 
 
-def collect(
-    source: ImageSource,
-    extractor: Extractor,
-    draw: Draw,
-    folder: Path,
-    *,
-    keep: frozenset[str] = frozenset(),
-    start: int = 0,
-    stop: int | None = None,
-    description: str = "scoring",
-) -> Collected:
-    """Features of images start … stop-1 of a draw, taken up where `folder` says a former run of this stopped.
+class RowsFile:
+    """A npy file of `total` rows of one shape and dtype, written a few rows at a time, and again when resuming."""
 
-    `keep` names the rows to keep: features, logits, labels, samples. The folder must be of this very pass. Raises
-    EvaluationError as `extracted` does, or when the model changed; what is collected by then is kept.
-    """
-    stop = draw.n if stop is None else stop
-    total = stop - start
-    with cannot_write(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    done = _restored(folder, extractor.dim)
-    if done.statistics.n > total:
-        raise EvaluationError(f"{folder} holds {done.statistics.n} images of {total}; remove it and score again")
-    with contextlib.ExitStack() as stack:
-        files: dict[str, RowsFile] = {}
+    def __init__(self, path: Path, total: int, row_shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
+        self._path, self._row_shape, self._dtype = path, row_shape, dtype
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total, *row_shape)}
+        with cannot_write(path):
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            np.lib.format.write_array_header_1_0(self._file, header)
+            self._offset = self._file.tell()
+            # The full length from the start: unwritten rows read as zeros, and a full disk fails here.
+            self._file.truncate(self._offset + total * self._row_bytes)
 
-        def write(what: str, at: int, rows: np.ndarray | None, limit: int) -> None:
-            if what in keep and rows is not None and at < limit:
-                rows = rows[: limit - at]
-                if what not in files:
-                    files[what] = RowsFile(folder / f"{what}.npy", limit, rows.shape[1:], rows.dtype)
-                    stack.callback(files[what].close)
-                files[what].write(at, rows)
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Write rows from row `start` on; raise ValueError for rows of another shape, EvaluationError if it fails."""
+        if rows.shape[1:] != self._row_shape:
+            raise ValueError(f"rows are {list(rows.shape[1:])}, not {list(self._row_shape)}")
+        with cannot_write(self._path):
+            self._file.seek(self._offset + start * self._row_bytes)
+            self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
-        advance = stack.enter_context(progress(description, total, done.statistics.n))
-        saved, cost = time.monotonic(), 0.0
-        begun = start + done.statistics.n
-        with _saving(done, files):
-            for batch, got in extracted(source, extractor, draw, begun, stop, done.timing) if begun < stop else ():
-                if done.digest and batch.digest != done.digest:
-                    raise EvaluationError(
-                        f"the model changed: {done.statistics.n} images are of {done.digest[:12]}, the next of "
-                        f"{batch.digest[:12]}; one score is of one model"
-                    )
-                done.digest = batch.digest
-                at = done.statistics.n
-                write("features", at, got.features, total)
-                write("logits", at, got.logits, total)
-                write("labels", at, batch.labels, total)
-                write("samples", at, batch.images, min(SAMPLES, total))
-                done.statistics.update(got.features)
-                advance(len(batch.images))
-                if time.monotonic() - saved > max(_SAVE_EVERY_S, cost / _SAVE_SHARE):
-                    saved = time.monotonic()
-                    _save(done, files)
-                    cost = time.monotonic() - saved
-                    saved = time.monotonic()
-    return done
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        with cannot_write(self._path):
+            self._file.flush()
+            sync_file(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
-@contextlib.contextmanager
-def _saving(done: Collected, files: dict[str, RowsFile]) -> Iterator[None]:
-    """Save at the end, whatever the end was."""
+def read_rows(path: Path) -> np.ndarray | None:
+    """Return the array of a npy file, memory-mapped, None if there is no file; EvaluationError if it is damaged."""
     try:
-        yield
-    finally:
-        _save(done, files)
-
-
-def _save(done: Collected, files: dict[str, RowsFile]) -> None:
-    for file in files.values():  # the rows first: a state must not tell of rows that are not there
-        file.sync()
-    state: Any = done.statistics.state()
-    with written_whole(done.folder / "state.npz") as handle:
-        np.savez(handle, digest=np.array(done.digest), **state)
-
-
-def _restored(folder: Path, dim: int) -> Collected:
-    for left_over in folder.glob(".*.partial"):  # of a job that was killed while it wrote
-        left_over.unlink(missing_ok=True)
-    path = folder / "state.npz"
-    if not path.is_file():
-        return Collected(folder, FeatureStatistics(dim))
-    try:
-        done = Collected(folder, *read_state(folder))
-        if done.statistics.dim != dim:
-            raise ValueError(f"of {done.statistics.dim} features, not {dim}")
-        return done
+        return read_npy(path) if path.is_file() else None
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); remove {folder} and score again") from error
+        raise EvaluationError(f"{path} is damaged ({error}); remove its folder and score again") from error
 
 
-def state_of(folder: Path) -> int:
-    """How many images a folder's state is of; 0 if there is none."""
+def count_images(folder: Path) -> int:
+    """Return how many images' features a folder holds; 0 if its state is absent or damaged."""
     try:
         return read_state(folder)[0].n
     except (OSError, ValueError):
@@ -146,15 +215,12 @@ def state_of(folder: Path) -> int:
 
 
 def read_state(folder: Path) -> tuple[FeatureStatistics, str]:
-    """The statistics that a pass saved in a folder, and the model's digest. Raises OSError or ValueError."""
+    """Return the statistics saved in a folder and the model's digest; raise OSError or ValueError."""
     names = ("n", "mean", "scatter", "digest")
     state = read_npz(folder / "state.npz", names, text=("digest",))
-    if lacking := set(names) - set(state):
-        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    if missing := set(names) - set(state):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     statistics = FeatureStatistics.from_state(count_of(state["n"]), state["mean"], state["scatter"])
     if not np.isfinite(statistics.mu).all() or not np.isfinite(state["scatter"]).all():
         raise ValueError("its statistics are not finite")
     return statistics, str(state["digest"])
-
-
-__all__ = ["KEPT", "SAMPLES", "Collected", "batch_size", "collect", "read_state", "state_of"]

@@ -1,4 +1,4 @@
-"""One pass over a source's images: fetched and decoded in one thread while features are extracted in another."""
+"""Extract the features of a source's images: fetched in one thread, while another one runs the extractor."""
 
 from __future__ import annotations
 
@@ -7,75 +7,108 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from artifacts.progress import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extracted, Extractor
-from evaluation.sources import Draw, ImageBatch, ImageSource
+from evaluation.scoring.feature_store import FeatureStore, Timing
+from evaluation.sources import ImageBatch, ImageSource, SeedRange
 
-_AHEAD = 4  # batches fetched before they are asked for
+_BATCHES_AHEAD = 4
+_SAVE_EVERY_S = 1.0
+_SAVE_SHARE = 0.05  # of the time at most: the state of 2048 features is 32 MB
 
 
-@dataclass
-class Timing:
-    """Where the time of a pass went. Fetching and extracting run at the same time."""
+def extract_features(
+    source: ImageSource,
+    extractor: Extractor,
+    seeds: SeedRange,
+    folder: Path,
+    *,
+    keep: frozenset[str] = frozenset(),
+    start: int = 0,
+    stop: int | None = None,
+    description: str = "scoring",
+) -> FeatureStore:
+    """Extract the features of images start … stop-1 of a range, resuming what an earlier run left in `folder`.
 
-    images: int = 0
-    seconds: float = 0.0
-    fetching_s: float = 0.0
-    extracting_s: float = 0.0
+    `keep` names those of `feature_store.ROWS` to keep. Whatever ends it, what was extracted until then is kept.
 
-    def told(self) -> dict[str, float]:
-        """Images a second: of the whole, and of either side by itself."""
-        return {
-            "seconds": round(self.seconds, 3),
-            "images_per_s": round(self.images / max(self.seconds, 1e-9), 1),
-            "generating_images_per_s": round(self.images / max(self.fetching_s, 1e-9), 1),
-            "extracting_images_per_s": round(self.images / max(self.extracting_s, 1e-9), 1),
-        }
+    Raises:
+        EvaluationError: As `iter_features` does, and if the model changed since the earlier run.
+    """
+    stop = seeds.n if stop is None else stop
+    total = stop - start
+    store = FeatureStore.open(folder, extractor.dim)
+    if store.n > total:
+        raise EvaluationError(f"{folder} holds {store.n} images of {total}; remove it and score again")
+    with store.writing(), progress(description, total, store.n) as advance:
+        saved, cost = time.monotonic(), 0.0
+        for batch, extracted in iter_features(source, extractor, seeds, start + store.n, stop, store.timing):
+            if store.digest and batch.digest != store.digest:
+                raise EvaluationError(
+                    f"the model changed: {store.n} images are of {store.digest[:12]}, the next of "
+                    f"{batch.digest[:12]}; one score is of one model"
+                )
+            store.digest = batch.digest
+            rows = {"features": extracted.features, "logits": extracted.logits, "labels": batch.labels}
+            rows |= {"samples": batch.images}
+            store.write({name: values for name, values in rows.items() if name in keep}, total)
+            store.statistics.update(extracted.features)
+            advance(len(batch.images))
+            if time.monotonic() - saved > max(_SAVE_EVERY_S, cost / _SAVE_SHARE):
+                began = time.monotonic()
+                store.save()
+                saved = time.monotonic()
+                cost = saved - began
+    return store
 
 
 def batch_size(extractor: Extractor) -> int:
-    """Images a run of the extractor. A large network's activations for 64 images would be most of a gigabyte."""
+    """Return the images per run: a large network's activations for 64 images would take most of a gigabyte."""
     on_gpu = "CUDAExecutionProvider" in extractor.session.get_providers()
     return 64 if on_gpu or extractor.dim < 1024 else 16
 
 
-def extracted(
-    source: ImageSource, extractor: Extractor, draw: Draw, start: int, stop: int, timing: Timing
+def iter_features(
+    source: ImageSource, extractor: Extractor, seeds: SeedRange, start: int, stop: int, timing: Timing
 ) -> Iterator[tuple[ImageBatch, Extracted]]:
-    """Images start … stop-1 of a draw with their features, in order.
+    """Yield images start … stop-1 of a range with their features, in order, and add to `timing`.
 
-    Raises EvaluationError when images of another size than the source's come, features that are not finite, or
-    fewer images than asked for.
+    Raises:
+        EvaluationError: If images have another size than the source states, features are not finite, or there are
+            fewer images than requested.
     """
+    if start >= stop:
+        return
     began, seen = time.perf_counter(), 0
-    with _ahead(source.batches(draw, start, stop, batch_size(extractor)), timing) as batches:
+    with _prefetch(source.batches(seeds, start, stop, batch_size(extractor)), timing) as batches:
         for batch in batches:
             if batch.images.dtype != np.uint8 or batch.images.shape[1:] != source.shape:
                 raise EvaluationError(
-                    f"images came as {batch.images.dtype} {list(batch.images.shape[1:])}, not as the uint8 "
-                    f"{list(source.shape)} that their source tells"
+                    f"images are {batch.images.dtype} {list(batch.images.shape[1:])}, not uint8 "
+                    f"{list(source.shape)} as their source states"
                 )
             before = time.perf_counter()
-            got = extractor(batch.images)
+            extracted = extractor(batch.images)
             timing.extracting_s += time.perf_counter() - before
             seen += len(batch.images)
             timing.images += len(batch.images)
-            yield batch, got
+            yield batch, extracted
             now = time.perf_counter()
             timing.seconds += now - began
             began = now
     if seen != stop - start:
-        raise EvaluationError(f"the source gave {seen} of {stop - start} images")
+        raise EvaluationError(f"the source returned {seen} of {stop - start} images")
 
 
 @contextlib.contextmanager
-def _ahead(batches: Iterator[ImageBatch], timing: Timing) -> Generator[Iterator[ImageBatch], None, None]:
-    """The batches, pulled by a thread of their own, at most a few ahead; its errors are raised here."""
-    waiting: queue.Queue[ImageBatch | BaseException | None] = queue.Queue(_AHEAD)
+def _prefetch(batches: Iterator[ImageBatch], timing: Timing) -> Generator[Iterator[ImageBatch], None, None]:
+    """Pull the batches in a thread, at most a few ahead; its errors are raised here."""
+    waiting: queue.Queue[ImageBatch | BaseException | None] = queue.Queue(_BATCHES_AHEAD)
     stop = threading.Event()
 
     def put(item: ImageBatch | BaseException | None) -> None:

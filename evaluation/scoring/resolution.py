@@ -1,114 +1,101 @@
-"""One size for both sides: a resize between them would be scored too, so it is asked for by name and told."""
+"""Open the images and the reference at one resolution.
+
+A resize between the two would be scored too, so it must be requested by name, and the report names it.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.references.cache import Places, cached_reference
+from evaluation.references.cache import DataPaths
 from evaluation.references.file import Reference, load_reference
-from evaluation.sources import ImageSetSource, ImageSource, ResizedSource, open_source, resolve
+from evaluation.sources import ImageSetSource, ImagesLike, ImageSource, ResizedSource, open_source, resolve
+from evaluation.sources.arrays import RESIZE_PROTOCOL
 from evaluation.sources.location import holds_images
-from evaluation.sources.resized import PROTOCOL
 from imagesets import list_sources
 
 
-def is_file(reference: str) -> bool:
-    """Whether `--reference` names a file of statistics rather than images. EvaluationError: there is nothing there."""
-    location = resolve(reference).of_real_images()
+class OpenedImages(NamedTuple):
+    """The images to score and, if the reference is a file of statistics, that; with warnings about resizes."""
+
+    source: ImageSource
+    statistics: Reference | None
+    warnings: list[str]
+
+
+def is_statistics(reference: ImagesLike) -> bool:
+    """Return whether a reference is a file of statistics rather than images; EvaluationError if it is neither."""
+    location = resolve(reference).require_real_images()
     if location.kind == "arrays" and location.path is not None:
-        # An absent or damaged file counts as one of statistics: reading it says what is wrong with it.
+        # An absent or damaged file counts as statistics, whose reader reports what is wrong with it.
         return not location.path.is_file() or not holds_images(location.path)
     return location.kind == "statistics"
 
 
-def open_both(
-    text: str,
-    reference: str,
+def open_images(
+    images: ImagesLike,
+    reference: ImagesLike,
     extractor: Extractor,
-    places: Places,
+    paths: DataPaths,
     *,
-    resolution: str | None,
-    keep: frozenset[str],
-    warnings: list[str],
-    make: bool = True,
-    **opening: Any,
-) -> tuple[ImageSource, Reference | None]:
-    """The source and the reference, at one size.
+    resolution: str | None = None,
+    **options: Any,
+) -> OpenedImages:
+    """Open the images at the resolution of the reference, or raise EvaluationError if the two have none in common.
 
-    `resolution` None: the source's own, to which an image set is resized as imagesets does; statistics in a file have a
-    size that images must have. "reference": the reference's own, to which the images are brought; or a number, for
-    both. `keep` are the rows that the reference must have; without `make` that of an image set is left to be made
-    later, and None. Raises EvaluationError for sizes that do not meet.
+    Args:
+        images: The images to score.
+        reference: The real images, or a file of statistics.
+        extractor: The extractor, which must be that of a file of statistics.
+        paths: Where data sets and the cache are.
+        resolution: None: the images' own, which statistics must have, and to which real images will be resized;
+            "reference": the reference's own; or a side in pixels, for both.
+        **options: For `open_source`.
     """
-    told = load_reference(reference) if is_file(reference) else None
-    if told is not None:
-        check_extractor(told, extractor)
-    side = _side(resolution, told, reference, places)
-    channels = None if told is None else told.image_set.get("channels")
-    on_disk: dict[str, Any] = {"data_root": places.data_root, "cache_root": places.cache_root, "channels": channels}
-    source = open_source(text, resolution=side if resolution else None, **on_disk, **opening)
-    fixed = side if told is None else told.image_set.get("resolution")
+    statistics = load_statistics(str(reference), extractor) if is_statistics(reference) else None
+    side = _requested_side(resolution, statistics, reference, paths)
+    channels = None if statistics is None else statistics.image_set.get("channels")
+    source = open_source(
+        images, resolution=side, channels=channels, data_root=paths.data_root, cache_root=paths.cache_root, **options
+    )
+    warnings: list[str] = []
+    required = side if statistics is None else statistics.image_set.get("resolution")
     height, width, _ = source.shape
-    if fixed is not None and (height, width) != (fixed, fixed):
+    if required is not None and (height, width) != (required, required):
         if resolution is None:
             raise EvaluationError(
-                f"the images are {height}x{width} and the reference's {fixed}x{fixed}: a resize between them would be "
-                f"scored too; name the image set with --reference SOURCE@SPLIT to have the real ones brought to "
-                f"{height} px, or say --resolution reference to have these brought to {fixed} px ({PROTOCOL}), or "
-                f"make a reference with --resolution {height}"
+                f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
+                f"would be scored too; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
+                f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
+                f"with --resolution {height}"
             )
-        source = ResizedSource(source, fixed)
+        source = ResizedSource(source, required)
         warnings.append(
-            f"the images were resized from {height}x{width} to {fixed}x{fixed} ({PROTOCOL}), which is scored too"
+            f"the images were resized from {height}x{width} to {required}x{required} ({RESIZE_PROTOCOL}), which is "
+            "scored too"
         )
     elif isinstance(source, ImageSetSource) and side is not None:
-        told_as = source.description
-        warnings.append(
-            f"images of another size were brought to {side}x{side} (crop {told_as['crop']}, {told_as['resize']})"
-        )
-    if told is not None:
-        return source, told
-    height, width, channels = source.shape
+        crop, resize = source.description["crop"], source.description["resize"]
+        warnings.append(f"images of another size were resized to {side}x{side} (crop {crop}, {resize})")
+    if statistics is not None:
+        return OpenedImages(source, statistics, warnings)
+    height, width, _ = source.shape
     if height != width:
-        raise EvaluationError(f"the images are {height}x{width}; real images are square: say --resolution reference")
+        raise EvaluationError(f"the images are {height}x{width}; real images are square: give --resolution reference")
     if (native := native_side(reference)) not in (None, height):
         warnings.append(
-            f"the real images were resized from {native}x{native} to {height}x{height}, as `reference` tells"
+            f"the real images were resized from {native}x{native} to {height}x{height}, as `reference` records"
         )
-    if not make:
-        return source, None
-    return source, cached_reference(reference, extractor, places, resolution=height, channels=channels, keep=keep)
+    return OpenedImages(source, None, warnings)
 
 
-def _side(resolution: str | None, told: Reference | None, reference: str, places: Places) -> int | None:
-    """The side that was asked for by `--resolution`, or None."""
-    if resolution is None:
-        return None
-    if resolution == "reference":
-        if told is not None:
-            return int(told.image_set["resolution"])
-        return native_side(reference) or int(places.image_set(reference).info["resolution"])
-    if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
-        raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
-    if told is not None and int(resolution) != told.image_set.get("resolution"):
-        raise EvaluationError(
-            f"{reference} is of {told.image_set.get('resolution')} px; make one with --resolution {resolution}"
-        )
-    return int(resolution)
-
-
-def native_side(image_set: str) -> int | None:
-    """The size that a named image set has by itself; None for folders and files."""
-    name = resolve(image_set).image_set
-    return next((info.resolution for info in list_sources() if info.name == name), None)
-
-
-def check_extractor(reference: Reference, extractor: Extractor) -> None:
-    """Raise EvaluationError for a reference of another extractor: other weights, or another resize."""
+def load_statistics(path: str, extractor: Extractor) -> Reference:
+    """Read a reference file; raise EvaluationError if another extractor made it: other weights, or another resize."""
+    reference = load_reference(path)
     made_by = reference.provenance["extractor"]
     if made_by.get("digest") != extractor.digest:
         raise EvaluationError(
@@ -117,14 +104,42 @@ def check_extractor(reference: Reference, extractor: Extractor) -> None:
         )
     if len(reference.mu) != extractor.dim:
         raise EvaluationError(f"the reference has {len(reference.mu)} features, the extractor {extractor.dim}")
+    return reference
 
 
-def recorded_extractor(reference: str) -> Path:
-    """Where the extractor lay that made a reference file; for one that names none."""
-    if not is_file(reference):
-        raise EvaluationError(f"--reference {reference} is an image set; give the --extractor to see it with")
-    recorded = load_reference(reference).provenance["extractor"]
+def recorded_extractor(reference: ImagesLike) -> Path:
+    """Return the path of the extractor that made a reference file; EvaluationError if it is not there."""
+    if not is_statistics(reference):
+        raise EvaluationError(
+            f"--reference {resolve(reference).text} has images, not statistics; give the --extractor to use"
+        )
+    recorded = load_reference(str(reference)).provenance["extractor"]
     path = Path(str(recorded.get("path", ""))) if isinstance(recorded, dict) else Path()
     if not path.is_file():
         raise EvaluationError(f"the extractor that made the reference is not at {path} any more; give --extractor")
     return path
+
+
+def native_side(images: ImagesLike) -> int | None:
+    """Return the native resolution of a named image set; None for folders, files and arrays."""
+    name = resolve(images).image_set
+    return next((info.resolution for info in list_sources() if info.name == name), None)
+
+
+def _requested_side(
+    resolution: str | None, statistics: Reference | None, reference: ImagesLike, paths: DataPaths
+) -> int | None:
+    """Return the side that `--resolution` requests, or None."""
+    if resolution is None:
+        return None
+    if resolution == "reference":
+        if statistics is not None:
+            return int(statistics.image_set["resolution"])
+        return native_side(reference) or int(paths.load_images(reference).info["resolution"])
+    if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
+        raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
+    if statistics is not None and int(resolution) != statistics.image_set.get("resolution"):
+        raise EvaluationError(
+            f"{reference} is of {statistics.image_set.get('resolution')} px; make one with --resolution {resolution}"
+        )
+    return int(resolution)

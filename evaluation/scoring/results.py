@@ -1,48 +1,42 @@
-"""From what a pass left to results: each metric's value under its full name, with what it was made of."""
+"""Compute the metrics from the features of images and of real ones; and what real images themselves get."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
-from evaluation.metrics import Metric, MetricInputs, MetricOptions, required_inputs, result_name
+from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name
+from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
-from evaluation.references.cache import other_split
+from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
 from evaluation.references.file import Reference
-from evaluation.scoring.feature_store import Collected
+from evaluation.report.schema import write_json
+from evaluation.scoring.feature_store import FeatureSet
 from evaluation.sources import ImageSource
 
-# Whose spread is that of fresh seeds: an interval of any other would need its own reading.
+# The metrics that have an interval, whose spread is that of fresh seeds.
 FRECHET = ("fid", "fid_infinity", "per_class")
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
+# The report of these shows the value of the held-out images itself.
+WITHOUT_BASELINE = ("memorization",)
+# Increase it when a metric computes another value from the same features, so that cached baselines are not used.
+BASELINE_VERSION = 2
 
 
-@dataclass(frozen=True)
-class Real:
-    """The real side: the reference, and for memorization the training images and those held out of training."""
-
-    reference: Reference
-    train: Reference | None = None
-    held_out: Reference | None = None
-
-
-def kept_by(metrics: Sequence[Metric]) -> frozenset[str]:
-    """The rows of the images that a pass must keep for these metrics."""
+def rows_to_keep(metrics: Sequence[Metric]) -> frozenset[str]:
+    """Return the rows of the images that must be kept for these metrics."""
     return frozenset(required_inputs(metrics) & {"features", "logits", "labels"})
 
 
-def kept_of_reference(metrics: Sequence[Metric]) -> frozenset[str]:
-    """The rows of the reference that these metrics need."""
-    return frozenset({"features"} if {"reference_features", "held_out_features"} & required_inputs(metrics) else ())
-
-
-def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:
-    """Raise EvaluationError, before any work, for a metric that these cannot give."""
+def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:
+    """Raise EvaluationError, before any work, for a metric that cannot be computed from these."""
     for metric in metrics:
         if "logits" in metric.needs and not extractor.has_logits:
             raise EvaluationError(f"{metric.name} needs class logits, which {extractor.path} does not give")
@@ -52,7 +46,7 @@ def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Ex
             raise EvaluationError(f"{metric.name} needs labels of the real images, which the reference does not have")
         if "reference_features" in metric.needs and reference.features is None:
             raise EvaluationError(
-                f"{metric.name} needs the features of the real images beside {reference.path}; make it again with "
+                f"{metric.name} needs the features of the real images next to {reference.path}; make it again with "
                 "`evaluation reference`, or name the image set: --reference SOURCE@SPLIT"
             )
         if "train_features" in metric.needs:
@@ -61,25 +55,37 @@ def check_possible(metrics: Sequence[Metric], source: ImageSource, extractor: Ex
         _label_map(source.class_names, reference)
 
 
-def results_of(
-    parts: Sequence[Collected],
+def compute_metrics(
+    images: Sequence[FeatureSet],
+    real: ReferenceSet,
     metrics: Sequence[Metric],
     extractor: Extractor,
-    real: Real,
     class_names: tuple[str, ...],
     options: MetricOptions = MetricOptions(),
 ) -> list[dict[str, Any]]:
-    """One result a metric, of the first part; a Fréchet figure of several parts is their mean, inside its interval.
+    """Compute one result per metric.
 
-    Raises EvaluationError, in one line, for a metric that cannot be computed from what there is.
+    Args:
+        images: The images' features; with intervals, of each disjoint range of seeds.
+        real: The real images' features.
+        metrics: The metrics.
+        extractor: The extractor of both.
+        class_names: Names of the images' labels.
+        options: The metrics' settings.
+
+    Returns:
+        The results, of the first range; a Fréchet distance of several ranges is their mean, with an interval.
+
+    Raises:
+        EvaluationError: If a metric cannot be computed from these, or is not finite.
     """
-    reference = real.reference
-    found = []
-    inputs = [_metric_inputs(part, real, class_names, options) for part in parts]
+    reference, n = real.reference, images[0].n
+    inputs = [_metric_inputs(one, real, class_names, options) for one in images]
+    results = []
     for metric in metrics:
         used = inputs if metric.name in FRECHET else inputs[:1]
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told in one line below
+            with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is an error below
                 outcomes = [metric(one) for one in used]
         except ValueError as error:
             raise EvaluationError(f"{metric.name} cannot be computed: {error}") from error
@@ -89,14 +95,14 @@ def results_of(
             raise EvaluationError(
                 f"{metric.name} is not finite: the features or the reference's statistics are too large"
             )
-        n = parts[0].statistics.n
-        found.append(
+        details = _name_classes(outcomes[0].details, reference)
+        results.append(
             {
-                "name": result_name(metric.name, extractor.metric, n, options),
+                "name": result_name(metric, extractor.metric, n, options),
                 "metric": metric.name,
                 "title": metric.title,
                 "value": float(np.mean(values)),
-                # Over several ranges of seeds the interval says what one range's own spread cannot.
+                # Over several ranges of seeds the interval replaces the spread of one range.
                 "std": outcomes[0].std if len(outcomes) == 1 else None,
                 "interval": _interval(values),
                 "n": n,
@@ -108,36 +114,119 @@ def results_of(
                 "split": reference.image_set.get("split"),
                 "resolution": reference.image_set.get("resolution"),
                 "better": metric.better,
-                "details": _named(outcomes[0].details, reference)
-                | ({"first_range": values[0]} if len(values) > 1 else {}),
+                "details": details | ({"first_range": values[0]} if len(values) > 1 else {}),
             }
         )
-    return found
+    return results
+
+
+def real_baseline(
+    reference: Reference,
+    extractor: Extractor,
+    metrics: Sequence[Metric],
+    n: int,
+    paths: DataPaths,
+    options: MetricOptions = MetricOptions(),
+) -> dict[str, Any]:
+    """Score n real images of the reference's other split, or as many as there are: what a perfect generator would get.
+
+    It is computed once and cached. Metrics of `WITHOUT_BASELINE` are left out, and fid_infinity with too few images.
+
+    Raises:
+        EvaluationError: If there is no other split.
+        ImageSetError: If it cannot be loaded.
+    """
+    real = reference.image_set
+    name, against = other_split(real), f"{real['source']}@{real['split']}"
+    images = paths.load_images(name, real["resolution"], real["channels"])
+    n = min(n, len(images))
+    without = {*WITHOUT_BASELINE} | ({"fid_infinity"} if n < min_images(extractor.dim) else set())
+    metrics = [metric for metric in metrics if metric.name not in without]
+    if not metrics:
+        raise EvaluationError(f"fid_infinity needs {min_images(extractor.dim)} images, and {name} has {n}")
+    key = {
+        "version": BASELINE_VERSION,
+        "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
+        "other": images.fingerprint,
+        "n": n,
+        "extractor": extractor.digest,
+        "metrics": [metric.name for metric in metrics],
+        "options": vars(options),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = paths.references / f"baseline-{digest[:20]}.json"
+    # What your own metric computes can change without its name.
+    cacheable = all(metric.name in METRICS for metric in metrics)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: computed again
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        if cacheable and cached["key"] == key:
+            baseline = _with_present_names(cached["baseline"], reference, extractor, options)
+            return baseline | {"image_set": name, "against": against}
+    others = cached_reference(
+        name,
+        extractor,
+        paths,
+        resolution=real["resolution"],
+        channels=real["channels"],
+        num_images=n,
+        keep=rows_to_keep(metrics) & {"features", "logits"},
+    )
+    results = compute_metrics([others], ReferenceSet(reference), metrics, extractor, images.class_names, options)
+    baseline = {
+        "scores": {result["name"]: result["value"] for result in results},
+        "results": results,
+        "image_set": name,
+        "against": against,
+        "n": n,
+        "fingerprint": images.fingerprint,
+    }
+    with contextlib.suppress(EvaluationError):  # a cache that cannot be written
+        if cacheable:
+            write_json(path, {"key": key, "baseline": baseline})
+    return baseline
+
+
+def _with_present_names(
+    baseline: dict[str, Any], reference: Reference, extractor: Extractor, options: MetricOptions
+) -> dict[str, Any]:
+    """Return a cached baseline with the present names of its results and of the image set."""
+    results = [
+        result
+        | {
+            "name": result_name(result["metric"], extractor.metric, result["n"], options),
+            "reference": reference.image_set.get("name"),
+            "split": reference.image_set.get("split"),
+        }
+        for result in baseline["results"]
+    ]
+    return baseline | {"results": results, "scores": {result["name"]: result["value"] for result in results}}
 
 
 def _interval(values: list[float]) -> dict[str, Any] | None:
     if len(values) < 2:
         return None
-    mean, low, high = interval(values, LEVEL)
+    mean, low, high = interval(values, CONFIDENCE_LEVEL)
     return {
         "low": low,
         "high": high,
         "mean": mean,
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "values": values,
         "method": f"Student's t over {len(values)} disjoint seed ranges",
     }
 
 
-def _metric_inputs(part: Collected, real: Real, class_names: tuple[str, ...], options: MetricOptions) -> MetricInputs:
-    labels = part.rows("labels")
+def _metric_inputs(
+    images: FeatureSet, real: ReferenceSet, class_names: tuple[str, ...], options: MetricOptions
+) -> MetricInputs:
+    labels = images.labels
     if labels is not None and class_names:
         labels = _label_map(class_names, real.reference)[labels]
     return MetricInputs(
-        mu=part.statistics.mu,
-        sigma=part.statistics.sigma,
-        features=part.rows("features"),
-        logits=part.rows("logits"),
+        mu=images.mu,
+        sigma=images.sigma,
+        features=images.features,
+        logits=images.logits,
         labels=labels,
         reference_mu=real.reference.mu,
         reference_sigma=real.reference.sigma,
@@ -150,22 +239,18 @@ def _metric_inputs(part: Collected, real: Real, class_names: tuple[str, ...], op
 
 
 def _label_map(class_names: tuple[str, ...], reference: Reference) -> np.ndarray:
-    """Label of the images → label of the reference, by the classes' names, int64 [classes]."""
+    """Return the reference's label for each label of the images, by the classes' names, int64 [classes]."""
     theirs = tuple(reference.image_set.get("class_names") or ())
     if len(theirs) != len(class_names) or set(theirs) != set(class_names):
-        few = [", ".join(names[:4]) + (", …" if len(names) > 4 else "") for names in (class_names, theirs)]
-        raise EvaluationError(
-            f"the images have classes {few[0]} and the reference {few[1] or 'none'}: not the same ones"
-        )
+        first, second = (", ".join(names[:4]) + (", …" if len(names) > 4 else "") for names in (class_names, theirs))
+        raise EvaluationError(f"the images have classes {first} and the reference {second or 'none'}: not the same")
     return np.array([theirs.index(name) for name in class_names], np.int64)
 
 
-def _named(details: dict[str, Any], reference: Reference) -> dict[str, Any]:
-    """Details with the names of the classes beside their labels."""
+def _name_classes(details: dict[str, Any], reference: Reference) -> dict[str, Any]:
+    """Return a result's details with the names of classes next to their labels."""
     names = reference.image_set.get("class_names") or []
-    if "classes" in details:
-        classes = [
-            entry | {"class": names[entry["label"]]} for entry in details["classes"] if entry["label"] < len(names)
-        ]
-        return details | {"classes": classes or details["classes"]}
-    return details
+    if "classes" not in details:
+        return details
+    classes = [entry | {"class": names[entry["label"]]} for entry in details["classes"] if entry["label"] < len(names)]
+    return details | {"classes": classes or details["classes"]}

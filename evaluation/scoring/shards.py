@@ -1,7 +1,7 @@
-"""Outgrowing one machine: a shard passes over its share of every draw, and merging adds what the shards left.
+"""Split a job into shards for several machines, and merge them into one score.
 
-A shard is a folder `shard-I-of-N` with `shard.json` and, for each draw, the statistics and rows that a pass leaves. It
-takes its final name when it is whole, so that shards can be made by as many machines as there are, and again.
+A shard is a folder `shard-I-of-N` with `shard.json` and, for each range of seeds, the extracted features of its share.
+It gets its name when it is complete, so shards can be made at the same time, and made again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
+from evaluation.extractors import Extractor, load_extractor
+from evaluation.extractors.suitability import suitability_warnings
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.report.schema import now, versions, write_json
-from evaluation.rows import RowsFile, mapped
-from evaluation.scoring.feature_store import KEPT, SAMPLES, Collected, read_state
-from evaluation.scoring.job import Job, check_extrapolation, partial_kept, share
-from evaluation.scoring.workdir import opened
+from evaluation.references.cache import DataPaths, size_warnings
+from evaluation.report.schema import now, versions, write_json, write_report
+from evaluation.scoring.feature_store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
+from evaluation.scoring.inputs import Job, ScoreOptions, metrics_named, open_job, real_features, shard_bounds
+from evaluation.scoring.job import extract_ranges
+from evaluation.scoring.report import make_report, recording_partial
+from evaluation.scoring.resolution import is_statistics, load_statistics
+from evaluation.scoring.results import check_metrics
+from evaluation.scoring.workdir import OutputPaths, open_workdir
+from evaluation.sources import ImageBatch, ImagesLike
 
 FORMAT_VERSION = 1
-_KINDS = {"features": "f", "logits": "f", "labels": "iu", "samples": "u"}
+_DTYPE_KINDS = {"features": "f", "logits": "f", "labels": "iu", "samples": "u"}
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class _Arguments(_Part):
-    """What merging reads of a job's arguments; all of them are compared from shard to shard."""
-
+class _Arguments(_Model):
     num_images: int = Field(ge=2)
     first_seed: int = Field(ge=0)
     parts: int = Field(ge=1, le=1000)
@@ -47,17 +53,17 @@ class _Arguments(_Part):
     source: dict[str, Any]
 
 
-class _ReferenceName(_Part):
+class _ReferenceName(_Model):
     name: str
 
 
-class _ExtractorFile(_Part):
+class _ExtractorFile(_Model):
     path: str
     digest: str
 
 
-class _Told(_Part):
-    """`shard.json`, checked once, so that merging has nothing to doubt in it."""
+class _Manifest(_Model):
+    """What merging reads of `shard.json`, which is validated once."""
 
     arguments: _Arguments
     metrics: list[str] = Field(min_length=1)
@@ -73,54 +79,88 @@ class _Told(_Part):
 
 @dataclass(frozen=True)
 class Shard:
-    """A whole shard: `told` is its shard.json."""
+    """A complete shard: its folder and its `shard.json`."""
 
     folder: Path
-    told: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The job's arguments, of which only `shard` differs between the shards of a job."""
+        arguments: dict[str, Any] = self.manifest["arguments"]
+        return arguments
 
 
-def parse(text: str) -> tuple[int, int]:
-    """`2/8` → (2, 8): the third of eight, since an indexed job counts from 0. Raises EvaluationError."""
+class RecordedSource:
+    """The description of the source that shards were made from: for a report, not for more images."""
+
+    num_images: int | None = None
+
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        self.description: dict[str, Any] = manifest["source"]
+        height, width, channels = manifest["shape"]
+        self.shape: tuple[int, int, int] = (height, width, channels)
+        self.seeded: bool = manifest["seeded"]
+        self.class_names: tuple[str, ...] = tuple(manifest["class_names"])
+
+    def batches(self, *_: Any) -> Iterator[ImageBatch]:
+        """Raise EvaluationError: shards hold no more images than their samples."""
+        raise EvaluationError("shards hold no more images than their samples")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return `2/8`, the third of eight, as (2, 8); raise EvaluationError for anything else."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not int(match[1]) < int(match[2]):
         raise EvaluationError(f"--shard is I/N with I from 0 to N - 1, such as 0/4, not {text!r}")
     return int(match[1]), int(match[2])
 
 
-def score_shard(job: Job, output: Path, told: dict[str, Any]) -> Path:
-    """Pass over this shard's share and leave it as a folder in `output`; `told` is what merging needs to know.
+def score_shard(
+    images: ImagesLike,
+    reference: str,
+    extractor: Extractor,
+    options: ScoreOptions,
+    paths: DataPaths,
+    output: Path,
+    on_warning: Callable[[str], None] = lambda _text: None,
+) -> Path:
+    """Extract the features of one share of the images, `options.shard`, into a folder in `output`; return that.
 
-    One that is there already is left as it is, if it is of the same arguments.
+    A complete shard with the same arguments is left as it is. The arguments are those of `score`.
     """
-    assert job.settings.shard is not None
-    index, count = job.settings.shard
-    draws = job.draws()
-    check_extrapolation(job, draws[0].n)
-    arguments = job.arguments(draws)
+    assert options.shard is not None
+    index, count = options.shard
+    job = open_job(images, reference, extractor, options, paths, on_warning)
+    ranges = job.seed_ranges()
+    arguments = job.arguments(ranges)
     final = output / f"shard-{index}-of-{count}"
     if (final / "shard.json").is_file():
-        if _read(final).told["arguments"] != arguments:
-            raise EvaluationError(f"{final} is a shard of other arguments; give another --output")
+        if _read_shard(final).arguments != arguments:
+            raise EvaluationError(f"{final} is a shard with other arguments; give another --output")
         return final
-    with opened(output / ".partial", arguments) as folder:
-        with partial_kept(job, None, draws, folder):
-            parts = job.passes(draws, folder)
-        document = {
+    with open_workdir(output / ".partial", arguments) as folder:
+        with recording_partial(job, None, ranges, folder):
+            stores = extract_ranges(job, ranges, folder)
+        manifest = {
             "format_version": FORMAT_VERSION,
             "kind": "shard",
             "arguments": arguments,
-            "n": [part.statistics.n for part in parts],
+            "n": [store.n for store in stores],
             "source": job.source.description,
             "shape": list(job.source.shape),
             "seeded": job.source.seeded,
             "class_names": list(job.source.class_names),
             "warnings": job.warnings,
-            "timing": parts[0].timing.told(),
+            "timing": stores[0].timing.to_dict(),
             "versions": versions(),
             "created": now(),
-            **told,
+            "metrics": [metric.name for metric in options.metrics],
+            "reference": {"name": reference},
+            "extractor": {"path": str(extractor.path), "digest": extractor.digest},
+            "kid_subset_size": options.kid_subset_size,
         }
-        write_json(folder / "shard.json", document)
+        write_json(folder / "shard.json", manifest)
         (folder / "arguments.json").unlink(missing_ok=True)
         try:
             folder.rename(final)
@@ -129,44 +169,110 @@ def score_shard(job: Job, output: Path, told: dict[str, Any]) -> Path:
     return final
 
 
-def find(paths: Sequence[Path]) -> list[Shard]:
-    """The shards named or inside folders named, in order. Raises EvaluationError unless they are all of one job."""
-    folders = [folder for path in paths for folder in ([path] if _NAME.fullmatch(path.name) else _inside(path))]
+def find_shards(paths: Sequence[Path]) -> list[Shard]:
+    """Return the shards that are named, or are in named folders, in order; EvaluationError if not of one job."""
+    folders = [folder for path in paths for folder in ([path] if _NAME.fullmatch(path.name) else _shards_in(path))]
     if not folders:
         raise EvaluationError(
             f"there is no shard in {', '.join(map(str, paths))}; `evaluation score … --shard 0/4` makes one"
         )
-    shards = sorted((_read(folder) for folder in folders), key=lambda shard: shard.told["arguments"]["shard"])
-    first = shards[0].told
-    count = first["arguments"]["shard"][1]
+    shards = sorted((_read_shard(folder) for folder in folders), key=lambda shard: shard.arguments["shard"])
+    first = shards[0]
+    count = first.arguments["shard"][1]
     for shard in shards:
-        for key in ("arguments", "metrics", "reference", "shape"):
-            ours, theirs = ({**of[key], "shard": None} if key == "arguments" else of[key] for of in (first, shard.told))
-            if key == "arguments" and shard.told["arguments"]["shard"][1] != count:
-                raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one number of shards")
-            if ours != theirs:
-                other = key if key != "arguments" else ", ".join(k for k in ours if ours[k] != theirs.get(k))
-                raise EvaluationError(f"{shard.folder} and {shards[0].folder} are not of one job: their {other} differ")
-    there = [shard.told["arguments"]["shard"][0] for shard in shards]
-    if twice := [index for index in there if there.count(index) > 1]:
+        if shard.arguments["shard"][1] != count:
+            raise EvaluationError(f"{shard.folder} and {first.folder} are not of one number of shards")
+        if differ := _differing_keys(first, shard):
+            raise EvaluationError(f"{shard.folder} and {first.folder} are not of one job: their {differ} differ")
+    indices = [shard.arguments["shard"][0] for shard in shards]
+    if twice := [index for index in indices if indices.count(index) > 1]:
         raise EvaluationError(f"shard {twice[0]} of {count} was given twice")
-    present = set(there)
+    present = set(indices)
     if missing := list(itertools.islice((index for index in range(count) if index not in present), 5)):
         raise EvaluationError(f"shard {', '.join(map(str, missing))} of {count} is missing (counted from 0)")
     return shards
 
 
-def merged(shards: Sequence[Shard], folder: Path) -> list[Collected]:
-    """Each draw's statistics added, and its rows put one after the other into `folder`."""
-    found = []
-    for part in range(shards[0].told["arguments"]["parts"]):
-        found.append(_merge_part(shards, f"part-{part}", folder / f"part-{part}"))
-    return found
+def merge_shards(
+    paths: Sequence[Path],
+    output: OutputPaths,
+    data: DataPaths,
+    *,
+    metrics: str | None = None,
+    reference: str | None = None,
+    extractor: Path | None = None,
+    kid_subset_size: int | None = None,
+    baseline: bool = True,
+    fail_above: float | None = None,
+    force: bool = False,
+    on_warning: Callable[[str], None] = lambda _text: None,
+) -> dict[str, Any]:
+    """Merge the shards of a job into one score, as one job would have computed it, and write the report.
+
+    Args:
+        paths: All shards of a job, or the folders that they are in.
+        output: Where to write.
+        data: Where data sets and the cache are.
+        metrics: Separated by commas; by default, as for the next three, what the shards were made with.
+        reference: Real images, or a file of statistics.
+        extractor: The extractor file.
+        kid_subset_size: Images per subset of the kernel distance.
+        baseline: Score real images too.
+        fail_above: The threshold.
+        force: Use a classifier below twice chance accuracy, with a warning.
+        on_warning: Called with every warning as it arises.
+    """
+    shards = find_shards(paths)
+    manifest, arguments = shards[0].manifest, shards[0].arguments
+    chosen = metrics_named(metrics or ",".join(manifest["metrics"]))
+    loaded = load_extractor(extractor or Path(manifest["extractor"]["path"]))
+    if loaded.digest != manifest["extractor"]["digest"]:
+        raise EvaluationError(f"the shards were made with another extractor than {loaded.path}")
+    options = ScoreOptions(
+        chosen,
+        num_images=arguments["num_images"],
+        first_seed=arguments["first_seed"],
+        baseline=baseline,
+        fail_above=fail_above,
+        kid_subset_size=kid_subset_size or _recorded_subset_size(shards),
+        force=force,
+    )
+    name = reference or manifest["reference"]["name"]
+    real = load_statistics(name, loaded) if is_statistics(name) else name
+    job = Job(RecordedSource(manifest), real, loaded, options, data, on_warning)
+    job.warn(*dict.fromkeys(text for shard in shards for text in shard.manifest["warnings"]))
+    features = real_features(job)
+    check_metrics(chosen, job.source, loaded, features.reference)
+    job.warn(
+        *suitability_warnings(loaded, features.reference.image_set, force=force),
+        *size_warnings(arguments["num_images"], "images", loaded),
+        *size_warnings(features.reference.n, "reference images", loaded),
+    )
+    output.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="merge-", dir=output.work) as folder:
+        report = make_report(job, merge_features(shards, Path(folder)), features, output)
+    report["timing"] = {"shards": [shard.manifest["timing"] for shard in shards]}
+    write_report(output.document, report)
+    return report
 
 
-def _merge_part(shards: Sequence[Shard], name: str, folder: Path) -> Collected:
+def _recorded_subset_size(shards: Sequence[Shard]) -> int:
+    """Return the kernel distance's subset size that the shards were made for; EvaluationError if they differ."""
+    sizes = {shard.manifest.get("kid_subset_size", 1000) for shard in shards}
+    if len(sizes) > 1 or not all(isinstance(size, int) and size >= 2 for size in sizes):
+        raise EvaluationError("the shards do not record one subset size for kid; give --kid-subset-size")
+    return int(sizes.pop())
+
+
+def merge_features(shards: Sequence[Shard], folder: Path) -> list[FeatureStore]:
+    """Add the statistics of the shards and concatenate their rows, for each range of seeds, in `folder`."""
+    return [_merge_range(shards, f"part-{part}", folder) for part in range(shards[0].arguments["parts"])]
+
+
+def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureStore:
+    folder = parent / name
     folder.mkdir(parents=True, exist_ok=True)
-    states = [_state(shard, name) for shard in shards]
+    states = [_read_state(shard, name) for shard in shards]
     total, digest = FeatureStatistics(states[0][0].dim), states[0][1]
     for shard, (statistics, theirs) in zip(shards, states, strict=True):
         if theirs != digest or statistics.dim != total.dim:
@@ -176,86 +282,72 @@ def _merge_part(shards: Sequence[Shard], name: str, folder: Path) -> Collected:
             )
         total.merge(statistics)
     sizes = [statistics.n for statistics, _ in states]
-    for what in KEPT:
-        pieces = [mapped(shard.folder / name / f"{what}.npy") for shard in shards]
-        there = [piece for piece in pieces if piece is not None]
-        if not there:
+    for what in ROWS:
+        pieces = [piece for shard in shards if (piece := read_rows(shard.folder / name / f"{what}.npy")) is not None]
+        if not pieces:
             continue
-        if len(there) != len(pieces):
+        if len(pieces) != len(shards):
             raise EvaluationError(f"some shards lack their {what}; make them again")
-        row = {"features": (total.dim,), "labels": (), "samples": tuple(shards[0].told["shape"])}.get(
-            what, there[0].shape[1:]
-        )
-        for shard, piece, n in zip(shards, there, sizes, strict=True):
-            rows = min(SAMPLES, n) if what == "samples" else n
-            kind = piece.dtype.kind in _KINDS[what] and piece.dtype == there[0].dtype
-            if not kind or piece.shape != (rows, *row):
+        shape = {"features": (total.dim,), "labels": (), "samples": tuple(shards[0].manifest["shape"])}
+        row_shape, dtype = shape.get(what, pieces[0].shape[1:]), pieces[0].dtype
+        for shard, piece, n in zip(shards, pieces, sizes, strict=True):
+            expected = (min(SAMPLES, n) if what == "samples" else n, *row_shape)
+            if piece.dtype.kind not in _DTYPE_KINDS[what] or piece.dtype != dtype or piece.shape != expected:
                 raise EvaluationError(
                     f"{shard.folder / name} is damaged: its {what} are {piece.dtype} {list(piece.shape)}, not "
-                    f"{there[0].dtype} {[rows, *row]}; make that shard again"
+                    f"{dtype} {list(expected)}; make that shard again"
                 )
         if what == "samples":
             with written_whole(folder / "samples.npy") as handle:
-                np.save(handle, np.concatenate(there)[:SAMPLES], allow_pickle=False)
+                np.save(handle, np.concatenate(pieces)[:SAMPLES], allow_pickle=False)
             continue
-        file = RowsFile(folder / f"{what}.npy", total.n, there[0].shape[1:], there[0].dtype)
-        at = 0
-        for piece in there:
+        file, at = RowsFile(folder / f"{what}.npy", total.n, row_shape, dtype), 0
+        for piece in pieces:
             for start in range(0, len(piece), 4096):
                 file.write(at + start, piece[start : start + 4096])
             at += len(piece)
         file.close()
-    return Collected(folder, total, digest)
+    return FeatureStore(folder, total, digest)
 
 
-def _state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
-    """What a shard's pass saved. Raises EvaluationError unless it is of all of the shard's images."""
-    arguments = shard.told["arguments"]
-    start, stop = share(arguments["num_images"], tuple(arguments["shard"]))
+def _read_state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
+    """Return a shard's statistics and the model's digest; raise EvaluationError unless they are of all its images."""
+    start, stop = shard_bounds(shard.arguments["num_images"], tuple(shard.arguments["shard"]))
     try:
         statistics, digest = read_state(shard.folder / name)
         if statistics.n != stop - start:
             raise ValueError(f"it is of {statistics.n} images, not of {stop - start}")
     except (OSError, ValueError) as error:
-        raise EvaluationError(
-            f"{shard.folder / name} is damaged ({str(error)[:100]}); make that shard again"
-        ) from error
+        reason = str(error)[:100]
+        raise EvaluationError(f"{shard.folder / name} is damaged ({reason}); make that shard again") from error
     return statistics, digest
 
 
-def _inside(path: Path) -> list[Path]:
+def _differing_keys(shard: Shard, other: Shard) -> str:
+    """Return what two shards of one job may not differ in, and do; empty if nothing."""
+    ours, theirs = ({**one.arguments, "shard": None} for one in (shard, other))
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    keys += [key for key in ("metrics", "reference", "shape") if shard.manifest[key] != other.manifest[key]]
+    return ", ".join(keys)
+
+
+def _shards_in(path: Path) -> list[Path]:
     return [entry for entry in sorted(path.glob("shard-*-of-*")) if _NAME.fullmatch(entry.name)]
 
 
-def _read(folder: Path) -> Shard:
+def _read_shard(folder: Path) -> Shard:
     try:
-        told = json.loads((folder / "shard.json").read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or (told.get("kind"), told.get("format_version")) != ("shard", FORMAT_VERSION):
+        manifest = json.loads((folder / "shard.json").read_text(encoding="utf-8"))
+        kind = (manifest.get("kind"), manifest.get("format_version")) if isinstance(manifest, dict) else None
+        if kind != ("shard", FORMAT_VERSION):
             raise ValueError("another format")
-        index, count = _Told.model_validate(told).arguments.shard
-        if not 0 <= index < count <= told["arguments"]["num_images"]:
+        index, count = _Manifest.model_validate(manifest).arguments.shard
+        if not 0 <= index < count <= manifest["arguments"]["num_images"]:
             raise ValueError(f"arguments.shard: [{index}, {count}]")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise EvaluationError(f"{folder} is damaged: shard.json: {where}: {first['msg']}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise EvaluationError(f"{folder} is not a whole shard ({str(error)[:100]})") from error
-    return Shard(folder, told)
-
-
-class RecordedSource:
-    """The source that shards were made from, as far as they tell: for a document, not for more images."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.description: dict[str, Any] = told["source"]
-        height, width, channels = told["shape"]
-        self.shape: tuple[int, int, int] = (height, width, channels)
-        self.seeded: bool = told["seeded"]
-        self.class_names: tuple[str, ...] = tuple(told["class_names"])
-
-    def limit(self) -> int | None:
-        return None
-
-    def batches(self, draw: Any, start: int, stop: int, batch: int) -> Any:
-        raise EvaluationError("shards tell no more images than they hold")
+        raise EvaluationError(f"{folder} is not a complete shard ({str(error)[:100]})") from error
+    return Shard(folder, manifest)

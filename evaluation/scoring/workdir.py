@@ -1,6 +1,6 @@
-"""Where a job's unfinished work lies: a folder beside the report, one inside it for each set of arguments.
+"""Where a job writes its report and keeps unfinished work: one folder per set of arguments.
 
-What was begun with other arguments is never taken for this job's, nor removed: it stays for the job that it is of.
+Work that was begun with other arguments is neither used nor removed: it stays for the job that it belongs to.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,46 +22,47 @@ from evaluation.report.schema import NAME, write_json
 
 
 @dataclass(frozen=True)
-class Output:
-    """`--output`: a folder, with the document and what belongs to it; or a `.json` path, the document alone.
-
-    Not `kept`: a temporary folder, so what is unfinished is lost.
-    """
+class OutputPaths:
+    """The JSON document, its folders of unfinished work and sample images, and whether they outlive the process."""
 
     document: Path
     work: Path
-    images: Path | None
+    images: Path | None = None
     kept: bool = True
-
-    @classmethod
-    def at(cls, path: Path) -> Output:
-        """Raises EvaluationError now, rather than after minutes of work, if it cannot be written."""
-        if path.suffix == ".json":
-            made = cls(path, path.with_name(f".{path.name}.partial"), None)
-        else:
-            with cannot_write(path):
-                is_file = path.exists() and not path.is_dir()
-            if is_file:
-                raise EvaluationError(f"cannot write {path}: it is a file; --output is a folder, or ends in .json")
-            made = cls(path / NAME, path / ".partial", path / "images")
-        check_writable(made.document)
-        check_writable(made.work / "x")
-        return made
-
-
-def key_of(arguments: dict[str, Any]) -> str:
-    """16 hex digits over all that decides the numbers."""
-    return hashlib.sha256(
-        json.dumps(arguments, sort_keys=True, ensure_ascii=False).encode(errors="backslashreplace")
-    ).hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def opened(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
-    """The folder of these arguments' work, held by this process alone; `arguments.json` in it says what it is of.
+def output_paths(output: Path | None) -> Iterator[OutputPaths]:
+    """Yield the paths of a report in the folder `output`, or of a `.json` file; None is a temporary folder.
 
-    EvaluationError: another process is at the same work, or the folder cannot be made.
+    Paths that cannot be written raise EvaluationError now rather than after minutes of work.
     """
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="atelier-score-") as folder:
+            yield OutputPaths(Path(folder) / NAME, Path(folder) / ".partial", kept=False)
+        return
+    if output.suffix == ".json":
+        paths = OutputPaths(output, output.with_name(f".{output.name}.partial"))
+    else:
+        with cannot_write(output):
+            is_file = output.exists() and not output.is_dir()
+        if is_file:
+            raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder, or ends in .json")
+        paths = OutputPaths(output / NAME, output / ".partial", output / "images")
+    check_writable(paths.document)
+    check_writable(paths.work / "x")
+    yield paths
+
+
+def key_of(arguments: dict[str, Any]) -> str:
+    """Return 16 hex digits over all arguments that decide the numbers."""
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def open_workdir(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
+    """Lock and yield the folder for work with these arguments; EvaluationError if another process uses it."""
     folder = work / key_of(arguments)
     with cannot_write(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,17 +77,17 @@ def opened(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
         yield folder
 
 
-def differences(work: Path, arguments: dict[str, Any]) -> list[str]:
-    """What unfinished work of other arguments lies there, a line each, with what is other about it."""
-    found = []
+def unfinished_work(work: Path, arguments: dict[str, Any]) -> list[str]:
+    """Return a line per folder of unfinished work with other arguments, with what differs."""
+    lines = []
     for path in sorted(work.glob("*/arguments.json")):
         with contextlib.suppress(OSError, ValueError):
             theirs = json.loads(path.read_text(encoding="utf-8"))
             if key_of(theirs) != key_of(arguments):
                 keys = [key for key in {**theirs, **arguments} if theirs.get(key) != arguments.get(key)]
-                told = ", ".join(f"{key} {_short(theirs.get(key))}, not {_short(arguments.get(key))}" for key in keys)
-                found.append(f"{path.parent} holds unfinished work of other arguments ({told}); it is left as it is")
-    return found
+                differ = ", ".join(f"{key} {_short(theirs.get(key))}, not {_short(arguments.get(key))}" for key in keys)
+                lines.append(f"{path.parent} holds unfinished work with other arguments ({differ}); it is kept")
+    return lines
 
 
 def _short(value: Any) -> str:
@@ -93,8 +95,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def remove(folder: Path) -> None:
-    """A finished job's work; the folder around it too if nothing else is in it."""
+def remove_workdir(folder: Path) -> None:
+    """Remove a finished job's folder, and the folder around it if nothing else is in it."""
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.parent.rmdir()

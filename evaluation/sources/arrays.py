@@ -1,4 +1,4 @@
-"""Images that lie in memory or in a file of arrays: image sets, folders, zips, npy and npz."""
+"""Images in arrays: in memory, in npy and npz files, in image sets, and resized ones of any source."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ import numpy as np
 
 from artifacts.arrays import drop_page_cache, read_npy
 from evaluation.errors import EvaluationError
-from evaluation.sources.base import Draw, ImageBatch, choice
+from evaluation.sources.base import ImageBatch, ImageSource, SeedRange, random_subset
 from imagesets import ImageSet
 from imagesets.cache import content_fingerprint
 
-KEPT = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
-# numpy's own name for the first array of savez, which image batches in the field are published under
+IMAGE_SET_KEYS = ("source", "split", "crop", "resize", "resolution", "channels", "n", "fingerprint")
+# `arr_0` is numpy's name for the first array of savez, under which image batches are published.
 IMAGE_KEYS, LABEL_KEYS = ("images", "arr_0"), ("labels", "arr_1")
-MAX_CLASSES = 1_000_000  # a name is made for each number up to the largest
+MAX_CLASSES = 1_000_000  # one class name is made per number up to the largest label
+# Pillow's antialiased bicubic on uint8, which Parmar et al. (2022, arXiv:2104.11222) recommend.
+RESIZE_PROTOCOL = "pil-bicubic"
 
 
 class ArraySource:
-    """Images [N, H, W, C]. Fewer than all of them are a fixed random choice: sets are often sorted by class."""
+    """Images uint8 [N, H, W, C]. A fixed random subset is taken of them, since sets are often sorted by class."""
 
     seeded = False
 
@@ -39,106 +41,130 @@ class ArraySource:
         self.images, self.labels, self.class_names = images, labels, class_names
         height, width, channels = images.shape[1:]
         self.shape = (height, width, channels)
+        self.num_images: int | None = len(images)
         self.description = description
 
-    def limit(self) -> int | None:
-        return len(self.images)
-
-    def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Iterator[ImageBatch]:
-        chosen = choice(len(self.images), draw.n, draw.first_seed, draw.part)
-        for first in range(start, stop, batch):
-            rows = chosen[first : min(first + batch, stop)]
+    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield images start … stop-1 of the subset."""
+        chosen = random_subset(len(self.images), seeds.n, seeds.first_seed, seeds.repetition)
+        for first in range(start, stop, batch_size):
+            rows = chosen[first : min(first + batch_size, stop)]
             labels = None if self.labels is None else self.labels[rows]
             yield ImageBatch(np.asarray(self.images[rows]), labels=labels)
             drop_page_cache(self.images)
 
 
 class ImageSetSource(ArraySource):
-    """An image set of the ground floor: a named data set, or a folder or zip of images."""
+    """An image set: a named data set, or a folder or zip of images."""
 
     def __init__(self, images: ImageSet) -> None:
         description = {
             "kind": "image set",
             "name": images.name,
-            **{key: images.info[key] for key in KEPT},
+            **{key: images.info[key] for key in IMAGE_SET_KEYS},
             "skipped": len(images.info.get("skipped", ())),
-            "modes": images.info.get("modes"),  # an entry of the cache from before they were counted has none
+            "modes": images.info.get("modes"),
         }
         super().__init__(images.images, description, images.labels, images.class_names)
 
 
-def conversions(description: dict[str, Any], what: str) -> list[str]:
-    """Loud words on image files of mixed modes, and on what no file keeps to the end: palettes, alpha, other depths.
+class ResizedSource:
+    """Another source's images, resized to [side, side] by `RESIZE_PROTOCOL`, which the description names."""
 
-    Files that are all RGB, or all grey, are compared as the report's `channels` say, which needs no warning.
+    def __init__(self, source: ImageSource, side: int) -> None:
+        self._source, self._side = source, side
+        height, width, channels = source.shape
+        self.shape = (side, side, channels)
+        self.seeded, self.class_names, self.num_images = source.seeded, source.class_names, source.num_images
+        self.description = source.description | {"resized": {"from": [height, width], "by": RESIZE_PROTOCOL}}
+
+    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield the other source's images, resized."""
+        for batch in self._source.batches(seeds, start, stop, batch_size):
+            # Images of an unexpected shape pass unchanged: the feature extraction rejects them with their shape.
+            expected = batch.images.dtype == np.uint8 and batch.images.shape[1:] == self._source.shape
+            yield ImageBatch(resize(batch.images, self._side), batch.digest, batch.labels) if expected else batch
+
+
+def resize(images: np.ndarray, side: int) -> np.ndarray:
+    """Resize uint8 [N, H, W, C] to uint8 [N, side, side, C] by `RESIZE_PROTOCOL`."""
+    from PIL import Image
+
+    if images.shape[1:3] == (side, side):
+        return images
+    resized = np.empty((len(images), side, side, images.shape[3]), np.uint8)
+    for row, image in zip(resized, images, strict=True):
+        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+        row[:] = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)).reshape(row.shape)
+    return resized
+
+
+def conversion_warnings(description: dict[str, Any], what: str) -> list[str]:
+    """Return a warning if image files were converted from several modes, or from one with a palette or alpha.
+
+    Files that are all RGB, or all grayscale, are compared as the report's `channels` states, without a warning.
     """
     modes = description.get("modes") or {}
     if set(modes) in (set(), {"RGB"}, {"L"}):
         return []
     target = "L" if description["channels"] == 1 else "RGB"
     others = {mode: count for mode, count in modes.items() if mode != target}
-    white = any("A" in mode or "a" in mode for mode in others)  # RGBA, LA, PA, ...+transparency
+    transparent = any("A" in mode or "a" in mode for mode in others)  # RGBA, LA, PA, …+transparency
     return [
         f"{sum(others.values())} of {sum(modes.values())} {what} were {'/'.join(others)} and were converted to {target}"
-        + (", transparency laid over white" if white else "")
+        + (", transparency laid over white" if transparent else "")
     ]
 
 
-def array_source(path: Path) -> ArraySource:
-    """The images of a .npy or .npz file, memory-mapped. EvaluationError: not uint8 [N, H, W, C], or damaged."""
-    if not path.is_file():
-        raise EvaluationError(f"there is no array file at {path}")
-    images, labels = _npz(path) if path.suffix.lower() == ".npz" else (_load(path, path), None)
+def array_source(value: Path | np.ndarray) -> ArraySource:
+    """Open images uint8 [N, H, W] or [N, H, W, 1 or 3] of an array, or of a .npy or .npz file, memory-mapped."""
+    labels, name = None, "the array"
+    description: dict[str, Any] = {"kind": "array"}
+    if isinstance(value, Path):
+        if not value.is_file():
+            raise EvaluationError(f"there is no array file at {value}")
+        name, description = str(value), {"kind": "array file", "path": str(value)}
+        images, labels = _read_npz(value) if value.suffix.lower() == ".npz" else (_read_array(value, value), None)
+    else:
+        images = value
     if images.dtype != np.uint8:
         raise EvaluationError(
-            f"{path} holds {images.dtype}, not uint8 in 0 … 255; a range is a guess, so make it uint8 yourself: "
-            "(images * 255).round().clip(0, 255).astype('uint8') for images in [0, 1]"
+            f"{name} holds {images.dtype}, not uint8 in 0 … 255; convert it, for images in [0, 1] with "
+            "(images * 255).round().clip(0, 255).astype('uint8')"
         )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3):
-        turned = images.ndim == 4 and images.shape[1] in (1, 3)
-        hint = "; save images.transpose(0, 2, 3, 1)" if turned else ""
-        raise EvaluationError(f"{path} is {list(images.shape)}, not [N, H, W] or [N, H, W, 1 or 3]{hint}")
+        transposed = images.ndim == 4 and images.shape[1] in (1, 3)
+        hint = "; save images.transpose(0, 2, 3, 1)" if transposed else ""
+        raise EvaluationError(f"{name} is {list(images.shape)}, not [N, H, W] or [N, H, W, 1 or 3]{hint}")
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise EvaluationError(f"{path}: its labels are {labels.dtype} {list(labels.shape)}, not whole numbers [N]")
+        raise EvaluationError(f"{name}: its labels are {labels.dtype} {list(labels.shape)}, not integers [N]")
     if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < MAX_CLASSES:
         raise EvaluationError(
-            f"{path}: its labels are {labels.min()} … {labels.max()}; classes count from 0, {MAX_CLASSES} at most"
+            f"{name}: its labels are {labels.min()} … {labels.max()}; classes count from 0, {MAX_CLASSES} at most"
         )
     labels = None if labels is None else labels.astype(np.int64)
-    description = {
-        "kind": "array file",
-        "path": str(path),
-        "n": len(images),
-        "shape": list(images.shape[1:]),
-        "fingerprint": content_fingerprint(images, labels),  # that of an image set of the same content
-    }
-    names = () if labels is None or not len(labels) else tuple(str(label) for label in range(int(labels.max()) + 1))
-    return ArraySource(images, description, labels, names)
+    fingerprint = content_fingerprint(images, labels)  # equals that of an image set with the same content
+    description |= {"n": len(images), "shape": list(images.shape[1:]), "fingerprint": fingerprint}
+    class_names = () if labels is None or not len(labels) else tuple(map(str, range(int(labels.max()) + 1)))
+    return ArraySource(images, description, labels, class_names)
 
 
-def array_image_set(path: Path, resolution: int | None = None) -> ImageSet:
-    """Return the images of a .npy or .npz file as an image set, for a reference.
-
-    Args:
-        path: The file.
-        resolution: The side in pixels that the images must have; None: any.
-
-    Raises:
-        EvaluationError: If it is not an array file, or its images are not squares of that side.
-    """
-    source = array_source(path)
+def array_image_set(value: Path | np.ndarray, resolution: int | None = None) -> ImageSet:
+    """Return square images of an array or array file, of side `resolution` if it is given, as an image set."""
+    source = array_source(value)
+    name = str(value) if isinstance(value, Path) else "array"
     height, width, channels = source.shape
     if height != width:
-        raise EvaluationError(f"{path} holds images of {height}x{width}; real images are square")
+        raise EvaluationError(f"{name} holds images of {height}x{width}; real images must be square")
     if resolution not in (None, height):
         raise EvaluationError(
-            f"{path} holds images of {height}x{height} and {resolution}x{resolution} are needed: an array file is not "
-            "resized; say --resolution reference to have the other images brought to its size"
+            f"{name} holds images of {height}x{height} and {resolution}x{resolution} are needed: an array file is not "
+            "resized; give --resolution reference to resize the other images to its size"
         )
     info = {
-        "source": str(path),
+        "source": name,
         "split": None,
         "crop": "none",
         "resize": "none",
@@ -150,39 +176,34 @@ def array_image_set(path: Path, resolution: int | None = None) -> ImageSet:
         "fingerprint": source.description["fingerprint"],
         "skipped": [],
     }
-    return ImageSet(str(path), source.images, source.labels, source.class_names, info)
+    return ImageSet(name, source.images, source.labels, source.class_names, info)
 
 
-def _npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The image and label arrays of an npz; unpacked to a temporary file, since a zip cannot be mapped."""
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the images and labels of an npz, unpacked to a temporary file, since a zip cannot be memory-mapped."""
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            key = next((key for key in IMAGE_KEYS if key in inside), None)
-            if key is None:
-                told = "statistics, which are a --reference" if {"mu", "sigma"} <= set(inside) else "no images"
-                raise EvaluationError(f"{path} holds {told}; images are sought as `images` or `arr_0`")
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            found = [next((members[key] for key in keys if key in members), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
+            if found[0] is None:
+                content = "statistics, which are a --reference" if {"mu", "sigma"} <= set(members) else "no images"
+                raise EvaluationError(f"{path} holds {content}; images are expected as `images` or `arr_0`")
             folder = Path(tempfile.mkdtemp(prefix="atelier-npz-"))
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            images = _load(_unpack(archive, inside[key], folder / "images.npy"), path)
-            label_key = next((key for key in LABEL_KEYS if key in inside), None)
-            labels = _load(_unpack(archive, inside[label_key], folder / "labels.npy"), path) if label_key else None
+            images, labels = (
+                None if name is None else _read_array(Path(archive.extract(name, folder)), path) for name in found
+            )
     except EvaluationError:
         raise
-    except Exception as error:  # a broken zip makes zipfile raise half a dozen kinds
+    except Exception as error:  # zipfile raises many types for a damaged file
         raise EvaluationError(f"{path} is not an npz file, or is truncated ({str(error)[:100]})") from error
+    assert images is not None
     return images, labels
 
 
-def _unpack(archive: zipfile.ZipFile, name: str, to: Path) -> Path:
-    with archive.open(name) as packed, to.open("wb") as file:
-        shutil.copyfileobj(packed, file, 2**20)
-    return to
-
-
-def _load(file: Path, told: Path) -> np.ndarray:
+def _read_array(file: Path, source: Path) -> np.ndarray:
     try:
-        loaded = read_npy(file)
+        array = read_npy(file)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{told} is not a npy file of numbers, or is truncated ({error})") from error
-    return np.asarray(loaded) if loaded.size == 0 else loaded
+        raise EvaluationError(f"{source} is not a npy file of numbers, or is truncated ({error})") from error
+    return np.asarray(array) if array.size == 0 else array

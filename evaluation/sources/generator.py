@@ -1,96 +1,159 @@
-"""Images of a generator file, made here with ONNX Runtime; seed → latent as the service has it."""
+"""Images made in this process: by a generator file, a checkpoint that is exported to one, or a Python function."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import atexit
+import contextlib
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 
-from artifacts.generator_file import is_unsealed
-from artifacts.latents import ZDistribution, seeds_to_latents
-from artifacts.onnx_files import digest_of, metadata_of
+from artifacts.generator_file import ContractError, check
+from artifacts.latents import seeds_to_latents
+from artifacts.processes import child_environment, python_module
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import (
-    create_session,
-    int_metadata,
-    read_model,
-    require_metadata,
-    run_session,
-    string_list_metadata,
-)
-from evaluation.sources.base import Conditions, Draw, ImageBatch
+from evaluation.onnx_files import create_session, read_model, run_session
+from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 class GeneratorSource:
-    """A generator file that keeps the contract and whose digest is its own."""
+    """A generator file that follows the contract and whose digest matches its content."""
 
     seeded = True
+    num_images: int | None = None
 
-    def __init__(self, path: Path, conditions: Conditions = Conditions()) -> None:
-        proto = read_model(path, "generator file")
-        metadata = metadata_of(proto)
-        keys = ("format_version", "name", "z_dim", "z_distribution", "height", "width", "channels", "digest")
-        require_metadata(metadata, keys, path, "a generator file")
-        height, width, channels, self._z_dim = (
-            int_metadata(metadata, key, path) for key in ("height", "width", "channels", "z_dim")
-        )
-        self.shape = (height, width, channels)
-        distribution = metadata["z_distribution"]
-        if distribution not in ("normal", "uniform"):
-            raise EvaluationError(f"{path}: z_distribution is {distribution!r}, not normal or uniform")
-        self._z_distribution = cast(ZDistribution, distribution)
-        digest = digest_of(proto, is_unsealed)
-        if digest != metadata["digest"]:
-            raise EvaluationError(f"{path} was altered after its export: its digest does not match")
-        self._digest = digest
-        self._session = create_session(proto, path)
-        inputs = {value.name: value for value in self._session.get_inputs()}
-        outputs = {value.name: value for value in self._session.get_outputs()}
-        if (
-            "latents" not in inputs
-            or inputs["latents"].shape[1:] != [self._z_dim]
-            or set(inputs) - {"latents", "labels"}
-        ):
-            raise EvaluationError(f"{path}: its inputs are not `latents` [N, {self._z_dim}] (and `labels`)")
-        if "images" not in outputs or outputs["images"].type != "tensor(uint8)":
-            raise EvaluationError(f"{path}: it has no uint8 output `images`")
-        self.class_names = string_list_metadata(metadata, "class_names", path) if "labels" in inputs else ()
-        if "labels" in inputs and not self.class_names:
-            raise EvaluationError(f"{path}: it takes labels, but its metadata name no classes")
-        conditions.check(self._z_distribution, self.class_names, str(path))
-        self._conditions = conditions
+    def __init__(self, path: Path, sampling: SamplingOptions = SamplingOptions()) -> None:
+        model = read_model(path, "generator file")
+        try:
+            self._metadata = check(model)
+        except ContractError as error:
+            raise EvaluationError(f"{path}: {error}") from error
+        self._session = create_session(model, path)
+        self.shape, self.class_names = self._metadata.image_shape, self._metadata.class_names
+        sampling.check(self._metadata.z_distribution, self.class_names, str(path))
+        self._sampling = sampling
         self.description = {
             "kind": "generator file",
             "path": str(path),
-            "model": metadata["name"],
-            "digest": digest,
+            "model": self._metadata.name,
+            "digest": self._metadata.digest,
             "shape": list(self.shape),
-            "dataset": metadata.get("dataset"),
-            "images_seen": _count(metadata.get("images_seen", "")),
-            **conditions.told(),
+            "dataset": self._metadata.dataset,
+            "images_seen": self._metadata.images_seen,
+            **sampling.to_dict(),
         }
 
-    def limit(self) -> int | None:
-        return None
-
-    def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Iterator[ImageBatch]:
-        draw.check()
-        for first in range(start, stop, batch):
-            seed, size = draw.seed(first), min(batch, stop - first)
-            seeds, truncation = range(seed, seed + size), self._conditions.truncation
-            z, labels = seeds_to_latents(seeds, self._z_dim, self._z_distribution, truncation, len(self.class_names))
-            chosen = self._conditions.labels_of(seed, size, self.class_names)
+    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield the images of the seeds, each from its own latent and label."""
+        seeds.check()
+        for first in range(start, stop, batch_size):
+            seed, n = seeds.seed(first), min(batch_size, stop - first)
+            z, labels = seeds_to_latents(
+                range(seed, seed + n),
+                self._metadata.z_dim,
+                self._metadata.z_distribution,
+                self._sampling.truncation,
+                len(self.class_names),
+            )
+            chosen = self._sampling.labels_for(seed, n, self.class_names)
             labels = labels if chosen is None else chosen
             feed: dict[str, np.ndarray] = {"latents": z} if labels is None else {"latents": z, "labels": labels}
-            images = run_session(self._session, ["images"], feed, f"the generator {self.description['model']}")[0]
-            if images.shape != (size, *self.shape):
+            images = run_session(self._session, ["images"], feed, f"the generator {self._metadata.name}")[0]
+            if images.shape != (n, *self.shape):
                 raise EvaluationError(
-                    f"the generator gave images {list(images.shape)}; its metadata say {[size, *self.shape]}"
+                    f"the generator returned images {list(images.shape)}; its metadata states {[n, *self.shape]}"
                 )
-            yield ImageBatch(images, self._digest, labels)
+            yield ImageBatch(images, self._metadata.digest, labels)
 
 
-def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+class CheckpointSource(GeneratorSource):
+    """The averaged generator of a checkpoint file, or of a run folder's latest checkpoint."""
+
+    def __init__(self, path: Path, sampling: SamplingOptions = SamplingOptions()) -> None:
+        if not path.exists():
+            raise EvaluationError(f"there is no checkpoint at {path}")
+        if path.is_dir() and not checkpoints_of(path):
+            raise EvaluationError(f"{path} has no checkpoint yet; `trainer resume {shlex.quote(str(path))}` makes one")
+        super().__init__(_export(path), sampling)
+        self.description |= {"kind": "checkpoint", "path": str(path)}
+        if match := _CHECKPOINT.fullmatch(path.name):
+            self.description["step"] = int(match[1])
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a trainer's run: it has checkpoints, or a config to make some."""
+    return path.is_dir() and bool(checkpoints_of(path) or (path / "config.json").is_file())
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the checkpoints of a run folder, oldest first."""
+    found = [(int(match[1]), path) for path in run.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _export(path: Path) -> Path:
+    """Export a checkpoint to a temporary generator file in another process, so that this one needs no torch."""
+    folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    command = [*python_module("trainer"), "export", "--output", str(folder), "--", str(path)]
+    options: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace", "check": False}
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, capture_output=True, env=child_environment(), **options)
+        if done.returncode == 0 and (files := list(folder.glob("*.onnx"))):
+            return files[0]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
+        if "No module named" in reason:
+            reason += "; exporting a checkpoint needs the trainer: pip install 'gan-atelier[train]'"
+        raise EvaluationError(f"{path} could not be exported: {reason}")
+    raise EvaluationError(f"{path} could not be exported: {sys.executable} could not be started")
+
+
+class FunctionSource:
+    """Images of a Python function: `function(n)`, or `function(seeds)` if its first parameter has that name.
+
+    `seeds` is int64 [n]; the function returns uint8 [n, H, W, C]. It is called once more, for one image, to learn the
+    shape.
+    """
+
+    class_names: tuple[str, ...] = ()
+    num_images: int | None = None
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        try:
+            self.seeded = next(iter(inspect.signature(function).parameters), "") == "seeds"
+        except (TypeError, ValueError):  # some callables of C extensions have no signature
+            self.seeded = False
+        self._function = function
+        height, width, channels = self._call(0, 1).shape[1:]
+        self.shape = (height, width, channels)
+        self.description: dict[str, Any] = {
+            "kind": "function",
+            "name": getattr(function, "__qualname__", type(function).__qualname__),
+            "shape": list(self.shape),
+            "id": uuid.uuid4().hex,  # so that no other function's unfinished work is resumed
+        }
+
+    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield what the function returns for each batch."""
+        seeds.check()
+        for first in range(start, stop, batch_size):
+            yield ImageBatch(self._call(seeds.seed(first), min(batch_size, stop - first)))
+
+    def _call(self, seed: int, n: int) -> np.ndarray:
+        images = np.asarray(self._function(np.arange(seed, seed + n) if self.seeded else n))
+        if images.ndim != 4 or len(images) != n:
+            raise EvaluationError(f"the function returned {list(images.shape)}, not images [{n}, H, W, C]")
+        return images

@@ -1,28 +1,41 @@
-"""What a name on the command line refers to, by one rule for the images and for the reference."""
+"""Resolve what a user names as images or as a reference, by one rule for both sides, and open it as a source."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.sources.arrays import IMAGE_KEYS
-from evaluation.sources.checkpoint import is_run
-from imagesets import list_sources
+from evaluation.sources.arrays import IMAGE_KEYS, ImageSetSource, array_source
+from evaluation.sources.base import ImageSource, SamplingOptions
+from evaluation.sources.generator import CheckpointSource, FunctionSource, GeneratorSource, is_run
+from evaluation.sources.service import PATIENCE_S, ServiceSource
+from imagesets import list_sources, load_image_set
 
-Kind = Literal["service", "generator", "checkpoint", "arrays", "statistics", "images"]
+# What a caller from Python may give: text or a path as on the command line, an array, or a function.
+ImagesLike = str | Path | np.ndarray | Callable[[Any], Any]
+Kind = Literal["service", "generator", "checkpoint", "function", "arrays", "statistics", "images"]
 FOLDER = "folder:"
 _KINDS: dict[str, Kind] = {".onnx": "generator", ".pt": "checkpoint", ".npy": "arrays", ".npz": "arrays"}
-_MAKES = {"service": "a service", "generator": "an ONNX file of a network", "checkpoint": "a checkpoint"}
+_GENERATORS = {
+    "service": "a service",
+    "generator": "an ONNX file of a network",
+    "checkpoint": "a checkpoint",
+    "function": "a function",
+}
 
 
 @dataclass(frozen=True)
 class Location:
-    """A source of images, or statistics of images.
+    """A source of images, or statistics of images, as the user named it in `text`.
 
-    `path` is that of a file or folder. `image_set` is the name of images for `imagesets`, without the `split`.
+    `path` is the file or folder, `image_set` the name for `imagesets` without the split, and `value` the array or
+    function of a caller from Python.
     """
 
     kind: Kind
@@ -30,96 +43,152 @@ class Location:
     path: Path | None = None
     image_set: str = ""
     split: str | None = None
+    value: Any = None
 
     @property
     def name(self) -> str:
-        """Return the name for `imagesets`, with the split where one was given."""
+        """The name for `imagesets`, with the split if one was named."""
         return self.image_set if self.split is None else f"{self.image_set}@{self.split}"
 
-    def of_real_images(self) -> Location:
-        """Return this location; raise EvaluationError for a generator, which real images cannot come from."""
-        if self.kind in _MAKES:
+    def require_real_images(self) -> Location:
+        """Return this location; raise EvaluationError for a generator, which is not a source of real images."""
+        if self.kind in _GENERATORS:
             raise EvaluationError(
-                f"{self.text} is {_MAKES[self.kind]}, and a reference is of real images: name an image set such as "
-                "mnist@test, a folder, a .zip or an array file of images, or a file of `evaluation reference`"
+                f"{self.text} is {_GENERATORS[self.kind]}, and a reference is of real images: name an image set such "
+                "as mnist@test, a folder, a .zip or an array file of images, or a file of `evaluation reference`"
             )
         return self
 
 
-def resolve(text: str) -> Location:
-    """Return what a name refers to.
+def resolve(images: ImagesLike) -> Location:
+    """Return what a name, array or function refers to.
 
     Args:
-        text: `http://…` of a service; a `.onnx`, `.pt`, `.npy`, `.npz` or `.zip` file; a run folder or a folder of
-            images; an image set such as `mnist`; `folder:PATH`. Image sets, folders and zips may have `@SPLIT` at the
-            end. A name of `list_sources()` is that image set even where a folder is called so too.
+        images: `http://…` of a service; a `.onnx`, `.pt`, `.npy`, `.npz` or `.zip` file; a run folder or a folder of
+            images; an image set such as `mnist`; `folder:PATH`. Image sets, folders and zips may end in `@SPLIT`. A
+            name of `list_sources()` is that image set even if a folder has the same name.
 
     Raises:
         EvaluationError: If there is nothing of that name.
     """
+    if isinstance(images, np.ndarray):
+        return Location("arrays", "the array", value=images)
+    if callable(images):
+        return Location("function", "the function", value=images)
+    text = str(images)
     if not text.strip():
         raise EvaluationError("the name of the images is empty; is a variable not set?")
     scheme, colon, rest = text.partition("://")
     if colon and scheme.lower() in ("http", "https"):
         return Location("service", f"{scheme.lower()}://{rest}")
     if text.startswith(FOLDER):
-        return _images(text.removeprefix(FOLDER), text)
+        return _folder(text.removeprefix(FOLDER), text)
     source, at, split = text.partition("@")
     if source in {info.name for info in list_sources() if not info.name.startswith(FOLDER)}:
         return Location("images", text, None, source, split if at else None)
-    path = expanded(text)
+    path = expand(text)
     if path.is_dir():
-        return Location("checkpoint", text, path) if is_run(path) else _images(text, text)
+        return Location("checkpoint", text, path) if is_run(path) else _folder(text, text)
     kind = _KINDS.get(path.suffix.lower())
-    if path.is_file() and kind in (None, "arrays") and _holds_statistics(path):
+    if path.is_file() and kind in (None, "arrays") and {"mu", "sigma"} <= _array_names(path):
         return Location("statistics", text, path)
     if kind is not None:
         return Location(kind, text, path)
-    before = expanded(text.rpartition("@")[0])
+    before = expand(text.rpartition("@")[0])
     if path.suffix.lower() == ".zip" or ("@" in text and before.suffix.lower() == ".zip"):
-        return _images(text, text)
+        return _folder(text, text)
     if text.rpartition("@")[0] and before.is_dir() and not path.exists():
-        return _images(text, text)
+        return _folder(text, text)
     if path.exists():
         raise EvaluationError(
-            f"{text} is no source of images: name a URL, a .onnx, .pt, .npy, .npz or .zip file, or a folder"
+            f"{text} is not a source of images: name a URL, a .onnx, .pt, .npy, .npz or .zip file, or a folder"
         )
     if "/" in text:
         raise EvaluationError(f"there is no file or folder at {path}")
-    return Location("images", text, None, source, split if at else None)  # imagesets names those that there are
+    return Location("images", text, None, source, split if at else None)  # imagesets lists the names that exist
 
 
-def expanded(text: str) -> Path:
-    """Return a path with `~` replaced by the home folder. EvaluationError: there is none."""
+def open_source(
+    images: ImagesLike,
+    *,
+    model: str | None = None,
+    sampling: SamplingOptions = SamplingOptions(),
+    patience_s: float = PATIENCE_S,
+    resolution: int | None = None,
+    channels: int | None = None,
+    data_root: Path | str = "data",
+    cache_root: Path | str | None = None,
+) -> ImageSource:
+    """Open the source that `images` names, as `resolve` reads it.
+
+    Args:
+        images: A service, generator file, checkpoint, array file, folder or zip of images, image set, uint8 array
+            [N, H, W, C], or function that makes such arrays.
+        model: The service's model.
+        sampling: How a generator is sampled.
+        patience_s: Seconds to wait for a service that does not answer.
+        resolution: Side in pixels that image sets and folders are resized to as they are read.
+        channels: Channels of image sets and folders, likewise.
+        data_root: Where the data sets are.
+        cache_root: Where decoded images are kept.
+
+    Raises:
+        EvaluationError: If there is no such source, or it cannot be read.
+        ImageSetError: The same, for image sets.
+    """
+    location = resolve(images)
+    path, kind = location.path or Path(), location.kind
+    model = model or None  # an empty variable of a manifest names no model
+    if model is not None and kind != "service":
+        raise EvaluationError(f"--model names a model of a service; {location.text} is not a service")
+    if kind == "statistics":
+        raise EvaluationError(f"{path} holds statistics, which are a --reference; a source has images")
+    if kind == "service":
+        return ServiceSource(location.text, model, sampling, patience_s)
+    if kind == "generator":
+        return GeneratorSource(path, sampling)
+    if kind == "checkpoint":
+        return CheckpointSource(path, sampling)
+    if sampling != SamplingOptions():
+        raise EvaluationError(f"--truncation and --labels are for a generator; {location.text} is not one")
+    if kind == "function":
+        return FunctionSource(location.value)
+    if kind == "arrays":
+        return array_source(path if location.value is None else location.value)
+    return ImageSetSource(
+        load_image_set(
+            location.name, resolution=resolution, channels=channels, data_root=data_root, cache_root=cache_root
+        )
+    )
+
+
+def expand(text: str) -> Path:
+    """Return a path with `~` replaced by the home folder; raise EvaluationError if there is none."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise EvaluationError(f"{text}: there is no such home folder ({error}); write the path out") from error
 
 
-def _images(text: str, told: str) -> Location:
-    """A folder or zip of images, with or without a split."""
-    whole, (before, at, split) = expanded(text), text.rpartition("@")
-    if not text:
-        raise EvaluationError(f"{told} names no folder")
-    if not at or whole.exists():  # a path may hold an @ of its own
-        return Location("images", told, whole, f"{FOLDER}{text}")
-    return Location("images", told, expanded(before), f"{FOLDER}{before}", split)
-
-
 def holds_images(path: Path) -> bool:
     """Return whether an array file has images; a damaged npz has nothing."""
-    return path.suffix.lower() == ".npy" or any(key in _arrays(path) for key in IMAGE_KEYS)
+    return path.suffix.lower() == ".npy" or any(key in _array_names(path) for key in IMAGE_KEYS)
 
 
-def _holds_statistics(path: Path) -> bool:
-    return {"mu", "sigma"} <= _arrays(path)
+def _folder(text: str, original: str) -> Location:
+    """Return the location of a folder or zip of images, with or without a split."""
+    path, (before, at, split) = expand(text), text.rpartition("@")
+    if not text:
+        raise EvaluationError(f"{original} names no folder")
+    if not at or path.exists():  # a path may contain an @
+        return Location("images", original, path, f"{FOLDER}{text}")
+    return Location("images", original, expand(before), f"{FOLDER}{before}", split)
 
 
-def _arrays(path: Path) -> set[str]:
-    """The names of the arrays in an npz."""
+def _array_names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except Exception:  # of half a dozen kinds; whoever reads the file reports why it cannot be read
+    except Exception:  # of many types; the reader of the file reports why it cannot be read
         return set()

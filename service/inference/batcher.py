@@ -138,6 +138,7 @@ class Batcher:
 
     @property
     def waiting_rows(self) -> int:
+        """Rows that are in no batch yet."""
         return self._waiting
 
     async def submit(

@@ -5,10 +5,11 @@ from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.errors import ClientDisconnected
+from service.errors import ClientDisconnectedError
 from service.inference.admission import Admission
 from service.inference.batcher import Batcher, InferencePool, deadline_exceeded
-from service.models.repository import Generator, Repository
+from service.models.repository import Repository
+from service.models.served_model import Generator
 from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -61,7 +62,7 @@ class InferenceEngine:
 
         Raises:
             ApiError: 503 if too many answers already wait, or if the deadline has passed.
-            ClientDisconnected: If the client disconnected.
+            ClientDisconnectedError: If the client disconnected.
         """
         work = self._admit_and_run(inputs, pixels, encode, inline)
         return await (work if receive is None else _while_connected(work, receive))
@@ -127,7 +128,7 @@ async def _while_connected(work: Any, receive: "Receive") -> Any:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientDisconnected
+        raise ClientDisconnectedError
     finally:
         task.cancel()
         gone.cancel()

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from artifacts.latents import NUM_SEEDS, seeds_to_latents
 from service.errors import ApiError, unprocessable
 from service.inference import interpolation
-from service.models.repository import Generator, Repository
+from service.models.repository import Repository
+from service.models.served_model import Generator
 from service.routes.schemas import ImageSpec, InterpolateRequest, Keyframe, MixRequest
 from service.settings import Settings
 

@@ -109,6 +109,7 @@ class CrossOriginMiddleware:
         self.app, self._allowed = app, allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or add the headers to the app's answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -61,7 +61,7 @@ class RateLimiter:
             full_at = max(now, self._words[at + 1]) if self._words[at] == key else now
             wait = full_at - self._slack - now
             if wait > 0:
-                return wait / 1e9
+                return float(wait / 1e9)
             self._words[at], self._words[at + 1] = key, full_at + self._interval
         return 0.0
 

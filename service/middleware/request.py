@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artifacts import version
-from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnected, error_response
+from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnectedError, error_response
 from service.middleware import auth, cross_origin, rate_limit
 from service.middleware.client_address import trusted_proxies
 from service.observability import logs, tracing
@@ -51,13 +51,14 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str] = lambda scope: "unmatched"
+        self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str] = lambda _: "unmatched"
     ):
         tracing.configure(version())
         self.app, self._worker, self._route = app, worker, route
         self._handle = tracing.instrument(self._handle_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         if scope["type"] == "http":
             await self._handle(scope, receive, send)
         else:
@@ -78,7 +79,7 @@ class RequestMiddleware:
             # The time to stop is over. The server's own answer would be a 500, with a traceback in the log.
             exchange.worker.metrics.rejected.labels("cut_off").inc()
             await exchange.answer(CUT_OFF)
-        except (ClientDisconnected, ClientDisconnect):
+        except (ClientDisconnectedError, ClientDisconnect):
             # Nobody reads this, but BentoML's timeout holds a request, and a shutdown, until an answer begins.
             await exchange.answer(Response(status_code=CLIENT_GONE))
         except Exception:

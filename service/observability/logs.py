@@ -44,13 +44,14 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON: time (UTC), level, logger, event, request_id, and the traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
         line = {
             "time": f"{_utc(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
         }
-        if request := _request_of(record):
+        if request := current_request.get():
             line["request_id"] = request
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -61,15 +62,11 @@ class TextFormatter(logging.Formatter):
     """Formats a record as a short line for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        request = _request_of(record)
+        """Return the line."""
+        request = current_request.get()
         line = f"{_utc(int(record.created))[11:]} {record.levelname.lower()} {record.getMessage()}"
         line += f" [{request}]" if request else ""
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def _request_of(record: logging.LogRecord) -> str | None:
-    request: str | None = getattr(record, "request_id", None) or current_request.get()
-    return request
 
 
 @lru_cache(maxsize=1)
@@ -78,67 +75,57 @@ def _utc(second: int) -> str:
 
 
 class DroppingQueueHandler(QueueHandler):
-    """Queues records for a listener's thread; drops and counts them while the queue is full."""
+    """Queues formatted records for a listener's thread; drops and counts them while the queue is full."""
 
     dropped = 0
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Fix what the listener's thread could not find out: the message, and the request that is in work."""
-        record.msg, record.args = record.getMessage(), None
-        record.request_id = current_request.get()
-        return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue a record, after a line on those that were dropped."""
         try:
             if self.dropped:
-                self.queue.put_nowait(_lines_record(_dropped_line("log lines dropped", self.dropped)))
+                self.queue.put_nowait(_as_record(_dropped_line("log lines dropped", self.dropped)))
                 self.dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
 
 
-class _DescriptorHandler(logging.Handler):
-    """Writes to a file descriptor. It has no lock, so that at exit nothing waits for a write that hangs."""
+class _DescriptorListener(QueueListener):
+    """Writes formatted records to a file descriptor."""
 
-    def __init__(self, descriptor: int):
-        super().__init__()
+    def __init__(self, records: "queue.Queue[logging.LogRecord]", descriptor: int):
+        super().__init__(records)
         self._descriptor = descriptor
 
-    def createLock(self) -> None:
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = getattr(record, "lines", None) or f"{self.format(record)}\n"
-        data = text.encode(errors="backslashreplace")
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write a record; only the listener's thread waits for the reader."""
+        data = f"{record.getMessage()}\n".encode(errors="backslashreplace")
         with suppress(OSError):  # the reader is gone, which must not stop the service
             while data:
                 data = data[os.write(self._descriptor, data) :]
 
 
-def _lines_record(lines: str) -> logging.LogRecord:
-    return logging.makeLogRecord({"lines": lines})
+def _as_record(lines: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": lines})
 
 
 def _dropped_line(event: str, count: int) -> str:
-    return json.dumps({"level": "warning", "event": event, "lines": count}) + "\n"
+    return json.dumps({"level": "warning", "event": event, "lines": count})
 
 
 @lru_cache(maxsize=8)
-def _queue_of(descriptor: int) -> "tuple[queue.Queue[logging.LogRecord], logging.Handler]":
-    """Start the thread that writes to a file descriptor; return its queue and its handler."""
+def _queue_for(descriptor: int) -> "queue.Queue[logging.LogRecord]":
+    """Start the thread that writes to a file descriptor, and return its queue."""
     records: queue.Queue[logging.LogRecord] = queue.Queue(MAX_QUEUED)
-    handler = _DescriptorHandler(descriptor)
-    QueueListener(records, handler).start()
+    _DescriptorListener(records, descriptor).start()
     atexit.register(_flush, records)
-    return records, handler
+    return records
 
 
-def _flush(records: "queue.Queue[logging.LogRecord]", seconds: float = EXIT_WAIT_S) -> None:
-    """Wait until all queued records are written, but no longer than this."""
+def _flush(records: "queue.Queue[logging.LogRecord]") -> None:
+    """Wait until all queued records are written, but no longer than EXIT_WAIT_S."""
     with records.all_tasks_done:
-        records.all_tasks_done.wait_for(lambda: not records.unfinished_tasks, seconds)
+        records.all_tasks_done.wait_for(lambda: not records.unfinished_tasks, EXIT_WAIT_S)
 
 
 def uses_json(settings: Settings) -> bool:
@@ -156,9 +143,8 @@ def configure(settings: Settings) -> None:
             handler.setFormatter(formatter)
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 with suppress(OSError, ValueError):  # a stream without a file descriptor cannot block
-                    records, writer = _queue_of(handler.stream.fileno())
-                    writer.setFormatter(formatter)
-                    queueing = DroppingQueueHandler(records)
+                    queueing = DroppingQueueHandler(_queue_for(handler.stream.fileno()))
+                    queueing.setFormatter(formatter)
                     queueing.setLevel(handler.level)
                     queueing.filters = handler.filters
                     logger.removeHandler(handler)
@@ -216,11 +202,11 @@ class AccessLog:
             line += f',"rows":{rows},"model":{json.dumps(model)}' if rows is not None else ""
             line += f',"client":{json.dumps(client)}' if client is not None else ""
             line += f',"trace_id":"{trace}"' if trace is not None else ""
-            self._lines.append(line + "}\n")
+            self._lines.append(line + "}")
         else:
             images = f" {rows} rows of {model}" if rows is not None else ""
             time_of_day = _utc(int(now))[11:]
-            self._lines.append(f"{time_of_day} {status} {method} {route} {ms:.1f} ms{images} [{request}]\n")
+            self._lines.append(f"{time_of_day} {status} {method} {route} {ms:.1f} ms{images} [{request}]")
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_later(ACCESS_WRITE_S, self.flush)
@@ -230,16 +216,16 @@ class AccessLog:
         self._scheduled = False
         stream = self._stream or sys.stdout
         try:
-            records, _ = _queue_of(stream.fileno())
+            records = _queue_for(stream.fileno())
         except (OSError, ValueError):  # a stream without a file descriptor: a test's
-            stream.write(self._take())
+            stream.write("".join(f"{line}\n" for line in self._take()))
             return
-        if records.qsize() < ACCESS_BACKLOG:
-            records.put(_lines_record(self._take()))
+        if records.qsize() < ACCESS_BACKLOG and (lines := self._take()):
+            records.put(_as_record("\n".join(lines)))
 
-    def _take(self) -> str:
+    def _take(self) -> list[str]:
         lines, self._lines = self._lines, []
         if self._dropped:
             lines.append(_dropped_line("access lines dropped", self._dropped))
             self._dropped = 0
-        return "".join(lines)
+        return lines

@@ -149,5 +149,5 @@ class Metrics:
             for kind in ("livesum", "livemax"):  # a dead worker's gauges count no more; its counters do
                 living_files(folder, f"gauge_{kind}_", ".db")
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -87,7 +87,8 @@ class StatusWindow:
         seconds = self._state.seconds
         if seconds[now % SLOTS].second != now:
             seconds[now % SLOTS] = _Second(now)
-        return seconds[now % SLOTS]
+        second: _Second = seconds[now % SLOTS]
+        return second
 
     def count_request(self, status: int, seconds: float) -> None:
         """Count a request for images; only the latency of a 200 is counted."""
@@ -188,5 +189,5 @@ def percentile(counts: list[int], p: float) -> float | None:
     for i, count in enumerate(counts):
         rank -= count
         if rank <= 0 < count:
-            return round(FIRST_MS * GROWTH ** (i - 0.5), 3)
+            return float(round(FIRST_MS * GROWTH ** (i - 0.5), 3))
     return None

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from artifacts import version
 from service.errors import ApiError
 from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
-from service.routes.negotiation import JPEG, PNG, WEBP, Body
+from service.routes.negotiation import JPEG, NPY, PNG, WEBP, Body
 from service.routes.schemas import GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ async def generate(request: Request) -> Response:
     inputs = resolve_generate(body, engine.repository, engine.settings)
     n = len(inputs)
     answer = Answer(
+        media_type,
         inputs,
         body,
         columns=math.ceil(math.sqrt(n)),
         names=[f"seed-{s}" for s in inputs.seeds] if inputs.seeds else [f"image-{i:04}" for i in range(n)],
         entries=[{"seed": s} for s in inputs.seeds or [None] * n],
     )
-    return await _respond(request, media_type, answer)
+    return await _respond(request, answer)
 
 
 @router.post(
@@ -60,6 +61,7 @@ async def interpolate(request: Request) -> Response:
     inputs = resolve_interpolate(body, engine.repository, engine.settings)
     n = len(inputs)
     answer = Answer(
+        media_type,
         inputs,
         body,
         columns=STRIP_COLUMNS,
@@ -68,7 +70,7 @@ async def interpolate(request: Request) -> Response:
         fields={"fps": body.fps, "loop": body.loop},
         animation=body,
     )
-    return await _respond(request, media_type, answer)
+    return await _respond(request, answer)
 
 
 @router.post(
@@ -87,6 +89,7 @@ async def mix(request: Request) -> Response:
         inputs = inputs.first()
     terms = [{"seed": term.seed, "weight": term.weight} for term in body.terms]
     answer = Answer(
+        media_type,
         inputs,
         body,
         columns=1,
@@ -95,7 +98,7 @@ async def mix(request: Request) -> Response:
         entries=[{"latent": [float(str(x)) for x in inputs.latents[0]]}, *terms],
         rest_key="terms",
     )
-    return await _respond(request, media_type, answer)
+    return await _respond(request, answer)
 
 
 async def _read(
@@ -106,14 +109,16 @@ async def _read(
     return get_engine(request), media_type, await negotiation.read_body(request, schema)
 
 
-async def _respond(request: Request, media_type: str, answer: "Answer") -> Response:
+async def _respond(request: Request, answer: "Answer") -> Response:
     """Generate the images of an answer, and encode them."""
+    from service.encoding import INLINE_BYTES
     from service.routes.rendering import render
 
-    engine = get_engine(request)
-    rendering = render(media_type, answer, engine.settings)
-    content = await engine.answer(answer.inputs, rendering.pixels, rendering.encode, request.receive, rendering.inline)
-    return Response(content, media_type=media_type, headers=response_headers(answer.inputs))
+    engine, inputs = get_engine(request), answer.inputs
+    pixels, encode = render(answer, engine.settings)
+    inline = answer.media_type == NPY and pixels * inputs.generator.metadata.channels <= INLINE_BYTES
+    content = await engine.answer(inputs, pixels, encode, request.receive, inline)
+    return Response(content, media_type=answer.media_type, headers=response_headers(inputs))
 
 
 @router.get(
@@ -142,7 +147,7 @@ async def image(request: Request) -> Response:
         error.param = "label" if error.param == "labels" else error.param  # its name in the query
         raise
     require_digest(inputs.generator, query.digest)
-    rendering = render(media_type, Answer(inputs, body, columns=1, names=(), entries=()), engine.settings)
+    pixels, encode = render(Answer(media_type, inputs, body), engine.settings)
     # With keys, `public` would allow a shared cache to give the image to clients without one.
     audience = "private" if keys else "public"
     appearance = query.model_dump(exclude={"digest"}).values()
@@ -159,7 +164,7 @@ async def image(request: Request) -> Response:
     if negotiation.etag_matches(negotiation.get_header(request, "if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
-    content = await engine.answer(inputs, rendering.pixels, rendering.encode, request.receive)
+    content = await engine.answer(inputs, pixels, encode, request.receive)
     if request.method == "HEAD":
         return Response(media_type=media_type, headers={**headers, "Content-Length": str(len(content))})
     return Response(content, media_type=media_type, headers=headers)

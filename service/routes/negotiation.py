@@ -120,13 +120,12 @@ def _limit_values(body: bytes) -> None:
     Characters within strings count as well, but no valid request has long strings.
     """
     most = max(MAX_VALUES, len(body) // BYTES_PER_VALUE)
-    lists = body.count(b"[") if len(body) > MAX_LISTS else 0
-    for what, limit, count in (
-        ("values", most, lambda: lists + body.count(b",") + body.count(b"{")),
-        ("lists", MAX_LISTS, lambda: lists),
-        ("keys of objects", MAX_KEYS, lambda: body.count(b":")),
+    for what, limit, characters in (
+        ("values", most, (b",", b"{", b"[")),
+        ("lists", MAX_LISTS, (b"[",)),
+        ("keys of objects", MAX_KEYS, (b":",)),
     ):
-        if len(body) > limit and count() > limit:
+        if len(body) > limit and sum(map(body.count, characters)) > limit:
             raise ApiError(422, "too_many_values", f"the body has more than {limit} {what}; split the request")
 
 

@@ -1,8 +1,9 @@
-"""Answer formats: one renderer per format, which checks the size of an answer and encodes its images."""
+"""Answer formats: the size of an answer, and one renderer per format that encodes its images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import Any
 
 from service import encoding
@@ -18,9 +19,10 @@ BYTES_PER_PIXEL = 4  # of an answer; one with more bytes counts as more pixels
 
 @dataclass(frozen=True)
 class Answer:
-    """What a route answers with, in whichever format.
+    """What a route answers with.
 
     Attributes:
+        media_type: Its format.
         inputs: The images, which are not generated yet.
         options: What images look like.
         columns: Columns of a grid if the request has none.
@@ -28,122 +30,101 @@ class Answer:
         entries: JSON fields, one dict per image.
         fields: Further JSON fields of the document.
         rest_key: JSON key of the list of all images but the first; None for one list.
-        animation: Frames per second and looping, if the answer can be an animation.
+        animation: Frames per second and looping, if GIF and WebP are animations.
     """
 
+    media_type: str
     inputs: InferenceInputs
     options: OutputOptions
-    columns: int
-    names: Sequence[str]
-    entries: Sequence[dict[str, Any]]
+    columns: int = 1
+    names: Sequence[str] = ()
+    entries: Sequence[dict[str, Any]] = ()
     fields: dict[str, Any] = field(default_factory=dict)
     rest_key: str | None = None
     animation: InterpolateRequest | None = None
 
+    @property
+    def is_animated(self) -> bool:
+        """Whether the answer is an animation."""
+        return self.animation is not None and self.media_type in (GIF, WEBP)
 
-@dataclass(frozen=True)
-class Rendering:
-    """How to make the body of an answer.
+    @property
+    def image_format(self) -> str:
+        """Format of the images: that of the answer if it is a picture, else of those in JSON or zip."""
+        prefix, _, subtype = self.media_type.partition("/")
+        return subtype if prefix == "image" else self.options.output_format
 
-    Attributes:
-        pixels: Size for admission.
-        encode: Makes the body of the images.
-        inline: Whether encoding takes less time than waking a thread.
-    """
+    @cached_property
+    def grid(self) -> GridLayout | None:
+        """The grid of all images, if the answer is one picture; a single image is a grid of one."""
+        if self.media_type not in (PNG, WEBP, JPEG) or self.is_animated:
+            return None
+        n, m, options = len(self.inputs), self.inputs.generator.metadata, self.options
+        columns = min(n, options.columns or self.columns)
+        padding = options.padding if n > 1 else 0
+        return GridLayout(n, m.height * options.scale, m.width * options.scale, columns, padding)
 
-    pixels: int
-    encode: Callable[[Images], bytes]
-    inline: bool = False
 
-
-def render(media_type: str, answer: Answer, settings: Settings) -> Rendering:
-    """Return the rendering of an answer in a format.
+def render(answer: Answer, settings: Settings) -> tuple[int, Callable[[Images], bytes]]:
+    """Return the size of an answer in pixels, and the function that encodes its images.
 
     Raises:
         ApiError: 422 if the answer would be too large.
     """
-    if answer.animation and media_type in (GIF, WEBP):
-        return _render_animation(media_type, answer, settings)
-    return _RENDERERS[media_type](media_type, answer, settings)
+    if answer.media_type in (NPY, NPZ):
+        pixels = array_pixels(answer.inputs, settings)
+    else:
+        pixels = picture_pixels(answer, settings)
+    if answer.media_type == NPY:
+        return pixels, encoding.encode_npy
+    renderer = _render_animation if answer.is_animated else _RENDERERS[answer.media_type]
+    return pixels, partial(renderer, answer)
 
 
-def _render_npy(media_type: str, answer: Answer, settings: Settings) -> Rendering:
-    pixels = array_pixels(answer.inputs, settings)
-    inline = pixels * answer.inputs.generator.metadata.channels <= encoding.INLINE_BYTES
-    return Rendering(pixels, encoding.encode_npy, inline)
-
-
-def _render_npz(media_type: str, answer: Answer, settings: Settings) -> Rendering:
+def _render_npz(answer: Answer, images: Images) -> bytes:
     inputs, m = answer.inputs, answer.inputs.generator.metadata
     seeds = inputs.seeds if inputs.seeds and len(inputs.seeds) == len(inputs) else None
-    arrays = {"latents": inputs.latents, "labels": inputs.labels, "seeds": seeds, "model": m.name, "digest": m.digest}
-    return Rendering(array_pixels(inputs, settings), lambda images: encoding.encode_npz(images, **arrays))
+    arrays = {"latents": inputs.latents, "labels": inputs.labels, "seeds": seeds}
+    return encoding.encode_npz(images, **arrays, model=m.name, digest=m.digest)
 
 
-def _render_grid(media_type: str, answer: Answer, settings: Settings) -> Rendering:
-    """All images in one picture; a single image is a grid of one."""
-    n, m, options = len(answer.inputs), answer.inputs.generator.metadata, answer.options
-    columns = min(n, options.columns or answer.columns)
-    padding = options.padding if n > 1 else 0
-    grid = GridLayout(n, m.height * options.scale, m.width * options.scale, columns, padding)
-
-    def encode(images: Images) -> bytes:
-        picture = grid.assemble(encoding.enlarge(images, options.scale))
-        return encoding.encode_image(picture, _format(media_type), options.quality)
-
-    return Rendering(picture_pixels(answer.inputs, options, media_type, settings, grid), encode)
+def _render_grid(answer: Answer, images: Images) -> bytes:
+    assert answer.grid is not None
+    picture = answer.grid.assemble(encoding.enlarge(images, answer.options.scale))
+    return encoding.encode_image(picture, answer.image_format, answer.options.quality)
 
 
-def _render_animation(media_type: str, answer: Answer, settings: Settings) -> Rendering:
-    options, animation = answer.options, answer.animation
-    assert animation is not None
-
-    def encode(images: Images) -> bytes:
-        frames = encoding.enlarge(images, options.scale)
-        return encoding.encode_animation(frames, _format(media_type), animation.fps, animation.loop, options.quality)
-
-    return Rendering(picture_pixels(answer.inputs, options, media_type, settings), encode)
+def _render_animation(answer: Answer, images: Images) -> bytes:
+    assert answer.animation is not None
+    frames, options = encoding.enlarge(images, answer.options.scale), answer.animation
+    return encoding.encode_animation(frames, answer.image_format, options.fps, options.loop, options.quality)
 
 
-def _render_zip(media_type: str, answer: Answer, settings: Settings) -> Rendering:
-    options, names = answer.options, answer.names
-    if len(set(names)) < len(names):  # a seed that was requested twice; a zip cannot hold one name twice
+def _render_zip(answer: Answer, images: Images) -> bytes:
+    names = answer.names
+    if len(set(names)) < len(names):  # a seed was requested twice, and a zip cannot hold one name twice
         names = [f"{i:04}-{name}" for i, name in enumerate(names)]
-
-    def encode(images: Images) -> bytes:
-        enlarged = encoding.enlarge(images, options.scale)
-        return encoding.encode_zip(enlarged, names, options.output_format, options.quality)
-
-    return Rendering(picture_pixels(answer.inputs, options, f"image/{options.output_format}", settings), encode)
+    images = encoding.enlarge(images, answer.options.scale)
+    return encoding.encode_zip(images, names, answer.image_format, answer.options.quality)
 
 
-def _render_json(media_type: str, answer: Answer, settings: Settings) -> Rendering:
+def _render_json(answer: Answer, images: Images) -> bytes:
     inputs, options, entries = answer.inputs, answer.options, answer.entries
+    m = inputs.generator.metadata
+    fields = {"created": int(datetime.now(UTC).timestamp()), "model": m.name, "digest": m.digest}
+    fields |= {"output_format": options.output_format, **answer.fields}
     if inputs.labels is not None:
         entries = [{**entry, "label": int(label)} for entry, label in zip(entries, inputs.labels, strict=True)]
-
-    def encode(images: Images) -> bytes:
-        fields = {**response_fields(inputs), "output_format": options.output_format, **answer.fields}
-        enlarged = encoding.enlarge(images, options.scale)
-        return encoding.encode_json(enlarged, fields, entries, options.output_format, options.quality, answer.rest_key)
-
-    return Rendering(picture_pixels(inputs, options, f"image/{options.output_format}", settings), encode)
+    images = encoding.enlarge(images, options.scale)
+    return encoding.encode_json(images, fields, entries, answer.image_format, options.quality, answer.rest_key)
 
 
-_RENDERERS: dict[str, Callable[[str, Answer, Settings], Rendering]] = {
-    NPY: _render_npy,
+_RENDERERS = {
     NPZ: _render_npz,
     ZIP: _render_zip,
     JSON: _render_json,
     **dict.fromkeys((PNG, WEBP, JPEG), _render_grid),
-    GIF: _render_animation,
 }
-
-
-def response_fields(inputs: InferenceInputs) -> dict[str, Any]:
-    """Return the JSON fields of every document with images."""
-    m = inputs.generator.metadata
-    return {"created": int(datetime.now(UTC).timestamp()), "model": m.name, "digest": m.digest}
 
 
 def array_pixels(inputs: InferenceInputs, settings: Settings, bytes_per_value: int = 1) -> int:
@@ -164,21 +145,20 @@ def array_pixels(inputs: InferenceInputs, settings: Settings, bytes_per_value: i
     return pixels
 
 
-def picture_pixels(
-    inputs: InferenceInputs, options: OutputOptions, media_type: str, settings: Settings, grid: GridLayout | None = None
-) -> int:
-    """Return the pixels of the images as pictures of a media type, one each or all in a grid.
+def picture_pixels(answer: Answer, settings: Settings) -> int:
+    """Return the pixels of the images as pictures, one each or all in a grid.
 
     Raises:
         ApiError: 422 if there are too many pixels, or if a picture is larger than its format allows.
     """
-    n, m = len(inputs), inputs.generator.metadata
+    n, m, options, grid = len(answer.inputs), answer.inputs.generator.metadata, answer.options, answer.grid
     height, width = grid.size if grid else (m.height * options.scale, m.width * options.scale)
     pixels = height * width * (1 if grid else n)
     if (options.scale > 1 or options.padding) and pixels > settings.max_scaled_pixels:
         message = f"{n} images at scale {options.scale} have {pixels} pixels; {settings.max_scaled_pixels} are allowed"
         raise unprocessable("scale_too_large", f"{message}: lower scale", "scale")
-    _check_size(inputs, pixels, settings)
+    _check_size(answer.inputs, pixels, settings)
+    media_type = f"image/{answer.image_format}"
     if max(height, width) > encoding.MAX_SIDE[media_type]:
         limit = f"more than {media_type} can hold ({encoding.MAX_SIDE[media_type]} per side)"
         param = "columns" if grid and grid.n > 1 else "scale"
@@ -194,7 +174,3 @@ def _check_size(inputs: InferenceInputs, pixels: int, settings: Settings) -> Non
         fewer = max(1, n * limit // pixels)
         message = f"{n} images count as {pixels} pixels; {limit} are allowed per answer: request {fewer} at a time"
         raise unprocessable("answer_too_large", message)
-
-
-def _format(media_type: str) -> str:
-    return media_type.removeprefix("image/")

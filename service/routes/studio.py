@@ -50,7 +50,7 @@ def _respond(request: Request, name: str) -> Response:
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, modified_ns: int) -> tuple[bytes, str]:
+def _read(path: Path, _modified_ns: int) -> tuple[bytes, str]:
     """Return a file's bytes and their strong ETag, read once per modification."""
     content = path.read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

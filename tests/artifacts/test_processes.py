@@ -22,9 +22,9 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["trainer", "evaluation", "trainer.sweep.worker_main"])
+@pytest.mark.parametrize("module", ["trainer", "evaluation", "trainer.sweep.workers"])
 def test_python_module_hostile_folder_runs_ours(hostile: Path, module: str) -> None:
-    command = [*python_module(module), *([str(os.getpid())] if module.endswith("worker_main") else []), "--help"]
+    command = [*python_module(module), *([str(os.getpid())] if module.endswith("workers") else []), "--help"]
     done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FOREIGN" not in done.stdout + done.stderr

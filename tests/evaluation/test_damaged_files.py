@@ -16,8 +16,8 @@ from artifacts.arrays import read_npz
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 from evaluation.references.file import load_reference
-from evaluation.scoring.feature_store import state_of
-from evaluation.scoring.shards import find, merged
+from evaluation.scoring.feature_store import count_images
+from evaluation.scoring.shards import find_shards, merge_features
 from evaluation.sources.arrays import array_source
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
@@ -78,7 +78,7 @@ def test_arrays_that_are_not_what_they_say(tmp_path: Path, content: bytes) -> No
         with pytest.raises(EvaluationError, match="not a npy file of numbers"):
             array_source(tmp_path / name)
     npz(tmp_path / "state.npz", n=content, mean=npy(np.zeros(4)), scatter=npy(np.eye(4)), digest=npy("a"))
-    assert state_of(tmp_path) == 0
+    assert count_images(tmp_path) == 0
 
 
 def _corrupt(path: Path) -> None:
@@ -138,7 +138,7 @@ NO_COVARIANCE = {
 @pytest.mark.parametrize("sigma", NO_COVARIANCE.values(), ids=NO_COVARIANCE)
 def test_statistics_that_are_no_covariance(tmp_path: Path, sigma: np.ndarray) -> None:
     reference(tmp_path / "r.npz", sigma=npy(sigma))
-    assert "not a sound reference file: its" in one_line(run("score", "g.onnx", "--reference", tmp_path / "r.npz"))
+    assert "not a valid reference file: its" in one_line(run("score", "g.onnx", "--reference", tmp_path / "r.npz"))
     assert invalid_statistics_reason(np.zeros(4), sigma * 1e-12) is not None, "whatever the features' scale"
     write_tiny_extractor(tmp_path / "e.onnx")
     words = ("--extractor", tmp_path / "e.onnx", "--import-as", "x", "--resolution", 8, "-o", tmp_path / "out.npz")
@@ -183,7 +183,7 @@ def test_labels_beyond_reason(tmp_path: Path, labels: list[int]) -> None:
         with pytest.raises(EvaluationError, match=r"its labels are .* classes count from 0"):
             array_source(tmp_path / "i.npz")
     else:
-        assert array_source(tmp_path / "i.npz").limit() == 0, "which the job refuses, as of any source"
+        assert array_source(tmp_path / "i.npz").num_images == 0, "which the job refuses, as of any source"
 
 
 def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: Any) -> Path:
@@ -217,7 +217,7 @@ def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: An
 
 def test_sound_shards_are_merged(tmp_path: Path) -> None:
     shard(tmp_path, 0), shard(tmp_path, 1)
-    (part,) = merged(find([tmp_path]), tmp_path / "merged")
+    (part,) = merge_features(find_shards([tmp_path]), tmp_path / "merged")
     assert part.statistics.n == len(part.rows("features")) == 200  # type: ignore[arg-type]
 
 
@@ -245,14 +245,14 @@ def test_rows_that_are_not_of_the_shards_images(tmp_path: Path, what: str, rows:
         file = part / ("state.npz" if what == "state" else "features.npy")
         file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(EvaluationError, match="is damaged"):
-        merged(find([tmp_path]), tmp_path / "merged")
+        merge_features(find_shards([tmp_path]), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("other", [{"digest": "b"}, {"dim": 5}], ids=str)
 def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
     shard(tmp_path, 0), shard(tmp_path, 1, **other)
     with pytest.raises(EvaluationError, match="one score is of one model"):
-        merged(find([tmp_path]), tmp_path / "merged")
+        merge_features(find_shards([tmp_path]), tmp_path / "merged")
 
 
 @pytest.mark.parametrize(
@@ -266,4 +266,4 @@ def test_a_shard_json_of_other_types(tmp_path: Path, told: dict[str, Any]) -> No
     folder = shard(tmp_path, 0, **told)
     one_line(run("merge", tmp_path, "-o", tmp_path / "out"))
     (folder / "shard.json").write_text("[" * 100_000, encoding="utf-8")
-    assert "is not a whole shard" in one_line(run("merge", tmp_path, "-o", tmp_path / "out"))
+    assert "is not a complete shard" in one_line(run("merge", tmp_path, "-o", tmp_path / "out"))

@@ -276,15 +276,15 @@ def test_build_inception_downloads_once_and_drops_damaged_file(
     monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(inception, "WEIGHTS_URL", f"{url}/weights.pth")
     monkeypatch.setattr(inception, "WEIGHTS_SHA256_PREFIX", hashlib.sha256(body).hexdigest()[:8])
-    kept = tmp_path / "weights" / inception.WEIGHTS_FILE
+    kept = tmp_path / "weights" / inception.FID_WEIGHTS_FILE
 
     with pytest.raises(EvaluationError, match=r"--weights PATH.*404"):
-        inception._downloaded()
+        inception._download()
     bodies["/weights.pth"] = body[:-3]
     with pytest.raises(EvaluationError, match="its sha256 begins"):
-        inception._downloaded()
+        inception._download()
     assert not kept.exists()
     bodies["/weights.pth"] = body
-    assert inception._downloaded() == kept
+    assert inception._download() == kept
     bodies.clear()
-    assert inception._downloaded().read_bytes() == body
+    assert inception._download().read_bytes() == body

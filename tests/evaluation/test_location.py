@@ -71,7 +71,7 @@ def test_resolve_names_are_of_one_kind_each(place: Path, text: str, kind: str, n
         ("  ", "empty"),
         ("folder:", "names no folder"),
         ("a/b", "no file or folder"),
-        ("e.txt", "no source"),
+        ("e.txt", "not a source"),
     ],
 )
 def test_resolve_what_is_nothing_is_refused(place: Path, text: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Options, names, places and services of no use: told in one line, before the work, and nothing is destroyed."""
+"""Options, names, paths and services of no use: told in one line, before the work, and nothing is destroyed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import pytest
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.report.schema import without_credentials, write_json, write_report
-from evaluation.rows import RowsFile
+from evaluation.scoring.feature_store import RowsFile
 from tests.evaluation.helpers import fake_service
 from tests.evaluation.test_bad_input import score
 from tests.evaluation.test_cli import noise, one_line, run
-from tests.tiny_generator import write_tiny_generator
 
 FEW = ("--num-images", 20, "--no-baseline")
 
@@ -100,7 +99,7 @@ def test_stamping_through_a_link_leaves_it_one(place: Path) -> None:
 def test_without_an_output_nothing_is_said_to_be_kept(place: Path) -> None:
     np.save("same.npy", np.zeros((30, 8, 8, 1), np.uint8))
     words = ("score", "same.npy", "--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
-    assert "(20 of 20 images were seen; give --output to keep them)" in one_line(run(*words))
+    assert "(20 of 20 images were scored; give --output to keep them)" in one_line(run(*words))
     assert "(20 of 20 images are kept in report/.partial/" in one_line(run(*words, "-o", "report"))
 
 
@@ -232,8 +231,8 @@ def test_score_classes_whose_names_are_not_utf8_stay_apart(place: Path) -> None:
 
 
 def test_report_control_characters_of_names_are_escaped(place: Path) -> None:
-    write_tiny_generator(place / "g.onnx", name="a\x1b[31mred\u202e")
-    assert run(*score("g.onnx", *FEW)).exit_code == 0
+    np.save("a\x1b[31mred\u202e.npy", np.stack([noise(i) for i in range(30)]))
+    assert run(*score("a\x1b[31mred\u202e.npy", *FEW)).exit_code == 0
     for name in ("report.md", "report.html"):
         text = Path("report", name).read_text(encoding="utf-8")
         assert "\x1b" not in text

@@ -12,63 +12,61 @@ import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
 
 from evaluation.extractors import load_extractor
-from evaluation.references.cache import Places, cached_reference
-from evaluation.references.file import beside, load_reference
+from evaluation.references.cache import DataPaths, cached_reference
+from evaluation.references.file import load_reference, sidecar_path
 from imagesets import ImageSetError
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 
 
 def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Path) -> None:
-    extractor, places = load_extractor("e.onnx"), Places()
-    first = cached_reference("folder:pictures@test", extractor, places)
+    extractor, paths = load_extractor("e.onnx"), DataPaths()
+    first = cached_reference("folder:pictures@test", extractor, paths)
     assert first.path is not None
     made = first.path.stat().st_mtime_ns
     assert first.features is None, "kept only when a metric needs them"
-    again = cached_reference("folder:pictures@test", extractor, places)
+    again = cached_reference("folder:pictures@test", extractor, paths)
     assert again.path == first.path
     assert again.path.stat().st_mtime_ns == made
-    full = cached_reference("folder:pictures@test", extractor, places, keep=frozenset({"features"}))
+    full = cached_reference("folder:pictures@test", extractor, paths, keep=frozenset({"features"}))
     assert full.path == first.path
     assert full.features is not None
     assert np.allclose(full.features.mean(0), full.mu, rtol=1e-5)
     others = [
-        cached_reference("folder:pictures@train", extractor, places),
-        cached_reference("folder:pictures@test", extractor, places, resolution=16),
-        cached_reference("folder:pictures@test", extractor, places, num_images=30),
-        cached_reference(
-            "folder:pictures@test", load_extractor(write_tiny_extractor(place / "o.onnx", seed=2)), places
-        ),
+        cached_reference("folder:pictures@train", extractor, paths),
+        cached_reference("folder:pictures@test", extractor, paths, resolution=16),
+        cached_reference("folder:pictures@test", extractor, paths, num_images=30),
+        cached_reference("folder:pictures@test", load_extractor(write_tiny_extractor(place / "o.onnx", seed=2)), paths),
     ]
     assert len({reference.path for reference in (first, *others)}) == 5
     (place / "pictures/test/new.png").write_bytes((place / "pictures/train/000.png").read_bytes())
-    assert cached_reference("folder:pictures@test", extractor, places).n == 41, "another content, another entry"
+    assert cached_reference("folder:pictures@test", extractor, paths).n == 41, "another content, another entry"
     first.path.write_bytes(b"damaged")
     (place / "pictures/test/new.png").unlink()
-    assert cached_reference("folder:pictures@test", extractor, places).n == 40, "made again"
+    assert cached_reference("folder:pictures@test", extractor, paths).n == 40, "made again"
 
 
 def test_reference_of_changed_images_is_made_again(place: Path) -> None:
-    extractor, places = load_extractor("e.onnx"), Places()
-    first = cached_reference("folder:pictures@test", extractor, places)
+    extractor, paths = load_extractor("e.onnx"), DataPaths()
+    first = cached_reference("folder:pictures@test", extractor, paths)
     file = sorted((place / "pictures/test").rglob("*.png"))[0]
     data, found = bytearray(file.read_bytes()), file.stat()
     other = sorted((place / "pictures/train").rglob("*.png"))[0].read_bytes()
     padding = max(0, len(data) - len(other))
     file.write_bytes((other + bytes(padding))[: max(len(data), len(other))])
     os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert cached_reference("folder:pictures@test", extractor, places).path != first.path
+    assert cached_reference("folder:pictures@test", extractor, paths).path != first.path
 
 
 def test_cached_reference_has_the_class_names_of_now(place: Path) -> None:
-    extractor, places = load_extractor("e.onnx"), Places()
+    extractor, paths = load_extractor("e.onnx"), DataPaths()
     for name in "ab":
         (place / "set" / name).mkdir(parents=True)
         for file in sorted((place / "pictures/test").rglob("*.png"))[:20]:
             (place / "set" / name / file.name).write_bytes(file.read_bytes())
-    first = cached_reference("folder:set", extractor, places)
+    first = cached_reference("folder:set", extractor, paths)
     (place / "set/b").rename(place / "set/c")
-    second = cached_reference("folder:set", extractor, places)
+    second = cached_reference("folder:set", extractor, paths)
     assert second.path == first.path
     assert second.image_set["class_names"] == ["a", "c"]
 
@@ -79,10 +77,10 @@ def test_references_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Path, "home", homeless)
     monkeypatch.setenv("ATELIER_CACHE", "somewhere")
-    assert Places().references == Path("somewhere/references")
+    assert DataPaths().references == Path("somewhere/references")
     monkeypatch.delenv("ATELIER_CACHE")
     with pytest.raises(ImageSetError, match="ATELIER_CACHE"):
-        _ = Places().references
+        _ = DataPaths().references
 
 
 def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_kept(place: Path) -> None:
@@ -120,10 +118,10 @@ def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
     assert "importer's word" in done.stderr
     assert scores[0] == pytest.approx(scores[1], rel=1e-9)
     images = load_extractor("e.onnx")
-    from evaluation.sources import Draw, open_source
+    from evaluation.sources import SeedRange, open_source
 
     features = np.concatenate(
-        [images(batch.images).features for batch in open_source("g.onnx").batches(Draw(0, 60), 0, 60, 64)]
+        [images(batch.images).features for batch in open_source("g.onnx").batches(SeedRange(0, 60), 0, 60, 64)]
     )
     theirs = calculate_frechet_distance(features.mean(0), np.cov(features, rowvar=False), mu, sigma)
     assert scores[0] == pytest.approx(theirs, rel=1e-4)
@@ -176,5 +174,5 @@ def test_features_of_another_reference_are_noticed(place: Path) -> None:
             ).exit_code
             == 0
         )
-    beside(Path("train.npz"), "features").replace(beside(Path("test.npz"), "features"))
+    sidecar_path(Path("train.npz"), "features").replace(sidecar_path(Path("test.npz"), "features"))
     assert "are not the features of test.npz" in one_line(run("score", "g.onnx", "--reference", "test.npz"))

@@ -18,8 +18,9 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.scoring.feature_store import collect, state_of
-from evaluation.sources import Draw, ImageBatch, open_source
+from evaluation.scoring.feature_store import count_images
+from evaluation.scoring.features import extract_features
+from evaluation.sources import ImageBatch, SeedRange, open_source
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import noise, one_line, run
 from tests.tiny_generator import write_tiny_generator
@@ -55,7 +56,7 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
 
 
 def seen(folder: Path) -> int:
-    return sum(state_of(state.parent) for state in folder.rglob("state.npz"))
+    return sum(count_images(state.parent) for state in folder.rglob("state.npz"))
 
 
 @pytest.mark.slow
@@ -74,12 +75,12 @@ def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -
             job.send_signal(signal.SIGKILL)
             kills += job.wait() == -signal.SIGKILL
             assert job.stderr is not None
-            resumed |= "going on with" in job.stderr.read()
+            resumed |= "resuming: " in job.stderr.read()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert kills == 3
     assert resumed
-    assert "going on with" in done.stderr
+    assert "resuming: " in done.stderr
     whole, killed = (
         json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
     )
@@ -96,7 +97,7 @@ def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_
     source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", num_classes=3)))
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
     keep = frozenset({"features", "logits", "labels", "samples"})
-    whole = collect(source, extractor, Draw(5, 200), tmp_path / "whole", keep=keep)
+    whole = extract_features(source, extractor, SeedRange(5, 200), tmp_path / "whole", keep=keep)
 
     class Stopping:
         def __init__(self, after: int) -> None:
@@ -112,9 +113,9 @@ def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_
     for after in (0, 1, 3):
         folder = tmp_path / f"after-{after}"
         with pytest.raises(EvaluationError, match="stopped"):
-            collect(Stopping(after), extractor, Draw(5, 200), folder, keep=keep)  # type: ignore[arg-type]
-        assert state_of(folder) == 64 * after
-        again = collect(source, extractor, Draw(5, 200), folder, keep=keep)
+            extract_features(Stopping(after), extractor, SeedRange(5, 200), folder, keep=keep)  # type: ignore[arg-type]
+        assert count_images(folder) == 64 * after
+        again = extract_features(source, extractor, SeedRange(5, 200), folder, keep=keep)
         assert (again.statistics.mu == whole.statistics.mu).all()
         assert (again.statistics.sigma == whole.statistics.sigma).all()
         for what in keep:
@@ -135,7 +136,7 @@ def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> Non
     assert "it broke" in partial["stopped"]
     done = run("score", "g.onnx", "--reference", "r.npz", "--output", "report", "--num-images", 70, "--no-baseline")
     assert done.exit_code == 0
-    assert "holds unfinished work of other arguments" in done.stderr
+    assert "holds unfinished work with other arguments" in done.stderr
     assert "num_images 1000, not 70" in done.stderr
     assert kept.exists()
 
@@ -157,7 +158,7 @@ def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -
         shape = (8, 8, 1)
         digest = "a" * 64
 
-        def batches(self, draw: Draw, start: int, stop: int, batch: int) -> Any:
+        def batches(self, draw: SeedRange, start: int, stop: int, batch: int) -> Any:
             for first in range(start, stop, batch):
                 if first == 64 and self.digest[0] == "a":
                     raise EvaluationError("stopped")
@@ -165,11 +166,11 @@ def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -
 
     model: Any = Model()
     with pytest.raises(EvaluationError, match="stopped"):
-        collect(model, extractor, Draw(0, 128), tmp_path / "work")
+        extract_features(model, extractor, SeedRange(0, 128), tmp_path / "work")
     model.digest = "b" * 64
     with pytest.raises(EvaluationError, match="one score is of one model"):
-        collect(model, extractor, Draw(0, 128), tmp_path / "work")
-    assert state_of(tmp_path / "work") == 64
+        extract_features(model, extractor, SeedRange(0, 128), tmp_path / "work")
+    assert count_images(tmp_path / "work") == 64
 
 
 def test_two_jobs_at_the_same_work_do_not_mix(place: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.metrics.classifier_confidence import classifier_confidence
-from evaluation.sources import Draw, ResizedSource, choice, open_source
+from evaluation.sources import ResizedSource, SeedRange, open_source, random_subset
 from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
 from tests.tiny_generator import write_tiny_generator
 
 
 def images_of(source, first: int, n: int, batch: int) -> np.ndarray:
-    return np.concatenate([got.images for got in source.batches(Draw(first, n), 0, n, batch)])
+    return np.concatenate([got.images for got in source.batches(SeedRange(first, n), 0, n, batch)])
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -42,9 +42,9 @@ def test_a_choice_of_real_images_is_fixed_and_without_repetition(tmp_path: Path)
     source = open_source(f"folder:{write_pictures(tmp_path / 'p')}@train", cache_root=tmp_path / "c")
     some = images_of(source, 0, 30, 7)
     assert (some == images_of(source, 0, 30, 64)).all()
-    assert choice(10, 10, 0).tolist() == list(range(10))
-    assert len(set(choice(1000, 100, 0).tolist())) == 100
-    assert choice(1000, 4, 0).tolist() == [162, 664, 670, 998]
+    assert random_subset(10, 10, 0).tolist() == list(range(10))
+    assert len(set(random_subset(1000, 100, 0).tolist())) == 100
+    assert random_subset(1000, 4, 0).tolist() == [162, 664, 670, 998]
 
 
 def test_certainty_is_softmax_and_shares() -> None:
@@ -64,7 +64,7 @@ def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "c.npz", images=images[..., 0])
     for name in ("a.npy", "b.npz"):
         assert (images_of(open_source(str(tmp_path / name)), 0, 20, 7) == images).all()
-    (batch,) = open_source(str(tmp_path / "b.npz")).batches(Draw(0, 20), 0, 20, 64)
+    (batch,) = open_source(str(tmp_path / "b.npz")).batches(SeedRange(0, 20), 0, 20, 64)
     assert batch.labels.tolist() == labels.tolist()
     assert open_source(str(tmp_path / "c.npz")).shape == (8, 8, 1)
     for made, reason in (
@@ -81,7 +81,7 @@ def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:
 
 
 def test_disjoint_parts_of_a_set_share_no_image() -> None:
-    parts = [choice(100, 20, 3, part) for part in range(5)]
+    parts = [random_subset(100, 20, 3, part) for part in range(5)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
     assert all((np.diff(part) > 0).all() for part in parts)
 

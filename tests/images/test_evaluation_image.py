@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
-from evaluation.references.cache import Places, make_reference
+from evaluation.references.cache import DataPaths, make_reference
 from tests.images.containers import Image, Volume, writable
 from tests.images.test_service_image import BUNDLED, Served, free_port
 
@@ -35,8 +35,8 @@ SCORE = ("--reference", "/reference/digits.npz", "--extractor", "/extractors/dig
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     extractors, reference = tmp_path_factory.mktemp("extractors"), tmp_path_factory.mktemp("reference")
     extractor = load_extractor(build_classifier("digits", extractors / "digits.onnx", epochs=2).path)
-    places = Places(Path("data"), tmp_path_factory.mktemp("cache"))
-    make_reference(places.image_set("digits@test", None, None), extractor, reference / "digits.npz")
+    paths = DataPaths(Path("data"), tmp_path_factory.mktemp("cache"))
+    make_reference(paths.image_set("digits@test", None, None), extractor, reference / "digits.npz")
     for folder in (extractors, reference):
         folder.chmod(0o755)
         for file in folder.rglob("*"):

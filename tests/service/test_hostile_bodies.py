@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from benchmarks import hostile_bodies
 from service.errors import ApiError
 from service.routes import negotiation
 from service.routes.schemas import GenerateRequest, ImageSpec, InterpolateRequest, MixRequest
+from tests.support import hostile_bodies
 
 SIZE = 4 * 2**20
 SCHEMAS = {
@@ -27,7 +27,7 @@ SCHEMAS = {
 COSTS = """
 import resource, time
 from tests.service.test_hostile_bodies import SCHEMAS, SIZE, outcome
-from benchmarks import hostile_bodies
+from tests.support import hostile_bodies
 bodies = hostile_bodies.bodies(SIZE)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 worst = 0.0, ""

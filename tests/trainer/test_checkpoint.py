@@ -113,7 +113,7 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_pat
         checkpoint.read(path)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainerError, match="is not a state dict") as error:
-        state_dict_file.read(path)
+        state_dict_file.read_state_dict(path)
     assert "\n" not in str(error.value)
 
 

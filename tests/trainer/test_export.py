@@ -38,8 +38,8 @@ def payload_of(batches_of: BatchesOf, tmp_path: Path) -> Callable[[Config], dict
 PayloadOf = Callable[[Config], dict[str, Any]]
 
 GENERATORS = {
-    "greyscale": {},
-    "colour": {"data": {"channels": 3}},
+    "grayscale": {},
+    "color": {"data": {"channels": 3}},
     "28 px": {"data": {"resolution": 28}, "model": {"g_widths": [8, 8, 4], "d_widths": [4, 4]}},
     "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
     "conditional": {"model": {"conditional": True}, "data": {"class_names": ["eins", "zwei", "größer"]}},
@@ -48,7 +48,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
-def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(**GENERATORS[kind])
     payload = payload_of(config)
     made = exporter.export(payload, tmp_path / "models")
@@ -57,7 +57,7 @@ def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadO
 
     model = onnx.load(made.path)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties["digest"] == made.digest == exporter.digest(model)
+    assert properties["digest"] == made.digest == generator_file.digest(model)
     assert (properties["name"], properties["architecture"]) == ("tiny", config.model.architecture)
     assert properties["z_distribution"] == config.model.z_distribution
     assert [properties[key] for key in ("height", "width", "channels")] == [
@@ -85,26 +85,26 @@ def test_the_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadO
         assert np.abs(images.astype(int) - ours.astype(int)).max() <= 1
 
 
-def test_the_file_tells_nothing_of_the_machine(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_file_has_no_path_of_the_machine(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     made = exporter.export(payload_of(tiny()), tmp_path / "x.onnx")
     content = made.path.read_bytes()
     assert b"site-packages" not in content
     assert str(Path(__file__).parent.parent.parent).encode() not in content
 
 
-def test_the_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     model = onnx.load(exporter.export(payload_of(tiny()), tmp_path).path)
-    before = exporter.digest(model)
+    before = generator_file.digest(model)
     model.metadata_props.add(key="evaluation.fid10k", value="12.3")
-    assert exporter.digest(model) == before
+    assert generator_file.digest(model) == before
     model.metadata_props[0].value += "x"
-    assert exporter.digest(model) != before
+    assert generator_file.digest(model) != before
     model.metadata_props[0].value = model.metadata_props[0].value[:-1]
     model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
-    assert exporter.digest(model) != before
+    assert generator_file.digest(model) != before
 
 
-def test_a_graph_that_differs_is_not_put_in_place(
+def test_export_of_a_differing_graph_keeps_the_old_file(
     tiny: Tiny, payload_of: PayloadOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = payload_of(tiny())
@@ -116,19 +116,19 @@ def test_a_graph_that_differs_is_not_put_in_place(
     assert (tmp_path / "models" / "tiny.onnx").read_bytes() == earlier
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_to_an_unwritable_path_raises(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(TrainerError, match="could not write"):
         exporter.export(payload_of(tiny()), tmp_path / "file" / "models")
 
 
-def test_two_exports_of_a_checkpoint_are_one_file(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_twice_has_equal_digests(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     first, second = (exporter.export(payload, tmp_path / f"{name}.onnx") for name in "ab")
     assert first.digest == second.digest
 
 
-def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_file_has_no_folders_above_the_images(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     payload["config"]["data"]["source"] = "folder:/home/somebody/cats@train"
     content = exporter.export(payload, tmp_path).path.read_bytes()
@@ -137,24 +137,24 @@ def test_the_folders_above_the_images_are_not_told(tiny: Tiny, payload_of: Paylo
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "", "ü", "a/b"])
-def test_a_name_that_is_no_name_is_refused(name: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_under_an_invalid_name_raises(name: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="a model's name has"):
         exporter.export(payload_of(tiny()), tmp_path / "models", name=name or "-")
     assert not (tmp_path / "models").exists()
 
 
-def test_without_ema_it_is_g_as_the_last_step_left_it(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_without_ema_is_g_of_the_last_step(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(optim={"g_lr": 0.05}, ema={"halflife_kimg": 0.1, "warmup": 0})
     payload = payload_of(config)
     averaged = exporter.export(payload, tmp_path / "averaged.onnx")
     last = exporter.export(payload, tmp_path / "last.onnx", ema=False)
     feed = {"latents": seeds_to_latents(range(8), config.model.z_dim)[0]}
-    told, images = {}, {}
+    ema, images = {}, {}
     for made in (averaged, last):
         model = onnx.load(made.path)
-        told[made.path] = {entry.key: entry.value for entry in model.metadata_props}["ema"]
+        ema[made.path] = {entry.key: entry.value for entry in model.metadata_props}["ema"]
         images[made.path] = onnxruntime.InferenceSession(made.path).run(["images"], feed)[0]
-    assert list(told.values()) == ["true", "false"]
+    assert list(ema.values()) == ["true", "false"]
     G = checkpoint.generator_of(payload, ema=False)
     theirs = image_grids.sample(G, range(8), "normal")
     assert np.abs(images[last.path].astype(int) - theirs.astype(int)).max() <= 1
@@ -172,19 +172,19 @@ def test_rename_of_a_file_keeps_graph_and_scores(tiny: Tiny, payload_of: Payload
     assert path == made.path
     assert renamed.graph == scored.graph
     assert (properties["name"], properties["evaluation.fid10k"]) == ("other", "3.5")
-    assert properties["digest"] == digest == exporter.digest(renamed)
+    assert properties["digest"] == digest == generator_file.digest(renamed)
     assert generator_file.check(renamed).name == "other"
 
 
 @pytest.mark.parametrize("content", [b"no onnx", b""])
-def test_rename_of_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_rename_of_another_file_raises(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(TrainerError, match=r"not an ONNX file|not a generator file"):
         exporter.rename(tmp_path / "a.onnx", tmp_path / "b.onnx", "b")
     assert not (tmp_path / "b.onnx").exists()
 
 
-def test_export_over_another_file_says_what_it_replaced(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
+def test_export_over_a_file_reports_what_it_replaced(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     first = exporter.export(payload, tmp_path / "models")
     assert first.replaced is None

@@ -1,4 +1,4 @@
-"""The rewriting is the same function: in float, to the last digits, for every network the config can make."""
+"""The rewritten graph is the same function, to the last digits, for every network that the config can make."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from artifacts.latents import seeds_to_labels, seeds_to_latents
-from trainer import networks
+from tests.support.generators import CLASSES, random_generator
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter
 from trainer.onnx_export.rewrite import rewrite
 
 Tiny = Callable[..., Config]
 
-CLASSES = ["one", "two", "three"]
-
 GENERATORS: dict[str, dict[str, Any]] = {
     "28 px, odd widths, biases": {"data": {"resolution": 28}, "model": {"g_widths": [13, 7, 5], "bias": "all"}},
     "28 px, ends in doubling": {"data": {"resolution": 28}, "model": {"g_widths": [9, 5]}},
-    "32 px, colour": {"data": {"resolution": 32, "channels": 3}, "model": {"g_widths": [12, 7, 3], "bias": "none"}},
-    "64 px, colour": {"data": {"resolution": 64, "channels": 3}, "model": {"g_widths": [16, 9, 8, 5]}},
+    "32 px, color": {"data": {"resolution": 32, "channels": 3}, "model": {"g_widths": [12, 7, 3], "bias": "none"}},
+    "64 px, color": {"data": {"resolution": 64, "channels": 3}, "model": {"g_widths": [16, 9, 8, 5]}},
     "64 px, ends in 3x3": {"data": {"resolution": 64}, "model": {"g_widths": [8, 8, 5, 4, 3], "bias": "all"}},
     "conditional, odd widths": {
         "data": {"resolution": 32, "class_names": CLASSES},
@@ -39,25 +36,6 @@ GENERATORS: dict[str, dict[str, Any]] = {
     },
     "mlp": {"data": {"resolution": 28}, "model": {"architecture": "mlp", "g_widths": [32, 48, 17]}},
 }
-
-
-def lively(config: Config) -> networks.Generator:
-    """A generator whose every parameter and running statistic matters, and whose images use the whole range."""
-    torch.manual_seed(0)
-    G, _ = networks.build(config)
-    for module in G.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, 0, 0.5)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-        for name, parameter in module.named_parameters(recurse=False):
-            transposed = isinstance(module, torch.nn.ConvTranspose2d) and not isinstance(module, networks.Project)
-            fan_in = parameter.shape[0] * (4 if transposed else 1)  # taps that reach a pixel, of k4 s2
-            if parameter.ndim == 1 or isinstance(module, torch.nn.Embedding):
-                torch.nn.init.normal_(parameter, float(name == "weight"), 0.2)
-            else:
-                width = parameter.shape[1] if isinstance(module, torch.nn.Linear) else fan_in
-                torch.nn.init.normal_(parameter, 0, width**-0.5)
-    return G.eval()
 
 
 def run(model: onnx.ModelProto, output: str, feed: dict[str, np.ndarray]) -> np.ndarray:
@@ -97,9 +75,9 @@ def widen(tensor: TensorProto) -> None:
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
-def test_a_generator_is_the_same_function_rewritten(kind: str, tiny: Tiny) -> None:
+def test_rewrite_of_a_generator_is_the_same_function(kind: str, tiny: Tiny) -> None:
     config = tiny(**GENERATORS[kind])
-    model = exporter.to_onnx(lively(config))
+    model = exporter.to_onnx(random_generator(config))
     before = model.SerializeToString()
     rewritten = rewrite(model)
     assert model.SerializeToString() == before
@@ -111,7 +89,7 @@ def test_a_generator_is_the_same_function_rewritten(kind: str, tiny: Tiny) -> No
     if (y := seeds_to_labels(range(5), config.model.z_dim, classes)) is not None:
         feed["labels"] = y
     ours, theirs = (run_in_double(m, tanh, feed) for m in (rewritten.model, model))
-    assert np.ptp(theirs) > 1  # of the two that there are; a grey image would prove nothing
+    assert np.ptp(theirs) > 1  # of the two that there are; a gray image would prove nothing
     assert np.abs(ours - theirs).max() <= 2e-7  # what folding rounds of the weights, on any processor
     assert np.abs(run(rewritten.model, tanh, feed) - theirs).max() <= 1e-6
 
@@ -151,7 +129,7 @@ def chain(middle: list[onnx.NodeProto], constants: dict[str, np.ndarray], shape:
     [(4, 2, 1, 0), (3, 1, 1, 0), (4, 1, 0, 0), (7, 1, 0, 0), (2, 2, 0, 0), (3, 2, 1, 1), (5, 2, 2, 1), (5, 3, 1, 0)],
 )
 @pytest.mark.parametrize("size", [(1, 1), (5, 6)])
-def test_every_plain_transposed_convolution_has_the_form(
+def test_rewrite_replaces_every_plain_transposed_convolution(
     k: int, s: int, p: int, extra: int, size: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(k * 100 + s * 10 + p)
@@ -177,7 +155,7 @@ def test_every_plain_transposed_convolution_has_the_form(
 
 
 @pytest.mark.parametrize("attributes", [{"group": 2}, {"dilations": [2, 2]}, {"pads": [1, 0, 1, 0]}])
-def test_what_has_no_such_form_stays_as_it_is(attributes: dict[str, Any]) -> None:
+def test_rewrite_leaves_other_transposed_convolutions(attributes: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     group = attributes.get("group", 1)
     weights = {"w": rng.normal(0, 1, (4, 4 // group, 4, 4)).astype(np.float32)}

@@ -12,7 +12,7 @@ from PIL import Image
 from trainer.config import schema as configuration
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.sweep import command
+from trainer.sweep import runner, study
 from trainer.training import run_folder
 
 
@@ -86,8 +86,8 @@ def test_images_decide_the_channels_that_are_not_set(
     again, unchanged = run_folder.load_images(configuration.override(config, []), tmp_path)  # as a resumed run has it
     assert unchanged == config
     assert again.fingerprint == images.fingerprint
-    planned = command.plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
-    assert command.with_channels(planned, tmp_path).config.data.channels == channels
+    planned = study.make_plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
+    assert runner.with_channels(planned, tmp_path).config.data.channels == channels
 
 
 def test_graceful_stop_hangups_never_interrupt_at_once() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from trainer.cli import app
 from trainer.config.schema import Config, parse
 from trainer.errors import TrainerError
-from trainer.sweep.command import check_same_images
+from trainer.sweep.runner import check_same_images
 from trainer.training import image_record, run_folder
 
 SMALL: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path:
         check_same_images(tmp_path / "sweep", images)
     Path("set/3.png").unlink()
     images, _ = run_folder.load_images(config, Path("data"))
-    with pytest.raises(TrainerError, match=r"not those that the sweep in .*sweep began with: images 8 → 7"):
+    with pytest.raises(TrainerError, match=r"differ from those that the sweep in .*sweep started with: images 8 → 7"):
         check_same_images(tmp_path / "sweep", images)
 
 

@@ -22,10 +22,10 @@ from trainer.cli import app
 from trainer.config import schema as configuration
 from trainer.errors import TrainerError
 from trainer.reports import image_grids
-from trainer.sweep import command, plots, report, runner, space
-from trainer.sweep.progress import View
-from trainer.sweep.study import Plan, Study, Trial, check_same
-from trainer.sweep.workers import Job, score
+from trainer.sweep import report, runner, space
+from trainer.sweep.runner import SweepProgress
+from trainer.sweep.study import Plan, Study, Trial, check_folder, make_plan
+from trainer.sweep.workers import Job, jobs_of, score
 from trainer.training import logger
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,9 @@ FIELDS = """
 """
 
 
-def planned(*varies: str, sampler: str = "grid", trials: int | None = None, seeds: int = 1, **sets: Any) -> Plan:
+def plan_of(*varies: str, sampler: str = "grid", trials: int | None = None, seeds: int = 1, **sets: Any) -> Plan:
     fields = [f"{section}={value}" for section, value in sets.items()]
-    return command.plan("digits-dcgan", fields, varies, sampler=sampler, trials=trials, seeds=seeds)
+    return make_plan("digits-dcgan", fields, varies, sampler=sampler, trials=trials, seeds=seeds)
 
 
 @pytest.fixture
@@ -58,12 +58,12 @@ def ended(seed: int = 0, **values: Any) -> dict[str, Any]:
         (["model.z_dm=4,8"], "did you mean model.z_dim"),
         (["model=4,8"], "model is a section"),
         (["model.z_dim=0,8"], "--vary model.z_dim: Input should be greater than or equal to 1, got 0"),
-        (["model.z_dim=8,8.0"], "8 stands there twice"),
-        (["optim.g_lr=1e-4,0.0001"], "0.0001 stands there twice"),
-        (["model.z_dim=8"], "one value; give two or more, or say --set model.z_dim=8"),
+        (["model.z_dim=8,8.0"], "8 is listed twice"),
+        (["optim.g_lr=1e-4,0.0001"], "0.0001 is listed twice"),
+        (["model.z_dim=8"], "one value; give two or more, or use --set model.z_dim=8"),
         (["model.z_dim=4,[8"], "not readable"),
         (["model.z_dim"], "section.field=value"),
-        (["model.z_dim=4,8", "model.z_dim=5,9"], "stands there twice"),
+        (["model.z_dim=4,8", "model.z_dim=5,9"], "was given twice; list all values in one option"),
         (["optim.g_lr=1e-5..1e-3"], "add --sampler random or tpe"),
         (["run.seed=1,2"], "--seeds 3"),
         (["data.source=digits,mnist"], "do not compare"),
@@ -74,9 +74,9 @@ def ended(seed: int = 0, **values: Any) -> dict[str, Any]:
         ([], "nothing to vary"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_varied_is_one_line(varies: list[str], says: str) -> None:
+def test_make_plan_invalid_vary_raises_one_line(varies: list[str], says: str) -> None:
     with pytest.raises(TrainerError) as refused:
-        planned(*varies)
+        plan_of(*varies)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -88,135 +88,135 @@ def test_what_cannot_be_varied_is_one_line(varies: list[str], says: str) -> None
         ("optim.g_lr=0.1..2", "optim.g_lr: Input should be less than or equal to 1, got 2"),
         ("objective.r1_gamma=0..1:log", "begins above 0"),
         ("optim.g_lr=1e-5..1e-3:lin", "only :log"),
-        ("model.init=normal..xavier", "a range is of numbers"),
+        ("model.init=normal..xavier", "a range requires numbers"),
         ("optim.batch_size=8..x", "optim.batch_size"),
         ("optim.g_lr={..5", "the ends of the range are not readable"),
     ],
 )
-def test_a_range_that_is_none_is_one_line(vary: str, says: str) -> None:
+def test_make_plan_invalid_range_raises_one_line(vary: str, says: str) -> None:
     with pytest.raises(TrainerError) as refused:
-        planned(vary, sampler="tpe")
+        plan_of(vary, sampler="tpe")
     assert says in str(refused.value)
 
 
-def test_options_that_disagree_are_refused() -> None:
+def test_make_plan_conflicting_options_raise() -> None:
     for keywords, says in (
         ({"sampler": "nope"}, "grid, random or tpe"),
         ({"trials": 3}, "a grid tries all its 2 settings"),
         ({"model.z_dim": 5}, "in --set and in --vary"),
-        ({"run.quality_ticks": 0}, "measures none"),
+        ({"run.quality_ticks": 0}, "measures nothing"),
         ({"run.seed": 2**32 - 1, "seeds": 2}, "the last seed is"),
     ):
         with pytest.raises(TrainerError, match=says):
-            planned("model.z_dim=4,8", **keywords)  # type: ignore[arg-type]
+            plan_of("model.z_dim=4,8", **keywords)  # type: ignore[arg-type]
 
 
-def test_what_is_varied_need_not_agree_with_the_preset() -> None:
-    plan = planned("objective.clip=0.01,0.1", **{"objective.name": "wasserstein", "objective.r1_gamma": 0})
+def test_make_plan_varied_field_may_disagree_with_the_preset() -> None:
+    plan = plan_of("objective.clip=0.01,0.1", **{"objective.name": "wasserstein", "objective.r1_gamma": 0})
     assert [space.apply(plan.config, setting).objective.clip for setting in space.combinations(plan.varies)] == [
         0.01,
         0.1,
     ]
 
 
-def test_values_may_be_lists_and_ranges_whole_numbers_or_not() -> None:
-    plan = planned("model.g_widths=[8,8,8],[16,8,8]", "optim.g_lr=1e-4,2e-4")
+def test_make_plan_accepts_lists_and_integer_and_real_ranges() -> None:
+    plan = plan_of("model.g_widths=[8,8,8],[16,8,8]", "optim.g_lr=1e-4,2e-4")
     assert list(space.combinations(plan.varies)) == [
         {"model.g_widths": widths, "optim.g_lr": lr} for widths in ([8, 8, 8], [16, 8, 8]) for lr in (1e-4, 2e-4)
     ]
-    whole, real = planned("model.z_dim=4..64:log", "optim.g_lr=1e-5..1", sampler="tpe").varies
+    whole, real = plan_of("model.z_dim=4..64:log", "optim.g_lr=1e-5..1", sampler="tpe").varies
     assert (whole.integer, whole.log, real.integer, real.log) == (True, True, False, False)
     assert whole.describe() == "4..64:log"
 
 
-def test_the_images_of_a_plan_count_seeds_and_varied_lengths() -> None:
-    assert planned("run.total_kimg=1,3", "model.z_dim=4,8", seeds=3).images == 2 * (1000 + 3000) * 3
-    assert planned("model.z_dim=4..8", sampler="random", trials=7, **{"run.total_kimg": 2}).images == 14_000
+def test_plan_images_count_seeds_and_varied_lengths() -> None:
+    assert plan_of("run.total_kimg=1,3", "model.z_dim=4,8", seeds=3).images == 2 * (1000 + 3000) * 3
+    assert plan_of("model.z_dim=4..8", sampler="random", trials=7, **{"run.total_kimg": 2}).images == 14_000
 
 
-def test_a_grid_is_tried_in_its_order_each_setting_once(begin: Callable[[Plan], Study]) -> None:
-    plan = planned("model.g_widths=[8,8,8],[16,8,8]", "model.z_dim=4,8")
+def test_study_grid_asks_each_setting_once_in_order(begin: Callable[[Plan], Study]) -> None:
+    plan = plan_of("model.g_widths=[8,8,8],[16,8,8]", "model.z_dim=4,8")
     study = begin(plan)
     tried = []
-    while (trial := study.next()) is not None:
+    while (trial := study.ask()) is not None:
         tried.append(trial.setting)
-        study.finish(trial, [ended()])
+        study.tell(trial, [ended()])
         study = begin(plan)  # as after a kill between two trials
     assert tried == list(space.combinations(plan.varies))
     assert [trial.state for trial in study.trials()] == ["finished"] * 4
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
-def test_a_trial_that_was_begun_is_handed_out_again(sampler: str, begin: Callable[[Plan], Study]) -> None:
+def test_study_unfinished_trial_is_asked_again(sampler: str, begin: Callable[[Plan], Study]) -> None:
     if sampler == "grid":
-        plan = planned("model.z_dim=4,8")
+        plan = plan_of("model.z_dim=4,8")
     else:
-        plan = planned("model.z_dim=4..64", "optim.g_lr=1e-5..1e-2:log", sampler=sampler, trials=2)
-    first = begin(plan).next()
+        plan = plan_of("model.z_dim=4..64", "optim.g_lr=1e-5..1e-2:log", sampler=sampler, trials=2)
+    first = begin(plan).ask()
     again = begin(plan)
-    assert again.next() == first
+    assert again.ask() == first
     assert first is not None
-    other = again.next()
+    other = again.ask()
     assert other is not None
     assert other.number == 1
     assert other.setting != first.setting
-    assert again.next() is None
+    assert again.ask() is None
 
 
-def test_an_interrupted_sampler_draws_what_an_uninterrupted_one_would(tmp_path: Path) -> None:
-    plan = planned("optim.g_lr=1e-5..1e-2:log", "model.init=normal,xavier", sampler="random", trials=4)
+def test_study_interrupted_sampler_draws_the_same_settings(tmp_path: Path) -> None:
+    plan = plan_of("optim.g_lr=1e-5..1e-2:log", "model.init=normal,xavier", sampler="random", trials=4)
     drawn = []
     for name, restarts in (("a", False), ("b", True)):
         (tmp_path / name).mkdir()
         study = Study(tmp_path / name, plan)
         settings = []
-        while (trial := study.next()) is not None:
+        while (trial := study.ask()) is not None:
             settings.append(trial.setting)
-            study.finish(trial, [ended()])
+            study.tell(trial, [ended()])
             study = Study(tmp_path / name, plan) if restarts else study
         drawn.append(settings)
     assert drawn[0] == drawn[1]
     assert len({json.dumps(setting) for setting in drawn[0]}) == 4
 
 
-def test_a_trials_score_is_the_mean_of_its_seeds_and_one_that_failed_fails_it(begin: Callable[[Plan], Study]) -> None:
-    study = begin(planned("model.z_dim=4,8", seeds=2))
-    first, second = study.next(), study.next()
+def test_study_tell_scores_the_mean_and_fails_with_a_failed_seed(begin: Callable[[Plan], Study]) -> None:
+    study = begin(plan_of("model.z_dim=4,8", seeds=2))
+    first, second = study.ask(), study.ask()
     assert first
     assert second
-    told = study.finish(first, [ended(0, frechet=1.0), ended(1, frechet=4.0)])
-    assert (told.state, report.score_of(told)) == ("finished", 2.5)
-    assert report.mean_and_spread(told.runs, "frechet") == "2.500 ± 2.121"
+    ended_trial = study.tell(first, [ended(0, frechet=1.0), ended(1, frechet=4.0)])
+    assert (ended_trial.state, ended_trial.score) == ("finished", 2.5)
+    assert ended_trial.mean_and_std("frechet") == "2.500 ± 2.121"
     assert study._study.best_value == 2.5
-    told = study.finish(second, [ended(0), {"seed": 1, "reason": "loss/D became NaN"}])
-    assert (told.state, told.reason) == ("failed", "seed 1: loss/D became NaN")
+    ended_trial = study.tell(second, [ended(0), {"seed": 1, "reason": "loss/D became NaN"}])
+    assert (ended_trial.state, ended_trial.reason) == ("failed", "seed 1: loss/D became NaN")
 
 
-def test_another_command_is_refused_with_the_difference(begin: Callable[[Plan], Study], tmp_path: Path) -> None:
-    begin(planned("model.z_dim=4..8", sampler="tpe", trials=3))
-    check_same(tmp_path, planned("model.z_dim=4..8", sampler="tpe", trials=9))  # more of the same
+def test_check_folder_other_plan_raises_with_the_difference(begin: Callable[[Plan], Study], tmp_path: Path) -> None:
+    begin(plan_of("model.z_dim=4..8", sampler="tpe", trials=3))
+    check_folder(tmp_path, plan_of("model.z_dim=4..8", sampler="tpe", trials=9))  # more of the same
     for plan, difference in (
-        (planned("model.z_dim=4..9", sampler="tpe"), "--vary model.z_dim: 4..8 → 4..9"),
-        (planned("model.z_dim=4..8", "optim.g_lr=1e-4,2e-4", sampler="tpe"), "--vary optim.g_lr: not varied → "),
-        (planned("model.z_dim=4..8", sampler="random"), "--sampler: tpe → random"),
-        (planned("model.z_dim=4..8", sampler="tpe", seeds=3), "--seeds: 1 → 3"),
-        (planned("model.z_dim=4..8", sampler="tpe", **{"optim.d_lr": 0.5}), "optim.d_lr: 0.001 → 0.5"),
+        (plan_of("model.z_dim=4..9", sampler="tpe"), "--vary model.z_dim: 4..8 → 4..9"),
+        (plan_of("model.z_dim=4..8", "optim.g_lr=1e-4,2e-4", sampler="tpe"), "--vary optim.g_lr: not varied → "),
+        (plan_of("model.z_dim=4..8", sampler="random"), "--sampler: tpe → random"),
+        (plan_of("model.z_dim=4..8", sampler="tpe", seeds=3), "--seeds: 1 → 3"),
+        (plan_of("model.z_dim=4..8", sampler="tpe", **{"optim.d_lr": 0.5}), "optim.d_lr: 0.001 → 0.5"),
     ):
         with pytest.raises(TrainerError) as refused:
-            check_same(tmp_path, plan)
+            check_folder(tmp_path, plan)
         assert difference in str(refused.value)
-    with pytest.raises(TrainerError, match="something else than a sweep"):
-        check_same(ROOT, planned("model.z_dim=4,8"))
+    with pytest.raises(TrainerError, match="something other than a sweep"):
+        check_folder(ROOT, plan_of("model.z_dim=4,8"))
 
 
-def test_a_damaged_study_is_one_line(tmp_path: Path) -> None:
+def test_study_damaged_files_raise_one_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with pytest.raises(TrainerError, match=r"study\.db cannot be used") as refused:
-        Study(tmp_path, planned("model.z_dim=4,8"))
+        Study(tmp_path, plan_of("model.z_dim=4,8"))
     assert "\n" not in str(refused.value)
     (tmp_path / "plan.json").write_text("{", encoding="utf-8")
     with pytest.raises(TrainerError, match=r"plan\.json is damaged"):
-        check_same(tmp_path, planned("model.z_dim=4,8"))
+        check_folder(tmp_path, plan_of("model.z_dim=4,8"))
 
 
 @pytest.fixture
@@ -227,24 +227,24 @@ def full_disk() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_study_that_cannot_be_written_is_one_line_and_goes_on_later(
+def test_study_full_disk_raises_one_line_and_resumes_later(
     begin: Callable[[Plan], Study], full_disk: Callable[[int], None]
 ) -> None:
-    plan = planned("model.z_dim=4,8")
+    plan = plan_of("model.z_dim=4,8")
     study = begin(plan)
-    trial = study.next()
+    trial = study.ask()
     assert trial
     full_disk(1)
-    for act in (study.next, lambda: study.finish(trial, [ended()])):
+    for act in (study.ask, lambda: study.tell(trial, [ended()])):
         with pytest.raises(
-            TrainerError, match=r"study\.db cannot be used \(.*disk.*the same command goes on"
+            TrainerError, match=r"study\.db cannot be used \(.*disk.*run the same command to resume"
         ) as refused:
             act()
         assert "\n" not in str(refused.value)
     full_disk(resource.RLIM_INFINITY)
     again = begin(plan)
-    assert again.next() == trial
-    assert again.finish(trial, [ended()]).state == "finished"
+    assert again.ask() == trial
+    assert again.tell(trial, [ended()]).state == "finished"
 
 
 def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -252,43 +252,34 @@ def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.Monkey
     child = folder / "child"
     child.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     child.chmod(0o755)
-    with monkeypatch.context() as patch, View(Console(file=io.StringIO()), study.plan) as view:
+    with monkeypatch.context() as patch, SweepProgress(Console(file=io.StringIO()), study.plan) as progress:
         patch.setattr(sys, "executable", str(child))
-        return runner.Runner(
-            study,
-            folder,
-            view,
-            jobs=1,
-            threads=1,
-            data_root=folder,
-            should_stop=lambda: False,
-            trial_told=lambda: None,
-        ).run()
+        return runner.Runner(study, folder, progress, 1, 1, folder, lambda: False, lambda: None).run()
 
 
 @pytest.mark.parametrize(
     ("script", "says"),
     [
         ("echo 'error: could not write it (No space left on device)'; exit 2", "could not write it (No space left"),
-        ("kill -9 $$", "killed by SIGKILL (was memory short?)"),
+        ("kill -9 $$", "killed by SIGKILL (out of memory?)"),
     ],
 )
-def test_what_is_no_settings_fault_stops_the_sweep_and_fails_no_trial(
+def test_runner_outside_fault_stops_and_fails_no_trial(
     script: str, says: str, begin: Callable[[Plan], Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = begin(planned("model.z_dim=4,8"))
+    study = begin(plan_of("model.z_dim=4,8"))
     with pytest.raises(TrainerError) as stopped:
         run_with(script, study, tmp_path, monkeypatch)
-    assert f"z_dim=4, seed 0 cannot go on: {says}" in str(stopped.value)
-    assert "the same command goes on" in str(stopped.value)
+    assert f"z_dim=4, seed 0 cannot continue: {says}" in str(stopped.value)
+    assert "run the same command to resume" in str(stopped.value)
     assert [trial.state for trial in study.trials()] == ["running", "waiting"]
 
-    again = begin(planned("model.z_dim=4,8"))
+    again = begin(plan_of("model.z_dim=4,8"))
     assert run_with("echo 'error: loss/D became NaN'; exit 1", again, tmp_path, monkeypatch)
     assert [(trial.state, trial.reason) for trial in again.trials()] == [("failed", "loss/D became NaN")] * 2
 
 
-def test_a_runs_score_is_its_lowest_distance_and_the_recall_of_that_tick(tmp_path: Path) -> None:
+def test_score_is_the_lowest_distance_and_recall_at_that_tick(tmp_path: Path) -> None:
     assert score(tmp_path) is None
     lines: list[dict[str, float]] = [
         {"images_seen": 100, "seconds": 1, "quality/frechet": 9.0, "quality/recall": 0.1},
@@ -298,10 +289,10 @@ def test_a_runs_score_is_its_lowest_distance_and_the_recall_of_that_tick(tmp_pat
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '{"images_seen": 500, "quali', encoding="utf-8")  # being written
-    told = score(tmp_path)
-    assert told is not None
-    assert (told["frechet"], told["recall"], told["images_seen"]) == (3.0, 0.4, 200)
-    assert (told["final_frechet"], told["final_images_seen"], told["seconds"]) == (5.0, 400, 4)
+    found = score(tmp_path)
+    assert found is not None
+    assert (found["frechet"], found["recall"], found["images_seen"]) == (3.0, 0.4, 200)
+    assert (found["final_frechet"], found["final_images_seen"], found["seconds"]) == (5.0, 400, 4)
 
 
 @pytest.fixture
@@ -309,7 +300,7 @@ def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
     """A grid of 2 x 3 with its sheets: the image of seed s of trial t is filled with 30 t + s."""
     import numpy as np
 
-    plan = planned("model.z_dim=4,8", "model.g_widths=[8],[16],[24]", **{"data.resolution": 8, "model.d_widths": [8]})
+    plan = plan_of("model.z_dim=4,8", "model.g_widths=[8],[16],[24]", **{"data.resolution": 8, "model.d_widths": [8]})
     trials = []
     for number, setting in enumerate(space.combinations(plan.varies)):
         folder = f"trials/{number:04d}/seed-0"
@@ -322,13 +313,13 @@ def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
     return plan, trials
 
 
-def test_the_page_ranks_shows_and_holds_everything_itself(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
+def test_report_page_ranks_trials_and_embeds_all_pictures(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
     plan, trials = shown
     page = report.write(tmp_path, plan, trials).read_text(encoding="utf-8")
-    told = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
-    assert told["best"] == 5
-    assert told["trials"][5]["frechet"] == {"mean": 5.0, "std": None, "n": 1}
-    assert told["trials"][4]["reason"] == "<b>loss</b>"
+    document = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert document["best"] == 5
+    assert document["trials"][5]["frechet"] == {"mean": 5.0, "std": None, "n": 1}
+    assert document["trials"][4]["reason"] == "<b>loss</b>"
     assert not re.search(r'(src|href|srcset)="(?!data:)', page)
     assert "<b>loss" not in page
     assert "&lt;b&gt;loss" in page
@@ -341,11 +332,9 @@ def test_the_page_ranks_shows_and_holds_everything_itself(shown: tuple[Plan, lis
             assert picture.width > 300
 
 
-def test_a_picture_is_the_top_left_quarter_of_the_sheet_at_the_best_tick(
-    shown: tuple[Plan, list[Trial]], tmp_path: Path
-) -> None:
+def test_read_picture_is_the_top_left_quarter_at_the_best_tick(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
     plan, trials = shown
-    picture = report.picture(tmp_path, plan, trials[1])
+    picture = report.read_picture(tmp_path, plan, trials[1])
     assert picture is not None
     step = picture.width // 42  # 4 images of 8 and 5 gaps of 2: 42 pixels, enlarged
     assert picture.width == picture.height == 42 * step
@@ -355,65 +344,70 @@ def test_a_picture_is_the_top_left_quarter_of_the_sheet_at_the_best_tick(
     assert len(logger.GRID_SEEDS) == 64
 
 
-def test_pictures_stand_where_their_values_meet(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
+def test_picture_matrix_places_trials_by_their_values(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
     plan, trials = shown
-    rows = report.table(trials, [trial for trial in trials if trial.state == "finished"], {})
-    table = report.matrix(plan, rows)
+    table = report.picture_matrix(plan, trials)
     assert table is not None
     assert table["across"].field == "model.g_widths"
-    found = [[cell and cell.trial.number for cell in cells] for _, cells in table["lines"]]
+    found = [[cell and cell.number for cell in cells] for _, cells in table["lines"]]
     assert found == [[0, 1, 2], [3, 4, 5]]
-    assert report.matrix(planned("optim.g_lr=1e-5..1e-3", sampler="tpe"), rows) is None
+    assert report.picture_matrix(plan_of("optim.g_lr=1e-5..1e-3", sampler="tpe"), trials) is None
 
 
-def test_plots_of_ranges_and_of_single_seeds_are_drawn() -> None:
-    plan = planned("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe")
+def test_draw_scores_of_ranges_and_single_seeds() -> None:
+    plan = plan_of("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe")
     trials = [
         Trial(n, "finished", {"optim.g_lr": 10.0 ** (-5 + n), "model.init": init}, [ended(frechet=1.0 + n)])
         for n, init in enumerate(("normal", "xavier", "normal"))
     ]
-    for dark in (False, True):
-        assert plots.draw(plan.varies, trials, dark=dark).startswith(b"\x89PNG")
+    for theme in report.THEMES:
+        assert report.draw_scores(plan.varies, trials, theme).startswith(b"\x89PNG")
 
 
-def test_what_is_varied_is_not_among_what_all_runs_have_alike() -> None:
-    assert report.alike(planned("model.z_dim=4,8")) == "100 kimg, digits at 32 px, dcgan, non-saturating, batch 32"
+def test_shared_settings_leave_out_varied_fields() -> None:
     assert (
-        report.alike(planned("optim.batch_size=8,16", "run.total_kimg=1,2")) == "digits at 32 px, dcgan, non-saturating"
+        report.shared_settings(plan_of("model.z_dim=4,8"))
+        == "100 kimg, digits at 32 px, dcgan, non-saturating, batch 32"
+    )
+    assert (
+        report.shared_settings(plan_of("optim.batch_size=8,16", "run.total_kimg=1,2"))
+        == "digits at 32 px, dcgan, non-saturating"
     )
 
 
-def test_sweeps_of_other_fields_have_other_folders() -> None:
-    plan = planned("model.z_dim=4,8", "optim.g_lr=1e-4,1e-3")
-    assert command.default_folder(plan) == Path("sweeps/digits-dcgan-z_dim-g_lr")
+def test_default_folder_names_the_varied_fields() -> None:
+    plan = plan_of("model.z_dim=4,8", "optim.g_lr=1e-4,1e-3")
+    assert plan.default_folder == Path("sweeps/digits-dcgan-z_dim-g_lr")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_brackets_in_a_setting_or_a_reason_are_shown_as_they_are(terminal: bool, tmp_path: Path) -> None:
+def test_sweep_progress_shows_brackets_literally(terminal: bool, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, width=200, force_terminal=terminal, color_system=None, markup=False)
-    plan = planned("data.augment=[color],[]")
+    plan = plan_of("data.augment=[color],[]")
     trial = Trial(0, "failed", {"data.augment": ["color"]}, [], "[/b] broke")
-    (job,) = runner.jobs_of(trial, plan, tmp_path, 1)
-    with View(console, plan) as view:
-        view.started(job, resumed=False)
-        view.progressed(0, [job], "0 of 2 trials done")
-        view.told(trial)
+    (job,) = jobs_of(trial, plan, tmp_path, 1)
+    with SweepProgress(console, plan) as progress:
+        progress.started(job, resumed=False)
+        progress.update(0, "0 of 2 trials done")
+        progress.print_trial(trial)
     assert '0000 augment=["color"]  failed: [/b] broke' in screen.getvalue()
     assert ("\x1b" in screen.getvalue()) is terminal
 
 
-def test_the_time_left_is_told_while_there_is_some() -> None:
-    view = View(Console(file=io.StringIO()), planned("model.z_dim=4,8"))
-    view.progressed(0, [], "")
-    began, _ = view._began or (0.0, 0)
-    assert view._left(began + 60, 0) == ""
-    assert view._left(began + 60, view._total // 4) == ", about 3 minutes left"
-    assert view._left(began + 60, view._total * 3 // 4) == ", about a minute left"
-    assert view._left(began + 60, view._total) == ""
+def test_sweep_progress_time_left_ignores_earlier_images() -> None:
+    now = 1000.0
+    plan = plan_of("model.z_dim=4,8")
+    progress = SweepProgress(Console(file=io.StringIO()), plan, get_time=lambda: now)
+    progress.update(plan.images // 8, "")  # of an earlier process
+    assert progress.time_left() == ""
+    for eighths, expected in ((2, ""), (3, ", about 5 minutes left"), (7, ", about a minute left"), (8, "")):
+        now += 60
+        progress.update(plan.images * eighths // 8, "")
+        assert progress.time_left() == expected
 
 
-# with real children
+# with real workers
 
 
 @pytest.fixture
@@ -440,7 +434,7 @@ def wait_for(seen: Callable[[], object], process: subprocess.Popen[str]) -> None
         time.sleep(0.01)
 
 
-def test_a_dry_run_lists_the_trials_and_makes_nothing(here: Path) -> None:
+def test_sweep_dry_run_lists_trials_and_writes_nothing(here: Path) -> None:
     arguments = sweep("--vary", "model.z_dim=4,8", "--vary", "model.d_widths=[8],[8,8]", "--seeds", "3", "--dry-run")
     result = CliRunner().invoke(app, arguments[3:])
     assert result.exit_code == 0, result.output
@@ -451,7 +445,7 @@ def test_a_dry_run_lists_the_trials_and_makes_nothing(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_begun_again_it_keeps_what_it_has_and_a_run_that_diverges_fails_alone(here: Path) -> None:
+def test_sweep_killed_resumes_and_a_diverged_run_fails_only_itself(here: Path) -> None:
     # D's scores pass float32's range in sixty layers of weights N(0, 1)
     arguments = ["--vary", f"model.d_widths=[8],[16],{[64] * 60}", "-o", "out"]
     second = here / "out" / "trials" / "0001" / "seed-0"
@@ -475,15 +469,15 @@ def test_killed_and_begun_again_it_keeps_what_it_has_and_a_run_that_diverges_fai
     assert steps == sorted(set(steps))
     assert steps[-1] == 40
 
-    told = json.loads((here / "out" / "sweep.json").read_text(encoding="utf-8"))
-    assert [trial["state"] for trial in told["trials"]] == ["finished", "finished", "failed"]
-    assert "NaN or infinite" in told["trials"][2]["reason"]
-    assert told["best"] == min((0, 1), key=lambda number: told["trials"][number]["frechet"]["mean"])
-    assert told["trials"][0]["runs"][0]["seconds"] > 0
+    document = json.loads((here / "out" / "sweep.json").read_text(encoding="utf-8"))
+    assert [trial["state"] for trial in document["trials"]] == ["finished", "finished", "failed"]
+    assert "NaN or infinite" in document["trials"][2]["reason"]
+    assert document["best"] == min((0, 1), key=lambda number: document["trials"][number]["frechet"]["mean"])
+    assert document["trials"][0]["runs"][0]["seconds"] > 0
 
 
 @pytest.mark.slow
-def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -> None:
+def test_sweep_interrupt_lets_workers_save_and_exits_130(here: Path) -> None:
     arguments = ["--vary", "model.z_dim=4,8", "--jobs", "2", "--set", "run.total_kimg=100000", "-o", "out"]
     runs = [here / "out" / "trials" / f"000{number}" / "seed-0" for number in (0, 1)]
     with subprocess.Popen(sweep(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -491,7 +485,7 @@ def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=120)[0]
     assert process.returncode == 130
-    assert "The same command goes on from there" in rest
+    assert "Run the same command to resume" in rest
     for run in runs:
         assert list(run.glob("checkpoint-*.pt"))
         assert "stopped and saved" in run.with_suffix(".log").read_text(encoding="utf-8")
@@ -501,7 +495,7 @@ def test_an_interrupt_lets_the_children_save_and_says_how_to_go_on(here: Path) -
 
 
 @pytest.mark.slow
-def test_sweep_next_to_foreign_modules_trains_ours(here: Path) -> None:
+def test_sweep_in_a_folder_of_equal_module_names_runs_ours(here: Path) -> None:
     for name in ("trainer", "random", "secrets"):
         (here / f"{name}.py").write_text("print('FOREIGN CODE')\nraise SystemExit(3)\n", encoding="utf-8")
     command = sweep("--vary", "model.z_dim=4,8", "-o", "out")
@@ -513,7 +507,7 @@ def test_sweep_next_to_foreign_modules_trains_ours(here: Path) -> None:
     assert "FOREIGN" not in log + done.stdout
 
 
-def test_score_of_too_few_images_for_recall_has_none(tmp_path: Path) -> None:
+def test_score_without_recall_has_no_recall(tmp_path: Path) -> None:
     line = {"quality/frechet": 2.0, "images_seen": 8, "seconds": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     found = score(tmp_path)
@@ -522,18 +516,18 @@ def test_score_of_too_few_images_for_recall_has_none(tmp_path: Path) -> None:
     assert "recall" not in found
 
 
-def test_draw_of_runs_without_recall_shows_the_distance() -> None:
-    plan = planned("model.z_dim=4,8")
+def test_draw_scores_of_runs_without_recall() -> None:
+    plan = plan_of("model.z_dim=4,8")
     runs = [{name: value for name, value in ended().items() if name != "recall"}]
     trials = [Trial(number, "finished", {"model.z_dim": z}, runs) for number, z in enumerate((4, 8))]
-    assert plots.draw(plan.varies, trials).startswith(b"\x89PNG")
+    assert report.draw_scores(plan.varies, trials).startswith(b"\x89PNG")
 
 
-def test_differences_of_a_plan_leave_out_its_name(tmp_path: Path) -> None:
-    Study(tmp_path, planned("model.z_dim=4,8"))
-    check_same(tmp_path, planned("model.z_dim=4,8", name="other"))
+def test_check_folder_ignores_the_name(tmp_path: Path) -> None:
+    Study(tmp_path, plan_of("model.z_dim=4,8"))
+    check_folder(tmp_path, plan_of("model.z_dim=4,8", name="other"))
 
 
-def test_differences_of_a_plan_leave_out_names_of_classes(tmp_path: Path) -> None:
-    Study(tmp_path, planned("model.z_dim=4,8", **{"data.class_names": "[a, b]"}))
-    check_same(tmp_path, planned("model.z_dim=4,8"))
+def test_check_folder_ignores_class_names(tmp_path: Path) -> None:
+    Study(tmp_path, plan_of("model.z_dim=4,8", **{"data.class_names": "[a, b]"}))
+    check_folder(tmp_path, plan_of("model.z_dim=4,8"))

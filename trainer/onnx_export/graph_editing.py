@@ -1,4 +1,4 @@
-"""An ONNX graph that is being changed: its nodes, constants and shapes, and the folding of every BatchNorm."""
+"""Edits an ONNX graph: nodes, constants and shapes by name, and the folding of BatchNorm into weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 LAYERS = ("MatMul", "Gemm", "Conv", "ConvTranspose")  # nodes with weights
 
 
-class Graph:
+class GraphEditor:
     """Nodes in order (`nodes`), constants by name (float or int arrays), shapes ([None, 3, 64, 64]) by name.
 
-    Nodes are given names, since the quantiser goes by them. The model it is made from is not changed.
+    Nodes get names, which the quantizer requires. The given model is not changed.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -22,7 +22,7 @@ class Graph:
         graph = self._model.graph
         self.nodes = list(graph.node)
         for index, node in enumerate(self.nodes):
-            node.name = f"{index}_{node.op_type}"  # the quantiser goes by names, which need not be there
+            node.name = f"{index}_{node.op_type}"
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.inputs = {value.name for value in graph.input}
         self.outputs = {value.name for value in graph.output}
@@ -33,20 +33,22 @@ class Graph:
             for value in (*graph.value_info, *graph.input)
         }
 
-    def constant(self, name: str, value: Any) -> str:
+    def add_constant(self, name: str, value: Any) -> str:
+        """Add a constant, and return its name."""
         self.constants[name] = np.ascontiguousarray(value)
         return name
 
-    def maker(self, name: str) -> onnx.NodeProto | None:
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that makes a tensor; None for a constant or an input."""
         return next((node for node in self.nodes if name in node.output), None)
 
-    def user(self, name: str) -> onnx.NodeProto | None:
-        """The one node that uses a tensor; None when there are several, or it is an output."""
+    def consumer(self, name: str) -> onnx.NodeProto | None:
+        """Return the only node that uses a tensor; None when there are several, or it is an output."""
         users = [node for node in self.nodes if name in node.input]
         return users[0] if len(users) == 1 and name not in self.outputs else None
 
     def layers(self) -> list[onnx.NodeProto]:
-        """The nodes with weights, from the latents to the pixels."""
+        """Return the nodes with weights, from the latents to the pixels."""
         return [
             node
             for node in self.nodes
@@ -54,27 +56,28 @@ class Graph:
         ]
 
     def fold_reshaped_weights(self) -> None:
+        """Replace each Reshape of a constant by its result."""
         for node in list(self.nodes):
             if node.op_type == "Reshape" and set(node.input) <= set(self.constants):
                 weight, shape = (self.constants[name] for name in node.input)
-                self.constant(node.output[0], weight.reshape(shape))
+                self.add_constant(node.output[0], weight.reshape(shape))
                 self.nodes.remove(node)
 
     def fold_batch_norms(self) -> None:
-        """Put the scale and shift of each BatchNorm into the weights before it, with a bias between the two."""
+        """Fold the scale and shift of each BatchNorm, and a bias before it, into the weights of its layer."""
         for norm in [node for node in self.nodes if node.op_type == "BatchNormalization"]:
             path = [norm]  # from the layer with the weights to the norm
-            while path[0].op_type not in LAYERS and (before := self._only_source(path[0])) is not None:
+            while path[0].op_type not in LAYERS and (before := self._only_input(path[0])) is not None:
                 path.insert(0, before)
-            if made := self._folded(path):
-                self.substitute(path, made)
+            if folded := self._fold(path):
+                self.replace_nodes(path, folded)
 
-    def _only_source(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The node before, when nothing else uses what it makes."""
-        return self.maker(node.input[0]) if self.user(node.input[0]) is node else None
+    def _only_input(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """Return the node before, when no other node uses its output."""
+        return self.producer(node.input[0]) if self.consumer(node.input[0]) is node else None
 
-    def _folded(self, path: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-        """What MatMul and Reshape to [N, C, H, W] (or a ConvTranspose), Add and BatchNorm do, in fewer; else []."""
+    def _fold(self, path: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        """Return fewer nodes for MatMul and Reshape to [N, C, H, W] (or ConvTranspose), Add and BatchNorm, or []."""
         layer, *between, norm = path if len(path) > 1 else [path[0], path[0]]
         kinds = [node.op_type for node in between]
         added = [self.constants.get(node.input[1]) for node in between if node.op_type == "Add"]
@@ -90,7 +93,7 @@ class Graph:
         if layer.op_type == "ConvTranspose" and set(kinds) <= {"Add"} and weight.shape[1] == c:
             if len(layer.input) > 2:
                 shift = shift + self.constants[layer.input[2]] * scale
-            names = self._weights(output, weight * scale[:, None, None], shift)
+            names = self._add_weights(output, weight * scale[:, None, None], shift)
             folded = helper.make_node("ConvTranspose", [layer.input[0], *names], [output], name=layer.name)
             folded.attribute.extend(layer.attribute)
             return [folded]
@@ -98,8 +101,8 @@ class Graph:
             shape = self.shapes.get(between[0].output[0], [])
             if len(shape) != 4 or shape[1] != c:
                 return []
-            pixels = weight.shape[1] // c  # of a channel: they lie side by side in the product
-            names = self._weights(output, weight * np.repeat(scale, pixels), np.repeat(shift, pixels))
+            pixels = weight.shape[1] // c  # per channel; they are adjacent in the product
+            names = self._add_weights(output, weight * np.repeat(scale, pixels), np.repeat(shift, pixels))
             product = helper.make_node("Gemm", [layer.input[0], *names], [f"{output}.product"], name=layer.name)
             reshape = helper.make_node("Reshape", [f"{output}.product", between[0].input[1]], [output])
             reshape.name = between[0].name
@@ -107,23 +110,20 @@ class Graph:
             return [product, reshape]
         return []
 
-    def _weights(self, name: str, weight: np.ndarray, bias: np.ndarray) -> tuple[str, str]:
-        return tuple(  # type: ignore[return-value]
-            self.constant(f"{name}.{what}", value.astype(np.float32))
-            for what, value in (("weight", weight), ("bias", bias))
+    def _add_weights(self, name: str, weight: np.ndarray, bias: np.ndarray) -> tuple[str, str]:
+        return (
+            self.add_constant(f"{name}.weight", weight.astype(np.float32)),
+            self.add_constant(f"{name}.bias", bias.astype(np.float32)),
         )
 
-    def substitute(self, gone: list[onnx.NodeProto], made: list[onnx.NodeProto]) -> None:
-        """Put `made` where the last of `gone` stands, and take all of `gone` out."""
-        at = self._index(gone[-1])
-        nodes = [*self.nodes[:at], *made, *self.nodes[at + 1 :]]
-        self.nodes = [node for node in nodes if not any(node is other for other in gone)]
+    def replace_nodes(self, old: list[onnx.NodeProto], new: list[onnx.NodeProto]) -> None:
+        """Put `new` in the place of the last of `old`, and remove all of `old`."""
+        at = next(index for index, node in enumerate(self.nodes) if node is old[-1])
+        nodes = [*self.nodes[:at], *new, *self.nodes[at + 1 :]]
+        self.nodes = [node for node in nodes if not any(node is other for other in old)]
 
-    def _index(self, node: onnx.NodeProto) -> int:
-        return next(index for index, other in enumerate(self.nodes) if other is node)
-
-    def finished(self) -> onnx.ModelProto:
-        """The model of what is left: nodes that reach an output, and the constants they use."""
+    def to_model(self) -> onnx.ModelProto:
+        """Return the model of the nodes that reach an output, with the constants that they use."""
         needed, kept = set(self.outputs), []
         for node in reversed(self.nodes):
             if needed & set(node.output):
@@ -139,4 +139,5 @@ class Graph:
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return a node's attributes by name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,24 +1,43 @@
-"""Export in a faster form, if it is one: built, compared with float32 in every respect, and kept only when it gains."""
+"""Faster forms of a generator's graph, kept only where they gain: int8 for CPUs, float16 for GPUs.
+
+int8 is static: uint8 activations whose ranges are calibrated on latents of the seed contract, int8 weights with one
+scale per channel, as QuantizeLinear/DequantizeLinear pairs that ONNX Runtime turns into its int8 kernels.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import onnx
 
-from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
+from artifacts.files import atomic_path
+from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
 from trainer.errors import TrainerError
-from trainer.names import checked_name
-from trainer.onnx_export import quantize, throughput
-from trainer.onnx_export.exporter import describe, digest
-from trainer.onnx_export.quantize import CALIBRATION_SEEDS, Optimize
-from trainer.onnx_export.throughput import Difference, Judge, Rates
+from trainer.onnx_export import throughput
+from trainer.onnx_export.exporter import (
+    load_generator_file,
+    make_feed,
+    read_metadata,
+    set_metadata,
+    write_errors,
+    write_model,
+)
+from trainer.onnx_export.rewrite import rewrite
+from trainer.onnx_export.throughput import Feed, OutputDifference, Scorer, Throughput
 
-MIN_GAIN = 1.05  # times float32's images/s at DECIDING_BATCH: less is not worth any difference
+Method = Literal["fp16", "int8"]
+
+# Neither those that verify an export, nor those of images that are scored, from seed 0 on.
+CALIBRATION_SEEDS = range(2_000_000, 2_000_256)
+MIN_GAIN = 1.05  # times float32's images/s at DECIDING_BATCH; less is not worth any difference
 DECIDING_BATCH = 16
 MAX_MEAN_DIFFERENCE = 2.0  # levels of 255
 MAX_SCORE_LOSS = 0.01  # of the Fréchet distance, relative
@@ -26,164 +45,195 @@ UNSCORED_IMAGES = 1024
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What was asked for, what was written, and the figures that decided."""
+class OptimizationResult:
+    """What was requested, what was written, and the figures that decided."""
 
     path: Path
     digest: str
-    asked: Optimize
-    written: Optimize
+    requested: Method
+    written: Literal["none", "fp16", "int8"]  # "none" is the float32 model
     why: str
     plain_bytes: int
     optimized_bytes: int
-    provider: str
-    rates: dict[int, Rates]  # by batch size
-    difference: Difference
+    provider: str  # the execution provider that was measured
+    throughputs: dict[int, Throughput]  # by batch size
+    difference: OutputDifference
     machine: dict[str, Any]
 
     @property
     def report_path(self) -> Path:
+        """The JSON report next to the generator file."""
         return self.path.with_suffix(".optimize.json")
 
-    def document(self) -> dict[str, Any]:
-        """The report as JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON."""
         return {
             "file": self.path.name,
             "digest": self.digest,
-            "asked": self.asked,
+            "asked": self.requested,
             "written": self.written,
             "why": self.why,
             "provider": self.provider,
-            "bytes": {"fp32": self.plain_bytes, self.asked: self.optimized_bytes},
+            "bytes": {"fp32": self.plain_bytes, self.requested: self.optimized_bytes},
             "images_per_s": {
                 str(batch): {
-                    "fp32": round(told.plain, 1),
-                    self.asked: round(told.optimized, 1),
-                    "ratio": round(told.ratio, 3),
+                    "fp32": round(measured.plain, 1),
+                    self.requested: round(measured.optimized, 1),
+                    "ratio": round(measured.ratio, 3),
                 }
-                for batch, told in self.rates.items()
+                for batch, measured in self.throughputs.items()
             },
             "difference": {**asdict(self.difference), "score_change": self.difference.score_change},
             "machine": self.machine,
         }
 
+    def summary(self) -> list[str]:
+        """Return the report for people, one line each."""
+        method, off = self.requested, self.difference
+        rows = [
+            ("", "fp32", method, ""),
+            (
+                "size",
+                f"{self.plain_bytes / 1000:,.0f} kB",
+                f"{self.optimized_bytes / 1000:,.0f} kB",
+                f"x {self.optimized_bytes / self.plain_bytes:.2f}",
+            ),
+            *(
+                (f"images/s, batch {batch}", f"{one.plain:,.0f}", f"{one.optimized:,.0f}", f"x {one.ratio:.2f}")
+                for batch, one in self.throughputs.items()
+            ),
+        ]
+        if off.metric is not None and off.score_change is not None:
+            rows.append(
+                (off.metric, f"{off.plain_score:.3f}", f"{off.optimized_score:.3f}", f"{off.score_change:+.2%}")
+            )
+        first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = [
+            "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))])
+            for row in rows
+        ]
+        lines.append(
+            f"pixels differ by {off.mean:.3f} levels of 255 on average and {off.maximum} at most, "
+            f"{off.changed:.1%} of them at all, on {off.images:,} latents"
+        )
+        kept = self.written == "none"
+        lines.append(f"kept float32: {self.why} (--force writes {method} anyway)" if kept else f"{method}: {self.why}")
+        return [line.rstrip() for line in lines]
 
-def read(path: Path, name: str | None = None) -> onnx.ModelProto:
-    """A generator file of ours, under another name if one is given.
 
-    Raises TrainerError for anything else, for one that was altered, and for one that is optimised already.
+def load_plain(path: Path, name: str | None = None) -> onnx.ModelProto:
+    """Return the model of a float32 generator file, under another name if one is given.
+
+    Raises:
+        TrainerError: If the file is not a generator file, was altered, or is optimized already.
     """
-    try:
-        model = onnx.load(path)
-    except FileNotFoundError as error:
-        raise TrainerError(f"there is no file {path}") from error
-    except Exception as error:  # protobuf's own, and onnx's
-        what = LFS_HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
-        raise TrainerError(f"{path} is {what}") from error
-    told = properties_of(model)
-    if told.get("digest") != digest(model):
-        raise TrainerError(f"{path} is not a generator file, or was altered: its digest does not match its content")
-    if "optimize" in told:
-        raise TrainerError(f"{path} is {told['optimize']} already; optimise the float32 one")
-    if name is not None and name != told["name"]:
-        del model.metadata_props[:]
-        describe(model, {key: text for key, text in told.items() if key != "digest"} | {"name": checked_name(name)})
+    model = load_generator_file(path, name)
+    if method := read_metadata(model).get("optimize"):
+        raise TrainerError(f"{path} is {method} already; optimize the float32 file")
     return model
 
 
-def check_replaceable(path: Path, how: Optimize) -> None:
-    """Raise TrainerError if a file at `path` holds another optimized form than `how`, which would be lost."""
+def check_replaceable(path: Path, method: Method) -> None:
+    """Raise TrainerError if a file at `path` holds another optimized form, which would be lost."""
     try:
-        there = properties_of(onnx.load(path, load_external_data=False)).get("optimize", how)
+        existing = read_metadata(onnx.load(path, load_external_data=False)).get("optimize", method)
     except Exception:  # there is no such file, or it is not an ONNX file
         return
-    if there != how:
-        raise TrainerError(f"{path} holds the {there} form; give another --output or --name for {how}")
-
-
-def properties_of(model: onnx.ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
+    if existing != method:
+        raise TrainerError(f"{path} holds the {existing} form; give another --output or --name for {method}")
 
 
 def optimize(
     plain: onnx.ModelProto,
     path: Path,
-    how: Optimize,
+    method: Method,
     *,
-    judge: Judge | None = None,
+    scorer: Scorer | None = None,
     num_images: int = 10_000,
     force: bool = False,
-) -> Outcome:
-    """Write a generator file's faster form `how` (int8 or fp16) to `path` when that is faster and as good.
+) -> OptimizationResult:
+    """Write a generator file's faster form where it is faster and as good, otherwise the float32 model.
 
-    Where it is not, `plain` is written as it is, unless `force`. The report is written beside it. The images of seeds 0
-    to `num_images` - 1 are compared and scored (1,024 without a judge).
-    Raises TrainerError where there is nothing to optimise, or nothing can be written.
+    A report is written next to the file.
+
+    Args:
+        plain: The model of a float32 generator file.
+        path: The file to write.
+        method: int8 or fp16.
+        scorer: Scores the images of both models; None leaves the score out.
+        num_images: How many images are compared and scored, from seed 0 on (1,024 without a scorer).
+        force: Whether to write the faster form in any case.
+
+    Returns:
+        What was written, and the figures that decided.
+
+    Raises:
+        TrainerError: If there is nothing to optimize, or the file cannot be written.
     """
-    told = properties_of(plain)
-    check_replaceable(path, how)
-    if judge:
-        judge.check(int(told["height"]))
-    z_distribution = cast(ZDistribution, told["z_distribution"])
-    latent = (int(told["z_dim"]), z_distribution, len(json.loads(told["class_names"])))
+    properties = read_metadata(plain)
+    check_replaceable(path, method)
+    if scorer:
+        scorer.check_resolution(int(properties["height"]))
+    z_distribution = cast(ZDistribution, properties["z_distribution"])
+    latent = (int(properties["z_dim"]), z_distribution, len(json.loads(properties["class_names"])))
 
-    if how == "int8":
-        optimized = quantize.int8(plain, quantize.feeds(CALIBRATION_SEEDS, *latent))
+    # The scores are those of the float32 images, and the digest changes.
+    kept = {key: text for key, text in properties.items() if key != "digest" and not key.startswith("evaluation.")}
+    if method == "int8":
+        optimized = to_int8(plain, feeds(CALIBRATION_SEEDS, *latent))
         seeds = [CALIBRATION_SEEDS.start, CALIBRATION_SEEDS.stop - 1]
-        told["calibration"] = json.dumps({"method": "minmax", "seeds": seeds})
+        kept["calibration"] = json.dumps({"method": "minmax", "seeds": seeds})
     else:
-        optimized = quantize.fp16(plain)
-    # scores are those of the float32 images; the digest is made anew
-    kept = {key: text for key, text in told.items() if key != "digest" and not key.startswith("evaluation.")}
-    describe(optimized, kept | {"optimize": how})
+        optimized = to_fp16(plain)
+    set_metadata(optimized, kept | {"optimize": method})
     onnx.checker.check_model(optimized, full_check=True)
 
     machine = throughput.machine()
-    where = throughput.provider() if how == "fp16" else "CPUExecutionProvider"
-    sessions = throughput.session(plain, where), throughput.session(optimized, where)
-    feed = next(quantize.feeds(range(max(throughput.BATCHES)), *latent, batch=max(throughput.BATCHES)))
-    rates = {n: throughput.rates(*sessions, {key: rows[:n] for key, rows in feed.items()}) for n in throughput.BATCHES}
-    scored = range(num_images if judge else UNSCORED_IMAGES)
-    difference = throughput.difference(*sessions, quantize.feeds(scored, *latent, batch=64), judge)
+    provider = throughput.best_provider() if method == "fp16" else "CPUExecutionProvider"
+    sessions = throughput.make_session(plain, provider), throughput.make_session(optimized, provider)
+    largest = max(throughput.BATCHES)
+    feed = next(feeds(range(largest), *latent, batch=largest))
+    throughputs = {
+        batch: throughput.measure(*sessions, {key: rows[:batch] for key, rows in feed.items()})
+        for batch in throughput.BATCHES
+    }
+    compared = range(num_images if scorer else UNSCORED_IMAGES)
+    difference = throughput.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
 
-    keep, why = _decide(how, rates[DECIDING_BATCH].ratio, difference, where, force)
+    keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, provider, force)
     chosen = optimized if keep else plain
-    outcome = Outcome(
+    result = OptimizationResult(
         path,
         digest(chosen),
-        how,
-        how if keep else "none",
+        method,
+        method if keep else "none",
         why,
         plain.ByteSize(),
         optimized.ByteSize(),
-        where,
-        rates,
+        provider,
+        throughputs,
         difference,
         machine,
     )
-    try:
-        with atomic_path(path) as partial:
-            partial.write_bytes(chosen.SerializeToString())
-        with atomic_path(outcome.report_path) as partial:
-            partial.write_text(json.dumps(outcome.document(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-    return outcome
+    write_model(chosen, path)
+    with write_errors(result.report_path), atomic_path(result.report_path) as partial:
+        partial.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return result
 
 
-def _decide(how: Optimize, ratio: float, difference: Difference, where: str, force: bool) -> tuple[bool, str]:
-    """Whether the optimised file is kept, and the words why."""
-    on = "the GPU" if where.startswith("CUDA") else "this CPU"
-    gain = f"{ratio:.2f} times float32's images/s on {on}"
+def _decide(method: Method, ratio: float, difference: OutputDifference, provider: str, force: bool) -> tuple[bool, str]:
+    """Return whether to keep the optimized model, and why."""
+    on_gpu = provider.startswith("CUDA")
+    gain = f"{ratio:.2f} times float32's images/s on {'the GPU' if on_gpu else 'this CPU'}"
     change = difference.score_change
     against = []
-    if how == "fp16" and not where.startswith("CUDA"):
+    if method == "fp16" and not on_gpu:
         against.append(
             f"float16 is for GPUs, a CPU computes it in float32: {gain}; --force writes it for a GPU elsewhere"
         )
     elif ratio < MIN_GAIN:
-        missing = how == "int8" and throughput.has_vnni() is False
-        against.append(f"it is not faster: {gain}" + (", which has no VNNI" if missing else ""))
+        without_vnni = method == "int8" and throughput.has_vnni() is False
+        against.append(f"it is not faster: {gain}" + (", which has no VNNI" if without_vnni else ""))
     if difference.mean > MAX_MEAN_DIFFERENCE:
         against.append(
             f"its pixels are off by {difference.mean:.2f} levels on average, {MAX_MEAN_DIFFERENCE:g} at most"
@@ -192,39 +242,102 @@ def _decide(how: Optimize, ratio: float, difference: Difference, where: str, for
         against.append(f"its {difference.metric} is {change:.1%} worse, {MAX_SCORE_LOSS:.0%} at most")
     if not against:
         return True, gain
-    if force:
-        return True, "forced, though " + "; ".join(against)
-    return False, "; ".join(against)
+    return force, "forced, though " * force + "; ".join(against)
 
 
-def table(outcome: Outcome) -> list[str]:
-    """The report for people, a line each."""
-    how, off = outcome.asked, outcome.difference
-    rows: list[tuple[str, str, str, str]] = [("", "fp32", how, "")]
-    rows.append(
-        (
-            "size",
-            f"{outcome.plain_bytes / 1000:,.0f} kB",
-            f"{outcome.optimized_bytes / 1000:,.0f} kB",
-            f"x {outcome.optimized_bytes / outcome.plain_bytes:.2f}",
+def feeds(seeds: range, z_dim: int, z_distribution: ZDistribution, classes: int = 0, batch: int = 32) -> Iterator[Feed]:
+    """Yield a session's inputs for these seeds in batches."""
+    for start in range(seeds.start, seeds.stop, batch):
+        yield make_feed(range(start, min(start + batch, seeds.stop)), z_dim, z_distribution, classes)
+
+
+def to_int8(model: onnx.ModelProto, calibration: Iterator[Feed]) -> onnx.ModelProto:
+    """Return the model with its inner layers in int8, without metadata.
+
+    The first and the last layer stay float32, as do the class's scale and shift of a conditional generator.
+
+    Args:
+        model: A float32 generator.
+        calibration: Inputs that the ranges of activations are taken from.
+
+    Raises:
+        TrainerError: If there is no layer to quantize.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> Feed | None:
+            return next(calibration, None)
+
+    rewritten = rewrite(model)
+    if not rewritten.quantized:
+        raise TrainerError(
+            "int8 has nothing to work on here: the first and the last layer stay float32, and this generator has no "
+            "layer between them that could be quantized; export it with --optimize none or fp16"
         )
-    )
-    for batch, told in outcome.rates.items():
-        rows.append((f"images/s, batch {batch}", f"{told.plain:,.0f}", f"{told.optimized:,.0f}", f"x {told.ratio:.2f}"))
-    if off.metric is not None and off.score_change is not None:
-        rows.append((off.metric, f"{off.plain_score:.3f}", f"{off.optimized_score:.3f}", f"{off.score_change:+.2%}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        row[0].ljust(widths[0])
-        + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-    lines.append(
-        f"pixels differ by {off.mean:.3f} levels of 255 on average and {off.maximum} at most, "
-        f"{off.changed:.1%} of them at all, on {off.images:,} latents"
-    )
-    if outcome.written == "none":
-        lines.append(f"kept float32: {outcome.why} (--force writes {how} all the same)")
-    else:
-        lines.append(f"{how}: {outcome.why}")
-    return [line.rstrip() for line in lines]
+    with tempfile.TemporaryDirectory() as folder, _only_errors():
+        written = Path(folder) / "int8.onnx"
+        quantize_static(
+            rewritten.model,
+            written,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_quantize=rewritten.quantized,
+            # The layout of pixels is done on bytes too, also after a class's scale and shift in float.
+            extra_options={"ForceQuantizeNoInputCheck": True},
+        )
+        quantized = onnx.load(written)
+    quantized.graph.name = model.graph.name
+    return _without_notes(quantized)
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with weights and layers in float16, and latents and the step to pixels in float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    for index, node in enumerate(half.graph.node):
+        node.name = f"{index}_{node.op_type}"
+    last = max((index for index, node in enumerate(half.graph.node) if node.op_type == "Tanh"), default=None)
+    if last is None:
+        raise TrainerError("fp16 requires a generator that ends in tanh, and there is none in this graph")
+    with _only_errors():
+        converted = convert_float_to_float16(
+            half, keep_io_types=True, node_block_list=[node.name for node in half.graph.node[last + 1 :]]
+        )
+    OnnxModel(converted).topological_sort()  # The converter appends the casts of the inputs at the end.
+    return _without_notes(converted)
+
+
+def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what the tools note for themselves."""
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    return model
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Silence the quantizer's advice in the root logger, which has been followed already."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -1,4 +1,4 @@
-"""Reading the weights of a generator out of other people's checkpoint files, without running their code."""
+"""Reads a generator's weights from the checkpoint files of other code, without running that code."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ DTYPES = {
 }
 
 
-def read(path: Path, key: str | None = None) -> Weights:
+def read_state_dict(path: Path, key: str | None = None) -> Weights:
     """Return the weights of a generator, float32, in the order of the file.
 
     Args:
-        path: A state dict, alone or in a checkpoint (torch.save), or a safetensors file.
+        path: A state dict or a checkpoint that holds one (torch.save), or a safetensors file.
         key: Which part of the file holds the generator, such as `g_ema` or `state_dict.generator`. None finds it, where
             only one part can be meant.
 
@@ -55,29 +55,29 @@ def read(path: Path, key: str | None = None) -> Weights:
     Raises:
         TrainerError: If the file is not readable without running code, or no weights or several networks are found.
     """
-    content = load(path)
+    content = load_file(path)
     if isinstance(content, Mapping) and {"format_version", "G_ema"} <= content.keys():
         raise TrainerError(f"{path} is a checkpoint of this trainer; use: trainer export {shlex.quote(str(path))}")
     if key is not None:
-        content = _at(content, key, path)
-    tensors = _unwrapped(content, path)
-    named = {_bare(name): value for name, value in tensors.items()}
+        content = _select(content, key, path)
+    tensors = _unwrap(content, path)
+    named = {_strip_prefixes(name): value for name, value in tensors.items()}
     if key is None:
-        named = _generator_of(named, path)
+        named = _select_generator(named, path)
     found = {
         name: value
         for name, value in named.items()
         if value.is_floating_point() and name.rpartition(".")[2] not in COUNTERS
     }
     if not found:
-        raise TrainerError(f"{path} holds no weights")
+        raise TrainerError(f"{path} contains no weights")
     if normalized := [name for name in found if name.endswith(REPARAMETRIZED)]:
         raise TrainerError(
             f"{path} has spectral or weight normalization ({normalized[0]}); remove it in its own code before "
             "saving: remove_spectral_norm, remove_weight_norm or parametrize.remove_parametrizations of torch.nn.utils"
         )
     if broken := [name for name, value in found.items() if not value.isfinite().all()]:
-        raise TrainerError(f"{path} is of a training that diverged: {broken[0]} holds NaN or infinite values")
+        raise TrainerError(f"{path} is from a training that diverged: {broken[0]} has NaN or infinite values")
     return {name: value.detach().float() for name, value in found.items()}
 
 
@@ -86,7 +86,7 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix.lower() == ".safetensors"
 
 
-def load(path: Path) -> Any:
+def load_file(path: Path) -> Any:
     """Return the content of a checkpoint file: nested mappings with tensors, on the CPU."""
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
@@ -95,10 +95,10 @@ def load(path: Path) -> Any:
     if is_safetensors(path):
         return _load_safetensors(path)
     if path.suffix.lower() == ".onnx":
-        raise TrainerError(f"{path} is an ONNX file, which needs no import: put it into the folder that is served")
+        raise TrainerError(f"{path} is an ONNX file, which needs no import: put it into the served folder")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of foreign bytes the unpickler raises nearly anything: struct.error, IndexError, …
+    except Exception as error:  # The unpickler raises nearly anything: struct.error, IndexError, …
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise TrainerError(
             f"{path} is not a state dict ({reason}); save one with torch.save(netG.state_dict(), …): "
@@ -112,7 +112,7 @@ def _load_safetensors(path: Path) -> Weights:
     size = int.from_bytes(content[:8], "little")
     try:
         if len(content) < 8 + size or size > MAX_HEADER_BYTES:
-            raise ValueError("its header is cut off")
+            raise ValueError("its header is truncated")
         header = json.loads(content[8 : 8 + size])
         data = content[8 + size :]
         found: Weights = {}
@@ -126,54 +126,54 @@ def _load_safetensors(path: Path) -> Weights:
             )
             values = math.prod(shape)
             if min([start, *shape]) < 0 or end > len(data) or end - start != values * dtype.itemsize:
-                raise ValueError(f"{name} is cut off")
+                raise ValueError(f"{name} is truncated")
             flat = torch.frombuffer(bytearray(data[start:end]), dtype=dtype) if values else torch.empty(0, dtype=dtype)
             found[name] = flat.reshape(shape)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no tensor can be of the type {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"unknown tensor type {error}" if isinstance(error, KeyError) else str(error)
         raise TrainerError(f"{path} is not a safetensors file that can be read: {reason}") from error
     return found
 
 
-def in_the_order_of_names(weights: Weights) -> Weights:
-    """Return weights in the order in which layers run, as far as their names tell: layer, its norm, the next layer.
+def sort_by_name(weights: Weights) -> Weights:
+    """Return weights in the order in which layers run, as far as names show it: layer, its norm, the next layer.
 
     Numbers in names count as numbers. A norm is a module whose weights are vectors.
     """
     modules: dict[str, Weights] = {}
-    for name in sorted(weights, key=_natural):
+    for name in sorted(weights, key=_natural_key):
         modules.setdefault(name.rpartition(".")[0], {})[name] = weights[name]
     layers = [inside for inside in modules.values() if any(value.dim() > 1 for value in inside.values())]
     norms = [inside for inside in modules.values() if inside not in layers]
     found: Weights = {}
     for index in range(max(len(layers), len(norms))):
         for inside in (*layers[index : index + 1], *norms[index : index + 1]):
-            found |= dict(sorted(inside.items(), key=lambda item: _rank(item[0])))
+            found |= dict(sorted(inside.items(), key=lambda item: _tensor_rank(item[0])))
     return found
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _rank(name: str) -> int:
+def _tensor_rank(name: str) -> int:
     order = ("weight", "bias", "running_mean", "running_var")
     last = name.rpartition(".")[2]
     return order.index(last) if last in order else len(order)
 
 
-def _bare(name: str) -> str:
-    """Return a tensor's name without what DataParallel and torch.compile put before it."""
+def _strip_prefixes(name: str) -> str:
+    """Return a tensor's name without the prefixes of DataParallel and torch.compile."""
     while name.startswith(PREFIXES):
         name = name.partition(".")[2]
     return name
 
 
-def _at(content: Any, key: str, path: Path) -> Any:
-    """Return the part of a checkpoint that `--key` names. Raises TrainerError where there is none."""
+def _select(content: Any, key: str, path: Path) -> Any:
+    """Return the part of a checkpoint that `--key` names, or raise TrainerError where there is none."""
     found = _find(content, key)
     if found is None:
-        raise TrainerError(f"{path} has no {key}; it holds {_held(content)}")
+        raise TrainerError(f"{path} has no {key}; it contains {_list_keys(content)}")
     return found
 
 
@@ -183,14 +183,14 @@ def _find(content: Any, key: str) -> Any:
     if isinstance(content.get(key), Mapping):
         return content[key]
     parts = key.split(".")
-    for length in range(1, len(parts)):  # a name may have dots itself
+    for length in range(1, len(parts)):  # A name may contain dots.
         inner = content.get(".".join(parts[:length]))
         if (found := _find(inner, ".".join(parts[length:]))) is not None:
             return found
     prefixed = {
         bare.removeprefix(f"{key}."): value
         for name, value in content.items()
-        if (bare := _bare(str(name))).startswith(f"{key}.")
+        if (bare := _strip_prefixes(str(name))).startswith(f"{key}.")
     }
     if prefixed:
         return prefixed
@@ -200,26 +200,26 @@ def _find(content: Any, key: str) -> Any:
     return None
 
 
-def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict inside a checkpoint. Raises TrainerError where there is none, or several."""
+def _unwrap(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """Return the state dict inside a checkpoint, or raise TrainerError where there is none, or several."""
     while isinstance(content, Mapping) and not _is_state_dict(content):
         inside = {str(name): value for name, value in content.items() if isinstance(value, Mapping)}
         known = [name for name in inside if _kind(name) in GENERATORS | AVERAGED]
         known = known or [name for name in inside if _kind(name) in WRAPPERS or name == "state_dict"]
         if len(known) > 1:
             raise TrainerError(
-                f"{path} holds several networks; choose one with --key {' or --key '.join(sorted(known))}"
+                f"{path} contains several networks; choose one with --key {' or --key '.join(sorted(known))}"
             )
         if not known:
             break
         content = inside[known[0]]
     if not _is_state_dict(content):
         hint = ". Name its part with --key" if isinstance(content, Mapping) else ""
-        raise TrainerError(f"{path} holds no generator's state dict; it holds {_held(content)}{hint}")
+        raise TrainerError(f"{path} contains no generator's state dict; it contains {_list_keys(content)}{hint}")
     return {str(name): value for name, value in content.items()}
 
 
-def _generator_of(named: Weights, path: Path) -> Weights:
+def _select_generator(named: Weights, path: Path) -> Weights:
     """Return the generator's part of a state dict that holds a discriminator too, as Lightning's do."""
     tops: dict[str, Weights] = {}
     for name, value in named.items():
@@ -228,9 +228,11 @@ def _generator_of(named: Weights, path: Path) -> Weights:
     known = [top for top in tops if top.lower() in GENERATORS | AVERAGED]
     others = [top for top in tops if top.lower() in DISCRIMINATORS]
     if len(known) > 1:
-        raise TrainerError(f"{path} holds several networks; choose one with --key {' or --key '.join(sorted(known))}")
+        raise TrainerError(
+            f"{path} contains several networks; choose one with --key {' or --key '.join(sorted(known))}"
+        )
     if others and not known:
-        raise TrainerError(f"{path} holds several networks; choose the generator with --key: {', '.join(tops)}")
+        raise TrainerError(f"{path} contains several networks; choose the generator with --key: {', '.join(tops)}")
     return tops[known[0]] if others else named
 
 
@@ -242,5 +244,5 @@ def _is_state_dict(content: Any) -> bool:
     return isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
 
 
-def _held(content: Any) -> str:
+def _list_keys(content: Any) -> str:
     return ", ".join(map(str, content))[:200] if isinstance(content, Mapping) else type(content).__name__

@@ -1,7 +1,7 @@
-"""Generators that others trained: a state dict of theirs becomes one of ours, and so a generator file.
+"""Imports the state dict of a generator that other code trained, for its export as a generator file.
 
-Names differ from code to code; the layers of a DCGAN or an MLP and their order do not. So the config is read off the
-shapes, and each tensor goes where ours of the same place in the order is.
+Names differ between codebases, but the layers of a DCGAN or an MLP and their order do not. So the config follows from
+the shapes, and each tensor takes the place of ours with the same position in the order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainer.training import checkpoint
 ARCHITECTURES = ("dcgan", "mlp")
 
 
-def payload(
+def import_state_dict(
     path: Path,
     architecture: str,
     *,
@@ -39,29 +39,29 @@ def payload(
     layers: Layers = Layers(),
     key: str | None = None,
 ) -> dict[str, Any]:
-    """Return what `export` needs of a checkpoint, made of the state dict of a foreign generator.
+    """Return what `export` needs of a checkpoint, from the state dict of another codebase's generator.
 
     Args:
         path: The file of the state dict.
         architecture: One of ARCHITECTURES.
         name: The name of the model.
         dataset: What the generator was trained on.
-        z_distribution: What its latents are drawn from, normal or uniform.
-        images_seen: How many real images its training showed.
+        z_distribution: The distribution of its latents, normal or uniform.
+        images_seen: The real images that its training showed.
         layers: The layers without weights, which a state dict does not contain.
         key: Which part of the file holds the generator; None finds it.
 
     Returns:
-        A payload as checkpoint.read returns it, with the parts that an export needs.
+        A checkpoint as checkpoint.read returns it, with the parts that an export needs.
 
     Raises:
         TrainerError: If the file cannot be read without running code, or a tensor does not fit. The message names it.
     """
-    theirs = state_dict_file.read(path, key)
+    theirs = state_dict_file.read_state_dict(path, key)
     if state_dict_file.is_safetensors(path):
-        theirs = state_dict_file.in_the_order_of_names(theirs)
-    shape = _dcgan if architecture == "dcgan" else _mlp
-    config = configuration.parse({"name": name, "ema": {"halflife_kimg": 0}, **shape(theirs, path.name)})
+        theirs = state_dict_file.sort_by_name(theirs)
+    config_of = _dcgan_config if architecture == "dcgan" else _mlp_config
+    config = configuration.parse({"name": name, "ema": {"halflife_kimg": 0}, **config_of(theirs, path.name)})
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"source": dataset}),
@@ -71,16 +71,16 @@ def payload(
     origin = f"{path.name}{f' ({key})' if key else ''}, sha256 {checkpoint.sha256(path)}"
     return {
         "config": config.model_dump(mode="json"),
-        "G_ema": matched(theirs, networks.build(config)[0].state_dict(), path.name),
+        "G_ema": match_state_dict(theirs, networks.build(config)[0].state_dict(), path.name),
         "counters": {"images_seen": images_seen},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime)),
-        "imported": "; ".join([origin, *described(layers, architecture)]),
+        "imported": "; ".join([origin, *describe_layers(layers, architecture)]),
         "layers": asdict(layers),
     }
 
 
-def described(layers: Layers, architecture: str) -> list[str]:
-    """Return in words the layers without weights of an imported generator."""
+def describe_layers(layers: Layers, architecture: str) -> list[str]:
+    """Return a description of the layers without weights of an imported generator."""
     eps = [f"BatchNorm eps {layers.batchnorm_eps:g}"] if architecture == "dcgan" else []
     activation = layers.activation
     if activation == LEAKY_RELU:
@@ -89,8 +89,8 @@ def described(layers: Layers, architecture: str) -> list[str]:
 
 
 def assumptions(layers: Layers, architecture: str, z_distribution: str, path: Path) -> str:
-    """Return the line that says what an import took for granted, and how to change it."""
-    taken = [*described(layers, architecture), f"{z_distribution} latents"]
+    """Return the line that lists what an import assumed, and how to change it."""
+    taken = [*describe_layers(layers, architecture), f"{z_distribution} latents"]
     options = ["--activation", "--output-activation", "--z-distribution"]
     if architecture == "dcgan":
         taken.append("the strides and paddings of a DCGAN")
@@ -98,13 +98,13 @@ def assumptions(layers: Layers, architecture: str, z_distribution: str, path: Pa
     if state_dict_file.is_safetensors(path):
         taken.append("layers in the order of their names")
     return (
-        f"not in the file, so taken as: {', '.join(taken)}. Where its own code differs, so do the images; "
+        f"not in the file, so assumed: {', '.join(taken)}. Where its own code differs, so do the images; "
         f"to change this: {', '.join(options)}"
     )
 
 
-def _dcgan(theirs: Weights, file: str) -> dict[str, Any]:
-    """The sections of a config with a DCGAN generator of these shapes: [z, w, k, k], then [in, out, 4 or 3, …] each."""
+def _dcgan_config(theirs: Weights, file: str) -> dict[str, Any]:
+    """Return config sections of a DCGAN generator with these shapes: [z, w, k, k], then [in, out, 4 or 3, …] each."""
     layers = [(key, tuple(value.shape)) for key, value in theirs.items() if value.dim() == 4]
     if len(layers) < 2:
         raise TrainerError(f"{file} has {len(layers)} transposed convolutions; a dcgan has two or more")
@@ -139,8 +139,8 @@ def _dcgan(theirs: Weights, file: str) -> dict[str, Any]:
     }
 
 
-def _mlp(theirs: Weights, file: str) -> dict[str, Any]:
-    """The sections of a config with a fully connected generator of these shapes: [out, in] each."""
+def _mlp_config(theirs: Weights, file: str) -> dict[str, Any]:
+    """Return config sections of a fully connected generator with these shapes: [out, in] each."""
     shapes = [tuple(value.shape) for value in theirs.values() if value.dim() == 2]
     if len(shapes) < 2:
         raise TrainerError(f"{file} has {len(shapes)} linear layers; an mlp has two or more")
@@ -163,8 +163,17 @@ def _mlp(theirs: Weights, file: str) -> dict[str, Any]:
     }
 
 
-def matched(theirs: Weights, ours: Mapping[str, Tensor], file: str) -> Weights:
-    """Their tensors under our names, by place in the order. Raises TrainerError naming the first that does not fit."""
+def match_state_dict(theirs: Weights, ours: Mapping[str, Tensor], file: str) -> Weights:
+    """Return their tensors under our names, by position.
+
+    Args:
+        theirs: Their tensors, in order.
+        ours: The state dict of our network.
+        file: The name of their file, for errors.
+
+    Raises:
+        TrainerError: For the first tensor that does not fit, or one that is left over or missing.
+    """
     wanted = {key: value for key, value in ours.items() if value.is_floating_point()}
     pairs = list(zip(theirs.items(), wanted.items(), strict=False))
     for (key, value), (name, place) in pairs:

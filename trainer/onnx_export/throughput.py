@@ -1,4 +1,4 @@
-"""What an optimised generator gains and what it loses, beside the float32 one: in turns, on the same latents."""
+"""What an optimized generator gains and loses against the float32 one: both run alternately, on the same latents."""
 
 from __future__ import annotations
 
@@ -17,33 +17,31 @@ import numpy as np
 
 from artifacts.resources import available_cpus
 from trainer.errors import TrainerError
+from trainer.training.devices import cpu_name
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from evaluation.extractors import Extractor
-    from evaluation.references.file import Reference
-
 BATCHES = (1, 16, 64)
 ROUNDS = 7
-TURN_S = 0.15  # at least, a session's turn in a round
+TURN_SECONDS = 0.15  # at least, per session and round
 
 Feed = Mapping[str, np.ndarray]
 
 
-def provider() -> str:
-    """Where float16 would be computed: on the GPU where ONNX Runtime has one."""
+def best_provider() -> str:
+    """Return where float16 is computed: on the GPU where ONNX Runtime has one."""
     import onnxruntime
 
     cuda = "CUDAExecutionProvider"
     return cuda if cuda in onnxruntime.get_available_providers() else "CPUExecutionProvider"
 
 
-def session(
+def make_session(
     model: onnx.ModelProto, provider: str = "CPUExecutionProvider", *, threads: int = 0, spinning: bool = False
 ) -> onnxruntime.InferenceSession:
-    """A session set as the service sets its own: all cores this process may use (0), whose threads do not spin."""
+    """Return a session with the service's settings: all available cores (`threads` 0), and no spinning threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -55,86 +53,89 @@ def session(
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Images a second of one batch size: the medians of the rounds, and the median of the rounds' ratios."""
+class Throughput:
+    """Images/s of one batch size: the medians of the rounds, and the median of the rounds' ratios."""
 
     plain: float
     optimized: float
     ratio: float
 
 
-def rates(
+def measure(
     plain: onnxruntime.InferenceSession,
     optimized: onnxruntime.InferenceSession,
     feed: Feed,
     *,
     rounds: int = ROUNDS,
-    turn_s: float = TURN_S,
-) -> Rates:
-    """Images a second of both on one batch, turn by turn, so that a machine whose speed drifts changes both alike."""
+    turn_seconds: float = TURN_SECONDS,
+) -> Throughput:
+    """Return the images/s of two models on one batch.
+
+    They alternate, so that a machine whose speed drifts changes both alike.
+    """
     n = len(feed["latents"])
-    for warm in (plain, optimized):
-        warm.run(["images"], feed)
-    measured = []
+    sessions = {"plain": plain, "optimized": optimized}
+    for session in sessions.values():  # the warm-up
+        session.run(["images"], feed)
+    rates: dict[str, list[float]] = {name: [] for name in sessions}
     for index in range(rounds):
-        pair = {id(one): 0.0 for one in (plain, optimized)}
-        for one in (plain, optimized) if index % 2 else (optimized, plain):
-            runs, began = 0, time.perf_counter()
-            while (elapsed := time.perf_counter() - began) < turn_s or not runs:
-                one.run(["images"], feed)
+        for name in sorted(sessions, reverse=index % 2 == 1):
+            runs, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < turn_seconds or not runs:
+                sessions[name].run(["images"], feed)
                 runs += 1
-            pair[id(one)] = runs * n / elapsed
-        measured.append((pair[id(plain)], pair[id(optimized)]))
-    return Rates(
-        statistics.median(a for a, _ in measured),
-        statistics.median(b for _, b in measured),
-        statistics.median(b / a for a, b in measured),
-    )
+            rates[name].append(runs * n / elapsed)
+    ratios = [b / a for a, b in zip(rates["plain"], rates["optimized"], strict=True)]
+    return Throughput(*(statistics.median(values) for values in (rates["plain"], rates["optimized"], ratios)))
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Between the images of the same latents, in levels of 255; and the Fréchet distance of either."""
+class OutputDifference:
+    """The difference between two models' images of the same latents, in levels of 255, and both Fréchet distances."""
 
     images: int
     mean: float
     maximum: int
-    changed: float  # share of the values that differ at all
-    metric: str | None = None
+    changed: float  # the share of values that differ at all
+    metric: str | None = None  # the name of the Fréchet distance
     plain_score: float | None = None
     optimized_score: float | None = None
 
     @property
     def score_change(self) -> float | None:
-        """Relative: 0.01 is one per cent worse."""
+        """The relative change of the distance: 0.01 is one percent worse."""
         if self.plain_score is None or self.optimized_score is None:
             return None
         return self.optimized_score / self.plain_score - 1
 
 
-class Judge:
-    """An extractor and reference statistics made with it: `fd_classifier10k`, `fid10k` of images as they come."""
+class Scorer:
+    """An extractor, and reference statistics made with it: `fd_classifier10k` or `fid10k` of images."""
 
     def __init__(self, reference: Path, extractor: Path) -> None:
-        """Raises TrainerError for files that cannot be read, or do not belong together."""
+        """Load both files.
+
+        Raises:
+            TrainerError: If a file cannot be read, or the two do not belong together.
+        """
         from evaluation.errors import EvaluationError
         from evaluation.extractors import load_extractor
         from evaluation.references.file import load_reference
 
         try:
-            self.reference: Reference = load_reference(reference)
-            self.extractor: Extractor = load_extractor(extractor)
+            self.reference = load_reference(reference)
+            self.extractor = load_extractor(extractor)
         except EvaluationError as error:
             raise TrainerError(str(error)) from error
-        made_by = self.reference.provenance["extractor"]
-        if made_by.get("digest") != self.extractor.digest:
+        made_with = self.reference.provenance["extractor"]
+        if made_with.get("digest") != self.extractor.digest:
             raise TrainerError(
-                f"{reference} was made with the extractor {made_by.get('name')} "
-                f"({str(made_by.get('digest'))[:12]}…), not with {extractor} ({self.extractor.digest[:12]}…)"
+                f"{reference} was made with the extractor {made_with.get('name')} "
+                f"({str(made_with.get('digest'))[:12]}…), not with {extractor} ({self.extractor.digest[:12]}…)"
             )
 
-    def check(self, resolution: int) -> None:
-        """Raises TrainerError when the reference's images are of another size."""
+    def check_resolution(self, resolution: int) -> None:
+        """Raise TrainerError when the reference's images have another resolution."""
         real = self.reference.provenance["image_set"].get("resolution")
         if real != resolution:
             raise TrainerError(
@@ -143,52 +144,52 @@ class Judge:
             )
 
 
-def difference(
+def compare_outputs(
     plain: onnxruntime.InferenceSession,
     optimized: onnxruntime.InferenceSession,
     feeds: Iterable[Feed],
-    judge: Judge | None = None,
-) -> Difference:
-    """Compare the images of both, and score both, on all of `feeds`. Raises TrainerError when a shape differs."""
+    scorer: Scorer | None = None,
+) -> OutputDifference:
+    """Compare the images of two models on all of `feeds`, and score both if there is a scorer.
+
+    Raises:
+        TrainerError: If the shape or type of the images differs.
+    """
     from evaluation.metrics import result_name
     from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 
-    seen = [FeatureStatistics(judge.extractor.dim) for _ in range(2)] if judge else []
+    seen = [FeatureStatistics(scorer.extractor.dim) for _ in range(2)] if scorer else []
     images = total = changed = maximum = values = 0
     for feed in feeds:
-        a, b = (one.run(["images"], feed)[0] for one in (plain, optimized))
+        a, b = (session.run(["images"], feed)[0] for session in (plain, optimized))
         if a.shape != b.shape or b.dtype != np.uint8:
-            raise TrainerError(f"the optimised graph gives {b.dtype} {b.shape}, the float32 one {a.dtype} {a.shape}")
+            raise TrainerError(f"the optimized graph gives {b.dtype} {b.shape}, the float32 one {a.dtype} {a.shape}")
         off = np.abs(a.astype(np.int16) - b.astype(np.int16))
         images, values, total = images + len(a), values + off.size, total + int(off.sum())
         changed, maximum = changed + int((off > 0).sum()), max(maximum, int(off.max()))
-        if judge:
+        if scorer:
             for statistic, pixels in zip(seen, (a, b), strict=True):
-                statistic.update(judge.extractor(pixels).features)
-    told = (images, total / values, maximum, changed / values)
-    if not judge:
-        return Difference(*told)
-    real = judge.reference
+                statistic.update(scorer.extractor(pixels).features)
+    pixels_differ = (images, total / values, maximum, changed / values)
+    if not scorer:
+        return OutputDifference(*pixels_differ)
+    real = scorer.reference
     scores = [float(frechet_distance(one.mu, one.sigma, real.mu, real.sigma)) for one in seen]
-    return Difference(*told, result_name("fid", judge.extractor.metric, images), *scores)
+    return OutputDifference(*pixels_differ, result_name("fid", scorer.extractor.metric, images), *scores)
 
 
 def has_vnni() -> bool | None:
-    """Whether this CPU multiplies bytes fast (x86's VNNI, ARM's dot product); None where that cannot be read."""
+    """Return whether this CPU multiplies bytes fast (x86's VNNI, ARM's dot product); None where it is unknown."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = (
-        re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
-        if cpuinfo.exists()
-        else None
-    )
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return bool({"avx512_vnni", "avx_vnni", "asimddp"} & set(flags.group(1).split())) if flags else None
 
 
 def machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    """Return the machine and the versions, for the report."""
     return {
-        "cpu": model.group(1) if model else platform.processor(),
+        "cpu": cpu_name(),
         "cores": available_cpus(),
         "vnni": has_vnni(),
         "python": platform.python_version(),

@@ -1,0 +1,1 @@
+"""What a run looks like: image grids, animations, curves and HTML pages."""

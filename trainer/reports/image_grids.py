@@ -16,52 +16,88 @@ from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer.networks import Generator
 
 
-def to_pixels(images: Tensor) -> Tensor:
-    """float [N, C, H, W] in [-1, 1] → uint8 [N, H, W, C]: round((x + 1) · 127.5), clipped to [0, 255].
+def to_uint8(images: Tensor) -> Tensor:
+    """Convert float [N, C, H, W] in [-1, 1] to uint8 [N, H, W, C]: round((x + 1) · 127.5), clipped to [0, 255].
 
-    The one place where images become pixels: the exported graph is traced through it.
+    This is the only conversion to pixels: the exported graph is traced through it.
     """
     return ((images + 1.0) * 127.5).round().clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
 def sample(G: Generator, seeds: Sequence[int], z_distribution: ZDistribution, batch: int = 64) -> np.ndarray:
-    """The images of seeds, uint8 [N, H, W, C], from a generator in evaluation mode: those the service answers."""
+    """Return the images of seeds as the service returns them.
+
+    Args:
+        G: A generator in evaluation mode.
+        seeds: One seed per image.
+        z_distribution: The distribution of its latents.
+        batch: Images per forward pass.
+
+    Returns:
+        uint8 [N, H, W, C].
+    """
     device = next(G.parameters()).device
     parts = []
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        latents, y = seeds_to_latents(part, G.z_dim, z_distribution, num_classes=G.classes)
-        z = torch.from_numpy(latents).to(device)
-        parts.append(to_pixels(G(z, None if y is None else torch.from_numpy(y).to(device))).cpu())
+        latents, labels = seeds_to_latents(part, G.z_dim, z_distribution, num_classes=G.classes)
+        y = None if labels is None else torch.from_numpy(labels).to(device)
+        parts.append(to_uint8(G(torch.from_numpy(latents).to(device), y)).cpu())
     return torch.cat(parts).numpy()
 
 
-def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """Images uint8 [N, H, W, C] as one picture, uint8 [H', W', C]; black gaps; square by default."""
-    n, h, w, c = images.shape
-    columns = min(columns or int(np.ceil(np.sqrt(n))), n)
-    rows = -(-n // columns)
-    sheet = np.zeros((rows * (h + gap) + gap, columns * (w + gap) + gap, c), dtype=np.uint8)
+def grid(
+    images: Sequence[np.ndarray] | np.ndarray,
+    columns: int | None = None,
+    gap: int = 2,
+    *,
+    border: int | None = None,
+    color: int | tuple[int, int, int] = 0,
+) -> np.ndarray:
+    """Return images as one picture, in rows.
+
+    Args:
+        images: uint8 [H, W, C] each; a row is as high, and a column as wide, as its largest image.
+        columns: Images per row; as many as rows by default.
+        gap: Pixels between images.
+        border: Pixels around them; `gap` by default.
+        color: The color of gaps and border.
+
+    Returns:
+        uint8 [H', W', C].
+    """
+    border = gap if border is None else border
+    columns = min(columns or int(np.ceil(np.sqrt(len(images)))), len(images))
+    heights = [max(image.shape[0] for image in images[at : at + columns]) for at in range(0, len(images), columns)]
+    widths = [max(image.shape[1] for image in images[at::columns]) for at in range(columns)]
+    tops, lefts = (np.cumsum([border, *(side + gap for side in sides)]) for sides in (heights, widths))
+    size = (tops[-1] - gap + border, lefts[-1] - gap + border, images[0].shape[2])
+    sheet = np.full(size, color, dtype=np.uint8)
     for index, image in enumerate(images):
-        top, left = gap + index // columns * (h + gap), gap + index % columns * (w + gap)
-        sheet[top : top + h, left : left + w] = image
+        top, left = tops[index // columns], lefts[index % columns]
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet
 
 
-def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 12) -> np.ndarray:
-    """Two pictures uint8 [H, W, C] of one height as one, a white bar of `gap` pixels between them."""
-    bar = np.full((left.shape[0], gap, left.shape[2]), 255, dtype=np.uint8)
-    return np.concatenate([left, bar, right], axis=1)
+def side_by_side(*pictures: np.ndarray, gap: int = 12) -> np.ndarray:
+    """Return pictures uint8 [H, W, C] as one, white between them, each enlarged by a whole factor to the tallest."""
+    tallest = max(picture.shape[0] for picture in pictures)
+    enlarged = [
+        picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        for picture in pictures
+        for factor in [tallest // picture.shape[0]]
+    ]
+    return grid(enlarged, len(enlarged), gap, border=0, color=255)
 
 
 def saturated(images: np.ndarray) -> float:
-    """The share of values of uint8 images that are 0 or 255."""
+    """Return the share of values of uint8 images that are 0 or 255."""
     return float(((images == 0) | (images == 255)).mean())
 
 
-def as_image(picture: np.ndarray, min_side: int) -> Image.Image:
-    """uint8 [H, W, C] for Pillow, enlarged by a whole factor where it is smaller than `min_side`."""
+def to_pil(picture: np.ndarray, min_side: int = 0) -> Image.Image:
+    """Return uint8 [H, W, C] for Pillow, enlarged by a whole factor where it is smaller than `min_side`."""
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     factor = max(1, -(-min_side // max(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -70,11 +106,11 @@ def as_image(picture: np.ndarray, min_side: int) -> Image.Image:
 def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
     """Write uint8 [H, W, C] as PNG, enlarged by a whole factor where it is smaller than `min_side`. Atomic."""
     with atomic_path(path) as partial:
-        as_image(picture, min_side).save(partial, format="PNG", optimize=True)
+        to_pil(picture, min_side).save(partial, format="PNG", optimize=True)
 
 
 def write_animation(frames: Sequence[Image.Image], path: Path, fps: float = 8.0) -> None:
-    """Write frames as .gif or .webp, endless, the last one held for a second. Atomic."""
+    """Write frames as an endless .gif or .webp that holds the last frame for a second. Atomic."""
     durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
     first, *rest = [frame.convert("RGB") for frame in frames]
     options: dict[str, Any] = {"lossless": False, "quality": 85} if path.suffix == ".webp" else {"optimize": True}

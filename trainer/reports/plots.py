@@ -1,4 +1,4 @@
-"""A run's metrics as pictures: losses, opinions, gradients and quality against the images seen."""
+"""A run's metrics as curves: losses, D's scores, gradients and quality against the images seen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from artifacts.files import atomic_path
 from trainer.errors import TrainerError
 
-Line = dict[str, Any]
+Tick = dict[str, Any]  # a line of metrics.jsonl
 
-# panel → the metrics drawn in it; a panel whose metrics a run does not have is left out
+# Panel → its metrics. A panel whose metrics no run has is left out.
 PANELS: dict[str, tuple[str, ...]] = {
     "loss": ("loss/D", "loss/G", "loss/penalty"),
-    "D's opinion": ("D/real", "D/fake"),
+    "D's scores": ("D/real", "D/fake"),
     "gradient norm": ("gradient/D", "gradient/G"),
     "Fréchet distance": ("quality/frechet",),
     "recall": ("quality/recall",),
@@ -24,8 +24,12 @@ PANELS: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_metrics(path: Path) -> list[Line]:
-    """The lines of a metrics.jsonl. Raises TrainerError when there is none or it cannot be read."""
+def read_metrics(path: Path) -> list[Tick]:
+    """Return the lines of a metrics.jsonl.
+
+    Raises:
+        TrainerError: If there is no such file, or it cannot be read.
+    """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
@@ -34,12 +38,12 @@ def read_metrics(path: Path) -> list[Line]:
         raise TrainerError(f"{path} is damaged: {error}") from error
 
 
-def draw(runs: Mapping[str, Sequence[Line]]) -> bytes:
-    """PNG of the panels, one line a metric; several runs share each panel, drawn in the order given."""
+def draw_curves(runs: Mapping[str, Sequence[Tick]]) -> bytes:
+    """Return the panels as PNG, one line per metric; several runs share each panel."""
     from matplotlib.figure import Figure
 
     panels = [
-        (title, [m for m in metrics if any(m in line for lines in runs.values() for line in lines)])
+        (title, [m for m in metrics if any(m in tick for ticks in runs.values() for tick in ticks)])
         for title, metrics in PANELS.items()
     ]
     panels = [(title, metrics) for title, metrics in panels if metrics]
@@ -48,9 +52,9 @@ def draw(runs: Mapping[str, Sequence[Line]]) -> bytes:
     figure = Figure(figsize=(5.5 * columns, 2.8 * rows), layout="constrained")
     for index, (title, metrics) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for name, lines in runs.items():
+        for name, ticks in runs.items():
             for metric in metrics:
-                points = [(line["images_seen"] / 1000, line[metric]) for line in lines if metric in line]
+                points = [(tick["images_seen"] / 1000, tick[metric]) for tick in ticks if metric in tick]
                 if points:
                     label = metric if len(runs) == 1 else f"{name} {metric}"
                     axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, marker="." * (len(points) < 30))
@@ -65,10 +69,10 @@ def draw(runs: Mapping[str, Sequence[Line]]) -> bytes:
     return buffer.getvalue()
 
 
-def write(run_dir: Path) -> Path:
-    """Draw a run's metrics.jsonl to curves.png in its folder."""
+def write_curves(run_dir: Path) -> Path:
+    """Draw a run's metrics.jsonl to curves.png in its folder, and return its path."""
     path = run_dir / "curves.png"
-    content = draw({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
+    content = draw_curves({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
     with atomic_path(path) as partial:
         partial.write_bytes(content)
     return path

@@ -1,1 +1,1 @@
-"""Many trainings of one preset that differ in a few fields, and what they show (`trainer sweep`)."""
+"""Hyperparameter sweeps: many runs of one preset that differ in a few fields (`trainer sweep`)."""

@@ -1,157 +1,333 @@
-"""The sweep itself: runs are started as there is room, ended trials are told to the study, a stop is passed on."""
+"""Runs a sweep: starts workers while there is room, records the trials that end, and passes a stop on."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from trainer.errors import TrainerError
-from trainer.sweep import space
-from trainer.sweep.progress import View
-from trainer.sweep.study import Plan, Run, Study, Trial
-from trainer.sweep.workers import Child, Job
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-SAVING = 120.0  # seconds that a child has to finish its step and save
+from imagesets import ImageSet
+from trainer.distributed import launch
+from trainer.errors import TrainerError
+from trainer.sweep import report, space
+from trainer.sweep.study import Plan, RunResult, Study, Trial, check_folder, import_optuna, ranked
+from trainer.sweep.workers import Job, Worker, jobs_of
+from trainer.training import devices, image_record, run_folder
+
+SAVE_TIMEOUT = 120.0  # seconds that a worker has to finish its step and save
+POLL_INTERVAL = 0.2  # seconds
+PRINT_INTERVAL = 30.0  # seconds between two lines of progress without a terminal
+
+
+def with_channels(plan: Plan, data_root: Path) -> Plan:
+    """Return the plan with the images' channels where none are given, so that every run trains on the same images."""
+    return replace(plan, config=run_folder.with_channels(plan.config, data_root))
+
+
+def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console) -> int:
+    """Train the remaining trials of a plan, and write the report.
+
+    Args:
+        plan: What to train.
+        folder: The sweep's folder. A sweep of the same plan resumes.
+        data_root: The folder of the named image sets.
+        jobs: The number of runs at a time.
+        console: Where progress is printed.
+
+    Returns:
+        The exit code: 0, 1 (a trial failed) or 130 (stopped).
+
+    Raises:
+        TrainerError: If the folder holds another sweep, or a run ended for a reason that is not its setting.
+    """
+    import_optuna()
+    if launch.size() > 1:
+        raise TrainerError("a sweep starts its own runs: remove torchrun, and use --jobs for several at a time")
+    threads = plan.config.run.threads or max(1, devices.default_threads() // jobs)
+    check_folder(folder, plan)
+    images = _load_images(plan, data_root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with run_folder.exclusive(folder, "sweeping"):
+        study = Study(folder, plan)
+        check_same_images(folder, images)
+        done = sum(trial.state in ("finished", "failed") for trial in study.trials())
+        seeds = f", {plan.seeds} seeds each" if plan.seeds > 1 else ""
+        console.print(
+            f"{plan.config.name}: {plan.trials} trials{seeds}, {plan.images / 1000:,g} kimg in all; "
+            f"{jobs} at a time with {threads} threads each → {folder}" + (f" ({done} are done)" if done else "")
+        )
+
+        def write_report() -> None:
+            try:
+                report.write(folder, plan, study.trials())
+            except (ImportError, OSError) as error:  # The trials are recorded even without a library or disk space.
+                console.print(f"warning: no report ({error}); the same command writes it later")
+
+        with run_folder.graceful_stop() as should_stop:
+            with SweepProgress(console, plan) as progress:
+                runner = Runner(study, folder, progress, jobs, threads, data_root, should_stop, write_report)
+                finished = runner.run()
+            write_report()
+        return _print_outcome(study.trials(), folder / report.PAGE, finished, console)
+
+
+def _load_images(plan: Plan, data_root: Path) -> ImageSet:
+    """Check that the device and the image set suit every setting, and decode the images before a worker does."""
+    devices.choose(plan.config)
+    checked: set[tuple[int, bool]] = set()
+    for setting in space.combinations(plan.varies):
+        config = space.apply(plan.config, setting)
+        needs = config.optim.batch_size, config.model.conditional
+        if needs not in checked:
+            checked.add(needs)
+            images, _ = run_folder.load_images(config, data_root)
+    return images
+
+
+def check_same_images(folder: Path, images: ImageSet) -> None:
+    """Record the images of a sweep, or raise TrainerError for other images, whose scores would not compare."""
+    record = image_record.read(folder)
+    if changed := image_record.change(record, images):
+        raise TrainerError(
+            f"the images of {images.name} differ from those that the sweep in {folder} started with: {changed}. "
+            "Restore the same images, or give another --output"
+        )
+    if not image_record.has_fingerprint(record):
+        run_folder.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
+
+
+def _print_outcome(trials: Sequence[Trial], page: Path, finished: bool, console: Console) -> int:
+    failed = [trial for trial in trials if trial.state == "failed"]
+    for best in ranked(trials)[:1]:
+        setting, score = space.format_setting(best.setting), best.mean_and_std("frechet")
+        console.print(f"best: {best.number:04d} {setting}  Fréchet distance {score}")
+    if failed:
+        console.print(f"{len(failed)} of {len(trials)} trials failed, the first: {failed[0].reason}")
+    if not finished:
+        console.print(f"stopped; {page} shows the results so far. Run the same command to resume")
+        return 130
+    console.print(f"open {page}")
+    return 1 if failed else 0
+
+
+class SweepProgress:
+    """A bar for the sweep and one per active run; plain lines without a terminal."""
+
+    def __init__(self, console: Console, plan: Plan, get_time: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self._get_time = get_time
+        self._last_printed = get_time()
+        self._bars: dict[Job, TaskID] = {}
+        self._sweep: TaskID | None = None
+        self._total = plan.images
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            get_time=get_time,
+            speed_estimate_period=3600,  # A run reports its progress only once per tick.
+        )
+
+    def __enter__(self) -> SweepProgress:
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._progress.stop()
+
+    def started(self, job: Job, *, resumed: bool) -> None:
+        """Add a run's bar, or print a line."""
+        name, label = f"{job.trial.number:04d} seed {job.seed}", job.trial.label
+        if not self.console.is_terminal:
+            self.console.print(f"{name} {'resumes' if resumed else 'starts'}: {label}")
+        self._bars[job] = self._progress.add_task(
+            name, total=job.total_images, completed=job.images_seen(), detail=label
+        )
+
+    def waiting(self, job: Job) -> None:
+        """Print that a process of an earlier sweep still trains a run."""
+        self.console.print(
+            f"{job.trial.number:04d} seed {job.seed} is still being trained by an earlier sweep; waiting"
+        )
+
+    def ended(self, job: Job) -> None:
+        """Remove a run's bar."""
+        if (bar := self._bars.pop(job, None)) is not None:
+            self._progress.remove_task(bar)
+
+    def print_trial(self, trial: Trial) -> None:
+        """Print a trial's setting, and its score or why it failed."""
+        if trial.reason:
+            line = f"{trial.number:04d} {trial.label}  failed: {trial.reason}"
+            self.console.print(line, style="red", markup=False)
+            return
+        frechet, recall = (trial.mean_and_std(name) for name in ("frechet", "recall"))
+        self.console.print(f"{trial.number:04d} {trial.label}  Fréchet distance {frechet}, recall {recall}")
+
+    def update(self, images: int, counts: str) -> None:
+        """Show the real images that all runs have seen so far, and how many trials have ended."""
+        for job, bar in self._bars.items():
+            self._progress.update(bar, completed=job.images_seen())
+        if self._sweep is None:  # Images of an earlier process count for the bar, but not for its speed.
+            self._sweep = self._progress.add_task("[bold]sweep", total=self._total, completed=images, detail=counts)
+        self._progress.update(self._sweep, completed=images, detail=counts)
+        if not self.console.is_terminal and self._get_time() - self._last_printed > PRINT_INTERVAL:
+            self._last_printed = self._get_time()
+            self.console.print(f"{counts}; {images / self._total:.0%} of the images{self.time_left()}")
+
+    def time_left(self) -> str:
+        """Return `, about N minutes left`, or "" while that is not known."""
+        task = next(task for task in self._progress.tasks if task.id == self._sweep)
+        if not task.time_remaining:
+            return ""
+        minutes = task.time_remaining / 60
+        return f", about {minutes:.0f} minutes left" if minutes >= 1.5 else ", about a minute left"
 
 
 class Runner:
-    """Trains a study's trials with `jobs` children of `threads` threads each."""
+    """Trains a study's trials with a number of workers at a time."""
 
     def __init__(
         self,
         study: Study,
         folder: Path,
-        view: View,
-        *,
+        progress: SweepProgress,
         jobs: int,
         threads: int,
         data_root: Path,
         should_stop: Callable[[], bool],
-        trial_told: Callable[[], object],
+        on_trial_end: Callable[[], object],
     ) -> None:
-        """trial_told is called after each trial that ended: to bring a report up to date."""
+        """Prepare the runner; `threads` are those of each worker, and `on_trial_end` writes a new report."""
         self.study = study
         self.folder = folder
-        self.view = view
+        self.progress = progress
         self.jobs = jobs
         self.threads = threads
         self.data_root = data_root
         self.should_stop = should_stop
-        self.trial_told = trial_told
+        self.on_trial_end = on_trial_end
         self._queue: list[Job] = []
-        self._waited: set[Job] = set()  # for a process that trains there still; said once
-        self._active: list[Child] = []
-        self._outcomes: dict[int, list[Run]] = {}
-        self._interrupted: set[int] = set()
+        self._waiting: set[Job] = set()  # for another process that trains in the folder; printed once
+        self._workers: list[Worker] = []
+        self._results: dict[int, list[RunResult]] = {}
+        self._interrupted = False
         self._all_begun = False
-        self._broken: TrainerError | None = None  # what ended a run that its setting did not
-        self._note()
+        self._error: TrainerError | None = None  # what ended a run that its setting did not
+        self._count_trials()
 
     def run(self) -> bool:
-        """Until every trial has ended, or a stop was asked for and the children have saved; True when all ended.
+        """Train until every trial has ended, or until the workers have saved after a stop.
 
-        Raises TrainerError, after the others have saved, when a run was ended by something else than its setting.
+        Returns:
+            Whether all trials ended.
+
+        Raises:
+            TrainerError: After the other runs have saved, if a run ended for a reason that is not its setting.
         """
-        asked = False
+        stopping = False
         try:
             while True:
-                if (self.should_stop() or self._broken) and not asked:
-                    asked = True
-                    self.view.console.print("stopping: the runs finish their step and save …")
-                    for child in self._active:
-                        child.ask_to_stop()
-                if not asked:
-                    self._start()
-                self._collect()
-                if not self._active and (asked or (self._all_begun and not self._queue)):
-                    if self._broken:
-                        raise self._broken
-                    return not asked and not self._interrupted
-                self._progress()
-                time.sleep(0.2)
-        except KeyboardInterrupt:  # a second one: at once
-            for child in self._active:
-                child.end(wait=0)
+                if (self.should_stop() or self._error) and not stopping:
+                    stopping = True
+                    self.progress.console.print("stopping: the runs finish their step and save …")
+                    for worker in self._workers:
+                        worker.stop()
+                if not stopping:
+                    self._start_workers()
+                self._collect_results()
+                if not self._workers and (stopping or (self._all_begun and not self._queue)):
+                    if self._error:
+                        raise self._error
+                    return not stopping and not self._interrupted
+                self._show_progress()
+                time.sleep(POLL_INTERVAL)
+        except KeyboardInterrupt:  # the second Ctrl-C
+            for worker in self._workers:
+                worker.end(timeout=0)
             raise
         finally:
-            for child in self._active:  # an error of our own
-                child.end(wait=SAVING)
+            for worker in self._workers:
+                worker.end(timeout=SAVE_TIMEOUT)
 
-    def _start(self) -> None:
-        while len(self._active) < self.jobs:
-            job = self._next()
-            if job is None:
-                return
-            child = Child(job, self.data_root, self.threads)
-            self._active.append(child)
-            self.view.started(job, child.resumed)
+    def _start_workers(self) -> None:
+        while len(self._workers) < self.jobs and (job := self._next_job()):
+            worker = Worker(job, self.data_root, self.threads)
+            self._workers.append(worker)
+            self.progress.started(job, resumed=worker.resumed)
 
-    def _next(self) -> Job | None:
-        """The first job whose folder no other process trains in; None while there is none."""
-        while not any(job.is_free() for job in self._queue):
+    def _next_job(self) -> Job | None:
+        """Return the first job whose folder no other process trains in; None while there is none."""
+        while not (free := [job for job in self._queue if job.is_free()]):
             for job in self._queue:
-                if job not in self._waited:
-                    self._waited.add(job)
-                    self.view.waits(job)
+                if job not in self._waiting:
+                    self._waiting.add(job)
+                    self.progress.waiting(job)
             if self._all_begun or not self._begin_trial():
                 return None
-        job = next(job for job in self._queue if job.is_free())
-        self._queue.remove(job)
-        return job
+        self._queue.remove(free[0])
+        return free[0]
 
     def _begin_trial(self) -> bool:
-        """Queue the next trial's runs; False when all trials are begun."""
-        trial = self.study.next()
+        """Queue the runs of the next trial; False when all trials have begun."""
+        trial = self.study.ask()
         if trial is None:
             self._all_begun = True
             return False
-        self._outcomes[trial.number] = []
+        results = self._results[trial.number] = []
         try:
-            jobs = jobs_of(trial, self.study.plan, self.folder, self.threads)
-        except TrainerError as error:  # a sampler drew what does not go together
-            self._outcomes[trial.number] = [{"seed": seed, "reason": str(error)} for seed in self.study.plan.run_seeds]
-            self._tell(trial)
-            return True
-        for job in jobs:
-            ended = job.ended()
-            if ended is None:
-                self._queue.append(job)
-            else:
-                self._outcomes[trial.number].append(ended)
-        self._tell(trial)
+            for job in jobs_of(trial, self.study.plan, self.folder, self.threads):
+                if (result := job.finished_result()) is None:
+                    self._queue.append(job)
+                else:
+                    results.append(result)
+        except TrainerError as error:  # The sampler drew values that do not go together.
+            results += [{"seed": seed, "reason": str(error)} for seed in self.study.plan.run_seeds]
+        self._end_trial(trial)
         return True
 
-    def _collect(self) -> None:
-        for child in list(self._active):
+    def _collect_results(self) -> None:
+        for worker in list(self._workers):
             try:
-                outcome = child.outcome()
+                result = worker.poll()
             except TrainerError as error:
-                self._broken = self._broken or error
-                outcome = "interrupted"
-            if outcome == "going on":
+                self._error = self._error or error
+                result = "interrupted"
+            if result == "running":
                 continue
-            self._active.remove(child)
-            self.view.ended(child.job)
-            trial = child.job.trial
-            if outcome == "interrupted":
-                self._interrupted.add(trial.number)
-                continue
-            self._outcomes[trial.number].append(outcome)
-            self._tell(trial)
+            self._workers.remove(worker)
+            self.progress.ended(worker.job)
+            if result == "interrupted":
+                self._interrupted = True
+            else:
+                trial = worker.job.trial
+                self._results[trial.number].append(result)
+                self._end_trial(trial)
 
-    def _tell(self, trial: Trial) -> None:
-        """Tell the study of a trial when all its seeds have ended."""
-        if len(self._outcomes[trial.number]) < self.study.plan.seeds:
+    def _end_trial(self, trial: Trial) -> None:
+        """Record a trial when all its runs have ended."""
+        if len(self._results[trial.number]) < self.study.plan.seeds:
             return
-        runs = sorted(self._outcomes.pop(trial.number), key=lambda run: run["seed"])
-        self.view.told(self.study.finish(trial, runs))
-        self._note()
-        self.trial_told()
+        runs = sorted(self._results.pop(trial.number), key=lambda run: run["seed"])
+        self.progress.print_trial(self.study.tell(trial, runs))
+        self._count_trials()
+        self.on_trial_end()
 
-    def _note(self) -> None:
-        """What the ended trials come to: counted when one ends, not at every look."""
+    def _count_trials(self) -> None:
         counts = Counter(trial.state for trial in self.study.trials())
         plan = self.study.plan
         self._ended_images = plan.images * (counts["finished"] + counts["failed"]) // plan.trials
@@ -159,21 +335,7 @@ class Runner:
         if counts["failed"]:
             self._counts += f", {counts['failed']} failed"
 
-    def _progress(self) -> None:
-        active = [child.job for child in self._active]
-        under_way = sum(job.images_seen() for job in active)
-        for runs in self._outcomes.values():
-            under_way += sum(int(run.get("final_images_seen", 0)) for run in runs)
-        self.view.progressed(self._ended_images + under_way, active, self._counts)
-
-
-def jobs_of(trial: Trial, plan: Plan, folder: Path, threads: int) -> list[Job]:
-    """A trial's runs, one a seed."""
-    config = space.apply(plan.config, trial.setting)
-    jobs = []
-    for seed in plan.run_seeds:
-        run = config.run.model_copy(update={"seed": seed, "threads": config.run.threads or threads})
-        place = folder / trial.folder
-        place.mkdir(parents=True, exist_ok=True)
-        jobs.append(Job(trial, seed, config.model_copy(update={"run": run}), place / f"seed-{seed}"))
-    return jobs
+    def _show_progress(self) -> None:
+        active = sum(worker.job.images_seen() for worker in self._workers)
+        ended = sum(int(run.get("final_images_seen", 0)) for runs in self._results.values() for run in runs)
+        self.progress.update(self._ended_images + active + ended, self._counts)

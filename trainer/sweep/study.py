@@ -1,11 +1,12 @@
-"""A sweep's memory: the command it was begun with (`plan.json`), and an Optuna study over SQLite (`study.db`).
+"""The state of a sweep: its plan (`plan.json`), and an Optuna study in SQLite (`study.db`).
 
-Whatever kills the process, both are whole: a trial that was begun and not ended is handed out again.
+Both stay whole however the process ends: a trial that was begun and did not end is returned again.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,36 +25,45 @@ if TYPE_CHECKING:
     import optuna
 
 FORMAT_VERSION = 1
-Sampler = Literal["grid", "random", "tpe"]
-SAMPLERS: tuple[Sampler, ...] = ("grid", "random", "tpe")
+DEFAULT_TRIALS = 20
+LISTED_TRIALS = 200  # of a dry run
+SAMPLERS = ("grid", "random", "tpe")
 TrialState = Literal["waiting", "running", "finished", "failed"]
-Run = dict[str, Any]  # of one seed: seed, folder, frechet, recall, images_seen, seconds, …; or seed, folder, reason
+STATES: dict[str, TrialState] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished"}
+RunResult = dict[str, Any]  # of one seed: seed, folder, frechet, recall, images_seen, seconds, …; or a reason
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep was asked to do; `trials` is the grid's size, or how many settings a sampler draws."""
+    """What a sweep trains."""
 
-    config: Config
+    config: Config  # the settings are applied to it
     varies: Sequence[Vary]
-    sampler: Sampler
-    trials: int
-    seeds: int
+    sampler: str  # one of SAMPLERS
+    trials: int  # the grid's size, or how many settings a sampler draws
+    seeds: int  # runs per setting
 
     @property
     def run_seeds(self) -> range:
+        """The seeds of each setting's runs."""
         return range(self.config.run.seed, self.config.run.seed + self.seeds)
 
     @property
     def images(self) -> int:
-        """How many real images all its runs show together; a sampler's lengths are not known before they are drawn."""
+        """The number of real images in all runs; lengths that a sampler draws count as the config's."""
         settings: list[Setting] = [{}] * self.trials
         if self.sampler == "grid":
             settings = list(space.combinations(self.varies))
         kimg = sum(float(setting.get("run.total_kimg", self.config.run.total_kimg)) for setting in settings)
         return round(kimg * 1000) * self.seeds
 
-    def document(self) -> dict[str, Any]:
+    @property
+    def default_folder(self) -> Path:
+        """`sweeps/PRESET-FIELD-FIELD`, so that a sweep of other fields of the same preset has another folder."""
+        return Path("sweeps", "-".join([self.config.name, *(vary.field.rpartition(".")[2] for vary in self.varies)]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `plan.json`."""
         return {
             "format_version": FORMAT_VERSION,
             "vary": {vary.field: vary.describe() for vary in self.varies},
@@ -64,201 +74,271 @@ class Plan:
         }
 
     def differences(self, recorded: dict[str, Any]) -> list[str]:
-        """What another command said, `what: then → now`; more trials of a sampler are no difference."""
-        ours, found = self.document(), []
-        for field in [*recorded["vary"], *(ours["vary"].keys() - recorded["vary"].keys())]:
+        """Return what differs from a recorded plan, as `what: then → now`; more trials of a sampler do not count."""
+        ours, found = self.to_dict(), []
+        for field in recorded["vary"] | ours["vary"]:
             then, now = (document["vary"].get(field, "not varied") for document in (recorded, ours))
             if then != now:
                 found.append(f"--vary {field}: {then} → {now}")
-        for option in ("sampler", "seeds"):
-            if recorded[option] != ours[option]:
-                found.append(f"--{option}: {recorded[option]} → {ours[option]}")
+        options = [option for option in ("sampler", "seeds") if recorded[option] != ours[option]]
+        found += [f"--{option}: {recorded[option]} → {ours[option]}" for option in options]
         changed = configuration.differences(configuration.parse(recorded["config"]), self.config)
-        # a name changes no score, and the images decide the class names
+        # A name changes no score, and the class names are those of the images.
         return found + [line for line in changed if not line.startswith(("name: ", "data.class_names: "))]
+
+    def list_trials(self, folder: Path) -> list[str]:
+        """Return the lines of a dry run.
+
+        Raises:
+            TrainerError: If `folder` holds another sweep, or something else.
+        """
+        check_folder(folder, self)
+        lines = []
+        if self.sampler == "grid":
+            settings = list(space.combinations(self.varies))
+            listed = enumerate(settings[:LISTED_TRIALS])
+            lines += [f"{number:04d}  {space.format_setting(setting)}" for number, setting in listed]
+            if len(settings) > LISTED_TRIALS:
+                lines.append(f"… and {len(settings) - LISTED_TRIALS:,} more")
+        else:
+            lines.append(f"{self.trials} settings, drawn one by one by the sampler {self.sampler}:")
+            lines += [f"  {vary.field} from {vary.describe()}" for vary in self.varies]
+        seeds = f" x {self.seeds} seeds = {self.trials * self.seeds} runs" if self.seeds > 1 else ""
+        lines.append(f"{self.trials} trials{seeds}, {self.images / 1000:,g} kimg ({self.images:,} real images) in all")
+        if read_plan(folder):
+            lines.append(f"{folder} already holds this sweep; it would resume there")
+        return lines
+
+
+def make_plan(
+    preset: str, sets: Sequence[str], varies: Sequence[str], *, sampler: str, trials: int | None, seeds: int
+) -> Plan:
+    """Return the plan of the command's options, with every value and every combination checked.
+
+    Args:
+        preset: A preset's name or a YAML file.
+        sets: The `--set` options.
+        varies: The `--vary` options.
+        sampler: One of SAMPLERS.
+        trials: How many settings a sampler draws; None for the default.
+        seeds: The number of runs per setting.
+
+    Raises:
+        TrainerError: If an option is not valid, or options disagree.
+    """
+    if sampler not in SAMPLERS:
+        raise TrainerError(f"--sampler is {', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}, not {sampler}")
+    fields = space.parse_varies(varies, sampler)
+    base = space.base_config(preset, sets, fields)
+    if not base.run.quality_ticks:
+        raise TrainerError("a sweep scores its runs, and run.quality_ticks=0 measures nothing; set it to 1 or more")
+    if base.run.seed + seeds > 2**32:
+        raise TrainerError(f"the last seed is {2**32 - 1}; run.seed={base.run.seed} and --seeds {seeds} exceed it")
+    settings = space.check_combinations(base, fields)
+    if sampler == "grid" and trials is not None:
+        raise TrainerError(f"a grid tries all its {len(settings)} settings; --trials is for --sampler random or tpe")
+    return Plan(base, fields, sampler, len(settings) if sampler == "grid" else trials or DEFAULT_TRIALS, seeds)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting: what came of it with each seed."""
+    """One setting, and the results of its runs, one per seed."""
 
     number: int
     state: TrialState
     setting: Setting
-    runs: Sequence[Run] = ()
+    runs: Sequence[RunResult] = ()
     reason: str = ""
 
     @property
     def folder(self) -> str:
+        """The trial's folder in the sweep's."""
         return f"trials/{self.number:04d}"
 
-    def words(self) -> str:
-        """The setting by the fields' own names, for a narrow place."""
-        return "  ".join(f"{field.rpartition('.')[2]}={space.shown(value)}" for field, value in self.setting.items())
+    @property
+    def label(self) -> str:
+        """The setting without the sections' names."""
+        return space.format_setting(self.setting, short=True)
+
+    @property
+    def score(self) -> float:
+        """The mean over the seeds of each run's lowest Fréchet distance."""
+        return statistics.fmean(run["frechet"] for run in self.runs)
+
+    def values(self, name: str) -> list[float]:
+        """Return what the runs measured under a name; a run that did not measure it has no value."""
+        return [run[name] for run in self.runs if name in run]
+
+    def mean_and_std(self, name: str) -> str:
+        """Return `mean ± standard deviation` over the runs; only the mean of a single one."""
+        values = self.values(name)
+        if not values:
+            return "–"
+        mean = f"{statistics.fmean(values):.3f}"
+        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
-def recorded_plan(folder: Path) -> dict[str, Any] | None:
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the finished trials, the best first."""
+    return sorted((trial for trial in trials if trial.state == "finished"), key=lambda trial: trial.score)
+
+
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """Return the recorded plan of a sweep's folder, None where there is none.
+
+    Raises:
+        TrainerError: If the file is damaged or of another format version.
+    """
     path = folder / "plan.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format_version"] != FORMAT_VERSION:
-            raise TrainerError(f"{path} has format version {found['format_version']}, this one reads {FORMAT_VERSION}")
+            raise TrainerError(
+                f"{path} has format version {found['format_version']}, this release reads {FORMAT_VERSION}; "
+                "give another --output"
+            )
         if not found.keys() >= {"vary", "sampler", "trials", "seeds", "config"}:
             raise KeyError("a part is missing")
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise TrainerError(f"{path} is damaged ({error}); remove {folder} to begin anew") from error
-    return found
+        raise TrainerError(f"{path} is damaged ({error}); remove {folder} to start again") from error
+    return dict(found)
 
 
-def check_same(folder: Path, plan: Plan) -> None:
-    """Refuse a folder that holds another sweep, with the difference; or one that holds something else."""
-    recorded = recorded_plan(folder)
+def check_folder(folder: Path, plan: Plan) -> None:
+    """Raise TrainerError if a folder holds another sweep, with the difference, or something else."""
+    recorded = read_plan(folder)
     if recorded is None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise TrainerError(f"{folder} holds something else than a sweep; give another --output")
+            raise TrainerError(f"{folder} holds something other than a sweep; give another --output")
         return
-    changed = plan.differences(recorded)
-    if changed:
+    if changed := plan.differences(recorded):
         raise TrainerError(
             f"{folder} holds another sweep; this command changes {'; '.join(changed)}. "
-            "Say it as it was, or give another --output"
+            "Use the same options as before, or give another --output"
         )
 
 
 class Study:
-    """The trials of a sweep's folder. One process at a time holds it (run.exclusive)."""
+    """The trials of a sweep's folder. Only one process at a time may use it (`run_folder.exclusive`)."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._optuna = import_optuna()
         self.plan = plan
         self._path = folder / "study.db"
         with atomic_path(folder / "plan.json") as partial:
-            partial.write_text(json.dumps(plan.document(), indent=2) + "\n", encoding="utf-8")
-        with self._in_one_line():
+            partial.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with self._storage_errors():
             self._study = self._optuna.create_study(
                 storage=f"sqlite:///{self._path.resolve()}", study_name="sweep", load_if_exists=True
             )
-            self._began = self._with_state("RUNNING")
+            stored = self._study.get_trials(deepcopy=False)
+            self._unfinished = [frozen for frozen in stored if frozen.state.name == "RUNNING"]
+            self._asked: dict[int, optuna.trial.Trial] = {}
             if plan.sampler == "grid":
-                self._enqueue_grid()
+                for setting in list(space.combinations(plan.varies))[len(stored) :]:
+                    self._study.enqueue_trial({vary.field: _encode(setting[vary.field]) for vary in plan.varies})
 
     @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        """A database that cannot be read or written, on a full disk for one, is a TrainerError with SQLite's reason."""
+    def _storage_errors(self) -> Iterator[None]:
+        """Raise TrainerError with SQLite's reason for a database that cannot be read or written."""
         try:
             yield
-        except Exception as error:  # SQLAlchemy's many, Optuna's own
+        except Exception as error:  # SQLAlchemy has many types, and Optuna its own.
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             reason = str(cause).strip().partition("\n")[0]
             raise TrainerError(
-                f"{self._path} cannot be used ({reason}); when that is mended, the same command goes on"
+                f"{self._path} cannot be used ({reason}); fix the cause, then run the same command to resume"
             ) from error
 
-    def _with_state(self, state: str) -> list[optuna.trial.FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState[state],))
-
-    def _enqueue_grid(self) -> None:
-        """All combinations as waiting trials, in their order; those that are there already stay as they are."""
-        settings = list(space.combinations(self.plan.varies))
-        for setting in settings[len(self._study.get_trials(deepcopy=False)) :]:
-            self._study.enqueue_trial({vary.field: encoded(setting[vary.field]) for vary in self.plan.varies})
-
-    def next(self) -> Trial | None:
-        """A trial to go on with, or the next one to begin; None when all are begun."""
-        with self._in_one_line(), warnings.catch_warnings():
+    def ask(self) -> Trial | None:
+        """Return an unfinished trial, or the next new one; None when all have begun."""
+        with self._storage_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if self._began:
-                begun = self._began.pop(0)
-                # by its id, which Optuna has no public name for: `ask` hands out new trials only
-                trial = self._optuna.trial.Trial(self._study, begun._trial_id)
+            stored = self._study.get_trials(deepcopy=False)
+            waiting = any(frozen.state.name == "WAITING" for frozen in stored)
+            if not self._unfinished and not waiting and len(stored) >= self.plan.trials:
+                return None
+            number = self._unfinished[0].number if self._unfinished else len(stored)
+            self._study.sampler = self._sampler(number)
+            if self._unfinished:
+                # Optuna has no public way to get a running trial again: `ask` returns new trials only.
+                trial = self._optuna.trial.Trial(self._study, self._unfinished.pop(0)._trial_id)
             else:
-                count = len(self._study.get_trials(deepcopy=False))
-                waiting = self._with_state("WAITING")
-                if not waiting and count >= self.plan.trials:
-                    return None
-                self._study.sampler = self._sampler(count)
                 trial = self._study.ask()
-            setting = {vary.field: self._suggest(trial, vary) for vary in self.plan.varies}
-        return Trial(trial.number, "running", setting)
+            for vary in self.plan.varies:
+                _suggest(trial, vary)
+            self._asked[trial.number] = trial
+            return Trial(trial.number, "running", self._setting(trial.params))
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        """A sampler for one trial, seeded by its number: an interrupted sweep draws what an uninterrupted one would.
+        """Return a sampler seeded by the trial's number, so that an interrupted sweep draws the same settings."""
+        sampler: optuna.samplers.BaseSampler
+        if self.plan.sampler == "tpe":  # --jobs runs several trials at a time: constant_liar
+            sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        else:
+            sampler = self._optuna.samplers.RandomSampler(seed=seed)
+        return sampler
 
-        The grid's trials bring their values with them, and no sampler is asked.
-        """
-        samplers = self._optuna.samplers
-        if self.plan.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=True)  # several are under way with --jobs
-        return samplers.RandomSampler(seed=seed)
-
-    def _suggest(self, trial: optuna.trial.Trial, vary: Vary) -> Any:
-        if not vary.is_range:
-            choices = [encoded(value) for value in vary.values]
-            return vary.values[choices.index(trial.suggest_categorical(vary.field, choices))]
-        low, high = vary.values
-        if vary.integer:
-            return trial.suggest_int(vary.field, low, high, log=vary.log)
-        # to four digits: what is shown is what was tried
-        return float(f"{trial.suggest_float(vary.field, low, high, log=vary.log):.4g}")
-
-    def finish(self, trial: Trial, runs: Sequence[Run]) -> Trial:
-        """End a trial: its score is the mean over its seeds, or it failed when one of them did."""
-        reasons = [f"seed {run['seed']}: {run['reason']}" for run in runs if "reason" in run]
-        if len(runs) == 1:
-            reasons = [run["reason"] for run in runs if "reason" in run]
-        with self._in_one_line():
-            stored = self._optuna.trial.Trial(self._study, self._id(trial.number))
-            stored.set_user_attr("runs", list(runs))
+    def tell(self, trial: Trial, runs: Sequence[RunResult]) -> Trial:
+        """End a trial: its score is the mean over its seeds; it failed if one of its runs did."""
+        prefix = "seed {seed}: " if len(runs) > 1 else ""
+        reasons = [prefix.format(**run) + run["reason"] for run in runs if "reason" in run]
+        with self._storage_errors():
+            self._asked[trial.number].set_user_attr("runs", list(runs))
             if reasons:
-                stored.set_user_attr("reason", "; ".join(reasons))
+                self._asked[trial.number].set_user_attr("reason", "; ".join(reasons))
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
             else:
-                self._study.tell(trial.number, sum(run["frechet"] for run in runs) / len(runs))
+                self._study.tell(trial.number, statistics.fmean(run["frechet"] for run in runs))
         return self.trials()[trial.number]
 
-    def _id(self, number: int) -> int:
-        return self._study.get_trials(deepcopy=False)[number]._trial_id
-
     def trials(self) -> list[Trial]:
-        """Every trial so far by number; those of a grid that wait their turn among them."""
-        states: dict[str, TrialState] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished"}
-        with self._in_one_line():
+        """Return every trial by number, those that wait included."""
+        with self._storage_errors():
             stored = self._study.get_trials(deepcopy=False)
         return [
             Trial(
                 frozen.number,
-                states.get(frozen.state.name, "failed"),
-                self._setting(frozen),
+                STATES.get(frozen.state.name, "failed"),
+                self._setting(frozen.system_attrs.get("fixed_params", {}) | frozen.params),
                 frozen.user_attrs.get("runs", ()),
                 frozen.user_attrs.get("reason", ""),
             )
             for frozen in stored
         ]
 
-    def _setting(self, frozen: optuna.trial.FrozenTrial) -> Setting:
-        """The values of a trial as the config takes them; what is not drawn yet is left out."""
-        stored, setting = frozen.params | frozen.system_attrs.get("fixed_params", {}), {}
-        for vary in self.plan.varies:
-            if vary.field in stored:
-                value = stored[vary.field]
-                if not vary.is_range:
-                    value = vary.values[[encoded(choice) for choice in vary.values].index(value)]
-                elif not vary.integer:
-                    value = float(f"{value:.4g}")
-                setting[vary.field] = value
-        return setting
+    def _setting(self, stored: dict[str, Any]) -> Setting:
+        """Return the stored values as the config holds them; a value that is not drawn yet is left out."""
+        return {vary.field: _decode(stored[vary.field], vary) for vary in self.plan.varies if vary.field in stored}
 
 
-def encoded(value: Any) -> Any:
-    """A value as Optuna stores one: a list as its JSON text."""
+def _suggest(trial: optuna.trial.Trial, vary: Vary) -> None:
+    if not vary.is_range:
+        trial.suggest_categorical(vary.field, [_encode(value) for value in vary.values])
+    elif vary.integer:
+        trial.suggest_int(vary.field, *vary.values, log=vary.log)
+    else:
+        trial.suggest_float(vary.field, *vary.values, log=vary.log)
+
+
+def _encode(value: Any) -> Any:
+    """Return a value as Optuna stores it: a list as its JSON text."""
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
+def _decode(stored: Any, vary: Vary) -> Any:
+    if not vary.is_range:
+        return vary.values[[_encode(value) for value in vary.values].index(stored)]
+    # Four digits, so that the value shown is the value that was tried.
+    return stored if vary.integer else float(f"{stored:.4g}")
+
+
 def import_optuna() -> Any:
+    """Return the module optuna, or raise TrainerError with the command that installs it."""
     try:
         import optuna
     except ImportError as error:

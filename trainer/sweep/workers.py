@@ -1,4 +1,7 @@
-"""Each run of a sweep is a process of its own (`python -m trainer train`): what breaks it breaks no other."""
+"""The runs of a sweep, each in its own process, so that a run that fails ends no other.
+
+`python -m trainer.sweep.workers PARENT train …` is `trainer train …` that ends when the process PARENT does.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,27 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from artifacts.files import atomic_path
-from artifacts.processes import TERMINATION, child_environment, python_module
+from artifacts.processes import TERMINATION, child_environment, end_with, python_module
 from trainer.config.schema import Config, to_json
 from trainer.errors import TrainerError
-from trainer.sweep.study import Run, Trial
+from trainer.sweep import space
+from trainer.sweep.study import Plan, RunResult, Trial
 from trainer.training import checkpoint, run_folder
 
-FAILED = 1  # what a child answers whose setting diverged or broke; 2 (a full disk, say) is of the place it runs in
-INTERRUPTED = {
-    130,
-    *(-number for number in (signal.SIGINT, *TERMINATION)),
-}  # what a child that was asked to stop answers
+# Exit code of a run whose setting diverged or broke. Code 2, on a full disk for one, is not the setting's fault.
+FAILED = 1
+INTERRUPTED = {130, *(-number for number in (signal.SIGINT, *TERMINATION))}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One seed of a trial: a run folder, and beside it its config and what it printed."""
+    """One seed of a trial: a run folder, its config and its log next to it."""
 
     trial: Trial
     seed: int
@@ -37,30 +40,31 @@ class Job:
 
     @property
     def log(self) -> Path:
+        """The file of what the run printed."""
         return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
     @property
-    def total(self) -> int:
-        """Images that it is to see."""
+    def total_images(self) -> int:
+        """The real images that the run is to see."""
         return round(self.config.run.total_kimg * 1000)
 
     def images_seen(self) -> int:
-        """At the last tick."""
-        lines = metrics_of(self.run_dir)
-        return min(int(lines[-1]["images_seen"]), self.total) if lines else 0
+        """Return the real images that the run had seen at its last tick."""
+        ticks = read_ticks(self.run_dir)
+        return min(int(ticks[-1]["images_seen"]), self.total_images) if ticks else 0
 
-    def told(self) -> Run:
-        """What its outcome begins with."""
-        return {"seed": self.seed, "folder": f"{self.trial.folder}/{self.run_dir.name}"}
+    def result(self, **values: Any) -> RunResult:
+        """Return the run's result with these values."""
+        return {"seed": self.seed, "folder": f"{self.trial.folder}/{self.run_dir.name}", **values}
 
-    def ended(self) -> Run | None:
-        """Its outcome when it was trained to its end already, by a sweep that was killed before it told so."""
-        found = score(self.run_dir)
-        at_the_end = found is not None and found["final_images_seen"] >= self.total
-        return self.told() | found if found and at_the_end and (self.run_dir / "report.html").is_file() else None
+    def finished_result(self) -> RunResult | None:
+        """Return the result of a run that ended under a sweep that was killed before it recorded it."""
+        values = score(self.run_dir)
+        complete = values is not None and values["final_images_seen"] >= self.total_images
+        return self.result(**values) if values and complete and (self.run_dir / "report.html").is_file() else None
 
     def is_free(self) -> bool:
-        """Whether no process trains in the folder: a child outlives a killed sweep until it has saved."""
+        """Return whether no process trains in the folder: a run outlives a killed sweep until it has saved."""
         if not self.run_dir.is_dir():
             return True
         try:
@@ -70,25 +74,36 @@ class Job:
             return False
 
 
-class Child:
-    """A job's process, from its checkpoint if it has one."""
+def jobs_of(trial: Trial, plan: Plan, folder: Path, threads: int) -> list[Job]:
+    """Return a trial's runs, one per seed, and make their folder."""
+    config = space.apply(plan.config, trial.setting)
+    parent = folder / trial.folder
+    parent.mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for seed in plan.run_seeds:
+        run = config.run.model_copy(update={"seed": seed, "threads": config.run.threads or threads})
+        jobs.append(Job(trial, seed, config.model_copy(update={"run": run}), parent / f"seed-{seed}"))
+    return jobs
+
+
+class Worker:
+    """The process of a job. It resumes from a checkpoint where the run has one."""
 
     def __init__(self, job: Job, data_root: Path, threads: int) -> None:
         self.job = job
         arguments = [*self._arguments(), "--data-root", str(data_root)]
-        command = [*python_module("trainer.sweep.worker_main"), str(os.getpid()), *arguments]
         threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        self._log: IO[bytes] = job.log.open("ab")
+        self._log = job.log.open("ab")
         self._log.write(f"$ trainer {shlex.join(arguments)}\n".encode())
         self._log.flush()
         self._start = self._log.tell()
         self._process = subprocess.Popen(
-            command,
+            [*python_module("trainer.sweep.workers"), str(os.getpid()), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=child_environment() | threading,
-            start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we ask each child once
+            start_new_session=True,  # A terminal's Ctrl-C reaches only the sweep, which stops each worker once.
         )
 
     def _arguments(self) -> list[str]:
@@ -96,47 +111,48 @@ class Child:
         self.resumed = job.run_dir.is_dir() and bool(checkpoint.paths(job.run_dir))
         if self.resumed:
             return ["resume", str(job.run_dir)]
-        if job.run_dir.exists():  # it ended before its first checkpoint
+        if job.run_dir.exists():  # The run ended before its first checkpoint.
             shutil.rmtree(job.run_dir)
-        recipe = job.run_dir.with_name(f"{job.run_dir.name}.json")
-        with atomic_path(recipe) as partial:
+        preset = job.run_dir.with_name(f"{job.run_dir.name}.json")
+        with atomic_path(preset) as partial:
             partial.write_text(to_json(job.config), encoding="utf-8")
-        return ["train", "--preset", str(recipe), "--run-dir", str(job.run_dir)]
+        return ["train", "--preset", str(preset), "--run-dir", str(job.run_dir)]
 
-    def ask_to_stop(self) -> None:
+    def stop(self) -> None:
+        """Ask the run to finish its step and save."""
         self._process.send_signal(signal.SIGTERM)
 
-    def end(self, wait: float) -> None:
-        """Make sure that it is gone; it has `wait` seconds to save first."""
-        if wait:
-            self.ask_to_stop()
+    def end(self, timeout: float) -> None:
+        """End the process; with a timeout above 0 it has so many seconds to save first."""
+        if timeout:
+            self.stop()
         try:
-            self._process.wait(wait or 0.01)
+            self._process.wait(timeout or 0.01)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._log.close()
 
-    def outcome(self) -> Run | Literal["going on", "interrupted"]:
-        """What came of it: a score, or a `reason`.
+    def poll(self) -> RunResult | Literal["running", "interrupted"]:
+        """Return the run's result, a score or a `reason`, once it has ended.
 
-        Raises TrainerError where its setting did not end it (a full disk, a kill): the run has no outcome then, and
-        can go on.
+        Raises:
+            TrainerError: If the run did not end because of its setting (a full disk, a kill). It has no result then,
+                and can resume.
         """
         code = self._process.poll()
         if code is None:
-            return "going on"
+            return "running"
         self._log.close()
         if code in INTERRUPTED:
             return "interrupted"
-        told = self.job.told()
         if code == 0:
-            return told | (score(self.job.run_dir) or {"reason": "it ended without a measure of quality"})
+            return self.job.result(**(score(self.job.run_dir) or {"reason": "it ended without a measure of quality"}))
         if code == FAILED:
-            return told | {"reason": self._reason(code)}
+            return self.job.result(reason=self._reason(code))
         raise TrainerError(
-            f"{self.job.trial.words()}, seed {self.job.seed} cannot go on: {self._reason(code)}. Its log is "
-            f"{self.job.log}; when that is mended, the same command goes on from there"
+            f"{self.job.trial.label}, seed {self.job.seed} cannot continue: {self._reason(code)}. Its log is "
+            f"{self.job.log}; fix the cause, then run the same command to resume"
         )
 
     def _reason(self, code: int) -> str:
@@ -145,40 +161,43 @@ class Child:
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
         if code < 0:
             name = signal.Signals(-code).name
-            return f"killed by {name}" + " (was memory short?)" * (name == "SIGKILL")
+            return f"killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return (errors or lines or [f"exit code {code}"])[-1][:400]
 
 
 def score(run_dir: Path) -> dict[str, Any] | None:
-    """A run's lowest Fréchet distance, recall and the images seen at that tick, and what it ended with.
+    """Return a run's lowest Fréchet distance, recall and images seen at that tick, and its last values.
 
     Recall is left out where there were too few images to measure it.
     """
-    lines = metrics_of(run_dir)
-    measured = [line for line in lines if "quality/frechet" in line]
+    ticks = read_ticks(run_dir)
+    measured = [tick for tick in ticks if "quality/frechet" in tick]
     if not measured:
         return None
-    best = min(measured, key=lambda line: line["quality/frechet"])
+    best = min(measured, key=lambda tick: tick["quality/frechet"])
     recalls = {"recall": best.get("quality/recall"), "final_recall": measured[-1].get("quality/recall")}
     return {
         "frechet": best["quality/frechet"],
         **{name: value for name, value in recalls.items() if value is not None},
         "images_seen": best["images_seen"],
         "final_frechet": measured[-1]["quality/frechet"],
-        "final_images_seen": lines[-1]["images_seen"],
-        "seconds": lines[-1]["seconds"],
+        "final_images_seen": ticks[-1]["images_seen"],
+        "seconds": ticks[-1]["seconds"],
     }
 
 
-def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
-    """The ticks so far; a line that is being written at this moment is left out."""
+def read_ticks(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the ticks so far, without a line that is being written."""
     try:
         text = (run_dir / "metrics.jsonl").read_text(encoding="utf-8")
-    except OSError:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except (OSError, ValueError):
         return []
-    whole = text[: text.rfind("\n") + 1].splitlines()
-    try:
-        return [json.loads(line) for line in whole]
-    except ValueError:
-        return []
+
+
+if __name__ == "__main__":
+    from trainer.__main__ import main
+
+    end_with(int(sys.argv.pop(1)))
+    main()

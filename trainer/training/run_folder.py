@@ -22,7 +22,7 @@ from trainer.distributed import launch
 from trainer.distributed.process_group import World
 from trainer.errors import TrainerError
 from trainer.names import FOLDER
-from trainer.reports import run_page
+from trainer.reports import pages
 from trainer.training import checkpoint, devices, image_record
 from trainer.training.logger import Monitor
 from trainer.training.loop import State, Watcher, train
@@ -279,7 +279,7 @@ def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> b
         finished = train(state, batches, watcher, save, lambda: world.any(asked()), measure)
     if finished and world.leads:
         try:
-            run_page.write_all(run_dir)
+            pages.write_report(run_dir)
         except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
             console.print(f"warning: no report ({error}); `trainer report {shlex.quote(str(run_dir))}` writes it later")
     return finished

@@ -1,0 +1,351 @@
+"""Images/s of the trainer's loop against plain loops and against the authors' own scripts, at the same networks.
+
+    python -m benchmarks.training --data-root data
+    python -m benchmarks.training --peer kunal/code/gan/train_gan.py --peer pytorch-examples/dcgan/main.py
+
+training_loops.py describes the plain loops, one per source and one in the manner of PyTorch's example. `--peer` runs a
+script unmodified: Kunal627's code/gan/train_gan.py and train_dcgan.py (with model.py and common.py next to them), and
+PyTorch's examples/dcgan/main.py. Then three alternate: the peer, our plain loop at its settings, and the trainer. A
+plain loop that is not within 10% of the peer does not represent it fairly, and the result says so.
+
+Each loop is a process that is stopped outside its turns, and its speed is read only from its output, so that all are
+measured alike and none shares an allocator, a thread pool or a garbage collector with another. A round gives each a
+turn of a few seconds; ratios are taken per round. A case that cannot be run is reported in one line, and the others
+continue; results are written after each. Exit 1: a case could not be run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.harness import (
+    ROOT,
+    at_least_one,
+    attempt,
+    describe_machine,
+    existing_file,
+    format_spread,
+    load_average,
+    make_parser,
+    spread,
+    write,
+)
+from imagesets import ImageSetError, load_image_set
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.training import devices
+
+FILES = 2000  # PNGs in a folder for the loops that decode files
+STORED = 10_000  # images for the loops that enlarge them
+START_S = 180.0  # to wait for a loop's first step
+SETTLE_S = 0.3  # at the start of a turn, not counted
+
+
+@dataclass(frozen=True)
+class Case:
+    """The settings of a comparison; `peer` is the script that has them."""
+
+    preset: str
+    style: str  # of the plain loop
+    sets: tuple[str, ...] = ()
+    peer: str | None = None
+    stored: int | None = None  # the side of the images as the plain loop reads them, where it enlarges them itself
+
+
+CASES = {
+    "mnist-dcgan": Case("mnist-dcgan", "documents"),
+    "mnist-gan": Case("mnist-gan", "documents", peer="train_gan.py"),
+    "mnist-dcgan-3g": Case(
+        "mnist-dcgan", "documents", ("optim.batch_size=128", "optim.g_steps=3", "optim.d_lr=1e-4"), "train_dcgan.py"
+    ),
+    "examples-dcgan": Case("celeba-dcgan", "examples", ("optim.batch_size=64",), "main.py"),
+    "cifar10-dcgan": Case("cifar10-dcgan", "dcgan_notebook", stored=32),
+    "cifar10-wgan": Case("cifar10-wgan", "wgan_notebook", stored=32),
+    "mnist-dcgan-64": Case("mnist-dcgan-64", "digits_notebook", stored=28),
+    "examples-dcgan-128": Case("celeba-dcgan", "examples"),  # for a GPU
+}
+DEFAULT = ("mnist-dcgan", "mnist-gan", "examples-dcgan", "cifar10-dcgan", "cifar10-wgan", "mnist-dcgan-64")
+BY_PEER = {case.peer: name for name, case in CASES.items() if case.peer}
+
+
+def load_images(config: Config, data_root: Path) -> tuple[np.ndarray, str]:
+    """Return the config's images, uint8 [N, H, W, C], and their name; another set of that size where it is missing."""
+    data = config.data
+    for source in (data.source, "cifar10", "digits"):
+        try:
+            found = load_image_set(source, resolution=data.resolution, channels=data.channels, data_root=data_root)
+        except ImageSetError:
+            continue
+        return np.asarray(found.images), source
+    raise SystemExit(f"no images in {data_root}")
+
+
+def stored_images(config: Config, source: str, side: int, data_root: Path) -> np.ndarray:
+    """Return the images of `load_images` before they are enlarged, uint8 [N, side, side, C]."""
+    found = load_image_set(source, resolution=side, channels=config.data.channels, data_root=data_root)
+    return np.asarray(found.images[:STORED])
+
+
+def write_images(images: np.ndarray, folder: Path, style: str, stored: np.ndarray | None = None) -> None:
+    """Write the images as the loops read them: arrays, MNIST's own files, or a folder of PNGs."""
+    if stored is not None:
+        np.save(folder / "images.npy", images[:STORED])
+        np.save(folder / "stored.npy", stored)
+        return
+    np.save(folder / "images.npy", images)
+    if style == "documents":
+        raw = folder / "data" / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for prefix in ("train", "t10k"):
+            for name, array in (("images-idx3", images[..., 0]), ("labels-idx1", np.zeros(len(images), np.uint8))):
+                header = np.array([0x0800 + array.ndim, *array.shape], dtype=">u4").tobytes()
+                (raw / f"{prefix}-{name}-ubyte").write_bytes(header + array.tobytes())
+                with gzip.open(raw / f"{prefix}-{name}-ubyte.gz", "wb", compresslevel=1) as file:
+                    file.write(header)
+    else:
+        (folder / "folder" / "one").mkdir(parents=True)
+        for index, image in enumerate(images[:FILES]):
+            Image.fromarray(image).save(folder / "folder" / "one" / f"{index:05d}.png")
+
+
+def parse_step(line: str) -> int | None:
+    """Return N of the line `step N` of training_loops.py."""
+    match = re.search(r"step (\d+)$", line)  # possibly after a progress bar
+    return int(match[1]) if match else None
+
+
+def parse_tqdm(line: str) -> int | None:
+    """Return the step of tqdm's `Epoch 2/50: 10%|# | 94/938 [`, of Kunal627's scripts."""
+    match = re.search(r"Epoch \[?(\d+)/\d+\]?: .* (\d+)/(\d+) \[", line)
+    return (int(match[1]) - 1) * int(match[3]) + int(match[2]) if match else None
+
+
+def parse_brackets(line: str) -> int | None:
+    """Return the step of `[epoch/epochs][step/steps] Loss_D: …`, of the PyTorch example."""
+    match = re.match(r"\[(\d+)/\d+\]\[(\d+)/(\d+)\] Loss_D", line)
+    return int(match[1]) * int(match[3]) + int(match[2]) if match else None
+
+
+def peer_command(case: Case, script: Path, config: Config, folder: Path) -> tuple[list[str], Callable[..., int | None]]:
+    """Return the command of a peer's script, unmodified, and the parser of its output."""
+    if case.style == "documents":
+        for name in ("images", "out"):  # its scripts save pictures there
+            (folder / name).mkdir(exist_ok=True)
+        return [sys.executable, str(script)], parse_tqdm
+    arguments = ["--dataset", "folder", "--dataroot", str(folder / "folder"), "--outf", str(folder)]
+    arguments += ["--batchSize", str(config.optim.batch_size)]
+    if config.run.device == "cuda":
+        arguments.append("--accel")
+    return [sys.executable, str(script), *arguments], parse_brackets
+
+
+def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, object]:
+    case = CASES[name]
+    config = devices.choose(configuration.resolve(case.preset, case.sets))
+    images, shown = load_images(config, data_root)
+    stored = None if case.stored is None else stored_images(config, shown, case.stored, data_root)
+    before = load_average()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_images(images, folder, case.style, stored)
+        (folder / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
+        contenders = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
+        for kind, loop in (("plain", case.style), ("trainer", "ours")):
+            code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.training_loops import main; main()"
+            contenders[kind] = (
+                [sys.executable, "-c", code, loop, str(folder / "config.json"), str(folder)],
+                parse_step,
+            )
+        loops = []
+        for kind, (command, step_of) in contenders.items():
+            (folder / kind).mkdir()
+            cwd = folder if kind == "peer" else folder / kind
+            images_per_step = config.optim.batch_size * config.optim.n_critic
+            names = {"peer": str(peer), "plain": f"the plain loop ({case.style})", "trainer": "the trainer's loop"}
+            loops.append(Loop(command, step_of, images_per_step, cwd, names[kind]))
+        with alternate_loops(loops, warm_up_s=min(seconds, 2.0)) as turn:
+            measured = [dict(zip(contenders, turn(seconds), strict=True)) for _ in range(rounds)]
+
+    result: dict[str, object] = {
+        "case": name,
+        "preset": case.preset,
+        "set": list(case.sets),
+        "plain_loop": case.style,
+        "peer": None if peer is None else f"{peer.parent.name}/{peer.name}, unmodified",
+        "images": shown,
+        "batch_size": config.optim.batch_size,
+        "device": config.run.device,
+        "precision": config.run.precision,
+        "threads": config.run.threads,
+        "images_per_second": {
+            kind: round(statistics.median(each[kind] for each in measured), 1) for kind in contenders
+        },
+        "ratio_to_plain": spread([each["trainer"] / each["plain"] for each in measured]),
+    }
+    if peer is not None:
+        result["ratio_to_peer"] = spread([each["trainer"] / each["peer"] for each in measured])
+        result["plain_to_peer"] = spread([each["plain"] / each["peer"] for each in measured])
+    result |= {
+        "rounds": [{kind: round(rate, 1) for kind, rate in each.items()} for each in measured],
+        "seconds_a_turn": seconds,
+        "load_average": [before, load_average()],
+    }
+    print(summarize(result), flush=True)
+    return result
+
+
+def summarize(result: dict[str, object]) -> str:
+    """Return a result in one line."""
+    speeds = ", ".join(f"{kind} {rate:.0f}" for kind, rate in result["images_per_second"].items())  # type: ignore[attr-defined]
+    line = f"{result['case']}: {speeds} img/s"
+    for what in ("ratio_to_plain", "ratio_to_peer", "plain_to_peer"):
+        if what in result:
+            line += f"; {what.replace('_', ' ')} {format_spread(result[what])}"  # type: ignore[arg-type]
+    if "plain_to_peer" in result and not 0.9 <= result["plain_to_peer"]["median"] <= 1.1:  # type: ignore[index]
+        line += " [the plain loop is not within 10% of the peer: read the peer's ratio]"
+    return f"{line} ({result['images']}, batch {result['batch_size']}, {result['device']} {result['precision']})"
+
+
+class Loop:
+    """A process that trains, stopped but for its turns. `step_of` reads a line of its output as the step it ended.
+
+    `name` is what an error calls it; by default its command.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        step_of: Callable[[str], int | None],
+        batch: int,
+        cwd: Path,
+        name: str | None = None,
+    ) -> None:
+        self.step_of, self.batch, self.name = step_of, batch, name or " ".join(command)
+        self.log = cwd / "output.txt"
+        self.seen: list[tuple[float, int]] = []  # when a step ended, and how many steps had by then
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # with its loader's workers; the session stays, and with it our priority
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        rest = b""
+        with self.log.open("wb") as log:
+            while chunk := os.read(self.process.stdout.fileno(), 65536):
+                log.write(chunk)
+                log.flush()
+                *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+                for line in lines:
+                    step = self.step_of(line.decode(errors="replace"))
+                    if step is not None and (not self.seen or step > self.seen[-1][1]):
+                        self.seen.append((time.perf_counter(), step))
+
+    def warm_up(self, seconds: float) -> None:
+        """Let it train for `seconds` after its first step, then stop it."""
+        self._signal(signal.SIGCONT)
+        self._wait_for(lambda: bool(self.seen), START_S)
+        time.sleep(seconds)
+        self._wait_for(lambda: len(self.seen) >= 2, START_S)
+        self._signal(signal.SIGSTOP)
+
+    def turn(self, seconds: float) -> float:
+        """Images a second over about `seconds`, two steps at least."""
+        self._signal(signal.SIGCONT)
+        time.sleep(SETTLE_S)
+        first = len(self.seen)
+        self._wait_for(lambda: len(self.seen) > first + 1, START_S)
+        left = seconds - (time.perf_counter() - self.seen[first][0])
+        time.sleep(max(left, 0))
+        self._signal(signal.SIGSTOP)
+        (began, before), (ended, after) = self.seen[first], self.seen[-1]
+        return (after - before) * self.batch / (ended - began)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            raise SystemExit(f"{self.name} ended by itself; its output:\n{self._tail()}") from None
+
+    def _wait_for(self, happened: Callable[[], bool], seconds: float) -> None:
+        deadline = time.perf_counter() + seconds
+        while not happened():
+            if self.process.poll() is not None:
+                raise SystemExit(f"{self.name} ended by itself; its output:\n{self._tail()}")
+            if time.perf_counter() > deadline:
+                raise SystemExit(f"{self.name} printed no step in {seconds:.0f} s:\n{self._tail()}")
+            time.sleep(0.01)
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace", encoding="utf-8")[-2000:]
+
+
+@contextmanager
+def alternate_loops(loops: Sequence[Loop], warm_up_s: float) -> Iterator[Callable[[float], list[float]]]:
+    """Gives a function: one round, a turn of so many seconds each → images a second of each."""
+    try:
+        for loop in loops:
+            loop._signal(signal.SIGSTOP)
+        for loop in loops:
+            loop.warm_up(warm_up_s)
+        yield lambda seconds: [loop.turn(seconds) for loop in loops]
+    finally:
+        for loop in loops:
+            loop.end()
+
+
+def main() -> None:
+    """Measure the requested cases."""
+    parser = make_parser(__doc__, "train_step")
+    parser.add_argument("--case", nargs="+", choices=CASES, help=f"default: {', '.join(DEFAULT)}")
+    parser.add_argument("--peer", action="append", type=existing_file, default=[], help="a script to compare with")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn, which has at least two steps")
+    args = parser.parse_args()
+    peers: dict[str, Path] = {}
+    for script in args.peer:
+        if script.name not in BY_PEER:
+            parser.error(f"--peer requires {', '.join(BY_PEER)}, not {script}")
+        peers[BY_PEER[script.name]] = script.resolve()
+    results: list[dict[str, object]] = []
+    failed: dict[str, str] = {}
+    document = {"machine": describe_machine(), "results": results, "failed": failed}
+    for name in dict.fromkeys(args.case or [*DEFAULT, *peers]):
+        with attempt(name, failed):
+            results.append(compare(name, peers.get(name), args.data_root, args.rounds, args.seconds))
+        if results or not args.output.exists():
+            write(args.output, document)
+    print(f"→ {args.output}")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the commands share: options, and failures that are one line on stderr and an exit code.
+
+Exit codes: 0 done, 1 a threshold or check failed, 2 a user error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from artifacts.command_line import NO_HOME, is_homeless
+from artifacts.processes import interruptible
+from artifacts.terminal import log_to_stderr, say
+from evaluation.errors import CheckFailedError, EvaluationError
+
+DataRoot = Annotated[
+    Path,
+    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of MNIST, CIFAR-10 and CelebA, or to download to."),
+]
+CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
+ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn failures that a user can act on into one line on stderr and an exit code, without a traceback."""
+    from evaluation.atomic import shortened
+    from imagesets import ImageSetError
+
+    log_to_stderr()
+    try:
+        with interruptible():
+            yield
+        return
+    except CheckFailedError as failed:
+        say(f"failed: {failed}", error=True)
+        code = 1
+    except (EvaluationError, ImageSetError) as error:
+        say(f"error: {' '.join(str(error).split())}", error=True)
+        code = 2
+    except OSError as error:  # a full disk, a name that is too long, a folder that was removed
+        if error.errno == errno.EPIPE:  # the reader has left, as with `| head`
+            raise
+        where = "" if error.filename is None else f": {shortened(os.fsdecode(error.filename))}"
+        say(f"error: {error.strerror or error}{where}", error=True)
+        code = 2
+    except RuntimeError as error:
+        if not is_homeless(error):
+            raise
+        say(f"error: {NO_HOME}", error=True)
+        code = 2
+    except KeyboardInterrupt:
+        say("interrupted; `score` with the same --output resumes from here", error=True)
+        code = 130
+    raise typer.Exit(code)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: example command lines, which click does not wrap after a backspace."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def finite(value: float | None) -> float | None:
+    """Reject inf and nan, which click accepts as numbers and JSON cannot hold."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    say(f"WARNING: {text}", error=True)

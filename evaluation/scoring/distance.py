@@ -1,0 +1,107 @@
+"""The Fréchet distance between any two sets of images, without a report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors import Extractor, load_extractor
+from evaluation.extractors.default import default_extractor
+from evaluation.extractors.suitability import suitability_warnings
+from evaluation.metrics import result_name
+from evaluation.metrics.frechet import frechet_distance
+from evaluation.references.cache import DataPaths, cached_reference, is_constant, size_warnings
+from evaluation.references.file import Reference
+from evaluation.scoring.feature_store import FeatureStore
+from evaluation.scoring.features import extract_features
+from evaluation.scoring.inputs import DEFAULT_NUM_IMAGES
+from evaluation.scoring.resolution import is_statistics, load_statistics, recorded_extractor
+from evaluation.sources import ImagesLike, SeedRange, open_source, resolve
+from evaluation.sources.arrays import conversion_warnings
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A Fréchet distance with what it depends on."""
+
+    name: str
+    value: float
+    n: int
+    n_reference: int
+    extractor: str
+    extractor_digest: str
+    resize: str
+
+    def __str__(self) -> str:
+        features = f"{self.extractor}, resize {self.resize}"
+        return f"{self.name} = {self.value:.4f}  ({self.n} images against {self.n_reference}; {features})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def distance_between(
+    a: ImagesLike,
+    b: ImagesLike,
+    *,
+    extractor: Path | Extractor | None = None,
+    num_images: int | None = None,
+    paths: DataPaths = DataPaths(),
+    force: bool = False,
+    on_warning: Callable[[str], None] = lambda _text: None,
+) -> Distance:
+    """Return the Fréchet distance between two sets of images, each at its own resolution; see `evaluation.fid`."""
+    if extractor is None:
+        statistics = [one for one in (a, b) if resolve(one).kind == "statistics"]
+        extractor = recorded_extractor(statistics[0]) if statistics else default_extractor(paths.extractors)
+    loaded = extractor if isinstance(extractor, Extractor) else load_extractor(extractor)
+    warnings = suitability_warnings(loaded, force=force)
+    with tempfile.TemporaryDirectory(prefix="atelier-fid-") as folder:
+        first, second = (
+            _features_of(one, loaded, num_images, paths, Path(folder) / name) for name, one in (("a", a), ("b", b))
+        )
+        (features, shape), (reference, reference_shape) = first, second
+    for name, one in (("images of the first set", features), ("images of the second set", reference)):
+        warnings += size_warnings(one.n, name, loaded)
+        if isinstance(one, Reference):
+            warnings += conversion_warnings(one.image_set, name)
+    if shape != reference_shape and None not in (*shape, *reference_shape):
+        (side, channels), (other, other_channels) = shape, reference_shape
+        warnings.append(
+            f"the images are {side}x{side} with {channels} channels and {other}x{other} with {other_channels}: the "
+            "extractor converts each, which is scored too"
+        )
+    for text in warnings:
+        on_warning(text)
+    return Distance(
+        name=result_name("fid", loaded.metric, features.n),
+        value=frechet_distance(features.mu, features.sigma, reference.mu, reference.sigma),
+        n=features.n,
+        n_reference=reference.n,
+        extractor=loaded.name,
+        extractor_digest=loaded.digest,
+        resize=loaded.metadata["resize"],
+    )
+
+
+def _features_of(
+    images: ImagesLike, extractor: Extractor, num_images: int | None, paths: DataPaths, folder: Path
+) -> tuple[FeatureStore | Reference, tuple[Any, ...]]:
+    """Return the features of images, cached if these are real ones, and their side and channels."""
+    location = resolve(images)
+    if location.kind in ("arrays", "images", "statistics"):
+        if is_statistics(images):
+            reference = load_statistics(str(images), extractor)
+        else:
+            reference = cached_reference(images, extractor, paths, num_images=num_images)
+        return reference, (reference.image_set["resolution"], reference.image_set["channels"])
+    source = open_source(images, data_root=paths.data_root, cache_root=paths.cache_root)
+    store = extract_features(source, extractor, SeedRange(0, num_images or DEFAULT_NUM_IMAGES), folder)
+    if store.n < 2 or is_constant(store.statistics):
+        raise EvaluationError(f"the images of {location.text} all have the same features")
+    return store, (source.shape[0], source.shape[2])

@@ -1,0 +1,166 @@
+"""Make the report of a job; or, when a job stops early, the partial document that says how far it came."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.errors import EvaluationError
+from evaluation.extractors import Extractor
+from evaluation.metrics import result_name
+from evaluation.metrics.frechet import frechet_distance
+from evaluation.references.cache import ReferenceSet, is_constant
+from evaluation.references.file import Reference
+from evaluation.report.samples import keep_pictures
+from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json
+from evaluation.scoring.feature_store import FeatureStore, count_images, read_state
+from evaluation.scoring.inputs import Job, shard_bounds
+from evaluation.scoring.results import WITHOUT_BASELINE, compute_metrics, real_baseline
+from evaluation.scoring.workdir import OutputPaths
+from evaluation.sources import SeedRange
+from imagesets import ImageSetError
+
+
+def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, output: OutputPaths) -> dict[str, Any]:
+    """Compute the metrics of the features of every range, write sample images, and return the report."""
+    options, first, reference = job.options, features[0], real.reference
+    _reject_constant(first)
+    results = compute_metrics(
+        features, real, options.metrics, job.extractor, job.source.class_names, options.metric_options
+    )
+    job.warn(*_small_classes(results, job.extractor), *_negative_distances(results))
+    description, n = job.source.description, first.n
+    return score_document(
+        results,
+        baseline=_baseline(job, reference, n) if options.baseline else None,
+        threshold=check_threshold(results, options.fail_above),
+        n=n,
+        seeds={"first": options.first_seed, "last": options.first_seed + n * len(features) - 1}
+        if job.source.seeded
+        else None,
+        labels=description.get("labels") if job.source.class_names else None,
+        truncation=description.get("truncation"),
+        warnings=job.warnings,
+        source=description,
+        service={"url": description["url"]} if description.get("kind") == "service" else None,
+        model=description.get("model"),
+        digest=description.get("digest"),
+        images_seen=description.get("images_seen"),
+        extractor=job.extractor.provenance() | {"path": str(job.extractor.path)},
+        reference={
+            **reference.provenance,
+            "n": reference.n,
+            "sha256": reference.sha256,
+            "statistics_sha256": reference.statistics_sha256,
+            "path": str(reference.path),
+        },
+        pictures=keep_pictures(
+            output.images, job.source, options.first_seed, n, first, reference, real, results, job.paths
+        ),
+        timing=first.timing.to_dict(),
+    )
+
+
+def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
+    """Return the score of real images, or None with a warning if there is none."""
+    options = job.options
+    if all(metric.name in WITHOUT_BASELINE for metric in options.metrics):
+        return None
+    try:
+        baseline = real_baseline(reference, job.extractor, options.metrics, n, job.paths, options.metric_options)
+    except (EvaluationError, ImageSetError) as error:
+        job.warn(f"no train-against-test baseline: {error}")
+        return None
+    if baseline["n"] != n:
+        job.warn(
+            f"the baseline is of {baseline['n']} images and the score of {n}: N biases the distance, compare with care"
+        )
+    return baseline
+
+
+def _small_classes(results: Sequence[dict[str, Any]], extractor: Extractor) -> list[str]:
+    """Return a warning if classes have no more images, on either side, than there are features."""
+    classes = [one for result in results for one in result["details"].get("classes", ())]
+    small = [one for one in classes if min(one["n"], one["n_reference"]) <= extractor.dim]
+    if not small:
+        return []
+    least = min(small, key=lambda one: min(one["n"], one["n_reference"]))
+    return [
+        f"{len(small)} of {len(classes)} classes have too few images for {extractor.dim} features (class "
+        f"{least.get('class', least['label'])}: {least['n']} and {least['n_reference']} real ones): their covariance "
+        "is singular and the distance by class all but meaningless; take more"
+    ]
+
+
+def _negative_distances(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a warning for each extrapolated distance below 0."""
+    return [
+        f"{result['name']} is {result['value']:.4f}, and no distance is negative: the line through the distances of "
+        f"{result['n']} images misses 0 by its own error"
+        + (f" (standard error {result['std']:.4f})" if result["std"] is not None else "")
+        + "; take more images"
+        for result in results
+        if result["metric"] == "fid_infinity" and result["value"] < 0
+    ]
+
+
+def _reject_constant(features: FeatureStore) -> None:
+    """Raise EvaluationError for a model that makes one image, or an extractor that sees no difference."""
+    if is_constant(features.statistics):
+        samples = features.rows("samples")
+        if samples is not None and (samples == samples[0]).all():
+            raise EvaluationError(
+                "the images are all identical: the generator has collapsed, or its latents have no effect"
+            )
+        raise EvaluationError("the images all have the same features: the extractor does not see how they differ")
+
+
+@contextlib.contextmanager
+def recording_partial(
+    job: Job, reference: Reference | None, ranges: Sequence[SeedRange], folder: Path, kept: bool = True
+) -> Iterator[None]:
+    """On a failure, write `partial.json`: how many images were scored, the reason, and the distance so far.
+
+    Without `kept` the folder will be removed, and the message says so.
+    """
+    try:
+        yield
+    except (EvaluationError, ImageSetError, KeyboardInterrupt) as error:
+        bounds = [shard_bounds(seeds.n, job.options.shard) for seeds in ranges]
+        total = sum(stop - start for start, stop in bounds)
+        done = sum(count_images(folder / f"part-{seeds.repetition}") for seeds in ranges)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "kind": "partial",
+            "stopped": str(error) or type(error).__name__,
+            "n": done,
+            "of": total,
+            "scores": _partial_scores(job.extractor, reference, folder / "part-0"),
+            "source": job.source.description,
+            "extractor": job.extractor.provenance(),
+            "warnings": job.warnings,
+            "created": now(),
+        }
+        with contextlib.suppress(EvaluationError):
+            write_json(folder / "partial.json", document)
+        if isinstance(error, EvaluationError) and done:
+            where = f"are kept in {folder}" if kept else "were scored; give --output to keep them"
+            raise EvaluationError(f"{error} ({done} of {total} images {where})") from error
+        raise
+
+
+def _partial_scores(extractor: Extractor, reference: Reference | None, folder: Path) -> dict[str, float]:
+    """Return the Fréchet distance of the images so far, named after their number."""
+    if reference is None:
+        return {}
+    try:
+        statistics, _ = read_state(folder)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = frechet_distance(statistics.mu, statistics.sigma, reference.mu, reference.sigma)
+    except (OSError, ValueError):
+        return {}
+    return {result_name("fid", extractor.metric, statistics.n): value} if np.isfinite(value) else {}

@@ -1,0 +1,96 @@
+"""Tables are made from results and put between markers; docs/results/performance.md has those of benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from benchmarks.report import between, marked, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["report", *words, "--write", str(document)])
+    report.main()
+
+
+@pytest.mark.parametrize(
+    ("page", "tables"),
+    [
+        ("results/performance.md", {"peers", "bench", "serving", "serving_peers", "train_step"}),
+        ("operations/scaling.md", {"scaling"}),
+    ],
+)
+def test_documents_tables_match_the_results(
+    page: str, tables: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, copy = ROOT / "docs" / page, tmp_path / "page.md"
+    copy.write_text(document.read_text(encoding="utf-8"), encoding="utf-8")
+    write(copy, monkeypatch=monkeypatch)
+    assert copy.read_text(encoding="utf-8") == document.read_text(encoding="utf-8"), (
+        f"python -m benchmarks.report --write docs/{page}"
+    )
+    assert set(marked(document.read_text(encoding="utf-8"))) >= tables
+
+
+def test_scaling_page_has_the_figures_of_the_formulas() -> None:
+    page = (ROOT / "docs" / "operations" / "scaling.md").read_text(encoding="utf-8")
+    kept = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text(encoding="utf-8"))
+    generator = kept["generators"]["mnist-dcgan"]
+    rate = report.core_rate(generator, images_per_request=4)
+    assert f"makes {rate:.0f} images/s per core" in page
+    assert f"need {report.replicas(10_000, rate)} replicas" in page
+    for images in (1, 4):
+        loop_ms = generator["one_worker_one_core"]["npy"][-1]["loop_ms_per_request"]
+        assert f"{1000 * images / loop_ms:,.0f}" in page
+
+
+def test_report_keeps_tables_without_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, folder = tmp_path / "page.md", tmp_path / "results"
+    folder.mkdir()
+    soak = {"early_mb": 100.0, "late_mb": 101.0, "minutes": 1.0, "answers": {"a 200": 3, "b 200": 4}}
+    (folder / "serving_soak.json").write_text(json.dumps(soak), encoding="utf-8")
+    document.write_text(
+        "<!-- serving_soak -->\nold\n<!-- /serving_soak -->\n<!-- bench -->\nnone\n<!-- /bench -->\n", encoding="utf-8"
+    )
+    write(document, "--results", str(folder), monkeypatch=monkeypatch)
+    assert "7 requests in 1 minutes; 100.0 MB, then 101.0 MB: +1.00 %." in document.read_text(encoding="utf-8")
+    assert "<!-- bench -->\nnone\n" in document.read_text(encoding="utf-8")
+    assert "without a result: bench" in capsys.readouterr().out
+
+
+def test_report_unknown_marker_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("<!-- something -->\n<!-- /something -->\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        write(document, monkeypatch=monkeypatch)
+    assert document.read_text(encoding="utf-8") == "<!-- something -->\n<!-- /something -->\n"
+
+
+def test_between_replaces_one_place_literally() -> None:
+    text = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n"
+    assert between(text, "t", r"new \1") == "a\n<!-- t -->\nnew \\1\n<!-- /t -->\nb\n"
+    for wrong in ("nothing", text + text):
+        with pytest.raises(ValueError, match="places for the table t"):
+            between(wrong, "t", "new")
+
+
+def test_table_with_a_row_of_another_width_raises() -> None:
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    with pytest.raises(ValueError, match="does not fit"):
+        table(["a", "b"], [["1"]])
+
+
+def test_replicas_of_measured_rates_are_enough_and_at_least_two() -> None:
+    full = {"inference_ms_per_image": 9.0, "loop_ms_per_request": 4.0}
+    rate = report.core_rate({"one_worker_one_core": {"npy": [full]}}, images_per_request=4)
+    assert rate == 100.0
+    assert report.replicas(1, rate) == 2
+    assert report.replicas(14_000, rate) == 100
+    assert report.replicas(14_001, rate) == 101

@@ -1,0 +1,318 @@
+"""HTML pages that hold all their pictures: `report.html` of a run, and `compare.html` of several."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from artifacts.files import atomic_path
+from artifacts.terminal import valid_text
+from trainer import __version__, networks
+from trainer.config import schema as configuration
+from trainer.config.schema import Config
+from trainer.errors import TrainerError
+from trainer.reports import image_grids, plots
+from trainer.reports.plots import Tick
+from trainer.training import checkpoint
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAX_FRAMES = 60  # of an animation; of a longer run, evenly spaced ticks
+KINDS = ("fixed", "random")
+# Settings that have a row under a plain name in a comparison, or follow from another.
+NAMED_ROWS = {
+    "name",
+    "data.source",
+    "data.resolution",
+    "data.class_names",
+    "model.architecture",
+    "objective.name",
+    "optim.batch_size",
+}
+Item = TypeVar("Item")
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write a run's curves.png, animations and report.html, and return the path of the page.
+
+    Raises:
+        TrainerError: If the folder is not a run folder, or has had no tick.
+    """
+    plots.write_curves(run_dir)
+    for kind in KINDS:
+        animate(run_dir, kind)
+    return write_page(run_dir)
+
+
+def write_page(run_dir: Path) -> Path:
+    """Write report.html from the pictures that are already in the run folder."""
+    ticks = plots.read_metrics(run_dir / "metrics.jsonl")
+    if not ticks:
+        raise TrainerError(f"{run_dir} has had no tick yet; there is nothing to report")
+    config = read_config(run_dir)
+    record = read_json(run_dir / "made_by.json")
+    page = render(
+        "report.html",
+        name=config.name,
+        run=run_dir.name,
+        facts=run_facts(config, ticks[-1], record),
+        last={key: f"{value:.3f}" for key, value in ticks[-1].items() if "/" in key and key != "quality/seconds"},
+        best=best_checkpoint(run_dir),
+        curves=embed(run_dir / "curves.png"),
+        fixed=embed(run_dir / "fixed.webp"),
+        random=embed(run_dir / "random.webp"),
+        real_and_fake=embed(sheet_paths(run_dir, "real-beside-fake")[-1]),
+        config=configuration.to_json(config),
+        made_by=record,
+    )
+    return write_text(page, run_dir / "report.html")
+
+
+def compare(run_dirs: Sequence[Path], output: Path) -> Path:
+    """Compare runs at equal images seen: those of the shortest run.
+
+    Args:
+        run_dirs: Two run folders or more.
+        output: The folder of `compare.html`, `compare.json`, `curves.png`, `fixed.png`, `fixed.gif` and `fixed.webp`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        TrainerError: For fewer than two runs, for one that is given twice, or for one without a tick or its pictures.
+    """
+    run_dirs = [path.resolve() for path in run_dirs]
+    if len(run_dirs) < 2 or len(set(run_dirs)) < len(run_dirs):
+        raise TrainerError(
+            "compare two runs or more, each once: trainer compare runs/0001-mnist-gan runs/0002-mnist-dcgan"
+        )
+    metrics = [plots.read_metrics(path / "metrics.jsonl") for path in run_dirs]
+    for path, ticks in zip(run_dirs, metrics, strict=True):
+        if not ticks:
+            raise TrainerError(f"{path} has had no tick yet; there is nothing to compare")
+    seen = min(ticks[-1]["images_seen"] for ticks in metrics)
+    metrics = [[tick for tick in ticks if tick["images_seen"] <= seen] for ticks in metrics]
+    for path, ticks in zip(run_dirs, metrics, strict=True):
+        if not ticks:
+            raise TrainerError(
+                f"{path} has no tick within the {seen / 1000:g} kimg of the shortest run; lower run.tick_kimg"
+            )
+    names = run_labels(run_dirs)
+    rows = comparison_rows([read_config(path) for path in run_dirs], metrics)
+    curves = plots.draw_curves(dict(zip(names, metrics, strict=True)))
+    moments = thin([int(tick["images_seen"]) for tick in min(metrics, key=len)])
+    sheets = [[np.asarray(read_sheet(path, moment)) for path in run_dirs] for moment in moments]
+    frames = [image_grids.to_pil(image_grids.side_by_side(*pictures)) for pictures in sheets]
+
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output / "curves.png") as partial:
+        partial.write_bytes(curves)
+    with atomic_path(output / "fixed.png") as partial:
+        frames[-1].save(partial, format="PNG")
+    for suffix in ("gif", "webp"):
+        image_grids.write_animation(frames, output / f"fixed.{suffix}")
+    document = {"images_seen": seen, "runs": names, "rows": rows}
+    write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", output / "compare.json")
+    page = render(
+        "compare.html",
+        names=names,
+        kimg=f"{seen / 1000:g}",
+        rows=rows,
+        sheets={name: png_url(read_sheet(path, seen)) for name, path in zip(names, run_dirs, strict=True)},
+        curves=embed(output / "curves.png"),
+        animation=embed(output / "fixed.webp"),
+    )
+    return write_text(page, output / "compare.html")
+
+
+def animate(run_dir: Path, kind: str, fps: float = 8.0) -> list[Path]:
+    """Write `<kind>.gif` and `<kind>.webp`, one frame per tick.
+
+    Args:
+        run_dir: The run folder.
+        kind: One of KINDS: the same seeds in each tick, or new ones.
+        fps: Ticks per second.
+
+    Returns:
+        The paths.
+
+    Raises:
+        TrainerError: If the run has no such pictures.
+    """
+    frames = [Image.open(path) for path in thin(sheet_paths(run_dir, kind))]
+    if not frames:
+        raise TrainerError(f"no {kind} pictures in {run_dir / 'samples'}; is it a run folder that has had a tick?")
+    paths = [run_dir / f"{kind}.gif", run_dir / f"{kind}.webp"]
+    for path in paths:
+        image_grids.write_animation(frames, path, fps)
+    return paths
+
+
+def sheet_paths(run_dir: Path, kind: str) -> list[Path]:
+    """Return the pictures of a kind (fixed, random, real-beside-fake), one per tick, the oldest first."""
+    return sorted((run_dir / "samples").glob(f"{kind}-*.png"))
+
+
+def read_sheet(run_dir: Path, images_seen: int) -> Image.Image:
+    """Return the picture of the fixed seeds at the last tick until `images_seen`, or the first one, as RGB."""
+    paths = sheet_paths(run_dir, "fixed")
+    if not paths:
+        raise TrainerError(f"no pictures in {run_dir / 'samples'}; is it a run folder that has had a tick?")
+    index = bisect_right([int(path.stem.rpartition("-")[2]) for path in paths], images_seen)
+    return Image.open(paths[max(0, index - 1)]).convert("RGB")
+
+
+def thin(items: Sequence[Item]) -> list[Item]:
+    """Return at most MAX_FRAMES items, evenly spaced, with the first and the last."""
+    if len(items) <= MAX_FRAMES:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (MAX_FRAMES - 1))] for i in range(MAX_FRAMES)]
+
+
+def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, str]:
+    """Return the head of a report: what was trained, on what, for how long."""
+    G, D = networks.build(config)
+    machine, images = record.get("machine", {}), record.get("image_set", {})
+    data, model, optim, hours = config.data, config.model, config.optim, last["seconds"] / 3600
+    conditional = f", conditional on {len(data.class_names)} classes" if model.conditional else ""
+    count = f", {images['n']:,} of them" if isinstance(images.get("n"), int) else ""
+    return {
+        "images": f"{data.source}{count}, {data.resolution} px, {data.channels} channel{'s' * (data.channels > 1)}",
+        "networks": f"{model.architecture}{conditional}; G {networks.parameter_count(G):,} parameters, "
+        f"D {networks.parameter_count(D):,}",
+        "objective": config.objective.name,
+        "optimizer": f"{optim.algorithm}, batch {optim.batch_size}, G {optim.g_lr:g}, D {optim.d_lr:g}",
+        "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps",
+        "time": f"{hours:.2f} hours" if hours >= 1 else f"{last['seconds']:.0f} seconds",
+        "speed": f"{last['images_seen'] / max(last['seconds'], 1e-9):,.0f} images/s on average",
+        "machine": f"{machine.get('gpu') or machine.get('cpu', '?')}, {config.run.device}, {config.run.precision}, "
+        f"{config.run.threads} threads, torch {machine.get('torch', '?')}",
+        "seed": str(config.run.seed),
+    }
+
+
+def best_checkpoint(run_dir: Path) -> str | None:
+    """Return the best checkpoint's name and score, None where quality was not measured."""
+    try:
+        path = checkpoint.best(run_dir)
+    except TrainerError:
+        return None
+    return f"{path.name}, Fréchet distance {read_json(run_dir / checkpoint.BEST)['frechet']:.3f}"
+
+
+def run_labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Return the folders' names, with the parent's name where two are equal."""
+    names = [path.name for path in run_dirs]
+    return [str(Path(path.parent.name) / path.name) if names.count(path.name) > 1 else path.name for path in run_dirs]
+
+
+def comparison_rows(configs: Sequence[Config], metrics: Sequence[Sequence[Tick]]) -> dict[str, list[str]]:
+    """Return the table of a comparison: a row per fact, with one value per run.
+
+    Args:
+        configs: The runs' configs. Every setting that they do not share has a row, under its name.
+        metrics: The runs' ticks that count.
+    """
+    rows: dict[str, list[str]] = {}
+    settings = differing_settings(configs)
+    for config, ticks in zip(configs, metrics, strict=True):
+        G, D = networks.build(config)
+        tick = ticks[-1]
+        scores = next((earlier for earlier in reversed(ticks) if "quality/frechet" in earlier), {})
+        facts = {
+            "images": f"{config.data.source}, {config.data.resolution} px",
+            "networks": config.model.architecture,
+            "G parameters": f"{networks.parameter_count(G):,}",
+            "D parameters": f"{networks.parameter_count(D):,}",
+            "objective": config.objective.name,
+            "batch": str(config.optim.batch_size),
+            "kimg": f"{tick['images_seen'] / 1000:g}",
+            "steps": f"{tick['step']:,}",
+            "time": f"{tick['seconds']:,.0f} s",
+            "images/s": f"{tick['images_seen'] / max(tick['seconds'], 1e-9):,.0f}",
+            "loss D": f"{tick['loss/D']:.3f}",
+            "loss G": f"{tick['loss/G']:.3f}",
+            "Fréchet distance": _score(scores, "quality/frechet"),
+            "recall": _score(scores, "quality/recall"),
+        }
+        for title, value in facts.items():
+            rows.setdefault(title, []).append(value)
+            if title == "batch":
+                rows |= settings
+    return rows
+
+
+def _score(tick: Tick, name: str) -> str:
+    return f"{tick[name]:.3f}" if name in tick else "not measured"
+
+
+def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
+    """Return each setting that is not the same in all configs, with its values in the configs' order."""
+    documents = [config.model_dump(mode="json") for config in configs]
+    found: dict[str, list[str]] = {}
+    for field in configuration.known_fields():
+        section, _, name = field.partition(".")
+        if field in NAMED_ROWS:
+            continue
+        values = [document[section][name] if name else document[section] for document in documents]
+        if any(value != values[0] for value in values):
+            found[field] = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return found
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page of trainer/reports/templates, with all values escaped."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write text without characters that UTF-8 does not encode, and return the path. Atomic."""
+    with atomic_path(path) as partial:
+        partial.write_text(valid_text(text), encoding="utf-8")
+    return path
+
+
+def read_config(run_dir: Path) -> Config:
+    """Return the config of a run folder, or raise TrainerError where it is not one."""
+    if not (run_dir / "config.json").is_file():
+        raise TrainerError(f"no config.json in {run_dir}; is it a run folder?")
+    return configuration.parse(read_json(run_dir / "config.json"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file, empty where there is no file."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise TrainerError(f"{path} is damaged: {error}") from error
+    return content
+
+
+def embed(path: Path) -> str:
+    """Return a picture's file as a data URL."""
+    return data_url(path.suffix[1:], path.read_bytes())
+
+
+def png_url(picture: Image.Image) -> str:
+    """Return a picture as a PNG data URL."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return data_url("png", buffer.getvalue())
+
+
+def data_url(kind: str, content: bytes) -> str:
+    """Return the bytes of an image as a data URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
