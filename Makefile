@@ -84,7 +84,7 @@ test-versions: setup ## Test the service's use of private parts on the lowest an
 		folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 		$(BIN)/uv venv --quiet --python $(BIN)/python "$$folder" && \
 		$(BIN)/uv pip install --quiet --python "$$folder/bin/python" --resolution "$$versions" \
-			--editable '.[serve,cpu]' 'httpx>=0.27' 'psutil>=5.9' 'pytest>=8' 'pytest-timeout>=2.3' && \
+			--editable '.[serve,cpu]' 'httpx>=0.27' 'psutil>=6' 'pytest>=8' 'pytest-timeout>=2.3' && \
 		"$$folder/bin/python" -m pytest -p no:cacheprovider $(SERVER_TESTS) || exit 1; \
 		rm -rf "$$folder"; \
 	done

@@ -52,7 +52,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ATELIER_", frozen=True, populate_by_name=True, env_ignore_empty=True, allow_inf_nan=False
+        env_prefix="ATELIER_",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),  # pydantic 2.8 warns of `model_dir`
     )
 
     model_dir: Path | None = Field(
