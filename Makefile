@@ -19,6 +19,9 @@ ROLES       ?= trainer service evaluation    # and service-gpu
 BASE        ?=              # of the images; `debootstrap` makes one of Debian's packages. By default python:3.11-slim-bookworm
 TORCH       ?=              # of the trainer's image, such as torch==2.13.0+cpu; by default constraints.txt's, with CUDA
 
+VERSIONS    ?= lowest-direct highest    # of `make test-versions`
+SERVER_TESTS := $(addprefix tests/service/test_,$(addsuffix .py,compatibility protocol joining listening supervision ending))
+
 GENERATORS  ?=              # files to put into a bento; by default those in MODEL_DIR
 
 # $(call quoted,TEXT): one word of the shell, whatever spaces and quotes it holds
@@ -29,7 +32,7 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,docs,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate reproduce test quick lint format bench fuzz bento images \
+.PHONY: help setup demo train serve evaluate reproduce test test-versions quick lint format bench fuzz bento images \
 	test-images sbom audit bundled constraints clean tutorial dist docs docs-serve
 
 help: ## List the targets
@@ -75,6 +78,16 @@ test: setup ## Lint and run every test, JOBS files at a time, then those that ne
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'
+
+test-versions: setup ## Test the service's use of private parts on the lowest and the newest VERSIONS that pyproject.toml allows
+	@for versions in $(VERSIONS); do \
+		folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
+		$(BIN)/uv venv --quiet --python $(BIN)/python "$$folder" && \
+		$(BIN)/uv pip install --quiet --python "$$folder/bin/python" --resolution "$$versions" \
+			--editable '.[serve,cpu]' 'httpx>=0.27' 'psutil>=5.9' 'pytest>=8' 'pytest-timeout>=2.3' && \
+		"$$folder/bin/python" -m pytest -p no:cacheprovider $(SERVER_TESTS) || exit 1; \
+		rm -rf "$$folder"; \
+	done
 
 lint: setup ## Check format, lint and types
 	$(BIN)/ruff format --check .
