@@ -105,7 +105,8 @@ def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, t
     until(page, lambda: httpx.get(f"{alone.url}/v1/models/only").status_code != 200)
     page.get_by_role("heading", name="There is no model to show").wait_for()
     told = (
-        "The service’s model folder is empty. Put a generator file (.onnx) into the folder: it appears here automatically."
+        "The service’s model folder is empty. "
+        "Put a generator file (.onnx) into the folder: it appears here automatically."
     )
     assert page.locator("#empty-state p").first.inner_text() == told
     page.get_by_text("Server not ready").wait_for()
