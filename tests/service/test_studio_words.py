@@ -104,8 +104,11 @@ def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, t
     (tmp_path / "a.onnx").unlink()
     until(page, lambda: httpx.get(f"{alone.url}/v1/models/only").status_code != 200)
     page.get_by_role("heading", name="There is no model to show").wait_for()
-    told = "The service’s model folder is empty. Put a generator file (.onnx) into the folder: it appears here automatically."
-    assert page.locator("#empty-state p").first.inner_text() == explanation
+    told = (
+        "The service’s model folder is empty. "
+        "Put a generator file (.onnx) into the folder: it appears here automatically."
+    )
+    assert page.locator("#empty-state p").first.inner_text() == told
     page.get_by_text("Server not ready").wait_for()
     assert str(tmp_path) not in page.locator("body").inner_text()
     assert page.locator("body").inner_text().count("generator file") == 1
