@@ -136,7 +136,7 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
     for words in (
         "python -m service serve",
         "python -m service settings",
-        "python -m service.models.bento_store",
+        "python -m service store build",
         "DATA_ROOT",
     ):
         assert words in page.text
