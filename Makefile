@@ -97,7 +97,7 @@ docs-serve: setup ## Show the documentation site at http://127.0.0.1:8000 while 
 bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bundled digits while there are none)
 	@set -- $(or $(strip $(GENERATORS)),$(call quoted,$(MODEL_DIR))/*.onnx); \
 		test -e "$$1" || set -- service/bundled/digits.onnx; \
-		echo "$(BIN)/python -m service.models.bento_store build $$*"; $(BIN)/python -m service.models.bento_store build "$$@"
+		echo "$(BIN)/python -m service store build $$*"; $(BIN)/python -m service store build "$$@"
 
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
 	$(PYTHON) .ci/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --torch ,$(strip $(TORCH)))

@@ -68,7 +68,7 @@ def make_generator(preset: str, folder: Path) -> Path:
     """Write the generator file of an untrained preset, which is as fast as a trained one."""
     import torch
 
-    from trainer.config.schema import resolve
+    from trainer.config.loading import resolve
     from trainer.networks import build
     from trainer.onnx_export import exporter
 

@@ -47,7 +47,7 @@ from benchmarks.harness import (
     write,
 )
 from imagesets import ImageSetError, load_image_set
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.training import devices
 
@@ -157,14 +157,14 @@ def peer_command(case: Case, script: Path, config: Config, folder: Path) -> tupl
 
 def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, object]:
     case = CASES[name]
-    config = devices.choose(configuration.resolve(case.preset, case.sets))
+    config = devices.resolve_auto(loading.resolve(case.preset, case.sets))
     images, shown = load_images(config, data_root)
     stored = None if case.stored is None else stored_images(config, shown, case.stored, data_root)
     before = load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_images(images, folder, case.style, stored)
-        (folder / "config.json").write_text(configuration.to_json(config), encoding="utf-8")
+        (folder / "config.json").write_text(loading.to_json(config), encoding="utf-8")
         contenders = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
         for kind, loop in (("plain", case.style), ("trainer", "ours")):
             code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.training_loops import main; main()"

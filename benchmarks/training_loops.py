@@ -33,11 +33,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from trainer import networks
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.training import devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 
 def plain_networks(config: Config) -> tuple[nn.Module, nn.Module]:
@@ -45,19 +46,19 @@ def plain_networks(config: Config) -> tuple[nn.Module, nn.Module]:
     G, D = networks.build(config)
     for network in (G, D):
         for module in network.modules():
-            if isinstance(module, networks.Project):
+            if isinstance(module, networks.DenseToFeatureMap):
                 module.__class__ = AsConvTranspose2d
-            elif isinstance(module, networks.Score):
+            elif isinstance(module, networks.FullConvHead):
                 module.__class__ = AsConv2d
     return G, nn.Sequential(D, nn.Sigmoid())
 
 
-class AsConvTranspose2d(networks.Project):
+class AsConvTranspose2d(networks.DenseToFeatureMap):
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         return nn.ConvTranspose2d.forward(self, z[:, :, None, None])
 
 
-class AsConv2d(networks.Score):
+class AsConv2d(networks.FullConvHead):
     def forward(self, features: Tensor) -> Tensor:
         return nn.Conv2d.forward(self, features)
 
@@ -250,11 +251,11 @@ def digits_notebook(config: Config, folder: Path, device: torch.device) -> Itera
 
 def ours(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
     """Train as `ours`."""
-    devices.settle(config)
-    state = trainers.State.create(config)
+    devices.configure_process(config)
+    state = TrainState.create(config)
     batches = Batches(np.load(folder / "images.npy"), config.optim.batch_size, seed=0, device=device)
     while True:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
         yield
 
 
@@ -264,7 +265,7 @@ LOOPS = {loop.__name__: loop for loop in (*PLAIN, ours)}
 
 def main() -> None:
     name, config_path, folder = sys.argv[1:]
-    config = configuration.parse(json.loads(Path(config_path).read_text(encoding="utf-8")))
+    config = loading.parse(json.loads(Path(config_path).read_text(encoding="utf-8")))
     device = torch.device(config.run.device)
     for step, _ in enumerate(LOOPS[name](config, Path(folder), device)):
         if device.type == "cuda" and step % 20 == 0:

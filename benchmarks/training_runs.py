@@ -47,11 +47,12 @@ from benchmarks.harness import (
     write,
 )
 from imagesets import ImageSetError, load_image_set
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.training import checkpoint, devices
 from trainer.training import loop as trainers
+from trainer.training.state import TrainState
 
 METRICS = ("fid", "precision", "recall", "density", "coverage")
 MEMORY_CASES = {
@@ -63,14 +64,14 @@ MIB = 2**20
 GPU_PRESET = "cifar10-best"
 
 
-def fast_state(config: Config) -> trainers.State:
-    return trainers.State.create(config)
+def fast_state(config: Config) -> TrainState:
+    return TrainState.create(config)
 
 
-def plain_state(config: Config) -> trainers.State:
+def plain_state(config: Config) -> TrainState:
     """The same weights and the same algorithm, without anything that is there for speed."""
-    config = configuration.override(config, ["run.precision=fp32"])
-    state = trainers.State.create(config)
+    config = loading.override(config, ["run.precision=fp32"])
+    state = TrainState.create(config)
     for network in (state.G, state.D, state.G_ema):
         network.to(memory_format=torch.contiguous_format)
     state.D.mixes_images = True  # a forward for reals, a forward for fakes
@@ -102,7 +103,7 @@ def train(config: Config, path: str, data_root: Path, folder: Path) -> tuple[Pat
     )
     started = time.perf_counter()
     while not state.finished:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
     trainers.check_finite(state)
     seconds = time.perf_counter() - started
     return checkpoint.save(state, folder, keep=1), seconds
@@ -118,8 +119,8 @@ def evaluation(*arguments: str) -> None:
 
 def quality(args: argparse.Namespace) -> None:
     """Train fast and plainly with several seeds, and score both."""
-    config = devices.choose(configuration.resolve(args.preset, args.set))
-    devices.settle(config)
+    config = devices.resolve_auto(loading.resolve(args.preset, args.set))
+    devices.configure_process(config)
     source, root = config.data.source, ("--data-root", str(args.data_root))
     runs: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -129,7 +130,7 @@ def quality(args: argparse.Namespace) -> None:
             for path in PATHS:
                 folder = Path(temporary) / f"{path}-{seed}"
                 folder.mkdir()
-                seeded = configuration.override(config, [f"run.seed={seed}"])
+                seeded = loading.override(config, [f"run.seed={seed}"])
                 trained, seconds = train(seeded, path, args.data_root, folder)
                 scored = folder / "score.json"
                 evaluation(
@@ -178,22 +179,22 @@ def resident() -> float:
 def train_and_measure(case: str, steps: int, data_root: Path) -> dict[str, object]:
     """Trains in this process."""
     preset, sets = MEMORY_CASES[case]
-    config = devices.choose(configuration.resolve(preset, sets))
-    devices.settle(config)
+    config = devices.resolve_auto(loading.resolve(preset, sets))
+    devices.configure_process(config)
     images, source = training.load_images(config, data_root)
     before = resident()
     labels = None
     if config.model.conditional:
         labels = torch.arange(len(images)).remainder(len(config.data.class_names)).numpy()
-    state = trainers.State.create(config)
+    state = TrainState.create(config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels)
     marks = sorted({500, 1000, 2000, 5000, steps} & set(range(steps + 1)))
     found, allocated = {}, {}
     while state.steps < steps:
-        trainers.step(state, batches)
+        trainers.train_iteration(state, batches)
         if state.steps % 500 == 0:
             trainers.check_finite(state)
-            trainers.take_means(state)
+            trainers.pop_means(state)
         if state.steps in marks:
             found[state.steps] = round(resident(), 2)
             if state.device.type == "cuda":
@@ -239,7 +240,7 @@ def memory(args: argparse.Namespace) -> None:
     write(args.output, {"machine": describe_machine(), "results": results})
 
 
-def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State, Callable[[], None]]:
+def stepper(config: Config, path: str, data_root: Path) -> tuple[TrainState, Callable[[], None]]:
     """A state to train along `path` (train_quality.py), and what does a step of it."""
     data = config.data
     try:
@@ -253,11 +254,11 @@ def stepper(config: Config, path: str, data_root: Path) -> tuple[trainers.State,
         config = config.model_copy(update={"data": data.model_copy(update={"class_names": names})})
         labels = np.arange(len(images)) % len(names)
     if path == "plain":
-        config = configuration.override(config, ["run.cuda_graphs=off"])
-    devices.settle(config)
+        config = loading.override(config, ["run.cuda_graphs=off"])
+    devices.configure_process(config)
     state = PATHS[path](config)
     batches = Batches(images, config.optim.batch_size, seed=0, device=state.device, labels=labels, flip=data.flip)
-    return state, lambda: trainers.step(state, batches)
+    return state, lambda: trainers.train_iteration(state, batches)
 
 
 def images_per_second(config: Config, path: str, data_root: Path, seconds: float) -> float:
@@ -273,7 +274,7 @@ def images_per_second(config: Config, path: str, data_root: Path, seconds: float
     return (state.images_seen - before) / (time.perf_counter() - started)
 
 
-def synchronize(state: trainers.State) -> None:
+def synchronize(state: TrainState) -> None:
     if state.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -284,7 +285,7 @@ def compare(args: argparse.Namespace) -> dict[str, object]:
 
 
 def rates(args: argparse.Namespace) -> dict[str, object]:
-    config = devices.choose(configuration.resolve(GPU_PRESET))
+    config = devices.resolve_auto(loading.resolve(GPU_PRESET))
     found = {path: images_per_second(config, path, args.data_root, args.seconds) for path in PATHS}
     print(f"{GPU_PRESET}: " + ", ".join(f"{path} {rate:.0f} img/s" for path, rate in found.items()), flush=True)
     return {

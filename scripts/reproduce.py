@@ -35,7 +35,7 @@ from evaluation.extractors import load_extractor
 from examples.serving import service
 from scripts import fid_mistakes
 from trainer import networks
-from trainer.config import schema
+from trainer.config import loading
 from trainer.reports import image_grids
 
 RESULTS = Path("docs/results")
@@ -276,10 +276,10 @@ def train(context: ReproductionContext, run: Run) -> None:
 def check_settings(context: ReproductionContext, run: Run) -> None:
     """Exit when a run to resume was started with other images or another --set."""
     run_dir = context.run_dir(run)
-    started = schema.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
+    started = loading.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
     resolved = tuple(setting for setting in context.sets if not setting.endswith("=auto"))
     requested = (f"data.source={context.training_images(run.dataset)}", *resolved)
-    if changed := schema.differences(started, schema.override(started, requested)):
+    if changed := loading.differences(started, loading.override(started, requested)):
         raise fail(f"{run_dir} was started with other settings ({'; '.join(changed)}); give another --work")
 
 
@@ -371,8 +371,8 @@ def read_scores(context: ReproductionContext, dataset: str, model: str) -> tuple
 
 def row_of(context: ReproductionContext, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's row of results.json, and the scores of real images."""
-    run_dir, preset = context.run_dir(run), schema.resolve(run.preset)
-    started = schema.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
+    run_dir, preset = context.run_dir(run), loading.resolve(run.preset)
+    started = loading.parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8")))
     made_by = json.loads((run_dir / "made_by.json").read_text(encoding="utf-8"))
     G, D = networks.build(preset)
     row: dict[str, Any] = {

@@ -1,6 +1,8 @@
-"""Generation over HTTP. Nothing of ours is imported here, so that `service.client` costs httpx and numpy alone."""
+"""Serves generators over HTTP. Imports none of its modules, so that `service.client` needs only httpx and numpy."""
 
 import os
 
-# ONNX Runtime's wheels for Linux report their use to their maker, unless they are told not to before they are loaded.
+# The Linux wheels of ONNX Runtime send telemetry unless this is set before they are loaded
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+__all__: list[str] = []

@@ -1,94 +1,124 @@
-"""`python -m service serve`, and `settings`: every setting, its value here, and what it does."""
+"""`python -m service serve|settings|health|store`. Heavy imports happen inside the commands."""
 
-import argparse
-import os
-import sys
-from typing import Any, NoReturn
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
 
-from pydantic import SecretStr
+import typer
 
-from artifacts.terminal import exit_code, prepare_streams, printable, say
-from service.health import default_port
-from service.middleware.auth import ApiKeys
-from service.quotes import unquote
-from service.settings import ALIASES, Settings, SettingsError, settings
+from artifacts.command_line import OneLineErrors
+from artifacts.terminal import say
+from service.environment import default_host, default_port
 
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Serve generators over HTTP.\n\nTry it: python -m service serve",
+)
+store_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Put generators into BentoML's model store, and build bentos."
+)
+app.add_typer(store_app, name="store")
 
-def rows(values: Settings | None = None) -> list[tuple[str, str, str]]:
-    """(variable, value, what it does) of each setting; the value that it has when not set, without `values`."""
-    found = []
-    for name, field in Settings.model_fields.items():
-        value = field.default if values is None else getattr(values, name)
-        variable = "ATELIER_" + name.upper()
-        if name in ALIASES:
-            variable += f" or {ALIASES[name]}"
-        found.append((variable, shown(value), field.description or ""))
-    return found
-
-
-def shown(value: Any) -> str:
-    """As it would be written in the environment; a secret is not told."""
-    if isinstance(value, SecretStr):
-        return "(secret)" if value.get_secret_value() else ""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None else str(value)
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Generator files (*.onnx).", show_default=False)]
 
 
-def markdown() -> str:
-    """The settings and their defaults as the table in docs/reference/settings.md."""
-    lines = ["| environment | default | |", "|---|---|---|"]
-    for variable, value, does in rows():
-        names = " or ".join(f"`{name}`" for name in variable.split(" or "))
-        lines.append(f"| {names} | {value} | {does} |")
-    return "\n".join(lines) + "\n"
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Print errors that the user can fix as one line, and exit with code 2."""
+    from service.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        say(f"error: {error}", error=True)
+        raise typer.Exit(2) from None
 
 
-class PlainParser(argparse.ArgumentParser):
-    """A parser whose complaints hold no control characters of the arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2 and one printable message."""
-        super().error(printable(message))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line, from which its documentation is made too."""
-    parser = PlainParser(prog="python -m service", description="Serve, or list the settings.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("settings", help="list every setting and the value it has here")
-    listing.add_argument("--markdown", action="store_true", help="the defaults as a table for the documentation")
-    serving = commands.add_parser("serve", help="look at what could keep it from starting, then `bentoml serve`")
-    serving.add_argument(
-        "--host",
-        default=unquote(os.environ.get("ATELIER_BIND", "")) or "127.0.0.1",
-        help="the address to listen on; 0.0.0.0: all there are. Default: $ATELIER_BIND, else 127.0.0.1",
-    )
-    serving.add_argument("--port", default=default_port(), help="default: $PORT, else $ATELIER_PORT, else 3000")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    prepare_streams()
-    given = parser().parse_args(arguments)
-    if given.command == "serve":
+@app.command()
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on (0.0.0.0: all interfaces). Default: $ATELIER_BIND, else 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(help="Port to listen on. Default: $PORT, else $ATELIER_PORT, else 3000.")
+    ] = None,
+) -> None:
+    """Check what could keep the service from starting, then run `bentoml serve`."""
+    with plain_errors():
         from service import startup
 
-        return startup.main(given.host, given.port)
-    if given.markdown:
-        print(markdown(), end="")
-        return 0
-    try:
-        found = rows(settings())
-        ApiKeys(settings())
-    except SettingsError as error:
-        say(f"error: {error}", error=True)
-        return 2
-    width = max(len(f"{variable}={value}") for variable, value, _ in found)
-    for variable, value, does in found:
-        say(f"{f'{variable}={value}':<{min(width, 60)}}  {does}")
-    return 0
+        startup.serve(default_host() if host is None else host, default_port() if port is None else port)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the defaults as a Markdown table for the documentation.")
+    ] = False,
+) -> None:
+    """List every setting, its value here, and what it does."""
+    with plain_errors():
+        from service import settings as module
+        from service.middleware.auth import ApiKeys
+
+        if markdown:
+            print(module.markdown_table(), end="")
+            return
+        values = module.settings()
+        ApiKeys(values)
+        rows = module.describe_settings(values)
+        width = max(len(f"{variable}={value}") for variable, value, _ in rows)
+        for variable, value, description in rows:
+            say(f"{f'{variable}={value}':<{min(width, 60)}}  {description}")
+
+
+@app.command()
+def health(
+    url: Annotated[
+        str | None, typer.Argument(metavar="URL", help="Address of the service. Default: this machine's.")
+    ] = None,
+) -> None:
+    """Exit with code 0 if a service is ready; else print the reason and exit with code 1."""
+    from service.health import check
+
+    raise typer.Exit(check(url))
+
+
+@store_app.command()
+def put(files: Files) -> None:
+    """Put each file into BentoML's model store, and print its tag, NAME:DIGEST."""
+    with plain_errors():
+        for path in files:
+            say(_store().put(path))
+
+
+@store_app.command()
+def build(files: Files) -> None:
+    """Put the files into the model store, build a bento that serves them, and print its tag."""
+    with plain_errors():
+        say(_store().build(files))
+
+
+def _store() -> ModuleType:
+    import logging
+
+    from service.models import bento_store
+
+    logging.getLogger("bentoml").setLevel(logging.ERROR)
+    return bento_store
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="python -m service")
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main()))
+    main()

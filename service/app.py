@@ -16,12 +16,13 @@ from service.middleware.cross_origin import CrossOriginMiddleware, allowed_origi
 from service.middleware.request import RequestMiddleware
 from service.routes import health, images, models, openapi, studio
 from service.server import listening, shutdown
+from service.server.connection_limits import ConnectionLimits
 from service.settings import Settings, settings
 
 ROUTERS = [module.router for module in (images, models, health, studio)]
 
 
-def create_app(config: Settings | None = None) -> FastAPI:
+def create_app(config: Settings | None = None, connection_limits: ConnectionLimits | None = None) -> FastAPI:
     """Return the whole HTTP service as an ASGI app; its lifespan loads the models while /livez already answers."""
 
     @asynccontextmanager
@@ -29,7 +30,10 @@ def create_app(config: Settings | None = None) -> FastAPI:
         from service.worker import Worker  # imports numpy, scipy and Pillow, which a supervisor does not need
 
         app.state.worker = worker = await asyncio.to_thread(Worker, app.state.settings)
-        shutdown.install(worker)
+        if connection_limits is not None:
+            connection_limits.on_count = worker.metrics.connections.set
+            connection_limits.on_rejected = lambda reason: worker.metrics.rejected.labels(reason).inc()
+        shutdown.install(worker, worker.metrics.recent.all_drain)
         if not worker.keys:
             listening.warn_if_public()
         loading = asyncio.create_task(asyncio.to_thread(worker.load))

@@ -7,6 +7,10 @@ from starlette.responses import JSONResponse
 RETRY_AFTER_S = 1
 
 
+class UserError(Exception):
+    """An error that the user of the command line can fix: one line that says what is wrong, and what to do."""
+
+
 class ApiError(Exception):
     """An error response.
 

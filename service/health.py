@@ -1,27 +1,16 @@
-"""`python -m service.health`, for health checks: exit code 0 when this machine's service is ready, else 1 and why."""
+"""The health check: `python -m service health`, or, faster, `python -m service.health`, as containers run it."""
 
 import json
-import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 
 from artifacts.terminal import prepare_streams, say
-from service.quotes import unquote
+from service.environment import default_port
 
 
-def default_port(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the service's port, or what stands for it: $PORT, else $ATELIER_PORT, else 3000.
-
-    Kubernetes sets ATELIER_PORT to an address (`tcp://10.0.0.1:80`) for a Service that is called `atelier`.
-    """
-    port = unquote(environment.get("ATELIER_PORT", ""))
-    return unquote(environment.get("PORT", "")) or ("" if "://" in port else port) or "3000"
-
-
-def why_not(url: str) -> str | None:
-    """What /readyz there says is missing; None: it is ready."""
+def not_ready_reason(url: str) -> str | None:
+    """Return what /readyz of this service reports as missing, or None if it is ready."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine
     try:
         with direct.open(f"{url}/readyz", timeout=4):
@@ -36,9 +25,14 @@ def why_not(url: str) -> str | None:
         return f"no answer at {url}: {error}"
 
 
-if __name__ == "__main__":
-    prepare_streams()
-    reason = why_not(sys.argv[1] if len(sys.argv) > 1 else f"http://127.0.0.1:{default_port()}")
+def check(url: str | None) -> int:
+    """Print why a service is not ready, by default this machine's; return the exit code, 0 if it is ready, else 1."""
+    reason = not_ready_reason(url or f"http://127.0.0.1:{default_port()}")
     if reason is not None:
         say(f"not ready: {reason}")
-    sys.exit(reason is not None)
+    return int(reason is not None)
+
+
+if __name__ == "__main__":
+    prepare_streams()
+    sys.exit(check(sys.argv[1] if len(sys.argv) > 1 else None))

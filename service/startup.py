@@ -1,4 +1,4 @@
-"""`python -m service serve`: what can keep the service from starting, looked at first, each told in one line."""
+"""Checks before `bentoml serve`: whatever would keep the service from starting is reported in one line."""
 
 import errno
 import os
@@ -12,22 +12,32 @@ from artifacts.processes import child_environment, python_module
 from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
 from service import runtime_folder
+from service.errors import UserError
 from service.middleware.auth import ApiKeys
 from service.observability import metrics
 from service.server.posix import UNSUPPORTED, is_supported
-from service.settings import SettingsError, settings
+from service.settings import settings
 
-# An image's builder leaves there what `uname -m` said
+# The output of `uname -m` where a container image was built
 MACHINE = Path(sys.prefix) / "machine"
-ROOM_BYTES = 2**16  # that even one worker needs in TMPDIR
+MIN_FREE_BYTES = 2**16  # that even one worker needs in TMPDIR
 
 
-class StartError(Exception):
-    """One line that says why the service cannot start here, and what to do."""
+class StartError(UserError):
+    """The service cannot start here."""
 
 
 def serve(host: str, port: str) -> None:
-    """Become `bentoml serve`. StartError: it could not run here; SettingsError: nor with these settings."""
+    """Check the machine and the settings, then replace this process by `bentoml serve`.
+
+    Args:
+        host: Address or name to listen on.
+        port: Port to listen on.
+
+    Raises:
+        StartError: If the service cannot run here.
+        SettingsError: If a setting cannot be used.
+    """
     check_system()
     check_machine(MACHINE)
     keys = ApiKeys(settings())
@@ -39,21 +49,21 @@ def serve(host: str, port: str) -> None:
         )
     check_writable()
     host = check_port(host, port)
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it would tell its maker of every start
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # BentoML would report every start to its makers
     command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
     limit_thread_pools()
     os.execve(command[0], command, child_environment())
 
 
 def check_system() -> None:
-    """StartError: it is Windows, which lacks what the workers share files and limits by."""
+    """Raise StartError on Windows, which lacks the locks and limits that the workers need."""
     if not is_supported():
         raise StartError(UNSUPPORTED)
 
 
-def check_machine(told: Path) -> None:
-    """StartError: the packages were installed on another kind of machine; nothing of theirs will load."""
-    if told.is_file() and (built_on := told.read_text(encoding="utf-8").strip()) != platform.machine():
+def check_machine(record: Path) -> None:
+    """Raise StartError if the packages were installed on another kind of machine, according to this file."""
+    if record.is_file() and (built_on := record.read_text(encoding="utf-8").strip()) != platform.machine():
         raise StartError(
             f"this image was built for {built_on}, and this machine is {platform.machine()}; "
             f"build or pull it for this platform (--platform)"
@@ -61,20 +71,22 @@ def check_machine(told: Path) -> None:
 
 
 def check_writable() -> None:
-    """StartError: the folder of temporary files or BentoML's is out of reach; only these two are written."""
+    """Raise StartError if the folder of temporary files or BentoML's cannot be written; only these two are used."""
     wanted = os.environ.get("TMPDIR")
-    runtime_folder.remove_dead(Path(wanted or "/tmp"))  # what killed services left may be what fills it
+    runtime_folder.remove_dead(Path(wanted or "/tmp"))  # leftovers of killed services may fill it
     try:
         used = tempfile.gettempdir()
     except FileNotFoundError:
         where = os.environ.get("TMPDIR", "/tmp")
         raise StartError(f"{where} is not writable; mount it (--tmpfs /tmp), or set TMPDIR") from None
     if wanted and not (Path(wanted).is_dir() and Path(used).samefile(wanted)):
-        raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with room")
+        raise StartError(f"TMPDIR is {wanted}, which cannot be written or is full; set it to a folder with free space")
     workers = settings().workers
     try:
         with tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES + (workers * metrics.WORKER_BYTES if workers > 1 else 0))
+            os.posix_fallocate(
+                file.fileno(), 0, MIN_FREE_BYTES + (workers * metrics.WORKER_BYTES if workers > 1 else 0)
+            )
     except OSError as error:
         raise StartError(no_room(error)) from None
     try:
@@ -90,41 +102,35 @@ def check_writable() -> None:
 
 
 def no_room(error: OSError) -> str:
-    """One line on a folder for temporary files that cannot be used."""
-    return (
-        f"{tempfile.gettempdir()} cannot be written ({error.strerror}); free some room, or set TMPDIR to another folder"
-    )
+    """Return one line about a folder of temporary files that cannot be used."""
+    folder = tempfile.gettempdir()
+    return f"{folder} cannot be written ({error.strerror}); free some space, or set TMPDIR to another folder"
 
 
 def check_port(host: str, port: str) -> str:
-    """Return the address to listen on, which a host may name. StartError: nothing can listen there."""
+    """Return the address of a host to listen on.
+
+    Raises:
+        StartError: If nothing can listen there.
+    """
     if not (port.isdecimal() and 0 < int(port) < 65536):
         raise StartError(
             f"the port is {port[:100]!r}; it has to be a number from 1 to 65535 (--port, PORT or ATELIER_PORT)"
         )
     try:
-        # `--host ""` is a variable that was not set, and would be every address there is
-        family, *_, place = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_STREAM)[0]
-        address = str(place[0])
+        # an empty host, from a variable that is not set, would be all interfaces
+        family, *_, found = socket.getaddrinfo(host or "127.0.0.1", int(port), type=socket.SOCK_STREAM)[0]
+        address = str(found[0])
         socket.create_server((address, int(port)), family=family).close()
     except socket.gaierror as error:
-        raise StartError(f"{host!r} is no address of this machine: {error.strerror}") from None
+        raise StartError(f"{host!r} is not an address of this machine: {error.strerror}") from None
     except UnicodeError:
-        raise StartError(f"{host[:100]!r} is no address of this machine: it is not a valid host name") from None
+        raise StartError(f"{host[:100]!r} is not an address of this machine: it is not a valid host name") from None
     except OSError as error:
         why = {
             errno.EADDRINUSE: f"port {port} is taken; choose another (--port or PORT)",
             errno.EACCES: f"port {port} is only for privileged users; choose one from 1024 on (--port or PORT)",
-            errno.EADDRNOTAVAIL: f"{host} is no address of this machine; choose another (--host)",
+            errno.EADDRNOTAVAIL: f"{host} is not an address of this machine; choose another (--host)",
         }
         raise StartError(why.get(error.errno or 0, f"port {port} cannot be used: {error.strerror}")) from None
     return address
-
-
-def main(host: str, port: str) -> int:
-    """Exit code 2, and why, where it does not start."""
-    try:
-        serve(host, port)
-    except (SettingsError, StartError) as error:
-        say(f"error: {error}", error=True)
-    return 2

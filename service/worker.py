@@ -1,9 +1,7 @@
 """The state of one worker process, and how it starts and stops next to the other workers."""
 
 import asyncio
-import json
 import logging
-import os
 
 from service.errors import ApiError
 from service.inference.engine import InferenceEngine
@@ -12,7 +10,7 @@ from service.middleware.rate_limit import RateLimiter
 from service.observability import tracing
 from service.observability.logs import AccessLog
 from service.observability.metrics import Metrics, shared_dir
-from service.server import connections
+from service.server.listening import service_url
 from service.settings import Settings
 
 log = logging.getLogger("bentoml.atelier")
@@ -34,8 +32,6 @@ class Worker:
         self.access_log = AccessLog(settings)
         self.draining = False
         self.body_bytes = 0  # of large request bodies; `RequestMiddleware` counts them
-        connections.BOUNDS.counted = self.metrics.connections.set
-        connections.BOUNDS.rejected = lambda reason: self.metrics.rejected.labels(reason).inc()
         self.engine = InferenceEngine(settings, self.metrics)
 
     def load(self) -> None:
@@ -51,7 +47,7 @@ class Worker:
             log.error("not ready: %s", reason)
             return
         names = ", ".join(g.metadata.name for g in repository.all())
-        url = next(iter(json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).values()), "")
+        url = service_url()
         log.info("ready with %s%s", names, f": open {url}/ in a browser" if url else "")
 
     async def join(self, loading: "asyncio.Future[None]") -> None:

@@ -66,7 +66,9 @@ def test_the_service_never_imports_torch() -> None:
         ("evaluation.cli", {"torch", "onnxruntime", "scipy"}),
         ("evaluation.scoring.job", {"torch", "torchvision"}),
         ("evaluation.metrics.frechet", {"torch", "onnxruntime"}),
-        ("service.client", {"torch", "bentoml", "fastapi", "onnxruntime", "pydantic", "scipy"}),
+        ("service.client", {"torch", "bentoml", "fastapi", "onnx", "onnxruntime", "pydantic", "scipy"}),
+        ("service.__main__", {"bentoml", "fastapi", "numpy", "onnx", "onnxruntime", "pydantic"}),
+        ("service.health", {"bentoml", "fastapi", "numpy", "pydantic", "typer"}),
         ("trainer.cli", {"torch", "numpy", "pydantic"}),
     ],
 )
@@ -74,3 +76,10 @@ def test_a_module_stays_light(module: str, forbidden: set[str]) -> None:
     code = f"import sys, {module}; print(sorted({forbidden!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_private_parts_of_dependencies_are_used_in_one_package_only() -> None:
+    private = ("_bentoml", "bentoml._", "uvicorn", "circus", "httptools")
+    for path in (ROOT / "service").rglob("*.py"):
+        if path.parent != ROOT / "service" / "server":
+            assert not [name for name in imported(path) if name.startswith(private)], path

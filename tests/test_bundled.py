@@ -13,7 +13,7 @@ from evaluation.classification import classify_images
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
 from evaluation.sources import open_source
-from trainer.config.schema import preset_names
+from trainer.config.loading import preset_names
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"

@@ -25,7 +25,12 @@ BLOCKS = [
 FILES = [(section, path, block) for section, path, language, block in BLOCKS if language == "python"]
 CHANGES = [(section, path, block) for section, path, language, block in BLOCKS if language == "diff"]
 SECTIONS = ("A loss", "A network", "An image set", "A metric", "An endpoint")
-OWN_MODULES = ("An image set", "A metric")  # named as `package.module:NAME`, so nothing is registered
+OWN_MODULES = (
+    "A loss",
+    "A network",
+    "An image set",
+    "A metric",
+)  # named as `package.module:NAME`, so nothing is registered
 
 
 def changed(text: str, diff: str) -> str:

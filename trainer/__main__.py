@@ -1,15 +1,19 @@
-"""`python -m trainer`, and the console script: guarded against Ctrl-C before anything heavy is imported."""
+"""The entry point of `trainer` and `python -m trainer`."""
 
 from __future__ import annotations
 
-from trainer import interrupt
+import sys
 
 
 def main() -> None:
-    interrupt.install()
-    from trainer.cli import main as run
+    """Run the command line; Ctrl-C while it is imported is one line and exit code 130."""
+    try:
+        from trainer.cli import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

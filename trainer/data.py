@@ -1,21 +1,165 @@
-"""Batches of real images, drawn straight from the image set's array: no workers, no per-image Python."""
+"""The images of a run: loading them, recording which they were, and drawing batches of them."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# An image set above this size stays on disk, memory-mapped, and travels batch by batch.
+from artifacts.plugins import is_plugin
+from imagesets import ImageSet, load_image_set, native_channels
+from trainer.config.schema import Config
+from trainer.distributed import environment
+from trainer.errors import TrainerError
+from trainer.names import FOLDER
+from trainer.plugins import announce_import
+
+# An image set above this size stays on disk, memory-mapped, and is copied to the device batch by batch.
 DEVICE_BYTES = 4 * 2**30
-FLIPS = 2**64 - 1  # the Philox key beside the seed that mirrors images; an epoch's number, which orders them, never is
+FLIP_KEY = 2**64 - 1  # second half of the Philox key for mirroring; for the order of an epoch it is the epoch's number
+# What a person can compare of two image sets, and its name in a message
+COMPARED = {
+    "n": "images",
+    "labels": "labels",
+    "class_names": "classes",
+    "resolution": "resolution",
+    "channels": "channels",
+    "crop": "crop",
+    "resize": "resize",
+}
+
+
+def with_channels(config: Config, data_root: Path) -> Config:
+    """Return the config with the images' channels where neither a preset nor a setting gives `data.channels`."""
+    data = config.data
+    if is_plugin(data.source.partition("@")[0]):
+        announce_import("data.source", data.source)
+    if "channels" in data.model_fields_set:
+        return config
+    channels = native_channels(data.source, resolution=data.resolution, data_root=data_root)
+    return config.model_copy(update={"data": data.model_copy(update={"channels": channels})})
+
+
+def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
+    """Return the config's image set, and the config with its class names and channels.
+
+    Raises:
+        TrainerError: If it is smaller than a batch, or a conditional model finds no labels.
+        ImageSetError: If it cannot be loaded.
+    """
+    config = with_channels(config, data_root)
+    data = config.data
+    images = load_image_set(
+        data.source,
+        resolution=data.resolution,
+        channels=data.channels,
+        data_root=data_root,
+        progress=environment.rank() == 0,
+    )
+    if len(images.images) < config.optim.batch_size:
+        raise TrainerError(
+            f"{data.source} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
+        )
+    if config.model.conditional:
+        if images.labels is None or len(images.class_names) < 2:
+            raise TrainerError(f"{data.source} has no labels to condition on; add --set model.conditional=false")
+        config = config.model_copy(update={"data": data.model_copy(update={"class_names": images.class_names})})
+    return images, config
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Which images a run or sweep was started on and where they were, as its `made_by.json` records it.
+
+    Attributes:
+        content: The file's content. `image_set` is the document of the image set (ImageSet.info), with its absolute
+            path and a fingerprint of its pixels and labels; `data_root` is the folder of the named image sets.
+    """
+
+    content: Mapping[str, Any]
+
+    FILE = "made_by.json"
+
+    @classmethod
+    def read(cls, folder: Path) -> ImageRecord:
+        """Return the record in a folder, empty where it is missing or damaged."""
+        try:
+            found = json.loads((folder / cls.FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return cls({})
+        return cls(found if isinstance(found, dict) and isinstance(found.get("image_set"), dict) else {})
+
+    @property
+    def image_set(self) -> Mapping[str, Any]:
+        """The document of the image set."""
+        found: Mapping[str, Any] = self.content.get("image_set", {})
+        return found
+
+    @property
+    def source(self) -> str | None:
+        """The `data.source` of a folder or zip under its absolute path; None if it no longer exists."""
+        source, split = str(self.image_set.get("source", "")), self.image_set.get("split")
+        path = Path(source.removeprefix(FOLDER))
+        if not source.startswith(FOLDER) or not path.is_absolute() or not path.exists():
+            return None
+        return source if split in (None, "all") else f"{source}@{split}"
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder of the named image sets; None if it no longer exists."""
+        text = self.content.get("data_root")
+        return Path(text) if isinstance(text, str) and Path(text).is_dir() else None
+
+    @property
+    def has_fingerprint(self) -> bool:
+        """Whether the record identifies the images."""
+        return isinstance(self.image_set.get("fingerprint"), str)
+
+    def describe_change(self, images: ImageSet) -> str:
+        """Return how images differ from the recorded ones; "" if they are equal or the record has no fingerprint."""
+        if not self.has_fingerprint or self.image_set["fingerprint"] == images.info.get("fingerprint"):
+            return ""
+        return describe_difference(self.image_set, images.info)
+
+
+def record_images(images: ImageSet, data_root: Path) -> dict[str, Any]:
+    """Return what a run records of its images."""
+    return {"image_set": images.info, "data_root": str(data_root.expanduser().absolute())}
+
+
+def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return how two image sets differ, given their documents."""
+    found = [
+        f"{words} {_shorten(before.get(key))} → {_shorten(now.get(key))}"
+        for key, words in COMPARED.items()
+        if key in before and before.get(key) != now.get(key)
+    ]
+    if not found:
+        fingerprints = (str(info.get("fingerprint"))[:12] for info in (before, now))
+        found = [f"as many images, with other pixels or labels (fingerprint {' → '.join(fingerprints)})"]
+    old, new = (info.get("versions", {}).get("pillow") for info in (before, now))
+    if old and new and old != new:
+        found.append(f"Pillow {old} → {new}, which may decode files differently")
+    return ", ".join(found)
+
+
+def _shorten(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value[:5]))}{', …' if len(value) > 5 else ''}]"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 class Batches:
-    """An endless stream of batches; which images come at which position depends on the seed alone.
+    """An endless stream of full batches, drawn from the image set's array; the seed alone decides their order.
 
-    Epoch e shows every image once, in the order of Philox(key=[seed, e])'s raw draws. Batches are always full: one
-    may hold the end of an epoch and the beginning of the next. Resuming needs only the position.
+    Epoch e shows every image once, in the order of Philox(key=[seed, e])'s raw draws. A batch may hold the end of an
+    epoch and the beginning of the next. Resuming needs only the position.
     """
 
     def __init__(
@@ -29,9 +173,16 @@ class Batches:
         flip: bool = False,
         share: slice = slice(None),
     ) -> None:
-        """images: uint8 [N, H, W, C]; labels: int64 [N]; flip: mirror half of what is shown.
+        """Prepare the images, on the device where they fit.
 
-        share: which rows of each batch `at` gives (world.py); all of them, for a process alone.
+        Args:
+            images: uint8 [N, H, W, C].
+            batch_size: Images per batch, over all processes.
+            seed: Decides the order and the mirroring.
+            device: Where batches are made.
+            labels: int64 [N].
+            flip: Whether to mirror half of the images shown.
+            share: The rows of each batch that `at` returns.
         """
         self.count = len(images)
         self.batch_size = batch_size
@@ -47,9 +198,9 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, position: int) -> tuple[Tensor, Tensor | None]:
-        """This process's share of the batch that starts `position` images into the stream, and its labels if any.
+        """Return this process's share of the batch that starts `position` images into the stream, with its labels.
 
-        Images float32 [B, C, H, W] in [-1, 1], channels last; labels int64 [B].
+        Images are float32 [B, C, H, W] in [-1, 1], channels last; labels int64 [B].
         """
         indices = self.indices(position)[self.share]
         chosen = torch.from_numpy(indices).to(self.device, non_blocking=True)
@@ -64,24 +215,24 @@ class Batches:
         return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels
 
     def mirrored(self, position: int) -> np.ndarray:
-        """Which are mirrored, bool [batch_size]: the lowest bit of Philox's raw draw at that place in the stream."""
-        stream = np.random.Philox(key=np.array([self.seed, FLIPS], dtype=np.uint64))
+        """Return which images are mirrored, bool [batch_size]: the lowest bit of Philox's raw draw at that position."""
+        stream = np.random.Philox(key=np.array([self.seed, FLIP_KEY], dtype=np.uint64))
         stream.advance(position // 4)  # a Philox4x64 block is four draws
         skip = position % 4
         return (stream.random_raw(skip + self.batch_size)[skip:] & np.uint64(1)).astype(bool)
 
     def indices(self, position: int) -> np.ndarray:
-        """Which images those are, int64 [batch_size]."""
-        wanted = []
+        """Return the indices of a batch's images, int64 [batch_size]."""
+        parts = []
         needed = self.batch_size
         while needed:
             epoch, offset = divmod(position, self.count)
-            part = self._order_of(epoch)[offset : offset + needed]
-            wanted.append(part)
+            part = self._epoch_order(epoch)[offset : offset + needed]
+            parts.append(part)
             position, needed = position + len(part), needed - len(part)
-        return np.concatenate(wanted)
+        return np.concatenate(parts)
 
-    def _order_of(self, epoch: int) -> np.ndarray:
+    def _epoch_order(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             draws = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.count)
             self._epoch, self._order = epoch, np.argsort(draws, kind="stable")

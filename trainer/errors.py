@@ -1,13 +1,13 @@
-"""The one exception that the command line turns into a single line and exit code 2."""
+"""Errors that the command line prints as one line."""
 
 
 class TrainerError(Exception):
-    """Something the user can mend: the message says what is wrong and what to do."""
+    """An error the user can fix; the message says what is wrong and what to do. Exit code 2."""
 
 
 class TrainingDiverged(TrainerError):
-    """A loss became NaN or infinite; the last checkpoint before it is kept."""
+    """A loss became NaN or infinite; the last checkpoint before it is kept. Exit code 1."""
 
 
-class PeersLost(TrainerError):
-    """Another process of a run that several train together is gone; the last checkpoint is kept."""
+class WorkerLost(TrainerError):
+    """Another process of a distributed run is lost; the last checkpoint is kept. Exit code 1."""

@@ -11,7 +11,7 @@ import torch
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
-from trainer.config.schema import resolve
+from trainer.config.loading import resolve
 from trainer.networks import build
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,19 +61,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def cli() -> str:
     """Return the page of all commands."""
     from evaluation.cli import app as evaluation
-    from service import __main__ as service
-    from service.models import bento_store
+    from service.__main__ import app as service
     from trainer.cli import app as trainer
 
     parts = [CLI]
-    for name, app in (("trainer", trainer), ("evaluation", evaluation)):
+    for name, app in (("trainer", trainer), ("evaluation", evaluation), ("python -m service", service)):
         command = typer.main.get_command(app)
         docs = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name=name), name=name)
         parts.append(f"\n{docs}".replace("\n#", "\n##"))
-    for name, parser in (("python -m service", service.parser()), ("python -m service.store", bento_store.parser())):
-        below = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-        helps = [one.format_help() for one in (below[0].values() if below else [parser])]
-        parts.append(f"## `{name}`\n\n" + "\n".join(f"```console\n{text}```\n" for text in helps))
     return "\n".join(parts)
 
 
@@ -180,7 +174,7 @@ def number(value: float) -> str:
 
 def settings() -> str:
     """Return the page of the service's settings and the fields of a training's config."""
-    from service import __main__ as service
+    from service.settings import markdown_table
     from trainer.config.schema import Config
 
     schema, parts = Config.model_json_schema(mode="serialization"), []
@@ -189,4 +183,4 @@ def settings() -> str:
             found = schema["$defs"][section["$ref"].rpartition("/")[2]]
             parts.append(f"### {name}\n\n{found['description']}\n\n{fields_table(fields(found, f'{name}.'))}")
     others = table(("environment", ""), [(f"`{name}`", does) for name, does in OTHERS.items()])
-    return SETTINGS.format(service=service.markdown(), others=others, config="\n".join(parts))
+    return SETTINGS.format(service=markdown_table(), others=others, config="\n".join(parts))

@@ -1,4 +1,4 @@
-"""The images that a report shows, left as npy for whoever draws it: samples, reals, nearest training images."""
+"""Save the images that a report shows: samples, real images, and the training images nearest to samples."""
 
 from __future__ import annotations
 
@@ -16,79 +16,95 @@ from evaluation.scoring.feature_store import SAMPLES, FeatureStore
 from evaluation.sources import ImageSource, SeedRange, random_subset
 from imagesets import ImageSetError
 
-PAIRS, NEIGHBOURS = 8, 4
+NUM_PAIRS, NUM_NEIGHBORS = 8, 4
 
 
-def keep_pictures(
+def save_sample_images(
     folder: Path | None,
     source: ImageSource,
     first_seed: int,
     n: int,
-    part: FeatureStore,
+    features: FeatureStore,
     reference: Reference,
-    real: ReferenceSet,
+    references: ReferenceSet,
     results: list[dict[str, Any]],
     paths: DataPaths,
 ) -> dict[str, str] | None:
-    """Write `samples.npy` and `reals.npy`, uint8 [up to 64, H, W, C], and where there was a search for copies
-    `neighbours.npy`, uint8 [8, 1 + 4, H, W, C]: the samples nearest to training images, each with its nearest ones.
+    """Save the images of a report as npy files.
 
-    Their names, relative to the report; None when the report has no folder. Real images that cannot be had again are
-    left out.
+    Args:
+        folder: Where to save; None for a report without a folder.
+        source: The source of the scored images.
+        first_seed: The first seed.
+        n: Number of scored images.
+        features: The kept samples and features of the pass.
+        reference: The reference.
+        references: The training images, if there was a search for near-copies.
+        results: The results.
+        paths: Where image sets are.
+
+    Returns:
+        Paths relative to the report: `samples` and `reals`, uint8 [up to 64, H, W, C], and after a search for
+        near-copies `neighbours`, uint8 [8, 1 + 4, H, W, C], the samples nearest to training images, each with its
+        nearest ones. Real images that cannot be loaded again are left out. None without a folder.
     """
     if folder is None:
         return None
-    found = {"samples": part.rows("samples"), "reals": _reals(reference, paths)}
-    memorised = next((result for result in results if result["metric"] == "memorization"), None)
-    if memorised is not None and real.train is not None:
-        seeds, details = SeedRange(first_seed, n), memorised["details"]
-        found["neighbours"] = _neighbours(source, seeds, part, real.train, details, paths)
-    pictures = {}
-    for name, images in found.items():
+    arrays = {"samples": features.rows("samples"), "reals": _real_images(reference, paths)}
+    memorization = next((result for result in results if result["metric"] == "memorization"), None)
+    if memorization is not None and references.train is not None:
+        samples = [pair["sample"] for pair in memorization["details"]["nearest"][:NUM_PAIRS]]
+        arrays["neighbours"] = _neighbor_images(
+            source, SeedRange(first_seed, n), samples, features, references.train, paths
+        )
+    saved = {}
+    for name, images in arrays.items():
         if images is not None:
             with written_whole(folder / f"{name}.npy") as handle:
                 np.save(handle, images, allow_pickle=False)
-            pictures[name] = f"{folder.name}/{name}.npy"
-    return pictures
+            saved[name] = f"{folder.name}/{name}.npy"
+    return saved
 
 
-def _reals(reference: Reference, paths: DataPaths) -> np.ndarray | None:
-    """The first images of a fixed choice of the reference's, at its size."""
-    images = _images_of(reference, paths)
+def _real_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
+    """Return a fixed choice of the reference's images, at its size."""
+    images = _load_images(reference, paths)
     return None if images is None else np.asarray(images[random_subset(len(images), min(SAMPLES, len(images)), 1)])
 
 
-def _images_of(reference: Reference, paths: DataPaths) -> np.ndarray | None:
-    told = reference.image_set
-    if "fingerprint" not in told:
+def _load_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
+    """Return the images that a reference was made of, None if they cannot be loaded or have changed."""
+    image_set = reference.image_set
+    if "fingerprint" not in image_set:
         return None
+    source, split = image_set["source"], image_set.get("split")
     try:
-        name = told["source"] if told.get("split") is None else f"{told['source']}@{told['split']}"
-        images = paths.load_images(name, told["resolution"], told["channels"])
+        name = source if split is None else f"{source}@{split}"
+        images = paths.load_images(name, image_set["resolution"], image_set["channels"])
     except (EvaluationError, ImageSetError):
         return None
-    return images.images if images.fingerprint == told["fingerprint"] else None
+    return images.images if images.fingerprint == image_set["fingerprint"] else None
 
 
-def _neighbours(
+def _neighbor_images(
     source: ImageSource,
     seeds: SeedRange,
-    part: FeatureStore,
+    samples: list[int],
+    features: FeatureStore,
     train: Reference,
-    details: dict[str, Any],
     paths: DataPaths,
 ) -> np.ndarray | None:
-    images, features = _images_of(train, paths), part.features
-    if images is None or features is None or train.features is None:
+    images, rows = _load_images(train, paths), features.features
+    if images is None or rows is None or train.features is None:
         return None
-    samples = [pair["sample"] for pair in details["nearest"][:PAIRS]]
-    _, indices = nearest(np.asarray(features[samples]), train.features, k=min(NEIGHBOURS, len(images)))
-    order = random_subset(len(images), train.n, 0)  # row i of the reference's features is of this image
-    rows = []
+    _, indices = nearest(np.asarray(rows[samples]), train.features, k=min(NUM_NEIGHBORS, len(images)))
+    # Row i of the reference's features is of image order[i].
+    order = random_subset(len(images), train.n, 0)
+    groups = []
     try:
         for sample, found in zip(samples, indices, strict=True):
             (batch,) = source.batches(seeds, sample, sample + 1, 1)
-            rows.append(np.concatenate([batch.images, images[order[found]]]))
+            groups.append(np.concatenate([batch.images, images[order[found]]]))
     except (EvaluationError, ValueError):
         return None
-    return np.stack(rows)
+    return np.stack(groups)

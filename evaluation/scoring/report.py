@@ -15,7 +15,7 @@ from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.cache import ReferenceSet, is_constant
 from evaluation.references.file import Reference
-from evaluation.report.samples import keep_pictures
+from evaluation.report.samples import save_sample_images
 from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json
 from evaluation.scoring.feature_store import FeatureStore, count_images, read_state
 from evaluation.scoring.inputs import Job, shard_bounds
@@ -58,7 +58,7 @@ def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, 
             "statistics_sha256": reference.statistics_sha256,
             "path": str(reference.path),
         },
-        pictures=keep_pictures(
+        pictures=save_sample_images(
             output.images, job.source, options.first_seed, n, first, reference, real, results, job.paths
         ),
         timing=first.timing.to_dict(),

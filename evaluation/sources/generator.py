@@ -107,7 +107,7 @@ def _export(path: Path) -> Path:
     """Export a checkpoint to a temporary generator file in another process, so that this one needs no torch."""
     folder = Path(tempfile.mkdtemp(prefix="atelier-export-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    command = [*python_module("trainer"), "export", "--output", str(folder), "--", str(path)]
+    command = [*python_module("trainer"), "export", "--no-user-code", "--output", str(folder), "--", str(path)]
     options: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace", "check": False}
     with contextlib.suppress(OSError):
         done = subprocess.run(command, capture_output=True, env=child_environment(), **options)

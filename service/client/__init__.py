@@ -1,4 +1,4 @@
-"""A client of the service that costs httpx and numpy alone: for the evaluation job, scripts and notebooks."""
+"""A client of the service, for evaluation, scripts and notebooks. It needs only httpx and numpy."""
 
 import threading
 from collections import deque
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from artifacts.generator_file import NAME
+from service.client.decoding import parse_seed_ranges, read_arrays, read_images
 from service.client.transport import ServiceError, Transport
-from service.client.wire import expand, read_npy, read_npz
 
 __all__ = ["Batch", "Client", "ServiceError"]
 
@@ -22,10 +22,15 @@ JSON, NPY, NPZ = "application/json", "application/x-npy", "application/x-npz"
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 [N, H, W, C] and where they come from.
+    """Images and where they come from.
 
-    `seeds` and `labels` are one an image, and empty for images that have none (or too many to be told with npy);
-    `latents` float32 [N, z_dim] is told of interpolations and mixes.
+    Attributes:
+        images: uint8 [N, H, W, C].
+        seeds: One per image; empty for images without seeds, or too many for a header.
+        model: The model's name.
+        digest: The model's digest.
+        labels: One per image; empty for a model without classes, or too many for a header.
+        latents: float32 [N, z_dim], of interpolations and mixes only.
     """
 
     images: NDArray[np.uint8]
@@ -37,15 +42,12 @@ class Batch:
 
 
 class Client:
-    """Talks to one service, from any number of threads. Use it as a context manager.
+    """Sends requests to one service, from any number of threads. Use it as a context manager.
 
-    connections: requests in flight at once (`stream`); timeout: seconds without a byte until an answer is given up.
-    patience_s: seconds that a request is tried again after its first failure, when the service is overloaded or
-    still loads its models (429, 502, 503, 504) or its connection is refused, breaks or times out: a service that
-    is restarted meanwhile costs a pause. Waits double from 0.1 s to 5 s, each shortened at random by up to a half so
-    that many clients do not come back together, and are never shorter than its Retry-After. 0: one attempt. Until
-    the service has answered for the first time no more than 5 s are spent, since the address may be wrong.
-    api_key: for a service that asks for one. max_answer_bytes: an answer that is larger is refused.
+    A request is repeated when the service is overloaded or still loads its models (429, 502, 503, 504), or when its
+    connection is refused, breaks or times out, so that a restart of the service costs a pause. Pauses double from
+    0.1 s to 5 s, each shortened at random by up to a half so that many clients do not return together, and are never
+    shorter than the service's Retry-After.
     """
 
     def __init__(
@@ -58,6 +60,20 @@ class Client:
         api_key: str | None = None,
         max_answer_bytes: int = 2**30,
     ):
+        """Make a client; no request is sent yet.
+
+        Args:
+            base_url: The service's address, such as http://127.0.0.1:3000.
+            connections: Requests at the same time in `stream`.
+            timeout: Seconds without a byte after which a response is abandoned.
+            patience_s: Seconds for which a request is repeated after its first failure; 0: it is never repeated.
+                Until the service has answered once it is at most 5 s, because the address may be wrong.
+            api_key: The key, for a service that requires one.
+            max_answer_bytes: The largest response to accept.
+
+        Raises:
+            ServiceError: If the address, the key, or a proxy variable of the environment cannot be used.
+        """
         self._transport = Transport(
             base_url,
             connections=connections,
@@ -78,23 +94,33 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections, and end the requests that wait."""
         self._transport.close()
 
     def models(self) -> list[dict[str, Any]]:
-        """Each model's metadata, as /v1/models tells it."""
-        return self._listing()["data"]
+        """Return each model's metadata, as /v1/models lists it."""
+        models: list[dict[str, Any]] = self._listing()["data"]
+        return models
 
     def model(self, name: str | None = None) -> dict[str, Any]:
-        """One model's metadata; the default one's for None. ServiceError: there is none of that name."""
+        """Return one model's metadata.
+
+        Args:
+            name: The model's name. Default: the service's default model.
+
+        Raises:
+            ServiceError: If there is no such model.
+        """
         listing = self._listing()
-        if listing.get("not_ready"):  # perhaps still loading: as patient as with any 503
+        if listing.get("not_ready"):  # its models may still be loading: wait as for any other request
             self._transport.answer("GET", "/readyz", JSON)
             listing = self._listing()
         wanted = listing.get("default") if name is None else name
-        for entry in listing["data"]:
+        models: list[dict[str, Any]] = listing["data"]
+        for entry in models:
             if entry["name"] == wanted:
                 return entry
-        known = ", ".join(entry["name"] for entry in listing["data"]) or "none"
+        known = ", ".join(entry["name"] for entry in models) or "none"
         what = "a default model" if wanted is None else f"a model named {wanted!r}"
         raise ServiceError(f"{self.base_url} does not serve {what}; it serves: {known}", 404, "model_not_found")
 
@@ -109,14 +135,30 @@ class Client:
         labels: Sequence[int] | None = None,
         truncation: float | None = None,
     ) -> Batch:
-        """Images of seeds, or of latents [N, z_dim]; the fields are those of POST /v1/generate."""
+        """Generate images from seeds or latents (POST /v1/generate).
+
+        Args:
+            model: The model's name. Default: the service's default model.
+            seeds: One seed per image.
+            seed: The first of `n` consecutive seeds. Default: a random one, which is returned.
+            n: The number of images. Default: 1.
+            latents: float [N, z_dim], instead of seeds.
+            labels: One class per image, or one for all. Default: each seed draws its own.
+            truncation: Bound of the latents' absolute values, for normal latents.
+
+        Returns:
+            The images, with their seeds and labels.
+
+        Raises:
+            ServiceError: If the service rejects the request, fails, or does not answer.
+        """
         body = {
             "model": model,
-            "seeds": None if seeds is None else [int(s) for s in seeds],
+            "seeds": _integers(seeds),
             "seed": seed,
             "n": n,
             "latents": None if latents is None else np.asarray(latents, np.float64).tolist(),
-            "labels": None if labels is None else [int(label) for label in labels],
+            "labels": _integers(labels),
             "truncation": truncation,
         }
         return self._generate(body)
@@ -133,7 +175,24 @@ class Client:
         labels: Sequence[int] | None = None,
         truncation: float | None = None,
     ) -> Batch:
-        """Frames along a path through keyframes, seeds or latents [z_dim]; the fields of POST /v1/interpolate."""
+        """Generate the frames of a path through keyframes (POST /v1/interpolate).
+
+        Args:
+            keyframes: Seeds, or latents float [z_dim].
+            model: The model's name. Default: the service's default model.
+            steps: Frames from one keyframe to the next, including both.
+            mode: Spherical or linear interpolation.
+            easing: How the speed changes between two keyframes.
+            loop: Whether the path returns to the first keyframe.
+            labels: One class per keyframe, or one for all.
+            truncation: Bound of the latents' absolute values, for normal latents.
+
+        Returns:
+            The frames, with their latents and labels.
+
+        Raises:
+            ServiceError: If the service rejects the request, fails, or does not answer.
+        """
         body = {
             "model": model,
             "keyframes": [int(k) if np.ndim(k) == 0 else np.asarray(k, np.float64).tolist() for k in keyframes],  # type: ignore[arg-type]
@@ -141,10 +200,10 @@ class Client:
             "mode": mode,
             "easing": easing,
             "loop": loop,
-            "labels": None if labels is None else [int(label) for label in labels],
+            "labels": _integers(labels),
             "truncation": truncation,
         }
-        return self._packed("/v1/interpolate", body)
+        return self._generate_with_latents("/v1/interpolate", body)
 
     def mix(
         self,
@@ -155,13 +214,27 @@ class Client:
         label: int | None = None,
         truncation: float | None = None,
     ) -> Batch:
-        """A weighted sum of terms {"seed" or "latent", "weight"?, "label"?}: its image, then each term's."""
-        told = [
+        """Generate the image of a weighted sum of latents (POST /v1/mix).
+
+        Args:
+            terms: Each with "seed" or "latent", and optionally "weight" and "label".
+            model: The model's name. Default: the service's default model.
+            normalize: Whether the sum is rescaled to the distribution of a single latent. Default: yes.
+            label: Class of the sum. Default: that of the term with the largest absolute weight.
+            truncation: Bound of the latents' absolute values, for normal latents.
+
+        Returns:
+            The image of the sum, then the image of each term, with their latents and labels.
+
+        Raises:
+            ServiceError: If the service rejects the request, fails, or does not answer.
+        """
+        plain = [
             {k: np.asarray(v, np.float64).tolist() if k == "latent" else v for k, v in term.items()} for term in terms
         ]
         labels = None if label is None else [label]
-        body = {"model": model, "terms": told, "normalize": normalize, "labels": labels, "truncation": truncation}
-        return self._packed("/v1/mix", body)
+        body = {"model": model, "terms": plain, "normalize": normalize, "labels": labels, "truncation": truncation}
+        return self._generate_with_latents("/v1/mix", body)
 
     def image(
         self,
@@ -174,9 +247,25 @@ class Client:
         scale: int | None = None,
         quality: int | None = None,
     ) -> bytes:
-        """One seed's image as a picture file, from the resource that HTTP caches between here and there may keep."""
+        """Fetch the image of one seed as a file, from the resource that HTTP caches may store.
+
+        Args:
+            seed: The seed.
+            model: The model's name. Default: the service's default model.
+            form: The file format.
+            truncation: Bound of the latent's absolute values, for normal latents.
+            label: Class of the image.
+            scale: Factor by which the image is enlarged.
+            quality: Quality of WebP and JPEG.
+
+        Returns:
+            The content of the file.
+
+        Raises:
+            ServiceError: If the service rejects the request, fails, or does not answer.
+        """
         name = self.model()["name"] if model is None else model
-        if not NAME.fullmatch(name):  # in a path it would lead elsewhere
+        if not NAME.fullmatch(name):  # it would make another path
             raise ServiceError(f"{self.base_url} does not serve a model named {name!r}", 404, "model_not_found")
         query = {"truncation": truncation, "label": label, "scale": scale, "quality": quality}
         path = f"/v1/models/{name}/images/{int(seed)}.{form}"
@@ -195,28 +284,39 @@ class Client:
         labels: Sequence[int] | None = None,
         truncation: float | None = None,
     ) -> Iterator[Batch]:
-        """Images of seeds first_seed … first_seed + num_images − 1 in that order, a batch at a time.
+        """Generate the images of many consecutive seeds, in order.
 
-        `labels`: one an image; of a conditional model that is given none, each seed draws its own.
-        Several requests are in flight, so the service's batches stay full, and no more than 2·connections batches
-        are held, however slowly they are taken. ServiceError: also when the model is replaced by another on the
-        way, since its images would be of two models.
+        Several requests are in flight, so that the service's batches stay full, and at most 2·connections batches are
+        in memory, however slowly they are consumed.
+
+        Args:
+            model: The model's name. Default: the service's default model.
+            first_seed: The first seed.
+            num_images: The number of images.
+            batch: Images per request.
+            labels: One class per image. Default: each seed draws its own.
+            truncation: Bound of the latents' absolute values, for normal latents.
+
+        Yields:
+            Batches of at most `batch` images.
+
+        Raises:
+            ServiceError: If a request fails, or the model is replaced meanwhile.
         """
         digest = None
         name = self.model(model)["name"]
         starts = iter(range(first_seed, first_seed + num_images, batch))
         end = first_seed + num_images
         pending: deque[tuple[int, Future[Batch]]] = deque()
-        given_up = threading.Event()
+        cancelled = threading.Event()
         pool = ThreadPoolExecutor(self._connections, "stream")
         try:
             while True:
                 while len(pending) < 2 * self._connections and (start := next(starts, None)) is not None:
                     n = min(batch, end - start)
                     chosen = None if labels is None else labels[start - first_seed : start - first_seed + n]
-                    body = {"model": name, "seed": start, "n": n, "truncation": truncation}
-                    body["labels"] = None if chosen is None else [int(label) for label in chosen]
-                    pending.append((n, pool.submit(self._generate, body, given_up)))
+                    body = {"model": name, "seed": start, "n": n, "truncation": truncation, "labels": _integers(chosen)}
+                    pending.append((n, pool.submit(self._generate, body, cancelled)))
                 if not pending:
                     return
                 n, task = pending.popleft()
@@ -228,32 +328,31 @@ class Client:
                 digest = part.digest
                 yield part
         finally:
-            given_up.set()
+            cancelled.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _generate(self, body: dict[str, Any], given_up: threading.Event | None = None) -> Batch:
-        answer = self._transport.answer("POST", "/v1/generate", NPY, body, given_up)
+    def _generate(self, body: dict[str, Any], cancelled: threading.Event | None = None) -> Batch:
+        answer = self._transport.answer("POST", "/v1/generate", NPY, body, cancelled)
         try:
-            images = read_npy(answer.content)
+            images = read_images(answer.content)
             name, digest = answer.headers["Atelier-Model"], answer.headers["Atelier-Digest"]
-            told, labels = answer.headers.get("Atelier-Seeds"), answer.headers.get("Atelier-Labels")
-            seeds = expand(told, len(images)) if told is not None else body.get("seeds") or []
+            ranges, labels = answer.headers.get("Atelier-Seeds"), answer.headers.get("Atelier-Labels")
+            seeds = parse_seed_ranges(ranges, len(images)) if ranges is not None else body.get("seeds") or []
             drawn = [int(label) for label in labels.split(",")] if labels else []
         except (ValueError, EOFError, KeyError) as error:
             raise self._unreadable(error) from None
         return Batch(images, seeds, name, digest, drawn)
 
-    def _packed(self, path: str, body: dict[str, Any]) -> Batch:
-        """Images with their latents and labels, as a .npz."""
+    def _generate_with_latents(self, path: str, body: dict[str, Any]) -> Batch:
         try:
-            told = read_npz(self._transport.answer("POST", path, NPZ, body).content, self._max_answer_bytes)
-            images, name, digest = told["images"], str(told["model"]), str(told["digest"])
-            labels = [int(label) for label in told["labels"]] if "labels" in told else []
-            if images.dtype != np.uint8 or images.ndim != 4 or len(told["latents"]) != len(images):
+            arrays = read_arrays(self._transport.answer("POST", path, NPZ, body).content, self._max_answer_bytes)
+            images, name, digest = arrays["images"], str(arrays["model"]), str(arrays["digest"])
+            labels = [int(label) for label in arrays["labels"]] if "labels" in arrays else []
+            if images.dtype != np.uint8 or images.ndim != 4 or len(arrays["latents"]) != len(images):
                 raise ValueError(f"{images.dtype} {list(images.shape)}, not uint8 [N, H, W, C]")
         except (ValueError, TypeError, KeyError) as error:
             raise self._unreadable(error) from None
-        return Batch(images, [], name, digest, labels, told["latents"])
+        return Batch(images, [], name, digest, labels, arrays["latents"])
 
     def _unreadable(self, error: Exception) -> ServiceError:
         return ServiceError(f"{self.base_url} answered images that cannot be read: {error}")
@@ -261,9 +360,13 @@ class Client:
     def _listing(self) -> dict[str, Any]:
         answer = self._transport.answer("GET", "/v1/models", JSON)
         try:
-            listing = answer.json()
+            listing: dict[str, Any] = answer.json()
             if isinstance(listing["data"], list):
                 return listing
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise ServiceError(f"{self.base_url}/v1/models is not the list of models of a GAN Atelier service")
+
+
+def _integers(values: Sequence[int] | None) -> list[int] | None:
+    return None if values is None else [int(value) for value in values]

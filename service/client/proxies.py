@@ -1,4 +1,4 @@
-"""How the environment says to reach a URL: proxies, certificates, and none of either for this machine."""
+"""Proxies and certificates from the environment; neither is used for this machine's own addresses."""
 
 import ipaddress
 import os
@@ -12,7 +12,7 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 class EnvironmentVariableError(ValueError):
-    """A variable of the environment that cannot be used; one line that names it and says what to do."""
+    """A variable of the environment cannot be used; the message names it and says what to do."""
 
 
 def is_loopback(host: str) -> bool:
@@ -35,7 +35,7 @@ def proxy_for(url: str) -> tuple[str, str] | None:
     and networks (10.0.0.0/8, fe80::/10, [::1]). This machine's own addresses never go through a proxy.
 
     Raises:
-        EnvironmentVariableError: If the variable names no proxy that can be used.
+        EnvironmentVariableError: If the variable does not name a proxy that can be used.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -49,7 +49,7 @@ def proxy_for(url: str) -> tuple[str, str] | None:
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     shown = without_password(proxy)
-    if urlsplit(proxy).scheme == "socks":  # as curl reads it
+    if urlsplit(proxy).scheme == "socks":  # as in curl
         proxy = "socks5" + proxy[len("socks") :]
     if urlsplit(proxy).scheme not in SCHEMES:
         allowed = ", ".join(SCHEMES)
@@ -74,7 +74,7 @@ def client_options(url: str) -> dict[str, object]:
         try:
             options["proxy"] = httpx.Proxy(address)
             if address.startswith("socks"):
-                import socksio  # noqa: F401 - httpx needs it, and says so with an ImportError only later
+                import socksio  # noqa: F401 - httpx would raise ImportError only later
         except ImportError:
             raise EnvironmentVariableError(
                 f"{variable}={without_password(address)} needs a package: pip install 'httpx[socks]', "
@@ -111,7 +111,7 @@ def _certificates() -> ssl.SSLContext | bool:
 
 
 def _excluded(host: str, port: int | None) -> bool:
-    """Whether NO_PROXY lists the host."""
+    """Return whether NO_PROXY lists the host."""
     proxies = getproxies_environment()
     excluded = proxies.get("no")
     if not excluded:
@@ -132,5 +132,5 @@ def _excluded(host: str, port: int | None) -> bool:
 
 
 def _variable(name: str) -> str:
-    """The name as it is in the environment; lower case wins, as it does in urllib."""
+    """Return the name as it is in the environment; lower case has priority, as in urllib."""
     return name if name in os.environ else name.upper()

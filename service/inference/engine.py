@@ -9,7 +9,7 @@ from service.errors import ClientDisconnectedError
 from service.inference.admission import Admission
 from service.inference.batcher import Batcher, InferencePool, deadline_exceeded
 from service.models.repository import Repository
-from service.models.served_model import Generator
+from service.models.served_model import ServedModel
 from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -31,8 +31,8 @@ class InferenceEngine:
         self.settings, self.metrics = settings, metrics
         self.repository = Repository(settings, metrics, self._remove_batcher)
         self.admission = Admission(settings.max_encoding_pixels, metrics.rejected.labels("queue_full").inc)
-        self._pool = InferencePool(self.repository.lanes)
-        self._batchers: MutableMapping[Generator, Batcher] = {}
+        self._pool = InferencePool(self.repository.parallel_batches)
+        self._batchers: MutableMapping[ServedModel, Batcher] = {}
 
     def close(self) -> None:
         """Stop watching the models, and drop what waits for a thread."""
@@ -91,12 +91,12 @@ class InferenceEngine:
     async def _infer(self, inputs: "InferenceInputs") -> "NDArray[np.uint8]":
         generator = inputs.generator
         if not generator.loaded:  # its session was evicted
-            await self.repository.recall(generator)
+            await self.repository.reload(generator)
         images = await self._batcher(generator).submit(inputs.latents, inputs.labels, self.settings.deadline_s)
         self.metrics.count_images(generator.metadata.name, len(images))
         return images
 
-    def _batcher(self, generator: Generator) -> Batcher:
+    def _batcher(self, generator: ServedModel) -> Batcher:
         batcher = self._batchers.get(generator)
         if batcher is None:
             batcher = self._batchers[generator] = Batcher(
@@ -107,11 +107,11 @@ class InferenceEngine:
                 self.metrics,
                 generator.metadata.name,
             )
-        if generator.retired:  # replaced since this request chose it; the batcher is for this request only
+        if generator.replaced:  # replaced since this request chose it; the batcher is for this request only
             self._remove_batcher(generator)
         return batcher
 
-    def _remove_batcher(self, generator: Generator) -> None:
+    def _remove_batcher(self, generator: ServedModel) -> None:
         """Forget the batcher of a replaced generator; requests that wait for it are still answered."""
         self._batchers.pop(generator, None)
 

@@ -11,7 +11,7 @@ from artifacts.latents import NUM_SEEDS, seeds_to_latents
 from service.errors import ApiError, unprocessable
 from service.inference import interpolation
 from service.models.repository import Repository
-from service.models.served_model import Generator
+from service.models.served_model import ServedModel
 from service.routes.schemas import ImageSpec, InterpolateRequest, Keyframe, MixRequest
 from service.settings import Settings
 
@@ -30,7 +30,7 @@ class InferenceInputs:
         seeds: Seeds of the rows, or of the keyframes of an interpolation; None if a latent was given.
     """
 
-    generator: Generator
+    generator: ServedModel
     latents: Latents
     labels: Labels | None
     seeds: tuple[int, ...] | None
@@ -110,7 +110,7 @@ def resolve_mix(body: MixRequest, repository: Repository) -> InferenceInputs:
     return InferenceInputs(generator, np.concatenate([total[None], terms]), labels, None)
 
 
-def _mix_labels(body: MixRequest, generator: Generator, drawn: Labels | None) -> Labels | None:
+def _mix_labels(body: MixRequest, generator: ServedModel, drawn: Labels | None) -> Labels | None:
     """Return the labels of the sum and of each term: its own, the one that its seed draws, or the sum's."""
     m = generator.metadata
     given = [term.label for term in body.terms]
@@ -136,7 +136,7 @@ def _mix_labels(body: MixRequest, generator: Generator, drawn: Labels | None) ->
 
 
 def _keyframe_latents(
-    keyframes: Sequence[Keyframe], generator: Generator, truncation: float | None, param: str
+    keyframes: Sequence[Keyframe], generator: ServedModel, truncation: float | None, param: str
 ) -> tuple[Latents, Labels | None]:
     """Return latents [K, z_dim], and for a conditional model the labels that the seeds draw, −1 for a latent."""
     latents = np.empty((len(keyframes), generator.metadata.z_dim), np.float32)
@@ -156,7 +156,7 @@ def _keyframe_latents(
     return latents, labels
 
 
-def _draw(seeds: Sequence[int], generator: Generator, truncation: float | None) -> tuple[Latents, Labels | None]:
+def _draw(seeds: Sequence[int], generator: ServedModel, truncation: float | None) -> tuple[Latents, Labels | None]:
     m = generator.metadata
     if truncation is not None and m.z_distribution != "normal":
         message = f"{m.name} has uniform latents, but truncation applies to normal ones; omit it"
@@ -164,7 +164,7 @@ def _draw(seeds: Sequence[int], generator: Generator, truncation: float | None) 
     return seeds_to_latents(seeds, m.z_dim, m.z_distribution, truncation, m.num_classes)
 
 
-def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, param: str) -> Latents:
+def _given_latents(latents: Sequence[Sequence[float]], generator: ServedModel, param: str) -> Latents:
     z_dim = generator.metadata.z_dim
     for i, row in enumerate(latents):
         if len(row) != z_dim:
@@ -174,7 +174,7 @@ def _given_latents(latents: Sequence[Sequence[float]], generator: Generator, par
     return np.array(latents, np.float32)
 
 
-def _labels(given: Sequence[int] | None, n: int, generator: Generator, drawn: Labels | None) -> Labels | None:
+def _labels(given: Sequence[int] | None, n: int, generator: ServedModel, drawn: Labels | None) -> Labels | None:
     """Return the given labels (one, or one per row), else those that the seeds draw; None without classes."""
     m = generator.metadata
     if not m.num_classes:
@@ -192,11 +192,11 @@ def _labels(given: Sequence[int] | None, n: int, generator: Generator, drawn: La
     return np.broadcast_to(np.array(given, np.int64), (n,))
 
 
-def _no_labels(generator: Generator, param: str) -> ApiError:
+def _no_labels(generator: ServedModel, param: str) -> ApiError:
     return unprocessable("model_has_no_labels", f"{generator.metadata.name} is not conditional; omit labels", param)
 
 
-def _unknown_label(generator: Generator, label: int, param: str) -> ApiError:
+def _unknown_label(generator: ServedModel, label: int, param: str) -> ApiError:
     m = generator.metadata
     return unprocessable("unknown_label", f"labels of {m.name} are 0 to {m.num_classes - 1}, not {label}", param)
 
@@ -206,7 +206,7 @@ def _count(n: int) -> str:
     return str(n) if n < 10**12 else "over 10^12"
 
 
-def require_digest(generator: Generator, prefix: str | None) -> None:
+def require_digest(generator: ServedModel, prefix: str | None) -> None:
     """Raise ApiError 404 if the model has changed since a link with this beginning of its digest was made."""
     if prefix is not None and not generator.metadata.digest.startswith(prefix):
         message = f"{generator.metadata.name} now has digest {generator.metadata.digest[:12]}, not {prefix[:12]}"

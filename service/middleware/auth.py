@@ -3,8 +3,8 @@
 import hashlib
 import hmac
 
+from service.environment import unquote
 from service.errors import ApiError
-from service.quotes import unquote
 from service.settings import Settings, SettingsError
 
 # Probes have no key, and the studio has to load before it can ask for one.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable
 from functools import lru_cache
 
-from service.quotes import unquote
+from service.environment import unquote
 
 log = logging.getLogger("bentoml.atelier")
 

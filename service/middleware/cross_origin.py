@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.environment import unquote
 from service.errors import ApiError, error_response
-from service.quotes import unquote
 
 ANY = "*"
 METHODS = ("GET", "HEAD", "POST")

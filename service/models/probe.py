@@ -1,6 +1,6 @@
-"""Verdicts on model files, found in a process of their own, so that no file can stop a worker.
+"""Verdicts on model files, found in a separate process, so that no file can stop a worker.
 
-`probe_child.py` is that process. It is started when a file has to be tried and ends when there is nothing left to
+`probe_child.py` is that process. It is started when a file has to be tried and ends when there is nothing more to
 try. Workers of one service share their verdicts in the runtime folder: a file is tried once, and a file that ended
 the process is not tried again until it changes.
 """
@@ -23,16 +23,16 @@ from typing import IO, Any
 
 from artifacts.files import LockTakenError, lock_handle
 from service import runtime_folder
-from service.models.file_signature import Signature
+from service.models.loader import FileSignature
 
 log = logging.getLogger("bentoml.atelier")
 
 CHILD = Path(__file__).with_name("probe_child.py")
-PATIENCE_S = 60.0  # that a look at the folder waits for one file, unless its trial turns out to be slow
+PATIENCE_S = 60.0  # that a scan waits for one file, unless its trial turns out to be slow
 IDLE_S = 10.0
 KEPT = 512  # verdicts in memory, and in the folder
-MAX_FALLS = 3  # workers that may end while they load one file
-# what the process inherits: what Python and its libraries need to start, and no secret
+MAX_CRASHES = 3  # workers that may end while they load one file
+# the environment of the process: what Python and its libraries need to start, and no secret
 INHERITED = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"}
     | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SYSTEMROOT", "DYLD_LIBRARY_PATH"}
@@ -41,7 +41,7 @@ INHERITED = frozenset(
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trial may take, and how a worker will run the model. All but `timeout_s` in bytes, rows or threads."""
+    """What a trial may use, and how a worker will run the model."""
 
     max_bytes: int
     memory_bytes: int
@@ -53,13 +53,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a trial.
+    """The result of a trial.
 
-    ok: The file can be loaded: its images are `shape` ([C, H, W]), one batch may have `rows`, and it is `heavy` if
-        even one row takes more memory than a batch should.
-    reason: Why it cannot, on one line.
-    unreadable: Nothing is known of its content; the next try may succeed.
-    changed: It is no longer the file that was to be tried.
+    Attributes:
+        ok: Whether the file can be loaded.
+        reason: Why it cannot, on one line.
+        unreadable: Its content is unknown; the next trial may succeed.
+        changed: It is no longer the file that was to be tried.
+        shape: The images' [C, H, W].
+        rows: The most rows that one batch may have.
+        heavy: Whether even one row takes more memory than a batch should.
     """
 
     ok: bool
@@ -72,62 +75,76 @@ class Verdict:
 
     @classmethod
     def parse(cls, found: dict[str, Any]) -> "Verdict":
-        """The verdict in a line of the process or in a file of the folder. ValueError, TypeError: it is none."""
+        """Return the verdict in a line of the process or in a file of the folder.
+
+        Raises:
+            ValueError: If it is not a verdict.
+            TypeError: If it is not a verdict.
+        """
         shape = found.get("shape")
         return cls(**{**found, "shape": None if shape is None else tuple(shape)})
 
 
 @lru_cache(maxsize=1)
 def prober() -> "Prober":
-    """This process's prober."""
+    """Return this process's prober."""
     return Prober()
 
 
 class Prober:
-    """Asks for verdicts and hands them out. Thread-safe.
-
-    folder: Where the service's workers share verdicts; None: the runtime folder, if there is one.
-    """
+    """Requests verdicts from the probe process and returns them. Thread-safe."""
 
     def __init__(self, folder: Path | None = None):
+        """Make a prober; its process is started with the first request.
+
+        Args:
+            folder: Where the workers share verdicts. Default: the runtime folder, if there is one.
+        """
         shared = folder or runtime_folder.shared()
         self._folder = None if shared is None else shared / "verdicts"
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked: dict[str, tuple[dict[str, Any], IO[bytes] | None]] = {}  # requests, and the lock on each
-        self._falls: dict[str, int] = {}  # times that the process ended with a request
+        self._pending: dict[str, tuple[dict[str, Any], IO[bytes] | None]] = {}  # requests, and the lock on each
+        self._crashes: dict[str, int] = {}  # how often the process ended with a request
         self._found: OrderedDict[str, Verdict] = OrderedDict()
         self._slow: set[str] = set()
 
-    def ask(self, path: Path, found: Signature, limits: Limits) -> None:
-        """Have a file tried, unless it was, or is being tried by another worker."""
+    def request(self, path: Path, found: FileSignature, limits: Limits) -> None:
+        """Have a file tried, unless it was tried or another worker is trying it."""
         key = _key(path, found, limits)
         with self._changed:
-            self._ask(key, path, found, limits)
+            self._request(key, path, found, limits)
 
-    def verdict(self, path: Path, found: Signature, limits: Limits, stop: threading.Event) -> Verdict | None:
-        """Return the verdict on a file, or None where its trial is slow, or `stop` is set.
+    def verdict(self, path: Path, found: FileSignature, limits: Limits, stop: threading.Event) -> Verdict | None:
+        """Wait for the verdict on a file.
 
-        Ask again later then: the trial continues.
+        Args:
+            path: The file.
+            found: Its signature.
+            limits: What the trial may use.
+            stop: Ends the wait.
+
+        Returns:
+            The verdict; None if the trial is slow or `stop` is set. The trial continues: call this again later.
         """
         key = _key(path, found, limits)
         end = time.monotonic() + PATIENCE_S
         with self._changed:
             while True:
-                verdict = self._ask(key, path, found, limits)
+                verdict = self._request(key, path, found, limits)
                 if verdict is not None or self._is_slow(key) or stop.is_set() or time.monotonic() > end:
                     return verdict
-                # another worker's verdict arrives as a file, which nobody announces
-                self._changed.wait(0.2 if key in self._asked else 0.03)
+                # another worker's verdict arrives as a file, without notice
+                self._changed.wait(0.2 if key in self._pending else 0.03)
 
-    def loading(self, path: Path, found: Signature, limits: Limits) -> bool:
-        """Note that this worker begins to load a file. False: too many ended while they did."""
+    def begin_loading(self, path: Path, found: FileSignature, limits: Limits) -> bool:
+        """Note that this worker begins to load a file; return False if too many workers ended while they did."""
         if self._folder is None:
             return True
         mark = self._folder / f"loading-{_key(path, found, limits)}"
         try:
-            falls = len(mark.read_bytes()) if mark.exists() else 0
-            if falls >= MAX_FALLS:
+            crashes = len(mark.read_bytes()) if mark.exists() else 0
+            if crashes >= MAX_CRASHES:
                 return False
             with mark.open("ab") as file:
                 file.write(b".")
@@ -135,25 +152,25 @@ class Prober:
             pass
         return True
 
-    def loaded(self, path: Path, found: Signature, limits: Limits) -> None:
-        """Note that it has been loaded, or refused."""
+    def end_loading(self, path: Path, found: FileSignature, limits: Limits) -> None:
+        """Note that the file has been loaded or rejected."""
         if self._folder is not None:
             with suppress(OSError):
                 (self._folder / f"loading-{_key(path, found, limits)}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End the process, and with it what it is trying."""
+        """End the process, and with it the trials."""
         with self._changed:
             process, self._process = self._process, None
-            for _, lock in self._asked.values():
+            for _, lock in self._pending.values():
                 _release(lock)
-            self._asked.clear()
+            self._pending.clear()
         if process is not None and process.stdin is not None:
             with suppress(OSError):
                 process.stdin.close()
 
-    def _ask(self, key: str, path: Path, found: Signature, limits: Limits) -> Verdict | None:
-        if (verdict := self._known(key)) is not None or key in self._asked:
+    def _request(self, key: str, path: Path, found: FileSignature, limits: Limits) -> Verdict | None:
+        if (verdict := self._known(key)) is not None or key in self._pending:
             return verdict
         claimed, lock = self._claim(key)
         if not claimed:
@@ -162,11 +179,11 @@ class Prober:
             _release(lock)
             return verdict
         request = {"id": key, "path": os.fsencode(path.absolute()).hex(), "signature": list(found), **vars(limits)}
-        self._asked[key] = request, lock
+        self._pending[key] = request, lock
         try:
             self._send(request)
         except OSError as error:
-            _release(self._asked.pop(key)[1])
+            _release(self._pending.pop(key)[1])
             return Verdict(False, f"the process that tries it does not start: {error.strerror}", unreadable=True)
         return None
 
@@ -174,7 +191,7 @@ class Prober:
         if key in self._found:
             verdict = self._found[key]
             if verdict.unreadable or verdict.changed:
-                del self._found[key]  # handed out once
+                del self._found[key]  # returned once
             return verdict
         if self._folder is None:
             return None
@@ -189,7 +206,7 @@ class Prober:
         return key in self._slow or (self._folder is not None and (self._folder / f"slow-{key}").exists())
 
     def _claim(self, key: str) -> tuple[bool, IO[bytes] | None]:
-        """Whether this worker is the one that tries a file; and its lock, which the kernel releases if it dies."""
+        """Return whether this worker is to try a file, and its lock, which the kernel releases if the worker dies."""
         if self._folder is None:
             return True, None
         lock = None
@@ -201,7 +218,7 @@ class Prober:
             if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 return True, lock
         except (LockTakenError, FileNotFoundError):
-            pass  # another tries it, or has just done so
+            pass  # another worker tries it, or has just done so
         except OSError:  # a full disk: then each worker tries for itself
             if lock is not None:
                 lock.close()
@@ -211,7 +228,7 @@ class Prober:
         return False, None
 
     def _send(self, request: dict[str, Any]) -> None:
-        """OSError: the process cannot be started."""
+        """Write a request to the process, which is started if it does not run; OSError if it cannot be."""
         for again in (True, False):
             if self._process is None:
                 self._start()
@@ -228,9 +245,9 @@ class Prober:
                     raise
 
     def _start(self) -> None:
-        kept = {name: value for name, value in os.environ.items() if name in INHERITED}
+        inherited = {name: value for name, value in os.environ.items() if name in INHERITED}
         # one thread: a process that has others cannot be forked safely
-        environment = {**kept, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
+        environment = {**inherited, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
@@ -243,14 +260,14 @@ class Prober:
         threading.Thread(target=self._listen, args=(self._process,), name="verdicts", daemon=True).start()
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
-        """On a thread: take verdicts until the process ends, or has had nothing to do for a while."""
+        """Receive verdicts, on a thread, until the process ends or has had nothing to do for a while."""
         assert process.stdout is not None
         assert process.stdin is not None
         descriptor, unread, idle_since = process.stdout.fileno(), b"", time.monotonic()
         while True:
             if not select.select([descriptor], [], [], 1.0)[0]:
                 with self._changed:
-                    if self._asked or self._process is not process:
+                    if self._pending or self._process is not process:
                         idle_since = time.monotonic()
                     elif time.monotonic() > idle_since + IDLE_S:
                         self._process = None
@@ -262,7 +279,7 @@ class Prober:
                 break
             *lines, unread = (unread + part).split(b"\n")
             for line in lines:
-                self._take(json.loads(line))
+                self._receive(json.loads(line))
             idle_since = time.monotonic()
         process.wait()
         with suppress(OSError):
@@ -272,10 +289,10 @@ class Prober:
             if self._process is process:
                 self._process = None
             if self._process is None:
-                self._fallen()
+                self._handle_crash()
             self._changed.notify_all()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         with self._changed:
             if "slow" in message:
                 self._slow.add(message["id"])
@@ -290,11 +307,11 @@ class Prober:
                 self._conclude(message["id"], verdict)
             self._changed.notify_all()
 
-    def _fallen(self) -> None:
-        """The process itself has ended: what it was asked is asked once more."""
-        for key, (request, _) in list(self._asked.items()):
-            self._falls[key] = self._falls.get(key, 0) + 1
-            if self._falls[key] > 1:
+    def _handle_crash(self) -> None:
+        """Send the pending requests once more, because the process itself has ended."""
+        for key, (request, _) in list(self._pending.items()):
+            self._crashes[key] = self._crashes.get(key, 0) + 1
+            if self._crashes[key] > 1:
                 self._conclude(key, Verdict(False, "the process that tries it ends"))
                 continue
             try:
@@ -303,8 +320,8 @@ class Prober:
                 self._conclude(key, Verdict(False, f"the process that tries it does not start: {error.strerror}"))
 
     def _conclude(self, key: str, verdict: Verdict) -> None:
-        _, lock = self._asked.pop(key, ({}, None))
-        self._falls.pop(key, None)
+        _, lock = self._pending.pop(key, ({}, None))
+        self._crashes.pop(key, None)
         self._slow.discard(key)
         if self._folder is not None:
             with suppress(OSError):
@@ -334,6 +351,6 @@ def _release(lock: IO[bytes] | None) -> None:
         lock.close()
 
 
-def _key(path: Path, found: Signature, limits: Limits) -> str:
-    told = repr((os.fsencode(path.absolute()), found, limits))
-    return hashlib.sha256(told.encode()).hexdigest()
+def _key(path: Path, found: FileSignature, limits: Limits) -> str:
+    identity = repr((os.fsencode(path.absolute()), found, limits))
+    return hashlib.sha256(identity.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The process that tries model files before a worker loads them: `python -P probe_child.py`.
+"""Tries model files before a worker loads them, as a process: `python -P probe_child.py`.
 
-It reads one request per line from its standard input and forks a child for each, in which the file is read, checked
-and run. Whatever a file does there (crash, loop, take all memory) becomes a verdict, one line of JSON on the standard
+It reads one request per line from its standard input and forks a child for each, which reads, checks and runs the
+file. Whatever a file does there (crash, loop, take all memory) becomes a verdict, one line of JSON on the standard
 output. The process ends with its standard input, so it never outlives the worker.
 """
 
@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SIDE_BY_SIDE = 2  # trials at a time, the slow ones not counted
-SLOW_S = 5.0  # after which a trial no longer holds up the others: it continues next to them, one at a time
-CHECK_S = 5.0  # what measuring larger batches may take
+PARALLEL_TRIALS = 2  # without the slow ones
+SLOW_S = 5.0  # after which the others no longer wait for a trial; slow ones continue one at a time
+MEASURE_S = 5.0  # for measuring larger batches
 PR_SET_PDEATHSIG = 1
 REPLY_BYTES = 2**20
 
@@ -31,7 +31,7 @@ class Trial:
 
     def __init__(self, request: dict[str, Any]):
         self.request, self.began, self.reply = request, time.monotonic(), b""
-        self.slow = self.late = self.again = False
+        self.slow = self.late = self.retry = False
         self.pipe, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -41,31 +41,35 @@ class Trial:
 
     @property
     def end(self) -> float:
+        """The time by which the trial has to end."""
         return self.began + float(self.request["timeout_s"])
 
     def verdict(self, status: int) -> dict[str, Any]:
+        """Return the verdict of a child that ended with this wait status."""
         if self.late:
             seconds = self.request["timeout_s"]
-            return refused(f"it was not loaded and run within {seconds:g} s (ATELIER_LOAD_TIMEOUT_S)")
+            return rejection(f"it was not loaded and run within {seconds:g} s (ATELIER_LOAD_TIMEOUT_S)")
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number == signal.SIGXCPU:
-                return refused("it was not loaded and run within its processor time (ATELIER_LOAD_TIMEOUT_S)")
+                return rejection("it was not loaded and run within its processor time (ATELIER_LOAD_TIMEOUT_S)")
             name = signal.Signals(number).name
             hint = ", as when memory runs out" if number in (signal.SIGKILL, signal.SIGABRT) else ""
-            return refused(f"loading it ends the process with {name}{hint}; it is not loaded again until it changes")
+            return rejection(f"loading it ends the process with {name}{hint}; it is not loaded again until it changes")
         try:
             found = json.loads(self.reply)
-            return found if isinstance(found, dict) else refused("loading it ends the process")
+            return found if isinstance(found, dict) else rejection("loading it ends the process")
         except ValueError:
-            return refused(f"loading it ends the process with exit code {os.waitstatus_to_exitcode(status)}")
+            return rejection(f"loading it ends the process with exit code {os.waitstatus_to_exitcode(status)}")
 
 
-def refused(reason: str) -> dict[str, Any]:
+def rejection(reason: str) -> dict[str, Any]:
+    """Return the verdict on a file that cannot be loaded."""
     return {"ok": False, "reason": reason}
 
 
 def main() -> None:
+    """Try files until the standard input ends."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     # forked children find everything imported; nothing here starts a thread (see `environment` in probe.py)
     for name in ("onnx.compose", "onnx.version_converter", "service.models.served_model", "onnxruntime"):
@@ -75,10 +79,10 @@ def main() -> None:
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     waiting: deque[dict[str, Any]] = deque()
-    slow: deque[dict[str, Any]] = deque()  # tried for SLOW_S in vain, to be tried again
+    slow: deque[dict[str, Any]] = deque()  # not finished within SLOW_S, to be tried again
     trials: dict[int, Trial] = {}
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
@@ -100,7 +104,7 @@ def main() -> None:
             for trial in list(trials.values()):
                 _watch(trial, selector, trials, slow)
             running_slow = sum(trial.slow for trial in trials.values())
-            while waiting and len(trials) - running_slow < SIDE_BY_SIDE:
+            while waiting and len(trials) - running_slow < PARALLEL_TRIALS:
                 _start(waiting.popleft(), selector, trials)
             if slow and not running_slow:
                 _start(slow.popleft(), selector, trials).slow = True
@@ -111,6 +115,7 @@ def main() -> None:
 
 
 def send(message: dict[str, Any]) -> None:
+    """Write one line to the worker."""
     content = json.dumps(message).encode() + b"\n"
     while content:
         content = content[os.write(1, content) :]
@@ -131,7 +136,7 @@ def _start(request: dict[str, Any], selector: selectors.BaseSelector, trials: di
 def _watch(
     trial: Trial, selector: selectors.BaseSelector, trials: dict[int, Trial], slow: deque[dict[str, Any]]
 ) -> None:
-    """Send the verdict of a trial that has ended; end one whose time is over; let the others pass a slow one."""
+    """Send the verdict of a trial that has ended, end one whose time is over, or mark one as slow."""
     now = time.monotonic()
     pid, status = os.waitpid(trial.pid, os.WNOHANG)
     if pid:
@@ -142,17 +147,17 @@ def _watch(
         selector.unregister(trial.pipe)
         os.close(trial.pipe)
         del trials[trial.pid]
-        if trial.again and os.WIFSIGNALED(status):
+        if trial.retry and os.WIFSIGNALED(status):
             slow.append(trial.request)
         else:
             send({"id": trial.request["id"], "verdict": trial.verdict(status)})
     elif now > trial.end:
         trial.late = True
         os.kill(trial.pid, signal.SIGKILL)
-    elif not trial.slow and not trial.again and now > trial.began + SLOW_S:
+    elif not trial.slow and not trial.retry and now > trial.began + SLOW_S:
         send({"id": trial.request["id"], "slow": True})
         if any(other.slow for other in trials.values()):
-            trial.again = True
+            trial.retry = True
             os.kill(trial.pid, signal.SIGKILL)
         else:
             trial.slow = True
@@ -161,7 +166,7 @@ def _watch(
 
 
 def _run_child(request: dict[str, Any], writing: int) -> None:
-    """In the forked child; never returns."""
+    """Try the file in the forked child; never return."""
     try:
         signal.set_wakeup_fd(-1)
         _limit(request)
@@ -171,7 +176,7 @@ def _run_child(request: dict[str, Any], writing: int) -> None:
         try:
             verdict = try_file(request)
         except MemoryError:
-            verdict = refused(out_of_memory(request))
+            verdict = rejection(out_of_memory(request))
         content = json.dumps(verdict).encode()
         while content:
             content = content[os.write(writing, content) :]
@@ -180,7 +185,7 @@ def _run_child(request: dict[str, Any], writing: int) -> None:
 
 
 def _limit(request: dict[str, Any]) -> None:
-    """Bounds that the kernel keeps: memory and processor time, no file written, dead with the parent."""
+    """Have the kernel limit memory and processor time, forbid writing files, and end this process with its parent."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         with suppress(OSError):  # where memory runs out, this is the process to end
@@ -201,7 +206,7 @@ def _limit(request: dict[str, Any]) -> None:
 
 
 def written_memory() -> int:
-    """Bytes of writable private memory that count against RLIMIT_DATA now."""
+    """Return the bytes of writable private memory that count against RLIMIT_DATA now."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmData:"):
@@ -210,6 +215,7 @@ def written_memory() -> int:
 
 
 def resident_memory() -> int:
+    """Return the bytes of physical memory that this process uses."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * resource.getpagesize()
@@ -218,48 +224,48 @@ def resident_memory() -> int:
 
 
 def out_of_memory(request: dict[str, Any]) -> str:
+    """Return the reason for rejecting a file that needs too much memory."""
     megabytes = int(request["memory_bytes"]) >> 20
     return f"loading and running it takes more than {megabytes} MiB of memory (ATELIER_MAX_LOAD_BYTES)"
 
 
 def try_file(request: dict[str, Any]) -> dict[str, Any]:
-    """Read, check and run a file as a worker will; the verdict says how, or why not."""
+    """Read, check and run a file as a worker will, and return the verdict."""
     from artifacts.generator_file import ContractError
     from artifacts.onnx_files import onnx_reason
-    from service.models.file_signature import signature
-    from service.models.loader import Unreadable, prepare, read
-    from service.models.sessions import Runtime, Session
+    from service.models.loader import UnreadableFileError, file_signature, read_model_bytes, validate_model
+    from service.models.session import Runtime, Session
 
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
     wanted = tuple(request["signature"])
     try:
-        if signature(path) != wanted:
+        if file_signature(path) != wanted:
             return {"ok": False, "changed": True}
-        content = read(path, request["max_bytes"])
-        if signature(path) != wanted:
+        content = read_model_bytes(path, request["max_bytes"])
+        if file_signature(path) != wanted:
             return {"ok": False, "changed": True}
-        prepared = prepare(path, content)
+        model = validate_model(path, content)
         del content
         runtime = Runtime(request["threads"], request["max_batch"])
-        session = Session(prepared.content, runtime, prepared.batch)
-        rows, heavy = largest_batch(session, prepared.metadata, request["max_batch"], request["batch_bytes"])
-    except Unreadable as error:
+        session = Session(model.content, runtime, model.batch)
+        rows, heavy = largest_batch(session, model.metadata, request["max_batch"], request["batch_bytes"])
+    except UnreadableFileError as error:
         return {"ok": False, "reason": str(error), "unreadable": True}
     except MemoryError:
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, ContractError) else onnx_reason(error)
         if memory_is_short(reason):
-            return refused(out_of_memory(request))
+            return rejection(out_of_memory(request))
         if not isinstance(error, ContractError):
             reason = f"ONNX Runtime does not run it: {reason}"
-        return refused(reason.encode("utf-8", "backslashreplace").decode())
-    height, width, channels = prepared.metadata.image_shape
+        return rejection(reason.encode("utf-8", "backslashreplace").decode())
+    height, width, channels = model.metadata.image_shape
     return {"ok": True, "shape": [channels, height, width], "rows": rows, "heavy": heavy}
 
 
 def memory_is_short(reason: str) -> bool:
-    """Whether an error's message says that memory could not be had."""
+    """Return whether an error's message reports that memory could not be allocated."""
     return any(
         words in reason
         for words in ("bad_alloc", "allocate memory", "llocation failed", "able to allocate", "Cannot allocate")
@@ -271,12 +277,15 @@ def largest_batch(session: Any, metadata: Any, max_batch: int, batch_bytes: int)
 
     Args:
         session: The model's session.
-        metadata: What it promises: ContractError where a run breaks it.
+        metadata: The metadata that its images have to match.
         max_batch: The most rows to allow.
         batch_bytes: The memory that a batch may take.
 
     Returns:
         The rows, at least 1, and whether even one row takes more than `batch_bytes`.
+
+    Raises:
+        ContractError: If the images are not those that the metadata promises.
     """
     from service.models.served_model import check_run
 
@@ -292,7 +301,7 @@ def largest_batch(session: Any, metadata: Any, max_batch: int, batch_bytes: int)
     heavy, tested, most = each > batch_bytes, 1, max_batch
     for _ in range(3):
         rows = min(most, max(1, batch_bytes // each))
-        trying = min(rows, max(1, int(CHECK_S / max(seconds, 1e-6))))
+        trying = min(rows, max(1, int(MEASURE_S / max(seconds, 1e-6))))
         if trying <= tested:
             break
         try:

@@ -1,52 +1,115 @@
-"""Plain ONNX generators, as others export them, brought under the generator file's contract when they are read.
+"""Plain ONNX generators, as other tools export them, adapted to the contract of generator files when they are read.
 
-Taken: one input of floats, [N, z] or [N, z, 1, 1], N dynamic or fixed, and one output of floats [N, C, H, W] in
-[-1, 1]. Given: `latents` float32 [N, z] → `images` uint8 [N, H, W, C], by the same nodes that our export ends in.
+Accepted: one float input [N, z] or [N, z, 1, 1], N dynamic or fixed, and one float output [N, C, H, W] in [-1, 1].
+Result: `latents` float32 [N, z] → `images` uint8 [N, H, W, C], with the same final nodes as `trainer export`.
 """
 
 import hashlib
 import math
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from artifacts.generator_file import NAME, ContractError, Metadata, holds_external_weights
+from artifacts.generator_file import NAME, ContractError, Metadata, holds_external_weights, tensors
 
 if TYPE_CHECKING:
     import onnx
 
-OURS = frozenset({"format_version", "digest", "z_dim"})  # a file with any of these claims to be a generator file
+CONTRACT_KEYS = frozenset({"format_version", "digest", "z_dim"})  # a file with any of these claims the contract
 OLDEST_OPSET = 11  # the first with Round
 MAX_Z_DIM, MAX_SIDE, MAX_BATCH = 65_536, 4_096, 4_096
-PROBES, LARGE_PROBE = 4, 2**25  # rows that are run; floats of more than which only two are
-SLACK = 1e-3  # by which a float may leave [-1, 1]
-NEIGHBOURS = 1 / 127.5  # how far an image may move with its batch: one level
+PROBE_ROWS, LARGE_PROBE = 4, 2**25  # rows to run; only two where the images have more floats than that
+RANGE_TOLERANCE = 1e-3  # by which a value may leave [-1, 1]
+BATCH_TOLERANCE = 1 / 127.5  # by which an image may depend on its batch: one level of 256
 
 
-def is_foreign(model: "onnx.ModelProto") -> bool:
-    """Whether a model says nothing of the contract."""
-    return not OURS & {p.key for p in model.metadata_props}
+def is_third_party(model: "onnx.ModelProto") -> bool:
+    """Return whether a model claims nothing of the generator file's contract."""
+    return not CONTRACT_KEYS & {p.key for p in model.metadata_props}
 
 
-def adopt(
+def weights_path(path: Path) -> Path:
+    """Return the only file whose external weights are read: `x.onnx.data` for `x.onnx`."""
+    return path.with_name(path.name + ".data")
+
+
+def embed_external_weights(content: bytes, weights: bytes, name: str, max_bytes: int) -> bytes:
+    """Return a plain generator with its external weights embedded; anything else is returned unchanged.
+
+    Args:
+        content: The model's bytes.
+        weights: The content of its weights file.
+        name: The name of that file, which is the only one that the model may refer to.
+        max_bytes: The most that model and weights may have; one part of the file may be referred to many times.
+
+    Raises:
+        ContractError: If the model refers to another file, past the end of this one, or to too many bytes.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_from_string(content)
+    except Exception:
+        return content
+    external = [tensor for tensor in tensors(model) if tensor.data_location == tensor.EXTERNAL]
+    if not external or not is_third_party(model):
+        return content
+    total = len(content)
+    for tensor in external:
+        fields = {entry.key: entry.value for entry in tensor.external_data}
+        location = fields.get("location", "")
+        if location != name:
+            raise ContractError(f"its external weights are in {location[:60]!r}; only {name!r}, next to it, is read")
+        try:
+            start = int(fields.get("offset", "0"))
+            length = int(fields.get("length", len(weights) - start))
+        except ValueError:
+            raise ContractError("the offset or length of its external weights is not a number") from None
+        if start < 0 or length < 0 or start + length > len(weights):
+            raise ContractError(f"{name!r} has {len(weights)} bytes; its external weights end past that")
+        total += length
+        if total > max_bytes:
+            raise ContractError(f"with its weights larger than ATELIER_MAX_MODEL_BYTES ({max_bytes} bytes)")
+        tensor.raw_data = weights[start : start + length]
+        del tensor.external_data[:]
+        tensor.data_location = tensor.DEFAULT
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except Exception:  # the format can hold two gigabytes
+        raise ContractError("with its weights larger than an ONNX file can be") from None
+
+
+def adapt(
     model: "onnx.ModelProto",
     content: bytes,
     name: str,
     created: datetime,
     known_shape: tuple[int, int, int] | None = None,
 ) -> "tuple[onnx.ModelProto, Metadata, int | None]":
-    """(the model with the contract's names and tail, metadata from graph and file name, its fixed batch or None).
+    """Wrap a plain generator in the contract's input, output and metadata.
 
-    content: the file's bytes, its weights among them, of which the digest is the sha256; name: the model's, the file's
-    without suffix; created: the file's time; known_shape: the images' [C, H, W] where it was run before; else it is
-    run, to see that it does as it should. ContractError: it is refused, and why.
+    Args:
+        model: The generator.
+        content: The file's bytes with its weights; their sha256 is the digest.
+        name: The model's name: the file's without suffix.
+        created: The file's modification time.
+        known_shape: The images' [C, H, W] if the model was run before. Without it, it is run to check its images.
+
+    Returns:
+        The wrapped model, its metadata, and the batch size if the graph fixes it.
+
+    Raises:
+        ContractError: If the model is rejected, with the reason.
     """
     if not NAME.fullmatch(name):
-        raise ContractError(f"a generator of others is named after its file: rename {name[:40]!r} to [A-Za-z0-9._-]")
+        raise ContractError(
+            f"plain ONNX models are named after their file; rename {name[:40]!r} using only A-Z a-z 0-9 . _ -"
+        )
     if holds_external_weights(model):
         raise ContractError(
-            f"weights lie in external files: put {name}.onnx.data beside it, or export with external_data=False"
+            f"its weights are in external files: put {name}.onnx.data next to it, or export with external_data=False"
         )
     props = {p.key: p.value for p in model.metadata_props}
     z_distribution = props.get("z_distribution", "normal")
@@ -57,16 +120,16 @@ def adopt(
         producer = f"{model.producer_name} {model.producer_version}".strip()[:100]
         (dataset + producer).encode()
     except (UnicodeError, TypeError):
-        raise ContractError("its metadata are not UTF-8") from None
-    model = _recent(model)
-    source, z_dim, batch = _input(model)
-    target, _ = _output(model)
-    shape = known_shape or _probed(model, source, z_dim, batch, z_distribution)
+        raise ContractError("its metadata is not UTF-8") from None
+    model = _upgrade_opset(model)
+    source, z_dim, batch = _latents_input(model)
+    target = _images_output(model)
+    shape = known_shape or _run_shape(model, source, z_dim, batch, z_distribution)
     channels, height, width = shape
     if channels not in (1, 3):
-        raise ContractError(f"its images have {channels} channels; 1 and 3 can be shown")
+        raise ContractError(f"its images have {channels} channels; only 1 and 3 are supported")
     if max(height, width) > MAX_SIDE:
-        raise ContractError(f"its images are {width}x{height}; {MAX_SIDE} pixels a side are allowed")
+        raise ContractError(f"its images are {width}x{height}; at most {MAX_SIDE} pixels per side are allowed")
     metadata = Metadata(
         name=name,
         architecture="unknown",
@@ -85,11 +148,11 @@ def adopt(
         evaluation={},
         foreign=True,
     )
-    return _wrapped(model, source, target, metadata, batch), metadata, batch
+    return _wrap(model, source, target, metadata, batch), metadata, batch
 
 
-def _recent(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The model in an opset that has the tail's operators."""
+def _upgrade_opset(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return the model in an opset that has the operators of the final nodes."""
     import onnx
 
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -107,60 +170,58 @@ def _dims(value: "onnx.ValueInfoProto") -> list[int | None]:
     ]
 
 
-def _told(shape: "list[int | None]") -> str:
+def _shape_text(shape: "list[int | None]") -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
 
 
-def _floats(value: "onnx.ValueInfoProto", what: str) -> None:
+def _require_float(value: "onnx.ValueInfoProto", what: str) -> None:
     from onnx import TensorProto
 
     kind = value.type.tensor_type.elem_type
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
-        told = TensorProto.DataType.Name(kind).lower()
+        type_name = TensorProto.DataType.Name(kind).lower()
         raise ContractError(
-            f"not a generator file (it has no metadata), nor a plain generator: its {what} is {told}, not float"
+            f"not a generator file (it has no metadata), nor a plain generator: its {what} is {type_name}, not float"
         )
 
 
-def _input(model: "onnx.ModelProto") -> "tuple[onnx.ValueInfoProto, int, int | None]":
-    """The input, the latents' width, and the batch if it is fixed."""
+def _latents_input(model: "onnx.ModelProto") -> "tuple[onnx.ValueInfoProto, int, int | None]":
+    """Return the input, z_dim, and the batch size if it is fixed."""
     initialized = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initialized]
     if len(inputs) != 1:
         names = ", ".join(repr(v.name[:40]) for v in inputs[:5]) or "none"
-        raise ContractError(f"a plain generator has one input, its latents; this one's are {names}")
-    _floats(inputs[0], "input")
+        raise ContractError(f"a plain generator has one input, its latents; this one has {names}")
+    _require_float(inputs[0], "input")
     dims = _dims(inputs[0])
     if len(dims) not in (2, 4) or any(d not in (1, None) for d in dims[2:]):
-        raise ContractError(f"its input is {_told(dims)}; a generator takes latents [N, z] or [N, z, 1, 1]")
+        raise ContractError(f"its input is {_shape_text(dims)}; a generator takes latents [N, z] or [N, z, 1, 1]")
     batch, z_dim = dims[:2]
     if z_dim is None:
-        raise ContractError(f"its input is {_told(dims)}: the latents' width is not in the graph; make only N dynamic")
+        raise ContractError(
+            f"its input is {_shape_text(dims)}: the latents' width is not in the graph; make only N dynamic"
+        )
     if z_dim > MAX_Z_DIM:
-        raise ContractError(f"its latents have {z_dim} numbers; {MAX_Z_DIM} are allowed")
+        raise ContractError(f"its latents have {z_dim} numbers; at most {MAX_Z_DIM} are allowed")
     if batch is not None and batch > MAX_BATCH:
-        raise ContractError(f"its batch is fixed at {batch}; {MAX_BATCH} are allowed, or make it dynamic")
+        raise ContractError(f"its batch is fixed at {batch}; at most {MAX_BATCH} is allowed, or make it dynamic")
     return inputs[0], z_dim, batch
 
 
-def _output(model: "onnx.ModelProto") -> "tuple[onnx.ValueInfoProto, tuple[int | None, ...]]":
-    """The output, and [C, H, W] as far as the graph tells."""
+def _images_output(model: "onnx.ModelProto") -> "onnx.ValueInfoProto":
     if len(model.graph.output) != 1:
         raise ContractError(f"a plain generator has one output, its images; this one has {len(model.graph.output)}")
-    (value,) = model.graph.output
-    _floats(value, "output")
-    dims = _dims(value)
-    if not value.type.tensor_type.HasField("shape"):
-        return value, (None, None, None)
-    if len(dims) != 4:
-        raise ContractError(f"its output is {_told(dims)}; a generator gives images [N, C, H, W]")
-    return value, tuple(dims[1:])
+    value: onnx.ValueInfoProto = model.graph.output[0]
+    _require_float(value, "output")
+    if value.type.tensor_type.HasField("shape") and len(_dims(value)) != 4:
+        raise ContractError(f"its output is {_shape_text(_dims(value))}; a generator gives images [N, C, H, W]")
+    return value
 
 
-def _probed(
+def _run_shape(
     model: "onnx.ModelProto", source: "onnx.ValueInfoProto", z_dim: int, batch: int | None, z_distribution: str
 ) -> tuple[int, int, int]:
-    """[C, H, W] of what it really gives. ContractError: not images in [-1, 1], or not the latent's alone."""
+    """Run the model and return its images' [C, H, W]; check their range, and that they depend on their latent only."""
     import onnx
     import onnxruntime as ort
 
@@ -169,7 +230,7 @@ def _probed(
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     dtype = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
     pixels = math.prod(d or 0 for d in _dims(model.graph.output[0])[1:])
-    n = batch or (PROBES if PROBES * pixels <= LARGE_PROBE else 2)
+    n = batch or (PROBE_ROWS if PROBE_ROWS * pixels <= LARGE_PROBE else 2)
 
     def run(latents: np.ndarray) -> np.ndarray:
         fed = latents.reshape(n, z_dim, *[1] * (len(source.type.tensor_type.shape.dim) - 2)).astype(dtype)
@@ -186,26 +247,26 @@ def _probed(
     low, high = float(images.min()), float(images.max())
     first, shape = images[0].copy(), images.shape[1:]
     del images  # they may be large
-    if low < -1 - SLACK or high > 1 + SLACK:
-        raise ContractError(f"its values lie in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in tanh")
+    if low < -1 - RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise ContractError(f"its values are in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in tanh")
     if low >= 0 and high > low:
-        raise ContractError(f"its values lie in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in 2x - 1")
+        raise ContractError(f"its values are in [{low:.3g}, {high:.3g}], not [-1, 1]: let it end in 2x - 1")
     latents[1, 0] = latents[0, 0]
-    if np.abs(run(latents[1])[0] - first).max() > NEIGHBOURS:
+    if np.abs(run(latents[1])[0] - first).max() > BATCH_TOLERANCE:
         raise ContractError(
             "an image changes with its neighbours in the batch, or each time: export the generator in evaluation mode"
         )
     return cast(tuple[int, int, int], shape)
 
 
-def _wrapped(
+def _wrap(
     model: "onnx.ModelProto",
     source: "onnx.ValueInfoProto",
     target: "onnx.ValueInfoProto",
     metadata: Metadata,
     batch: int | None,
 ) -> "onnx.ModelProto":
-    """The model between the contract's names; its own get a prefix, so that none can clash."""
+    """Put the model between the contract's input and output; its own names get a prefix, so that none clash."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -216,7 +277,7 @@ def _wrapped(
 
     def constant(name: str, value: Any, dtype: Any) -> str:
         tensor = onnx.numpy_helper.from_array(np.array(value, dtype))
-        constants.append(helper.make_node("Constant", [], [name], value=tensor))  # old IRs know no free initializers
+        constants.append(helper.make_node("Constant", [], [name], value=tensor))  # old IRs have no free initializers
         return name
 
     before = [

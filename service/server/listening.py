@@ -1,6 +1,7 @@
-"""The addresses on which this process listens, and a warning where they are open to other machines."""
+"""The addresses on which this process listens, and a warning if other machines can reach them."""
 
 import ipaddress
+import json
 import logging
 import os
 import socket
@@ -10,6 +11,14 @@ from pathlib import Path
 log = logging.getLogger("bentoml.atelier")
 
 OPEN_FILES = (Path("/proc/self/fd"), Path("/dev/fd"))
+
+
+def service_url() -> str:
+    """Return the service's address as BentoML gives it to its workers; empty if it does not."""
+    try:
+        return str(next(iter(json.loads(os.environ.get("BENTOML_RUNNER_MAP", "{}")).values()), ""))
+    except (ValueError, AttributeError):  # the variable is private to BentoML
+        return ""
 
 
 def listening_addresses() -> list[tuple[str, int]]:
@@ -39,9 +48,9 @@ def is_public(host: str) -> bool:
 
 
 def warn_if_public() -> None:
-    """Log a warning for each address on which a service without keys accepts other machines' requests.
+    """Log a warning for each address on which other machines can reach a service without keys.
 
-    Of several workers, which share their sockets, the first does.
+    Of several workers, which share their sockets, only the first one does.
     """
     import bentoml
 
@@ -50,7 +59,7 @@ def warn_if_public() -> None:
     for host, port in listening_addresses():
         if is_public(host):
             log.warning(
-                "listening on %s port %d without API keys: whoever reaches this address can use the service; set "
+                "listening on %s port %d without API keys: anyone who reaches this address can use the service; set "
                 "ATELIER_API_KEYS, or listen on 127.0.0.1",
                 host,
                 port,

@@ -1,14 +1,11 @@
-"""The process above the workers: it learns of a worker's death at once.
+"""The supervisor of the workers: it replaces a dead worker at once, and obeys every request to stop.
 
-`bentoml serve` supervises by circus, which looks after its workers every 10 s, and in a container (where BentoML
-leaves restarts to the orchestrator) never replaces one of several that died. The kernel tells of a child's death
-by SIGCHLD, so that is when to look.
-
-Circus also refuses one command while another runs, and so drops a SIGTERM that comes while it replaces a worker or
-starts them: here it is given again until it is taken.
+`bentoml serve` supervises with circus, which checks its workers every 10 s, and in a container (where BentoML leaves
+restarts to the orchestrator) never replaces one of several. The kernel reports a child's death by SIGCHLD, so the
+workers are checked then. Circus also rejects a command while another one runs, so it would lose a SIGTERM that arrives
+while workers are started or replaced; here the command is repeated until it is accepted.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -20,83 +17,98 @@ from typing import Any
 
 import bentoml
 
-from artifacts.processes import is_alive
-from service.server.shutdown import LAST_S
+from artifacts.processes import end_with, is_alive
+from service.server.compatibility import is_supported
+from service.server.shutdown import EXIT_S
 from service.settings import settings
 
 log = logging.getLogger("bentoml.atelier")
 
-# what a signal that ended a worker most often means, and what to do
-MEANS = {
+SYMBOLS = (
+    *(f"circus.sighandler:SysHandler.{name}" for name in ("controller", "handle_hup", "handle_term", "quit")),
+    *(f"circus.controller:Controller.{name}" for name in ("arbiter", "dispatch", "loop")),
+    *(f"circus.arbiter:Arbiter.{name}" for name in ("_stopping", "iter_watchers", "loop", "manage_watchers")),
+    *(f"circus.watcher:Watcher.{name}" for name in ("is_stopped", "is_stopping", "processes", "respawn")),
+    "circus.client:make_json",
+    "circus.exc:ConflictError",
+)
+# what a signal that ended a worker usually means, and what to do
+SIGNAL_HINTS = {
     signal.SIGKILL: "if the memory limit did that, raise it or lower ATELIER_MAX_LOADED_BYTES, ATELIER_MAX_BATCH or "
     "ATELIER_WORKERS",
     signal.SIGILL: "this processor lacks an instruction that the packages were built for",
 }
-TRIES = 5
-AGAIN_S = 0.05
+TRIES, RETRY_S = 5, 0.2  # to replace a worker
+QUIT_AGAIN_S = 0.05
 SUPERVISOR = "ATELIER_SUPERVISOR"  # not a setting: the supervisor's process id, for its workers
-PR_SET_PDEATHSIG = 1
-LOOK_S = 1.0
-KILL_S, END_S = 1.0, 10.0  # after a worker should have ended: it is killed; the supervisor ends, and with it all
+PARENT_CHECK_S = 1.0
+KILL_S, END_S = 1.0, 10.0  # after a worker should have ended: it is killed; the supervisor ends
 
 
 def watch_workers() -> None:
-    """Have whatever circus arbiter comes to run in this process replace dead workers at once, and heed every stop.
+    """Have the circus arbiter of this process replace dead workers at once, and obey every stop.
 
-    Harmless in a process that supervises nothing, or where another handler is in place; nothing is done in a worker.
+    Nothing is done in a worker, or where another handler is installed. Where circus lacks what this needs, it
+    supervises in its own way.
     """
-    ours = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    if ours and bentoml.server_context.worker_index is None and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
-        from circus.sighandler import SysHandler  # a tenth of a second that a worker does without
+    in_main = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    if not in_main or _is_worker() or signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL:
+        return
+    os.environ[SUPERVISOR] = str(os.getpid())
+    # workers leave the working directory off the module path, so that they do not import a user's random.py
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if not is_supported("replacing dead workers at once", SYMBOLS):
+        return
+    from circus.sighandler import SysHandler  # a tenth of a second, which workers do not need
 
-        os.environ[SUPERVISOR] = str(os.getpid())
-        signal.signal(signal.SIGCHLD, _child_died)
-        SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
-        # circus reloads on SIGHUP, which a lost terminal or connection sends: that is a stop, unless `nohup` ignores it
-        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        SysHandler.handle_hup = (lambda handler: None) if ignored else SysHandler.handle_term
-        # workers leave the working directory off the module path: a user's random.py in it is not theirs
-        os.environ["PYTHONSAFEPATH"] = "1"
+    signal.signal(signal.SIGCHLD, _on_child_death)
+    SysHandler.quit = lambda handler: handler.controller.loop.add_callback_from_signal(_stop, handler.controller)
+    # circus reloads on SIGHUP, which a closed terminal sends: that is a stop, unless `nohup` ignores it
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    SysHandler.handle_hup = (lambda _handler: None) if ignored else SysHandler.handle_term
 
 
 def end_with_supervisor() -> None:
-    """Have the kernel end this worker when its supervisor ends: without one it would hold the port, and never be
-    replaced or stopped. Nothing is done in the supervisor itself.
-    """
-    told = os.environ.get(SUPERVISOR, "")
-    if bentoml.server_context.worker_index is None or not told.isdecimal() or int(told) == os.getpid():
+    """Have this worker end when its supervisor ends: it would keep the port, and never be replaced or stopped."""
+    supervisor = os.environ.get(SUPERVISOR, "")
+    if not _is_worker() or not supervisor.isdecimal() or int(supervisor) == os.getpid():
         return
-    supervisor, parent = int(told), os.getppid()
+    parent = os.getppid()
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with(parent, signal.SIGKILL)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), name="supervisor", daemon=True).start()
-    if os.getppid() != parent or not is_alive(supervisor):  # it ended before this was in place
+    if not is_alive(int(supervisor)):  # it ended before this was in place
         os._exit(1)
+
+
+def _is_worker() -> bool:
+    return bentoml.server_context.worker_index is not None
 
 
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(LOOK_S)
+        time.sleep(PARENT_CHECK_S)
     os._exit(1)
 
 
 def _stop(controller: Any) -> None:
-    """On the supervisor's loop, at a signal to stop. A worker that cannot end by itself (it is stopped by SIGSTOP, or
-    waits for a device) is killed after the time for the whole stop; and should this process hang meanwhile, the kernel
-    ends it a moment later, and its workers with it.
+    """Stop, on the supervisor's loop.
+
+    A worker that cannot end (because of SIGSTOP, or a device that hangs) is killed after the time for the whole stop.
+    Should this process hang meanwhile, the kernel ends it a moment later, and its workers with it.
     """
     if getattr(controller, "atelier_stopping", False):
         return
     controller.atelier_stopping = True
-    bound = settings().grace_s + LAST_S
-    controller.loop.call_later(bound + KILL_S, _kill_left, controller.arbiter, bound)
+    bound = settings().grace_s + EXIT_S
+    controller.loop.call_later(bound + KILL_S, _kill_remaining, controller.arbiter, bound)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, bound + END_S)
     _quit(controller)
 
 
-def _kill_left(arbiter: Any, bound: float) -> None:
+def _kill_remaining(arbiter: Any, bound: float) -> None:
     for watcher in arbiter.iter_watchers():
         for pid in list(watcher.processes):
             with suppress(ProcessLookupError):
@@ -105,40 +117,40 @@ def _kill_left(arbiter: Any, bound: float) -> None:
 
 
 def _quit(controller: Any) -> None:
-    """On the supervisor's loop. Circus says to nobody that it refused: it is asked whether it is stopping."""
+    """Give the command to quit, on the supervisor's loop, until circus is stopping: it does not report a rejection."""
     from circus.client import make_json
 
     controller.dispatch((None, make_json("quit")))
     if not controller.arbiter._stopping:
-        controller.loop.call_later(AGAIN_S, _quit, controller)
+        controller.loop.call_later(QUIT_AGAIN_S, _quit, controller)
 
 
-def _child_died(number: int, frame: Any) -> None:
-    # circus handles SIGTERM by a method of an object that knows its controller
+def _on_child_death(_number: int, _frame: Any) -> None:
+    # circus handles SIGTERM with a method of an object that has its controller
     controller = getattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "controller", None)
     if controller is not None:
         controller.loop.add_callback_from_signal(_replace, controller.arbiter, TRIES)
 
 
 def _replace(arbiter: Any, tries: int) -> None:
-    """On the supervisor's loop. Circus refuses while another of its commands runs: then a moment later."""
+    """Replace dead workers, on the supervisor's loop; again in a moment while circus runs another command."""
     from circus.exc import ConflictError
 
     if arbiter._stopping or all(watcher.is_stopping() or watcher.is_stopped() for watcher in arbiter.iter_watchers()):
-        return  # they were told to end
+        return
     for watcher in arbiter.iter_watchers():
         watcher.respawn = True
         for pid in watcher.processes if tries == TRIES else ():
-            _tell(pid)
+            _log_death(pid)
     try:
         arbiter.manage_watchers()
     except ConflictError:
         if tries:
-            arbiter.loop.call_later(0.2, _replace, arbiter, tries - 1)
+            arbiter.loop.call_later(RETRY_S, _replace, arbiter, tries - 1)
 
 
-def _tell(pid: int) -> None:
-    """Log how a worker ended, if by a signal. Circus reaps it: here it is only looked at."""
+def _log_death(pid: int) -> None:
+    """Log how a worker ended if a signal ended it; circus collects the exit status, so it is left in place."""
     if not hasattr(os, "waitid"):  # macOS
         return
     try:
@@ -147,5 +159,5 @@ def _tell(pid: int) -> None:
         return
     if found is not None and found.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
         number = signal.Signals(found.si_status)
-        means = f"; {MEANS[number]}" if number in MEANS else ""
-        log.error("worker %d was ended by %s and is replaced%s", pid, number.name, means)
+        hint = f"; {SIGNAL_HINTS[number]}" if number in SIGNAL_HINTS else ""
+        log.error("worker %d was ended by %s and is replaced%s", pid, number.name, hint)

@@ -1,29 +1,29 @@
-// Asking the service: one door for every request, where an answer that is not one becomes words.
+// Requests to the service; an error response becomes a ServiceError with a message.
 
-import { busy } from "./trouble.js";
+import { busy } from "./notifications.js";
 
-const PATIENCE = 4; // how often a busy service is asked again before a person is told
+const MAX_ATTEMPTS = 4; // requests to a busy service, before the error is shown
 
-/** Why there is no answer, in words. `status` is HTTP's, 0 when nobody answered; `code` the service's own. */
-export class Refusal extends Error {
+/** An error response. `status` is HTTP's, 0 if there was no response; `code` is the service's own. */
+export class ServiceError extends Error {
   constructor(message, status, code = "", param = null) {
     super(message);
     Object.assign(this, { status, code, param });
   }
 }
 
-/** The answer to GET `path`, or to POST if there is a `body`. Paths are relative, so a proxy may add a prefix. */
+/** Return the response to GET `path`, or to POST if there is a `body`. Paths are relative, so a proxy may add a prefix. */
 export async function ask(path, { body, accept = "application/json", signal } = {}) {
   for (let attempt = 1; ; attempt++) {
     const answer = await reach(path, body, accept, signal);
     if (answer.ok) return answer;
-    const again = (answer.status === 503 || answer.status === 429) && attempt < PATIENCE;
-    const refusal = await words(answer);
-    // a plain link cannot show a key, so those for programs are of no use here
+    const again = (answer.status === 503 || answer.status === 429) && attempt < MAX_ATTEMPTS;
+    const error = await readError(answer);
+    // A plain link cannot send a key, so the links to the API do not work here.
     if (answer.status === 401) document.body.classList.add("keyed");
-    if (!again || refusal.code === "not_ready") throw refusal;
+    if (!again || error.code === "not_ready") throw error;
     const seconds = Math.min(5, Number(answer.headers.get("Retry-After")) || 1);
-    await busy(refusal.message, seconds, signal);
+    await busy(error.message, seconds, signal);
   }
 }
 
@@ -38,21 +38,21 @@ async function reach(path, body, accept, signal) {
     return await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The service does not answer. It may have been stopped, or the network is down.", 0, "gone");
+    throw new ServiceError("The service does not answer. It may have been stopped, or the network is down.", 0, "gone");
   }
 }
 
-async function words(answer) {
+async function readError(answer) {
   const error = (await answer.json().catch(() => null))?.error;
-  const message = error?.message ?? `The service answered ${answer.status} without a reason.`;
-  return new Refusal(message[0].toUpperCase() + message.slice(1), answer.status, error?.code, error?.param);
+  const message = error?.message ?? `The service returned ${answer.status} without a message.`;
+  return new ServiceError(message[0].toUpperCase() + message.slice(1), answer.status, error?.code, error?.param);
 }
 
 /**
- * Do `work` for the newest call only: one runs at a time, one waits, those between are dropped.
- * A slider that is dragged thus asks as often as the service answers, and shows answers in order.
+ * Return a function that does `work` for the latest call only: one runs, one waits, those in between are dropped.
+ * A dragged slider thus sends requests as fast as the service answers, and shows the answers in order.
  */
-export function newest(work) {
+export function latestOnly(work) {
   let running = null, waiting = false;
   async function run() {
     if (running) {
@@ -71,7 +71,7 @@ export function newest(work) {
       await run();
     }
   }
-  /** Give up what is under way: its answer would be of something else. */
+  /** Abort what runs: its answer is no longer needed. */
   run.drop = () => {
     running?.abort();
     running = null;

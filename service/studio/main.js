@@ -1,20 +1,20 @@
-// The studio: its views, and what brings them up to date.
+// The studio: its views, and what updates them.
 
 import { loadModels, model, showFacts, showSettings } from "./models.js";
 import { repaintTerms, showMix } from "./mix.js";
 import { showMorph, showMorphSettings, stop, watch } from "./morph.js";
-import { showNothing } from "./nothing.js";
-import { forgetAll } from "./pixels.js";
+import { showEmptyState } from "./empty-state.js";
+import { forgetImages } from "./pixels.js";
 import { copy } from "./share.js";
 import { address, change, onChange, restore, state, TABS } from "./state.js";
 import { watchServer } from "./status.js";
-import { showTray } from "./tray.js";
-import { remark, trouble, well } from "./trouble.js";
+import { showSelection } from "./selection.js";
+import { clearError, notify, showError } from "./notifications.js";
 import { mark, showWall } from "./wall.js";
 
 const $ = id => document.getElementById(id);
 const views = { wall: showWall, morph: showMorph, mix: showMix };
-const MODELS_EVERY = 3; // looks at the server for one at the models
+const MODELS_EVERY = 3; // status requests per request for the models
 
 function showTab() {
   for (const tab of TABS) {
@@ -24,7 +24,7 @@ function showTab() {
     $(`${tab}-view`).hidden = !chosen || !model();
   }
   if (state.tab !== "morph" || !model()) stop();
-  if (state.tab !== "mix") well("terms_cancel"); // only its own view leads out of that
+  if (state.tab !== "mix") clearError("terms_cancel"); // only the mix can resolve it
 }
 
 let before = null;
@@ -32,19 +32,19 @@ onChange(() => {
   if (state.model !== before) {
     before = state.model;
     for (const view of Object.values(views)) view.drop();
-    forgetAll();
+    forgetImages();
     showFacts();
   }
   showSettings();
   showMorphSettings();
   showTab();
-  showNothing();
-  showTray();
+  showEmptyState();
+  showSelection();
   mark();
   if (model()) views[state.tab]();
 });
 document.addEventListener("seen", () => {
-  showTray();
+  showSelection();
   repaintTerms();
 });
 
@@ -64,25 +64,25 @@ document.querySelector(".skip").onclick = event => {
   $("stage").focus();
 };
 
-/** The models as they are now; what is shown follows. */
-async function renew() {
+/** Load the list of models, and update what is shown. */
+async function refreshModels() {
   const served = Boolean(model()), changed = await loadModels();
   if (!served || !model()) {
-    forgetAll();
-    well();
+    forgetImages();
+    clearError();
     return change({});
   }
   if (changed) {
-    forgetAll();
-    remark(`${state.model} was replaced on the server. These are the new one’s images.`);
+    forgetImages();
+    notify(`${state.model} was replaced on the server. These are images of the new version.`);
   }
   if (changed) change({});
 }
-document.addEventListener("replaced", () => renew().catch(error => trouble(error, renew)));
+document.addEventListener("replaced", () => refreshModels().catch(error => showError(error, refreshModels)));
 
 let looks = 0;
-async function beat(back) {
-  if (back || !model() || ++looks % MODELS_EVERY === 0) await renew();
+async function poll(back) {
+  if (back || !model() || ++looks % MODELS_EVERY === 0) await refreshModels();
 }
 
 async function start() {
@@ -90,11 +90,11 @@ async function start() {
   try {
     await loadModels();
   } catch (error) {
-    return trouble(error, start);
+    return showError(error, start);
   }
-  well();
+  clearError();
   if (earlier && model() && !state.digest.startsWith(earlier)) {
-    remark(`This link was made with an earlier ${state.model}. The images are the present one's.`);
+    notify(`This link was made with an earlier version of ${state.model}. The images are of the current one.`);
   }
   change({});
 }
@@ -102,4 +102,4 @@ async function start() {
 $("about").open = matchMedia("(min-width: 60rem)").matches;
 addEventListener("popstate", restore);
 restore();
-start().then(() => watchServer(beat));
+start().then(() => watchServer(poll));

@@ -1,24 +1,24 @@
-// The mix: the picked images' latents, weighted and added, and the image of the sum.
+// The mix: the weighted sum of the picked images' latents, and its image.
 
 import { letter, model, request } from "./models.js";
-import { paint, paintSeen, remember, reserve } from "./pixels.js";
+import { paint, paintKnown, remember, reserve } from "./pixels.js";
 import { save } from "./share.js";
-import { keepUp, stack } from "./stacks.js";
+import { createUpdater, fetchImages } from "./image-loader.js";
 import { change, state } from "./state.js";
-import { say } from "./trouble.js";
+import { announce } from "./notifications.js";
 
 const $ = id => document.getElementById(id);
 
-export const showMix = keepUp(
+export const showMix = createUpdater(
   () => {
     if (!model() || state.picks.length < 2) return null;
     showTerms();
     reserve($("mixed"), model());
     return sum();
   },
-  (body, signal) => stack("v1/mix", body, signal),
+  (body, signal) => fetchImages("v1/mix", body, signal),
   (body, images) => {
-    paint($("mixed"), images, 0); // the sum is the first, the terms follow
+    paint($("mixed"), images, 0); // the first is the sum; the terms follow
     body.terms.forEach(({ seed }, i) => remember(seed, images, i + 1));
     document.dispatchEvent(new Event("seen"));
     const name = model().class_names[images.labels[0]];
@@ -26,7 +26,7 @@ export const showMix = keepUp(
     $("mixed").ariaLabel = `The mix ${$("formula").textContent}`;
     $("mixed").dataset.weights = state.weights.join();
     $("save-mix").disabled = false;
-    say(`Mix drawn: ${$("formula").textContent}`);
+    announce(`Mix drawn: ${$("formula").textContent}`);
   },
   () => {
     const canvas = $("mixed");
@@ -49,16 +49,16 @@ function formula() {
     const size = Math.abs(weight), sign = weight < 0 ? "− " : "+ ";
     return weight ? `${sign}${size === 1 ? "" : `${size} `}${letter(i)}` : "";
   });
-  return parts.filter(Boolean).join(" ").replace(/^\+ /, "") || "nothing";
+  return parts.filter(Boolean).join(" ").replace(/^\+ /, "") || "0";
 }
 
-/** The sliders, one a term; and where they stand. */
+/** Show one slider per term, with its weight. */
 function showTerms() {
   const items = [...$("terms").children];
   if (items.map(item => item.dataset.seed).join() !== state.picks.join()) $("terms").replaceChildren(...state.picks.map(term));
   [...$("terms").children].forEach((item, i) => {
     const weight = state.weights[i], slider = item.querySelector("input");
-    paintSeen(item.querySelector("canvas"), state.picks[i]);
+    paintKnown(item.querySelector("canvas"), state.picks[i]);
     if (+slider.value !== weight) slider.value = weight;
     item.querySelector("output").textContent = String(weight).replace("-", "−");
   });
@@ -67,7 +67,7 @@ function showTerms() {
 }
 
 function term(seed, i) {
-  const item = $("term-of-mix").content.firstElementChild.cloneNode(true), slider = item.querySelector("input");
+  const item = $("mix-term").content.firstElementChild.cloneNode(true), slider = item.querySelector("input");
   item.dataset.seed = seed;
   item.querySelector("span").textContent = `${letter(i)} · seed ${seed}`;
   slider.value = state.weights[i];
@@ -76,9 +76,9 @@ function term(seed, i) {
   return item;
 }
 
-/** Terms' small images, when newer ones came. */
+/** Repaint the terms' small images. */
 export function repaintTerms() {
-  for (const item of $("terms").children) paintSeen(item.querySelector("canvas"), +item.dataset.seed);
+  for (const item of $("terms").children) paintKnown(item.querySelector("canvas"), +item.dataset.seed);
 }
 
 $("even").onclick = () => change({ weights: state.picks.map(() => 1) });

@@ -1,32 +1,32 @@
-// Which models there are, and what the chosen one is.
+// The served models, and the chosen one.
 
 import { ask } from "./api.js";
 import { change, state } from "./state.js";
 
 const $ = id => document.getElementById(id);
-const FEW_CLASSES = 16; // up to here a class is a button, beyond an entry of a list
+const FEW_CLASSES = 16; // more classes are a list instead of buttons
 let models = [], limits = {}, failed = [], notReady = null, asked = false, shownFacts = "";
 
 /** The chosen model's description, or undefined when it is not served. */
 export const model = () => models.find(m => m.name === state.model);
-/** What there is to say when it is not: {asked: was the service asked, names, failed, notReady}. */
+/** What is served: {asked: whether the list was loaded, names, failed, notReady}. */
 export const served = () => ({ asked, names: models.map(m => m.name), failed, notReady });
 export const limit = name => limits[name] ?? Infinity;
 export const letter = i => String.fromCharCode(65 + i);
 
-/** Ask what is served; true when the chosen model's file is another than before. */
+/** Load the list of models; return whether the chosen model's file has changed. */
 export async function loadModels() {
-  const told = await (await ask("v1/models")).json(), before = model();
-  ({ data: models, limits, failed, not_ready: notReady } = told);
+  const list = await (await ask("v1/models")).json(), before = model();
+  ({ data: models, limits, failed, not_ready: notReady } = list);
   asked = true;
-  state.model ??= (models.find(m => m.name === told.default) ?? models[0])?.name ?? null;
+  state.model ??= (models.find(m => m.name === list.default) ?? models[0])?.name ?? null;
   showChoice();
   showRefused();
   showFacts();
   return before?.digest !== undefined && model() !== undefined && before.digest !== model().digest;
 }
 
-/** The fields that every request about the chosen model shares, truncation and class if they are chosen. */
+/** Return a request to the chosen model: `fields`, with truncation and class if they are chosen. */
 export function request(fields) {
   const m = model(), body = { model: state.model, ...fields };
   if (state.truncation !== null && m?.z_distribution === "normal") body.truncation = state.truncation;
@@ -34,7 +34,7 @@ export function request(fields) {
   return body;
 }
 
-/** A file name that tells which picture it is. */
+/** Return a file name that identifies the picture. */
 export function fileName(what, form) {
   const label = request({}).labels ? `-class-${state.label}` : "";
   const cut = request({}).truncation ? `-truncation-${state.truncation}` : "";
@@ -45,20 +45,20 @@ function showChoice() {
   const options = models.map(m => new Option(m.name, m.name));
   const missing = state.model === null ? "none" : `${state.model} (not served)`;
   if (!model()) options.unshift(Object.assign(new Option(missing, state.model ?? ""), { disabled: true }));
-  // an open list is not pulled away from under a person's finger
+  // Keep an open list open if nothing has changed.
   if (options.map(o => o.text).join() !== [...$("model").options].map(o => o.text).join()) $("model").replaceChildren(...options);
   $("model").value = state.model ?? "";
   $("model").disabled = !models.length;
 }
 
-/** The files that are not served, and why: for whoever runs the service, and in nobody's way. */
+/** List the files that are not served, and why. */
 function showRefused() {
-  const told = failed.map(({ file, reason }) => `${file}: ${reason}`), list = $("refused").querySelector("ul");
-  $("refused").hidden = !told.length;
-  $("refused").querySelector("summary").textContent = told.length === 1 ? "1 file is not served" : `${told.length} files are not served`;
+  const lines = failed.map(({ file, reason }) => `${file}: ${reason}`), list = $("refused").querySelector("ul");
+  $("refused").hidden = !lines.length;
+  $("refused").querySelector("summary").textContent = lines.length === 1 ? "1 file is not served" : `${lines.length} files are not served`;
   if (!models.length) $("refused").open = true;
-  if (told.join() === [...list.children].map(item => item.textContent).join()) return;
-  list.replaceChildren(...told.map(text => Object.assign(document.createElement("li"), { textContent: text })));
+  if (lines.join() === [...list.children].map(item => item.textContent).join()) return;
+  list.replaceChildren(...lines.map(text => Object.assign(document.createElement("li"), { textContent: text })));
 }
 
 /** Show the facts of the chosen model, and the settings that it has. */
@@ -75,7 +75,7 @@ export function showFacts() {
   }));
   $("about").hidden = !m;
   if (m) state.digest = m.digest;
-  $("cut").hidden = m?.z_distribution !== "normal";
+  $("truncation-field").hidden = m?.z_distribution !== "normal";
   if (m && state.label >= m.class_names.length) state.label = null;
   showClasses(m?.class_names ?? []);
   showSettings();
@@ -85,9 +85,9 @@ function facts(m) {
   const count = n => n.toLocaleString("en");
   const list = [
     ["Trained on", m.dataset],
-    ["Images seen", m.images_seen ? count(m.images_seen) : m.foreign ? "not told" : "none: untrained"],
+    ["Images seen", m.images_seen ? count(m.images_seen) : m.foreign ? "unknown" : "none: untrained"],
     ...scores(m),
-    ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "grey" : "colour"}`],
+    ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "gray" : "color"}`],
     ["Latent", `${m.z_dim} ${m.z_distribution} numbers`],
     ["Network", m.architecture + (m.ema ? ", averaged weights" : "") + (m.optimize === "none" ? "" : `, ${m.optimize}`)],
   ];
@@ -97,15 +97,15 @@ function facts(m) {
   return list.filter(([, value]) => value);
 }
 
-/** `evaluation.*` that are numbers, the shortest name of each; "not measured" rather than nothing. */
+/** Return the `evaluation.*` entries that are numbers, or "not measured yet". */
 function scores(m) {
-  const told = Object.entries(m.evaluation).filter(([, value]) => typeof value === "number");
-  return told.length ? told.map(([name, value]) => [name, +value.toPrecision(4)]) : [["Score", "not measured yet"]];
+  const numbers = Object.entries(m.evaluation).filter(([, value]) => typeof value === "number");
+  return numbers.length ? numbers.map(([name, value]) => [name, +value.toPrecision(4)]) : [["Score", "not measured yet"]];
 }
 
 function showClasses(names) {
   $("classes").hidden = !names.length;
-  const few = names.length <= FEW_CLASSES, all = [["", "each its own"], ...names.map((name, i) => [i, name])];
+  const few = names.length <= FEW_CLASSES, all = [["", "by seed"], ...names.map((name, i) => [i, name])];
   $("chips").hidden = !few;
   $("class").hidden = few;
   $("class").replaceChildren(...(few ? [] : all.map(([value, name]) => new Option(name, value))));
@@ -117,19 +117,19 @@ function showClasses(names) {
   })));
 }
 
-/** Put the controls where the state is. */
+/** Set the controls to the state. */
 export function showSettings() {
   const label = String(state.label ?? "");
   $("model").value = state.model ?? "";
   $("class").value = label;
   for (const input of $("chips").querySelectorAll("input")) {
     const chosen = input.value === label;
-    // on a phone the row is longer than the screen
+    // On a phone the row is wider than the screen.
     if (chosen && !input.checked) $("chips").scrollLeft = input.parentElement.offsetLeft - $("chips").clientWidth / 2;
     input.checked = chosen;
   }
   $("truncation").value = state.truncation ?? $("truncation").max;
-  $("cut-told").textContent = state.truncation ?? "off";
+  $("truncation-value").textContent = state.truncation ?? "off";
   $("truncation").setAttribute("aria-valuetext", state.truncation ?? "off");
 }
 

@@ -3,15 +3,15 @@
 import { letter, limit, model, request } from "./models.js";
 import { distance, paint, paintStrip, remember, reserve } from "./pixels.js";
 import { save } from "./share.js";
-import { keepUp, stack } from "./stacks.js";
+import { createUpdater, fetchImages } from "./image-loader.js";
 import { change, state } from "./state.js";
-import { say } from "./trouble.js";
+import { announce } from "./notifications.js";
 
 const $ = id => document.getElementById(id);
 const STEPS = 25, BYTES = 16e6, STRIP = 16;
 let frames = null, playing = null, playOnArrival = false;
 
-export const showMorph = keepUp(
+export const showMorph = createUpdater(
   () => {
     if (!model() || state.picks.length < 2) {
       stop();
@@ -23,7 +23,7 @@ export const showMorph = keepUp(
     return body;
   },
   async (body, signal) => {
-    const [slerp, lerp] = await Promise.all(["slerp", "lerp"].map(mode => stack("v1/interpolate", { ...body, mode }, signal)));
+    const [slerp, lerp] = await Promise.all(["slerp", "lerp"].map(mode => fetchImages("v1/interpolate", { ...body, mode }, signal)));
     return { slerp, lerp };
   },
   (body, got) => {
@@ -34,19 +34,19 @@ export const showMorph = keepUp(
     $("frame").max = frames.count - 1;
     drawStrip(body);
     drawFrame();
-    if (first || playOnArrival) say(`${frames.count} frames from seed ${body.keyframes[0]} to ${body.keyframes.at(-1)}`);
+    if (first || playOnArrival) announce(`${frames.count} frames from seed ${body.keyframes[0]} to ${body.keyframes.at(-1)}`);
     if (playOnArrival && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
     playOnArrival = false;
   },
 );
 
-/** Come here to watch: the morph plays as soon as it is there, unless motion is not wanted. */
+/** Open the morph, which plays as soon as it is loaded, unless the user prefers reduced motion. */
 export function watch() {
   playOnArrival = true;
   change({ tab: "morph" }, { visit: true });
 }
 
-/** The request of the path, but for its mode. */
+/** Return the request of the path, without its mode. */
 function path() {
   const { width, height, channels } = model(), segments = state.picks.length - (state.loop ? 0 : 1);
   const most = Math.min(limit("max_frames") - 1, BYTES / (width * height * channels));
@@ -54,10 +54,10 @@ function path() {
   return request({ keyframes: state.picks, steps, easing: state.easing, loop: state.loop });
 }
 
-/** How many frames a path has; one that comes back does not show its first image twice. */
+/** Return the number of frames of a path; a loop does not repeat its first image. */
 const length = ({ keyframes, steps, loop }) => (keyframes.length - !loop) * (steps - 1) + !loop;
 
-/** Put the controls where the state is. */
+/** Set the controls to the state. */
 export function showMorphSettings() {
   $("view").value = state.view;
   $("easing").value = state.easing;
@@ -66,7 +66,7 @@ export function showMorphSettings() {
   $("download-mode").textContent = mode();
 }
 
-/** What is downloaded and on the strip: the one that is shown; of both, the one that suits the latents. */
+/** Return the mode of the strip and of downloads: the one that is shown, or of both, the one that suits the latents. */
 const mode = () => (state.view !== "both" ? state.view : model()?.z_distribution === "uniform" ? "lerp" : "slerp");
 
 function drawStrip(body) {
@@ -93,8 +93,8 @@ function drawFrame() {
   }
   $("frame").setAttribute("aria-valuetext", where);
   const levels = distance(frames.slerp, frames.lerp, i);
-  const told = where[0].toUpperCase() + where.slice(1);
-  $("apart").textContent = `${told}. ${levels ? `The two differ by ${levels.toFixed(1)} grey levels a pixel.` : "The two are the same image."}`;
+  const position = where[0].toUpperCase() + where.slice(1);
+  $("difference").textContent = `${position}. ${levels ? `The two differ by ${levels.toFixed(1)} gray levels per pixel.` : "The two are the same image."}`;
 }
 
 function play() {

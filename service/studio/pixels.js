@@ -1,32 +1,32 @@
-// Images as the service computes them (uint8 [N, H, W, C] in a .npy file), and their way onto a canvas.
+// Images of the service (uint8 [N, H, W, C] in a .npy file), painted onto canvases.
 
-/** {data, n, height, width, channels} of a .npy answer. Format: numpy.lib.format, version 1.0. */
+/** Parse a .npy file (numpy.lib.format, version 1.0) as {data, n, height, width, channels}. */
 export function parseNpy(buffer) {
   const length = new DataView(buffer).getUint16(8, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, 10, length));
   const shape = header.match(/'shape': \(([\d, ]+)\)/)?.[1].split(",").map(Number);
-  if (shape?.length !== 4 || !header.includes("'|u1'")) throw new Error("The service's answer holds no images.");
+  if (shape?.length !== 4 || !header.includes("'|u1'")) throw new Error("The service’s answer has no images.");
   const [n, height, width, channels] = shape;
   return { data: new Uint8Array(buffer, 10 + length), n, height, width, channels };
 }
 
 const isSmall = ({ width, height }) => Math.max(width, height) <= 64;
 
-/** Give a canvas the size of `n` images side by side, so that nothing moves when they come; what has it keeps its look. */
+/** Give a canvas the size of `n` images side by side, so that the layout is stable; one of that size keeps its content. */
 export function reserve(canvas, { width, height }, n = 1) {
   if (canvas.width === n * width && canvas.height === height) return;
   canvas.width = n * width;
   canvas.height = height;
 }
 
-/** Image `i` on a canvas, pixel for pixel; the style sheet enlarges it, crisply when it is small. */
+/** Paint image `i` pixel for pixel; the style sheet enlarges it, without smoothing if it is small. */
 export function paint(canvas, images, i) {
   reserve(canvas, images);
   canvas.classList.toggle("crisp", isSmall(images));
   canvas.getContext("2d").putImageData(rgba(images, i), 0, 0);
 }
 
-/** Some of the images side by side on one canvas. */
+/** Paint some images side by side on one canvas. */
 export function paintStrip(canvas, images, chosen) {
   reserve(canvas, images, chosen.length);
   canvas.classList.toggle("crisp", isSmall(images));
@@ -36,7 +36,7 @@ export function paintStrip(canvas, images, chosen) {
 
 function rgba({ data, height, width, channels }, i) {
   const picture = new ImageData(width, height), pixels = height * width;
-  const from = i * pixels * channels, step = channels === 3 ? 1 : 0; // grey: the one value three times
+  const from = i * pixels * channels, step = channels === 3 ? 1 : 0; // gray: one value three times
   for (let p = 0; p < pixels; p++) {
     const at = from + p * channels;
     picture.data[4 * p] = data[at];
@@ -47,7 +47,7 @@ function rgba({ data, height, width, channels }, i) {
   return picture;
 }
 
-/** The mean distance of image `i` of two stacks, in grey levels of 255. */
+/** Return the mean distance of images `i` of two arrays, in gray levels (0 to 255). */
 export function distance(a, b, i) {
   const size = a.height * a.width * a.channels;
   let sum = 0;
@@ -55,15 +55,15 @@ export function distance(a, b, i) {
   return sum / size;
 }
 
-// The last look of each seed that was seen, for the tray and the sliders.
+// The latest image of each seed, for the selection and the sliders.
 const seen = new Map();
 
 export const remember = (seed, images, i) => seen.set(seed, { images, i });
-export const forgetAll = () => seen.clear();
+export const forgetImages = () => seen.clear();
 export const known = seed => seen.has(seed);
 
-/** Paint a seed as it was last seen; nothing if it never was. */
-export function paintSeen(canvas, seed) {
+/** Paint the latest image of a seed, if there is one. */
+export function paintKnown(canvas, seed) {
   const last = seen.get(seed);
   if (last) paint(canvas, last.images, last.i);
 }

@@ -1,11 +1,11 @@
-// Taking something along: a seed or a link on the clipboard, a picture as a file.
+// Copies seeds and links to the clipboard, and saves images as files.
 
 import { ask } from "./api.js";
 import { fileName, limit, model } from "./models.js";
-import { say, trouble } from "./trouble.js";
+import { announce, showError } from "./notifications.js";
 
-/** Copy text, also where a browser keeps the clipboard from pages that did not come by https. */
-export async function copy(text, told) {
+/** Copy text, also where the browser allows the clipboard only to pages with HTTPS. */
+export async function copy(text, message) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -16,12 +16,12 @@ export async function copy(text, told) {
     const done = document.execCommand("copy");
     field.remove();
     before?.focus();
-    if (!done) return say(`This browser does not let the page copy. Here it is: ${text}`, true);
+    if (!done) return announce(`This browser does not allow copying. The text is: ${text}`, true);
   }
-  say(told, true);
+  announce(message, true);
 }
 
-/** Fetch a picture and save it as a file; small ones are enlarged, pixel by pixel. `frames`: how many there are. */
+/** Save an image or animation of `frames` frames as a file; small ones are enlarged, pixel by pixel. */
 export async function save(path, body, what, form, frames = 1) {
   const again = () => save(path, body, what, form, frames);
   try {
@@ -29,13 +29,13 @@ export async function save(path, body, what, form, frames = 1) {
     const url = URL.createObjectURL(await answer.blob());
     Object.assign(document.createElement("a"), { href: url, download: fileName(what, form) }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
-    say("Saved", true);
+    announce("Saved", true);
   } catch (error) {
-    trouble(error, again);
+    showError(error, again);
   }
 }
 
-/** The whole factor that makes an image about 256 pixels wide, within what the service allows. */
+/** Return the integer factor that makes an image about 256 pixels wide, within the service's limit. */
 export function scale(frames) {
   const { width, height } = model(), pixels = limit("max_scaled_pixels") / (frames * width * height);
   return Math.max(1, Math.min(16, Math.floor(256 / Math.max(width, height)), Math.floor(Math.sqrt(pixels))));

@@ -1,13 +1,13 @@
-// What is being looked at: one object, and the address bar that holds it, so that a link brings it back.
+// What is shown: one object, which the address bar mirrors, so that a link restores it.
 
 export const SEEDS = 2 ** 53;
-export const MOST_PICKS = 16;
+export const MAX_PICKS = 16;
 export const TABS = ["wall", "morph", "mix"];
 
 const EMPTY = {
-  model: null, digest: null, // the digest only tells a link that was made with an earlier file of this name
+  model: null, digest: null, // the digest shows whether a link was made with an earlier file of this name
   seed: 0, // the wall's first seed
-  alone: null, // one seed, looked at by itself
+  single: null, // the only seed that is shown, if there is one
   label: null, truncation: null,
   tab: "wall",
   picks: [], weights: [], // a weight for each pick
@@ -18,17 +18,17 @@ export const state = { ...EMPTY };
 const listeners = [];
 let writing = null;
 
-/** A whole seed from text, or null: no sign, no exponent, below 2^53. */
+/** Parse a seed: an integer without sign or exponent, below 2^53; else null. */
 export function seedFrom(text) {
   const seed = /^[0-9]{1,16}$/.test(text) ? Number(text) : NaN;
   return seed < SEEDS ? seed : null;
 }
 
-/** Change some of it, and tell everyone. `visit`: a step that the browser's back button undoes. */
+/** Change the state and call the listeners. `visit`: the browser's back button undoes it. */
 export function change(patch, { visit = false } = {}) {
-  if (visit && writing) write("replaceState"); // the step before it, as it was left
+  if (visit && writing) write("replaceState"); // the entry that is left, as it is now
   Object.assign(state, patch);
-  // browsers refuse more than about three changes of the address a second, and a slider makes sixty
+  // Browsers allow about three changes of the address per second, but a slider makes sixty.
   clearTimeout(writing);
   if (visit) write("pushState");
   else writing = setTimeout(write, 200, "replaceState");
@@ -45,7 +45,7 @@ function write(how) {
   if (address() !== location.hash) history[how](null, "", address());
 }
 
-/** The link of what is shown, or of it with some of it otherwise. */
+/** Return the link to what is shown, with some values replaced. */
 export function address(patch = {}) {
   const s = { ...state, ...patch }, query = new URLSearchParams();
   const put = (key, value, usual) => value !== null && value !== usual && query.set(key, value);
@@ -53,7 +53,7 @@ export function address(patch = {}) {
   put("digest", s.digest && s.digest.slice(0, 12));
   put("tab", s.tab, "wall");
   put("seed", s.seed);
-  put("alone", s.alone);
+  put("alone", s.single);
   put("class", s.label);
   put("truncation", s.truncation);
   put("picks", s.picks.join(","), "");
@@ -65,7 +65,7 @@ export function address(patch = {}) {
   return "#" + query.toString().replaceAll("%2C", ",");
 }
 
-/** What a link says; whatever in it cannot be is left out. */
+/** Parse a link; invalid values are ignored. */
 export function fromAddress(hash) {
   const query = new URLSearchParams(hash.slice(1)), s = { ...EMPTY };
   const number = (key, fits) => {
@@ -77,11 +77,11 @@ export function fromAddress(hash) {
   s.digest = query.get("digest");
   s.tab = oneOf("tab", TABS);
   s.seed = seedFrom(query.get("seed") ?? "") ?? 0;
-  s.alone = seedFrom(query.get("alone") ?? "");
+  s.single = seedFrom(query.get("alone") ?? "");
   s.label = number("class", c => Number.isInteger(c) && c >= 0);
   s.truncation = number("truncation", t => t > 0 && t <= 100);
   const seeds = (query.get("picks") ?? "").split(",").map(seedFrom).filter(seed => seed !== null);
-  s.picks = [...new Set(seeds)].slice(0, MOST_PICKS);
+  s.picks = [...new Set(seeds)].slice(0, MAX_PICKS);
   const weights = (query.get("weights") ?? "").split(",").map(Number);
   s.weights = s.picks.map((_, i) => (Math.abs(weights[i]) <= 2 && query.has("weights") ? weights[i] : 1));
   s.view = oneOf("view", ["both", "slerp", "lerp"]);
@@ -91,7 +91,7 @@ export function fromAddress(hash) {
   return s;
 }
 
-/** Take over what the address says, at the start and when the browser goes back. */
+/** Set the state from the address: at the start, and when the browser goes back. */
 export function restore() {
   clearTimeout(writing);
   const { model, ...rest } = fromAddress(location.hash);

@@ -1,53 +1,53 @@
-// The wall: images by seed, as on a contact sheet; and one of them by itself.
+// The wall: a grid of images by seed; and the view of a single one.
 
 import { limit, model, request } from "./models.js";
-import { paint, paintSeen, remember, reserve } from "./pixels.js";
+import { paint, paintKnown, remember, reserve } from "./pixels.js";
 import { copy, save } from "./share.js";
-import { keepUp, stack } from "./stacks.js";
+import { createUpdater, fetchImages } from "./image-loader.js";
 import { address, change, seedFrom, SEEDS, state } from "./state.js";
-import { toggle, isPicked } from "./tray.js";
-import { say } from "./trouble.js";
+import { letterOf, toggle } from "./selection.js";
+import { announce } from "./notifications.js";
 
 const $ = id => document.getElementById(id);
-const MOST = 60, BYTES = 4e6; // a wall of large images has fewer
-const MOST_KIN = 32;
-const ANYWHERE = 1e5; // another wall begins below this: seeds that can be read and said
-let at = 0; // the tile that the keyboard is on
+const MAX_IMAGES = 60, BYTES = 4e6; // per wall; fewer if they are large
+const MAX_CLASSES = 32;
+const MAX_RANDOM_SEED = 1e5; // first seed of another wall, so that seeds are short
+let at = 0; // the focused tile
 
 const size = () => {
-  const m = model(), fit = m ? Math.floor(BYTES / (m.width * m.height * m.channels)) : MOST;
-  return Math.max(1, Math.min(MOST, limit("max_images") - state.picks.length, fit));
+  const m = model(), fit = m ? Math.floor(BYTES / (m.width * m.height * m.channels)) : MAX_IMAGES;
+  return Math.max(1, Math.min(MAX_IMAGES, limit("max_images") - state.picks.length, fit));
 };
 const firstSeed = () => Math.min(state.seed, SEEDS - size());
-const seeds = () => (state.alone !== null ? [state.alone] : Array.from({ length: size() }, (_, i) => firstSeed() + i));
+const seeds = () => (state.single !== null ? [state.single] : Array.from({ length: size() }, (_, i) => firstSeed() + i));
 
-export const showWall = keepUp(
+export const showWall = createUpdater(
   () => {
     if (!model()) return null;
     prepare();
-    // the picked ones come along, so that the tray is of the same truncation and class, by the same request
+    // Includes the picked seeds, so that the selection has the same truncation and class.
     return request({ seeds: [...new Set([...seeds(), ...state.picks])] });
   },
-  (body, signal) => stack("v1/generate", body, signal),
+  (body, signal) => fetchImages("v1/generate", body, signal),
   (body, images) => {
     body.seeds.forEach((seed, i) => remember(seed, images, i));
     document.dispatchEvent(new Event("seen"));
-    if (state.alone !== null) drawAlone(images);
+    if (state.single !== null) drawSingle(images);
     else drawTiles(body.seeds, images);
   },
 );
 
-const showKin = keepUp(
+const showClassesOfSeed = createUpdater(
   () => {
     const classes = model()?.class_names.length ?? 0;
-    $("alone-classes").hidden = !classes || classes > MOST_KIN;
-    if (state.alone === null || $("alone-classes").hidden) return null;
+    $("single-classes").hidden = !classes || classes > MAX_CLASSES;
+    if (state.single === null || $("single-classes").hidden) return null;
     const labels = Array.from({ length: Math.min(classes, limit("max_images")) }, (_, i) => i);
-    return request({ seeds: labels.map(() => state.alone), labels });
+    return request({ seeds: labels.map(() => state.single), labels });
   },
-  (body, signal) => stack("v1/generate", body, signal),
-  (body, images) => $("kin").replaceChildren(...body.labels.map((label, i) => {
-    const item = $("kin-of-seed").content.cloneNode(true), name = model().class_names[label];
+  (body, signal) => fetchImages("v1/generate", body, signal),
+  (body, images) => $("class-list").replaceChildren(...body.labels.map((label, i) => {
+    const item = $("class-item").content.cloneNode(true), name = model().class_names[label];
     paint(item.querySelector("canvas"), images, i);
     item.querySelector("span").textContent = name;
     item.querySelector("button").ariaLabel = `Class ${name}`;
@@ -56,36 +56,36 @@ const showKin = keepUp(
   })),
 );
 
-/** Put up the frames that the images will be drawn into. */
+/** Create the tiles that the images will be painted into. */
 function prepare() {
-  $("alone").hidden = state.alone === null;
-  $("wall").hidden = state.alone !== null;
-  $("seed").value = state.alone ?? firstSeed();
+  $("single").hidden = state.single === null;
+  $("wall").hidden = state.single !== null;
+  $("seed").value = state.single ?? firstSeed();
   const range = `${firstSeed()} to ${firstSeed() + size() - 1}`;
   const caption = `Under each: seed (${range})${model().class_names.length ? ", class" : ""}`; // short, for phones
-  $("seed-hint").textContent = state.alone === null ? `${size()} images. ${caption}` : "one image";
-  if (state.alone !== null) {
-    reserve($("alone-image"), model());
-    return void showKin();
+  $("seed-hint").textContent = state.single === null ? `${size()} images. ${caption}` : "one image";
+  if (state.single !== null) {
+    reserve($("single-image"), model());
+    return void showClassesOfSeed();
   }
   const wanted = seeds(), tiles = [...$("wall").children];
   if (tiles.length !== wanted.length || tiles[0].dataset.seed !== String(wanted[0])) {
     at = 0;
     $("wall").replaceChildren(...wanted.map(tile));
-    roam(0, false);
+    focusTile(0, false);
   }
   mark();
 }
 
 function tile(seed) {
-  const item = $("frame-of-wall").content.firstElementChild.cloneNode(true);
-  const name = item.querySelector(".seed"), link = item.querySelector(".alone");
+  const item = $("wall-tile").content.firstElementChild.cloneNode(true);
+  const name = item.querySelector(".seed"), link = item.querySelector(".single-link");
   item.dataset.seed = seed;
   reserve(item.querySelector("canvas"), model());
-  paintSeen(item.querySelector("canvas"), seed);
+  paintKnown(item.querySelector("canvas"), seed);
   name.textContent = seed;
   name.title = name.ariaLabel = `Copy seed ${seed}`;
-  link.title = link.ariaLabel = `Seed ${seed} by itself: a link that brings it back`;
+  link.title = link.ariaLabel = `Open only seed ${seed}: a link to this image`;
   return item;
 }
 
@@ -99,34 +99,34 @@ function drawTiles(drawn, images) {
   });
   mark();
   $("wall").dataset.drawn = drawn[0];
-  say(`Images of seeds ${drawn[0]} to ${drawn[0] + $("wall").children.length - 1}`);
+  announce(`Images of seeds ${drawn[0]} to ${drawn[0] + $("wall").children.length - 1}`);
 }
 
-function drawAlone(images) {
-  const name = model().class_names[images.labels[0]], seed = state.alone;
-  paint($("alone-image"), images, 0);
-  $("alone-image").ariaLabel = `Seed ${seed}${name ? `, class ${name}` : ""}`;
-  $("alone-name").textContent = `Seed ${seed}`;
-  const told = [name && `class ${name}`, request({}).truncation && `truncation ${state.truncation}`, `from ${model().name}`];
-  $("alone-told").textContent = told.filter(Boolean).join(" · ");
+function drawSingle(images) {
+  const name = model().class_names[images.labels[0]], seed = state.single;
+  paint($("single-image"), images, 0);
+  $("single-image").ariaLabel = `Seed ${seed}${name ? `, class ${name}` : ""}`;
+  $("single-name").textContent = `Seed ${seed}`;
+  const details = [name && `class ${name}`, request({}).truncation && `truncation ${state.truncation}`, `from ${model().name}`];
+  $("single-details").textContent = details.filter(Boolean).join(" · ");
   mark();
-  say(`Seed ${seed} by itself`);
+  announce(`Only seed ${seed} is shown`);
 }
 
-/** What is picked, and links of what is shown. */
+/** Mark the picked images, and update the links. */
 export function mark() {
   for (const item of $("wall").children) {
-    const seed = +item.dataset.seed, letter = isPicked(seed);
+    const seed = +item.dataset.seed, letter = letterOf(seed);
     item.querySelector(".shot").ariaPressed = Boolean(letter);
     item.dataset.pick = letter;
-    item.querySelector(".alone").href = address({ tab: "wall", alone: seed });
+    item.querySelector(".single-link").href = address({ tab: "wall", single: seed });
   }
-  $("alone-pick").ariaPressed = Boolean(isPicked(state.alone));
-  $("alone-pick").textContent = isPicked(state.alone) ? "Picked" : "Pick";
+  $("single-pick").ariaPressed = Boolean(letterOf(state.single));
+  $("single-pick").textContent = letterOf(state.single) ? "Picked" : "Pick";
 }
 
-/** Only one tile is on the Tab key's way; the arrows choose which. */
-function roam(to, focus = true) {
+/** Make one tile reachable with the Tab key; the arrow keys choose which. */
+function focusTile(to, focus = true) {
   const tiles = $("wall").children;
   at = Math.max(0, Math.min(to, tiles.length - 1));
   [...tiles].forEach((item, i) => {
@@ -140,28 +140,28 @@ $("wall").onkeydown = event => {
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: 1e6 }[event.key];
   if (!step && event.key !== "Home") return;
   event.preventDefault();
-  if (at + step >= 0) roam(at + step);
+  if (at + step >= 0) focusTile(at + step);
 };
-$("wall").onfocusin = event => roam([...$("wall").children].indexOf(event.target.closest("li")), false);
+$("wall").onfocusin = event => focusTile([...$("wall").children].indexOf(event.target.closest("li")), false);
 $("wall").onclick = event => {
   const item = event.target.closest("li"), seed = +item?.dataset.seed;
   if (event.target.closest(".shot")) toggle(seed);
   if (event.target.closest(".seed")) copy(seed, `Seed ${seed} copied`);
 };
 
-const wall = seed => change({ seed: Math.max(0, Math.min(seed, SEEDS - size())), alone: null }, { visit: true });
+const wall = seed => change({ seed: Math.max(0, Math.min(seed, SEEDS - size())), single: null }, { visit: true });
 $("wall-bar").onsubmit = event => event.preventDefault();
 $("seed").onchange = () => {
   const seed = seedFrom($("seed").value.trim());
   $("seed").ariaInvalid = seed === null;
-  if (seed === null) say(`A seed is a whole number from 0 to ${SEEDS - 1}`, true);
+  if (seed === null) announce(`A seed is a whole number from 0 to ${SEEDS - 1}`, true);
   else wall(seed);
 };
-const step = by => (state.alone === null ? wall(firstSeed() + by * size()) : change({ alone: Math.max(0, Math.min(state.alone + by, SEEDS - 1)) }, { visit: true }));
+const step = by => (state.single === null ? wall(firstSeed() + by * size()) : change({ single: Math.max(0, Math.min(state.single + by, SEEDS - 1)) }, { visit: true }));
 $("earlier").onclick = () => step(-1);
 $("later").onclick = () => step(1);
-$("another").onclick = () => wall(Math.floor(Math.random() * ANYWHERE));
-$("alone-pick").onclick = () => toggle(state.alone);
-$("alone-copy").onclick = () => copy(state.alone, `Seed ${state.alone} copied`);
-$("alone-save").onclick = () => save("v1/generate", request({ seeds: [state.alone] }), `seed-${state.alone}`, "png");
-$("alone-wall").onclick = () => wall(state.seed <= state.alone && state.alone < state.seed + size() ? state.seed : state.alone);
+$("another").onclick = () => wall(Math.floor(Math.random() * MAX_RANDOM_SEED));
+$("single-pick").onclick = () => toggle(state.single);
+$("single-copy").onclick = () => copy(state.single, `Seed ${state.single} copied`);
+$("single-save").onclick = () => save("v1/generate", request({ seeds: [state.single] }), `seed-${state.single}`, "png");
+$("single-back").onclick = () => wall(state.seed <= state.single && state.single < state.seed + size() ? state.seed : state.single);

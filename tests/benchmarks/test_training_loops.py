@@ -12,7 +12,8 @@ from torch import nn
 
 from benchmarks import training, training_loops
 from benchmarks.training_loops import LOOPS
-from trainer.config import schema as configuration
+from trainer.config import loading
+from trainer.config.schema import Config
 
 SMALL = ("model.g_widths=[8,8,8,8]", "model.d_widths=[4,4,8,8]", "optim.batch_size=4", "run.device=cpu")
 ENLARGING = [name for name, case in training.CASES.items() if case.stored]
@@ -29,7 +30,7 @@ def test_default_cases_have_a_loop_of_every_source() -> None:
 def test_loop_changes_both_networks_at_every_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = training.CASES[name]
     assert case.stored is not None
-    config = configuration.resolve(case.preset, (*case.sets, *SMALL))
+    config = loading.resolve(case.preset, (*case.sets, *SMALL))
     shape = (8, case.stored, case.stored, config.data.channels)
     stored = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     training.write_images(stored, tmp_path, case.style, stored)
@@ -39,7 +40,7 @@ def test_loop_changes_both_networks_at_every_step(name: str, tmp_path: Path, mon
     made: list[nn.Module] = []
     plain_networks = training_loops.plain_networks
 
-    def recorded(config: configuration.Config) -> tuple[nn.Module, nn.Module]:
+    def recorded(config: Config) -> tuple[nn.Module, nn.Module]:
         made.extend(networks := plain_networks(config))
         return networks
 

@@ -51,7 +51,7 @@ def test_an_example_prints_the_output_below_it(page: str, number: int) -> None:
 
 
 def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
-    from trainer.config.registry import ARCHITECTURES
+    from trainer.config.schema import ARCHITECTURES
 
     (printed,) = re.findall(
         r"^\| `architecture` \| (.*) \|$",

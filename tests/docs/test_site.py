@@ -136,7 +136,7 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
     for words in (
         "python -m service serve",
         "python -m service settings",
-        "python -m service.models.bento_store",
+        "python -m service store build",
         "DATA_ROOT",
     ):
         assert words in page.text
@@ -161,11 +161,11 @@ def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None
 
 def test_the_settings_are_whole(built: dict[str, Page]) -> None:
     from service.settings import Settings
-    from trainer.config.schema import known_fields
+    from trainer.config.loading import field_names
 
     text = built["reference/settings.html"].text
     assert [name for name in Settings.model_fields if f"ATELIER_{name.upper()}" not in text] == []
-    assert [name for name in known_fields() if "." in name and name not in text] == []
+    assert [name for name in field_names() if "." in name and name not in text] == []
 
 
 def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
@@ -173,7 +173,7 @@ def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) ->
     assert ids >= {
         "imagesets.registry.load",
         "trainer.training.losses.hinge_d",
-        "trainer.training.loop.step",
+        "trainer.training.loop.train_step",
         "trainer.onnx_export.exporter.export",
         "evaluation.metrics.frechet.frechet_distance",
         "evaluation.metrics.frechet.FeatureStatistics.update",

@@ -15,7 +15,7 @@ from PIL import Image
 from evaluation.extractors import load_extractor
 from evaluation.report.compare import compare
 from evaluation.report.schema import write_report
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.helpers import set_model_name, write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.evaluation.test_report import Page, embedded
 from tests.tiny_generator import write_tiny_generator
@@ -32,9 +32,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_tiny_extractor(root / "e.onnx")
         words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
         for name, seed in (("a", 0), ("b", 1)):
-            write_tiny_generator(root / f"{name}.onnx", name=f"<{name}>", seed=seed)
+            write_tiny_generator(root / f"{name}.onnx", seed=seed)
             done = run("score", f"{name}.onnx", *words, "--metrics", "fid,recall", "--intervals", "--output", name)
             assert done.exit_code == 0, done.output
+            set_model_name(root / name / "report.json", f"<{name}>")
         done = run("score", "a.onnx", *words[:-1], 40, "--output", "fewer.json")
         assert done.exit_code == 0, done.output
         write_tiny_extractor(root / "other.onnx", seed=9)

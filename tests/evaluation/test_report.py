@@ -16,11 +16,11 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from evaluation.report.charts import Series, line_chart, strip, ticks
-from evaluation.report.formatting import escape_markdown, number
+from evaluation.report.formatting import escape_markdown, number, percent
 from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
 from evaluation.report.render import write_views
 from evaluation.report.schema import write_report
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
+from tests.evaluation.helpers import set_model_name, write_pictures, write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator
 
@@ -80,17 +80,18 @@ def embedded(page: Page) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `report/` of a job with everything that needs no labels, of a generator with markup in its name."""
+    """A folder with `report/` of a job with everything that needs no labels, of a model with markup in its name."""
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATELIER_CACHE", str(root / "cache"))
         patch.chdir(root)
         write_pictures(root / "pictures")
         write_tiny_extractor(root / "e.onnx")
-        write_tiny_generator(root / "g.onnx", name=NASTY)
+        write_tiny_generator(root / "g.onnx")
         words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
         done = run(*words, "--metrics", METRICS, "--intervals", "--seed", 7, "--output", "report")
     assert done.exit_code == 0, done.output
+    set_model_name(root / "report/report.json", NASTY)
     return root
 
 
@@ -225,6 +226,17 @@ def test_page_without_images_omits_their_sections(document: dict[str, Any], tmp_
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.headings == ["Scores", "How it was made"]
     assert page.of("img") == []
+
+
+def test_page_former_name_of_memorization_is_read(document: dict[str, Any], tmp_path: Path) -> None:
+    """Reports of earlier versions say `memorisation`."""
+    for result in document["results"]:
+        result["metric"] = result["metric"].replace("memorization", "memorisation")
+    write_views(write(tmp_path, document))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Nearest training images" in page.headings
+    share = next(one["value"] for one in document["results"] if one["metric"] == "memorisation")
+    assert f"{percent(share)} of the images are near-copies" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_page_checkpoints_are_a_curve_against_images_seen(document: dict[str, Any], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
     """The tag of a bento of the bundled digits, and the environment whose store it is in."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MODEL_DIR", "ATELIER_MODEL_DIR")}
     environment |= {"BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml")), "BENTOML_DO_NOT_TRACK": "true"}
-    words = [sys.executable, "-m", "service.models.bento_store", "build", str(BUNDLED)]
+    words = [sys.executable, "-m", "service", "store", "build", str(BUNDLED)]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1], environment

@@ -13,7 +13,7 @@ import pytest
 from scripts import fid_mistakes, reproduce
 from scripts.reproduce import ReproductionContext
 from tests import warm
-from trainer.config import schema
+from trainer.config import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -102,7 +102,7 @@ def test_an_unknown_name_is_one_line() -> None:
 
 def test_every_preset_of_a_source_is_reproduced() -> None:
     own = {"digits-dcgan", "celeba-best"}
-    assert {run.preset for run in reproduce.RUNS} == set(schema.preset_names()) - own
+    assert {run.preset for run in reproduce.RUNS} == set(loading.preset_names()) - own
     assert {f"{source}.md" for source in reproduce.SOURCES} <= {page.name for page in RESULTS.glob("*.md")}
 
 
@@ -163,7 +163,7 @@ def test_a_run_does_not_resume_with_other_settings(tmp_path: Path, capsys: pytes
     folder = context.run_dir(run)
     folder.mkdir(parents=True)
     sets = ("data.source=digits", "optim.g_lr=1e-3", "run.device=cpu", "run.precision=fp32")
-    (folder / "config.json").write_text(schema.to_json(schema.resolve(run.preset, sets)), encoding="utf-8")
+    (folder / "config.json").write_text(loading.to_json(loading.resolve(run.preset, sets)), encoding="utf-8")
     for same in (context, replace(context, sets=(*context.sets, "run.device=auto", "run.precision=auto"))):
         reproduce.check_settings(same, run)
     for other in (replace(context, sets=("optim.g_lr=2e-3",)), replace(context, images={"mnist": "mnist"})):

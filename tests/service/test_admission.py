@@ -12,7 +12,7 @@ from service.errors import ApiError
 from service.inference import admission
 from service.inference.admission import Admission
 from service.middleware import request
-from service.server import connections
+from service.server import connection_limits
 
 
 async def settle() -> None:
@@ -130,25 +130,32 @@ def test_gate_large_bodies_have_a_bound_together(serve: Any, folder: Path) -> No
     assert worker.body_bytes == 0
 
 
-def test_protocol_unread_answers_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(connections.Connection):
-        def __init__(self, size: int, since: float):
-            self.transport: Any = self
-            self.size, self._sending_since, self.gone = size, since, False
+class SlowReader:
+    """A connection with this much unread, since that time."""
 
-        def get_write_buffer_size(self) -> int:
-            return self.size
+    def __init__(self, size: int, since: float):
+        self.size, self.sending_since, self.aborted = size, since, False
 
-        def _abandon(self) -> None:
-            self.gone = True
+    def unsent_bytes(self) -> int:
+        return self.size
 
-    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 130)
-    new, large, middle, small = Slow(90, 99.0), Slow(80, 0.0), Slow(30, 0.0), Slow(5, 0.0)
-    connections._cut_off_slow(100.0, {new, large, middle, small})
-    assert [each.gone for each in (new, large, middle, small)] == [False, True, False, False]
-    burst = [Slow(90, 99.0) for _ in range(3)]
-    connections._cut_off_slow(100.0, {*burst})
-    assert sum(each.gone for each in burst) == 2
-    few = Slow(130, 0.0)
-    connections._cut_off_slow(100.0, {few})
-    assert not few.gone
+    def abort(self) -> None:
+        self.aborted = True
+
+    def check(self, now: float) -> None:
+        pass
+
+
+def test_connection_limits_close_the_slowest_of_too_much_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "MAX_UNSENT_BYTES", 130)
+    limits = connection_limits.ConnectionLimits()
+    sizes = ((90, 99.0), (80, 0.0), (30, 0.0), (5, 0.0))
+    new, large, middle, small = readers = [SlowReader(size, since) for size, since in sizes]
+    limits._close_slow_readers(100.0, readers)
+    assert [each.aborted for each in (new, large, middle, small)] == [False, True, False, False]
+    burst = [SlowReader(90, 99.0) for _ in range(3)]
+    limits._close_slow_readers(100.0, burst)
+    assert sum(each.aborted for each in burst) == 2
+    few = SlowReader(130, 0.0)
+    limits._close_slow_readers(100.0, [few])
+    assert not few.aborted

@@ -480,11 +480,11 @@ def test_openapi_documents_what_is_answered(client: TestClient) -> None:
 
 def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
     from service.models.repository import BUNDLED
-    from service.models.served_model import load
-    from service.models.sessions import Runtime
+    from service.models.session import Runtime
+    from tests.support.served_models import load_model
 
     for path in BUNDLED.glob("*.onnx"):
-        load(path, 2**30, Runtime(1, 4))
+        load_model(path, 2**30, Runtime(1, 4))
 
 
 def test_rgb_and_wide_models_are_shown(serve: Serve, tmp_path: Path) -> None:

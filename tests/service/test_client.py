@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from service.client import Client, ServiceError, transport
-from service.client.wire import expand, read_array, read_npz, retry_after_s
+from service.client.decoding import parse_seed_ranges, read_array, read_arrays, retry_after_s
 from service.encoding import encode_npy, encode_npz, format_ranges
 from tests.service.conftest import wait_until
 
@@ -97,7 +97,7 @@ def posts(answer: Callable[[Any], Answer | None]) -> Callable[[str, Any], Answer
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_WAIT_S", 1e-4)
+    monkeypatch.setattr(transport, "FIRST_PAUSE_S", 1e-4)
 
 
 def test_generate_tells_seeds_model_and_digest() -> None:
@@ -290,7 +290,7 @@ def test_a_key_is_sent_and_no_key_that_no_header_can_carry() -> None:
 def test_what_json_cannot_say_is_a_service_error() -> None:
     nan = float("nan")
     with service(posts(images_of)) as url, Client(url) as client:
-        with pytest.raises(ServiceError, match=r"^latents cannot be said in JSON: "):
+        with pytest.raises(ServiceError, match=r"^latents cannot be written as JSON: "):
             client.generate(latents=[[0.0, nan]], truncation=1.0)
         with pytest.raises(ServiceError, match=r"^keyframes cannot"):
             client.interpolate([0, [nan]])
@@ -386,31 +386,31 @@ def test_a_model_replaced_on_the_way_stops_the_stream() -> None:
         list(client.stream(first_seed=0, num_images=40, batch=10))
 
 
-def test_expand() -> None:
-    assert expand("0-3,7") == [0, 1, 2, 3, 7]
-    assert expand("") == []
+def test_parse_seed_ranges() -> None:
+    assert parse_seed_ranges("0-3,7") == [0, 1, 2, 3, 7]
+    assert parse_seed_ranges("") == []
     with pytest.raises(ValueError, match="invalid literal"):
-        expand("x")
+        parse_seed_ranges("x")
 
 
 def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
     images = np.zeros((2, 1, 1, 1), np.uint8)
     whole = encode_npz(images, seeds=[1, 2], labels=None, model="ü")
-    told = read_npz(whole, 10_000)
+    told = read_arrays(whole, 10_000)
     assert (set(told), told["seeds"].tolist(), str(told["model"])) == ({"images", "seeds", "model"}, [1, 2], "ü")
     with pytest.raises(ValueError, match="more than"):
-        read_npz(whole, 100)
+        read_arrays(whole, 100)
     objects, packed = io.BytesIO(), io.BytesIO()
     np.savez(objects, images=np.array([{}], object))
     np.savez_compressed(packed, images=np.zeros(10**7, np.uint8))
     for content in (objects.getvalue(), packed.getvalue(), b"", b"PK\x05\x06", whole[:-30], whole[40:]):
         with pytest.raises(ValueError, match=r".+"):
-            read_npz(content, 10**9)
+            read_arrays(content, 10**9)
     short = io.BytesIO()
     with zipfile.ZipFile(short, "w") as file:
         file.writestr("images.npy", encode_npy(images).replace(b"(2, 1, 1, 1)", b"(9, 9, 9, 9)"))
     with pytest.raises(ValueError, match="bytes"):
-        read_npz(short.getvalue(), 10_000)
+        read_arrays(short.getvalue(), 10_000)
     with pytest.raises(ValueError, match="numbers or text"):
         read_array(encode_npy(images).replace(b"|u1", b"|V1"))
 

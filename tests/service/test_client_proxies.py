@@ -247,7 +247,7 @@ def test_service_error_is_one_printable_line() -> None:
 
 @pytest.mark.parametrize("status", [520, 521, 522, 523, 524])
 def test_client_waits_for_a_network_in_front(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.01)
     answers = iter([(status, {}, b"<html>"), None])
     with service(lambda path, body: next(answers)) as url, Client(url, patience_s=5) as client:
         assert client.models() == MODELS["data"]

@@ -14,14 +14,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from artifacts.generator_file import ContractError
-from service.models.served_model import Generator, load
-from service.models.sessions import Runtime
+from service.models.served_model import ServedModel
+from service.models.session import Runtime
 from tests.service import plain_generators as others
 from tests.service import torch_exports
+from tests.support.served_models import load_model
 
 
-def loaded(path: Path) -> Generator:
-    return load(path, 2**30, Runtime(1, 64))
+def loaded(path: Path) -> ServedModel:
+    return load_model(path, 2**30, Runtime(1, 64))
 
 
 def latents(n: int, z_dim: int = 100) -> np.ndarray:
@@ -146,7 +147,7 @@ def neighbours(model: onnx.ModelProto) -> None:
 
 
 WRONG = {
-    "two inputs": (others.plain(inputs=("z", "more")), "one input, its latents; this one's are 'z', 'more'"),
+    "two inputs": (others.plain(inputs=("z", "more")), "one input, its latents; this one has 'z', 'more'"),
     "an image": (others.plain(z_rank=3), r"its input is \[\?, 8, 1\]"),
     "a width that is free": (
         changed(lambda m: m.graph.input[0].type.tensor_type.shape.dim[1].Clear()),
@@ -162,9 +163,9 @@ WRONG = {
         changed(lambda m: setattr(m.graph.output[0].type.tensor_type, "elem_type", TensorProto.UINT8)),
         "no metadata.*its output is uint8, not float",
     ),
-    "four channels": (others.plain(channels=4), "4 channels; 1 and 3 can be shown"),
-    "sigmoid": (others.plain(last="Sigmoid"), r"lie in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
-    "no tanh": (others.plain(scale=40.0), r"lie in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
+    "four channels": (others.plain(channels=4), "4 channels; only 1 and 3 are supported"),
+    "sigmoid": (others.plain(last="Sigmoid"), r"are in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
+    "no tanh": (others.plain(scale=40.0), r"are in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
     "not a number": (others.plain(scale=float("nan")), "not all finite"),
     "noise": (changed(noise), "neighbours in the batch, or each time"),
     "training mode": (changed(neighbours), "export the generator in evaluation mode"),
@@ -196,7 +197,7 @@ def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("location", "/etc/passwd", "lie in '/etc/passwd'; only 'x.onnx.data', beside it, is read"),
+        ("location", "/etc/passwd", "are in '/etc/passwd'; only 'x.onnx.data', next to it, is read"),
         ("location", "../x.onnx.data", "only 'x.onnx.data'"),
         ("offset", "999999", "end past that"),
         ("offset", "-1", "end past that"),
@@ -228,7 +229,7 @@ def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path
     onnx.save(model, path, save_as_external_data=True, location="x.onnx.data", size_threshold=1000)
     sizes = path.stat().st_size, (tmp_path / "x.onnx.data").stat().st_size
     assert max(sizes) == sizes[1] == 8 * 16 * 16 * 4
-    load(path, sum(sizes), Runtime(1, 64))
+    load_model(path, sum(sizes), Runtime(1, 64))
     again = onnx.load(path, load_external_data=False)
     for i in range(100):
         again.graph.initializer.add().CopyFrom(again.graph.initializer[0])
@@ -236,7 +237,7 @@ def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path
     path.write_bytes(again.SerializeToString())
     for limit in (sizes[1] + 100, 50 * sizes[1]):
         with pytest.raises(ContractError, match=f"larger than ATELIER_MAX_MODEL_BYTES .{limit} bytes"):
-            load(path, limit, Runtime(1, 64))
+            load_model(path, limit, Runtime(1, 64))
     os.truncate(tmp_path / "x.onnx.data", 100)
     with pytest.raises(ContractError, match="has 100 bytes; its external"):
         loaded(path)

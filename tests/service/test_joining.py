@@ -103,7 +103,9 @@ def test_loading_that_fails_is_logged_told_and_tried_again(
 
 
 class Uvicorn:
-    """What `drain.install` needs of uvicorn's server, told to stop before it was started."""
+    """uvicorn's server as `shutdown.install` needs it, asked to stop before it was started."""
+
+    __module__ = "uvicorn.server"
 
     def __init__(self) -> None:
         self.should_exit, self.started = True, False
@@ -123,13 +125,12 @@ def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatc
         settings=SimpleNamespace(grace_s=28.0, drain_s=0.0),
         drain=lambda: done.append("drain"),
         stop=lambda: done.append("stop"),
-        metrics=SimpleNamespace(recent=SimpleNamespace(all_drain=lambda: False)),
     )
     server = Uvicorn()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
 
     async def run() -> None:
-        shutdown.install(cast(Worker, worker))
+        shutdown.install(cast(Any, worker), lambda: False)
         await asyncio.sleep(0.05)
 
     try:

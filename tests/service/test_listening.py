@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service import startup
-from service.__main__ import parser
+from service.environment import default_host
 from service.server import listening
 from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
@@ -18,7 +18,7 @@ from tests.tiny_generator import write_tiny_generator
 
 def test_serve_without_host_means_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ATELIER_BIND", raising=False)
-    assert parser().parse_args(["serve"]).host == "127.0.0.1"
+    assert default_host() == "127.0.0.1"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^BIND\s+\?= \$\(or \$\(ATELIER_BIND\),127\.0\.0\.1\)$", makefile, re.MULTILINE)
     assert re.search(r"^PORT\s+\?= \$\(or \$\(ATELIER_PORT\),3000\)$", makefile, re.MULTILINE)
@@ -27,7 +27,7 @@ def test_serve_without_host_means_loopback(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_serve_without_host_takes_it_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_BIND", "0.0.0.0")
-    assert parser().parse_args(["serve"]).host == "0.0.0.0"
+    assert default_host() == "0.0.0.0"
 
 
 def test_containers_name_the_address_that_they_listen_on() -> None:

@@ -18,10 +18,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.models import probe
-from service.models.file_signature import look_alikes, shown_name, signature
+from service.models.loader import display_name, file_signature, list_ignored_files
 from service.models.probe import Limits, Prober, Verdict
 from service.models.probe_child import Trial
-from service.models.repository import TRYING, Repository
+from service.models.repository import PROBING, Repository
 from service.settings import Settings
 from tests.service.conftest import wait_until
 from tests.service.hostile_models import WIDTH, drawing, endless, exponential, memory_bomb, write
@@ -97,10 +97,10 @@ def test_a_slow_file_holds_up_no_other(tmp_path: Path, no_process: None) -> None
     write_tiny_generator(tmp_path / "good.onnx", name="good")
     repository = loaded(tmp_path)
     assert repository.get(None).metadata.name == "good"
-    assert repository.failed["bad.onnx"].reason == TRYING
+    assert repository.failed["bad.onnx"].reason == PROBING
     write_tiny_generator(tmp_path / "new.onnx", name="new")
-    repository.look()
-    repository.look()
+    repository.scan()
+    repository.scan()
     assert repository.get("new").metadata.name == "new"
 
 
@@ -108,14 +108,14 @@ def test_each_model_serves_as_soon_as_it_is_warm(tmp_path: Path, monkeypatch: py
     write_tiny_generator(tmp_path / "a.onnx", name="small", size=4)
     write_tiny_generator(tmp_path / "b.onnx", name="large", size=64)
     repository = Repository(Settings(model_dir=tmp_path))
-    go_on, made = threading.Event(), repository._made
+    go_on, made = threading.Event(), repository._make
 
     def slow(path: Path, *rest: Any) -> Any:
         if path.name == "b.onnx":
             go_on.wait(60)
         return made(path, *rest)
 
-    monkeypatch.setattr(repository, "_made", slow)
+    monkeypatch.setattr(repository, "_make", slow)
     thread = threading.Thread(target=repository.load_all)
     thread.start()
     try:
@@ -166,7 +166,7 @@ def _with_dataset(text: str) -> onnx.ModelProto:
     return model
 
 
-def test_names_in_capitals_are_read_and_look_alikes_are_listed(tmp_path: Path) -> None:
+def test_names_in_capitals_are_read_and_list_ignored_files_are_listed(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "UP.ONNX", name="up")
     for name in (
         "a.onnx.bak",
@@ -187,13 +187,13 @@ def test_names_in_capitals_are_read_and_look_alikes_are_listed(tmp_path: Path) -
         "c.pth",
         "d.onnx.zip",
     ]
-    assert look_alikes(tmp_path)["b.onnx "] == "its name has to end in .onnx, with nothing after it"
-    assert shown_name(tmp_path / "é.onnx") == "é.onnx"
-    assert shown_name(tmp_path / "a\n\x1b[31m.onnx") == "a\\n\\x1b[31m.onnx"
+    assert list_ignored_files(tmp_path)["b.onnx "] == "its name has to end in .onnx, with nothing after it"
+    assert display_name(tmp_path / "é.onnx") == "é.onnx"
+    assert display_name(tmp_path / "a\n\x1b[31m.onnx") == "a\\n\\x1b[31m.onnx"
 
 
 def asked(prober: Prober, path: Path) -> Verdict:
-    found = signature(path)
+    found = file_signature(path)
     assert found is not None
     verdict = prober.verdict(path, found, LIMITS, threading.Event())
     assert verdict is not None
@@ -235,22 +235,22 @@ def test_a_crash_is_a_refusal_that_names_the_signal(number: signal.Signals) -> N
 def test_a_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx")
     (tmp_path / "verdicts").mkdir()
-    found = signature(path)
+    found = file_signature(path)
     assert found is not None
     for _ in range(3):
-        assert Prober(tmp_path).loading(path, found, LIMITS)
-    assert not Prober(tmp_path).loading(path, found, LIMITS)
+        assert Prober(tmp_path).begin_loading(path, found, LIMITS)
+    assert not Prober(tmp_path).begin_loading(path, found, LIMITS)
     write_tiny_generator(path, seed=2)
-    changed = signature(path)
+    changed = file_signature(path)
     assert changed is not None
-    assert Prober(tmp_path).loading(path, changed, LIMITS)
+    assert Prober(tmp_path).begin_loading(path, changed, LIMITS)
 
 
 def test_the_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> None:
     write(tmp_path / "a.onnx", endless())
     code = (
         "import threading; from pathlib import Path; from tests.service import test_model_files as t;"
-        f"p = t.Prober(); path = Path({str(tmp_path / 'a.onnx')!r}); p.ask(path, t.signature(path), t.LIMITS);"
+        f"p = t.Prober(); path = Path({str(tmp_path / 'a.onnx')!r}); p.request(path, t.file_signature(path), t.LIMITS);"
         "print(p._process.pid, flush=True); threading.Event().wait()"
     )
     environment = {**os.environ, "ATELIER_API_KEYS": "s3cret", "AWS_SECRET_ACCESS_KEY": "s3cret"}
@@ -279,7 +279,7 @@ def test_a_run_that_depends_on_its_latents_ends_after_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latents with a large sum take 2**62 rounds; the trial's do not."""
-    monkeypatch.setattr("service.models.repository.LAST_RUN_S", 0.0)
+    monkeypatch.setattr("service.models.repository.RUN_GRACE_S", 0.0)
     write(tmp_path / "a.onnx", endless(beyond=100.0))
     generator = loaded(tmp_path, deadline_s=1.0, threads=1).get("a")
     assert generator.run(np.zeros((2, WIDTH), np.float32), None).shape == (2, 16, 16, 3)

@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from artifacts.generator_file import ContractError
-from service.models.loader import read
+from service.models.loader import read_model_bytes
 from service.models.repository import BUNDLED, Repository
-from service.models.served_model import load
-from service.models.sessions import Runtime
+from service.models.session import Runtime
 from service.settings import Settings
 from tests import tiny_generator as tiny
+from tests.support.served_models import load_model
 
 
 def resealed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,9 +37,9 @@ def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
         try:
             if told:
                 with pytest.raises(ContractError, match=told):
-                    read(path, 2**30)
+                    read_model_bytes(path, 2**30)
             else:
-                assert read(path, 2**30) == bytes(size)
+                assert read_model_bytes(path, 2**30) == bytes(size)
             assert tracemalloc.get_traced_memory()[1] < 2**20
         finally:
             tracemalloc.stop()
@@ -48,7 +48,7 @@ def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
 def test_a_file_larger_than_the_setting_is_not_read(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", size=16)
     with pytest.raises(ContractError, match="MAX_MODEL_BYTES"):
-        load(path, 1024, Runtime(1, 4))
+        load_model(path, 1024, Runtime(1, 4))
 
 
 def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) -> None:
@@ -58,13 +58,13 @@ def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) 
     path = tmp_path / "x.onnx"
     path.write_bytes(resealed(model).SerializeToString())
     with pytest.raises(ContractError):
-        load(path, 2**20, Runtime(1, 4))
+        load_model(path, 2**20, Runtime(1, 4))
 
 
 def test_more_classes_than_the_graph_knows_are_refused(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", num_classes=3, class_names='["a", "b", "c", "d"]')
     with pytest.raises(ContractError, match="class_names has 4 classes, but the graph does not run label 3"):
-        load(path, 2**20, Runtime(1, 4))
+        load_model(path, 2**20, Runtime(1, 4))
 
 
 def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service import __main__ as command
 from service.observability import logs, tracing
 from service.observability.logs import MAX_ACCESS_LINES, AccessLog, request_id
-from service.settings import Settings
+from service.settings import Settings, markdown_table
 from tests.service.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,8 +172,8 @@ def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
     import reference
 
-    assert command.markdown() in reference.settings(), "python -m service settings --markdown"
-    assert set(re.findall(r"`ATELIER_(\w+)`", command.markdown())) >= {name.upper() for name in Settings.model_fields}
+    assert markdown_table() in reference.settings(), "python -m service settings --markdown"
+    assert set(re.findall(r"`ATELIER_(\w+)`", markdown_table())) >= {name.upper() for name in Settings.model_fields}
     assert all(field.description for field in Settings.model_fields.values())
 
 

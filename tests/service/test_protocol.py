@@ -7,7 +7,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.server.connections import BOUNDS, Connection
+from service.server.connection_limits import ConnectionLimits
+from service.server.connections import BoundedConnection
 
 FAST = b"GET /fast HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -23,12 +24,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 def exchange(monkeypatch: pytest.MonkeyPatch, sent: bytes, wait: float = 20.0) -> tuple[bytes, int]:
     """What a service with a header timeout of 0.3 s answers until it closes, and the most requests that waited."""
-    for name, value in (("header_timeout_s", 0.3), ("idle", {}), ("receiving", {}), ("sweeping", False)):
-        monkeypatch.setattr(BOUNDS, name, value)
-    monkeypatch.setattr("service.server.connections.SWEEP_S", 0.1)
+    monkeypatch.setattr("service.server.connection_limits.SWEEP_S", 0.1)
     most = 0
 
-    class Watched(Connection):
+    class Watched(BoundedConnection):
+        limits = ConnectionLimits(header_timeout_s=0.3)
+
         def on_headers_complete(self) -> None:
             nonlocal most
             super().on_headers_complete()

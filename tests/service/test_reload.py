@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from service.errors import ApiError
 from service.inference.batcher import Batcher
 from service.models.repository import Repository
-from service.models.served_model import Generator
+from service.models.served_model import ServedModel
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.service.conftest import wait_until
@@ -35,8 +35,8 @@ def opened(folder: Path | None, **settings: object) -> Repository:
 
 def look_twice(repository: Repository) -> None:
     """Once sees a change, once more sees that it is over."""
-    repository.look()
-    repository.look()
+    repository.scan()
+    repository.scan()
 
 
 def names(repository: Repository) -> list[str]:
@@ -59,8 +59,8 @@ def test_new_replaced_and_removed_files_are_noticed(tmp_path: Path) -> None:
     look_twice(repository)
     second = repository.get("a")
     assert second.metadata.digest != first.metadata.digest
-    assert first.retired
-    assert not second.retired
+    assert first.replaced
+    assert not second.replaced
     assert (second.run(Z, None) != first.run(Z, None)).any(), "a request that began on the old one ends on it"
     (tmp_path / "a.onnx").unlink()
     look_twice(repository)
@@ -79,7 +79,7 @@ def test_a_file_that_fails_leaves_the_old_one_serving_and_says_so(
     path.write_bytes(b"garbage")
     look_twice(repository)
     assert repository.get("a") is before
-    assert not before.retired
+    assert not before.replaced
     failed = repository.failed["a.onnx"]
     assert failed.reason == "not an ONNX file"
     assert failed.serving == ("a", before.metadata.digest)
@@ -87,7 +87,7 @@ def test_a_file_that_fails_leaves_the_old_one_serving_and_says_so(
     assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1
     assert value(repository, "atelier_models_failed") == 1
     for _ in range(3):
-        repository.look()
+        repository.scan()
     assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1, "tried once, not at each look"
     path.write_bytes(b"other garbage")
     look_twice(repository)
@@ -106,7 +106,7 @@ def test_a_file_in_the_making_is_left_alone_until_it_is_still(tmp_path: Path) ->
         for first in range(0, len(whole), 100):
             file.write(whole[first : first + 100])
             file.flush()
-            repository.look()
+            repository.scan()
             assert names(repository) == []
             assert repository.failed == {}
     look_twice(repository)
@@ -132,8 +132,8 @@ def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypa
     write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     repository = opened(tmp_path)
     write_tiny_generator(tmp_path / "a.onnx", name="a", seed=2)
-    repository.look()
-    straight, torn = models.read, iter([True])
+    repository.scan()
+    straight, torn = models.read_model_bytes, iter([True])
 
     def read(path: Path, max_bytes: int) -> bytes:
         content = straight(path, max_bytes)
@@ -142,8 +142,8 @@ def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypa
             return content[:50]
         return content
 
-    monkeypatch.setattr(models, "read", read)
-    repository.look()
+    monkeypatch.setattr(models, "read_model_bytes", read)
+    repository.scan()
     assert repository.failed == {}, "half of one and half of the other is neither"
     look_twice(repository)
     wanted = write_tiny_generator(tmp_path / "wanted", name="a", seed=3)
@@ -161,13 +161,13 @@ def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
         file.truncate(3 * 2**30)  # sparse: it takes no room
     write_tiny_generator(tmp_path / "b.onnx", name="large", size=64)
     write_tiny_generator(tmp_path / "c.onnx", name="small", size=4)
-    straight, order = models.read, []
+    straight, order = models.read_model_bytes, []
 
     def read(path: Path, max_bytes: int) -> bytes:
         order.append(path.name)
         return straight(path, max_bytes)
 
-    monkeypatch.setattr(models, "read", read)
+    monkeypatch.setattr(models, "read_model_bytes", read)
     look_twice(repository)
     assert order == ["c.onnx", "b.onnx"]
     assert names(repository) == ["large", "small"]
@@ -180,7 +180,7 @@ def test_weights_beside_a_plain_generator_are_part_of_it(tmp_path: Path) -> None
     repository = opened(tmp_path, max_loaded_bytes=size + 10)
     (tmp_path / "made" / "a.onnx").rename(tmp_path / "a.onnx")
     look_twice(repository)
-    assert "put a.onnx.data beside it" in repository.failed["a.onnx"].reason
+    assert "put a.onnx.data next to it" in repository.failed["a.onnx"].reason
     (tmp_path / "made" / "a.onnx.data").rename(tmp_path / "a.onnx.data")
     look_twice(repository)
     assert repository.failed == {}
@@ -235,7 +235,7 @@ def test_a_link_to_nothing_leaves_the_old_one_and_is_tried_again(tmp_path: Path)
     look_twice(repository)
     assert repository.get("a") is before
     assert "cannot be read: No such file" in repository.failed["a.onnx"].reason
-    repository.look()
+    repository.scan()
     assert value(repository, "atelier_model_load_failures_total", file="a.onnx") == 1
     (tmp_path / "2").rename(tmp_path / "1")
     look_twice(repository)
@@ -248,9 +248,9 @@ def test_renamed_touched_or_stamped_it_is_the_same_session(tmp_path: Path) -> No
     repository = opened(tmp_path)
     before = repository.get("a")
     path.rename(tmp_path / "b.onnx")
-    repository.look()
+    repository.scan()
     assert names(repository) == ["a"], "not missed for a moment"
-    repository.look()
+    repository.scan()
     os.utime(tmp_path / "b.onnx", (1, 1))
     look_twice(repository)
     write_tiny_generator(tmp_path / "b.onnx", name="a", **{"evaluation.fid10k": "12.5"})
@@ -266,10 +266,10 @@ def test_removed_and_put_again_between_two_looks_it_is_not_missed(tmp_path: Path
     path = write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     repository = opened(tmp_path)
     path.unlink()
-    repository.look()
+    repository.scan()
     assert names(repository) == ["a"]
     write_tiny_generator(path, name="a", seed=2)
-    repository.look()
+    repository.scan()
     assert names(repository) == ["a"]
     look_twice(repository)
     assert names(repository) == ["a"]
@@ -308,9 +308,9 @@ def test_a_folder_out_of_reach_for_a_moment_changes_nothing(tmp_path: Path, monk
     def stale(folder: Path) -> list[Path]:
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(models, "generator_files", stale)
+    monkeypatch.setattr(models, "list_generator_files", stale)
     for _ in range(3):
-        repository.look()
+        repository.scan()
     assert names(repository) == ["a"]
     assert repository.not_ready is None
 
@@ -323,7 +323,7 @@ def test_the_bundled_serve_until_a_file_of_ours_is_sound(tmp_path: Path, monkeyp
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "x.onnx").write_bytes(b"junk")
     for _ in range(3):
-        repository.look()
+        repository.scan()
     assert names(repository) == bundled
     assert "x.onnx" in repository.failed
     write_tiny_generator(tmp_path / "models" / "x.onnx", name="mine")
@@ -348,7 +348,7 @@ def test_a_generator_that_nobody_needs_any_more_is_freed(tmp_path: Path) -> None
 # memory: what has no room makes way
 
 
-def three(folder: Path, room: int) -> tuple[Repository, list[Generator]]:
+def three(folder: Path, room: int) -> tuple[Repository, list[ServedModel]]:
     size = 0
     for seed, name in enumerate("abc"):
         size = write_tiny_generator(folder / f"{name}.onnx", name=name, seed=seed).stat().st_size
@@ -387,7 +387,7 @@ def test_what_made_way_comes_back_though_its_file_is_garbage_or_gone(tmp_path: P
     look_twice(repository)
     assert names(repository) == ["a", "c"]
     np.testing.assert_array_equal(a.run(Z, None), wanted[0])
-    folder = repository._shelf._folder
+    folder = repository._cache._folder
     assert folder is not None
     assert folder.is_dir()
     repository.close()
@@ -465,14 +465,14 @@ def test_one_deadline_holds_for_loading_and_running(
     wait_until(lambda: repository.get("a").loaded and not repository.get("b").loaded)
     submit = Batcher.submit
 
-    async def slow_recall(generator: Generator) -> None:
+    async def slow_recall(generator: ServedModel) -> None:
         await asyncio.sleep(0.3)
 
     async def slow_submit(*arguments: Any) -> Any:
         await asyncio.sleep(0.3)
         return await submit(*arguments)
 
-    monkeypatch.setattr(repository, "recall", slow_recall)
+    monkeypatch.setattr(repository, "reload", slow_recall)
     monkeypatch.setattr(Batcher, "submit", slow_submit)
     headers = {"Accept": "application/x-npy"}
     answer = client.post("/v1/generate", json={"model": "b", "seed": 1}, headers=headers)

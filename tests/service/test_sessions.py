@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.models import sessions
-from service.models.sessions import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
+from service.models import session as sessions
+from service.models.session import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
 from tests import tiny_generator as tiny
 
 
@@ -99,13 +99,13 @@ class FakeOrt:
 def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from service.models.served_model import load
+    from tests.support.served_models import load_model
 
     fake = FakeOrt(works=True)
     fake.install(monkeypatch)
     assert choose_provider("auto") == choose_provider("cuda") == "cuda"
     path = tiny.write_tiny_generator(tmp_path_factory.mktemp("m") / "x.onnx", num_classes=2)
-    generator = load(path, 2**20, Runtime(1, 100, "cuda"))
+    generator = load_model(path, 2**20, Runtime(1, 100, "cuda"))
     assert fake.asked == [[(CUDA, sessions.CUDA_OPTIONS), CPU]]
     assert sessions.CUDA_OPTIONS["cudnn_conv_algo_search"] in ("HEURISTIC", "EXHAUSTIVE")
     assert set(fake.ran) == {1, 4, 16, 64, 100}
@@ -138,16 +138,17 @@ def test_cuda_is_asked_for_in_vain_in_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_lane_makes_the_very_images_that_all_the_threads_make() -> None:
     model = tiny.tiny_generator(size=16, channels=3).SerializeToString()
-    session = Session(model, Runtime(2, 8, lanes=2))
+    session = Session(model, Runtime(2, 8, parallel_batches=2))
     latents = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
-    np.testing.assert_array_equal(session.run(latents, None, alone=True), session.run(latents, None, alone=False))
+    wide, narrow = (session.run(latents, None, exclusive=exclusive) for exclusive in (True, False))
+    np.testing.assert_array_equal(wide, narrow)
 
 
 def test_the_best_batch_is_the_smallest_whose_rows_cost_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(tiny.tiny_generator().SerializeToString(), Runtime(1, 64))
     monkeypatch.setattr(sessions, "CALIBRATION_S", 60)
 
-    def run(latents: np.ndarray, labels: np.ndarray | None, alone: bool = True) -> np.ndarray:
+    def run(latents: np.ndarray, labels: np.ndarray | None, exclusive: bool = True) -> np.ndarray:
         """A batch costs as much as 16 rows at least, and a row of more than 32 the double."""
         rows = len(latents)
         end = time.thread_time() + 0.0005 * max(16, rows) * (2 if rows > 32 else 1)

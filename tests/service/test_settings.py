@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from service.__main__ import main
-from service.health import default_port
+from service.__main__ import app
+from service.environment import default_port
 from service.middleware.auth import ApiKeys
 from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins
@@ -103,7 +104,7 @@ def test_keys_that_are_none_are_refused(told: str) -> None:
 def test_listing_the_settings_refuses_what_serving_would(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     monkeypatch.setenv("ATELIER_API_KEYS_FILE", "/nope")
-    assert main(["settings"]) == 2
+    assert CliRunner().invoke(app, ["settings"]).exit_code == 2
     settings.cache_clear()
 
 

@@ -48,13 +48,13 @@ def test_a_port_that_is_none(port: str) -> None:
 
 
 def test_a_host_that_is_not_here() -> None:
-    with pytest.raises(startup.StartError, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(startup.StartError, match=r"192\.0\.2\.1 is not an address of this machine"):
         startup.check_port("192.0.2.1", "3000")
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
 def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
-    with pytest.raises(startup.StartError, match="is no address of this machine"):
+    with pytest.raises(startup.StartError, match="is not an address of this machine"):
         startup.check_port(host, "3000")
 
 
@@ -87,7 +87,7 @@ def test_an_image_of_another_machine(tmp_path: Path) -> None:
 
 def test_serve_with_a_misspelled_setting_names_the_right_one() -> None:
     message = refused(serve(ATELIER_API_KEYZ="secret"))
-    assert "ATELIER_API_KEYZ is no setting; did you mean ATELIER_API_KEYS?" in message
+    assert "ATELIER_API_KEYZ is not a setting; did you mean ATELIER_API_KEYS?" in message
     assert "secret" not in message
 
 
@@ -146,14 +146,14 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 def test_the_health_check_tells_ready_and_why_not() -> None:
     not_ready = bytes(error_response(ApiError(503, "not_ready", "the model folder is empty")).body)
     with answering(200, b"{}") as url:
-        assert health.why_not(url) is None
+        assert health.not_ready_reason(url) is None
     with answering(503, not_ready) as url:
-        assert health.why_not(url) == "the model folder is empty"
+        assert health.not_ready_reason(url) == "the model folder is empty"
         done = subprocess.run([sys.executable, "-m", "service.health", url], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (1, "not ready: the model folder is empty\n", "")
     with answering(502, b"<html>") as url:
-        assert health.why_not(url) == "/readyz answered 502"
-    assert "no answer at" in str(health.why_not(url))
+        assert health.not_ready_reason(url) == "/readyz answered 502"
+    assert "no answer at" in str(health.not_ready_reason(url))
 
 
 def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:

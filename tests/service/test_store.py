@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from artifacts.latents import seeds_to_latents
-from service.models import bento, bento_store
+from service.models import bento_store
 from tests.service.plain_generators import write_plain
 from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 def stored(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.models.bento_store", *words]
+    command = [sys.executable, "-m", "service", "store", *words]
     return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[
 
 
 def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
-    assert bento.generator_files() == []
+    assert bento_store.bento_generator_files() == []
 
 
 def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> None:
@@ -89,10 +89,12 @@ def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> Non
         "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n",
         encoding="utf-8",
     )
-    assert bento_store.pinned(["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints) == [
+    assert bento_store.pin_versions(
+        ["numpy>=1.26", "onnxruntime>=1.20", "onnx>=1.17; os_name == 'posix'"], constraints
+    ) == [
         "numpy==2.4.6 ; python_full_version < '3.12'",
         "numpy==2.5.5 ; python_full_version >= '3.12'",
         "onnxruntime>=1.20",
         "onnx==1.23.2",
     ]
-    assert bento_store.pinned(["numpy>=1.26"], tmp_path / "none") == ["numpy>=1.26"]
+    assert bento_store.pin_versions(["numpy>=1.26"], tmp_path / "none") == ["numpy>=1.26"]

@@ -44,7 +44,7 @@ def test_a_wall_is_one_request_and_shows_the_images_of_its_seeds(visit: Open, se
     shows(page, WALL, server.images("generate", {"seed": seed + 60, "n": 60}))
     page.fill("#seed", "1e3")
     page.press("#seed", "Enter")
-    assert page.locator("#said.toast").inner_text() == f"A seed is a whole number from 0 to {2**53 - 1}"
+    assert page.locator("#announcement.toast").inner_text() == f"A seed is a whole number from 0 to {2**53 - 1}"
 
 
 def test_a_model_tells_what_it_is_and_another_can_be_chosen(visit: Open, server: Server) -> None:
@@ -55,7 +55,7 @@ def test_a_model_tells_what_it_is_and_another_can_be_chosen(visit: Open, server:
     model = httpx.get(f"{server.url}/v1/models/classy").json()
     assert (told["Trained on"], told["Images seen"], told["fd_classifier10k"]) == ("shapes", "123,456", "9.45")
     assert (told["Image"], told["Latent"], told["Digest"]) == (
-        "16 × 16, grey",
+        "16 × 16, gray",
         "8 normal numbers",
         model["digest"][:12],
     )
@@ -77,15 +77,15 @@ def test_a_seed_is_copied_and_its_link_brings_it_back(visit: Open, server: Serve
     assert page.evaluate("navigator.clipboard.readText()") == "107"
     page.get_by_role("listitem").filter(has_text="107").get_by_role("link").click()
     one = server.images("generate", {"seed": 107, "labels": [1]})
-    shows(page, "#alone-image", one)
+    shows(page, "#single-image", one)
     page.get_by_role("button", name="Copy link").click()
     page.get_by_text("Link copied").wait_for()
     link = page.evaluate("navigator.clipboard.readText()")
     other = visit(link.removeprefix(server.url + "/"))
-    shows(other, "#alone-image", one)
-    shows(other, "#kin canvas", server.images("generate", {"seeds": [107] * 3, "labels": [0, 1, 2]}))
+    shows(other, "#single-image", one)
+    shows(other, "#class-list canvas", server.images("generate", {"seeds": [107] * 3, "labels": [0, 1, 2]}))
     other.get_by_role("button", name="Class ring").click()
-    shows(other, "#alone-image", server.images("generate", {"seed": 107, "labels": [2]}))
+    shows(other, "#single-image", server.images("generate", {"seed": 107, "labels": [2]}))
     other.get_by_role("button", name="Back to the wall").click()
     shows(other, WALL, server.images("generate", {"seed": 100, "n": 60, "labels": [2]}))
     with page.expect_download() as download:
@@ -104,11 +104,11 @@ def test_classes_and_truncation_decide_the_wall(visit: Open, server: Server) -> 
     slider.focus()
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
-    assert page.locator("#cut-told").inner_text() == "2.9"
+    assert page.locator("#truncation-value").inner_text() == "2.9"
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60, "labels": [1], "truncation": 2.9}))
     page.wait_for_url(re.compile(r"class=1&truncation=2\.9"))
     page.keyboard.press("End")
-    page.get_by_role("radio", name="each its own").check()
+    page.get_by_role("radio", name="by seed").check()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
 
 
@@ -162,7 +162,7 @@ def test_picked_images_morph_along_the_services_own_frames(visit: Open, server: 
         saved = np.stack([np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(film)])[:, ::16, ::16]
         wanted = server.images("interpolate", {**body, "mode": "lerp", "loop": loop})
         assert saved.shape == wanted.shape
-        limit = 0 if form == "webp" else 60  # a GIF has 256 colours
+        limit = 0 if form == "webp" else 60  # a GIF has 256 colors
         assert np.abs(saved.astype(int) - wanted).max() <= limit
         assert film.info.get("loop", 1) == (0 if loop else 1)
 
@@ -213,8 +213,8 @@ def test_sliders_mix_what_the_service_mixes(visit: Open, server: Server) -> None
     page.get_by_label("keep the length").check()
     for letter in "ABC":
         page.get_by_label(f"Weight of {letter}").fill("0")
-    page.get_by_role("alert").get_by_text("With these weights nothing is left").wait_for()
-    page.get_by_role("button", name="Even").click()
+    page.get_by_role("alert").get_by_text("These weights cancel out").wait_for()
+    page.get_by_role("button", name="Equal").click()
     page.get_by_role("alert").wait_for(state="hidden")
 
 
@@ -245,7 +245,7 @@ def test_a_link_restores_everything(visit: Open, server: Server) -> None:
     shows(other, WALL, server.images("generate", {"seed": 0, "n": 60, "labels": [0], "truncation": 1.1}))
     assert other.locator(".frame:not([data-pick=''])").evaluate_all("f => f.map(e => e.dataset.seed)") == ["2", "5"]
     older = visit(re.sub("digest=[0-9a-f]+", "digest=0123456789ab", link))
-    older.get_by_role("alert").get_by_text("made with an earlier classy").wait_for()
+    older.get_by_role("alert").get_by_text("made with an earlier version of classy").wait_for()
 
 
 def test_what_cannot_be_in_a_link_is_left_out(visit: Open, server: Server) -> None:

@@ -51,7 +51,7 @@ def test_light_and_dark_follow_the_system_and_all_text_can_be_read(visit: Open, 
     assert ground == {"light": "rgb(236, 238, 240)", "dark": "rgb(16, 18, 20)"}[scheme]
     for link in LINKS:
         page.goto(f"{server.url}/{link}")
-        page.locator("#picks b:visible, #alone-name:visible").first.wait_for()
+        page.locator("#picks b:visible, #single-name:visible").first.wait_for()
         contrasts = page.evaluate(CONTRASTS)
         assert len(contrasts) > 30
         assert [c for c in contrasts if c[2] < 4.5] == []
@@ -64,7 +64,7 @@ def test_nothing_is_wider_than_a_phone(visit: Open, server: Server, width: int) 
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     for link in LINKS:
         page.goto(f"{server.url}/{link.replace('17', '17,9007199254740991').replace('=5', '=9007199254740991')}")
-        page.locator("#picks b:visible, #alone-name:visible").first.wait_for()
+        page.locator("#picks b:visible, #single-name:visible").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         small = page.eval_on_selector_all(
             "button, select, input[type=text], .chips label",
@@ -195,7 +195,7 @@ def test_models_come_and_go_and_so_does_the_server(visit: Open, tmp_path: Path) 
         server.environment["ATELIER_API_KEYS"] = "sesame"
         server.start()
         page.reload()
-        page.get_by_role("alert").get_by_text("This service asks for an API key.").wait_for()
+        page.get_by_role("alert").get_by_text("This service requires an API key.").wait_for()
         page.get_by_label("API key").fill("mellon")
         page.get_by_role("button", name="Use it").click()
         page.get_by_role("alert").get_by_text("That API key was not accepted.").wait_for()

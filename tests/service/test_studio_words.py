@@ -76,13 +76,13 @@ def controls(page: Any) -> list[str]:
 def test_a_link_to_a_model_that_is_not_served_says_so_and_offers_those_that_are(visit: Open, server: Server) -> None:
     page = visit("#model=gone&seed=7&picks=1,2")
     page.get_by_role("heading", name="gone is not served here").wait_for()
-    assert page.locator("#nothing p").first.inner_text().endswith("Choose another model:")
+    assert page.locator("#empty-state p").first.inner_text().endswith("Choose another model:")
     assert sorted(controls(page)) == ["boxed", "classy", "plain"]
     assert not page.locator("#about").is_visible()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="plain").click()
     shows(page, WALL, server.images("generate", {"model": "plain", "seed": 7, "n": 60}))
-    assert not page.locator("#nothing").is_visible()
+    assert not page.locator("#empty-state").is_visible()
     assert page.locator("#about").is_visible()
     page.go_back()
     page.get_by_role("heading", name="gone is not served here").wait_for()
@@ -105,9 +105,9 @@ def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, t
     until(page, lambda: httpx.get(f"{alone.url}/v1/models/only").status_code != 200)
     page.get_by_role("heading", name="There is no model to show").wait_for()
     told = (
-        "The service’s model folder is empty. Put a generator file (.onnx) into the folder: it appears here by itself."
+        "The service’s model folder is empty. Put a generator file (.onnx) into the folder: it appears here automatically."
     )
-    assert page.locator("#nothing p").first.inner_text() == told
+    assert page.locator("#empty-state p").first.inner_text() == told
     page.get_by_text("Server not ready").wait_for()
     assert str(tmp_path) not in page.locator("body").inner_text()
     assert page.locator("body").inner_text().count("generator file") == 1
@@ -156,7 +156,7 @@ def test_a_remark_leaves_an_error_and_its_way_out(visit: Open, server: Server) -
     page.get_by_role("button", name="Dismiss").click()
     page.unroute("**/v1/models")
     page.unroute("**/v1/generate")
-    assert page.locator("#trouble p").inner_text() == "No such luck"
+    assert page.locator("#error p").inner_text() == "No such luck"
     page.get_by_role("button", name="Try again").click()
     shows(page, WALL, server.images("generate", {"seed": 3, "n": 60}))
 
@@ -168,7 +168,7 @@ def test_weights_that_leave_nothing_are_told_in_the_pages_words(visit: Open, ser
     page.get_by_label("Weight of A").fill("0")
     page.get_by_label("Weight of B").fill("0")
     alert = page.get_by_role("alert")
-    alert.get_by_text("Move a slider, or untick “keep the length of a latent”.").wait_for()
+    alert.get_by_text("Move a slider, or clear “keep the length of a latent”.").wait_for()
     assert page.get_by_label("keep the length of a latent").is_checked()  # it is there by that name
     assert "normalize" not in alert.inner_text()
     assert not page.get_by_role("button", name="Try again").is_visible()
@@ -179,7 +179,7 @@ def test_weights_that_leave_nothing_are_told_in_the_pages_words(visit: Open, ser
     assert not alert.is_visible()
     page.get_by_role("tab", name="Mix").click()
     alert.wait_for()
-    page.get_by_role("button", name="Even").click()  # asked for and shown before: drawn again all the same
+    page.get_by_role("button", name="Equal").click()  # asked for and shown before: drawn again all the same
     shows(page, "#mixed", even)
     assert not alert.is_visible()
     assert page.get_by_role("button", name="Save PNG").is_enabled()
@@ -208,7 +208,7 @@ def test_a_phone_shows_the_seeds_of_what_is_picked(visit: Open) -> None:
     page = visit("#seed=482913&picks=482913,482920", **phone)
     page.locator("#wall[data-drawn]").wait_for()
     assert page.locator("#picks span:visible").all_inner_texts() == ["482913", "482920"]
-    assert page.locator("#tray").bounding_box()["height"] < 780 / 5
+    assert page.locator("#selection").bounding_box()["height"] < 780 / 5
 
 
 def test_a_phone_on_its_side_has_room_for_images(visit: Open) -> None:
@@ -235,7 +235,7 @@ def test_a_service_with_keys_asks_for_one_and_offers_nothing_else(visit: Open, s
     page = visit("#model=plain")
     page.locator("#wall[data-drawn]").wait_for()
     assert page.locator("#server nav a").all_inner_texts() == ["API", "Models", "Metrics"]
-    message = "this service asks for a key: Authorization: Bearer <key>"
+    message = "this service requires a key: Authorization: Bearer <key>"
     error = {"error": {"code": "unauthorized", "message": message, "type": "x", "param": "Authorization"}}
 
     def guard(route: Any) -> None:
@@ -246,8 +246,8 @@ def test_a_service_with_keys_asks_for_one_and_offers_nothing_else(visit: Open, s
 
     page.route("**/v1/**", guard)
     page.reload()
-    page.get_by_role("alert").get_by_text("This service asks for an API key.").wait_for()
-    page.get_by_text("Server asks for an API key").wait_for()
+    page.get_by_role("alert").get_by_text("This service requires an API key.").wait_for()
+    page.get_by_text("Server requires an API key").wait_for()
     assert "Authorization" not in page.locator("body").inner_text()
     assert controls(page) == ["key", "Use it"]
     assert not page.locator("#server nav").is_visible()

@@ -122,7 +122,7 @@ def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monke
 
 def test_a_full_folder_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(startup.StartError, match="cannot be written \\(No space left on device\\); free some room"):
+    with pytest.raises(startup.StartError, match="cannot be written \\(No space left on device\\); free some space"):
         startup.check_writable()
 
 

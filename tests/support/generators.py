@@ -19,7 +19,8 @@ def random_generator(config: Config) -> networks.Generator:
             torch.nn.init.normal_(module.running_mean, 0, 0.5)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
         for name, parameter in module.named_parameters(recurse=False):
-            transposed = isinstance(module, torch.nn.ConvTranspose2d) and not isinstance(module, networks.Project)
+            dense = isinstance(module, networks.DenseToFeatureMap)
+            transposed = isinstance(module, torch.nn.ConvTranspose2d) and not dense
             fan_in = parameter.shape[0] * (4 if transposed else 1)  # taps that reach a pixel, of k4 s2
             if parameter.ndim == 1 or isinstance(module, torch.nn.Embedding):
                 torch.nn.init.normal_(parameter, float(name == "weight"), 0.2)

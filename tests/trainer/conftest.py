@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -33,7 +33,7 @@ def tiny() -> Callable[..., Config]:
         merged = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
         for section, fields in sections.items():
             merged.setdefault(section, {}).update(fields)
-        return configuration.parse(merged)
+        return loading.parse(merged)
 
     return make
 
@@ -55,7 +55,7 @@ def batches_of(noise: np.ndarray) -> Callable[[Config], Batches]:
     return make
 
 
-def tensors(state: State) -> dict[str, torch.Tensor]:
+def tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """Every tensor of a state by name, for comparing two of them to the last bit."""
     found = {}
     for part in ("G", "D", "G_ema"):

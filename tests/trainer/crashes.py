@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from imagesets.types import ImageSet
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.training import checkpoint, run_folder
 
@@ -49,9 +49,9 @@ def images() -> ImageSet:
 def live(run_dir: Path) -> None:
     """One life of the run: from its newest checkpoint, or from the start where there is none."""
     console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  for as long as the process lives
-    config = configuration.parse(CONFIG)
+    config = loading.parse(CONFIG)
     try:
-        payload = checkpoint.newest(run_dir)[1]
+        payload = checkpoint.load_latest(run_dir)[1]
     except TrainerError:
         run_folder.start(config, images(), run_dir, console)
     else:
@@ -65,7 +65,7 @@ def half_written(run_dir: Path) -> bool:
 def main(runs: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    run_dir = run_folder.create(runs, configuration.parse(CONFIG))
+    run_dir = run_folder.create(runs, loading.parse(CONFIG))
     fallen = while_writing = 0
     while True:
         child = os.fork()

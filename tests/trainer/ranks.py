@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from tests.trainer.conftest import TINY, tensors
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
-from trainer.distributed.fabric import Ranks
-from trainer.distributed.process_group import World
+from trainer.distributed.fabric import FabricProcessGroup
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import TrainingDiverged
 from trainer.training import checkpoint, loop
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 Sections = dict[str, dict[str, Any]]
 
@@ -92,10 +92,10 @@ def config_of(sections: Sections) -> Config:
     merged["optim"] |= FAST
     for section, fields in sections.items():
         merged.setdefault(section, {}).update(fields)
-    return configuration.parse(merged)
+    return loading.parse(merged)
 
 
-def batches_of(config: Config, world: World) -> Batches:
+def batches_of(config: Config, world: ProcessGroup) -> Batches:
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
     return Batches(
         images,
@@ -108,17 +108,19 @@ def batches_of(config: Config, world: World) -> Batches:
     )
 
 
-def train(config: Config, world: World, steps: int = 6, state: State | None = None) -> tuple[State, list[Any]]:
+def train(
+    config: Config, world: ProcessGroup, steps: int = 6, state: TrainState | None = None
+) -> tuple[TrainState, list[Any]]:
     """The state after some steps, and what a tick would tell after each."""
-    state = state or State.create(config, world)
+    state = state or TrainState.create(config, world)
     batches, told = batches_of(config, world), []
     for _ in range(steps):
-        loop.step(state, batches)
-        told.append(loop.take_means(state))
+        loop.train_iteration(state, batches)
+        told.append(loop.pop_means(state))
     return state, told
 
 
-def digest(state: State) -> str:
+def digest(state: TrainState) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors(state).items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -131,21 +133,21 @@ def everyones(value: Any) -> list[Any]:
     return found
 
 
-def resumes(config: Config, ranks: Ranks) -> dict[str, Any]:
+def resumes(config: Config, ranks: FabricProcessGroup) -> dict[str, Any]:
     """Four steps, saved in the middle of a tick, two more: as six without a pause? And by one process alone?"""
     batches = batches_of(config, ranks)
-    whole, paused = State.create(config, ranks), State.create(config, ranks)
+    whole, paused = TrainState.create(config, ranks), TrainState.create(config, ranks)
     for _ in range(6):
-        loop.step(whole, batches)
+        loop.train_iteration(whole, batches)
     for _ in range(4):
-        loop.step(paused, batches)
+        loop.train_iteration(paused, batches)
     folder = Path(ranks.broadcast(tempfile.mkdtemp() if ranks.leads else ""))
     path = checkpoint.save(paused, folder, keep=1)
     ranks.wait()
     payload = checkpoint.read(path)
     resumed = checkpoint.restore(payload, config, ranks)
     for _ in range(2):
-        loop.step(resumed, batches)
+        loop.train_iteration(resumed, batches)
     same = everyones(digest(resumed) == digest(whole))
     alone = checkpoint.restore(payload, config)
     means = {name: total.item() for name, total in ranks.mean(paused.sums).items()}
@@ -160,10 +162,10 @@ def resumes(config: Config, ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def diverges(config: Config, ranks: Ranks) -> list[str]:
+def diverges(config: Config, ranks: FabricProcessGroup) -> list[str]:
     """What each process says when one of them alone meets a NaN."""
     state, _ = train(config, ranks, 1)
-    loop.step(state, batches_of(config, ranks))
+    loop.train_iteration(state, batches_of(config, ranks))
     if ranks.rank == 1:
         state.sums["loss/D"].fill_(float("nan"))
     try:
@@ -174,7 +176,7 @@ def diverges(config: Config, ranks: Ranks) -> list[str]:
     return everyones(said)
 
 
-def stops(ranks: Ranks) -> list[list[bool]]:
+def stops(ranks: FabricProcessGroup) -> list[list[bool]]:
     """What each process hears, call by call, when the second one asks at its third."""
     heard = [ranks.any(ranks.rank == 1 and call == 2) for call in range(4)]
     return everyones(heard)
@@ -189,7 +191,7 @@ def note_end(output: Path) -> None:
 def main(output: Path) -> None:
     torch.set_num_threads(1)
     atexit.register(note_end, output)
-    ranks, _ = Ranks.join(config_of({}), {})
+    ranks, _ = FabricProcessGroup.join(config_of({}), {})
     found: dict[str, Any] = {"equal": {}, "losses": {}}
     for name, sections in (AS_ONE | OTHERS).items():
         config = config_of(sections)
@@ -197,7 +199,7 @@ def main(output: Path) -> None:
         digests = everyones(digest(state))
         found["equal"][name] = len(digests) == 2 and digests[0] == digests[1]
         if name in AS_ONE:
-            found["losses"][name] = told, train(config, World())[1]
+            found["losses"][name] = told, train(config, ProcessGroup())[1]
     found["resumed"] = {name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks) for name in ("mlp", "dcgan, dragan")}
     found["diverges"] = diverges(config_of({}), ranks)
     found["stops"] = stops(ranks)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.distributed.sharded_rng import Draws
+from trainer.distributed.process_group import ShardedRNG
 from trainer.training import diffaugment
 
 
-def rng() -> Draws:
-    return Draws(torch.Generator().manual_seed(0))
+def rng() -> ShardedRNG:
+    return ShardedRNG(torch.Generator().manual_seed(0))
 
 
 def test_translation_moves_and_fills_with_zeros() -> None:
@@ -64,8 +64,8 @@ def test_a_shifts_gradient_is_the_derivative_and_can_be_differentiated_again() -
     torch.manual_seed(0)
     images = torch.randn(3, 2, 8, 8, dtype=torch.float64, requires_grad=True)
     shift = torch.tensor([[1, -1], [0, 0], [-8, 3]])  # the last one's rows all come from outside
-    assert torch.autograd.gradcheck(lambda x: diffaugment.Shifted.apply(x, shift), images)
-    assert torch.autograd.gradgradcheck(lambda x: diffaugment.Shifted.apply(x, shift), images)
-    moved = diffaugment.Shifted.apply(images, shift)
+    assert torch.autograd.gradcheck(lambda x: diffaugment.ShiftFn.apply(x, shift), images)
+    assert torch.autograd.gradgradcheck(lambda x: diffaugment.ShiftFn.apply(x, shift), images)
+    moved = diffaugment.ShiftFn.apply(images, shift)
     assert torch.equal(moved[0, :, :-1, 1:], images[0, :, 1:, :-1])
     assert not moved[2].any()

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.trainer.conftest import tensors
-from trainer.config.schema import Config, to_json
+from trainer.config.loading import to_json
+from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
 from trainer.onnx_export import state_dict_file
 from trainer.training import checkpoint, loop
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -61,18 +62,18 @@ def test_resumed_equals_never_interrupted_to_the_last_bit(
     family: str, tiny: Tiny, batches_of: BatchesOf, tmp_path: Path
 ) -> None:
     config = tiny(**FAMILIES[family])
-    whole = State.create(config)
+    whole = TrainState.create(config)
     for _ in range(9):
-        loop.step(whole, batches_of(config))
+        loop.train_iteration(whole, batches_of(config))
 
-    state = State.create(config)
+    state = TrainState.create(config)
     for _ in range(4):
-        loop.step(state, batches_of(config))
+        loop.train_iteration(state, batches_of(config))
     path = checkpoint.save(state, tmp_path, keep=1)
     torch.manual_seed(999)  # what happens in between must not matter
     resumed = checkpoint.restore(checkpoint.read(path), config)
     for _ in range(5):
-        loop.step(resumed, batches_of(config))
+        loop.train_iteration(resumed, batches_of(config))
 
     ours, theirs = tensors(resumed), tensors(whole)
     assert ours.keys() == theirs.keys()
@@ -81,7 +82,7 @@ def test_resumed_equals_never_interrupted_to_the_last_bit(
 
 
 def test_only_the_newest_are_kept(tiny: Tiny, tmp_path: Path) -> None:
-    state = State.create(tiny())
+    state = TrainState.create(tiny())
     for step in (9, 10, 100):
         state.steps = step
         checkpoint.save(state, tmp_path, keep=2)
@@ -90,12 +91,12 @@ def test_only_the_newest_are_kept(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
-    state = State.create(tiny())
+    state = TrainState.create(tiny())
     first = checkpoint.save(state, tmp_path, keep=3)
     state.steps = 1
     newest = checkpoint.save(state, tmp_path, keep=3)
     newest.write_bytes(newest.read_bytes()[:1000])
-    path, _, complaints = checkpoint.newest(tmp_path)
+    path, _, complaints = checkpoint.load_latest(tmp_path)
     assert path == first
     assert len(complaints) == 1
     assert "does not match" in complaints[0]
@@ -119,9 +120,9 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_pat
 
 @pytest.mark.parametrize("content", JUNK)
 def test_a_newest_of_junk_without_its_digest_falls_back(content: bytes, tiny: Tiny, tmp_path: Path) -> None:
-    first = checkpoint.save(State.create(tiny()), tmp_path, keep=3)
+    first = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=3)
     (tmp_path / "checkpoint-00000001.pt").write_bytes(content)
-    path, _, complaints = checkpoint.newest(tmp_path)
+    path, _, complaints = checkpoint.load_latest(tmp_path)
     assert path == first
     assert "checkpoint-00000001.pt is truncated or not a checkpoint" in complaints[0]
 
@@ -144,13 +145,13 @@ def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_architecture_are_named(tiny: Tiny) -> None:
-    small, wide = State.create(tiny()), State.create(tiny(model={"g_widths": [16]}))
+    small, wide = TrainState.create(tiny()), TrainState.create(tiny(model={"g_widths": [16]}))
     with pytest.raises(TrainerError, match=r"net\.0\.weight is \(4, 16, 4, 4\), should be \(4, 8, 4, 4\)"):
         checkpoint.load_weights(small.G, wide.G.state_dict(), "the file's G")
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     (tmp_path / "config.json").write_text(to_json(tiny(model={"z_dim": 9}, run={"total_kimg": 5})), encoding="utf-8")
     with pytest.raises(TrainerError, match=r"model\.z_dim: 9 → 4$"):
         checkpoint.check_same_config(tmp_path, checkpoint.read(path))
@@ -159,18 +160,18 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tiny: Tiny, 
 def test_a_folder_without_checkpoints_is_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(TrainerError, match="is it a run folder"):
-            checkpoint.newest(folder)
+            checkpoint.load_latest(folder)
 
 
 def test_the_payload_is_plain(tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     payload = torch.load(path, weights_only=True)
     json.dumps(payload["config"])
     assert {"G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "rng", "threads"} <= payload.keys()
 
 
 def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = State.create(tiny())
+    state = TrainState.create(tiny())
     first = checkpoint.save(state, tmp_path, keep=1)
 
     def full(*_: object) -> None:
@@ -207,11 +208,11 @@ def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatc
     ],
 )
 def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     torch.save(torch.load(path, weights_only=True) | {part: value}, path)
     checkpoint.digest_path(path).unlink()
 
-    def go_on() -> State:
+    def go_on() -> TrainState:
         payload = checkpoint.read(path)
         return checkpoint.restore(payload, checkpoint.config_of(payload))
 
@@ -221,14 +222,14 @@ def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_pa
 
 
 def test_the_digest_beside_is_the_files_as_sha256sum_reads_it(tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     digest, name = (tmp_path / f"{path.name}.sha256").read_text(encoding="utf-8").split()
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert name == path.name
 
 
 def test_one_changed_bit_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -237,7 +238,7 @@ def test_one_changed_bit_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_was_moved_alone_is_read(tiny: Tiny, tmp_path: Path) -> None:
-    path = checkpoint.save(State.create(tiny()), tmp_path, keep=1)
+    path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     checkpoint.digest_path(path).unlink()
     assert checkpoint.read(path)["counters"]["steps"] == 0
 
@@ -245,7 +246,7 @@ def test_a_checkpoint_that_was_moved_alone_is_read(tiny: Tiny, tmp_path: Path) -
 @pytest.mark.parametrize("record", ["", "{}", '{"checkpoint": "../x.pt"}', '{"checkpoint": "checkpoint-9.pt"}'])
 def test_a_best_that_is_not_there_is_one_line(record: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="was not measured"):
-        checkpoint.best(tmp_path)
+        checkpoint.best_path(tmp_path)
     (tmp_path / "best.json").write_text(record, encoding="utf-8")
     with pytest.raises(TrainerError, match=r"best\.json"):
-        checkpoint.best(tmp_path)
+        checkpoint.best_path(tmp_path)

@@ -19,7 +19,7 @@ from tests import warm
 from trainer.cli import app, one_line_errors
 from trainer.config.schema import Config
 from trainer.training import checkpoint
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 TINY_FIELDS = """
     name=tiny data.resolution=8 model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.conditional=false
@@ -196,7 +196,7 @@ def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -
 def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    state = State.create(tiny())
+    state = TrainState.create(tiny())
     state.steps, state.best = 5, {"step": 5, "frechet": 1.0}
     checkpoint.save(state, tmp_path, keep=2)
     with torch.no_grad():
@@ -224,13 +224,13 @@ def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
         assert best == named != newest
     refused = CliRunner().invoke(app, ["sample", str(checkpoint.path_of(tmp_path, 5)), "--best"])
     assert refused.exit_code == 2
-    assert "--best is of a run folder" in refused.output
+    assert "--best needs a run folder" in refused.output
 
 
 def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
     tiny: Callable[..., Config], tmp_path: Path
 ) -> None:
-    checkpoint.save(State.create(tiny(optim={"decay_kimg": [0.1, 0.16]})), tmp_path, keep=1)
+    checkpoint.save(TrainState.create(tiny(optim={"decay_kimg": [0.1, 0.16]})), tmp_path, keep=1)
     result = CliRunner().invoke(app, ["resume", str(tmp_path), "--kimg", "0.2"])
     assert result.exit_code == 2
     assert "ends at 0.16 kimg, where its learning rates have fallen to 0" in result.output

@@ -49,7 +49,7 @@ def test_killed_at_random_moments_a_run_ends_as_one_never_interrupted(tmp_path: 
     assert told["while_writing"] >= 5
     ran(tmp_path / "whole", kills=0)
 
-    ours, theirs = (checkpoint.newest(tmp_path / name / "0001-crash")[1] for name in ("killed", "whole"))
+    ours, theirs = (checkpoint.load_latest(tmp_path / name / "0001-crash")[1] for name in ("killed", "whole"))
     assert ours["counters"]["images_seen"] == 2000
     for part in ("G", "D", "G_ema"):
         for name, tensor in ours[part].items():

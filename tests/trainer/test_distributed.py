@@ -23,11 +23,11 @@ import torch
 import yaml
 
 from tests.ending import end_with_parent
-from trainer.distributed import fabric as distributed
-from trainer.distributed import launch as launch_module
+from trainer import distributed
+from trainer.distributed import fabric
 from trainer.errors import TrainerError
 from trainer.training import checkpoint
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -217,10 +217,11 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
         launch.of_rank(1).send_signal(signal.SIGTERM)
         assert launch.process.wait(240) == 1
         assert (
-            launch.said().count("stopped and saved; go on with: torchrun … -m trainer resume runs/tiny/0001-tiny") == 1
+            launch.said().count("stopped and saved; continue with: torchrun … -m trainer resume runs/tiny/0001-tiny")
+            == 1
         )
         assert launch.said().count("exitcode  : 130") == 2  # of each machine's torchrun
-    payload = checkpoint.newest(run_dir)[1]
+    payload = checkpoint.load_latest(run_dir)[1]
     assert payload["processes"] == 2
     assert payload["counters"]["images_seen"] < 19_200
 
@@ -243,7 +244,7 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
     )
     assert alone.returncode == 0, alone.stderr
     assert "note: 2 processes before, 1 now: not bit-exact" in alone.stdout
-    assert checkpoint.newest(run_dir)[1]["processes"] == 1
+    assert checkpoint.load_latest(run_dir)[1]["processes"] == 1
 
 
 def test_the_kubernetes_jobs_pods_find_each_other_and_train(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -327,27 +328,27 @@ def test_what_cannot_be_divided_is_refused(
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(TrainerError, match=said):
-        distributed.check_division(tiny(**fields), processes, per_machine)
-    distributed.check_division(tiny(), 2, 2)
+        fabric.check_division(tiny(**fields), processes, per_machine)
+    fabric.check_division(tiny(), 2, 2)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
 def test_a_timeout_is_a_number_of_seconds(text: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINER_TIMEOUT_S", text)
     with pytest.raises(TrainerError, match="TRAINER_TIMEOUT_S"):
-        distributed.check_division(tiny(), 2, 2)
+        fabric.check_division(tiny(), 2, 2)
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
 def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -> None:
     """The conversion needs no GPU: the same tensors, under the same names; a D that is penalised keeps its own."""
     widths = {"g_widths": [8, 8], "d_widths": [8, 8]}
-    state = State.create(tiny(model={"architecture": architecture, **widths}))
-    fabric = SimpleNamespace(
+    state = TrainState.create(tiny(model={"architecture": architecture, **widths}))
+    launched = SimpleNamespace(
         device=torch.device("cuda"), global_rank=0, world_size=2, setup_module=lambda network, move_to_device: network
     )
-    ranks = object.__new__(distributed.Ranks)
-    ranks.fabric = fabric  # type: ignore[assignment]
+    ranks = object.__new__(fabric.FabricProcessGroup)
+    ranks.fabric = launched  # type: ignore[assignment]
     before = {name: tensor.data_ptr() for name, tensor in state.G.state_dict().items()}
     plain = [module for module in state.G.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert bool(plain) == (architecture != "mlp")
@@ -358,7 +359,7 @@ def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -
     assert {name: tensor.data_ptr() for name, tensor in state.G.state_dict().items()} == before
 
     kinds = [type(module) for module in state.D.modules()]
-    ranks.prepare(state.D, twice=True)
+    ranks.prepare(state.D, double_backward=True)
     assert [type(module) for module in state.D.modules()] == kinds
 
 
@@ -368,4 +369,4 @@ def test_without_lightning_one_line_says_what_to_install(tiny: Any, monkeypatch:
     monkeypatch.delitem(sys.modules, "trainer.distributed.fabric")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(TrainerError, match="pip install lightning-fabric"):
-        launch_module.join(tiny(), {})
+        distributed.join(tiny(), {})

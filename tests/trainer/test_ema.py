@@ -4,28 +4,28 @@ import pytest
 import torch
 
 from trainer.config.schema import Ema
-from trainer.training import ema
+from trainer.training.state import ema_decay, update_ema
 
 
 def test_half_the_average_is_left_after_a_half_life() -> None:
-    keep = ema.decay(Ema(halflife_kimg=1, warmup=0), batch_size=100, images_seen=10**9)
+    keep = ema_decay(Ema(halflife_kimg=1, warmup=0), batch_size=100, images_seen=10**9)
     assert keep**10 == pytest.approx(0.5)
 
 
 def test_early_on_the_half_life_follows_the_images_seen() -> None:
     settings = Ema(halflife_kimg=10, warmup=0.05)
-    assert ema.decay(settings, 64, images_seen=2000) == pytest.approx(0.5 ** (64 / 100))
-    assert ema.decay(settings, 64, images_seen=10**9) == pytest.approx(0.5 ** (64 / 10_000))
+    assert ema_decay(settings, 64, images_seen=2000) == pytest.approx(0.5 ** (64 / 100))
+    assert ema_decay(settings, 64, images_seen=10**9) == pytest.approx(0.5 ** (64 / 10_000))
 
 
 def test_a_half_life_of_nothing_copies() -> None:
-    assert ema.decay(Ema(halflife_kimg=0), 64, 100) == 0.0
+    assert ema_decay(Ema(halflife_kimg=0), 64, 100) == 0.0
 
 
 def test_running_statistics_are_averaged_and_counters_copied() -> None:
     ours, theirs = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
     theirs(torch.randn(8, 2, 3, 3) * 3 + 5)
     expected = 0.75 * ours.running_mean + 0.25 * theirs.running_mean
-    ema.update(ours, theirs, keep=0.75)
+    update_ema(ours, theirs, decay=0.75)
     torch.testing.assert_close(ours.running_mean, expected)
     assert ours.num_batches_tracked == theirs.num_batches_tracked == 1

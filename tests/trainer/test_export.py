@@ -18,7 +18,7 @@ from trainer.errors import TrainerError
 from trainer.onnx_export import exporter
 from trainer.reports import image_grids
 from trainer.training import checkpoint, loop
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -27,9 +27,9 @@ BatchesOf = Callable[[Config], Batches]
 @pytest.fixture
 def payload_of(batches_of: BatchesOf, tmp_path: Path) -> Callable[[Config], dict[str, Any]]:
     def make(config: Config) -> dict[str, Any]:
-        state = State.create(config)
+        state = TrainState.create(config)
         for _ in range(5):
-            loop.step(state, batches_of(config))
+            loop.train_iteration(state, batches_of(config))
         return checkpoint.read(checkpoint.save(state, tmp_path, keep=1))
 
     return make

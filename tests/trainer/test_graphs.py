@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from tests.trainer.conftest import tensors
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
 from trainer.training import checkpoint, cuda_graph, devices, loop
-from trainer.training.cuda_graph import Graph
-from trainer.training.loop import State
+from trainer.training.cuda_graph import CudaGraphStep
+from trainer.training.state import TrainState
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -24,13 +24,13 @@ BatchesOf = Callable[[Config], Batches]
 class StandIn:
     """As CUDA has it: recording changes nothing, and a replay writes to the tensors that were recorded."""
 
-    state: State
+    state: TrainState
     replays = 0
 
-    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        before, random = [tensor.clone() for tensor in cuda_graph.moving(self.state)], generator.get_state()
-        self.once, self.results = once, once()
-        for tensor, value in zip(cuda_graph.moving(self.state), before, strict=True):
+    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        before, random = [tensor.clone() for tensor in cuda_graph.mutable_tensors(self.state)], generator.get_state()
+        self.step, self.results = step, step()
+        for tensor, value in zip(cuda_graph.mutable_tensors(self.state), before, strict=True):
             tensor.detach().copy_(value)
         generator.set_state(random)
         return self.results
@@ -38,26 +38,25 @@ class StandIn:
     def replay(self) -> None:
         self.replays += 1
         with torch.enable_grad():
-            again = self.once()
+            again = self.step()
         for name, value in self.results.items():
             value.copy_(again[name])
 
 
-def recorded(config: Config, kind: type[StandIn] = StandIn) -> tuple[State, list[StandIn]]:
-    state, made = State.create(config), []
+def recorded(config: Config, kind: type[StandIn] = StandIn) -> tuple[TrainState, loop.Step, list[StandIn]]:
+    state, made = TrainState.create(config), []
 
     def make() -> StandIn:
         made.append(kind())
         made[-1].state = state
         return made[-1]
 
-    state.graph = Graph(loop.updates, loop.learning_rate, make)
-    return state, made
+    return state, CudaGraphStep(loop.train_step, make), made
 
 
-def run(state: State, batches: Batches, steps: int) -> State:
+def run(state: TrainState, batches: Batches, steps: int, step: loop.Step = loop.train_step) -> TrainState:
     for _ in range(steps):
-        loop.step(state, batches)
+        loop.train_iteration(state, batches, step)
     return state
 
 
@@ -78,24 +77,24 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_replayed_run_is_the_eager_one(name: str, tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(**CONFIGS[name])
-    eager = run(State.create(config), batches_of(config), 10)
-    state, made = recorded(config)
-    run(state, batches_of(config), 10)
+    eager = run(TrainState.create(config), batches_of(config), 10)
+    state, step, made = recorded(config)
+    run(state, batches_of(config), 10, step)
     assert [recording.replays for recording in made] == [1 + 10 - cuda_graph.WARM_UP]  # one to be compared
     assert (state.images_seen, state.steps) == (eager.images_seen, eager.steps)
     theirs = tensors(eager)
     for key, ours in tensors(state).items():
         torch.testing.assert_close(ours, theirs[key], msg=key)
-    means, expected = loop.take_means(state), loop.take_means(eager)
+    means, expected = loop.pop_means(state), loop.pop_means(eager)
     assert means == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_replay_takes_the_learning_rates_that_are_due_when_it_begins(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"decay_kimg": [0.02, 0.2], "g_lr": 1e-3})
-    state, _ = recorded(config)
+    state, step, _ = recorded(config)
     for _ in range(10):
-        due, before = loop.learning_rate(state, "G"), next(state.G.parameters()).detach().clone()
-        run(state, batches_of(config), 1)
+        due, before = state.learning_rate("G"), next(state.G.parameters()).detach().clone()
+        run(state, batches_of(config), 1, step)
         farthest = (next(state.G.parameters()) - before).abs().max().item()
         assert farthest < 3 * due  # Adam's step
     assert state.g_optimizer.param_groups[0]["lr"].item() == pytest.approx(due)
@@ -114,21 +113,21 @@ class WithoutD(StandIn):
 
 
 class Refused(StandIn):
-    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
 class RefusedInG(StandIn):
     """What fails in the second half of a step, when D takes no gradient."""
 
-    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        before, random = [tensor.clone() for tensor in cuda_graph.moving(self.state)], generator.get_state()
+    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        before, random = [tensor.clone() for tensor in cuda_graph.mutable_tensors(self.state)], generator.get_state()
         self.state.G.register_full_backward_pre_hook(refuse)
         try:
-            return once()
+            return step()
         finally:
             self.state.G._backward_pre_hooks.clear()
-            for tensor, value in zip(cuda_graph.moving(self.state), before, strict=True):
+            for tensor, value in zip(cuda_graph.mutable_tensors(self.state), before, strict=True):
                 tensor.detach().copy_(value)
             generator.set_state(random)
 
@@ -149,11 +148,11 @@ def test_a_recording_that_fails_or_differs_is_told_and_not_used(
     kind: type[StandIn], reason: str, tiny: Tiny, batches_of: BatchesOf
 ) -> None:
     config = tiny(optim={"decay_kimg": [0.02, 0.5]})
-    state, made = recorded(config, kind)
+    state, step, made = recorded(config, kind)
     with pytest.warns(UserWarning, match=f"without a CUDA graph: .*{reason}"):
-        run(state, batches_of(config), 8)
+        run(state, batches_of(config), 8, step)
     assert len(made) == 1
-    eager = run(State.create(config), batches_of(config), 8)
+    eager = run(TrainState.create(config), batches_of(config), 8)
     theirs = tensors(eager)
     for key, ours in tensors(state).items():
         assert torch.equal(ours, theirs[key]), key
@@ -163,25 +162,27 @@ def test_a_recorded_run_is_saved_and_goes_on_without_its_graph(
     tiny: Tiny, batches_of: BatchesOf, tmp_path: object
 ) -> None:
     config = tiny()
-    state, _ = recorded(config)
-    run(state, batches_of(config), 6)
+    state, step, _ = recorded(config)
+    run(state, batches_of(config), 6, step)
     assert isinstance(state.g_optimizer.param_groups[0]["lr"], Tensor)
     path = checkpoint.save(state, tmp_path, keep=1)  # type: ignore[arg-type]
     resumed = checkpoint.restore(checkpoint.read(path), config)
     assert resumed.g_optimizer.param_groups[0]["lr"] == pytest.approx(2e-4)
     run(resumed, batches_of(config), 4)
-    eager = run(State.create(config), batches_of(config), 10)
+    eager = run(TrainState.create(config), batches_of(config), 10)
     for ours, theirs in zip(resumed.G.parameters(), eager.G.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_only_a_step_that_can_be_one_graph_is_recorded(tiny: Tiny) -> None:
     on_cuda = {"device": "cuda"}
-    assert cuda_graph.obstacle(tiny(run=on_cuda)) is None
-    assert "penalties" in str(cuda_graph.obstacle(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
-    assert "penalties" in str(cuda_graph.obstacle(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"})))
-    assert "noise" in str(cuda_graph.obstacle(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
-    assert configuration.resolve("digits-dcgan", ["run.cuda_graphs=off"]).run.cuda_graphs is False  # YAML's word
-    assert devices.choose(tiny()).run.cuda_graphs is False
+    assert cuda_graph.unsupported_reason(tiny(run=on_cuda)) is None
+    assert "penalties" in str(cuda_graph.unsupported_reason(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))
+    assert "penalties" in str(
+        cuda_graph.unsupported_reason(tiny(run=on_cuda, objective={"gradient_penalty": "dragan"}))
+    )
+    assert "noise" in str(cuda_graph.unsupported_reason(tiny(run=on_cuda, data={"noise_std": 0.1, "noise_kimg": 1.0})))
+    assert loading.resolve("digits-dcgan", ["run.cuda_graphs=off"]).run.cuda_graphs is False  # YAML's word
+    assert devices.resolve_auto(tiny()).run.cuda_graphs is False
     with pytest.raises(TrainerError, match=r"run\.cuda_graphs=true, but graphs are of CUDA devices"):
-        devices.choose(tiny(run={"cuda_graphs": True}))
+        devices.resolve_auto(tiny(run={"cuda_graphs": True}))

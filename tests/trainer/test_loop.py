@@ -11,7 +11,7 @@ from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainingDiverged
 from trainer.training import loop
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 Tiny = Callable[..., Config]
 BatchesOf = Callable[[Config], Batches]
@@ -21,10 +21,10 @@ class Recorder:
     def __init__(self) -> None:
         self.ticks: list[tuple[int, dict[str, float]]] = []
 
-    def stepped(self, state: State) -> None:
+    def on_step(self, state: TrainState) -> None:
         pass
 
-    def ticked(self, state: State, means: dict[str, float]) -> None:
+    def on_tick(self, state: TrainState, means: dict[str, float]) -> None:
         self.ticks.append((state.images_seen, means))
 
 
@@ -38,7 +38,7 @@ def moved(network: torch.nn.Module, before: list[torch.Tensor]) -> bool:
 
 def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
-    state = State.create(config)
+    state = TrainState.create(config)
     G, D = snapshot(state.G), snapshot(state.D)
     loop.update_discriminator(state, *batches_of(config).at(0), state.G(torch.randn(8, 4)).detach(), None)
     assert moved(state.D, D)
@@ -46,7 +46,7 @@ def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: Batches
 
 
 def test_the_generators_update_moves_only_it_and_costs_d_no_gradient(tiny: Tiny) -> None:
-    state = State.create(tiny())
+    state = TrainState.create(tiny())
     G, D = snapshot(state.G), snapshot(state.D)
     loop.update_generator(state, state.G(torch.randn(8, 4)), None)
     assert moved(state.G, G)
@@ -64,7 +64,7 @@ def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(
 ) -> None:
     """The fast step (logits, one backward, one forward where it can be, fused Adam) against the textbook's."""
     config = tiny(model=model)
-    state, plain = State.create(config), State.create(config)
+    state, plain = TrainState.create(config), TrainState.create(config)
     (reals, _), fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
     loop.update_discriminator(state, reals, None, fakes, None)
 
@@ -83,7 +83,7 @@ def test_reals_and_fakes_share_a_forward_of_d_unless_batchnorm_would_mix_them(
 ) -> None:
     def sizes(**sections: dict[str, object]) -> list[int]:
         config = tiny(**sections)
-        state, seen = State.create(config), []
+        state, seen = TrainState.create(config), []
         state.D.net.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
         loop.update_discriminator(state, *batches_of(config).at(0), state.G(torch.randn(8, 4)).detach(), None)
         return seen
@@ -99,26 +99,26 @@ def test_a_critic_moves_n_critic_times_and_stays_clipped(tiny: Tiny, batches_of:
         objective={"name": "wasserstein", "clip": 0.01},
         optim={"algorithm": "rmsprop", "n_critic": 3, "g_lr": 5e-5, "d_lr": 5e-5},
     )
-    state = State.create(config)
-    loop.step(state, batches_of(config))
+    state = TrainState.create(config)
+    loop.train_iteration(state, batches_of(config))
     assert state.images_seen == 3 * 8
     assert state.d_optimizer.state_dict()["state"][0]["step"] == 3
     assert state.g_optimizer.state_dict()["state"][0]["step"] == 1
     assert max(parameter.abs().max().item() for parameter in state.D.parameters()) <= 0.01 + 1e-9
-    means = loop.take_means(state)
+    means = loop.pop_means(state)
     assert means["loss/D"] == pytest.approx(means["D/fake"] - means["D/real"], abs=1e-6)
 
 
 def test_g_steps_move_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"g_steps": 2})
-    state = State.create(config)
-    loop.step(state, batches_of(config))
+    state = TrainState.create(config)
+    loop.train_iteration(state, batches_of(config))
     assert state.g_optimizer.state_dict()["state"][0]["step"] == 2
     assert state.d_optimizer.state_dict()["state"][0]["step"] == 1
 
 
 def test_uniform_latents_stay_between_minus_one_and_one(tiny: Tiny) -> None:
-    z = loop.draw_latents(State.create(tiny(model={"z_distribution": "uniform"}, optim={"batch_size": 1000})))
+    z = loop.draw_latents(TrainState.create(tiny(model={"z_distribution": "uniform"}, optim={"batch_size": 1000})))
     assert z.abs().max() <= 1
     assert z.std().item() == pytest.approx(3**-0.5, rel=0.05)
 
@@ -127,7 +127,7 @@ def test_ticks_and_saves_come_when_they_are_due(tiny: Tiny, batches_of: BatchesO
     config = tiny(run={"checkpoint_ticks": 2})
     recorder, saved = Recorder(), []
     finished = loop.train(
-        State.create(config), batches_of(config), recorder, save=lambda state: saved.append(state.images_seen)
+        TrainState.create(config), batches_of(config), recorder, save=lambda state: saved.append(state.images_seen)
     )
     assert finished
     assert [images for images, _ in recorder.ticks] == [40, 80, 120, 160]
@@ -137,7 +137,7 @@ def test_ticks_and_saves_come_when_they_are_due(tiny: Tiny, batches_of: BatchesO
 
 def test_a_stop_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
-    state, saved = State.create(config), []
+    state, saved = TrainState.create(config), []
     finished = loop.train(
         state,
         batches_of(config),
@@ -151,7 +151,7 @@ def test_a_stop_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -
 
 def test_a_run_that_diverges_stops_before_it_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
-    state = State.create(config)
+    state = TrainState.create(config)
     with torch.no_grad():
         next(state.G.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match="lower"):
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_stops_before_it_saves(tiny: Tiny, batches_of: Batch
 
 def test_an_interrupt_saves_no_broken_state_either(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
-    state = State.create(config)
+    state = TrainState.create(config)
     with torch.no_grad():
         next(state.G.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingDiverged):
@@ -180,7 +180,7 @@ def test_a_gradient_that_overflows_in_the_last_step_before_a_save_saves_nothing(
     which: str, clip: float | None, stopped: bool, tiny: Tiny, batches_of: BatchesOf
 ) -> None:
     config = tiny(optim={"clip_grad_norm": clip})
-    state, recorder = State.create(config), Recorder()
+    state, recorder = TrainState.create(config), Recorder()
     last = 3 if stopped else 5  # the first tick comes after five steps of 8 images
 
     def overflow(gradient: torch.Tensor) -> torch.Tensor:
@@ -203,7 +203,7 @@ def test_every_family_trains_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> N
     for model in ({}, {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}):
         config = tiny(model=model, run={"precision": "bf16"}, data={"augment": ["color", "translation", "cutout"]})
         recorder = Recorder()
-        assert loop.train(State.create(config), batches_of(config), recorder, save=lambda _: None)
+        assert loop.train(TrainState.create(config), batches_of(config), recorder, save=lambda _: None)
         assert recorder.ticks
 
 
@@ -224,7 +224,7 @@ def test_every_objective_trains(name: str, channels: int, precision: str, tiny: 
     sections["objective"] = {"name": name, **sections.get("objective", {})}
     config = tiny(**sections, data={"channels": channels}, run={"precision": precision})
     recorder = Recorder()
-    state = State.create(config)
+    state = TrainState.create(config)
     G, D = snapshot(state.G), snapshot(state.D)
     assert loop.train(state, batches_of(config), recorder, save=lambda _: None)
     assert moved(state.G, G)
@@ -242,44 +242,46 @@ def test_a_gradient_penalty_is_in_the_loss_that_d_minimises(tiny: Tiny, batches_
         run={"total_kimg": 0.8, "tick_kimg": 0.08},
     )
     recorder = Recorder()
-    loop.train(State.create(config), batches_of(config), recorder, save=lambda _: None)
+    loop.train(TrainState.create(config), batches_of(config), recorder, save=lambda _: None)
     assert recorder.ticks[-1][1]["loss/penalty"] < recorder.ticks[0][1]["loss/penalty"] / 3
 
 
 def test_learning_rates_fall_in_a_straight_line(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"decay_kimg": [0.08, 0.16], "g_lr": 1e-3, "d_lr": 4e-3})
-    state = State.create(config)
+    state = TrainState.create(config)
     rates = []
     while not state.finished:
-        loop.step(state, batches_of(config))
+        loop.train_iteration(state, batches_of(config))
         rates.append((state.g_optimizer.param_groups[0]["lr"], state.d_optimizer.param_groups[0]["lr"]))
     assert rates[0] == pytest.approx((1e-3, 4e-3))
-    at = [loop.learning_rate_share(config.optim, kimg) for kimg in (0.0, 0.08, 0.1, 0.16, 1.0)]
-    assert at == pytest.approx([1, 1, 0.75, 0, 0])
+    at = []
+    for state.images_seen in (0, 80, 100, 160, 1000):
+        at.append(state.learning_rate("G"))
+    assert at == pytest.approx([1e-3, 1e-3, 0.75e-3, 0, 0])
     assert rates[-1][0] == pytest.approx(0.0)
     assert all(later[0] <= before[0] for before, later in itertools.pairwise(rates))
 
 
 def test_a_clipped_gradient_is_as_long_as_allowed_and_told_as_it_was(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"clip_grad_norm": 1e-3})
-    state = State.create(config)
-    loop.step(state, batches_of(config))
+    state = TrainState.create(config)
+    loop.train_iteration(state, batches_of(config))
     assert loop.gradient_norm(state.D).item() == pytest.approx(1e-3, rel=1e-3)
-    assert loop.take_means(state)["gradient/D"] > 0.01
+    assert loop.pop_means(state)["gradient/D"] > 0.01
 
 
 def test_instance_noise_falls_to_nothing(tiny: Tiny) -> None:
-    state = State.create(tiny(data={"noise_std": 0.5, "noise_kimg": 0.1}))
+    state = TrainState.create(tiny(data={"noise_std": 0.5, "noise_kimg": 0.1}))
     blank = torch.zeros(64, 1, 8, 8)
-    assert loop.seen(state, blank).std().item() == pytest.approx(0.5, rel=0.05)
+    assert loop.augment_for_discriminator(state, blank).std().item() == pytest.approx(0.5, rel=0.05)
     state.images_seen = 50
-    assert loop.seen(state, blank).std().item() == pytest.approx(0.25, rel=0.05)
+    assert loop.augment_for_discriminator(state, blank).std().item() == pytest.approx(0.25, rel=0.05)
     state.images_seen = 100
-    assert torch.equal(loop.seen(state, blank), blank)
+    assert torch.equal(loop.augment_for_discriminator(state, blank), blank)
 
 
 def test_d_normalises_its_weights_once_an_update(tiny: Tiny, batches_of: BatchesOf) -> None:
-    state = State.create(tiny(model={"d_spectral_norm": True, "d_norm": "none"}))
+    state = TrainState.create(tiny(model={"d_spectral_norm": True, "d_norm": "none"}))
     calls = []
     norm = next(module for module in state.D.modules() if isinstance(module, networks.SpectralNorm))
     norm.register_forward_hook(lambda *_: calls.append(1))

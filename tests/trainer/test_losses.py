@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.config.schema import Objective
-from trainer.distributed.sharded_rng import Draws
+from trainer.config.schema import OBJECTIVES, SMOOTHABLE
+from trainer.distributed.process_group import ShardedRNG
 from trainer.training import losses
 
 
@@ -78,26 +77,30 @@ def test_wasserstein_is_a_difference_of_means() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "d_loss", "g_loss"),
+    ("name", "labels", "d_loss", "g_loss"),
     [
-        ({"real_label": 0.9}, lambda r, f: losses.cross_entropy_d(r, f, 0.9), losses.non_saturating_g),
-        ({"name": "minimax"}, losses.cross_entropy_d, losses.minimax_g),
-        (
-            {"name": "lsgan", "fake_label": 0.1},
-            lambda r, f: losses.least_squares_d(r, f, 1, 0.1),
-            losses.least_squares_g,
-        ),
-        ({"name": "hinge"}, losses.hinge_d, losses.wasserstein_g),
-        ({"name": "wasserstein", "clip": 0.01}, losses.wasserstein_d, losses.wasserstein_g),
+        ("non-saturating", (0.9, 0.0), lambda r, f: losses.cross_entropy_d(r, f, 0.9), losses.non_saturating_g),
+        ("minimax", (), losses.cross_entropy_d, losses.minimax_g),
+        ("lsgan", (1.0, 0.1), lambda r, f: losses.least_squares_d(r, f, 1, 0.1), losses.least_squares_g),
+        ("hinge", (), losses.hinge_d, losses.wasserstein_g),
+        ("wasserstein", (), losses.wasserstein_d, losses.wasserstein_g),
     ],
 )
-def test_the_objective_chooses_its_pair(
-    fields: dict[str, Any], d_loss: Callable[..., torch.Tensor], g_loss: Callable[..., torch.Tensor]
+def test_get_loss_name_returns_its_pair(
+    name: str,
+    labels: tuple[float, ...],
+    d_loss: Callable[..., torch.Tensor],
+    g_loss: Callable[..., torch.Tensor],
 ) -> None:
     real, fake = torch.tensor([1.0, 0.3]), torch.tensor([-0.5, 2.0])
-    objective = Objective(**fields)
-    assert losses.discriminator_loss(objective, real, fake) == d_loss(real, fake)
-    assert losses.generator_loss(objective, fake) == g_loss(fake)
+    loss = losses.get_loss(name, *labels)
+    assert loss.d(real, fake) == d_loss(real, fake)
+    assert loss.g(fake) == g_loss(fake)
+
+
+def test_names_of_the_schema_are_those_of_the_losses() -> None:
+    assert tuple(losses.LOSSES) == OBJECTIVES
+    assert tuple(name for name, loss in losses.LOSSES.items() if loss.takes_labels) == SMOOTHABLE
 
 
 def test_r1_is_half_the_squared_norm_of_the_gradient() -> None:
@@ -135,7 +138,7 @@ def test_a_d_without_gradient_has_a_finite_penalty_and_slope() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: int) -> None:
     reals, fakes = torch.ones(200, channels, 2, 2), -torch.ones(200, channels, 2, 2)
-    points = losses.between(reals, fakes, Draws(torch.Generator().manual_seed(0)))
+    points = losses.interpolate_pairs(reals, fakes, ShardedRNG(torch.Generator().manual_seed(0)))
     assert points.flatten(1).std(dim=1).max() < 1e-6  # one ε an image
     places = points[:, 0, 0, 0]
     assert places.min() >= -1
@@ -145,7 +148,7 @@ def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: i
 
 def test_points_around_leave_the_reals_by_up_to_half_their_spread() -> None:
     reals = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    moved = losses.around(reals, reals.std(), Draws(torch.Generator().manual_seed(0))) - reals
+    moved = losses.perturb_reals(reals, reals.std(), ShardedRNG(torch.Generator().manual_seed(0))) - reals
     assert moved.min() >= 0
     assert moved.max() <= 0.5 * reals.std() + 1e-6
     assert moved.flatten(1).amax(dim=1).std() > 0.05  # α is an image's own

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from trainer import names
 from trainer.cli import app
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.errors import TrainerError
 
 SMALL = (
@@ -87,7 +87,7 @@ def test_resolve_takes_the_most_explicit_name_there_is(tmp_path: Path) -> None:
     own = ["data.source=folder:photos"]
 
     def name(*arguments: object) -> str:
-        return configuration.resolve(*arguments).name  # type: ignore[arg-type]
+        return loading.resolve(*arguments).name  # type: ignore[arg-type]
 
     assert name("digits-dcgan") == "digits-dcgan"
     assert name(str(preset)) == "mine"

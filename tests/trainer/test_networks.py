@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from trainer import networks
-from trainer.config import schema as configuration
-from trainer.config.agreement import base_side
+from trainer.config import loading
+from trainer.config.schema import Config, initial_resolution
 from trainer.networks import layers, resnet
 
 # Trainable parameters of G and D, from the source documents (001 prints its own) and by hand.
@@ -28,17 +28,17 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("preset", PARAMETERS)
 def test_a_preset_has_its_documents_parameters(preset: str) -> None:
-    G, D = networks.build(configuration.resolve(preset))
+    G, D = networks.build(loading.resolve(preset))
     assert (networks.parameter_count(G), networks.parameter_count(D)) == PARAMETERS[preset]
 
 
 def test_every_preset_of_the_sources_is_there() -> None:
-    assert set(PARAMETERS) <= set(configuration.preset_names())
+    assert set(PARAMETERS) <= set(loading.preset_names())
 
 
-@pytest.mark.parametrize("preset", configuration.preset_names())
+@pytest.mark.parametrize("preset", loading.preset_names())
 def test_latents_become_images_and_images_logits(preset: str) -> None:
-    config = configuration.resolve(preset)
+    config = loading.resolve(preset)
     G, D = networks.build(config)
     labels = torch.tensor([0, 1]) if config.model.conditional else None
     images = G(torch.randn(2, config.model.z_dim), labels)
@@ -50,7 +50,7 @@ def test_latents_become_images_and_images_logits(preset: str) -> None:
 
 def test_project_is_the_transposed_convolution_it_stands_for() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        project = networks.Project(5, 6, 4).to(memory_format=memory_format)
+        project = networks.DenseToFeatureMap(5, 6, 4).to(memory_format=memory_format)
         plain = torch.nn.ConvTranspose2d(5, 6, 4)
         plain.load_state_dict(project.state_dict())
         z = torch.randn(3, 5)
@@ -59,7 +59,7 @@ def test_project_is_the_transposed_convolution_it_stands_for() -> None:
 
 def test_score_is_the_convolution_it_stands_for() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        score = networks.Score(6, 1, 4).to(memory_format=memory_format)
+        score = networks.FullConvHead(6, 1, 4).to(memory_format=memory_format)
         plain = torch.nn.Conv2d(6, 1, 4)
         plain.load_state_dict(score.state_dict())
         features = torch.randn(3, 6, 4, 4).to(memory_format=memory_format)
@@ -68,7 +68,7 @@ def test_score_is_the_convolution_it_stands_for() -> None:
 
 def test_initialisation_is_the_dcgan_papers() -> None:
     torch.manual_seed(0)
-    G, _ = networks.build(configuration.resolve("mnist-dcgan-64"))
+    G, _ = networks.build(loading.resolve("mnist-dcgan-64"))
     weights = torch.cat([m.weight.flatten() for m in G.modules() if isinstance(m, torch.nn.ConvTranspose2d)])
     scales = torch.cat([m.weight.flatten() for m in G.modules() if isinstance(m, torch.nn.BatchNorm2d)])
     assert abs(weights.mean().item()) < 1e-4
@@ -80,8 +80,8 @@ def test_initialisation_is_the_dcgan_papers() -> None:
 @pytest.mark.parametrize("resolution", [8, 14, 16, 28, 32, 56, 64, 112, 128])
 @pytest.mark.parametrize("extra", [0, 1])
 def test_dcgan_reaches_every_size_with_both_endings(resolution: int, extra: int) -> None:
-    doublings = (resolution // base_side(resolution)).bit_length() - 1
-    config = configuration.parse(
+    doublings = (resolution // initial_resolution(resolution)).bit_length() - 1
+    config = loading.parse(
         {
             "name": "x",
             "data": {"resolution": resolution, "channels": 3},
@@ -94,10 +94,10 @@ def test_dcgan_reaches_every_size_with_both_endings(resolution: int, extra: int)
     assert D(images).shape == (2,)
 
 
-def conditional(**model: object) -> configuration.Config:
+def conditional(**model: object) -> Config:
     sections = {"resolution": 8, "channels": 1, "class_names": ["a", "b", "c"]}
     fields = {"z_dim": 3, "g_widths": [4], "d_widths": [4], "conditional": True} | model
-    return configuration.parse({"name": "x", "data": sections, "model": fields})
+    return loading.parse({"name": "x", "data": sections, "model": fields})
 
 
 def test_a_label_changes_the_image_and_the_logit_alone() -> None:
@@ -133,7 +133,7 @@ def test_projection_is_miyato_and_koyamas_inner_product() -> None:
 
 def test_a_discriminator_without_normalisation_has_biases_instead() -> None:
     def kinds(norm: str) -> list[str]:
-        config = configuration.parse(
+        config = loading.parse(
             {"name": "x", "data": {"resolution": 16}, "model": {"g_widths": [4, 4], "d_widths": [4, 4], "d_norm": norm}}
         )
         _, D = networks.build(config)
@@ -166,7 +166,7 @@ MIYATO = {
     # table 4: G by hand 4,276,739, with biases before three BatchNorms, which ours leaves out, and with a bias for each
     # of the projection's 4096 units, where ours has one for each of its 256 channels
     "resnet": (
-        {"g_widths": [256] * 4, "d_widths": [128] * 4, "d_halvings": 2},
+        {"g_widths": [256] * 4, "d_widths": [128] * 4, "d_downsamples": 2},
         4_276_739 - 3 * 256 - (4096 - 256),
         (3 * 128 * 9 + 128) + 7 * (128 * 128 * 9 + 128) + (3 * 128 + 128) + (128 * 128 + 128) + 128 + 1,
     ),
@@ -176,7 +176,7 @@ MIYATO = {
 @pytest.mark.parametrize("architecture", MIYATO)
 def test_miyatos_networks_have_their_papers_parameters(architecture: str) -> None:
     widths, g_count, d_count = MIYATO[architecture]
-    config = configuration.parse(
+    config = loading.parse(
         {
             "name": "x",
             "data": {"resolution": 32, "channels": 3},
@@ -191,8 +191,8 @@ def test_miyatos_networks_have_their_papers_parameters(architecture: str) -> Non
 @pytest.mark.parametrize("resolution", [28, 32, 64, 128])
 @pytest.mark.parametrize("architecture", ["sndcgan", "resnet"])
 def test_the_other_families_reach_every_size(architecture: str, resolution: int, channels: int) -> None:
-    steps = (resolution // base_side(resolution)).bit_length() - 1
-    config = configuration.parse(
+    steps = (resolution // initial_resolution(resolution)).bit_length() - 1
+    config = loading.parse(
         {
             "name": "x",
             "data": {"resolution": resolution, "channels": channels, "class_names": ["a", "b"]},
@@ -218,7 +218,7 @@ def test_spectral_norm_leaves_every_weight_a_largest_singular_value_of_one(archi
     widths = {"mlp": ([8], [8, 8]), "dcgan": ([8], [8, 8]), "sndcgan": ([8], [8, 8]), "resnet": ([8, 8], [8, 8])}
     g_widths, d_widths = widths[architecture]
     torch.manual_seed(0)
-    config = configuration.parse(
+    config = loading.parse(
         {
             "name": "x",
             "data": {"resolution": 8},
@@ -244,7 +244,7 @@ def test_spectral_norm_is_torchs_own() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(3, 5, 3)
     theirs.load_state_dict(ours.state_dict())
-    layers.spectrally_normalized(ours)
+    layers.add_spectral_norm(ours)
     torch.nn.utils.parametrizations.spectral_norm(theirs)
     for _ in range(60):
         weight, expected = ours.weight, theirs.weight
@@ -264,7 +264,7 @@ def test_spectral_norm_is_the_same_in_any_memory_format() -> None:
     last.load_state_dict(plain.state_dict())
     for layer in (plain, last):
         torch.manual_seed(1)
-        layers.spectrally_normalized(layer)
+        layers.add_spectral_norm(layer)
     last.to(memory_format=torch.channels_last)
     grown = torch.randn(5, 3, 3, 3)
     for _ in range(2):
@@ -286,7 +286,7 @@ def test_spectral_norms_gradient_is_the_derivative_at_a_given_u_and_v() -> None:
         return weight / torch.dot(u, weight.flatten(1) @ v)
 
     def ours(weight: torch.Tensor) -> torch.Tensor:
-        return layers.Normalized.apply(weight, u, v, torch.dot(u, weight.detach().flatten(1) @ v))
+        return layers.SpectralNormFn.apply(weight, u, v, torch.dot(u, weight.detach().flatten(1) @ v))
 
     torch.testing.assert_close(ours(weight), by_hand(weight))
     grown = torch.randn_like(weight)
@@ -296,7 +296,7 @@ def test_spectral_norms_gradient_is_the_derivative_at_a_given_u_and_v() -> None:
 
 def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
     torch.manual_seed(0)
-    network = layers.spectrally_normalized(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
+    network = layers.add_spectral_norm(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
     norms = [module for module in network.modules() if isinstance(module, layers.SpectralNorm)]
     rounds = []
     for step in range(3):
@@ -309,7 +309,7 @@ def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
 
 def test_a_weight_read_by_itself_leaves_nothing_stale_behind() -> None:
     torch.manual_seed(0)
-    network = layers.spectrally_normalized(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
+    network = layers.add_spectral_norm(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
     _ = network[1].weight  # what was iterated for the first layer waits
     with torch.no_grad():
         network[0].parametrizations.weight.original.mul_(3)
@@ -318,7 +318,7 @@ def test_a_weight_read_by_itself_leaves_nothing_stale_behind() -> None:
 
 def test_an_evaluation_can_be_differentiated_after_the_next_training_step() -> None:
     torch.manual_seed(0)
-    layer = layers.spectrally_normalized(torch.nn.Linear(6, 5)).eval()
+    layer = layers.add_spectral_norm(torch.nn.Linear(6, 5)).eval()
     evaluated = layer.weight.sum()
     _ = layer.train().weight
     evaluated.backward()
@@ -327,7 +327,7 @@ def test_an_evaluation_can_be_differentiated_after_the_next_training_step() -> N
 
 def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
     torch.manual_seed(0)
-    layer = layers.spectrally_normalized(torch.nn.Linear(40, 30))
+    layer = layers.add_spectral_norm(torch.nn.Linear(40, 30))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         weight = layer.weight
     assert weight.dtype == torch.float32
@@ -337,7 +337,7 @@ def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
 def test_other_initialisations_are_what_they_say(init: str) -> None:
     torch.manual_seed(0)
     sections = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 32, "g_widths": [64], "init": init}}
-    _, D = networks.build(configuration.parse(sections | {"model": sections["model"] | {"d_widths": [16, 32]}}))
+    _, D = networks.build(loading.parse(sections | {"model": sections["model"] | {"d_widths": [16, 32]}}))
     convolution = D.net[2].weight
     if init == "xavier":
         bound = 2**0.5 * (6 / ((16 + 32) * 16)) ** 0.5
@@ -351,6 +351,6 @@ def test_other_initialisations_are_what_they_say(init: str) -> None:
 def test_a_residual_block_doubles_after_its_1x1_as_well_as_before() -> None:
     block = resnet.UpBlock(4, 6, 0, hidden_bias=True, end_bias=True)
     features = torch.randn(2, 4, 5, 5)
-    late, early = resnet.doubled(block.skip(features)), block.skip(resnet.doubled(features))
+    late, early = resnet._double(block.skip(features)), block.skip(resnet._double(features))
     torch.testing.assert_close(late, early)
     assert block(features).shape == (2, 6, 10, 10)

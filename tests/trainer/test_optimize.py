@@ -16,10 +16,10 @@ from evaluation.extractors.extractor import load_extractor
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import save_reference
 from evaluation.sources import SeedRange, open_source
-from service.models.served_model import load
-from service.models.sessions import Runtime
+from service.models.session import Runtime
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.support.generators import CLASSES, random_generator
+from tests.support.served_models import load_model
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter, optimize, throughput
@@ -78,7 +78,7 @@ def test_optimized_file_is_read_by_service_and_evaluation(
     assert made.pop("digest") != plain.pop("digest")
     assert made == plain  # all the rest is carried over
 
-    served = load(path, 2**30, Runtime(1, 4))  # digest, metadata and graph agree, and it runs
+    served = load_model(path, 2**30, Runtime(1, 4))  # digest, metadata and graph agree, and it runs
     assert served.metadata.name == "tiny"
     ours, theirs = (
         np.concatenate([batch.images for batch in open_source(str(one)).batches(SeedRange(0, 256), 0, 256, 64)])

@@ -6,8 +6,8 @@ import torch
 
 from evaluation.metrics.prdc import precision_recall_density_coverage
 from trainer import networks
-from trainer.config import schema as configuration
-from trainer.training.proxy_metrics import Quality, RandomFeatures
+from trainer.config import loading
+from trainer.training.proxy_metrics import ProxyMetrics, RandomFeatures
 
 CPU = torch.device("cpu")
 CONFIG = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 4, "g_widths": [8], "d_widths": [8]}}
@@ -39,7 +39,7 @@ def smooth(n: int, seed: int) -> np.ndarray:
 
 
 def quality_of(fakes: np.ndarray, reals: np.ndarray) -> dict[str, float]:
-    quality = Quality(reals, len(reals), seed=0, z_distribution="normal", device=CPU)
+    quality = ProxyMetrics(reals, len(reals), seed=0, z_distribution="normal", device=CPU)
     return quality.measure(Replays(fakes))
 
 
@@ -71,10 +71,10 @@ def test_features_are_the_same_whatever_the_batch_and_the_global_seed(shape: tup
 
 
 def test_measuring_leaves_the_random_state_of_training_alone() -> None:
-    G, _ = networks.build(configuration.parse(CONFIG))
+    G, _ = networks.build(loading.parse(CONFIG))
     reals = smooth(40, 0)[:, :8, :8]
     before = torch.get_rng_state()
-    Quality(reals, 40, seed=0, z_distribution="normal", device=CPU).measure(G.eval())
+    ProxyMetrics(reals, 40, seed=0, z_distribution="normal", device=CPU).measure(G.eval())
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
+from trainer.data import load_images
 from trainer.errors import TrainerError
 from trainer.sweep import runner, study
 from trainer.training import run_folder
@@ -43,9 +44,9 @@ def test_runs_are_numbered_on(tiny: Callable[..., Config], tmp_path: Path) -> No
 def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config], tmp_path: Path) -> None:
     at = tmp_path / "here" / "mine"
     assert run_folder.create_at(at, tiny()) == at
-    assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == tiny()
+    assert loading.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == tiny()
     (at / "checkpoint-00000005.pt").write_bytes(b"any")
-    with pytest.raises(TrainerError, match="is there already; go on with: trainer resume"):
+    with pytest.raises(TrainerError, match="exists already; continue with: trainer resume"):
         run_folder.create_at(at, tiny())
     with pytest.raises(TrainerError, match="could not make the run folder"):
         run_folder.create_at(at / "config.json" / "below", tiny())
@@ -61,13 +62,13 @@ def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
         run_folder.create_at(at, tiny())
     longer = tiny(run={"total_kimg": 0.32})
     assert run_folder.create_at(at, longer) == at
-    assert configuration.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == longer
+    assert loading.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == longer
     assert not list((at / "samples").iterdir())
 
 
 def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"any")
-    with pytest.raises(TrainerError, match="no run folder"):
+    with pytest.raises(TrainerError, match="is not a run folder"):
         run_folder.create_at(tmp_path, tiny())
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
@@ -81,9 +82,9 @@ def test_images_decide_the_channels_that_are_not_set(
     for number in range(70):
         Image.new(mode, (8, 8)).save(tmp_path / f"photos/{number}.png")
     sets = [f"data.source=folder:{tmp_path / 'photos'}", "model.conditional=false"]
-    images, config = run_folder.load_images(configuration.resolve("digits-dcgan", sets), tmp_path)
+    images, config = load_images(loading.resolve("digits-dcgan", sets), tmp_path)
     assert config.data.channels == images.images.shape[3] == channels
-    again, unchanged = run_folder.load_images(configuration.override(config, []), tmp_path)  # as a resumed run has it
+    again, unchanged = load_images(loading.override(config, []), tmp_path)  # as a resumed run has it
     assert unchanged == config
     assert again.fingerprint == images.fingerprint
     planned = study.make_plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)

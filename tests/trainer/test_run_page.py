@@ -87,9 +87,9 @@ def test_training_keeps_the_best_and_the_newest_checkpoint(tiny: Tiny, tmp_path:
     run_dir = train(config, images(), tmp_path)
     lines = plots.read_metrics(run_dir / "metrics.jsonl")
     lowest = min(lines, key=lambda line: line["quality/frechet"])
-    best = checkpoint.best(run_dir)
+    best = checkpoint.best_path(run_dir)
     assert best.name == f"checkpoint-{lowest['step']:08d}.pt"
-    newest = checkpoint.newest(run_dir)[0]
+    newest = checkpoint.load_latest(run_dir)[0]
     assert sorted({best, newest}) == checkpoint.paths(run_dir)
     assert {path.name for path in run_dir.glob("*.sha256")} == {f"{path.name}.sha256" for path in (best, newest)}
 

@@ -14,10 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.config.schema import Config, parse
+from trainer.config.loading import parse
+from trainer.config.schema import Config
+from trainer.data import ImageRecord, describe_difference, load_images, record_images
 from trainer.errors import TrainerError
 from trainer.sweep.runner import check_same_images
-from trainer.training import image_record, run_folder
+from trainer.training import run_folder
 
 SMALL: dict[str, Any] = {
     "name": "tiny",
@@ -43,9 +45,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 @pytest.fixture
 def run_dir(config: Config, tmp_path: Path) -> Path:
     """Make a run folder that has the record of its images, but was not trained."""
-    images, _ = run_folder.load_images(config, Path("data"))
+    images, _ = load_images(config, Path("data"))
     folder = run_folder.create_at(tmp_path / "r", config)
-    run_folder.write_text(folder / image_record.FILE, json.dumps(image_record.of(images, Path("data"))))
+    run_folder.write_text(folder / ImageRecord.FILE, json.dumps(record_images(images, Path("data"))))
     return folder
 
 
@@ -54,7 +56,7 @@ def moved(config: Config, source: str) -> Config:
 
 
 def test_images_that_are_the_same_need_no_new_record(config: Config, run_dir: Path) -> None:
-    found = run_folder.images_of(run_dir, config, None)
+    found = run_folder.find_images(run_dir, config, None)
     assert len(found.images) == 8
     assert (found.record, found.note, found.changed) == (None, None, False)
 
@@ -64,14 +66,14 @@ def test_images_are_found_from_another_working_directory(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    found = run_folder.images_of(run_dir, config, None)
+    found = run_folder.find_images(run_dir, config, None)
     assert (found.record, found.note, found.changed) == (None, None, False)
 
 
 def test_images_missing_now_are_refused_with_the_count(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
-    with pytest.raises(TrainerError, match=r"are not those that .*r began with: images 8 → 7\. Name the place"):
-        run_folder.images_of(run_dir, config, None)
+    with pytest.raises(TrainerError, match=r"are not those that .*r began with: images 8 → 7\. Give the path"):
+        run_folder.find_images(run_dir, config, None)
 
 
 def test_images_exchanged_are_refused_with_the_fingerprints(config: Config, run_dir: Path) -> None:
@@ -79,12 +81,12 @@ def test_images_exchanged_are_refused_with_the_fingerprints(config: Config, run_
     with pytest.raises(
         TrainerError, match=r"as many images, with other pixels or labels \(fingerprint \w{12} → \w{12}\)"
     ):
-        run_folder.images_of(run_dir, config, None)
+        run_folder.find_images(run_dir, config, None)
 
 
 def test_images_changed_are_accepted_on_request_with_a_warning(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
-    found = run_folder.images_of(run_dir, config, None, other=True)
+    found = run_folder.find_images(run_dir, config, None, accept_changes=True)
     assert (len(found.images), found.changed) == (7, True)
     assert str(found.note).startswith("warning: the images have changed since")
     assert found.record is not None
@@ -96,8 +98,8 @@ def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config
     with pytest.raises(
         TrainerError, match=r"if the same images are elsewhere now: trainer resume .*r --set data\.source"
     ):
-        run_folder.images_of(run_dir, config, None)
-    found = run_folder.images_of(run_dir, moved(config, "folder:moved"), None, moved=True)
+        run_folder.find_images(run_dir, config, None)
+    found = run_folder.find_images(run_dir, moved(config, "folder:moved"), None, moved=True)
     assert (found.note, found.changed) == (None, False)
     assert found.record is not None
     assert found.record["image_set"]["source"] == f"folder:{Path('moved').absolute()}"
@@ -105,20 +107,20 @@ def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config
 
 
 def test_images_of_a_record_without_fingerprint_give_a_note(config: Config, run_dir: Path) -> None:
-    (run_dir / image_record.FILE).write_text("{", encoding="utf-8")
-    found = run_folder.images_of(run_dir, config, None)
+    (run_dir / ImageRecord.FILE).write_text("{", encoding="utf-8")
+    found = run_folder.find_images(run_dir, config, None)
     assert "has no fingerprint" in str(found.note)
     assert found.record is not None
     assert found.record["image_set"]["n"] == 8
 
 
 def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path: Path) -> None:
-    images, _ = run_folder.load_images(config, Path("data"))
+    images, _ = load_images(config, Path("data"))
     (tmp_path / "sweep").mkdir()
     for _ in range(2):
         check_same_images(tmp_path / "sweep", images)
     Path("set/3.png").unlink()
-    images, _ = run_folder.load_images(config, Path("data"))
+    images, _ = load_images(config, Path("data"))
     with pytest.raises(TrainerError, match=r"differ from those that the sweep in .*sweep started with: images 8 → 7"):
         check_same_images(tmp_path / "sweep", images)
 
@@ -126,7 +128,7 @@ def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path:
 def test_difference_names_what_a_person_can_compare() -> None:
     before = {"n": 1500, "class_names": ["a", "b"], "channels": 1, "versions": {"pillow": "11.0"}}
     now = {"n": 1400, "class_names": ["a"], "channels": 1, "versions": {"pillow": "12.0"}}
-    assert image_record.difference(before, now) == (
+    assert describe_difference(before, now) == (
         "images 1,500 → 1,400, classes [a, b] → [a], Pillow 11.0 → 12.0, which may decode files differently"
     )
 

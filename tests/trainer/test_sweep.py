@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.reports import image_grids
 from trainer.sweep import report, runner, space
@@ -489,7 +489,7 @@ def test_sweep_interrupt_lets_workers_save_and_exits_130(here: Path) -> None:
     for run in runs:
         assert list(run.glob("checkpoint-*.pt"))
         assert "stopped and saved" in run.with_suffix(".log").read_text(encoding="utf-8")
-        assert Job(Trial(0, "running", {}), 0, configuration.resolve("digits-dcgan"), run).is_free()
+        assert Job(Trial(0, "running", {}), 0, loading.resolve("digits-dcgan"), run).is_free()
     assert (here / "out" / "sweep.html").is_file()
     assert os.access(here / "out" / "study.db", os.R_OK)
 

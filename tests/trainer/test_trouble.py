@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trainer.training.diagnostics import troubles
+from trainer.training.logger import diagnose
 
 
 def ticks(**series: list[float]) -> list[dict[str, float]]:
@@ -13,20 +13,20 @@ def losses(d: list[float], g: list[float]) -> list[dict[str, float]]:
 
 
 def test_a_winning_d_is_named_with_remedies() -> None:
-    (line,) = troubles(losses([0.5, 0.1, 0.01], [2.0, 4.0, 8.0]), "non-saturating")
+    (line,) = diagnose(losses([0.5, 0.1, 0.01], [2.0, 4.0, 8.0]), "non-saturating")
     assert "D wins" in line
     assert "optim.d_lr" in line
     assert "\n" not in line
 
 
 def test_a_strong_d_whose_g_keeps_up_is_no_trouble() -> None:
-    assert not troubles(losses([0.5, 0.1, 0.01], [8.0, 4.0, 5.0]), "non-saturating")
-    assert not troubles(losses([0.5, 0.6, 0.5], [2.0, 4.0, 8.0]), "non-saturating")
-    assert not troubles(losses([0.1, 0.01], [2.0, 4.0]), "non-saturating")
+    assert not diagnose(losses([0.5, 0.1, 0.01], [8.0, 4.0, 5.0]), "non-saturating")
+    assert not diagnose(losses([0.5, 0.6, 0.5], [2.0, 4.0, 8.0]), "non-saturating")
+    assert not diagnose(losses([0.1, 0.01], [2.0, 4.0]), "non-saturating")
 
 
 def test_a_critics_loss_near_zero_is_convergence() -> None:
-    assert not troubles(losses([-3.0, -1.0, -0.01], [1.0, 2.0, 3.0]), "wasserstein")
+    assert not diagnose(losses([-3.0, -1.0, -0.01], [1.0, 2.0, 3.0]), "wasserstein")
 
 
 def recall(values: list[float]) -> list[dict[str, float]]:
@@ -35,18 +35,18 @@ def recall(values: list[float]) -> list[dict[str, float]]:
 
 
 def test_diversity_that_falls_and_stays_down_is_named() -> None:
-    (line,) = troubles(recall([0.2, 0.6, 0.25, 0.2]), "hinge")
+    (line,) = diagnose(recall([0.2, 0.6, 0.25, 0.2]), "hinge")
     assert "diversity falls: recall is 0.20, after 0.60" in line
 
 
 def test_diversity_that_grows_dips_or_never_was_is_no_collapse() -> None:
     for values in ([0.1, 0.3, 0.6], [0.6, 0.2, 0.4], [0.6, 0.5, 0.4], [0.02, 0.01, 0.0], [0.6, 0.1]):
-        assert not troubles(recall(values), "hinge")
+        assert not diagnose(recall(values), "hinge")
 
 
 def test_saturated_pixels_are_judged_beside_the_real_ones() -> None:
     def of(fake: float, real: float) -> list[str]:
-        return troubles(
+        return diagnose(
             ticks(**{"loss/D": [1.0], "loss/G": [1.0], "saturated/fake": [fake], "saturated/real": [real]}), "lsgan"
         )
 

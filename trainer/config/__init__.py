@@ -1,0 +1,1 @@
+"""Configuration: the schema, the presets and how both are loaded."""

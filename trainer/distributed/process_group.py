@@ -1,4 +1,4 @@
-"""The processes that train together. Here: one, alone; distributed.py has several, with the same methods."""
+"""The processes that train together: the interface, and its form for one process. fabric.py has that for several."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class World:
-    """A process that trains by itself: it is the first, its share of a batch is the batch, and it agrees with itself.
+class ProcessGroup:
+    """The group of one process: rank 0 of 1, whose share of a batch is the batch; collectives do nothing.
 
-    A method that says so is collective: every process of the run calls it at the same place.
+    Every process of a run calls a collective method at the same place.
     """
 
     rank = 0
     size = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes the run folder and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes the run folder and prints."""
         return self.rank == 0
 
     def device(self, kind: str) -> torch.device:
-        """The device that this process computes on: cpu, cuda or mps, by its kind."""
+        """Return the device of this process; `kind` is cpu, cuda or mps."""
         return torch.device(kind)
 
     def share(self, batch_size: int) -> slice:
-        """Which rows of the whole batch are this process's."""
+        """Return which rows of the whole batch are this process's."""
         each = batch_size // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def prepare(self, network: nn.Module, *, twice: bool = False) -> nn.Module:
-        """The network as a training step calls it: its gradients become the mean over the processes. Collective.
+    def prepare(self, network: nn.Module, *, double_backward: bool = False) -> nn.Module:
+        """Return the network as a training step calls it, so that gradients are means over processes. Collective.
 
-        `twice`: its gradient is differentiated once more (a gradient penalty).
+        Args:
+            network: The network.
+            double_backward: Whether its gradient is differentiated again (a gradient penalty).
         """
         return network
 
@@ -46,33 +48,72 @@ class World:
         """Make each BatchNorm's running statistics the mean over the processes. Collective."""
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars → their means over the processes. Collective."""
+        """Return the means of scalars over the processes. Collective."""
         return values
 
     def gather(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars → those of every process, each [size]; of one alone, as they are. Collective."""
+        """Return the scalars of every process, each [size]; those of a single process as they are. Collective."""
         return values
 
     def std(self, values: Tensor) -> Tensor:
-        """Standard deviation over the values of all processes, a scalar. Collective."""
+        """Return the standard deviation over the values of all processes, a scalar. Collective."""
         return values.std()
 
     def any(self, flag: bool) -> bool:
-        """Whether a process says yes, heard by all at the same call: perhaps the one after it was said. Collective."""
+        """Return whether any process passed True, at this call or the one before it, alike in all. Collective."""
         return flag
 
     def broadcast(self, value: T) -> T:
-        """The first process's value. Collective."""
+        """Return the value of rank 0. Collective."""
         return value
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Around training: raises PeersLost when another process is gone."""
+    def guard(self) -> Iterator[None]:
+        """Raise WorkerLost within the block if another process is lost."""
         yield
 
     def wait(self) -> None:
-        """Until every process is here. Collective."""
+        """Wait for all processes. Collective."""
 
     def describe(self) -> dict[str, Any]:
-        """For the run's record."""
+        """Return the numbers of processes and machines, for the run's record."""
         return {"processes": self.size}
+
+
+class ShardedRNG:
+    """Random numbers that do not depend on the number of processes, on the generator's device.
+
+    Every process draws for the whole batch and keeps its own rows. A generator's state is then the same in all
+    processes, and they see the numbers that one process would. A shape [n, …] is of this process's rows.
+    """
+
+    def __init__(self, generator: torch.Generator, group: ProcessGroup | None = None) -> None:
+        """Draw from `generator` for the processes of `group`."""
+        self.generator = generator
+        self.group = group or ProcessGroup()
+
+    def rand(self, n: int, *shape: int) -> Tensor:
+        """Draw from U(0, 1), float32 [n, …]."""
+        whole = torch.rand(n * self.group.size, *shape, generator=self.generator, device=self.generator.device)
+        return self._own_rows(whole)
+
+    def randn(self, n: int, *shape: int) -> Tensor:
+        """Draw from N(0, 1), float32 [n, …]."""
+        whole = torch.randn(n * self.group.size, *shape, generator=self.generator, device=self.generator.device)
+        return self._own_rows(whole)
+
+    def randint(self, low: int, high: int, n: int, *shape: int) -> Tensor:
+        """Draw integers from low to high - 1 uniformly, int64 [n, …]."""
+        whole = (n * self.group.size, *shape)
+        return self._own_rows(torch.randint(low, high, whole, generator=self.generator, device=self.generator.device))
+
+    def get_state(self) -> Tensor:
+        """Return the generator's state."""
+        return self.generator.get_state()
+
+    def set_state(self, state: Tensor) -> None:
+        """Set the generator's state."""
+        self.generator.set_state(state)
+
+    def _own_rows(self, whole: Tensor) -> Tensor:
+        return whole if self.group.size == 1 else whole[self.group.share(len(whole))]

@@ -1,41 +1,72 @@
-"""Generators and discriminators, built from the config. A file an architecture, which registry.py names."""
+"""Generators and discriminators, built from a config. Each architecture is one module."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from trainer.config import registry
+from artifacts.plugins import is_plugin
 from trainer.config.schema import Config
-from trainer.networks.base import Discriminator, Generator
-from trainer.networks.initialization import initialize
-from trainer.networks.layers import ConditionalBatchNorm, Project, Score, SpectralNorm, spectrally_normalized
+from trainer.errors import TrainerError
+from trainer.networks import dcgan, mlp, resnet, sndcgan
+from trainer.networks.base import Architecture, ConditionalLayer, Discriminator, Generator
+from trainer.networks.layers import (
+    ConditionalBatchNorm,
+    DenseToFeatureMap,
+    FullConvHead,
+    SpectralNorm,
+    add_spectral_norm,
+    initialize,
+)
+from trainer.plugins import load_plugin
 
 __all__ = [
+    "ARCHITECTURES",
+    "Architecture",
     "ConditionalBatchNorm",
+    "ConditionalLayer",
+    "DenseToFeatureMap",
     "Discriminator",
+    "FullConvHead",
     "Generator",
-    "Project",
-    "Score",
     "SpectralNorm",
     "build",
     "parameter_count",
 ]
 
+# `model.architecture`, as trainer.config.schema.ARCHITECTURES lists them
+ARCHITECTURES = {
+    "mlp": Architecture(mlp.generator, mlp.discriminator),
+    "dcgan": Architecture(dcgan.generator, dcgan.discriminator),
+    "sndcgan": Architecture(dcgan.generator, sndcgan.discriminator),
+    "resnet": Architecture(resnet.generator, resnet.discriminator),
+}
+
 
 def build(config: Config) -> tuple[Generator, Discriminator]:
-    """G and D as the config says, initialised from torch's global random state, on the CPU in float32."""
+    """Return G and D, initialized from torch's global random state, on the CPU in float32.
+
+    Raises:
+        TrainerError: If a user's own architecture cannot be imported, or rejects the config.
+    """
     model, data = config.model, config.data
-    architecture = registry.architecture(model.architecture)
-    classes = len(data.class_names) if model.conditional else 0
-    G = architecture.generator(model, data.resolution, data.channels, classes)
-    D = architecture.discriminator(model, data.resolution, data.channels, classes)
+    if is_plugin(model.architecture):
+        architecture = load_plugin("model.architecture", model.architecture, Architecture)
+    else:
+        architecture = ARCHITECTURES[model.architecture]
+    if architecture.check is not None:
+        try:
+            architecture.check(model, data.resolution)
+        except ValueError as error:
+            raise TrainerError(str(error)) from error
+    G = architecture.generator(model, data.resolution, data.channels, config.num_classes)
+    D = architecture.discriminator(model, data.resolution, data.channels, config.num_classes)
     initialize(G, model)
     initialize(D, model)
     if model.d_spectral_norm:
-        spectrally_normalized(D)
+        add_spectral_norm(D)
     return G, D
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Trainable parameters (BatchNorm's running statistics are not)."""
+    """Return the number of trainable parameters (BatchNorm's running statistics are not)."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,30 +1,29 @@
-"""Transposed convolutions against strided ones (Radford et al. 2015; sources 000 to 004)."""
+"""Transposed convolutions against strided ones (Radford et al. 2015)."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from trainer.config.agreement import base_side
-from trainer.config.schema import Model
+from trainer.config.schema import Model, initial_resolution
 from trainer.networks.base import Discriminator, Generator
-from trainer.networks.layers import Project, Score, batch_norm, d_norms
+from trainer.networks.layers import DenseToFeatureMap, FullConvHead, batch_norm, d_norms
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
-    """A projection to 4x4 (7x7), then transposed convolutions that double.
+    """Return a dense layer to 4x4 (7x7), then transposed convolutions that double the resolution.
 
     With as many widths as doublings the last layer doubles too (the 64 px form of the paper); with one more,
-    a 3x3 layer ends it (source 000's 28 px form, and Miyato et al. 2018, table 3).
+    a 3x3 layer ends it (the 28 px form of Kunal627's DCGAN, and Miyato et al. 2018, table 3).
     """
     normalized_bias, end_bias = model.bias == "all", model.bias != "none"
-    base = base_side(resolution)
+    initial = initial_resolution(resolution)
     first, *rest = model.g_widths
     layers: list[nn.Module] = [
-        Project(model.z_dim, first, base, bias=normalized_bias),  # [N, first, base, base]
+        DenseToFeatureMap(model.z_dim, first, initial, bias=normalized_bias),  # [N, first, initial, initial]
         batch_norm(first, classes),
         nn.ReLU(inplace=True),
     ]
-    width, side = first, base
+    width, side = first, initial
     for hidden in rest:
         layers += [
             nn.ConvTranspose2d(width, hidden, 4, stride=2, padding=1, bias=normalized_bias),  # side doubles
@@ -40,12 +39,12 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
 
 
 def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
-    """Strided convolutions that halve, a norm behind all but the first, one score over what is left."""
+    """Return strided convolutions that halve the resolution, normalized except the first, and one logit."""
     end_bias = model.bias != "none"
     hidden_bias = model.bias == "all" or (model.bias == "unnormalized" and model.d_norm == "none")
     first, *rest = model.d_widths
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, first, 4, stride=2, padding=1, bias=end_bias),  # no norm on the pixels
+        nn.Conv2d(channels, first, 4, stride=2, padding=1, bias=end_bias),  # the pixels are not normalized
         nn.LeakyReLU(0.2, inplace=True),
     ]
     width, side = first, resolution // 2
@@ -56,4 +55,6 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
             nn.LeakyReLU(0.2, inplace=True),
         ]
         width, side = hidden, side // 2
-    return Discriminator(nn.Sequential(*layers), Score(width, 1, side, bias=end_bias), width=width, classes=classes)
+    return Discriminator(
+        nn.Sequential(*layers), FullConvHead(width, 1, side, bias=end_bias), width=width, classes=classes
+    )

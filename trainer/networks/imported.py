@@ -1,4 +1,4 @@
-"""What the networks of others do differently in layers without weights, which no state dict contains."""
+"""Layers without weights of other projects' generators, which no state dict contains: activations, epsilons."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Layers:
     batchnorm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Raise TrainerError where a value is none of the allowed ones."""
+        """Raise TrainerError for a value that is not allowed."""
         activation(self.activation)
         if self.output_activation not in OUTPUTS:
             raise TrainerError(f"--output-activation is {_one_of(OUTPUTS)}, not {self.output_activation}")
@@ -53,7 +53,7 @@ class Layers:
             raise TrainerError(f"--batchnorm-eps is above 0 and at most {MAX_EPS:g}, not {self.batchnorm_eps:g}")
 
     def apply(self, G: Generator) -> None:
-        """Give these layers to a generator that was built with ours."""
+        """Replace the layers of a generator that was built with ours."""
         for index, layer in enumerate(G.net):
             if isinstance(layer, nn.ReLU):
                 G.net[index] = activation(self.activation)
@@ -67,7 +67,7 @@ def activation(text: str) -> nn.Module:
     """Return the layer of a name such as `relu`, `leaky-relu` or `leaky-relu:0.1`.
 
     Raises:
-        TrainerError: If there is none of that name, or the slope is not a number from 0 to 1.
+        TrainerError: If no layer has that name, or the slope is not a number from 0 to 1.
     """
     name, colon, slope = text.partition(":")
     if name not in ACTIVATIONS or (colon and name != LEAKY_RELU):

@@ -1,21 +1,26 @@
-"""Layers that PyTorch does not have, or has in a form that trains slower."""
+"""Layers that PyTorch lacks or has in a slower form, and the initialization of weights."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from trainer.networks.base import Labelled
+from trainer.config.schema import Model
+from trainer.networks.base import ConditionalLayer
+
+N = TypeVar("N", bound=nn.Module)
 
 
-class ConditionalBatchNorm(Labelled):
-    """BatchNorm whose scale and shift are the class's own (Dumoulin et al. 2017): [N, C, H, W], labels [N]."""
+class ConditionalBatchNorm(ConditionalLayer):
+    """BatchNorm with a scale and shift per class (Dumoulin et al. 2017): [N, C, H, W], labels [N]."""
 
     def __init__(self, width: int, classes: int) -> None:
+        """Normalize `width` channels."""
         super().__init__()
         self.norm = nn.BatchNorm2d(width, affine=False)
         self.scale = nn.Embedding(classes, width)
@@ -24,19 +29,21 @@ class ConditionalBatchNorm(Labelled):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the features, normalized, scaled and shifted."""
         features = self.norm(features)
-        scale, shift = (own(labels).to(features.dtype)[:, :, None, None] for own in (self.scale, self.shift))
+        scale, shift = (table(labels).to(features.dtype)[:, :, None, None] for table in (self.scale, self.shift))
         return torch.addcmul(shift, features, scale)
 
 
 def batch_norm(width: int, classes: int) -> nn.Module:
+    """Return a generator's BatchNorm, which is conditional with `classes` above 0."""
     return ConditionalBatchNorm(width, classes) if classes else nn.BatchNorm2d(width)
 
 
 def d_norms(kind: str, width: int) -> list[nn.Module]:
-    """What stands behind a discriminator's convolution: nothing, BatchNorm, or LayerNorm over [C, H, W].
+    """Return the normalization after a discriminator's convolution: none, BatchNorm, or LayerNorm over [C, H, W].
 
-    LayerNorm (as GroupNorm of one group) keeps the images of a batch apart, which a gradient penalty a sample needs
+    LayerNorm (as GroupNorm of one group) does not mix the images of a batch, which a gradient penalty per image needs
     (Gulrajani et al. 2017, section 4).
     """
     if kind == "batch":
@@ -44,13 +51,15 @@ def d_norms(kind: str, width: int) -> list[nn.Module]:
     return [nn.GroupNorm(1, width)] if kind == "layer" else []
 
 
-class Project(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 map, [N, z] → [N, C, k, k], computed as the matrix product it is.
+class DenseToFeatureMap(nn.ConvTranspose2d):
+    """A transposed convolution of a 1x1 map, [N, z] → [N, C, k, k], computed as a matrix product.
 
-    Channels-last weights are multiplied in their own order, so that training copies nothing.
+    Channels-last weights are multiplied in their memory order, so that training copies nothing.
     """
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the feature map of latents [N, z]."""
+        features: Tensor
         k, c = self.kernel_size[0], self.out_channels
         if self.weight.is_contiguous(memory_format=torch.channels_last):
             features = (z @ self.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(1, (k, k, c)).permute(0, 3, 1, 2)
@@ -59,89 +68,102 @@ class Project(nn.ConvTranspose2d):
         return features if self.bias is None else features + self.bias.view(1, -1, 1, 1)
 
 
-class Score(nn.Conv2d):
-    """A convolution that covers its whole [N, C, k, k] input, → [N, 1], computed as the dot product it is."""
+class FullConvHead(nn.Conv2d):
+    """A convolution that covers its whole [N, C, k, k] input, → [N, 1], computed as a dot product."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the logits of features."""
         weight = self.weight
         if weight.is_contiguous(memory_format=torch.channels_last):
             features, weight = features.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
         return F.linear(features.flatten(1), weight.flatten(1), self.bias)
 
 
-class SumScore(nn.Linear):
-    """A linear score of features summed over space, [N, C, H, W] → [N, 1] (global sum pooling)."""
+class SumPoolHead(nn.Linear):
+    """Global sum pooling and a linear layer, [N, C, H, W] → [N, 1]."""
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the logits of features."""
         return super().forward(features.sum(dim=(2, 3)))
 
 
 class SpectralNorm(nn.Module):
     """W → W / σ(W), σ the largest singular value of W as a matrix [out, in·k·k] (Miyato et al. 2018, algorithm 1).
 
-    One power iteration each time a training network computes its weights, of all its weights together. Always in
-    float32: under autocast the iteration would lose the digits that it adds up.
+    One power iteration each time a training network computes its weights, for all its weights together. Always in
+    float32: under autocast the iteration would lose precision.
     """
 
     u: Tensor
 
-    def __init__(self, weight: Tensor, together: PowerIteration, warm_up: int = 15) -> None:
+    def __init__(self, weight: Tensor, iteration: PowerIteration, warm_up: int = 15) -> None:
+        """Estimate the largest singular value of `weight` by `warm_up` iterations."""
         super().__init__()
         matrix = as_matrix(weight.detach())
         u = F.normalize(torch.randn(matrix.shape[0]), dim=0)
         for _ in range(warm_up):
             u = F.normalize(matrix @ F.normalize(u @ matrix, dim=0), dim=0)
         self.register_buffer("u", u)
-        self.together = together
-        self.iterated: tuple[Tensor, Tensor, Tensor] | None = None  # u, v and σ that wait to be used once,
-        self.version = -1  # of the weight as it was then
+        self.iteration = iteration
+        # u, v and σ that the next forward uses, and the version of the weight that they were computed from
+        self.iterated: tuple[Tensor, Tensor, Tensor] | None = None
+        self.version = -1
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the normalized weight."""
         with torch.autocast(weight.device.type, enabled=False):
             if self.training:
                 if self.iterated is None or self.version != weight._version:
-                    self.together.iterate()
+                    self.iteration.run()
                 assert self.iterated is not None
                 (u, v, sigma), self.iterated = self.iterated, None
             else:
                 with torch.no_grad():
-                    u = self.u.clone()  # that may wait for its backward while the next iteration writes into the buffer
+                    # Backward may need it after the next iteration has overwritten the buffer.
+                    u = self.u.clone()
                     v = F.normalize(u @ as_matrix(weight), dim=0)
                     sigma = torch.dot(u, as_matrix(weight) @ v)
-            return Normalized.apply(weight, u, v, sigma)
+            normalized: Tensor = SpectralNormFn.apply(weight, u, v, sigma)
+            return normalized
 
 
 class PowerIteration:
-    """The iteration of many weights at once: on a GPU their small vectors cost a kernel together, not one each."""
+    """One power iteration of many weights: on a GPU their small vectors share a kernel, instead of one kernel each."""
 
     def __init__(self) -> None:
-        self.of: list[tuple[SpectralNorm, nn.Module]] = []  # each with the layer whose weight it normalises
+        """Start without weights."""
+        self.layers: list[tuple[SpectralNorm, nn.Module]] = []  # each with the layer whose weight it normalizes
 
     @torch.no_grad()
-    def iterate(self) -> None:
-        norms = [norm for norm, _ in self.of]
-        weights: list[Tensor] = [layer.parametrizations.weight.original for _, layer in self.of]  # type: ignore[index,misc,union-attr]
+    def run(self) -> None:
+        """Update u, and store u, v and σ, in every SpectralNorm."""
+        norms = [norm for norm, _ in self.layers]
+        weights: list[Tensor] = [layer.parametrizations.weight.original for _, layer in self.layers]  # type: ignore[misc,union-attr]
         matrices = [as_matrix(weight) for weight in weights]
-        v = unit([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
-        u, sigma = unit([matrix @ each for matrix, each in zip(matrices, v, strict=True)])  # |W v| is σ: u · W v
+        v = normalize_all([norm.u @ matrix for norm, matrix in zip(norms, matrices, strict=True)])[0]
+        u, sigma = normalize_all(
+            [matrix @ each for matrix, each in zip(matrices, v, strict=True)]
+        )  # |W v| is σ: u · W v
         torch._foreach_copy_([norm.u for norm in norms], list(u))
         for norm, weight, found in zip(norms, weights, zip(u, v, sigma, strict=True), strict=True):
             norm.iterated, norm.version = found, weight._version
 
 
-class Normalized(torch.autograd.Function):
-    """W / σ, whose gradient takes dσ/dW = u vᵀ for what it is: autograd would find it by twice the kernels."""
+class SpectralNormFn(torch.autograd.Function):
+    """W / σ with the gradient dσ/dW = u vᵀ in closed form: autograd would need twice the kernels."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """Return the weight divided by σ."""
         normalized = weight / sigma
         ctx.save_for_backward(normalized, u, v, sigma)
         return normalized
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient of the weight."""
         normalized, u, v, sigma = ctx.saved_tensors
-        permuted = columns_last(normalized)
+        permuted = is_channels_last(normalized)
         if permuted:
             gradient, normalized = gradient.permute(0, 2, 3, 1), normalized.permute(0, 2, 3, 1)
         share = torch.dot(gradient.flatten(), normalized.flatten())
@@ -150,29 +172,57 @@ class Normalized(torch.autograd.Function):
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """A weight [out, in, …] as [out, in·…], its columns in the order that they have in memory, so that none is copied.
+    """Return a weight [out, in, …] as [out, in·…] without a copy: columns in their memory order.
 
-    σ and u are the same in any order of the columns; v has the same order as they.
+    σ and u do not depend on the order of the columns; v has the same order.
     """
-    return (weight.permute(0, 2, 3, 1) if columns_last(weight) else weight).flatten(1)
+    return (weight.permute(0, 2, 3, 1) if is_channels_last(weight) else weight).flatten(1)
 
 
-def columns_last(weight: Tensor) -> bool:
+def is_channels_last(weight: Tensor) -> bool:
+    """Return whether a convolution's weight is in channels-last memory order."""
     return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def unit(vectors: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Vectors at length 1, and the lengths they had."""
+def normalize_all(vectors: list[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return vectors scaled to length 1, and their lengths."""
     lengths = torch._foreach_norm(vectors)
     return torch._foreach_div(vectors, torch._foreach_clamp_min(lengths, 1e-12)), lengths
 
 
-def spectrally_normalized(network: nn.Module) -> nn.Module:
-    """The network with SpectralNorm on every weight of a linear, convolution or embedding layer."""
-    together = PowerIteration()
+def add_spectral_norm(network: N) -> N:
+    """Put SpectralNorm on every weight of the network's linear, convolution and embedding layers; return it."""
+    iteration = PowerIteration()
     for module in list(network.modules()):
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-            norm = SpectralNorm(module.weight, together)
-            parametrize.register_parametrization(module, "weight", norm, unsafe=True)  # safe would compute it, to check
-            together.of.append((norm, module))
+            norm = SpectralNorm(module.weight, iteration)
+            # A safe registration would compute the weight, to check it.
+            parametrize.register_parametrization(module, "weight", norm, unsafe=True)
+            iteration.layers.append((norm, module))
     return network
+
+
+def initialize(network: nn.Module, model: Model) -> None:
+    """Initialize every layer as `model.init` says; other layers keep PyTorch's own initialization.
+
+    normal: weights N(0, init_std), BatchNorm's scale N(1, init_std) (Radford et al. 2015, section 4).
+    xavier: Glorot and Bengio's uniform, with gain √2 in 3x3 and wider convolutions, 1 elsewhere (Miyato et al. 2018's
+    code). orthogonal: Saxe et al. 2013 (Brock et al. 2019). Biases are 0 in all three. default: PyTorch's own.
+    """
+    if model.init == "default":
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            if model.init == "normal":
+                nn.init.normal_(module.weight, 0.0, model.init_std)
+            elif model.init == "xavier":
+                spatial = not isinstance(module, nn.Linear) and module.kernel_size[0] > 1
+                nn.init.xavier_uniform_(module.weight, math.sqrt(2) if spatial else 1.0)
+            else:
+                nn.init.orthogonal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d) and module.affine and model.init == "normal":
+            nn.init.normal_(module.weight, 1.0, model.init_std)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

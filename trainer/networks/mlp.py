@@ -1,4 +1,4 @@
-"""Fully connected networks (Goodfellow et al. 2014; sources 000 and 004)."""
+"""Fully connected networks (Goodfellow et al. 2014)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from trainer.networks.base import Discriminator, Generator
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
+    """Return linear layers of `g_widths` with ReLU, and one to the pixels."""
     layers: list[nn.Module] = []
     width = model.z_dim
     for hidden in model.g_widths:
@@ -19,6 +20,7 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
 
 
 def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
+    """Return linear layers of `d_widths` with LeakyReLU 0.2, and one to the logit."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = channels * resolution**2
     for hidden in model.d_widths:

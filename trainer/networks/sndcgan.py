@@ -1,6 +1,6 @@
-"""The plain CNN of Miyato et al. 2018, table 3: a DCGAN's generator, and a discriminator of twice the layers.
+"""The plain CNN of Miyato et al. 2018, table 3: its discriminator, for the generator of a DCGAN.
 
-Its discriminator is made for spectral normalisation (`model.d_spectral_norm`), and can be trained without.
+It is made for spectral normalization (`model.d_spectral_norm`), and can be trained without.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from torch import nn
 
 from trainer.config.schema import Model
 from trainer.networks.base import Discriminator
-from trainer.networks.dcgan import generator
-from trainer.networks.layers import Score, d_norms
-
-__all__ = ["discriminator", "generator"]
+from trainer.networks.layers import FullConvHead, d_norms
 
 
 def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
-    """A 3x3 and a halving 4x4 convolution for every width but the last, which has the 3x3 alone; LeakyReLU 0.1."""
+    """Return a 3x3 and a halving 4x4 convolution per width, only the 3x3 for the last; LeakyReLU 0.1."""
     end_bias = model.bias != "none"
     hidden_bias = model.bias == "all" or (model.bias == "unnormalized" and model.d_norm == "none")
     *halving, last = model.d_widths
@@ -24,7 +21,7 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
     width, side = channels, resolution
 
     def convolution(out: int, kernel: int, stride: int) -> list[nn.Module]:
-        norms = d_norms(model.d_norm, out) if layers else []  # none on the pixels
+        norms = d_norms(model.d_norm, out) if layers else []  # the pixels are not normalized
         bias = hidden_bias if layers else end_bias
         return [nn.Conv2d(width, out, kernel, stride, padding=1, bias=bias), *norms, nn.LeakyReLU(0.1, inplace=True)]
 
@@ -34,4 +31,6 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
         layers += convolution(hidden, 4, 2)  # side halves
         side //= 2
     layers += convolution(last, 3, 1)
-    return Discriminator(nn.Sequential(*layers), Score(last, 1, side, bias=end_bias), width=last, classes=classes)
+    return Discriminator(
+        nn.Sequential(*layers), FullConvHead(last, 1, side, bias=end_bias), width=last, classes=classes
+    )

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from artifacts.command_line import as_typed
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
@@ -53,6 +55,22 @@ class ExportResult:
     changed_values: int  # how many of the `compared` pixel values differ at all
     compared: int
     replaced: str | None = None  # a description of the file that was replaced
+
+    def summary(self) -> list[str]:
+        """Return lines for the user: the file, how far it is from torch, and how to serve it."""
+        levels = "1 level" if self.max_difference == 1 else f"{self.max_difference} levels"
+        lines = [
+            f"exported: {self.path} ({self.size / 1000:,.0f} kB, sha256 {self.digest[:12]}…); torch and ONNX Runtime "
+            f"differ by at most {levels}, in {self.changed_values:,} of {self.compared:,} values"
+        ]
+        if self.replaced is not None:
+            lines.append(f"it replaced {self.replaced}; --name or --output keeps both")
+        folder = shlex.quote(str(self.path.parent))
+        lines.append(
+            f"to serve it: MODEL_DIR={folder} {as_typed('python')} -m service serve; an image of it: "
+            f"curl -o {self.name}-7.png http://127.0.0.1:3000/v1/models/{self.name}/images/7.png"
+        )
+        return lines
 
 
 def require_runtime() -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from trainer import networks
-from trainer.config import schema as configuration
-from trainer.config.agreement import base_side
+from trainer.config import loading
+from trainer.config.schema import initial_resolution
 from trainer.errors import TrainerError
 from trainer.networks.imported import LEAKY_RELU, LEAKY_SLOPE, Layers
 from trainer.onnx_export import state_dict_file
@@ -61,7 +61,7 @@ def import_state_dict(
     if state_dict_file.is_safetensors(path):
         theirs = state_dict_file.sort_by_name(theirs)
     config_of = _dcgan_config if architecture == "dcgan" else _mlp_config
-    config = configuration.parse({"name": name, "ema": {"halflife_kimg": 0}, **config_of(theirs, path.name)})
+    config = loading.parse({"name": name, "ema": {"halflife_kimg": 0}, **config_of(theirs, path.name)})
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"source": dataset}),
@@ -120,7 +120,7 @@ def _dcgan_config(theirs: Weights, file: str) -> dict[str, Any]:
     if any(shape[2] == 3 for _, shape in layers[1:-1]):
         raise TrainerError(f"{file} has a 3x3 layer before its last; a dcgan ends with it or has none")
     resolution = base << sum(shape[2] == 4 for _, shape in layers[1:])
-    if base_side(resolution) != base:
+    if initial_resolution(resolution) != base:
         raise TrainerError(f"{layers[0][0]} makes a first map of {base}x{base}; ours begin with 4x4 or 7x7")
     if channels not in (1, 3):
         raise TrainerError(f"{last} gives {channels} channels; an image has 1 or 3")

@@ -16,7 +16,7 @@ from PIL import Image
 from artifacts.files import atomic_path
 from artifacts.terminal import valid_text
 from trainer import __version__, networks
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
@@ -69,7 +69,7 @@ def write_page(run_dir: Path) -> Path:
         fixed=embed(run_dir / "fixed.webp"),
         random=embed(run_dir / "random.webp"),
         real_and_fake=embed(sheet_paths(run_dir, "real-beside-fake")[-1]),
-        config=configuration.to_json(config),
+        config=loading.to_json(config),
         made_by=record,
     )
     return write_text(page, run_dir / "report.html")
@@ -201,7 +201,7 @@ def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, s
 def best_checkpoint(run_dir: Path) -> str | None:
     """Return the best checkpoint's name and score, None where quality was not measured."""
     try:
-        path = checkpoint.best(run_dir)
+        path = checkpoint.best_path(run_dir)
     except TrainerError:
         return None
     return f"{path.name}, Fréchet distance {read_json(run_dir / checkpoint.BEST)['frechet']:.3f}"
@@ -257,7 +257,7 @@ def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Return each setting that is not the same in all configs, with its values in the configs' order."""
     documents = [config.model_dump(mode="json") for config in configs]
     found: dict[str, list[str]] = {}
-    for field in configuration.known_fields():
+    for field in loading.field_names():
         section, _, name = field.partition(".")
         if field in NAMED_ROWS:
             continue
@@ -287,7 +287,7 @@ def read_config(run_dir: Path) -> Config:
     """Return the config of a run folder, or raise TrainerError where it is not one."""
     if not (run_dir / "config.json").is_file():
         raise TrainerError(f"no config.json in {run_dir}; is it a run folder?")
-    return configuration.parse(read_json(run_dir / "config.json"))
+    return loading.parse(read_json(run_dir / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

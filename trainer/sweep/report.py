@@ -168,7 +168,7 @@ def contact_sheet(pictures: Sequence[tuple[Trial, Image.Image]]) -> np.ndarray:
         tile = Image.new("RGB", (side, side + LABEL_HEIGHT), background)
         tile.paste(picture)
         label = _shorten(trial.label, side // 7)
-        ImageDraw.SeedRange(tile).text((0, side + 4), label, fill="#1c1d1f", font=font)
+        ImageDraw.Draw(tile).text((0, side + 4), label, fill="#1c1d1f", font=font)
         tiles.append(np.asarray(tile))
     columns = len(tiles) if len(tiles) <= COLUMNS else min(COLUMNS, math.ceil(math.sqrt(len(tiles))))
     return image_grids.grid(tiles, columns, 12, color=background)

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imagesets import ImageSet
-from trainer.distributed import launch
+from trainer.data import ImageRecord, load_images
+from trainer.data import with_channels as with_image_channels
+from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
 from trainer.sweep.study import Plan, RunResult, Study, Trial, check_folder, import_optuna, ranked
 from trainer.sweep.workers import Job, Worker, jobs_of
-from trainer.training import devices, image_record, run_folder
+from trainer.training import devices, run_folder
 
 SAVE_TIMEOUT = 120.0  # seconds that a worker has to finish its step and save
 POLL_INTERVAL = 0.2  # seconds
@@ -27,7 +29,7 @@ PRINT_INTERVAL = 30.0  # seconds between two lines of progress without a termina
 
 def with_channels(plan: Plan, data_root: Path) -> Plan:
     """Return the plan with the images' channels where none are given, so that every run trains on the same images."""
-    return replace(plan, config=run_folder.with_channels(plan.config, data_root))
+    return replace(plan, config=with_image_channels(plan.config, data_root))
 
 
 def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Console) -> int:
@@ -47,7 +49,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
         TrainerError: If the folder holds another sweep, or a run ended for a reason that is not its setting.
     """
     import_optuna()
-    if launch.size() > 1:
+    if environment.world_size() > 1:
         raise TrainerError("a sweep starts its own runs: remove torchrun, and use --jobs for several at a time")
     threads = plan.config.run.threads or max(1, devices.default_threads() // jobs)
     check_folder(folder, plan)
@@ -79,27 +81,27 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
 
 def _load_images(plan: Plan, data_root: Path) -> ImageSet:
     """Check that the device and the image set suit every setting, and decode the images before a worker does."""
-    devices.choose(plan.config)
+    devices.resolve_auto(plan.config)
     checked: set[tuple[int, bool]] = set()
     for setting in space.combinations(plan.varies):
         config = space.apply(plan.config, setting)
         needs = config.optim.batch_size, config.model.conditional
         if needs not in checked:
             checked.add(needs)
-            images, _ = run_folder.load_images(config, data_root)
+            images, _ = load_images(config, data_root)
     return images
 
 
 def check_same_images(folder: Path, images: ImageSet) -> None:
     """Record the images of a sweep, or raise TrainerError for other images, whose scores would not compare."""
-    record = image_record.read(folder)
-    if changed := image_record.change(record, images):
+    record = ImageRecord.read(folder)
+    if changed := record.describe_change(images):
         raise TrainerError(
             f"the images of {images.name} differ from those that the sweep in {folder} started with: {changed}. "
             "Restore the same images, or give another --output"
         )
-    if not image_record.has_fingerprint(record):
-        run_folder.write_text(folder / image_record.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
+    if not record.has_fingerprint:
+        run_folder.write_text(folder / ImageRecord.FILE, json.dumps({"image_set": images.info}, indent=2) + "\n")
 
 
 def _print_outcome(trials: Sequence[Trial], page: Path, finished: bool, console: Console) -> int:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 
@@ -88,8 +88,8 @@ def parse_varies(texts: Iterable[str], sampler: str) -> list[Vary]:
         field, separator, values = text.partition("=")
         if not separator or not values.strip():
             raise TrainerError(f"--vary requires section.field=value,value,…, not '{text}': {EXAMPLE}")
-        if field not in configuration.known_fields():
-            raise TrainerError(configuration.unknown(field))
+        if field not in loading.field_names():
+            raise TrainerError(loading.unknown_field(field))
         if field in FIXED:
             raise TrainerError(f"--vary {field}: {FIXED[field]}")
         if any(field == vary.field for vary in varies):
@@ -141,7 +141,7 @@ def _checked(field: str, value: Any) -> Any:
     section, _, name = field.partition(".")
     kind = cast(type[BaseModel], Config.model_fields[section].annotation)
     try:
-        fields = configuration.parse_section(kind, section, {name: configuration.number(value)})
+        fields = loading.parse_section(kind, section, {name: loading.parse_number(value)})
     except TrainerError as error:
         raise TrainerError(f"--vary {error}") from error
     return fields[name]
@@ -153,14 +153,14 @@ def base_config(preset: str, sets: Sequence[str], varies: Sequence[Vary]) -> Con
     Raises:
         TrainerError: If the config is not valid, or a field is both set and varied.
     """
-    sections = configuration.sections_of(preset, sets)
+    sections = loading.merge_overrides(preset, sets)
     fixed = {setting.partition("=")[0] for setting in sets}
     for vary in varies:
         if vary.field in fixed:
             raise TrainerError(f"{vary.field} is in --set and in --vary; remove one of them")
         section, _, name = vary.field.partition(".")
         sections.setdefault(section, {})[name] = vary.values[0]
-    return configuration.parse(configuration.named(sections, preset))
+    return loading.parse(loading.with_name(sections, preset))
 
 
 def combinations(varies: Sequence[Vary]) -> Iterator[Setting]:
@@ -201,4 +201,4 @@ def apply(base: Config, setting: Mapping[str, Any]) -> Config:
     for field, value in setting.items():
         section, _, name = field.partition(".")
         sections[section][name] = value
-    return configuration.parse(sections)
+    return loading.parse(sections)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from artifacts.files import atomic_path
-from trainer.config import schema as configuration
+from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep import space
@@ -82,7 +82,7 @@ class Plan:
                 found.append(f"--vary {field}: {then} → {now}")
         options = [option for option in ("sampler", "seeds") if recorded[option] != ours[option]]
         found += [f"--{option}: {recorded[option]} → {ours[option]}" for option in options]
-        changed = configuration.differences(configuration.parse(recorded["config"]), self.config)
+        changed = loading.differences(loading.parse(recorded["config"]), self.config)
         # A name changes no score, and the class names are those of the images.
         return found + [line for line in changed if not line.startswith(("name: ", "data.class_names: "))]
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from artifacts.files import atomic_path
 from artifacts.processes import TERMINATION, child_environment, end_with, python_module
-from trainer.config.schema import Config, to_json
+from trainer.config.loading import to_json
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.sweep import space
 from trainer.sweep.study import Plan, RunResult, Trial

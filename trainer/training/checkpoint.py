@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to continue as if it had never stopped.
 
-Plain tensors and primitives, so `torch.load(weights_only=True)` reads them; written to a temporary name,
-fsynced, renamed, so that a file of the final name is always whole. Beside each stands its sha256, as `sha256sum -c`
-reads it; `best.json` names the checkpoint whose images were measured the best.
+They hold plain tensors and primitives, which `torch.load(weights_only=True)` reads, and are written under a temporary
+name, fsynced and renamed, so that a file of the final name is whole. Next to each is its sha256, as `sha256sum -c`
+reads it; `best.json` names the checkpoint with the lowest Fréchet distance.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file, sync_folder
 from trainer import __version__, networks
-from trainer.config.schema import Config, differences, parse
-from trainer.distributed.process_group import World
+from trainer.config.loading import differences, parse
+from trainer.config.schema import Config
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import TrainerError
 from trainer.networks.imported import Layers
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 FORMAT_VERSION = 1
 COUNTERS = {"steps": int, "images_seen": int, "ticks": int, "seconds": float, "summed_steps": int}
@@ -33,25 +34,30 @@ BEST = "best.json"
 
 
 def paths(run_dir: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first."""
+    """Return the checkpoints of a run folder, oldest first."""
     found = [(int(match[1]), path) for path in run_dir.iterdir() if (match := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def path_of(run_dir: Path, step: int) -> Path:
+    """Return the path of a step's checkpoint."""
     return run_dir / f"checkpoint-{step:08d}.pt"
 
 
 def digest_path(path: Path) -> Path:
+    """Return the path of a checkpoint's sha256."""
     return path.with_suffix(".pt.sha256")
 
 
-def save(state: State, run_dir: Path, keep: int) -> Path:
-    """Write `checkpoint-<step>.pt` into the run folder and remove all but the newest `keep` and the best.
+def save(state: TrainState, run_dir: Path, keep: int) -> Path:
+    """Write `checkpoint-<step>.pt` into the run folder and remove all but the latest `keep` and the best.
 
-    Where several processes train together each calls it (it is collective), and the first one writes.
+    It is collective: every process calls it, and rank 0 writes.
+
+    Raises:
+        TrainerError: If it cannot be written; older checkpoints are kept.
     """
-    payload = {
+    checkpoint = {
         "format_version": FORMAT_VERSION,
         "made_by": f"gan-atelier {__version__}, torch {torch.__version__}",
         "config": state.config.model_dump(mode="json"),
@@ -62,27 +68,27 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
         "d_optimizer": state.d_optimizer.state_dict(),
         "counters": {counter: getattr(state, counter) for counter in COUNTERS},
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "sums": state.world.gather(state.sums),
+        "sums": state.group.gather(state.sums),
         "rng": state.rng.get_state(),
         "threads": torch.get_num_threads(),
-        "processes": state.world.size,
+        "processes": state.group.size,
         "best": state.best,
     }
     path = path_of(run_dir, state.steps)
-    if not state.world.leads:
+    if not state.group.is_main:
         return path
     try:
         with atomic_path(path) as partial:
-            with partial.open("wb") as file:  # by its name torch writes in C++, whose words for a full disk say nothing
-                torch.save(payload, file)
+            with partial.open("wb") as file:  # given a path, torch's C++ writer would not name a full disk
+                torch.save(checkpoint, file)
             digest = sha256(partial)
-            digest_path(path).unlink(missing_ok=True)  # of an older file of this name, never beside the new one
+            digest_path(path).unlink(missing_ok=True)  # of an older file of this name
         with atomic_path(digest_path(path)) as partial:
             partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
         write_best(state, run_dir)
         sync_folder(run_dir)  # before older checkpoints are removed
     except (OSError, RuntimeError) as error:
-        reason = _of_the_system(error)
+        reason = _system_error(error)
         raise TrainerError(f"could not write {path} ({reason}); the checkpoints before it are kept") from error
     kept = path_of(run_dir, int(state.best["step"])) if state.best else None
     for old in paths(run_dir)[:-keep]:
@@ -92,8 +98,8 @@ def save(state: State, run_dir: Path, keep: int) -> Path:
     return path
 
 
-def _of_the_system(error: BaseException) -> BaseException:
-    """The OSError behind what torch raises as it closes the file that it could not write; else the error itself."""
+def _system_error(error: BaseException) -> BaseException:
+    """Return the OSError behind what torch raises when it closes an unwritable file; else the error itself."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError):
         found = found.__context__
@@ -101,12 +107,17 @@ def _of_the_system(error: BaseException) -> BaseException:
 
 
 def sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_best(state: State, run_dir: Path) -> None:
-    """`best.json`, or none while nothing was measured. Raises OSError."""
+def write_best(state: TrainState, run_dir: Path) -> None:
+    """Write `best.json`, or remove it if no quality was measured.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     if not state.best:
         (run_dir / BEST).unlink(missing_ok=True)
         return
@@ -115,8 +126,12 @@ def write_best(state: State, run_dir: Path) -> None:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
-def best(run_dir: Path) -> Path:
-    """The checkpoint that `best.json` names. Raises TrainerError when none was measured, or it is gone."""
+def best_path(run_dir: Path) -> Path:
+    """Return the path of the checkpoint with the lowest Fréchet distance.
+
+    Raises:
+        TrainerError: If none was measured, or the file no longer exists.
+    """
     try:
         path = run_dir / str(json.loads((run_dir / BEST).read_text(encoding="utf-8"))["checkpoint"])
     except FileNotFoundError:
@@ -124,14 +139,15 @@ def best(run_dir: Path) -> Path:
     except (ValueError, KeyError, TypeError) as error:
         raise TrainerError(f"{run_dir / BEST} is damaged: {error}") from error
     if not NAME.fullmatch(path.name) or not path.is_file():
-        raise TrainerError(f"{run_dir / BEST} names {path.name}, which is not there")
+        raise TrainerError(f"{run_dir / BEST} names {path.name}, which does not exist")
     return path
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The payload of a checkpoint file, tensors on the CPU.
+    """Return the content of a checkpoint file, with tensors on the CPU. No code of the file or of a config is run.
 
-    Raises TrainerError for a file that is missing, truncated, not a checkpoint or of a newer format.
+    Raises:
+        TrainerError: If the file is missing, truncated, not a checkpoint, or of a newer format.
     """
     if not path.is_file():
         raise TrainerError(f"no checkpoint at {path}")
@@ -140,47 +156,57 @@ def read(path: Path) -> dict[str, Any]:
     try:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):
-        recorded = ""  # the process died before it wrote one, or the file was moved alone
+        recorded = ""  # the process was killed before it wrote one, or the file was moved without it
     if recorded and recorded != sha256(path):
         raise TrainerError(f"{path} is damaged: it does not match {digest_path(path).name}")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of foreign bytes the unpickler raises nearly anything: struct.error, IndexError, …
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # for other bytes the unpickler raises nearly anything: struct.error, IndexError, …
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise TrainerError(f"{path} is truncated or not a checkpoint ({reason})") from error
-    if not isinstance(payload, dict) or "format_version" not in payload:
+    if not isinstance(checkpoint, dict) or "format_version" not in checkpoint:
         raise TrainerError(f"{path} is not a checkpoint of this trainer")
-    if payload["format_version"] != FORMAT_VERSION:
+    if checkpoint["format_version"] != FORMAT_VERSION:
         raise TrainerError(
-            f"{path} has format version {payload['format_version']}, this trainer reads {FORMAT_VERSION}; "
+            f"{path} has format version {checkpoint['format_version']}, this trainer reads {FORMAT_VERSION}; "
             "use the version that made it"
         )
-    if missing := sorted(set(PARTS) - payload.keys()):
+    if missing := sorted(set(PARTS) - checkpoint.keys()):
         raise TrainerError(f"{path} lacks {', '.join(missing)}")
-    counters = payload["counters"]
+    counters = checkpoint["counters"]
     if not isinstance(counters, dict) or any(type(counters.get(name)) is not kind for name, kind in COUNTERS.items()):
         raise TrainerError(f"{path} is damaged: its counters are not numbers")
-    return payload
+    return checkpoint
 
 
-def newest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
-    """The newest readable checkpoint of a run, its payload, and a line for each newer one that is not readable."""
+def load_latest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
+    """Return the latest readable checkpoint of a run: its path, its content, and a line per later unreadable one.
+
+    Raises:
+        TrainerError: If no checkpoint is readable.
+    """
     found = paths(run_dir) if run_dir.is_dir() else []
     if not found and (run_dir / "config.json").is_file():
-        raise TrainerError(f"{run_dir} stopped before its first checkpoint: there is nothing to go on from, train anew")
+        raise TrainerError(
+            f"{run_dir} stopped before its first checkpoint: there is nothing to resume; train a new run"
+        )
     if not found:
         raise TrainerError(f"no checkpoint-<step>.pt in {run_dir}; is it a run folder?")
-    complaints: list[str] = []
+    skipped: list[str] = []
     for path in reversed(found):
         try:
-            return path, read(path), complaints
+            return path, read(path), skipped
         except TrainerError as error:
-            complaints.append(str(error))
-    raise TrainerError("; ".join(complaints))
+            skipped.append(str(error))
+    raise TrainerError("; ".join(skipped))
 
 
 def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
-    """Load a state dict; raises TrainerError naming the first tensors that do not fit."""
+    """Load a state dict.
+
+    Raises:
+        TrainerError: If it does not fit; the message names the first tensors.
+    """
     ours = network.state_dict()
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise TrainerError(f"{what} is damaged: it is not a state dict of tensors")
@@ -197,49 +223,56 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], 
     network.load_state_dict(weights)
 
 
-def config_of(payload: Mapping[str, Any]) -> Config:
-    return parse(payload["config"])
+def config_of(checkpoint: Mapping[str, Any]) -> Config:
+    """Return the config in a checkpoint."""
+    return parse(checkpoint["config"])
 
 
-def restore(payload: Mapping[str, Any], config: Config, world: World | None = None) -> State:
-    """The State of a checkpoint, under `config` (the checkpoint's own, but for what may change: length, device).
+def restore(checkpoint: Mapping[str, Any], config: Config, group: ProcessGroup | None = None) -> TrainState:
+    """Return the state of a checkpoint.
 
-    Any number of processes may restore what another number saved.
+    Args:
+        checkpoint: Its content.
+        config: The checkpoint's config, with what may change: length, device.
+        group: The processes that train together; their number may differ from that which saved the checkpoint.
 
-    Raises TrainerError when a part does not fit or is damaged.
+    Raises:
+        TrainerError: If a part does not fit or is damaged.
     """
-    state = State.create(config, world)
-    best = payload.get("best")
+    state = TrainState.create(config, group)
+    best = checkpoint.get("best")
     for name in ("G", "D", "G_ema"):
-        load_weights(getattr(state, name), payload[name], f"the checkpoint's {name}")
+        load_weights(getattr(state, name), checkpoint[name], f"the checkpoint's {name}")
     try:
         for name in ("g_optimizer", "d_optimizer"):
-            _load_optimizer(getattr(state, name), payload[name])
-        state.sums = {name: _own_sum(total, state.world).to(state.device) for name, total in payload["sums"].items()}
+            _load_optimizer(getattr(state, name), checkpoint[name])
+        state.sums = {
+            name: _shard_sum(total, state.group).to(state.device) for name, total in checkpoint["sums"].items()
+        }
         state.best = {"step": int(best["step"]), "frechet": float(best["frechet"])} if best else {}
-        if state.device.type == torch.device(payload["config"]["run"]["device"]).type:
-            state.rng.set_state(payload["rng"])
+        if state.device.type == torch.device(checkpoint["config"]["run"]["device"]).type:
+            state.rng.set_state(checkpoint["rng"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise TrainerError(f"the checkpoint is damaged ({type(error).__name__}: {error})") from error
     for counter in COUNTERS:
-        setattr(state, counter, payload["counters"][counter])
+        setattr(state, counter, checkpoint["counters"][counter])
     return state
 
 
-def _own_sum(total: torch.Tensor, world: World) -> torch.Tensor:
-    """This process's part of a sum that one process saved (a scalar), or several did ([processes])."""
+def _shard_sum(total: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
+    """Return this process's part of a sum that one process saved (a scalar), or several did ([processes])."""
     if total.dim() == 0:
         return total
-    return total[world.rank] if len(total) == world.size else total.mean()
+    return total[group.rank] if len(total) == group.size else total.mean()
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimizer's state; raises ValueError where its averages have other shapes than its parameters."""
+    """Load an optimizer's state; raise ValueError if its averages have other shapes than its parameters."""
     groups = []
     for ours, theirs in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-        # how this device steps, not how the one did that saved it; a graph's learning rate is a tensor
-        own = {name: ours[name] for name in ("fused", "capturable", "foreach") if name in ours}
-        groups.append({**theirs, **own, "lr": float(theirs["lr"])})
+        # Keep the implementation of this device, not of that which saved it. A CUDA graph's learning rate is a tensor.
+        implementation = {name: ours[name] for name in ("fused", "capturable", "foreach") if name in ours}
+        groups.append({**theirs, **implementation, "lr": float(theirs["lr"])})
     optimizer.load_state_dict({**saved, "param_groups": groups})
     for parameter, slots in optimizer.state.items():
         for name, value in slots.items():
@@ -247,22 +280,22 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
                 raise ValueError(f"an optimizer's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
 
-def generator_of(payload: Mapping[str, Any], *, ema: bool = True) -> networks.Generator:
-    """The averaged generator of a checkpoint, or without `ema` G itself: on the CPU, float32, in evaluation mode."""
-    config = config_of(payload)
+def generator_of(checkpoint: Mapping[str, Any], *, ema: bool = True) -> networks.Generator:
+    """Return the averaged generator of a checkpoint, or without `ema` G: on the CPU, float32, in evaluation mode."""
+    config = config_of(checkpoint)
     G, _ = networks.build(config)
     which = "G_ema" if ema else "G"
-    load_weights(G, payload[which], f"the checkpoint's {which}")
-    if "layers" in payload:  # of an imported generator
-        Layers(**payload["layers"]).apply(G)
+    load_weights(G, checkpoint[which], f"the checkpoint's {which}")
+    if "layers" in checkpoint:  # an imported generator
+        Layers(**checkpoint["layers"]).apply(G)
     return G.eval().requires_grad_(False)
 
 
-def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that was made under another config than the run folder's, with the difference.
+def check_same_config(run_dir: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Raise TrainerError if a checkpoint was made under another config than the run folder's.
 
-    The place of the images may differ: a run that resumes on the same images elsewhere has the new place in its
-    config.json before it has saved a checkpoint.
+    The path of the images may differ: a run that resumes on moved images has the new path in its config.json before it
+    saves a checkpoint.
     """
     recorded = run_dir / "config.json"
     if not recorded.is_file():
@@ -271,6 +304,16 @@ def check_same_config(run_dir: Path, payload: Mapping[str, Any]) -> None:
         ours = parse(json.loads(recorded.read_text(encoding="utf-8")))
     except (ValueError, TrainerError) as error:
         raise TrainerError(f"{recorded} is not readable: {error}") from error
-    changed = [line for line in differences(ours, config_of(payload)) if not line.startswith(("run.", "data.source: "))]
+    changed = [
+        line for line in differences(ours, config_of(checkpoint)) if not line.startswith(("run.", "data.source: "))
+    ]
     if changed:
         raise TrainerError(f"the checkpoint was made under another config than {recorded}: {'; '.join(changed)}")
+
+
+def reject_user_code(checkpoint: Mapping[str, Any], source: Path) -> None:
+    """Raise TrainerError if building a checkpoint's networks would import a module of its author."""
+    for field, name in config_of(checkpoint).plugins():
+        raise TrainerError(
+            f"{source} needs {field}={name}, and user code is not allowed here; run `trainer export` on it"
+        )

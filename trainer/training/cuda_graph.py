@@ -1,105 +1,111 @@
-"""A step's updates as one CUDA graph: recorded once, then replayed, so that Python and launches cost nothing.
+"""A training step as one CUDA graph: captured once, then replayed without Python and kernel launches.
 
-A small GAN's kernels end faster than they can be started one by one. A graph replays the same kernels on the same
-memory; what changes from step to step is therefore kept in tensors that stay where they are: the batch, the learning
-rates, the random numbers' offset (which the graph itself moves on). Where no graph can be recorded, or one that was
-gives other numbers than the step it was made from, training goes on without. A learning rate that falls does so from
-step to step; the updates of one step share it.
+The kernels of a small GAN end faster than they can be launched one by one. A graph replays the same kernels on the same
+memory; what changes from step to step is therefore kept in tensors of fixed addresses: the batch, the learning rates,
+the random numbers' offset (which the graph itself advances). Where no graph can be captured, or its results differ from
+the step it was captured from, training continues without. The updates of one step share a learning rate.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from trainer.config.schema import Config
-    from trainer.training.loop import Shown, State
+from trainer.config.schema import Config
+from trainer.training.state import RealBatches, TrainState
 
-WARM_UP = 3  # steps before it is recorded: libraries choose their kernels, optimizers make their averages
-TOLERANCE = 0.1  # of a step's mean change of a weight; kernels that add in any order stay far below, a lost update is 1
+WARM_UP = 3  # steps before the capture, in which libraries choose kernels and optimizers allocate their state
+# Share of a step's mean change of a weight. Kernels that add in any order stay far below it; a lost update is 1.
+TOLERANCE = 0.1
 
 
-def obstacle(config: Config) -> str | None:
-    """Why a step of this config cannot be one graph, or None if it can (of one process; of several none can)."""
+def unsupported_reason(config: Config) -> str | None:
+    """Return why a step of this config cannot be one graph, or None if it can in a run of one process."""
     if config.run.device != "cuda":
         return "graphs are of CUDA devices"
     if config.objective.gradient_penalty != "none" or config.objective.r1_gamma:
-        return "gradient penalties are not recorded"
+        return "gradient penalties cannot be captured"
     if config.data.noise_kimg is not None:
         return "data.noise_kimg changes the noise from step to step"
     return None
 
 
-class Recording(Protocol):
-    """What CUDA records; a stand-in for it serves the tests."""
+class CapturedGraph(Protocol):
+    """What CUDA captures; tests have a stand-in for it."""
 
-    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        """Record what `once` launches, without running it; the tensors that hold its results after each replay."""
+    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        """Capture what `step` launches, without running it; return the tensors with its results after each replay."""
         ...
 
-    def replay(self) -> None: ...
+    def replay(self) -> None:
+        """Run the captured kernels."""
+        ...
 
 
-class CudaRecording:
-    def record(self, once: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+class CudaCapturedGraph:
+    """A `torch.cuda.CUDAGraph`."""
+
+    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
+        """Capture `step`; see CapturedGraph."""
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
-            return once()
+            return step()
 
     def replay(self) -> None:
+        """Run the captured kernels."""
         self.graph.replay()
 
 
-class Graph:
-    """Stands in for loop.updates: eager for WARM_UP steps, then recorded, compared, and replayed ever after."""
+class CudaGraphStep:
+    """A training step: eager for WARM_UP steps, then captured, compared with the eager one, and replayed."""
 
     def __init__(
         self,
-        updates: Callable[[State, Shown], None],
-        learning_rate: Callable[[State, str], float],
-        recording: Callable[[], Recording] = CudaRecording,
+        step: Callable[[TrainState, RealBatches], None],
+        make_graph: Callable[[], CapturedGraph] = CudaCapturedGraph,
     ) -> None:
-        """`learning_rate(state, "G" or "D")` is the one that is due."""
-        self.updates, self.learning_rate, self.make_recording = updates, learning_rate, recording
-        self.recording: Recording | None = None
-        self.seen = 0
+        """Wrap the eager `step`."""
+        self.step, self.make_graph = step, make_graph
+        self.graph: CapturedGraph | None = None
+        self.count = 0
         self.given_up = False
-        self.rates: dict[str, float] = {}  # the learning rates that the recording's tensors hold
+        self.rates: dict[str, float] = {}  # the learning rates in the graph's tensors
 
-    def __call__(self, state: State, shown: Shown) -> None:
-        self.seen += 1
-        if self.recording is None and not self.given_up and self.seen > WARM_UP:
-            self._try_to_record(state, shown)
-        if self.recording is None:
-            self._eagerly(state, shown)
+    def __call__(self, state: TrainState, reals: RealBatches) -> None:
+        """Run one step."""
+        self.count += 1
+        if self.graph is None and not self.given_up and self.count > WARM_UP:
+            self._try_capture(state, reals)
+        if self.graph is None:
+            self._run_eagerly(state, reals)
         else:
-            self._replay(state, shown)
+            self._replay(state, reals)
 
-    def _eagerly(self, state: State, shown: Shown) -> None:
+    def _run_eagerly(self, state: TrainState, reals: RealBatches) -> None:
         if state.device.type != "cuda" or self.given_up:
-            self.updates(state, shown)
+            self.step(state, reals)
             return
-        side = torch.cuda.Stream()  # autograd remembers the stream it ran on, and recording cannot use the default one
+        # Autograd remembers the stream it ran on, and a capture cannot use the default one.
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self.updates(state, shown)
+            self.step(state, reals)
         torch.cuda.current_stream().wait_stream(side)
 
-    def _try_to_record(self, state: State, shown: Shown) -> None:
-        self.shown = [(reals.clone(), None if labels is None else labels.clone()) for reals, labels in shown]
+    def _try_capture(self, state: TrainState, reals: RealBatches) -> None:
+        self.reals = [(images.clone(), None if labels is None else labels.clone()) for images, labels in reals]
         for group in (*state.g_optimizer.param_groups, *state.d_optimizer.param_groups):
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=state.device)
         self._set_learning_rates(state)
-        recording = self.make_recording()
+        graph = self.make_graph()
         try:
-            self.results = recording.record(lambda: self._once(state), state.rng.generator)
-            self.recording = recording
+            self.results = graph.capture(lambda: self._step_once(state), state.rng.generator)
+            self.graph = graph
             difference = self._difference(state)
         except RuntimeError as error:
             self._give_up(state, str(error).strip().split("\n")[0])
@@ -107,67 +113,67 @@ class Graph:
         if not difference <= TOLERANCE:
             self._give_up(state, f"its step is {difference:.2g} of a step away from the one it was made from")
 
-    def _give_up(self, state: State, reason: str) -> None:
-        self.recording, self.given_up = None, True
+    def _give_up(self, state: TrainState, reason: str) -> None:
+        self.graph, self.given_up = None, True
         for optimizer in (state.g_optimizer, state.d_optimizer):
             optimizer.zero_grad(set_to_none=True)  # gradients in the graph's memory
             for group in optimizer.param_groups:
                 group["lr"] = float(group["lr"])
-        warnings.warn(f"training goes on without a CUDA graph: {reason}", stacklevel=3)
+        warnings.warn(f"training continues without a CUDA graph: {reason}", stacklevel=3)
 
-    def _once(self, state: State) -> dict[str, Tensor]:
-        """The updates on this graph's own batch → what they add to the sums. No counter moves, but those in tensors."""
+    def _step_once(self, state: TrainState) -> dict[str, Tensor]:
+        """Run the step on the graph's batch and return its metrics. Only counters in tensors advance."""
         counters, sums = state.images_seen, state.sums
         state.sums = {}
         try:
-            self.updates(state, self.shown)
+            self.step(state, self.reals)
             return state.sums
         finally:
             state.images_seen, state.sums = counters, sums
 
-    def _replay(self, state: State, shown: Shown) -> None:
-        assert self.recording is not None
-        for (reals, labels), (new_reals, new_labels) in zip(self.shown, shown, strict=True):
-            reals.copy_(new_reals)
+    def _replay(self, state: TrainState, reals: RealBatches) -> None:
+        assert self.graph is not None
+        for (images, labels), (new_images, new_labels) in zip(self.reals, reals, strict=True):
+            images.copy_(new_images)
             if labels is not None and new_labels is not None:
                 labels.copy_(new_labels)
         self._set_learning_rates(state)
-        self.recording.replay()
-        state.images_seen += len(shown) * state.config.optim.batch_size
+        self.graph.replay()
+        state.images_seen += len(reals) * state.config.optim.batch_size
         if state.sums:
             torch._foreach_add_([state.sums[name] for name in self.results], list(self.results.values()))
         else:
             state.sums = {name: value.clone() for name, value in self.results.items()}
 
-    def _set_learning_rates(self, state: State) -> None:
+    def _set_learning_rates(self, state: TrainState) -> None:
         for which, optimizer in (("G", state.g_optimizer), ("D", state.d_optimizer)):
-            due = self.learning_rate(state, which)
-            if self.rates.get(which) != due:
+            rate = state.learning_rate(which)
+            if self.rates.get(which) != rate:
                 for group in optimizer.param_groups:
-                    group["lr"].fill_(due)
-                self.rates[which] = due
+                    group["lr"].fill_(rate)
+                self.rates[which] = rate
 
     @torch.no_grad()
-    def _difference(self, state: State) -> float:
-        """How far a replay ends from the step itself, from the same state: 0 alike, 1 a whole step. It is as before."""
-        assert self.recording is not None
+    def _difference(self, state: TrainState) -> float:
+        """Return how far a replay ends from an eager step: 0 is equal, 1 a whole step. The state is unchanged."""
+        assert self.graph is not None
         weights = [parameter for network in (state.G, state.D) for parameter in network.parameters()]
-        gradients, norms = [weight.grad for weight in weights], dict(state.gradient_norms)  # that a replay writes
-        before, random = [tensor.clone() for tensor in moving(state)], state.rng.get_state()
+        gradients, norms = [weight.grad for weight in weights], dict(state.gradient_norms)  # a replay overwrites them
+        before, random = [tensor.clone() for tensor in mutable_tensors(state)], state.rng.get_state()
         old = [weight.clone() for weight in weights]
 
-        def go_back() -> list[Tensor]:
+        def rewind() -> list[Tensor]:
             after = [weight.clone() for weight in weights]
-            for tensor, value in zip(moving(state), before, strict=True):
+            for tensor, value in zip(mutable_tensors(state), before, strict=True):
                 tensor.copy_(value)
             state.rng.set_state(random)
             return after
 
         with torch.enable_grad():
-            self._once(state)
-        stepped = go_back()
-        self.recording.replay()
-        replayed = go_back()
+            self._step_once(state)
+        stepped = rewind()
+        self.graph.replay()
+        replayed = rewind()
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
         state.gradient_norms = norms
@@ -176,8 +182,8 @@ class Graph:
         return off / moved if moved else float("inf")
 
 
-def moving(state: State) -> Iterator[Tensor]:
-    """Every tensor that the updates change in place."""
+def mutable_tensors(state: TrainState) -> Iterator[Tensor]:
+    """Yield every tensor that a step changes in place."""
     for network in (state.G, state.D):
         yield from (tensor.detach() for tensor in network.parameters())
         yield from network.buffers()

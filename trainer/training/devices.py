@@ -1,4 +1,4 @@
-"""What the machine offers: the device, the precision it is fast in, the threads."""
+"""Chooses device, precision and threads for a machine, and configures the process for them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from trainer.errors import TrainerError
 from trainer.training import cuda_graph
 
 
-def choose(config: Config) -> Config:
-    """The config with `auto` replaced by what this machine has, so that the run records what it ran on.
+def resolve_auto(config: Config) -> Config:
+    """Return the config with `auto` replaced by what this machine has, so that the run records what it ran on.
 
-    Raises TrainerError when a device or precision was asked for that is not here.
+    Raises:
+        TrainerError: If the config names a device, or CUDA graphs, that cannot be used here.
     """
     device, precision = config.run.device, config.run.precision
     if device == "auto":
-        device = "cuda" if is_here("cuda") else "mps" if is_here("mps") else "cpu"
-    elif not is_here(device):
-        raise TrainerError(f"run.device={device}, but PyTorch sees no such device here; use run.device=auto or cpu")
+        device = "cuda" if is_available("cuda") else "mps" if is_available("mps") else "cpu"
+    elif not is_available(device):
+        raise TrainerError(f"run.device={device}, but PyTorch finds no such device; use run.device=auto or cpu")
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
     threads = config.run.threads or default_threads()
     run = config.run.model_copy(update={"device": device, "precision": precision, "threads": threads})
     config = config.model_copy(update={"run": run})
-    why_not = cuda_graph.obstacle(config)
+    why_not = cuda_graph.unsupported_reason(config)
     if run.cuda_graphs is True and why_not:
         raise TrainerError(f"run.cuda_graphs=true, but {why_not}; use run.cuda_graphs=auto")
     chosen = why_not is None and run.cuda_graphs is not False
     return config.model_copy(update={"run": run.model_copy(update={"cuda_graphs": chosen})})
 
 
-def settle(config: Config) -> None:
-    """Set this process up for a run: its number of threads, and memory that stays with it."""
+def configure_process(config: Config) -> None:
+    """Set the number of threads, the allocator and cuDNN for a run."""
     torch.set_num_threads(config.run.threads or default_threads())
     keep_freed_memory()
-    torch.backends.cudnn.benchmark = config.run.device == "cuda"  # shapes never change within a run,
+    torch.backends.cudnn.benchmark = config.run.device == "cuda"  # shapes never change within a run
     if config.run.device == "cuda":
-        torch.backends.cudnn.benchmark_limit = 0  # so that every algorithm is worth a try
+        torch.backends.cudnn.benchmark_limit = 0  # try every algorithm
 
 
 def default_threads() -> int:
@@ -58,13 +59,13 @@ def default_threads() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory for the next step to take; False where it cannot be told to (not glibc).
+    """Make the C library keep freed memory for the next step; return False where it cannot (not glibc).
 
-    By default glibc gives every freed tensor of more than some 100 KB back to the system, which hands out the same
-    pages again a millisecond later, each by a page fault and filled with zeros: a tenth of a DCGAN's step.
+    By default glibc returns every freed tensor above about 100 KB to the system, and gets the same pages back a
+    millisecond later, each by a page fault and filled with zeros: a tenth of a DCGAN's step.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    largest = 32 * 2**20  # that glibc lets the latter be
+    largest = 32 * 2**20  # the maximum of M_MMAP_THRESHOLD
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.gnu_get_libc_version  # noqa: B018  (musl has no such name)
@@ -73,15 +74,15 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def is_here(device: str) -> bool:
-    """Whether PyTorch can use the device on this machine; `auto` always is."""
+def is_available(device: str) -> bool:
+    """Return whether PyTorch can use a device on this machine; `auto` is always available."""
     if device == "cuda":
         return torch.cuda.is_available()
     return device != "mps" or torch.backends.mps.is_available()
 
 
 def has_native_bf16(device: str) -> bool:
-    """Whether bfloat16 arithmetic is in the hardware (emulated, it would be slower than float32)."""
+    """Return whether the hardware computes in bfloat16 (emulated, it is slower than float32)."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
@@ -91,7 +92,7 @@ def has_native_bf16(device: str) -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """Machine and versions, for the artefacts to say what made them."""
+    """Return the machine and versions, for a run's record."""
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
@@ -103,6 +104,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
+    """Return the model of the CPU."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as info:
             for line in info:

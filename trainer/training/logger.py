@@ -1,4 +1,4 @@
-"""What people and programs see of a run: the terminal, metrics.jsonl, TensorBoard, sample grids, warnings."""
+"""What a run reports: progress on the terminal, metrics.jsonl, TensorBoard events, sample grids, warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,49 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from artifacts.files import atomic_path
-from trainer.config import schema as configuration
+from trainer.config import loading
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids
-from trainer.training.diagnostics import troubles
-from trainer.training.loop import State
+from trainer.training.state import TrainState
 
 GRID_SEEDS = range(64)
-REAL_SEED = 2**63  # Philox's key for the choice of real images in a picture
+REAL_SEED = 2**63  # Philox key that chooses the real images of a grid
+D_WINS = 0.02  # a D loss below this leaves G next to no gradient
+COLLAPSED = 0.5  # share of the best recall so far
+SATURATED = 0.25  # how much more of the generated values than of the real ones are 0 or 255
 
 
-class NoBoard:
-    """In the place of a SummaryWriter where none can be: every call does nothing."""
+class NullBoard:
+    """Takes the place of a SummaryWriter that cannot be made: every call does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Return a function that takes anything."""
         return lambda *_, **__: None
 
 
-class Monitor:
-    """A Watcher (loop.py) that writes a run folder and talks to a terminal (plain lines where there is none)."""
+class NullLogger:
+    """The callback of processes other than rank 0: it does nothing."""
 
-    def __init__(self, state: State, run_dir: Path, console: Console, reals: np.ndarray) -> None:
-        """reals: the image set, uint8 [N, H, W, C], to show some of beside the fakes."""
+    def on_step(self, state: TrainState) -> None:
+        """Do nothing."""
+
+    def on_tick(self, state: TrainState, means: dict[str, float]) -> None:
+        """Do nothing."""
+
+
+class RunLogger:
+    """A callback of the loop that writes into a run folder and prints progress, as plain lines without a terminal."""
+
+    def __init__(self, state: TrainState, run_dir: Path, console: Console, reals: np.ndarray) -> None:
+        """Open the logs of a run.
+
+        Args:
+            state: The state at the start.
+            run_dir: The run folder.
+            console: Where progress is printed.
+            reals: The image set, uint8 [N, H, W, C]; grids show some next to the fakes.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
@@ -53,15 +73,15 @@ class Monitor:
         chosen = np.random.Philox(key=REAL_SEED).random_raw(len(GRID_SEEDS)) % np.uint64(len(reals))
         self._reals = np.stack([reals[int(index)] for index in chosen])
         self._metrics = run_dir / "metrics.jsonl"
-        forget_steps_after(self._metrics, state.steps)
-        self._ticks: list[dict[str, float]] = read_lines(self._metrics)
-        self._board: Any = NoBoard()
+        truncate_metrics(self._metrics, state.steps)
+        self._ticks: list[dict[str, float]] = read_metrics(self._metrics)
+        self._board: Any = NullBoard()
         try:
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
         except UnicodeEncodeError:
             console.print(f"warning: no TensorBoard events: the name of {run_dir} is not UTF-8")
         if state.steps == 0:
-            self._board.add_text("config", f"```json\n{configuration.to_json(state.config)}```", 0)
+            self._board.add_text("config", f"```json\n{loading.to_json(state.config)}```", 0)
         self._speed = Speed(state)
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -79,36 +99,44 @@ class Monitor:
         self._shown = 0.0
         self._last_speed = (time.monotonic(), state.images_seen)
 
-    def __enter__(self) -> Monitor:
-        self._hook = threading.excepthook
-        threading.excepthook = self._quiet_about_files
+    def __enter__(self) -> RunLogger:
+        """Show live progress on a terminal."""
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._ignore_file_errors
         if self.console.is_terminal:
             self._live.start()
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Close the logs."""
         if self.console.is_terminal:
             self._live.stop()
-        with contextlib.suppress(OSError):  # a full disk: what it means was said already
+        with contextlib.suppress(OSError):  # a full disk, which has been reported already
             self._board.close()
-        threading.excepthook = self._hook
+        threading.excepthook = self._excepthook
 
-    def _quiet_about_files(self, failure: Any) -> None:
-        """TensorBoard's writing thread prints a traceback of a full disk; its next call tells us of it properly."""
+    def _ignore_file_errors(self, failure: Any) -> None:
+        """Silence the traceback that TensorBoard's thread prints for a full disk; its next call raises the error."""
         if not issubclass(failure.exc_type, OSError):
-            self._hook(failure)
+            self._excepthook(failure)
 
-    def stepped(self, state: State) -> None:
+    def on_step(self, state: TrainState) -> None:
+        """Update the progress bar, at most four times per second."""
         now = time.monotonic()
         if now - self._shown > 0.25:
             self._shown = now
             self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state))
             before, images = self._last_speed
-            if now - before > 2:  # of the last seconds: a tick can be long in coming
+            if now - before > 2:  # the speed of the last seconds
                 self._progress.update(self._task, speed=f"{(state.images_seen - images) / (now - before):.0f} img/s")
                 self._last_speed = now, state.images_seen
 
-    def ticked(self, state: State, means: dict[str, float]) -> None:
+    def on_tick(self, state: TrainState, means: dict[str, float]) -> None:
+        """Write the tick's metrics and grids, and print a line.
+
+        Raises:
+            TrainerError: If the run folder cannot be written.
+        """
         try:
             self._tick(state, means)
         except OSError as error:
@@ -116,8 +144,8 @@ class Monitor:
                 f"could not write into {self.run_dir}: {error.strerror or error}; its checkpoints are kept"
             ) from error
 
-    def _tick(self, state: State, means: dict[str, float]) -> None:
-        fixed = self._draw(state)
+    def _tick(self, state: TrainState, means: dict[str, float]) -> None:
+        fixed = self._write_grids(state)
         means = means | {
             "saturated/fake": image_grids.saturated(fixed),
             "saturated/real": image_grids.saturated(self._reals),
@@ -142,13 +170,13 @@ class Monitor:
                 run_name=".",
                 global_step=state.images_seen,
             )
-        self._tell(state, line)
+        self._print(state, line)
 
-    def _draw(self, state: State) -> np.ndarray:
-        """The tick's pictures; returns the images of the fixed seeds, uint8 [64, H, W, C]."""
+    def _write_grids(self, state: TrainState) -> np.ndarray:
+        """Write the tick's sample grids and return the images of the fixed seeds, uint8 [64, H, W, C]."""
         z_distribution, seen = state.config.model.z_distribution, state.images_seen
         fixed = image_grids.sample(state.G_ema, GRID_SEEDS, z_distribution)
-        # seeds that no other tick shows, and yet the same ones in a run that is repeated
+        # No other tick shows these seeds, and a repeated run shows the same ones.
         fresh = image_grids.sample(state.G_ema, range(10**9 + seen, 10**9 + seen + len(GRID_SEEDS)), z_distribution)
         sheets = {
             "fixed": image_grids.grid(fixed),
@@ -160,24 +188,24 @@ class Monitor:
             self._board.add_image(f"samples/{name}", sheet, seen, dataformats="HWC")
         return fixed
 
-    def _tell(self, state: State, line: dict[str, float]) -> None:
+    def _print(self, state: TrainState, line: dict[str, float]) -> None:
         rate = f"{line['images_per_second']:.0f} img/s"
         self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state), speed=rate)
-        self._live.update(Group(latest(line), self._progress))
+        self._live.update(Group(metrics_table(line), self._progress))
         shown = [f"{name} {line[name]:.3f}" for name in line if name.startswith(("loss/", "D/"))]
         shown += [
             f"{name} {line[f'quality/{name}']:.3f}" for name in ("frechet", "recall") if f"quality/{name}" in line
         ]
         self.console.print(f"{self._kimg(state):>18}  {'  '.join(shown)}  {rate}", highlight=False)
-        for trouble in troubles(self._ticks, state.config.objective.name):
-            self.console.print(f"warning: {trouble}", style="yellow", highlight=False)
+        for warning in diagnose(self._ticks, state.config.objective.name):
+            self.console.print(f"warning: {warning}", style="yellow", highlight=False)
 
-    def _kimg(self, state: State) -> str:
+    def _kimg(self, state: TrainState) -> str:
         return f"{state.kimg:.1f}/{self.total / 1000:g} kimg"
 
 
-def latest(line: dict[str, float]) -> Table:
-    """The last tick, for the live view."""
+def metrics_table(line: dict[str, float]) -> Table:
+    """Return the metrics of a tick as a table for the live view."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     values: list[str] = []
     for name, value in line.items():
@@ -189,11 +217,11 @@ def latest(line: dict[str, float]) -> Table:
     return table
 
 
-def hyperparameters(config: configuration.Config) -> dict[str, str | float | int | bool]:
-    """`section.field` → a value that TensorBoard's hparams take."""
+def hyperparameters(config: Config) -> dict[str, str | float | int | bool]:
+    """Return the fields of a config as values that TensorBoard's hparams accept."""
     sections = config.model_dump(mode="json")
     found: dict[str, Any] = {}
-    for field in configuration.known_fields():
+    for field in loading.field_names():
         section, _, name = field.partition(".")
         value = sections[section][name] if name else sections[section]
         found[field] = value if isinstance(value, (str, float, int, bool)) else json.dumps(value)
@@ -201,7 +229,7 @@ def hyperparameters(config: configuration.Config) -> dict[str, str | float | int
 
 
 def memory_mb(device: torch.device) -> float:
-    """The device's memory in use at its highest (CUDA), else the process's resident memory now."""
+    """Return the peak memory of a CUDA device, else the present resident memory of the process, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -212,29 +240,32 @@ def memory_mb(device: torch.device) -> float:
             import resource
         except ImportError:  # Windows
             return 0.0
-        # the highest so far; in bytes on macOS, else kB
+        # The peak, in bytes on macOS, else in kB.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Speed:
-    """Images a second between two ticks, from the state's own counters."""
+    """Images per second between two ticks, from the state's counters."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: TrainState) -> None:
+        """Start at the present state."""
         self._images, self._seconds = state.images_seen, state.seconds
 
-    def since_last(self, state: State) -> float:
+    def since_last(self, state: TrainState) -> float:
+        """Return the images per second since the last call."""
         images, seconds = state.images_seen - self._images, state.seconds - self._seconds
         self._images, self._seconds = state.images_seen, state.seconds
         return images / seconds if seconds > 0 else 0.0
 
 
-def read_lines(metrics: Path) -> list[dict[str, float]]:
+def read_metrics(metrics: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics.jsonl, one per tick; none if the file does not exist."""
     return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.is_file() else []
 
 
-def forget_steps_after(metrics: Path, step: int) -> None:
-    """Drop the lines that a run wrote after the checkpoint it resumes from, so that no step stands twice."""
+def truncate_metrics(metrics: Path, step: int) -> None:
+    """Remove the lines that a run wrote after the checkpoint it resumes from, so that each step is in one line."""
     if not metrics.is_file():
         return
     kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
@@ -243,9 +274,58 @@ def forget_steps_after(metrics: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; a torn one (the run died while writing it) counts as after everything."""
+    """Return the step of a line; an incomplete line, of a run that was killed, counts as after everything."""
     try:
         record: Any = json.loads(line)
         return int(record["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
+    """Return a warning with a remedy for each known failure that the last tick shows.
+
+    Args:
+        ticks: The metrics of all ticks, as metrics.jsonl has them.
+        objective: `objective.name`.
+    """
+    checks = (_discriminator_wins(ticks, objective), _mode_collapse(ticks), _saturation(ticks))
+    return [line for line in checks if line]
+
+
+def _discriminator_wins(ticks: Sequence[Mapping[str, float]], objective: str) -> str | None:
+    """D's loss is near zero, and G's grew over the last three ticks. This does not apply to a Wasserstein critic."""
+    if objective == "wasserstein" or len(ticks) < 3:
+        return None
+    first, middle, last = (tick["loss/G"] for tick in ticks[-3:])
+    if ticks[-1]["loss/D"] < D_WINS and last > middle > first:
+        return (
+            f"D wins: its loss is {ticks[-1]['loss/D']:.3f} while G's grows ({first:.2f} → {last:.2f}). Hold D back: "
+            "a lower optim.d_lr, objective.r1_gamma=1, model.d_spectral_norm=true, or data.augment for a small set"
+        )
+    return None
+
+
+def _mode_collapse(ticks: Sequence[Mapping[str, float]]) -> str | None:
+    """Recall fell below half of its best and keeps falling."""
+    recalls = [tick["quality/recall"] for tick in ticks if "quality/recall" in tick]
+    if len(recalls) < 3 or "quality/recall" not in ticks[-1]:
+        return None
+    best = max(recalls[:-1])
+    if best >= 0.05 and recalls[-1] <= recalls[-2] < best and recalls[-1] < COLLAPSED * best:
+        return (
+            f"diversity falls: recall is {recalls[-1]:.2f}, after {best:.2f}. G may be collapsing onto few images: "
+            "lower optim.g_lr, raise optim.batch_size, or go back to the best checkpoint"
+        )
+    return None
+
+
+def _saturation(ticks: Sequence[Mapping[str, float]]) -> str | None:
+    """Far more of the generated values than of the real ones are 0 or 255."""
+    fakes, reals = ticks[-1].get("saturated/fake"), ticks[-1].get("saturated/real")
+    if fakes is None or reals is None or fakes < reals + SATURATED:
+        return None
+    return (
+        f"saturated outputs: {fakes:.0%} of the generated values are 0 or 255, {reals:.0%} of the real ones. "
+        "tanh has no slope there: lower optim.g_lr, or start again with a smaller model.init_std"
+    )

@@ -1,30 +1,30 @@
-"""Objectives: pure functions of D's logits (a critic's scores), float [N], to a scalar.
+"""Losses: pure functions of D's logits (a critic's scores), float [N], to a scalar.
 
-In each, D's loss takes the logits of real and of fake images, G's takes those of fake images alone. registry.py names
-the pairs that a config may choose. The gradient penalties at the end are added to D's loss, whatever it is: one loss,
-one backward.
+D's loss takes the logits of real and of fake images, G's those of fake images. The gradient penalties at the end are
+added to D's loss: one loss, one backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.config import registry
-from trainer.config.schema import Objective
-from trainer.distributed.sharded_rng import Draws
+from trainer.distributed.process_group import ShardedRNG
+from trainer.errors import TrainerError
+from trainer.plugins import load_plugin
 
 
 def cross_entropy_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
-    """D's binary cross-entropy, on logits (Goodfellow et al. 2014, equation 1): to tell reals from fakes.
+    """Return D's binary cross-entropy on logits (Goodfellow et al. 2014, equation 1).
 
     -[y·log D(x) + (1-y)·log(1 - D(x))] over reals with y = real_label, the same over fakes with y = fake_label. Labels
     of 0.9 and 0 are one-sided smoothing (Salimans et al. 2016), 0.9 and 0.1 two-sided. With s(·) = softplus,
-    -log D = s(-logit) and -log(1 - D) = s(logit), which no sigmoid can overflow.
+    -log D = s(-logit) and -log(1 - D) = s(logit), which does not overflow as a sigmoid does.
     """
     loss_real = real_label * F.softplus(-real) + (1.0 - real_label) * F.softplus(real)
     loss_fake = fake_label * F.softplus(-fake) + (1.0 - fake_label) * F.softplus(fake)
@@ -32,95 +32,122 @@ def cross_entropy_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_la
 
 
 def non_saturating_g(fake: Tensor) -> Tensor:
-    """-log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+    """Return -log D(G(z)) (Goodfellow et al. 2014, section 3)."""
     return F.softplus(-fake).mean()
 
 
 def minimax_g(fake: Tensor) -> Tensor:
-    """log(1 - D(G(z))), the game as it is first written (Goodfellow et al. 2014, equation 1); it saturates."""
+    """Return log(1 - D(G(z))), G's part of the minimax game (Goodfellow et al. 2014, equation 1); it saturates."""
     return -F.softplus(fake).mean()
 
 
 def least_squares_d(real: Tensor, fake: Tensor, real_label: float = 1.0, fake_label: float = 0.0) -> Tensor:
-    """½(D(x) - b)² + ½(D(G(z)) - a)² on scores, b and a the two labels (Mao et al. 2017, equation 2)."""
+    """Return ½(D(x) - b)² + ½(D(G(z)) - a)² on scores with labels b and a (Mao et al. 2017, equation 2)."""
     return (real - real_label).square().mean() / 2 + (fake - fake_label).square().mean() / 2
 
 
 def least_squares_g(fake: Tensor) -> Tensor:
-    """½(D(G(z)) - 1)² (Mao et al. 2017, equation 9)."""
+    """Return ½(D(G(z)) - 1)² (Mao et al. 2017, equation 9)."""
     return (fake - 1.0).square().mean() / 2
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
-    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))) on scores (Lim and Ye 2017; Miyato et al. 2018, equation 16)."""
+    """Return max(0, 1 - D(x)) + max(0, 1 + D(G(z))) on scores (Lim and Ye 2017; Miyato et al. 2018, equation 16)."""
     return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
 
 
 def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
-    """E[f(G(z))] - E[f(x)], to be minimised over bounded critics f (Arjovsky et al. 2017, algorithm 1)."""
+    """Return E[f(G(z))] - E[f(x)], minimized over bounded critics f (Arjovsky et al. 2017, algorithm 1)."""
     return fake.mean() - real.mean()
 
 
 def wasserstein_g(fake: Tensor) -> Tensor:
-    """-E[f(G(z))]; hinge's G minimises the same (Miyato et al. 2018, equation 17)."""
+    """Return -E[f(G(z))]; hinge's G minimizes the same (Miyato et al. 2018, equation 17)."""
     return -fake.mean()
 
 
-class Pair(NamedTuple):
-    """An objective: D's loss of (real, fake), G's of (fake). `labels`: D's takes its two targets as well."""
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """The losses of D and G that `objective.name` can name.
+
+    Attributes:
+        d: (real logits, fake logits) → D's loss; with `takes_labels` also the two targets (real_label, fake_label).
+        g: (fake logits) → G's loss.
+        takes_labels: Whether `objective.real_label` and `fake_label` apply.
+        probabilistic: Whether the sigmoid of a logit is D's probability that an image is real.
+    """
 
     d: Callable[..., Tensor]
     g: Callable[[Tensor], Tensor]
-    labels: bool = False
+    takes_labels: bool = False
+    probabilistic: bool = False
 
 
-NON_SATURATING = Pair(cross_entropy_d, non_saturating_g, labels=True)
-MINIMAX = Pair(cross_entropy_d, minimax_g, labels=True)
-LSGAN = Pair(least_squares_d, least_squares_g, labels=True)
-HINGE = Pair(hinge_d, wasserstein_g)
-WASSERSTEIN = Pair(wasserstein_d, wasserstein_g)
+# `objective.name`, as trainer.config.schema.OBJECTIVES lists them
+LOSSES = {
+    "non-saturating": AdversarialLoss(cross_entropy_d, non_saturating_g, takes_labels=True, probabilistic=True),
+    "minimax": AdversarialLoss(cross_entropy_d, minimax_g, takes_labels=True, probabilistic=True),
+    "lsgan": AdversarialLoss(least_squares_d, least_squares_g, takes_labels=True),
+    "hinge": AdversarialLoss(hinge_d, wasserstein_g),
+    "wasserstein": AdversarialLoss(wasserstein_d, wasserstein_g),
+}
 
 
-def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
-    pair = registry.objective(objective.name)
-    return pair.d(real, fake, objective.real_label, objective.fake_label) if pair.labels else pair.d(real, fake)
+def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> AdversarialLoss:
+    """Return the losses of `objective.name`, whose `d` takes (real logits, fake logits) for the given targets.
 
+    Args:
+        name: A key of LOSSES, or "module:NAME", an AdversarialLoss of a user's own module.
+        real_label: D's target for real images.
+        fake_label: D's target for fake images.
 
-def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
-    return registry.objective(objective.name).g(fake)
+    Raises:
+        TrainerError: If the user's module cannot be imported, or its loss has no targets to smooth.
+    """
+    loss = LOSSES[name] if name in LOSSES else load_plugin("objective.name", name, AdversarialLoss)
+    if loss.takes_labels:
+        return replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
+    if (real_label, fake_label) != (1.0, 0.0):
+        raise TrainerError(f"objective.real_label and fake_label smooth D's targets; {name} does not take them")
+    return loss
 
 
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
-    """E[|∇ D(x)|²] / 2 over the reals (Mescheder et al. 2018, equation 9), to be weighted by γ.
+    """Return E[|∇ D(x)|²] / 2 over the reals (Mescheder et al. 2018, equation 9); its weight is γ.
 
-    `images` float [N, C, H, W] require a gradient and `real` are their logits. Part of D's own loss, not a backward
-    of its own: data-parallel training counts on one backward a step.
+    It is added to D's loss, not in a separate backward: data-parallel training needs one backward per step.
+
+    Args:
+        real: Logits of the images, float [N].
+        images: Real images, float [N, C, H, W], that require a gradient.
     """
     (gradient,) = torch.autograd.grad(real.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
 def unit_gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """E[(|∇ D(x̂)| - 1)²] (Gulrajani et al. 2017, equation 3), to be weighted by λ.
+    """Return E[(|∇ D(x̂)| - 1)²], with a norm per image (Gulrajani et al. 2017, equation 3); its weight is λ.
 
-    `images` x̂ float [N, C, H, W] require a gradient and `logits` are theirs; the norm is each image's own.
+    Args:
+        logits: Logits of the images, float [N].
+        images: Points x̂, float [N, C, H, W], that require a gradient.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    # the root's slope is infinite at 0, which a D without any gradient yet would meet
+    # The root's slope is infinite at 0, where a D without any gradient is.
     norms = (gradient.square().sum(dim=(1, 2, 3)) + 1e-12).sqrt()
     return (norms - 1.0).square().mean()
 
 
-def between(reals: Tensor, fakes: Tensor, rng: Draws) -> Tensor:
-    """x̂ = ε·x + (1 - ε)·G(z), with ε ~ U(0, 1) one an image (Gulrajani et al. 2017): wgan-gp's points."""
+def interpolate_pairs(reals: Tensor, fakes: Tensor, rng: ShardedRNG) -> Tensor:
+    """Return wgan-gp's points x̂ = ε·x + (1 - ε)·G(z), ε ~ U(0, 1) per image (Gulrajani et al. 2017)."""
     epsilon = rng.rand(len(reals), 1, 1, 1)
     return fakes + epsilon * (reals - fakes)
 
 
-def around(reals: Tensor, std: Tensor, rng: Draws) -> Tensor:
-    """x̂ = x + α·½·std(x)·δ, α ~ U(0, 1) an image, δ ~ U(0, 1) a pixel (Kodali et al. 2017): dragan's points.
+def perturb_reals(reals: Tensor, std: Tensor, rng: ShardedRNG) -> Tensor:
+    """Return dragan's points x̂ = x + α·½·std(x)·δ (Kodali et al. 2017).
 
-    `std` is a scalar, of the whole batch of reals.
+    α ~ U(0, 1) is drawn per image and δ ~ U(0, 1) per pixel; `std` is a scalar, of the whole batch of reals.
     """
     alpha = rng.rand(len(reals), 1, 1, 1)
     delta = rng.rand(*reals.shape)

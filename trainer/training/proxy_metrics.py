@@ -1,8 +1,8 @@
-"""How good the images are while a generator trains: a Fréchet distance and a recall, in features that cost little.
+"""Quality during training: a Fréchet distance and a recall in features that are cheap to compute.
 
-The features are those of a small convolutional network of random weights: no data set's judgement is in them, so they
-serve digits and faces alike (Naeem et al. 2020, section 4.2, find random embeddings sound where ImageNet's are not).
-Their figures follow a run and choose its best checkpoint; a result to report is `evaluation score`'s.
+The features are those of a small convolutional network of random weights, which suits any images (Naeem et al. 2020,
+section 4.2, recommend random embeddings where ImageNet's do not fit). Their values follow a run and choose its best
+checkpoint; report results of `evaluation score` instead.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from evaluation.metrics.prdc import PRECISION_RECALL_K, precision_recall_density
 from trainer.networks import Generator
 from trainer.reports import image_grids
 
-WIDTH = 64  # channels, each averaged over the four quarters of an image: 256 features
+WIDTH = 64  # channels; each is averaged over the four quarters of an image, which gives 256 features
 BATCH = 128
 MIN_FOR_RECALL = PRECISION_RECALL_K + 1  # images: each needs K neighbors
 
 
 class RandomFeatures:
-    """uint8 [N, H, W, C] → float32 [N, 256]: three convolutions of fixed random weights, averaged by quarters."""
+    """Three convolutions of fixed random weights, averaged over the quarters of an image."""
 
     dim = 4 * WIDTH
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        rng = torch.Generator().manual_seed(0)  # one network for every run: their figures compare
+        """Draw the weights, which are the same for every run, so that runs compare."""
+        rng = torch.Generator().manual_seed(0)
         self.weights = [
             (torch.randn(out, into, 3, 3, generator=rng) * math.sqrt(2 / (9 * into))).to(device)
             for into, out in ((channels, WIDTH // 2), (WIDTH // 2, WIDTH), (WIDTH, WIDTH))
@@ -41,6 +42,7 @@ class RandomFeatures:
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return features float32 [N, 256] of images uint8 [N, H, W, C]."""
         features: Tensor = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         for index, weight in enumerate(self.weights):
             features = F.relu(F.conv2d(features, weight, padding=1))
@@ -49,13 +51,13 @@ class RandomFeatures:
         return F.adaptive_avg_pool2d(features, 2).flatten(1).cpu().numpy()
 
 
-class Quality:
+class ProxyMetrics:
     """Measures a generator against a fixed choice of the images it trains on."""
 
     def __init__(
         self, images: np.ndarray, count: int, *, seed: int, z_distribution: ZDistribution, device: torch.device
     ) -> None:
-        """images: uint8 [N, H, W, C]; `count` of them, or all, and as many fakes, are compared."""
+        """Extract the features of `count` of the images uint8 [N, H, W, C], or of all; as many fakes are measured."""
         self.z_distribution = z_distribution
         self.extract = RandomFeatures(images.shape[3], device)
         draws = np.random.Philox(key=seed).random_raw(len(images))
@@ -78,7 +80,7 @@ class Quality:
         statistics, real = _statistics(features), self.real_statistics
         found = {"quality/frechet": frechet_distance(statistics.mu, statistics.sigma, real.mu, real.sigma)}
         if len(features) >= MIN_FOR_RECALL:
-            # Only recall is used: with density's larger k the function would need more images than recall does.
+            # Only recall is used. With density's larger k the function would need more images.
             scores = precision_recall_density_coverage(features, self.reals, density_coverage_k=PRECISION_RECALL_K)
             found["quality/recall"] = scores["recall"]
         return found | {"quality/seconds": time.perf_counter() - started}

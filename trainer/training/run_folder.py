@@ -1,4 +1,4 @@
-"""A run folder: made, trained in, gone back to."""
+"""A run folder: creating it, locking it, and the rules of resuming the run in it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,26 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from artifacts.files import LockTakenError, atomic_path, lock_handle
-from imagesets import ImageSet, ImageSetError, load_image_set, native_channels
-from trainer.config.schema import Config, differences, to_json
-from trainer.data import Batches
-from trainer.distributed import launch
-from trainer.distributed.process_group import World
+from imagesets import ImageSet, ImageSetError
+from trainer.config.loading import differences, override, to_json
+from trainer.config.schema import Config
+from trainer.data import ImageRecord, load_images, record_images
+from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.names import FOLDER
-from trainer.reports import pages
-from trainer.training import checkpoint, devices, image_record
-from trainer.training.logger import Monitor
-from trainer.training.loop import State, Watcher, train
-from trainer.training.proxy_metrics import MIN_FOR_RECALL, Quality
+from trainer.training import checkpoint, devices
 
 
 def create(runs: Path, config: Config) -> Path:
-    """A new folder `<runs>/<number>-<name>` with `config.json`; the number is one above the highest there."""
+    """Create `<runs>/<number>-<name>` with `config.json`; the number is one above the highest in the folder."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
         for _ in range(100):
@@ -48,18 +43,19 @@ def create(runs: Path, config: Config) -> Path:
 
 
 def create_at(run_dir: Path, config: Config) -> Path:
-    """The folder `run_dir` with `config.json`: a new or empty one, or that of a run which stopped before it saved.
+    """Create the folder `run_dir` with `config.json`; it may be that of a run which stopped before it saved.
 
-    Raises TrainerError when there is anything else of that name, or a process trains in it.
+    Raises:
+        TrainerError: If the folder contains anything else, or a process trains in it.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if checkpoint.paths(run_dir):
-            raise TrainerError(f"{run_dir} is there already; go on with: trainer resume {shlex.quote(str(run_dir))}")
+            raise TrainerError(f"{run_dir} exists already; continue with: trainer resume {shlex.quote(str(run_dir))}")
         if any(run_dir.iterdir()) and not (run_dir / "config.json").is_file():
-            raise TrainerError(f"{run_dir} is there already and is no run folder; choose another --run-dir")
+            raise TrainerError(f"{run_dir} exists already and is not a run folder; choose another --run-dir")
         with exclusive(run_dir):
-            for stale in (run_dir / "samples").glob("*.png"):  # metrics and events are forgotten as training begins
+            for stale in (run_dir / "samples").glob("*.png"):  # the logger truncates metrics and events
                 stale.unlink()
             write_text(run_dir / "config.json", to_json(config))
     except OSError as error:
@@ -67,49 +63,115 @@ def create_at(run_dir: Path, config: Config) -> Path:
     return run_dir
 
 
-def with_channels(config: Config, data_root: Path) -> Config:
-    """Return the config with the images' channels where neither a preset nor a setting gives `data.channels`."""
-    data = config.data
-    if "channels" in data.model_fields_set:
-        return config
-    channels = native_channels(data.source, resolution=data.resolution, data_root=data_root)
-    return config.model_copy(update={"data": data.model_copy(update={"channels": channels})})
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; raise TrainerError if it cannot be written."""
+    try:
+        with atomic_path(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
 
 
-def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
-    """The config's image set, and the config with its class names and channels.
+def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of a run's images and machine."""
+    write_text(run_dir / ImageRecord.FILE, json.dumps(record, indent=2, default=str) + "\n")
 
-    Raises TrainerError when it is smaller than a batch, or a conditional model finds no labels.
+
+@contextmanager
+def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
+    """Hold the lock of a run folder.
+
+    Raises:
+        TrainerError: If another process holds it.
     """
-    config = with_channels(config, data_root)
-    data = config.data
-    images = load_image_set(
-        data.source,
-        resolution=data.resolution,
-        channels=data.channels,
-        data_root=data_root,
-        progress=launch.rank() == 0,
-    )
-    if len(images.images) < config.optim.batch_size:
-        raise TrainerError(
-            f"{data.source} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
-        )
-    if config.model.conditional:
-        if images.labels is None or len(images.class_names) < 2:
-            raise TrainerError(f"{data.source} has no labels to condition on; add --set model.conditional=false")
-        config = config.model_copy(update={"data": data.model_copy(update={"class_names": images.class_names})})
-    return images, config
+    with (run_dir / ".lock").open("a") as lock:
+        try:
+            lock_handle(lock.fileno(), run_dir, blocking=False)
+        except LockTakenError:
+            raise TrainerError(f"another process is {doing} in {run_dir}; wait for it or stop it") from None
+        for stale in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
+            stale.unlink(missing_ok=True)
+        yield
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumePlan:
+    """How a run resumes.
+
+    Attributes:
+        path: The checkpoint it resumes from.
+        content: The content of the checkpoint.
+        config: The run's config with what the user changes.
+        changes_source: Whether the user gives a new path of the same images.
+        notes: Lines for the user.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    config: Config
+    changes_source: bool
+    notes: tuple[str, ...]
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of images that the checkpoint has seen."""
+        return float(self.content["counters"]["images_seen"]) / 1000
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its length."""
+        return self.kimg >= self.config.run.total_kimg
+
+
+def plan_resume(run_dir: Path, overrides: Iterable[str] = (), kimg: float | None = None) -> ResumePlan:
+    """Return how a run resumes from its latest checkpoint.
+
+    Args:
+        run_dir: The run folder.
+        overrides: `section.field=value` each: `run` fields, and `data.source`.
+        kimg: A new length, in thousands of images.
+
+    Raises:
+        TrainerError: If no checkpoint is readable, or an override changes more than length, device and the path of the
+            images.
+    """
+    path, content, skipped = checkpoint.load_latest(run_dir)
+    notes = [f"warning: {line}; using the one before" for line in skipped]
+    checkpoint.check_same_config(run_dir, content)
+    recorded = checkpoint.config_of(content)
+    decay = recorded.optim.decay_kimg
+    if kimg and decay and kimg > decay[1]:
+        raise TrainerError(
+            f"{run_dir} ends at {decay[1]:g} kimg, where its learning rates have fallen to 0 (optim.decay_kimg); train "
+            f"a new, longer run with --set run.total_kimg={kimg:g} and a later optim.decay_kimg"
+        )
+    overrides = [*overrides, *([f"run.total_kimg={kimg}"] if kimg else ())]
+    config = override(recorded, overrides)
+    fixed = [
+        line
+        for line in differences(recorded, config)
+        if not line.startswith(("run.", "data.source: ")) or line.startswith("run.seed")
+    ]
+    if fixed:
+        raise TrainerError(f"these fields cannot change when resuming: {'; '.join(fixed)}")
+    given = {line.partition("=")[0] for line in overrides}
+    if "run.device" not in given and not devices.is_available(config.run.device):
+        notes.append(f"note: {run_dir} was trained on {config.run.device}, which is not available: not bit-exact")
+        config = override(config, [f"{field}=auto" for field in ("run.device", "run.precision") if field not in given])
+    if config.run.device != recorded.run.device and "run.cuda_graphs" not in given:
+        config = override(config, ["run.cuda_graphs=auto"])  # it was resolved for the other device
+    return ResumePlan(path, content, devices.resolve_auto(config), "data.source" in given, tuple(notes))
+
+
+@dataclass(frozen=True)
+class FoundImages:
     """The images that a run resumes on.
 
     Attributes:
         images: The images.
-        record: The new content of `made_by.json`, where something in it has changed.
+        record: The new content of the image record, if it changes.
         note: A line for the user.
-        changed: Whether they are other images than the run began with.
+        changed: Whether they differ from those that the run was started on.
     """
 
     images: ImageSet
@@ -118,223 +180,82 @@ class Found:
     changed: bool
 
 
-def images_of(
-    run_dir: Path, config: Config, data_root: Path | None, *, moved: bool = False, other: bool = False
-) -> Found:
-    """Load the images that a run resumes on: those it began with.
+def find_images(
+    run_dir: Path, config: Config, data_root: Path | None, *, moved: bool = False, accept_changes: bool = False
+) -> FoundImages:
+    """Load the images that a run was started on.
 
     Args:
         run_dir: The run folder. Its record says where the images were, whatever the working directory is now.
         config: The config of the run.
-        data_root: The folder of the named image sets; None for the one that the run began with.
-        moved: Whether `config.data.source` is a new place, to be preferred to the recorded one.
-        other: Whether images that have changed are accepted.
-
-    Returns:
-        What was found.
+        data_root: The folder of the named image sets; None for the recorded one.
+        moved: Whether `config.data.source` is a new path, which replaces the recorded one.
+        accept_changes: Whether images that have changed are accepted.
 
     Raises:
-        TrainerError: If the images are not found, or differ from those of the record and `other` is False.
+        TrainerError: If the images are not found, or have changed and that is not accepted.
     """
-    record = image_record.read(run_dir)
-    place = None if moved else image_record.place_of(record)
-    there = config.data.model_copy(update={"source": place or config.data.source})
-    config = config.model_copy(update={"data": there})
-    root = data_root or image_record.data_root_of(record) or Path("data")
-    resuming = f"trainer resume {shlex.quote(str(run_dir))}"
+    record = ImageRecord.read(run_dir)
+    source = (None if moved else record.source) or config.data.source
+    config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    root = data_root or record.data_root or Path("data")
     try:
-        with launch.first_on_this_machine():
+        with environment.first_on_this_machine():
             images, found = load_images(config, root)
     except ImageSetError as error:
-        if not there.source.startswith(FOLDER):
+        if not source.startswith(FOLDER):
             raise
-        place = f"{resuming} --set data.source=folder:PATH"
-        raise TrainerError(f"{error}; if the same images are elsewhere now: {place}") from error
-    changed = image_record.change(record, images)
+        hint = f"trainer resume {shlex.quote(str(run_dir))} --set data.source=folder:PATH"
+        raise TrainerError(f"{error}; if the same images are elsewhere now: {hint}") from error
+    changed = record.describe_change(images)
     if classes := [line for line in differences(config, found) if line.startswith("data.class_names: ")]:
         raise TrainerError(f"the images of {images.name} are not those that {run_dir} began with: {classes[0]}")
-    if changed and not other:
+    if changed and not accept_changes:
         raise TrainerError(
-            f"the images of {images.name} are not those that {run_dir} began with: {changed}. Name the place of the "
+            f"the images of {images.name} are not those that {run_dir} began with: {changed}. Give the path of the "
             "same images with --set data.source=folder:PATH, train a new run, or continue on these with --other-images"
         )
-    known, note = image_record.has_fingerprint(record), None
+    note = None
     if changed:
         note = f"warning: the images have changed since {run_dir} began: {changed}"
-    elif not known:
-        note = f"note: {run_dir / image_record.FILE} has no fingerprint: the images may have changed since"
-    unchanged = known and not changed and not moved
-    return Found(images, None if unchanged else record | image_record.of(images, root), note, bool(changed))
-
-
-def start(
-    config: Config,
-    images: ImageSet,
-    run_dir: Path,
-    console: Console,
-    world: World | None = None,
-    data_root: Path = Path("data"),
-) -> bool:
-    """Train a new run to its end or to an interruption; True when it reached the end."""
-    devices.settle(config)
-    world = world or World()
-    record = image_record.of(images, data_root) | {"machine": devices.describe() | world.describe()}
-    with exclusive(run_dir) if world.leads else nullcontext():
-        if world.leads:
-            write_text(run_dir / image_record.FILE, json.dumps(record, indent=2, default=str) + "\n")
-        return _train(State.create(config, world), images, run_dir, console)
-
-
-def resume(
-    run_dir: Path,
-    payload: dict[str, Any],
-    config: Config,
-    images: ImageSet,
-    console: Console,
-    world: World | None = None,
-    record: Mapping[str, Any] | None = None,
-) -> bool:
-    """Continue from a checkpoint's payload; True when the run reached its end.
-
-    Args:
-        run_dir: The run folder.
-        payload: The content of the checkpoint.
-        config: The config of the run, with what may change (length, device, place of the images).
-        images: The images to train on.
-        console: Where progress is printed.
-        world: The processes that train together.
-        record: A new content of `made_by.json`, where the place of the images has changed.
-
-    Returns:
-        Whether the run reached its end.
-    """
-    world = world or World()
-    for what, before, now in (
-        ("threads", payload["threads"], config.run.threads),
-        ("processes", payload.get("processes", 1), world.size),
-    ):
-        if before != now:
-            console.print(f"note: {before} {what} before, {now} now: not bit-exact")
-    if world.size > 2:  # DistributedDataParallel regroups gradients after its first step: they add up in another order
-        console.print(
-            f"note: {world.size} processes go on, not bit-exact: with more than two, sums are of another order"
-        )
-    devices.settle(config)
-    with exclusive(run_dir) if world.leads else nullcontext():
-        state = checkpoint.restore(payload, config, world)
-        if world.leads:
-            write_text(run_dir / "config.json", to_json(config))
-            if record is not None:
-                write_text(run_dir / image_record.FILE, json.dumps(record, indent=2, default=str) + "\n")
-            checkpoint.write_best(state, run_dir)
-        return _train(state, images, run_dir, console)
-
-
-def write_text(path: Path, text: str) -> None:
-    try:
-        with atomic_path(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
-    """Within it no other process trains in this run folder; raises TrainerError when one does already."""
-    with (run_dir / ".lock").open("a") as lock:
-        try:
-            lock_handle(lock.fileno(), run_dir, blocking=False)
-        except LockTakenError:
-            raise TrainerError(f"another process is {doing} in {run_dir}; wait for it or stop it") from None
-        for left in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
-        yield
-
-
-def _train(state: State, images: ImageSet, run_dir: Path, console: Console) -> bool:
-    config, world = state.config, state.world
-    batches = Batches(
-        images.images,
-        config.optim.batch_size,
-        seed=config.run.seed,
-        device=state.device,
-        labels=images.labels if config.model.conditional else None,
-        flip=config.data.flip,
-        share=world.share(config.optim.batch_size),
-    )
-    measure = measure_of(config, images, state) if config.run.quality_ticks else None
-    if measure and len(images.images) < MIN_FOR_RECALL:
-        console.print(
-            f"note: recall needs {MIN_FOR_RECALL} images or more and there are {len(images.images)}: only the Fréchet "
-            "distance is measured"
-        )
-
-    def save(state: State) -> None:
-        checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)
-
-    watching: AbstractContextManager[Watcher] = (
-        Monitor(state, run_dir, console, images.images) if world.leads else nullcontext(Unwatched())
-    )
-    with graceful_stop(impatient=world.size == 1) as asked, watching as watcher:
-        finished = train(state, batches, watcher, save, lambda: world.any(asked()), measure)
-    if finished and world.leads:
-        try:
-            pages.write_report(run_dir)
-        except (ImportError, OSError) as error:  # a missing library, a full disk: the run is trained all the same
-            console.print(f"warning: no report ({error}); `trainer report {shlex.quote(str(run_dir))}` writes it later")
-    return finished
-
-
-class Unwatched:
-    """A Watcher (loop.py) for the processes that another one tells of."""
-
-    def stepped(self, state: State) -> None:
-        pass
-
-    def ticked(self, state: State, means: dict[str, float]) -> None:
-        pass
-
-
-def measure_of(config: Config, images: ImageSet, state: State) -> Callable[[State], dict[str, float]]:
-    """What tells a state's quality against the images it trains on. The first process measures, for all."""
-    if not state.world.leads:
-        return lambda state: state.world.broadcast({})
-    quality = Quality(
-        images.images,
-        config.run.quality_images,
-        seed=config.run.seed,
-        z_distribution=config.model.z_distribution,
-        device=state.device,
-    )
-    return lambda state: state.world.broadcast(quality.measure(state.G_ema))
+    elif not record.has_fingerprint:
+        note = f"note: {run_dir / ImageRecord.FILE} has no fingerprint: the images may have changed since"
+    keep = record.has_fingerprint and not changed and not moved
+    return FoundImages(images, None if keep else {**record.content, **record_images(images, root)}, note, bool(changed))
 
 
 @contextmanager
 def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
-    """Within it, the first SIGINT, SIGTERM or SIGHUP asks for a stop after the step; a second one interrupts at once.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop after the step; a second one interrupts.
 
-    SIGHUP, of a terminal or connection that was lost, does so unless it is ignored (`nohup`). It never interrupts at
-    once: a shell and the kernel both send it, and systemd sends it right after SIGTERM.
+    A SIGHUP that is ignored (`nohup`) stays ignored. SIGHUP never interrupts: a shell and the kernel both send it, and
+    systemd sends it right after SIGTERM. Outside the main thread signals are left alone.
 
-    Not where torchrun started us (`impatient` is false): on Ctrl-C the terminal sends a process the one, torchrun
-    another, and the step is to be finished all the same.
+    Args:
+        impatient: Whether a second signal interrupts. False under torchrun, where Ctrl-C reaches a process twice: from
+            the terminal and from torchrun.
+
+    Yields:
+        A function that returns whether a stop was requested.
     """
-    asked: list[int] = []
+    received: list[int] = []
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
 
-    def ask(number: int, _: object) -> None:
-        if impatient and number != hangup and any(earlier != hangup for earlier in asked):
+    def request_stop(number: int, _: object) -> None:
+        if impatient and number != hangup and any(earlier != hangup for earlier in received):
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
-    heeded = [signal.SIGINT, signal.SIGTERM]
+    handled = [signal.SIGINT, signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        heeded.append(hangup)
-    before = {number: signal.signal(number, ask) for number in heeded}
-    leaving = not impatient
+        handled.append(hangup)
+    if threading.current_thread() is not threading.main_thread():
+        handled = []
+    before = {number: signal.signal(number, request_stop) for number in handled}
+    exiting = not impatient
     try:
-        yield lambda: bool(asked)
-        leaving = leaving and bool(asked)
-    finally:  # torchrun ends the others as soon as one has left; they are leaving themselves, and have a line to say
+        yield lambda: bool(received)
+        exiting = exiting and bool(received)
+    finally:  # torchrun signals the others when one process has exited, but they exit themselves after a last line
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if leaving else handler)
+            signal.signal(number, signal.SIG_IGN if exiting else handler)

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: on which device they run, and in batches of which sizes."""
+"""ONNX Runtime sessions: their execution provider, threads and batch sizes."""
 
 import ctypes
 import logging
@@ -24,7 +24,7 @@ Run = Callable[[NDArray[np.float32], NDArray[np.int64] | None], NDArray[np.uint8
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CALIBRATION_S = 0.25
 BATCH_TOLERANCE = 0.04
-STEPS = (1, 4, 16, 64)  # batches on a GPU have one of these sizes, or the largest
+CUDA_BATCH_SIZES = (1, 4, 16, 64)  # batches on a GPU have one of these sizes, or the largest
 CUDA_OPTIONS = {
     # the search picks by speed and may pick differently in each process; the heuristic picks the same in all
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -34,11 +34,11 @@ CUDA_OPTIONS = {
 
 
 class ProviderError(Exception):
-    """ATELIER_PROVIDER asks for what this machine does not have."""
+    """ATELIER_PROVIDER requires what this machine does not have."""
 
 
-class RunLimit:
-    """Ends runs that take too long: a loop in a graph may depend on the latents, so that no trial has shown it."""
+class RunWatchdog:
+    """Terminates runs that take too long: a loop in a graph may depend on the latents, so the probe may not show it."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
@@ -46,8 +46,8 @@ class RunLimit:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def run(self, session: "InferenceSession", feed: dict[str, NDArray]) -> list[Any]:
-        """Run a session; ONNX Runtime raises if it was ended."""
+    def run(self, session: "InferenceSession", feed: dict[str, NDArray[Any]]) -> list[Any]:
+        """Run a session; ONNX Runtime raises an error if the run was terminated."""
         import onnxruntime as ort
 
         if self._thread is None:
@@ -55,17 +55,18 @@ class RunLimit:
         options = ort.RunOptions()
         self._running[id(options)] = options, time.monotonic() + self._seconds
         try:
-            return session.run(None, feed, options)
+            outputs: list[Any] = session.run(None, feed, options)
+            return outputs
         finally:
             del self._running[id(options)]
 
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="run limit", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="run watchdog", daemon=True)
                 self._thread.start()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while True:
             time.sleep(min(1.0, self._seconds / 4))
             now = time.monotonic()
@@ -76,24 +77,38 @@ class RunLimit:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a worker's sessions are made. max_batch: the rows of the largest batch that will be asked for."""
+    """How a worker's sessions run.
+
+    Attributes:
+        threads: Threads of one inference.
+        max_batch: Rows of the largest batch.
+        provider: The device.
+        strict: Reject a session that falls back to another provider.
+        parallel_batches: Batches that run at the same time, each on its share of the threads.
+        heavy: One row takes more memory than a batch should: run one batch at a time, and keep no memory.
+        watchdog: Terminates runs for requests that take too long.
+    """
 
     threads: int
     max_batch: int
     provider: Literal["cpu", "cuda"] = "cpu"
-    strict: bool = False  # refuse a session that falls back to another provider
-    lanes: int = 1  # batches that run side by side, each on its share of the threads
-    heavy: bool = False  # one row takes more memory than a batch should: one at a time, and none is kept
-    limit: RunLimit | None = None  # of the runs for requests
+    strict: bool = False
+    parallel_batches: int = 1
+    heavy: bool = False
+    watchdog: RunWatchdog | None = None
 
     @property
     def cuda_sizes(self) -> tuple[int, ...]:
-        """Sizes that a GPU's batches are filled up to: its convolutions are chosen anew for each new one."""
-        return (*(size for size in STEPS if size < self.max_batch), self.max_batch)
+        """Sizes to which a GPU's batches are padded: its convolutions are selected again for each new size."""
+        return (*(size for size in CUDA_BATCH_SIZES if size < self.max_batch), self.max_batch)
 
 
 def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """auto: cuda where ONNX Runtime has it and the driver finds a device. ProviderError: cuda is not to be had."""
+    """Return the provider to use; for `auto`, CUDA where ONNX Runtime has it and the driver finds a device.
+
+    Raises:
+        ProviderError: If CUDA is required and missing.
+    """
     import onnxruntime as ort
 
     if wanted == "cpu":
@@ -112,7 +127,7 @@ def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "c
 
 
 def cuda_devices() -> int:
-    """Devices that the CUDA driver shows this process; 0 without a driver."""
+    """Return the number of devices that the CUDA driver shows this process; 0 without a driver."""
     for library in ("libcuda.so.1", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(library)
@@ -125,17 +140,27 @@ def cuda_devices() -> int:
 
 
 class Session:
-    """A model's sessions. `provider` is what really runs it; `sizes` those of its batches, None: any size.
+    """A model's ONNX Runtime session.
 
-    On a CPU with lanes there are two: one on all the threads for a batch that is alone, one on a lane's share.
+    On a CPU with parallel batches there are two: one on all the threads for an exclusive batch, and one on the share
+    of threads of a parallel batch.
 
-    batch: the only batch size that the graph takes, if it is fixed.
+    Attributes:
+        provider: The execution provider that runs it.
+        sizes: The batch sizes that it accepts, rising; None if it accepts any.
     """
 
     def __init__(self, content: bytes, runtime: Runtime, batch: int | None = None):
+        """Make the session.
+
+        Args:
+            content: The ONNX model.
+            runtime: How it runs.
+            batch: The only batch size that the graph accepts, if it is fixed.
+        """
         providers = [(CUDA, CUDA_OPTIONS), CPU] if runtime.provider == "cuda" else [CPU]
         self._wide = self._narrow = _session(content, runtime.threads, providers, keep_memory=not runtime.heavy)
-        self._limit = runtime.limit
+        self._watchdog = runtime.watchdog
         self._one_at_a_time = threading.Lock() if runtime.heavy else nullcontext()
         self.provider: str = self._wide.get_providers()[0]
         if runtime.provider == "cuda" and self.provider != CUDA:
@@ -144,36 +169,46 @@ class Session:
             log.warning("ONNX Runtime could not start CUDA; the CPU runs instead")
         on_cuda = runtime.cuda_sizes if self.provider == CUDA else None
         self.sizes: tuple[int, ...] | None = (batch,) if batch else on_cuda
-        if self.provider == CPU and runtime.threads > 1 and runtime.lanes > 1 and not runtime.heavy:
-            self._narrow = _session(content, max(1, runtime.threads // runtime.lanes), [CPU])
+        if self.provider == CPU and runtime.threads > 1 and runtime.parallel_batches > 1 and not runtime.heavy:
+            self._narrow = _session(content, max(1, runtime.threads // runtime.parallel_batches), [CPU])
 
     def run(
         self,
         latents: NDArray[np.float32],
         labels: NDArray[np.int64] | None,
-        alone: bool = True,
+        exclusive: bool = True,
         limited: bool = False,
     ) -> NDArray[np.uint8]:
-        """latents float32 [N, z_dim] (and labels int64 [N] if conditional) → images uint8 [N, H, W, C].
+        """Generate images.
 
-        alone: on all the threads; else on a lane's share of them. limited: the runtime's limit ends it.
+        Args:
+            latents: float32 [N, z_dim].
+            labels: int64 [N] if the model is conditional.
+            exclusive: Run on all the threads, not on the share of one of several parallel batches.
+            limited: Let the watchdog terminate the run.
+
+        Returns:
+            Images, uint8 [N, H, W, C].
         """
-        limit = self._limit if limited else None
-        session = self._wide if alone else self._narrow
+        watchdog = self._watchdog if limited else None
+        session = self._wide if exclusive else self._narrow
 
         def run(latents: NDArray[np.float32], labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-            feed: dict[str, NDArray] = {"latents": latents}
+            feed: dict[str, NDArray[Any]] = {"latents": latents}
             if labels is not None:
                 feed["labels"] = labels
             with self._one_at_a_time:
-                return session.run(None, feed)[0] if limit is None else limit.run(session, feed)[0]
+                outputs = session.run(None, feed) if watchdog is None else watchdog.run(session, feed)
+            images: NDArray[np.uint8] = outputs[0]
+            return images
 
         return run(latents, labels) if self.sizes is None else run_in_sizes(run, self.sizes, latents, labels)
 
     def best_batch(self, z_dim: int, classes: int, largest: int) -> int:
-        """Rows of the smallest batch that costs a row about as little as any: what is larger only waits longer.
+        """Return the rows of the smallest batch that takes about as little time per row as any.
 
-        Measured on a lane, in processor time, so that the machine's other work has no say, for a moment at most.
+        It is measured on the threads of a parallel batch, in processor time so that other load does not matter, for a
+        quarter of a second at most.
         """
         if self.provider != CPU or self.sizes is not None:
             return largest
@@ -184,7 +219,7 @@ class Session:
             latents, labels = np.zeros((rows, z_dim), np.float32), np.zeros(rows, np.int64) if classes else None
             for _ in range(2):
                 began = time.thread_time()
-                self.run(latents, labels, alone=False)
+                self.run(latents, labels, exclusive=False)
                 costs[rows] = min(costs.get(rows, np.inf), (time.thread_time() - began) / rows)
             if rows == largest or time.perf_counter() > end:
                 break
@@ -193,7 +228,7 @@ class Session:
         return next(rows for rows, cost in costs.items() if cost <= enough)
 
 
-def _session(content: bytes, threads: int, providers: list, keep_memory: bool = True) -> "InferenceSession":
+def _session(content: bytes, threads: int, providers: list[Any], keep_memory: bool = True) -> "InferenceSession":
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -208,8 +243,20 @@ def _session(content: bytes, threads: int, providers: list, keep_memory: bool = 
 def run_in_sizes(
     run: Run, sizes: tuple[int, ...], latents: NDArray[np.float32], labels: NDArray[np.int64] | None
 ) -> NDArray[np.uint8]:
-    """`run` on batches of these sizes alone (rising): the largest while there are rows for it, then the smallest
-    that holds the rest, filled up with zeros whose images are dropped."""
+    """Call `run` with batches of these sizes only.
+
+    The largest is used while there are rows for it, then the smallest that holds the rest, padded with zeros whose
+    images are dropped.
+
+    Args:
+        run: Runs one batch.
+        sizes: The batch sizes, rising.
+        latents: float32 [N, z_dim].
+        labels: int64 [N], or None.
+
+    Returns:
+        Images, uint8 [N, H, W, C].
+    """
     parts = []
     for first in range(0, len(latents), sizes[-1]):
         rows = latents[first : first + sizes[-1]]

@@ -1,0 +1,17 @@
+"""Loads one generator file as the service does."""
+
+import sys
+from pathlib import Path
+
+from service.models.loader import read_model_bytes, validate_model
+from service.models.served_model import ServedModel
+from service.models.session import Runtime
+from service.models.session_cache import SessionCache
+from service.observability.metrics import Metrics
+
+
+def load_model(path: Path, max_bytes: int, runtime: Runtime) -> ServedModel:
+    """Return the model of a file, warm, with a cache of its own; ContractError if it is rejected."""
+    file = read_model_bytes(path, max_bytes)
+    cache = SessionCache(sys.maxsize, Metrics())
+    return ServedModel(path, file, validate_model(path, file), runtime, cache, "start")

@@ -1,0 +1,357 @@
+"""Training and exporting from Python; the command line calls the same functions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from rich.console import Console
+
+from artifacts.command_line import as_typed
+from imagesets import ImageSet
+from trainer import distributed, networks
+from trainer.config.loading import field_names, override, to_json
+from trainer.config.schema import Config
+from trainer.console import progress_console
+from trainer.data import Batches, load_images, record_images
+from trainer.distributed import environment
+from trainer.errors import TrainerError
+from trainer.reports import pages
+from trainer.training import checkpoint, devices, loop, run_folder
+from trainer.training.logger import NullLogger, RunLogger, read_metrics
+from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
+from trainer.training.state import TrainState
+
+if TYPE_CHECKING:
+    from trainer.onnx_export.optimize import OptimizationResult
+
+
+class Checkpoints(NamedTuple):
+    """The checkpoints of a run; None where there is none."""
+
+    latest: Path | None
+    best: Path | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run.
+
+    Attributes:
+        path: The run folder.
+        config: The config, without `auto`.
+        finished: Whether it has reached its length; False if it was stopped.
+    """
+
+    path: Path
+    config: Config
+    finished: bool = True
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The latest checkpoint, and the one with the lowest Fréchet distance."""
+        saved = checkpoint.paths(self.path)
+        has_best = (self.path / checkpoint.BEST).is_file()
+        return Checkpoints(saved[-1] if saved else None, checkpoint.best_path(self.path) if has_best else None)
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The metrics of each tick, as `metrics.jsonl` has them."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+
+def train(
+    config: Config | None = None,
+    *,
+    runs: Path | str = "runs",
+    data_root: Path | str | None = None,
+    device: str = "auto",
+    resume: Run | Path | str | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a new run, or resume one, to its end or until Ctrl-C.
+
+    Args:
+        config: A config of `load_config`. When resuming it may be None, or change fields of its `run` section.
+        runs: Where the new, numbered run folder is created.
+        data_root: Folder of the downloaded image sets. Default: "data", or that of the resumed run.
+        device: cpu, cuda or mps; "auto" is the config's choice.
+        resume: A run, or its folder, to continue instead of training a new one.
+        quiet: Print no progress.
+
+    Returns:
+        The run: its folder, config, checkpoints and metrics.
+
+    Raises:
+        TrainerError: If the config, the images or the run folder cannot be used.
+        TrainingDiverged: If a loss or a gradient became NaN or infinite.
+    """
+    overrides = [] if device == "auto" else [f"run.device={device}"]
+    root = None if data_root is None else Path(data_root)
+    if resume is not None:
+        run_dir = resume.path if isinstance(resume, Run) else Path(resume)
+        if config is not None:
+            overrides = [*_changes(run_dir, config), *overrides]
+        return resume_run(run_dir, overrides, data_root=root, quiet=quiet)
+    if config is None:
+        raise TrainerError("train needs a config, such as trainer.load_config('digits-dcgan'), or resume=RUN")
+    if overrides:
+        config = override(config, overrides)
+    return start_run(config, Path(runs), data_root=root or Path("data"), quiet=quiet)
+
+
+def _changes(run_dir: Path, config: Config) -> list[str]:
+    """Return the overrides that turn a run's config into `config`, for the fields that were set in it."""
+    recorded = checkpoint.config_of(checkpoint.load_latest(run_dir)[1]).model_dump(mode="json")
+    wanted = config.model_dump(mode="json", exclude_unset=True)
+    found = []
+    for field in field_names():
+        section, _, name = field.rpartition(".")
+        old, new = (recorded[section], wanted.get(section, {})) if section else (recorded, wanted)
+        if name in new and new[name] != old[name]:
+            found.append(f"{field}={new[name] if isinstance(new[name], str) else json.dumps(new[name])}")
+    return found
+
+
+def export(
+    run: Run | Path | str,
+    output: Path | str | None = None,
+    *,
+    name: str | None = None,
+    best: bool = False,
+    ema: bool = True,
+) -> Path:
+    """Export the generator of a run to a generator file, verified against torch.
+
+    Args:
+        run: A run, its folder, or a checkpoint file.
+        output: A folder, or the path of the .onnx file. Default: "models".
+        name: Name of the served model. Default: that of the .onnx file, else of the run.
+        best: Whether to export the checkpoint with the lowest Fréchet distance instead of the latest.
+        ema: Whether to export the averaged generator instead of G itself.
+
+    Returns:
+        The path of the generator file.
+
+    Raises:
+        TrainerError: If there is no such checkpoint, or the file cannot be written.
+    """
+    from trainer.names import is_onnx_path, name_of_file
+    from trainer.onnx_export import exporter
+
+    source, output = run.path if isinstance(run, Run) else Path(run), Path(output or "models")
+    exporter.require_runtime()
+    default = name_of_file(output) if is_onnx_path(output) else None
+    return exporter.export(load_checkpoint(source, best=best), output, name=name or default, ema=ema).path
+
+
+def export_optimized(
+    source: Path,
+    content: dict[str, Any] | None,
+    output: Path,
+    method: Literal["fp16", "int8"],
+    *,
+    name: str | None = None,
+    ema: bool = True,
+    scoring: tuple[Path, Path] | None = None,
+    num_images: int = 10_000,
+    force: bool = False,
+) -> OptimizationResult:
+    """Write a faster form of a generator, if it gains over the float32 form.
+
+    Args:
+        source: The run, checkpoint or generator file.
+        content: The content of the checkpoint; None where `source` is a generator file.
+        output: A folder, or the path of the .onnx file.
+        method: int8 for CPUs with VNNI, fp16 for GPUs.
+        name: Name of the served model.
+        ema: Whether to use the averaged generator.
+        scoring: Reference statistics and extractor file that both forms are scored with.
+        num_images: Number of latents to score.
+        force: Whether to write the faster form without a gain.
+
+    Raises:
+        TrainerError: If the output is the source, or a file cannot be used.
+    """
+    from trainer.onnx_export import exporter, optimize
+
+    exporter.require_runtime()
+    scorer = optimize.Scorer(*scoring) if scoring else None
+    with tempfile.TemporaryDirectory() as folder:
+        if content is None:
+            plain = optimize.load_plain(source, name)
+        else:
+            plain = optimize.load_plain(exporter.export(content, Path(folder), name=name, ema=ema).path)
+    path = exporter.output_path(exporter.read_metadata(plain)["name"], output)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise TrainerError(
+            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
+        )
+    return optimize.optimize(plain, path, method, scorer=scorer, num_images=num_images, force=force)
+
+
+def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Return the content of a checkpoint file, or of a run folder's latest or best checkpoint.
+
+    Args:
+        source: A run folder or a checkpoint file.
+        best: Whether to read the checkpoint with the lowest Fréchet distance.
+        warn: Called with a line per later checkpoint that is not readable.
+    """
+    if best and not source.is_dir():
+        raise TrainerError(f"--best needs a run folder, and {source} is not one")
+    if best:
+        source = checkpoint.best_path(source)
+    if source.is_file() or source.suffix == ".pt":
+        return checkpoint.read(source)
+    path, content, skipped = checkpoint.load_latest(source)
+    for line in skipped:
+        if warn is not None:
+            warn(f"warning: {line}; using {path.name}")
+    checkpoint.check_same_config(source, content)
+    return content
+
+
+def start_run(
+    config: Config, runs: Path, *, run_dir: Path | None = None, data_root: Path = Path("data"), quiet: bool = False
+) -> Run:
+    """Train a new run; see `train`. `run_dir` is the run folder itself, instead of a numbered one in `runs`."""
+    config = devices.resolve_auto(config)
+    with environment.first_on_this_machine():
+        images, config = load_images(config, data_root)
+    group, config = distributed.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
+    console = progress_console(quiet=quiet or not group.is_main)
+    with group.guard():
+        devices.configure_process(config)
+        state = TrainState.create(config, group)
+        folder = runs
+        if group.is_main:
+            folder = run_folder.create_at(run_dir, config) if run_dir else run_folder.create(runs, config)
+        folder = group.broadcast(folder)
+        console.print(
+            f"{config.name}: {len(images.images):,} images of {config.data.source} at {config.data.resolution} px; "
+            f"G {networks.parameter_count(state.G):,} and D {networks.parameter_count(state.D):,} parameters; "
+            f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
+            f"{f' in each of {group.size} processes' if group.size > 1 else ''} → {folder}"
+        )
+        with run_folder.exclusive(folder) if group.is_main else nullcontext():
+            if group.is_main:
+                machine = devices.describe() | group.describe()
+                run_folder.write_record(folder, record_images(images, data_root) | {"machine": machine})
+            return _run_loop(state, images, folder, console)
+
+
+def resume_run(
+    run_dir: Path,
+    overrides: Iterable[str] = (),
+    *,
+    kimg: float | None = None,
+    data_root: Path | None = None,
+    other_images: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Resume a run from its latest checkpoint; see `train`.
+
+    Args:
+        run_dir: The run folder.
+        overrides: `section.field=value` each; see `run_folder.plan_resume`.
+        kimg: A new length, in thousands of images.
+        data_root: Folder of the named image sets; None for the one that the run was started with.
+        other_images: Whether to continue even though the images have changed.
+        quiet: Print no progress.
+    """
+    console = progress_console(quiet=quiet or environment.rank() > 0)
+    plan = run_folder.plan_resume(run_dir, overrides, kimg)
+    for note in plan.notes:
+        console.print(note)
+    config, content = plan.config, plan.content
+    if plan.finished:
+        console.print(f"{run_dir} is finished at {plan.kimg:g} kimg; train it longer with --kimg, above {plan.kimg:g}")
+        return Run(run_dir, config)
+    found = run_folder.find_images(run_dir, config, data_root, moved=plan.changes_source, accept_changes=other_images)
+    if found.note:
+        console.print(found.note)
+    if found.changed:
+        content["best"] = None  # it was measured against other images
+    identity = {"command": f"resume from {plan.path.name}", "image set": found.images.info.get("fingerprint")}
+    group, config = distributed.join(config, identity)
+    console.print(f"{run_dir}: from {plan.path.name}, {plan.kimg:.1f} kimg")
+    for what, before, now in (
+        ("threads", content["threads"], config.run.threads),
+        ("processes", content.get("processes", 1), group.size),
+    ):
+        if before != now:
+            console.print(f"note: {before} {what} before, {now} now: not bit-exact")
+    if group.size > 2:  # DistributedDataParallel regroups gradients after its first step, which changes the order
+        console.print(f"note: resuming with {group.size} processes is not bit-exact: sums are added in another order")
+    with group.guard():
+        devices.configure_process(config)
+        with run_folder.exclusive(run_dir) if group.is_main else nullcontext():
+            state = checkpoint.restore(content, config, group)
+            if group.is_main:
+                run_folder.write_text(run_dir / "config.json", to_json(config))
+                if found.record is not None:
+                    run_folder.write_record(run_dir, found.record)
+                checkpoint.write_best(state, run_dir)
+            return _run_loop(state, found.images, run_dir, console)
+
+
+def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Console) -> Run:
+    """Train a state to its end or to a stop, write the report, and print what to do next."""
+    config, group = state.config, state.group
+    batches = Batches(
+        images.images,
+        config.optim.batch_size,
+        seed=config.run.seed,
+        device=state.device,
+        labels=images.labels if config.model.conditional else None,
+        flip=config.data.flip,
+        share=group.share(config.optim.batch_size),
+    )
+    measure = _quality_measure(state, images) if config.run.quality_ticks else None
+    if measure and len(images.images) < MIN_FOR_RECALL:
+        console.print(
+            f"note: recall needs at least {MIN_FOR_RECALL} images and there are {len(images.images)}: only the Fréchet "
+            "distance is measured"
+        )
+
+    def save(state: TrainState) -> None:
+        checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)
+
+    callback: AbstractContextManager[loop.Callback] = (
+        RunLogger(state, run_dir, console, images.images) if group.is_main else nullcontext(NullLogger())
+    )
+    with run_folder.graceful_stop(impatient=group.size == 1) as stop_requested, callback as logger:
+        finished = loop.train(state, batches, logger, save, lambda: group.any(stop_requested()), measure)
+    quoted = shlex.quote(str(run_dir))
+    if not finished:
+        command = "torchrun … -m trainer" if group.size > 1 else as_typed("trainer")
+        console.print(f"stopped and saved; continue with: {command} resume {quoted}")
+        group.wait()  # torchrun ends the others as soon as one has exited
+    elif group.is_main:
+        try:
+            pages.write_report(run_dir)
+        except (ImportError, OSError) as error:  # a missing library or a full disk: the run is complete all the same
+            console.print(f"warning: no report ({error}); `trainer report {quoted}` writes it later")
+        console.print(f"trained: {run_dir}; open {shlex.quote(str(run_dir / 'report.html'))}")
+    return Run(run_dir, config, finished)
+
+
+def _quality_measure(state: TrainState, images: ImageSet) -> Callable[[TrainState], dict[str, float]]:
+    """Return what measures a state against the images it trains on. Rank 0 measures, for all processes."""
+    if not state.group.is_main:
+        return lambda state: state.group.broadcast({})
+    metrics = ProxyMetrics(
+        images.images,
+        state.config.run.quality_images,
+        seed=state.config.run.seed,
+        z_distribution=state.config.model.z_distribution,
+        device=state.device,
+    )
+    return lambda state: state.group.broadcast(metrics.measure(state.G_ema))
