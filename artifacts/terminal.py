@@ -195,7 +195,7 @@ def exit_code(code: int = 0) -> int:
 class PrintableFormatter(logging.Formatter):
     """Log records as printable lines. A traceback keeps its lines."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (overrides)
         """Return the record's line, without control characters."""
         record.message = printable(record.message)
         return super().formatMessage(record)
