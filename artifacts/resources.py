@@ -107,10 +107,8 @@ def available_memory(
     Returns:
         Bytes, or None where neither can be read (not on Linux).
     """
-    limits = []
-    for line in _read(meminfo or PROC_MEMINFO).splitlines():
-        if line.startswith("MemTotal:"):
-            limits.append(1024 * int(line.split()[1]))
+    lines = _read(meminfo or PROC_MEMINFO).splitlines()
+    limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:")]
     root = root or CGROUP_ROOT
     for line in _read(proc_cgroup or PROC_CGROUP).splitlines():
         _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")

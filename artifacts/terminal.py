@@ -1,8 +1,9 @@
-"""Text that any terminal, pipe or log file can take, whatever its encoding and whatever a file's name contains."""
+"""Text and progress for any terminal, pipe or log file, whatever its encoding and whatever a file's name contains."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import io
 import logging
@@ -10,7 +11,9 @@ import os
 import re
 import select
 import sys
+import time
 import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 # What we write and an old encoding may lack. Everything else that it lacks becomes a question mark.
@@ -36,6 +39,7 @@ PLAIN = {
 HIDDEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 # Joiners are part of words in several scripts and of emoji
 HARMLESS = {"\u200c", "\u200d", "\u00ad"}
+PROGRESS_LINE_EVERY_S = 10.0
 NO_READER = {errno.EPIPE, errno.EIO}
 
 
@@ -191,7 +195,7 @@ def exit_code(code: int = 0) -> int:
 class PrintableFormatter(logging.Formatter):
     """Log records as printable lines. A traceback keeps its lines."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (overrides)
         """Return the record's line, without control characters."""
         record.message = printable(record.message)
         return super().formatMessage(record)
@@ -206,3 +210,40 @@ def log_to_stderr(level: int = logging.WARNING) -> None:
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show progress while the block runs.
+
+    Args:
+        description: What is being done.
+        total: Number of steps, such as images.
+        done: Steps that an earlier run did.
+
+    Yields:
+        A function to call with the number of steps that were just done.
+    """
+    if not sys.stderr.isatty():
+        yield _plain_lines(description, total, done)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(printable(description), total=total, completed=done)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _plain_lines(description: str, total: int, done: int) -> Callable[[int], None]:
+    printed = time.monotonic()
+
+    def advance(steps: int) -> None:
+        nonlocal done, printed
+        done += steps
+        if time.monotonic() - printed >= PROGRESS_LINE_EVERY_S:
+            printed = time.monotonic()
+            say(f"{description}: {done}/{total}", error=True)
+
+    return advance

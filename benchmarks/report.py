@@ -155,22 +155,22 @@ def training_rows(document: dict[str, Any]) -> Iterator[Row]:
 def serving_rows(document: dict[str, Any]) -> Iterator[Row]:
     kept = {target["target"]: target for target in document["targets"]}
     clients = f"{document['clients']} clients of n={document['images_per_request']}"
-    for name, told in document["generators"].items():
+    for name, reported in document["generators"].items():
         for form, words in SERVED.items():
             target = kept.get(f"{name}: {form}, share of the bare loop", {})
             yield row(
-                *("service", f"`{name}`, {clients}, {words}", "images/s", told[form]["images_per_s"]),
-                *(f"bare ONNX Runtime loop, batch {told['bare']['batch']}", told["bare"]["images_per_s"]),
-                ratio=told[form]["ratio_spread"],
-                load_average=told["load_average"],
+                *("service", f"`{name}`, {clients}, {words}", "images/s", reported[form]["images_per_s"]),
+                *(f"bare ONNX Runtime loop, batch {reported['bare']['batch']}", reported["bare"]["images_per_s"]),
+                ratio=reported[form]["ratio_spread"],
+                load_average=reported["load_average"],
                 at_least=target.get("at least"),
             )
-        alone, over = told["alone"], kept.get(f"{name}: alone, ms over the bare single run")
+        alone, over = reported["alone"], kept.get(f"{name}: alone, ms over the bare single run")
         yield row(
             *("service", f"`{name}`, one image at a time, p50", "ms", alone["p50_ms"]),
             *("bare ONNX Runtime run", alone["bare_ms"]),
             ratio=alone["ratio_spread"],
-            load_average=told["load_average"],
+            load_average=reported["load_average"],
             target=over and f"at most {over['at most']:g} ms more",
             met=over and over["met"],
         )
@@ -178,14 +178,14 @@ def serving_rows(document: dict[str, Any]) -> Iterator[Row]:
 
 def serving_peers_rows(document: dict[str, Any]) -> Iterator[Row]:
     clients = f"{document['clients']} clients of n={document['images_per_request']}"
-    for name, told in document["peers"].items():
-        for pair, ratio in told["times_as_fast"].items():
+    for name, reported in document["peers"].items():
+        for pair, ratio in reported["times_as_fast"].items():
             ours, theirs = pair.split("/")
             yield row(
-                *("service", f"`{name}`, {clients}, {PEERS[ours]}", "images/s", told[ours]["images_per_s"]),
-                *(PEERS[theirs], told[theirs]["images_per_s"]),
+                *("service", f"`{name}`, {clients}, {PEERS[ours]}", "images/s", reported[ours]["images_per_s"]),
+                *(PEERS[theirs], reported[theirs]["images_per_s"]),
                 ratio=ratio,
-                load_average=told["load_average"],
+                load_average=reported["load_average"],
                 at_least=NOT_SLOWER,
             )
 
@@ -193,17 +193,17 @@ def serving_peers_rows(document: dict[str, Any]) -> Iterator[Row]:
 def evaluation_rows(document: dict[str, Any]) -> Iterator[Row]:
     if found := document.get("frechet"):
         for case, words in FRECHET.items():
-            told = found[case]
-            name = f"Fréchet distance, {found['features']} features, {told['images']:,} images, {words}"
+            reported = found[case]
+            name = f"Fréchet distance, {found['features']} features, {reported['images']:,} images, {words}"
             targets = {"pytorch_fid": FRECHET_TARGETS[case]}
-            yield from tool_rows(name, "s", told, "ours_s", "{}_s", found["load_average"], NOT_SLOWER, targets)
+            yield from tool_rows(name, "s", reported, "ours_s", "{}_s", found["load_average"], NOT_SLOWER, targets)
     if found := document.get("inception"):
         for tool, resize in (("pytorch_fid", "torch"), ("torch_fidelity", "tf1")):
-            told = found | {"times_as_fast": {tool: found["times_as_fast"][tool]}}
+            reported = found | {"times_as_fast": {tool: found["times_as_fast"][tool]}}
             ours = "ours_images_per_s" if resize == "torch" else f"ours_{resize}_images_per_s"
             name, load = f"Inception's features, 32 px, `{resize}` resize", found["load_average"]
             targets = {"pytorch_fid": INCEPTION_TARGET}
-            yield from tool_rows(name, "images/s", told, ours, "{}_images_per_s", load, NOT_SLOWER, targets)
+            yield from tool_rows(name, "images/s", reported, ours, "{}_images_per_s", load, NOT_SLOWER, targets)
     if found := document.get("metrics"):
         for metric, words in METRICS.items():
             name, load = f"{words} of {found['images']:,} images' features", found["load_average"]
@@ -225,7 +225,7 @@ def evaluation_rows(document: dict[str, Any]) -> Iterator[Row]:
 def tool_rows(
     case: str,
     unit: str,
-    told: dict[str, Any],
+    reported: dict[str, Any],
     ours: str,
     theirs: str,
     load: list[float],
@@ -233,10 +233,10 @@ def tool_rows(
     targets: Mapping[str, float] = {},
 ) -> Iterator[Row]:
     """Yield a row per tool of `times_as_fast`; its target is in `targets`, or else `at_least`."""
-    for tool, ratio in told["times_as_fast"].items():
-        its = told[theirs.format(tool)]
+    for tool, ratio in reported["times_as_fast"].items():
+        its = reported[theirs.format(tool)]
         yield row(
-            *("evaluation", case, unit, told[ours], TOOLS[tool], its),
+            *("evaluation", case, unit, reported[ours], TOOLS[tool], its),
             ratio=ratio,
             load_average=load,
             at_least=targets.get(tool, at_least),
@@ -253,7 +253,7 @@ ROWS = {
 
 def rows(documents: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return all rows of result documents (by file name, without .json), as JSON values."""
-    return [asdict(each) for name, told in documents.items() for each in ROWS[name](told)]
+    return [asdict(each) for name, reported in documents.items() for each in ROWS[name](reported)]
 
 
 def bench_table(document: dict[str, Any]) -> str:

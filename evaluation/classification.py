@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.progress import progress
+from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.metrics.classifier_confidence import classifier_confidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.onnx_files import onnx_reason
@@ -37,7 +37,7 @@ def read_model(path: Path, what: str) -> onnx.ModelProto:
         raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({onnx_reason(error)})") from error
     if not model.graph.node:
         raise EvaluationError(f"{path} is not an ONNX file, or is empty")
-    return model
+    return cast("onnx.ModelProto", model)
 
 
 def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceSession:

@@ -204,7 +204,7 @@ def _find_source(name: str) -> tuple[SourceInfo, str]:
     return known[source], split
 
 
-def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+def _digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:  # noqa: ARG001 (one signature for all)
     """load_digits (8x8, values 0 to 16), scaled to 0..255 and enlarged by PIL's bicubic.
 
     The split is stratified and fixed: of each class, the share nearest 297/1797 in the order of a

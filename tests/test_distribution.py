@@ -115,8 +115,8 @@ def test_the_wheel_holds_the_four_packages_with_all_their_data_and_nothing_else(
     info = f"gan_atelier-{VERSION}.dist-info"
     names = names_in(built.wheel)
     assert {name for name in names if not name.startswith(info)} == names_of_packages()
-    told = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
-    assert {name.removeprefix(f"{info}/") for name in names if name.startswith(info)} == told
+    result = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"}
+    assert {name.removeprefix(f"{info}/") for name in names if name.startswith(info)} == result
     for path in (
         *(
             "trainer/config/presets/digits-dcgan.yaml",

@@ -1,7 +1,7 @@
 """Commands of ours in processes that need not import torch again: they are forked from one that has.
 
 What a training and an export import costs ten seconds of a core before anything is computed, and tests of the command
-line start the trainer often. `python tests/warm.py` is the server, told its socket, and a client, told the module too.
+line start the trainer often. `python tests/warm.py` is the server, given its socket, and a client, given the module.
 A command has its own process, arguments, environment, folder and streams; our own modules are imported in it, anew.
 """
 

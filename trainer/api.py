@@ -179,10 +179,10 @@ def export_optimized(
     Raises:
         TrainerError: If the output is the source, or a file cannot be used.
     """
-    from trainer.onnx_export import exporter, optimize
+    from trainer.onnx_export import exporter, optimize, throughput
 
     exporter.require_runtime()
-    scorer = optimize.Scorer(*scoring) if scoring else None
+    scorer = throughput.Scorer(*scoring) if scoring else None
     with tempfile.TemporaryDirectory() as folder:
         if content is None:
             plain = optimize.load_plain(source, name)

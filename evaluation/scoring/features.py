@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts.progress import progress
+from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extracted, Extractor
 from evaluation.scoring.feature_store import FeatureStore, Timing

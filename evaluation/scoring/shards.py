@@ -23,6 +23,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.suitability import suitability_warnings
 from evaluation.metrics.frechet import FeatureStatistics
+from evaluation.metrics.registry import FORMER_METRICS
 from evaluation.references.cache import DataPaths, size_warnings
 from evaluation.report.schema import now, versions, write_json, write_report
 from evaluation.scoring.feature_store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
@@ -344,6 +345,7 @@ def _read_shard(folder: Path) -> Shard:
         index, count = _Manifest.model_validate(manifest).arguments.shard
         if not 0 <= index < count <= manifest["arguments"]["num_images"]:
             raise ValueError(f"arguments.shard: [{index}, {count}]")
+        manifest["metrics"] = [FORMER_METRICS.get(name, name) for name in manifest["metrics"]]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -80,7 +80,7 @@ class RequestMiddleware:
             exchange.worker.metrics.rejected.labels("cut_off").inc()
             await exchange.answer(CUT_OFF)
         except (ClientDisconnectedError, ClientDisconnect):
-            # Nobody reads this, but BentoML's timeout holds a request, and a shutdown, until an answer begins.
+            # No client reads this, but BentoML's timeout holds a request, and a shutdown, until an answer begins.
             await exchange.answer(Response(status_code=CLIENT_GONE))
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"][:200])

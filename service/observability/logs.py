@@ -1,6 +1,6 @@
 """The service's log and access log: JSON lines for programs, short lines for a terminal.
 
-A thread writes the lines (`QueueListener`), so that a pipe that nobody reads never blocks a request. What waits for it
+A thread writes the lines (`QueueListener`), so that a pipe without a reader never blocks a request. What waits for it
 is bounded: further lines are dropped and counted.
 """
 

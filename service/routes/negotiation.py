@@ -64,7 +64,7 @@ def choose_media_type(accept: str, media_types: tuple[str, ...]) -> str:
 
     best = max(media_types, key=quality_of)
     if quality_of(best) <= 0:
-        message = f"Accept names none of the available formats: {', '.join(media_types)}"
+        message = f"Accept has no available format; available are: {', '.join(media_types)}"
         raise ApiError(406, "not_acceptable", message, headers={"Vary": "Accept"})
     return best
 

@@ -69,7 +69,7 @@ class ModelRef(BaseModel):
 
 
 class ImageSpec(ModelRef):
-    """Which images: `seed` and `n`, or `seeds`, or `latents`. With none of these a seed is drawn and returned."""
+    """Which images: `seed` and `n`, or `seeds`, or `latents`. Without any of them a seed is drawn and returned."""
 
     n: Annotated[int, Field(ge=1), Integral] | None = Field(
         None, description="Number of images: seeds seed … seed+n-1. Default: 1"

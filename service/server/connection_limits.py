@@ -5,14 +5,8 @@ response, or open more connections than the process may have files, and keep its
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Protocol
-
-from service.server.compatibility import is_supported
-from service.server.posix import resource
-from service.settings import Settings
 
 SWEEP_S = 0.5
 RESERVED_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
@@ -133,41 +127,3 @@ class ConnectionLimits:
                 self.on_rejected("slow_client")
                 connection.abort()
                 total -= size
-
-
-def install(settings: Settings) -> ConnectionLimits:
-    """Have uvicorn, however this process starts it, limit its connections.
-
-    Where uvicorn lacks what that needs, its own connections serve, without these limits.
-    """
-    opened = Path("/proc/self/fd")
-    available = raise_file_limit() - RESERVED_FILES - (len(list(opened.iterdir())) if opened.is_dir() else 64)
-    limits = ConnectionLimits(
-        header_timeout_s=settings.header_timeout_s,
-        body_timeout_s=settings.body_timeout_s,
-        write_timeout_s=settings.write_timeout_s,
-        max_connections=max(1, min(settings.max_connections or MAX_CONNECTIONS, available)),
-    )
-    # uvicorn would trust X-Forwarded-For from any process on this machine
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    if is_supported("limits on slow and idle connections", SYMBOLS):
-        import uvicorn.config
-
-        from service.server.connections import BoundedConnection
-
-        protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
-        protocols["auto"] = type("BoundedConnection", (BoundedConnection,), {"limits": limits})
-        uvicorn.config.WS_PROTOCOLS["auto"] = None  # no route uses WebSockets
-    return limits
-
-
-def raise_file_limit() -> int:
-    """Raise the process's limit of open files as far as it is allowed to, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + 1024
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(hard, wanted)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MAX_CONNECTIONS + 1024 if soft == resource.RLIM_INFINITY else int(soft)

@@ -19,7 +19,7 @@ def render(folder: Path) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; kubectl holds kustomize and asks no cluster here."""
     done = subprocess.run([tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr  # deprecated fields are told there
+    assert not done.stderr, done.stderr  # deprecated fields are reported there
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
@@ -46,23 +46,23 @@ def environment(container: dict[str, Any], documents: Any, **given: str) -> dict
 
 def expand(text: str, variables: dict[str, str]) -> str:
     """$(NAME) as the kubelet expands it: `$$` is `$`; an unknown name stays as it is, with all up to its `)`."""
-    told, at = "", 0
+    result, at = "", 0
     while at < len(text):
         if text[at] != "$" or at + 1 == len(text):
-            told += text[at]
+            result += text[at]
             at += 1
         elif text[at + 1] == "$":
-            told += "$"
+            result += "$"
             at += 2
         elif text[at + 1] == "(" and ")" in text[at:]:
             end = text.index(")", at)
             name = text[at + 2 : end]
-            told += variables.get(name, f"$({name})")
+            result += variables.get(name, f"$({name})")
             at = end + 1
         else:
-            told += text[at : at + 2]
+            result += text[at : at + 2]
             at += 2
-    return told
+    return result
 
 
 def command(container: dict[str, Any], variables: dict[str, str]) -> list[str]:

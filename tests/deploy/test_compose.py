@@ -37,9 +37,9 @@ def load(name: str) -> dict[str, Any]:
             return [filled(inner) for inner in value]
         return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) if isinstance(value, str) else value
 
-    told = filled(yaml.safe_load((DOCKER / name).read_text(encoding="utf-8")))
-    assert "${" not in json.dumps(told), "every variable has a default"
-    return told
+    result = filled(yaml.safe_load((DOCKER / name).read_text(encoding="utf-8")))
+    assert "${" not in json.dumps(result), "every variable has a default"
+    return result
 
 
 def schema_errors(document: dict[str, Any]) -> list[str]:
@@ -136,9 +136,11 @@ def test_the_settings_are_the_services_own(compose: dict[str, Any], monkeypatch:
 
 def test_loaded_models_take_a_quarter_of_the_memory_limit(compose: dict[str, Any]) -> None:
     service, gpu = compose["services"]["service"], load("compose.gpu.yaml")["services"]["service"]
-    for told in (service, {**gpu, "environment": service["environment"] | gpu["environment"]}):
-        loaded = int(told["environment"]["ATELIER_MAX_LOADED_BYTES"]) * int(told["environment"]["ATELIER_WORKERS"] or 1)
-        assert 0 < loaded <= int(told["mem_limit"].removesuffix("g")) * 2**30 / 4
+    for result in (service, {**gpu, "environment": service["environment"] | gpu["environment"]}):
+        loaded = int(result["environment"]["ATELIER_MAX_LOADED_BYTES"]) * int(
+            result["environment"]["ATELIER_WORKERS"] or 1
+        )
+        assert 0 < loaded <= int(result["mem_limit"].removesuffix("g")) * 2**30 / 4
 
 
 def test_nothing_is_published_to_other_machines_unless_asked_for(compose: dict[str, Any]) -> None:
@@ -213,13 +215,13 @@ def dockerfile(role: str) -> str:
 
 def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str, Any]) -> None:
     for name, service in ours(compose):
-        told = dockerfile(ROLES[name])
+        result = dockerfile(ROLES[name])
         for argument in service["build"]["args"] | {"ONNXRUNTIME": ""}:
-            assert re.search(rf"^ARG {argument}\b", told, re.M), f"{name}: {argument}"
+            assert re.search(rf"^ARG {argument}\b", result, re.M), f"{name}: {argument}"
         if name == "first-model":
             continue
-        assert f"USER {service['user']}\n" in told, name
-        made = re.search(r"mkdir /volumes && cd /volumes && mkdir ([\w ]+) &&", told)
+        assert f"USER {service['user']}\n" in result, name
+        made = re.search(r"mkdir /volumes && cd /volumes && mkdir ([\w ]+) &&", result)
         for mount in service["volumes"]:
             _, target, *mode = mount.split(":")
             if "ro" not in mode:  # a new volume takes its owner from the image

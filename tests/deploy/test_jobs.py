@@ -53,9 +53,9 @@ def start(container: dict[str, Any], variables: dict[str, str], programs: Path, 
 
 
 def done(process: Any, code: int = 0) -> str:
-    told = process.communicate(timeout=120)[0]
-    assert process.returncode == code, told
-    return told
+    result = process.communicate(timeout=120)[0]
+    assert process.returncode == code, result
+    return result
 
 
 def test_shards_and_their_merging_are_the_one_job(

@@ -64,7 +64,7 @@ def test_the_documents_manifests_are_valid_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "result"),
     [
         (("spec", "template", "spec", "containers", 0, "readynessProbe"), {}, "readynessProbe"),
         (("spec", "template", "spec", "terminationGracePeriodSeconds"), "45", "is not of type"),
@@ -72,13 +72,13 @@ def test_the_documents_manifests_are_valid_too() -> None:
         (("spec", "template", "spec", "containers", 0, "securityContext", "runAsNonroot"), True, "runAsNonroot"),
     ],
 )
-def test_a_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, told: str) -> None:
+def test_a_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, result: str) -> None:
     (document,) = (yaml.safe_load(yaml.safe_dump(d)) for d in rendered("cpu") if d["kind"] == "Deployment")
     place = document
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    with pytest.raises(kubernetes_validate.ValidationError, match=told):
+    with pytest.raises(kubernetes_validate.ValidationError, match=result):
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
 
 
@@ -179,8 +179,8 @@ def test_ports_paths_and_selectors_meet(folder: str) -> None:
     (port,) = container["ports"]
     service, budget = one(documents, "Service"), one(documents, "PodDisruptionBudget")
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
-    told = template["metadata"]["annotations"]
-    assert (told["prometheus.io/port"], told["prometheus.io/path"]) == (str(port["containerPort"]), "/metrics")
+    result = template["metadata"]["annotations"]
+    assert (result["prometheus.io/port"], result["prometheus.io/path"]) == (str(port["containerPort"]), "/metrics")
     for selector in (service["spec"]["selector"], budget["spec"]["selector"]["matchLabels"]):
         assert selector.items() <= template["metadata"]["labels"].items()
     paths = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
@@ -233,11 +233,11 @@ def test_what_jobs_leave_outlives_them(folder: str) -> None:
     for name, pod in pods(documents):
         claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
         assert volume["metadata"]["name"] in claims <= {volume["metadata"]["name"], "models"}, name
-    told = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    result = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text(encoding="utf-8"))
     for name, _ in pods(documents):
-        assert name.endswith(told["nameSuffix"]), name
+        assert name.endswith(result["nameSuffix"]), name
     if folder == "evaluation":
-        assert told["nameSuffix"] == "-" + one(documents, "ConfigMap")["data"]["REPORT"], "they change together"
+        assert result["nameSuffix"] == "-" + one(documents, "ConfigMap")["data"]["REPORT"], "they change together"
 
 
 def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
@@ -248,12 +248,12 @@ def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
         cores = [quantity(c["resources"]["requests"]["cpu"]) for c in pod["initContainers"]]
         running = sum(quantity(c["resources"]["requests"]["cpu"]) for c in pod["containers"])
         asked[name.split("-")[1]] = max(*cores, running)
-    told = (ROOT / "docs" / "guides" / "clusters.md").read_text(encoding="utf-8")
+    result = (ROOT / "docs" / "guides" / "clusters.md").read_text(encoding="utf-8")
     least = asked["merge"] + max(asked["prepare"], asked["shards"])
     shards = one(documents, "Job", f"evaluation-shards{SUFFIX}")["spec"]["parallelism"]
     assert asked["merge"] <= 0.25
-    assert f"{least:g} cores" in told
-    assert f"{asked['merge'] + asked['prepare'] + shards * asked['shards']:g}" in told
+    assert f"{least:g} cores" in result
+    assert f"{asked['merge'] + asked['prepare'] + shards * asked['shards']:g}" in result
     names = [name for name, _ in pods(documents)]
     first = names.index(f"evaluation-prepare{SUFFIX}")
     assert first < names.index(f"evaluation-shards{SUFFIX}"), "waiting shards would hold the cores that prepare needs"

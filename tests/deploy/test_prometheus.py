@@ -61,13 +61,13 @@ class Prometheus:
 def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Its configuration is the repository's but for where the service is, and how often."""
     place = tmp_path_factory.mktemp("prometheus")
-    told = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
-    (scrape,) = told["scrape_configs"]
+    result = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
+    (scrape,) = result["scrape_configs"]
     del scrape["dns_sd_configs"]
     labels = {"namespace": "here", "pod": "gan-atelier-1"}  # as a cluster's Prometheus adds them
     scrape["static_configs"] = [{"targets": [service.url.removeprefix("http://")], "labels": labels}]
-    told["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    (place / "prometheus.yml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    result["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    (place / "prometheus.yml").write_text(yaml.safe_dump(result), encoding="utf-8")
     port = free()
     command = [tool("prometheus"), f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
     with (place / "log").open("wb") as log:

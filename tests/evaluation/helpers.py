@@ -131,12 +131,12 @@ def fake_service(
     change_after: int | None = None,
     away_after: int | None = None,
     away_s: float = 0.0,
-    told: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
     models: bytes | None = None,
     key: str | None = None,
 ) -> Iterator[str]:
     """A service whose image of a seed is make(seed); after so many answers it dies, changes its model, or is away:
-    for half of `away_s` it hangs up on everyone, for the other half it answers 503. `told` are further fields of its
+    for half of `away_s` it hangs up on everyone, for the other half it answers 503. `result` are further fields of its
     model, or others; `models` is all of its answer about them, `key` what it asks for."""
     answered = {"n": 0}
     left: list[float] = []
@@ -167,7 +167,7 @@ def fake_service(
             entry = {"name": "tiny", "digest": "a" * 64} | dict(
                 zip(("height", "width", "channels"), shape, strict=True)
             )
-            listing = json.dumps({"default": "tiny", "data": [entry | (told or {})]}).encode()
+            listing = json.dumps({"default": "tiny", "data": [entry | (result or {})]}).encode()
             self._answer(200, "application/json", listing if models is None else models)
 
         def do_POST(self) -> None:

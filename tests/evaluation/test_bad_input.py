@@ -1,4 +1,4 @@
-"""What cannot be scored is told in one line, with exit code 2, and what was done by then is kept."""
+"""What cannot be scored is one line and exit code 2, and the work done so far is kept."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def altered(path: Path, to: Path, change: Callable[[dict[str, np.ndarray]], None
     change(weights)
     del model.graph.initializer[:]
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
-    told = {p.key: p.value for p in model.metadata_props if p.key not in ("digest", "created", "format_version")}
+    result = {p.key: p.value for p in model.metadata_props if p.key not in ("digest", "created", "format_version")}
     del model.metadata_props[:]
-    seal(model, told)
+    seal(model, result)
     onnx.save(model, to)
     return to
 

@@ -186,7 +186,7 @@ def test_labels_beyond_reason(tmp_path: Path, labels: list[int]) -> None:
         assert array_source(tmp_path / "i.npz").num_images == 0, "which the job refuses, as of any source"
 
 
-def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: Any) -> Path:
+def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **result: Any) -> Path:
     folder = root / f"shard-{index}-of-2"
     (folder / "part-0").mkdir(parents=True)
     rows = np.random.default_rng(index).normal(size=(100, dim)).astype(np.float32)
@@ -210,7 +210,7 @@ def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **told: An
         "timing": {},
     }
     (folder / "shard.json").write_text(
-        json.dumps({k: v for k, v in (document | told).items() if v is not None}), encoding="utf-8"
+        json.dumps({k: v for k, v in (document | result).items() if v is not None}), encoding="utf-8"
     )
     return folder
 
@@ -256,14 +256,14 @@ def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "result",
     [{"metrics": None}, {"shape": None}, {"metrics": ["fid", 5]}, {"shape": [8, 8]}, {"timing": 5}]
     + [{"arguments": {"shard": one}} for one in (["a", 3], [1, 0], [0, 10**12], 5)]
     + [{"arguments": 5}, {"reference": "x"}, {"warnings": 5}],
     ids=str,
 )
-def test_a_shard_json_of_other_types(tmp_path: Path, told: dict[str, Any]) -> None:
-    folder = shard(tmp_path, 0, **told)
+def test_a_shard_json_of_other_types(tmp_path: Path, result: dict[str, Any]) -> None:
+    folder = shard(tmp_path, 0, **result)
     one_line(run("merge", tmp_path, "-o", tmp_path / "out"))
     (folder / "shard.json").write_text("[" * 100_000, encoding="utf-8")
     assert "is not a complete shard" in one_line(run("merge", tmp_path, "-o", tmp_path / "out"))

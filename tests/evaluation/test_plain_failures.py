@@ -1,4 +1,4 @@
-"""Options, names, paths and services of no use: told in one line, before the work, and nothing is destroyed."""
+"""Options, names, paths and services that cannot be used: one line before the work, and nothing is destroyed."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: py
         monkeypatch.setattr(sys, "argv", ["evaluation", "score", secret])
         done = run(*score(secret, *FEW))
     assert done.exit_code == 0, done.output
-    told = {path.name: path.read_text(encoding="utf-8") for path in place.glob("report/report.*")}
-    assert set(told) == {"report.json", "report.html", "report.md"}
-    assert json.loads(told["report.json"])["service"] == {"url": url}
-    for text in (*told.values(), done.output):
+    reported = {path.name: path.read_text(encoding="utf-8") for path in place.glob("report/report.*")}
+    assert set(reported) == {"report.json", "report.html", "report.md"}
+    assert json.loads(reported["report.json"])["service"] == {"url": url}
+    for text in (*reported.values(), done.output):
         assert "user:" not in text
         assert "ss%21" not in text
     with fake_service(noise, models=b"{}") as url:
@@ -146,7 +146,7 @@ def test_a_source_whose_name_is_too_long(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"height": float("inf")},
         {"height": -8},
@@ -156,8 +156,8 @@ def test_a_source_whose_name_is_too_long(place: Path) -> None:
         {"class_names": 5},
     ],
 )
-def test_a_service_that_tells_nonsense_of_its_model(place: Path, told: dict[str, Any]) -> None:
-    with fake_service(noise, told=told) as url:
+def test_a_service_that_tells_nonsense_of_its_model(place: Path, reported: dict[str, Any]) -> None:
+    with fake_service(noise, result=reported) as url:
         line = one_line(run(*score(url, *FEW)))
     assert "does not answer as a generation service does" in line
     assert not Path("report/report.json").exists()
@@ -188,9 +188,9 @@ def test_shards_remember_the_subset_size(place: Path) -> None:
 
 def test_help_cuts_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    told = run("score", "--help").output
-    assert "--kid-subset-size" in told
-    assert "--all-checkpoints" in told
+    reported = run("score", "--help").output
+    assert "--kid-subset-size" in reported
+    assert "--all-checkpoints" in reported
 
 
 def test_a_key_comes_from_the_environment_and_is_told_nowhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,7 +216,7 @@ def test_score_ended_by_a_signal_leaves_no_temporary_files(number: int, place: P
         job.send_signal(number)
         job.send_signal(signal.SIGHUP)
         assert job.stderr is not None
-        told = job.stderr.read()
+        reported = job.stderr.read()
         assert job.wait() == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in reported
     assert list(temporary.iterdir()) == []

@@ -183,3 +183,12 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     assert neighbours.shape == (8, 5, 8, 8, 1)
     assert (neighbours[:, 0] == neighbours[:, 1]).all(), "each beside the training image that it is"
     assert report["baseline"] is None, "the held-out images beside are its own"
+
+
+def test_merge_shards_of_both_spellings_of_memorization_are_one_job(place: Path) -> None:
+    for index in (0, 1):
+        assert run(*score(40, "--output", "parts", "--metrics", "memorization", "--shard", f"{index}/2")).exit_code == 0
+    manifest = Path("parts/shard-0-of-2/shard.json")
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("memorization", "memorisation"), encoding="utf-8")
+    done = run("merge", "parts", "-o", "merged.json", "--no-baseline")
+    assert done.exit_code == 0, done.output

@@ -100,12 +100,12 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"state": 1}, "KeyError: 'num_items'"),
         ([1, 2], "holds no dictionary"),
     )
-    for trap, told in traps:
+    for trap, result in traps:
         Path("bad.pkl").write_bytes(pickle.dumps(trap, 4))
         words = ("--extractor", "e.onnx", "--import-as", "mnist@test", "--resolution", 28)
         line = one_line(run("reference", "bad.pkl", *words, "--output", "out.npz"))
         assert "bad.pkl is not read" in line
-        assert told in line
+        assert result in line
         assert not Path("sprung").exists()
         assert not Path("out.npz").exists()
 

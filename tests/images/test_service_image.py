@@ -43,18 +43,18 @@ class Served:
 
     def why_not_ready(self) -> str:
         """What /readyz says once the models were looked for."""
-        told = ""
+        result = ""
 
         def looked() -> bool:
-            nonlocal told
+            nonlocal result
             if self.answers():
                 answer = httpx.get(f"{self.url}/readyz")
-                told = "" if answer.status_code == 200 else answer.json()["error"]["message"]
-                return told != "models are still being loaded"
+                result = "" if answer.status_code == 200 else answer.json()["error"]["message"]
+                return result != "models are still being loaded"
             return False
 
         self.container.wait_until(looked)
-        return told
+        return result
 
 
 @pytest.fixture
@@ -204,22 +204,22 @@ def test_a_model_folder_without_a_generator_is_never_ready_and_says_why(service_
         served = Served(container, port)
         served.why_not_ready()
 
-        def told(why: str) -> None:
+        def result(why: str) -> None:
             container.wait_until(lambda: served.why_not_ready() == why)
             logged = [line for line in container.log.splitlines() if '"level": "error"' in line and why in line]
             assert len(logged) == 1, container.log
 
         leave = "leave MODEL_DIR unset to serve the bundled digits"
-        told(f"the model folder /models holds no generator file (*.onnx); put one there, or {leave}")
+        result(f"the model folder /models holds no generator file (*.onnx); put one there, or {leave}")
 
         models.joinpath("text.onnx").write_text("hello", encoding="utf-8")
         _write_classifier(models / "classifier.onnx")
-        told("no usable generator file (*.onnx) in /models; /v1/models tells what was refused")
+        result("no usable generator file (*.onnx) in /models; /v1/models tells what was refused")
         container.wait_until(lambda: "text.onnx is not served: not an ONNX file" in container.log)
         container.wait_until(lambda: re.search(r"classifier\.onnx is not served: \w+", container.log))
 
         models.chmod(0o700)
-        told("the model folder /models cannot be read by user 10001: Permission denied")
+        result("the model folder /models cannot be read by user 10001: Permission denied")
 
         models.chmod(0o755)
         write_tiny_generator(models / "a.onnx")

@@ -60,13 +60,13 @@ class Server:
 
 
 def everything(connection: socket.socket) -> bytes:
-    told = b""
+    body = b""
     try:
         while part := connection.recv(65536):
-            told += part
+            body += part
     except ConnectionError:
         pass
-    return told
+    return body
 
 
 def listening_hosts(pid: int) -> set[str]:

@@ -167,8 +167,8 @@ def test_forms_of_interpolate(client: TestClient) -> None:
             np.testing.assert_array_equal(np.asarray(animation.convert("RGB")), frames[2])
     strip = client.post("/v1/interpolate", json=body, headers={"Accept": "image/png"})
     assert pixels(strip.content).shape == (8, 8 * len(frames), 3)
-    told = client.post("/v1/interpolate", json=body).json()
-    assert [entry["frame"] for entry in told["data"]] == list(range(len(frames)))
+    reported = client.post("/v1/interpolate", json=body).json()
+    assert [entry["frame"] for entry in reported["data"]] == list(range(len(frames)))
 
 
 def test_pictures_are_enlarged_pixel_by_pixel_and_arrays_are_not(client: TestClient) -> None:
@@ -471,11 +471,13 @@ def test_openapi_documents_what_is_answered(client: TestClient) -> None:
     assert {answer.status_code for _, answer in asked} == {200, 304, 400, 404, 406, 413, 415, 422}
     for path, answer in asked:
         operation = next(iter(document["paths"][path].values()))
-        told = operation["responses"][str(answer.status_code)]
-        assert (answer.headers.get("Content-Type", "").partition(";")[0] or None) in (told.get("content") or {None: 0})
+        reported = operation["responses"][str(answer.status_code)]
+        assert (answer.headers.get("Content-Type", "").partition(";")[0] or None) in (
+            reported.get("content") or {None: 0}
+        )
         if answer.status_code == 200:
             given = {k.title() for k in answer.headers if k.startswith("atelier-") or k == "etag"}
-            assert given <= {k.title() for k in told.get("headers", {})}
+            assert given <= {k.title() for k in reported.get("headers", {})}
 
 
 def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
@@ -576,14 +578,14 @@ def mixed(client: TestClient, terms: list[dict[str, Any]], **body: Any) -> dict[
 
 
 def test_a_mix_tells_its_latent_and_shows_its_terms(client: TestClient) -> None:
-    told = mixed(client, [{"seed": 3}, {"seed": 5, "weight": 2}])
+    reported = mixed(client, [{"seed": 3}, {"seed": 5, "weight": 2}])
     terms = seeds_to_latents([3, 5], 8)[0]
     wanted = z.weighted_sum(terms, [1, 2], "normal", True)
-    np.testing.assert_array_equal(np.float32(told["data"][0]["latent"]), wanted)
-    images = npy(client, latents=[told["data"][0]["latent"], *terms.astype(float).tolist()])
-    for entry, image in zip([*told["data"], *told["terms"]], images, strict=True):
+    np.testing.assert_array_equal(np.float32(reported["data"][0]["latent"]), wanted)
+    images = npy(client, latents=[reported["data"][0]["latent"], *terms.astype(float).tolist()])
+    for entry, image in zip([*reported["data"], *reported["terms"]], images, strict=True):
         np.testing.assert_array_equal(pixels(base64.b64decode(entry["b64_json"])), image[:, :, 0])
-    assert [(t["seed"], t["weight"]) for t in told["terms"]] == [(3, 1.0), (5, 2.0)]
+    assert [(t["seed"], t["weight"]) for t in reported["terms"]] == [(3, 1.0), (5, 2.0)]
     body = {"terms": [{"seed": 3}, {"seed": 5, "weight": 2}]}
     np.testing.assert_array_equal(array(client.post("/v1/mix", json=body, headers=NPY)), images)
     alone = client.post("/v1/mix", json=body, headers={"Accept": "image/png"})
@@ -601,12 +603,12 @@ def test_a_mix_of_one_term_is_its_image_whatever_the_weight(client: TestClient) 
 
 def test_a_mix_has_the_label_given_or_that_of_its_heaviest_term(client: TestClient) -> None:
     terms = [{"seed": 0, "label": 2}, {"seed": 1, "label": 1, "weight": -3}]
-    told = mixed(client, terms, model="coloured")
-    assert (told["data"][0]["label"], [t["label"] for t in told["terms"]]) == (1, [2, 1])
-    told = mixed(client, [*terms, {"latent": [0.5] * 8}], model="coloured", labels=[0])
-    assert (told["data"][0]["label"], [t["label"] for t in told["terms"]]) == (0, [2, 1, 0])
+    reported = mixed(client, terms, model="coloured")
+    assert (reported["data"][0]["label"], [t["label"] for t in reported["terms"]]) == (1, [2, 1])
+    reported = mixed(client, [*terms, {"latent": [0.5] * 8}], model="coloured", labels=[0])
+    assert (reported["data"][0]["label"], [t["label"] for t in reported["terms"]]) == (0, [2, 1, 0])
     np.testing.assert_array_equal(
-        pixels(base64.b64decode(told["terms"][0]["b64_json"])), npy(client, model="coloured", seed=0, labels=[2])[0]
+        pixels(base64.b64decode(reported["terms"][0]["b64_json"])), npy(client, model="coloured", seed=0, labels=[2])[0]
     )
 
 

@@ -45,14 +45,14 @@ def service(
         def do_POST(self) -> None:
             seen(self.headers)
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            told = answer(self.path, body)
-            if told is None:
+            reported = answer(self.path, body)
+            if reported is None:
                 self.close_connection = True
             else:
-                self._send(told)
+                self._send(reported)
 
-        def _send(self, told: Answer) -> None:
-            status, headers, content = told
+        def _send(self, reported: Answer) -> None:
+            status, headers, content = reported
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(key, value)
@@ -396,8 +396,12 @@ def test_parse_seed_ranges() -> None:
 def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
     images = np.zeros((2, 1, 1, 1), np.uint8)
     whole = encode_npz(images, seeds=[1, 2], labels=None, model="ü")
-    told = read_arrays(whole, 10_000)
-    assert (set(told), told["seeds"].tolist(), str(told["model"])) == ({"images", "seeds", "model"}, [1, 2], "ü")
+    reported = read_arrays(whole, 10_000)
+    assert (set(reported), reported["seeds"].tolist(), str(reported["model"])) == (
+        {"images", "seeds", "model"},
+        [1, 2],
+        "ü",
+    )
     with pytest.raises(ValueError, match="more than"):
         read_arrays(whole, 100)
     objects, packed = io.BytesIO(), io.BytesIO()

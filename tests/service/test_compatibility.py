@@ -12,7 +12,7 @@ import httpx
 import pytest
 import uvicorn.config
 
-from service.server import bentoml_entry, connection_limits, shutdown, supervision
+from service.server import bentoml_entry, connection_limits, process, shutdown, supervision
 from service.server.compatibility import TESTED, find_missing, is_supported
 from service.settings import Settings
 from tests.service.real import ROOT, free_port, running
@@ -57,7 +57,7 @@ def test_connection_limits_without_a_symbol_leave_uvicorn_as_it_is(
 ) -> None:
     protocols = dict(uvicorn.config.HTTP_PROTOCOLS)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(protocols))
-    connection_limits.install(Settings())
+    process.install_connection_limits(Settings())
     assert protocols == uvicorn.config.HTTP_PROTOCOLS
     assert "limits on slow and idle connections: off" in absent.text
 
@@ -65,7 +65,7 @@ def test_connection_limits_without_a_symbol_leave_uvicorn_as_it_is(
 def test_connection_limits_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     monkeypatch.setattr(uvicorn.config, "WS_PROTOCOLS", dict(uvicorn.config.WS_PROTOCOLS))
-    limits = connection_limits.install(Settings(header_timeout_s=3, max_connections=7))
+    limits = process.install_connection_limits(Settings(header_timeout_s=3, max_connections=7))
     protocol: Any = uvicorn.config.HTTP_PROTOCOLS["auto"]
     assert protocol.limits is limits
     assert (limits.header_timeout_s, limits.max_connections) == (3, 7)

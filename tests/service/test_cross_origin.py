@@ -65,7 +65,7 @@ SELF = {"host": "images.example:3000"}
         (SELF | {"origin": "null"}, True),
         (SELF | {"origin": "http://[bad"}, True),
         ({"origin": OTHER}, True),
-        # a proxy dropped the port, or named itself and told the host elsewhere
+        # a proxy dropped the port, or named itself and gave the host elsewhere
         ({"host": "images.example", "origin": "http://images.example:8080"}, False),
         ({"host": "images.example:443", "origin": "https://images.example"}, False),
         ({"host": "127.0.0.1:3000", "x-forwarded-host": "images.example", "origin": "https://images.example"}, False),
@@ -73,9 +73,9 @@ SELF = {"host": "images.example:3000"}
     ],
 )
 def test_is_cross_site_follows_what_browsers_send(headers: dict[str, str], cross: bool) -> None:
-    told = {name.encode(): value.encode() for name, value in headers.items()}
-    assert is_cross_site(told, frozenset()) is cross
-    assert not is_cross_site(told, allowed_origins("*"))
+    reported = {name.encode(): value.encode() for name, value in headers.items()}
+    assert is_cross_site(reported, frozenset()) is cross
+    assert not is_cross_site(reported, allowed_origins("*"))
 
 
 def test_a_page_of_another_site_runs_no_generation(serve, folder: Path) -> None:

@@ -50,22 +50,22 @@ def test_a_png_holds_the_very_pixels(shape: tuple[int, ...]) -> None:
 def durations(content: bytes) -> list[int]:
     """Milliseconds of each frame that there is."""
     animation = Image.open(io.BytesIO(content))
-    told = []
+    body = []
     for i in range(getattr(animation, "n_frames", 1)):
         animation.seek(i)
         animation.load()
-        told.append(animation.info.get("duration", 0))
-    return told
+        body.append(animation.info.get("duration", 0))
+    return body
 
 
 @pytest.mark.parametrize("fps", [1.0, 12.0, 24.0, 29.97, 50.0])
 @pytest.mark.parametrize(("form", "tick_ms"), [("gif", 10), ("webp", 1)])
 def test_an_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: float) -> None:
     images = np.random.default_rng(0).integers(0, 256, (61, 4, 4, 1), np.uint8)
-    told = durations(encoding.encode_animation(images, form, fps, loop=True))
-    assert len(told) == 61
-    assert max(abs(t - 1000 / fps) for t in told) <= tick_ms
-    assert abs(sum(told) - 61 * 1000 / fps) <= tick_ms / 2
+    body = durations(encoding.encode_animation(images, form, fps, loop=True))
+    assert len(body) == 61
+    assert max(abs(t - 1000 / fps) for t in body) <= tick_ms
+    assert abs(sum(body) - 61 * 1000 / fps) <= tick_ms / 2
 
 
 @pytest.mark.parametrize("form", ["gif", "webp"])

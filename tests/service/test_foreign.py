@@ -187,15 +187,15 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
-    model, told = WRONG[what]
+    model, body = WRONG[what]
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ContractError, match=told) as error:
+    with pytest.raises(ContractError, match=body) as error:
         loaded(tmp_path / "x.onnx")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "body"),
     [
         ("location", "/etc/passwd", "are in '/etc/passwd'; only 'x.onnx.data', next to it, is read"),
         ("location", "../x.onnx.data", "only 'x.onnx.data'"),
@@ -207,7 +207,7 @@ def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
         ("length", "7", "ONNX Runtime does not run it"),
     ],
 )
-def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, value: str, told: str) -> None:
+def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, value: str, body: str) -> None:
     path = tmp_path / "x.onnx"
     onnx.save(others.plain(), path, save_as_external_data=True, location="x.onnx.data", size_threshold=0)
     whole = loaded(others.write_plain(tmp_path / "y.onnx")).run(latents(4, 8), None)
@@ -219,7 +219,7 @@ def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, val
     for k, v in kept.items():
         tensor.external_data.add(key=k, value=v)
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ContractError, match=told):
+    with pytest.raises(ContractError, match=body):
         loaded(path)
 
 

@@ -57,9 +57,9 @@ def test_every_form_is_what_it_says_and_of_the_same_images(client: TestClient, r
     assert str(packed["model"]) == "coloured"
     assert ("seeds" in packed) == (route == "generate")
     for output_format in ("png", "webp"):
-        told = post(client, route, body, "application/json", output_format=output_format).json()
-        assert told["output_format"] == output_format
-        entries = told["data"] + told.get("terms", [])
+        reported = post(client, route, body, "application/json", output_format=output_format).json()
+        assert reported["output_format"] == output_format
+        entries = reported["data"] + reported.get("terms", [])
         files = zipfile.ZipFile(io.BytesIO(post(client, route, body, ZIP, output_format=output_format).content))
         assert all(name.endswith(f".{output_format}") for name in files.namelist())
         for entry, name, image in zip(entries, files.namelist(), images, strict=True):

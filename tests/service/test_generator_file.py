@@ -39,7 +39,7 @@ def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> N
 
 
 @pytest.mark.parametrize(
-    ("metadata", "told"),
+    ("metadata", "body"),
     [
         ({"format_version": "2"}, "format_version"),
         ({"z_dim": "9"}, r"latents has shape [N, 8] in the graph, [N, 9] in the metadata"),
@@ -63,18 +63,18 @@ def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> N
         ({"digest": "00"}, "digest"),
     ],
 )
-def test_metadata_that_disagrees_is_named(metadata: dict[str, str], told: str) -> None:
+def test_metadata_that_disagrees_is_named(metadata: dict[str, str], body: str) -> None:
     model = tiny.tiny_generator()
     tiny.set_metadata(model, **metadata)
-    assert told in refused(model if "digest" in metadata else resealed(model))
+    assert body in refused(model if "digest" in metadata else resealed(model))
 
 
 @pytest.mark.parametrize(
-    ("stamped", "told"),
+    ("stamped", "body"),
     [("1e999", "1e999"), ("NaN", "NaN"), ("-Infinity", "-Infinity"), (r'"\ud800"', r'"\ud800"'), ("3.5", 3.5)],
 )
-def test_a_score_that_json_cannot_write_is_told_as_text(stamped: str, told: object) -> None:
-    assert check(tiny.tiny_generator(**{"evaluation.x": stamped})).evaluation == {"x": told}
+def test_a_score_that_json_cannot_write_is_told_as_text(stamped: str, body: object) -> None:
+    assert check(tiny.tiny_generator(**{"evaluation.x": stamped})).evaluation == {"x": body}
 
 
 def test_missing_metadata_is_listed() -> None:

@@ -23,7 +23,7 @@ class Others:
 
     def __init__(self, answer: bool, load: bool = False):
         self.answer, self.load = answer, load
-        self.told: list[bool] = []
+        self.body: list[bool] = []
 
     def others_accept(self) -> bool:
         return self.answer
@@ -32,11 +32,11 @@ class Others:
         return self.load
 
     def accept_connections(self, loading: bool) -> None:
-        self.told.append(loading)
+        self.body.append(loading)
 
 
 def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = lambda repository: None) -> list[bool]:
-    """What it told the others when it joined; `then` is done to it after a moment, which ends its loading."""
+    """What it reported to the others when it joined; `then` is done to it after a moment, which ends its loading."""
     repository = SimpleNamespace(not_ready=not_ready)
     worker = SimpleNamespace(engine=SimpleNamespace(repository=repository), metrics=SimpleNamespace(recent=others))
 
@@ -50,7 +50,7 @@ def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = 
         await asyncio.sleep(0)
 
     asyncio.run(run())
-    return others.told
+    return others.body
 
 
 def test_the_first_answers_while_it_loads() -> None:
@@ -59,7 +59,7 @@ def test_the_first_answers_while_it_loads() -> None:
 
 def test_one_beside_others_waits_until_it_is_ready() -> None:
     def ready(repository: Any) -> None:
-        assert not others.told
+        assert not others.body
         repository.not_ready = None
 
     others = Others(answer=True)
@@ -68,7 +68,7 @@ def test_one_beside_others_waits_until_it_is_ready() -> None:
 
 def test_one_whose_others_are_gone_answers_without_models() -> None:
     def gone(repository: Any) -> None:
-        assert not others.told
+        assert not others.body
         others.answer = False
 
     others = Others(answer=True)

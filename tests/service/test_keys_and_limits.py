@@ -46,9 +46,9 @@ def test_image_with_keys_is_private_and_all_else_is_not_stored(serve, folder: Pa
     for query, rest in (("", "no-cache"), (f"?digest={digest}", "max-age=31536000, immutable")):
         answer = client.get(path + query, headers=key)
         known = client.get(path + query, headers=key | {"If-None-Match": f"W/{answer.headers['ETag']}"})
-        for told in (answer, known, client.head(path + query, headers=key)):
-            assert told.headers["Cache-Control"] == f"{audience}, {rest}"
-            assert told.headers.get("Vary") == ("Authorization" if keys else None)
+        for body in (answer, known, client.head(path + query, headers=key)):
+            assert body.headers["Cache-Control"] == f"{audience}, {rest}"
+            assert body.headers.get("Vary") == ("Authorization" if keys else None)
         assert known.status_code == 304
     others = ["/v1/models", "/v1/models/tiny", "/v1/status", "/metrics", "/openapi.json", "/livez", "/readyz", "/no"]
     others += [f"{path}?scale=99", "/v1/models/no/images/1.png", "/v1/generate", "/studio/no.js"]

@@ -60,7 +60,7 @@ def test_metadata_with_a_flipped_bit_are_that_files_refusal(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "body"),
     [
         (lambda p: write(p, tiny_generator(), (b"images_seen", b"\xffmages_seen")), "images_seen"),
         (lambda p: write(p, drawing(), (b"Tanh", b"\xff\xfe\xfdh")), "not UTF-8"),
@@ -69,10 +69,10 @@ def test_metadata_with_a_flipped_bit_are_that_files_refusal(tmp_path: Path) -> N
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused_for_its_reason(
-    tmp_path: Path, file: Callable[[Path], object], told: str
+    tmp_path: Path, file: Callable[[Path], object], body: str
 ) -> None:
     file(tmp_path / "bad.onnx")
-    assert told in reason(tmp_path)
+    assert body in reason(tmp_path)
 
 
 def test_weights_that_are_a_git_lfs_pointer_are_named(tmp_path: Path) -> None:

@@ -29,14 +29,14 @@ def repository(folder: Path | None, **settings: object) -> Repository:
 
 
 def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
-    for size, told in ((3 * 2**30, r"larger than ATELIER_MAX_MODEL_BYTES \(1073741824 bytes\)"), (1000, "")):
+    for size, body in ((3 * 2**30, r"larger than ATELIER_MAX_MODEL_BYTES \(1073741824 bytes\)"), (1000, "")):
         path = tmp_path / "x.onnx"
         with path.open("wb") as file:
             file.truncate(size)  # sparse: it takes no room on disk
         tracemalloc.start()
         try:
-            if told:
-                with pytest.raises(ContractError, match=told):
+            if body:
+                with pytest.raises(ContractError, match=body):
                     read_model_bytes(path, 2**30)
             else:
                 assert read_model_bytes(path, 2**30) == bytes(size)

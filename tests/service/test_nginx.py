@@ -170,14 +170,14 @@ def test_plain_http_is_sent_to_https_with_its_method(limited: tuple[Nginx, str])
 def test_times_and_sizes_of_nginx_fit_the_settings() -> None:
     default = {name: field.default for name, field in Settings.model_fields.items()}
 
-    def told(directive: str) -> float:
+    def reported(directive: str) -> float:
         return float(re.findall(rf"^\s*{directive}\s+(\d+)[sm];", DOCUMENTED, re.MULTILINE)[0])
 
-    assert default["deadline_s"] + 10 <= told("proxy_read_timeout") < 60
-    assert told("client_body_timeout") == default["body_timeout_s"]
-    assert told("client_header_timeout") == default["header_timeout_s"]
-    assert default["max_body_bytes"] < told("client_max_body_size") * 2**20
-    assert told("keepalive_timeout") < 5
+    assert default["deadline_s"] + 10 <= reported("proxy_read_timeout") < 60
+    assert reported("client_body_timeout") == default["body_timeout_s"]
+    assert reported("client_header_timeout") == default["header_timeout_s"]
+    assert default["max_body_bytes"] < reported("client_max_body_size") * 2**20
+    assert reported("keepalive_timeout") < 5
     for once in (LISTEN, LISTEN_TLS, SERVER):
         assert DOCUMENTED.count(once) == 1
 

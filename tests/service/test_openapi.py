@@ -33,8 +33,8 @@ def test_every_get_route_answers_a_listed_media_type(client: Any) -> None:
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         if "get" in operations:
             answer = client.get(path.format(**values))
-            told = answer.headers["Content-Type"].partition(";")[0]
-            assert told in operations["get"]["responses"][str(answer.status_code)]["content"], path
+            body = answer.headers["Content-Type"].partition(";")[0]
+            assert body in operations["get"]["responses"][str(answer.status_code)]["content"], path
 
 
 def test_posts_list_json_and_binary_forms(client: Any) -> None:

@@ -24,8 +24,8 @@ def test_a_sane_request_id_is_echoed_and_any_other_replaced(serve, folder: Path)
     for path in ("/v1/models", "/nowhere", "/v1/models/nope"):
         assert client.get(path, headers={"X-Request-Id": "abc-1.2:x/y+z="}).headers["X-Request-Id"] == "abc-1.2:x/y+z="
         for insane in ("", "a b", 'x"y', "a" * 129, "{}"):
-            told = client.get(path, headers={"X-Request-Id": insane}).headers["X-Request-Id"]
-            assert re.fullmatch("[0-9a-f]{16}", told)
+            body = client.get(path, headers={"X-Request-Id": insane}).headers["X-Request-Id"]
+            assert re.fullmatch("[0-9a-f]{16}", body)
     assert request_id(None) != request_id(None)
 
 
@@ -40,12 +40,12 @@ def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.Ca
     client.post("/v1/generate", json={"n": 0})
     client.get("/a path/" + "x" * 500)
     client.get("/livez")
-    told = ""
+    body = ""
 
     def written() -> list[dict[str, object]]:
-        nonlocal told
-        told += capsys.readouterr().out
-        return [json.loads(line) for line in told.splitlines() if line.startswith('{"time":"')]
+        nonlocal body
+        body += capsys.readouterr().out
+        return [json.loads(line) for line in body.splitlines() if line.startswith('{"time":"')]
 
     wait_until(lambda: len(written()) == 3)
     first, second, third = written()
@@ -57,7 +57,7 @@ def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.Ca
     }  # fmt: skip
     assert (second["status"], second["route"]) == (422, "/v1/generate")
     assert (third["status"], third["route"]) == (404, "unmatched")
-    assert "a path" not in told
+    assert "a path" not in body
 
 
 def test_what_is_logged_is_a_setting() -> None:
@@ -82,10 +82,10 @@ def test_a_log_that_nobody_reads_stays_small_and_says_what_it_lost() -> None:
         for _ in range(MAX_ACCESS_LINES + 5):
             log.log("GET", "/", 200, 0.1, "id", 'a "model"', 1)
         log.flush()
-        told = stream.getvalue().splitlines()
-        assert len(told) == MAX_ACCESS_LINES + 1
-        assert json.loads(told[0])["model"] == 'a "model"'
-        assert json.loads(told[-1]) == {"level": "warning", "event": "access lines dropped", "lines": 5}
+        body = stream.getvalue().splitlines()
+        assert len(body) == MAX_ACCESS_LINES + 1
+        assert json.loads(body[0])["model"] == 'a "model"'
+        assert json.loads(body[-1]) == {"level": "warning", "event": "access lines dropped", "lines": 5}
 
     asyncio.run(flood())
 
@@ -96,10 +96,10 @@ def test_a_record_is_one_line_with_its_traceback_and_request() -> None:
         raise ValueError("two\nlines")
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "it %s", ("failed",), sys.exc_info())
-    told = logs.JsonFormatter().format(record)
+    body = logs.JsonFormatter().format(record)
     logs.current_request.reset(token)
-    assert "\n" not in told
-    read = json.loads(told)
+    assert "\n" not in body
+    read = json.loads(body)
     assert (read["level"], read["event"], read["request_id"]) == ("error", "it failed", "req-1")
     assert "ValueError: two" in read["traceback"]
 
@@ -135,19 +135,19 @@ def test_a_traced_request_tells_its_queue_inference_and_encoding(serve, folder: 
     assert client.post("/v1/generate", json={"n": 5, "model": "tiny"}, headers=sent).status_code == 200
     client.get("/livez")
     wait_until(lambda: len(spans.get_finished_spans()) == 4)
-    told = {span.name: span for span in spans.get_finished_spans()}
-    assert set(told) == {"POST /v1/generate", "queue", "inference", "encode"}
-    request = told["POST /v1/generate"]
-    assert all(format(span.context.trace_id, "032x") == trace for span in told.values())
+    body = {span.name: span for span in spans.get_finished_spans()}
+    assert set(body) == {"POST /v1/generate", "queue", "inference", "encode"}
+    request = body["POST /v1/generate"]
+    assert all(format(span.context.trace_id, "032x") == trace for span in body.values())
     assert format(request.parent.span_id, "016x") == "b7ad6b7169203331"
     for name in ("queue", "inference", "encode"):
-        assert told[name].parent.span_id == request.context.span_id
-        assert request.start_time <= told[name].start_time <= told[name].end_time <= request.end_time + 10**6
-    assert told["queue"].end_time <= told["inference"].start_time <= told["encode"].start_time
+        assert body[name].parent.span_id == request.context.span_id
+        assert request.start_time <= body[name].start_time <= body[name].end_time <= request.end_time + 10**6
+    assert body["queue"].end_time <= body["inference"].start_time <= body["encode"].start_time
     assert request.attributes["http.route"] == "/v1/generate"
     assert request.attributes["http.response.status_code"] == 200
     assert (request.attributes["atelier.rows"], request.attributes["atelier.model"]) == (5, "tiny")
-    assert told["inference"].attributes["atelier.batch_rows"] == 5
+    assert body["inference"].attributes["atelier.batch_rows"] == 5
 
 
 def test_a_client_that_samples_nothing_is_not_traced(serve, folder: Path, spans) -> None:
@@ -196,8 +196,8 @@ def test_every_metric_of_the_dashboard_and_of_the_docs_exists(serve, folder: Pat
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     queries = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     assert len(queries) > 15
-    for told in (*queries, (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")):
-        for name in re.findall(r"\batelier_[a-z_]+", told):
+    for body in (*queries, (ROOT / "docs" / "operations" / "operations.md").read_text(encoding="utf-8")):
+        for name in re.findall(r"\batelier_[a-z_]+", body):
             assert suffixes.sub("", name) in exposed, name
     for query in queries:
         assert re.search(r"\batelier_", query)

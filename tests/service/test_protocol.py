@@ -41,25 +41,25 @@ def exchange(monkeypatch: pytest.MonkeyPatch, sent: bytes, wait: float = 20.0) -
         server = await asyncio.get_running_loop().create_server(lambda: Watched(config, state, {}), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(sent)
-        told = await asyncio.wait_for(reader.read(), wait)
+        body = await asyncio.wait_for(reader.read(), wait)
         writer.close()
         server.close()
-        return told
+        return body
 
     return asyncio.run(run()), most
 
 
 def test_pipelined_requests_in_work_are_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, _ = exchange(monkeypatch, FAST + SLOW + SLOW + LAST)
-    assert told.count(b"HTTP/1.1 200") == 4
+    body, _ = exchange(monkeypatch, FAST + SLOW + SLOW + LAST)
+    assert body.count(b"HTTP/1.1 200") == 4
 
 
 def test_few_of_the_requests_that_come_at_once_wait_each_with_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, most = exchange(monkeypatch, SLOW + FAST * 5000 + LAST)
-    assert told.count(b"HTTP/1.1 200") == 5002
+    body, most = exchange(monkeypatch, SLOW + FAST * 5000 + LAST)
+    assert body.count(b"HTTP/1.1 200") == 5002
     assert most < 64
 
 
 def test_half_a_head_behind_an_answer_is_let_go_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, _ = exchange(monkeypatch, FAST + b"GET /never HTTP/1.1\r\nX: ", wait=5)
-    assert told.count(b"HTTP/1.1 200") == 1
+    body, _ = exchange(monkeypatch, FAST + b"GET /never HTTP/1.1\r\nX: ", wait=5)
+    assert body.count(b"HTTP/1.1 200") == 1

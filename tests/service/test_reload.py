@@ -446,9 +446,9 @@ def test_requests_bring_back_what_made_way(tmp_path: Path, serve: Callable[..., 
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(ask, range(24))) == sorted("abc" * 8)
-    told = client.get("/v1/models").json()["data"]
-    assert [m["name"] for m in told] == ["a", "b", "c"]
-    assert sum(m["loaded"] for m in told) == 1
+    body = client.get("/v1/models").json()["data"]
+    assert [m["name"] for m in body] == ["a", "b", "c"]
+    assert sum(m["loaded"] for m in body) == 1
     text = client.get("/metrics").text
     assert "atelier_models_loaded 1.0" in text
     assert 'why="recalled"' in text

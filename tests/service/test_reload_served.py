@@ -89,12 +89,12 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
             try:
                 for source in sources[1:]:
                     served_file.write_bytes(np.random.default_rng(0).bytes(5000))  # in place, under the reader's feet
-                    in_every_worker(url, lambda told: told["failed"])
+                    in_every_worker(url, lambda reported: reported["failed"])
                     (failed,) = httpx.get(f"{url}/v1/models").json()["failed"]
                     assert failed["serving"]["digest"] in expected
                     assert failed["reason"] == "not an ONNX file"
                     served_file.write_bytes(source.read_bytes())
-                    in_every_worker(url, lambda told: not told["failed"])
+                    in_every_worker(url, lambda reported: not reported["failed"])
                     expected[digests(httpx.get(f"{url}/v1/models").json())["tiny"]] = images_of(source)
             finally:
                 done.set()
@@ -104,7 +104,9 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     assert {digest for digest, _, _ in answers} == set(expected)
     assert len(expected) == 3
     for digest, seed, images in answers:
-        np.testing.assert_array_equal(images, expected[digest][seed : seed + 2], "not the images of the digest told")
+        np.testing.assert_array_equal(
+            images, expected[digest][seed : seed + 2], "not the images of the reported digest"
+        )
     assert f'atelier_model_loads_total{{model="tiny",why="start"}} {WORKERS}.0' in metrics
     assert f'atelier_model_loads_total{{model="tiny",why="changed"}} {2 * WORKERS}.0' in metrics
     assert f'atelier_model_load_failures_total{{file="tiny.onnx"}} {2 * WORKERS}.0' in metrics
@@ -117,20 +119,20 @@ def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Pa
         url = server.url
         every_worker_answers(url)
         write_plain(tmp_path / "theirs.onnx", batch=4)
-        assert in_every_worker(url, lambda told: set(digests(told)) == {"a", "theirs"}) < NOTICED_S
+        assert in_every_worker(url, lambda reported: set(digests(reported)) == {"a", "theirs"}) < NOTICED_S
         body = {"model": "theirs", "seed": 1, "n": 6}
         assert httpx.post(f"{url}/v1/generate", json=body).status_code == 200
         before = digests(httpx.get(f"{url}/v1/models").json())["a"]
         write_tiny_generator(tmp_path / "next", name="a", seed=9).rename(path)
-        assert in_every_worker(url, lambda told: digests(told)["a"] != before) < NOTICED_S
+        assert in_every_worker(url, lambda reported: digests(reported)["a"] != before) < NOTICED_S
         path.unlink()
         (tmp_path / "theirs.onnx").unlink()
-        assert in_every_worker(url, lambda told: not told["data"]) < NOTICED_S
+        assert in_every_worker(url, lambda reported: not reported["data"]) < NOTICED_S
         refused = httpx.get(f"{url}/readyz")
         assert refused.status_code == 503
         assert "holds no generator file" in refused.json()["error"]["message"]
         write_tiny_generator(path, name="back")
-        assert in_every_worker(url, lambda told: digests(told).keys() == {"back"}) < NOTICED_S
+        assert in_every_worker(url, lambda reported: digests(reported).keys() == {"back"}) < NOTICED_S
         assert httpx.get(f"{url}/readyz").status_code == 200
 
 
@@ -141,7 +143,7 @@ def test_a_worker_with_nothing_to_serve_leaves_the_requests_to_the_other(tmp_pat
         url = server.url
         every_worker_answers(url)
         path.write_bytes(b"garbage")
-        in_every_worker(url, lambda told: told["failed"])
+        in_every_worker(url, lambda reported: reported["failed"])
         killed, other = server.workers()
         os.kill(killed, signal.SIGKILL)
         asked_until_it_is_in_its_place = []
@@ -166,7 +168,7 @@ def test_a_worker_that_waits_for_a_model_stops_at_once(tmp_path: Path) -> None:
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
         every_worker_answers(server.url)
         path.write_bytes(b"garbage")
-        in_every_worker(server.url, lambda told: told["failed"])
+        in_every_worker(server.url, lambda reported: reported["failed"])
         killed, other = server.workers()
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: NOTHING in server.log, 60)

@@ -113,13 +113,13 @@ def test_bentomls_own_clients_get_the_same_images(url: str, expected: np.ndarray
 
 def test_the_native_route_tells_as_generate_does_so_that_a_drawn_seed_can_be_made_again(url: str) -> None:
     native = httpx.post(f"{url}/v1/native/generate", json={"n": 3})
-    told = {k: v for k, v in native.headers.items() if k.startswith("atelier-")}
-    assert told["atelier-images"] == "3"
+    reported = {k: v for k, v in native.headers.items() if k.startswith("atelier-")}
+    assert reported["atelier-images"] == "3"
     assert native.headers["Cache-Control"] == "no-store"
-    first = int(told["atelier-seeds"].partition("-")[0])
+    first = int(reported["atelier-seeds"].partition("-")[0])
     again = httpx.post(f"{url}/v1/generate", json={"seed": first, "n": 3}, headers=NPY)
     np.testing.assert_array_equal(np.array(native.json(), np.uint8), np.load(_file(again)))
-    assert told == {k: v for k, v in again.headers.items() if k.startswith("atelier-")}
+    assert reported == {k: v for k, v in again.headers.items() if k.startswith("atelier-")}
 
 
 def test_the_native_route_refuses_in_the_words_of_generate(url: str, folder: Path) -> None:

@@ -93,11 +93,11 @@ def test_by_default_a_stop_has_time_for_a_request_that_comes_at_the_end_of_the_d
     assert default["drain_s"] + default["deadline_s"] <= default["grace_s"]
 
 
-@pytest.mark.parametrize("told", [",", "   ", " , ,"])
-def test_keys_that_are_none_are_refused(told: str) -> None:
+@pytest.mark.parametrize("body", [",", "   ", " , ,"])
+def test_keys_that_are_none_are_refused(body: str) -> None:
     """A key that was left out by mistake must not open the service to all."""
     with pytest.raises(SettingsError, match="ATELIER_API_KEYS has no key"):
-        ApiKeys(Settings(api_keys=told))  # type: ignore[arg-type]
+        ApiKeys(Settings(api_keys=body))  # type: ignore[arg-type]
     assert not ApiKeys(Settings(api_keys=""))  # type: ignore[arg-type]
 
 

@@ -60,9 +60,9 @@ def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
 
 def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    told = refused(serve(BENTOML_HOME=str(tmp_path / "file" / "home")))
-    assert f"{tmp_path}/file/home is not writable" in told
-    assert "BENTOML_HOME" in told
+    reported = refused(serve(BENTOML_HOME=str(tmp_path / "file" / "home")))
+    assert f"{tmp_path}/file/home is not writable" in reported
+    assert "BENTOML_HOME" in reported
 
 
 def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,13 +76,13 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_image_of_another_machine(tmp_path: Path) -> None:
-    told = tmp_path / "machine"
-    startup.check_machine(told)
-    told.write_text(platform.machine() + "\n", encoding="utf-8")
-    startup.check_machine(told)
-    told.write_text("s390x\n", encoding="utf-8")
+    reported = tmp_path / "machine"
+    startup.check_machine(reported)
+    reported.write_text(platform.machine() + "\n", encoding="utf-8")
+    startup.check_machine(reported)
+    reported.write_text("s390x\n", encoding="utf-8")
     with pytest.raises(startup.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
-        startup.check_machine(told)
+        startup.check_machine(reported)
 
 
 def test_serve_with_a_misspelled_setting_names_the_right_one() -> None:

@@ -96,7 +96,7 @@ def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until
         "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
         f"r = StatusWindow(Path({str(tmp_path)!r})); print('there', flush=True)\n"
         "for line in sys.stdin:\n"
-        "    told = eval(line); print(r.others_accept(), r.others_load() if told is None else told, flush=True)"
+        "    load = eval(line); print(r.others_accept(), r.others_load() if load is None else load, flush=True)"
     )
     with ExitStack() as stack:
         others = [

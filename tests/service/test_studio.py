@@ -51,10 +51,14 @@ def test_a_model_tells_what_it_is_and_another_can_be_chosen(visit: Open, server:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     facts = page.locator("#facts").inner_text().split("\n")
-    told = dict(zip(facts[::2], facts[1::2], strict=True))
+    reported = dict(zip(facts[::2], facts[1::2], strict=True))
     model = httpx.get(f"{server.url}/v1/models/classy").json()
-    assert (told["Trained on"], told["Images seen"], told["fd_classifier10k"]) == ("shapes", "123,456", "9.45")
-    assert (told["Image"], told["Latent"], told["Digest"]) == (
+    assert (reported["Trained on"], reported["Images seen"], reported["fd_classifier10k"]) == (
+        "shapes",
+        "123,456",
+        "9.45",
+    )
+    assert (reported["Image"], reported["Latent"], reported["Digest"]) == (
         "16 × 16, gray",
         "8 normal numbers",
         model["digest"][:12],
@@ -260,13 +264,13 @@ def test_the_servers_doings_are_told(visit: Open, server: Server) -> None:
     page = visit()
     page.get_by_text(re.compile(r"Server ready, answers in [\d.]+ ms")).wait_for()
     lines = page.locator("#server-facts").inner_text().split("\n")
-    told = dict(zip(lines[::2], lines[1::2], strict=True))
+    reported = dict(zip(lines[::2], lines[1::2], strict=True))
     status = httpx.get(f"{server.url}/v1/status").json()
-    assert float(told["Typical answer"].removesuffix(" ms")) == pytest.approx(
+    assert float(reported["Typical answer"].removesuffix(" ms")) == pytest.approx(
         status["latency_ms"]["p50"], rel=0.25, abs=1
     )
-    assert float(told["Images per second"]) > 1
-    assert told["Images waiting"].isdigit()
+    assert float(reported["Images per second"]) > 1
+    assert reported["Images waiting"].isdigit()
     busy = {**status, "queue_rows": 321}
     page.route("**/v1/status", lambda route: route.fulfill(json=busy))
     page.get_by_text("Server ready, 321 images being generated").wait_for()

@@ -104,10 +104,11 @@ def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, t
     (tmp_path / "a.onnx").unlink()
     until(page, lambda: httpx.get(f"{alone.url}/v1/models/only").status_code != 200)
     page.get_by_role("heading", name="There is no model to show").wait_for()
-    told = (
-        "The service’s model folder is empty. Put a generator file (.onnx) into the folder: it appears here automatically."
+    body = (
+        "The service’s model folder is empty. "
+        "Put a generator file (.onnx) into the folder: it appears here automatically."
     )
-    assert page.locator("#empty-state p").first.inner_text() == told
+    assert page.locator("#empty-state p").first.inner_text() == body
     page.get_by_text("Server not ready").wait_for()
     assert str(tmp_path) not in page.locator("body").inner_text()
     assert page.locator("body").inner_text().count("generator file") == 1
@@ -148,10 +149,10 @@ def test_a_remark_leaves_an_error_and_its_way_out(visit: Open, server: Server) -
     page.route("**/v1/generate", lambda route: route.fulfill(status=500, json=error))
     page.get_by_role("tab", name="Wall").click()
     page.get_by_role("alert").get_by_text("No such luck").wait_for()
-    told = httpx.get(f"{server.url}/v1/models").json()
-    for model in told["data"]:
+    body = httpx.get(f"{server.url}/v1/models").json()
+    for model in body["data"]:
         model["digest"] = "0" * 64
-    page.route("**/v1/models", lambda route: route.fulfill(json=told))
+    page.route("**/v1/models", lambda route: route.fulfill(json=body))
     page.get_by_role("alert").get_by_text("classy was replaced on the server").wait_for()
     page.get_by_role("button", name="Dismiss").click()
     page.unroute("**/v1/models")

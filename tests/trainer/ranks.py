@@ -113,11 +113,11 @@ def train(
 ) -> tuple[TrainState, list[Any]]:
     """The state after some steps, and what a tick would tell after each."""
     state = state or TrainState.create(config, world)
-    batches, told = batches_of(config, world), []
+    batches, result = batches_of(config, world), []
     for _ in range(steps):
         loop.train_iteration(state, batches)
-        told.append(loop.pop_means(state))
-    return state, told
+        result.append(loop.pop_means(state))
+    return state, result
 
 
 def digest(state: TrainState) -> str:
@@ -195,11 +195,11 @@ def main(output: Path) -> None:
     found: dict[str, Any] = {"equal": {}, "losses": {}}
     for name, sections in (AS_ONE | OTHERS).items():
         config = config_of(sections)
-        state, told = train(config, ranks)
+        state, result = train(config, ranks)
         digests = everyones(digest(state))
         found["equal"][name] = len(digests) == 2 and digests[0] == digests[1]
         if name in AS_ONE:
-            found["losses"][name] = told, train(config, ProcessGroup())[1]
+            found["losses"][name] = result, train(config, ProcessGroup())[1]
     found["resumed"] = {name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks) for name in ("mlp", "dcgan, dragan")}
     found["diverges"] = diverges(config_of({}), ranks)
     found["stops"] = stops(ranks)

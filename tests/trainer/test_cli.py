@@ -299,9 +299,9 @@ def test_one_line_errors_surroundings_are_one_line(
     with pytest.raises(typer.Exit) as ended, one_line_errors():
         raise error
     assert ended.value.exit_code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(says)
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert reported.startswith(says)
+    assert reported.count("\n") == 1
 
 
 def test_one_line_errors_a_fault_of_ours_is_raised() -> None:

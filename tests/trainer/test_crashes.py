@@ -44,9 +44,9 @@ def board(runs: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
-    told = ran(tmp_path / "killed", kills=24)
-    assert told["kills"] >= 20
-    assert told["while_writing"] >= 5
+    reported = ran(tmp_path / "killed", kills=24)
+    assert reported["kills"] >= 20
+    assert reported["while_writing"] >= 5
     ran(tmp_path / "whole", kills=0)
 
     ours, theirs = (checkpoint.load_latest(tmp_path / name / "0001-crash")[1] for name in ("killed", "whole"))

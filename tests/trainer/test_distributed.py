@@ -76,15 +76,15 @@ def test_an_mlps_losses_are_one_processs(found: dict[str, Any]) -> None:
 
 
 def test_resumed_equals_never_interrupted_to_the_last_bit(found: dict[str, Any]) -> None:
-    for told in found["resumed"].values():
-        assert told["to the last bit"]
-        assert told["processes"] == 2
+    for reported in found["resumed"].values():
+        assert reported["to the last bit"]
+        assert reported["processes"] == 2
 
 
 def test_one_process_reads_what_two_saved(found: dict[str, Any]) -> None:
-    for told in found["resumed"].values():
-        assert told["weights alone"]
-        assert told["sums alone"] == pytest.approx(told["sums"])
+    for reported in found["resumed"].values():
+        assert reported["weights alone"]
+        assert reported["sums alone"] == pytest.approx(reported["sums"])
 
 
 def test_a_nan_in_one_process_stops_all(found: dict[str, Any]) -> None:

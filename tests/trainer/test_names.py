@@ -101,11 +101,11 @@ def test_resolve_takes_the_most_explicit_name_there_is(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_train_on_a_folder_names_run_file_report_and_url(photos: Path) -> None:
-    told = run("train", *SMALL, "--set", "data.source=folder:Holiday Photos", "--export", "models")
+    result = run("train", *SMALL, "--set", "data.source=folder:Holiday Photos", "--export", "models")
     assert name_in(Path("models/holiday-photos.onnx")) == "holiday-photos"
     page = Path("runs/0001-holiday-photos/report.html").read_text(encoding="utf-8")
     assert "<h1>holiday-photos</h1>" in page
-    assert "/v1/models/holiday-photos/images/7.png" in told
+    assert "/v1/models/holiday-photos/images/7.png" in result
 
 
 @pytest.mark.slow

@@ -45,9 +45,9 @@ def quality_of(fakes: np.ndarray, reals: np.ndarray) -> dict[str, float]:
 
 def test_the_real_images_themselves_are_as_good_as_can_be() -> None:
     reals = smooth(300, 0)
-    told = quality_of(reals, reals)
-    assert told["quality/frechet"] == pytest.approx(0, abs=1e-6)
-    assert told["quality/recall"] == 1
+    result = quality_of(reals, reals)
+    assert result["quality/frechet"] == pytest.approx(0, abs=1e-6)
+    assert result["quality/recall"] == 1
 
 
 def test_images_alike_are_better_than_noise_and_a_collapsed_generator_has_no_recall() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from artifacts.processes import TERMINATION
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its __all__
 
 LOADING_TIMEOUT = timedelta(days=1)  # the first process of a machine may have to download
 
@@ -84,7 +84,7 @@ def _store() -> TCPStore | None:
     """Return the store of torchrun's agent, which outlives our processes; None where it keeps none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its __all__
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:

@@ -110,7 +110,7 @@ class FabricProcessGroup(ProcessGroup):
                 raise TrainerError(f"the processes do not agree: number 0 → number {number} has {'; '.join(lines)}")
         return group, loading.parse(first)
 
-    def device(self, kind: str) -> torch.device:
+    def device(self, kind: str) -> torch.device:  # noqa: ARG002 (interface)
         """Return the device that Fabric chose for this process."""
         return self.fabric.device
 

@@ -35,7 +35,7 @@ class ProcessGroup:
         each = batch_size // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def prepare(self, network: nn.Module, *, double_backward: bool = False) -> nn.Module:
+    def prepare(self, network: nn.Module, *, double_backward: bool = False) -> nn.Module:  # noqa: ARG002 (interface)
         """Return the network as a training step calls it, so that gradients are means over processes. Collective.
 
         Args:

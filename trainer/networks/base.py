@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits float [N] of images float [N, C, H, W]."""
         features = self.net(images)
-        logits = self.score(features).flatten()
+        logits: Tensor = self.score(features).flatten()
         if self.projection is not None:
             logits = logits + (self.projection(labels) * features.sum(dim=(2, 3))).sum(dim=1)
         return logits

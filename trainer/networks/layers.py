@@ -57,7 +57,7 @@ class DenseToFeatureMap(nn.ConvTranspose2d):
     Channels-last weights are multiplied in their memory order, so that training copies nothing.
     """
 
-    def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002 (torch's signature)
         """Return the feature map of latents [N, z]."""
         features: Tensor
         k, c = self.kernel_size[0], self.out_channels

@@ -8,7 +8,7 @@ from trainer.config.schema import Model
 from trainer.networks.base import Discriminator, Generator
 
 
-def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
+def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:  # noqa: ARG001 (interface)
     """Return linear layers of `g_widths` with ReLU, and one to the pixels."""
     layers: list[nn.Module] = []
     width = model.z_dim
@@ -19,7 +19,7 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
     return Generator(nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels)
 
 
-def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
+def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:  # noqa: ARG001 (interface)
     """Return linear layers of `d_widths` with LeakyReLU 0.2, and one to the logit."""
     layers: list[nn.Module] = [nn.Flatten()]
     width = channels * resolution**2

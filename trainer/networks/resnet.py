@@ -60,7 +60,8 @@ class DownBlock(nn.Module):
         hidden = self.conv2(F.relu(self.conv1(hidden)))
         if self.halve:
             hidden, features = F.avg_pool2d(hidden, 2), F.avg_pool2d(features, 2)
-        return hidden + self.skip(features)
+        shortcut: Tensor = self.skip(features)
+        return hidden + shortcut
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
@@ -83,7 +84,7 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
     )
 
 
-def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
+def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:  # noqa: ARG001 (interface)
     """Return a block per width, of which the first `d_downsamples` halve; ReLU, sum over space, a linear layer."""
     bias = model.bias != "none"
     downsamples = len(model.d_widths) - 1 if model.d_downsamples is None else model.d_downsamples

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import shutil
 import signal
@@ -198,7 +199,5 @@ def read_ticks(run_dir: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from trainer.__main__ import main
-
     end_with(int(sys.argv.pop(1)))
-    main()
+    runpy.run_module("trainer", run_name="__main__", alter_sys=True)
