@@ -116,7 +116,7 @@ def seal_(
 ) -> None:
     """Check your own ONNX file, run it on noise, and write it as an extractor file."""
     with one_line_errors():
-        from evaluation.extractors.onnx_network import seal_onnx
+        from evaluation.extractors.from_onnx import seal_onnx
 
         sealed = seal_onnx(
             file,

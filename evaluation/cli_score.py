@@ -171,9 +171,9 @@ def merge(
 
 def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) -> None:
     """Stamp and print the scores, and write the report's views; raise CheckFailedError if a threshold was missed."""
+    from evaluation.report.generator_scores import stamp as stamp_scores
     from evaluation.report.render import write_views
     from evaluation.report.schema import summary_lines
-    from evaluation.report.stamp import stamp as stamp_scores
 
     for text in [] if stamp is None else stamp_scores(stamp, document):
         warn(text)

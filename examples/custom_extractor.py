@@ -16,7 +16,7 @@ from torch import nn
 
 import imagesets
 from evaluation.extractors import load_extractor
-from evaluation.extractors.custom import build_extractor
+from evaluation.extractors.from_torch import build_extractor
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 

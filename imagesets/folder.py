@@ -12,7 +12,7 @@ import numpy as np
 
 from artifacts.terminal import printable
 from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
-from imagesets.files import Contents, ImageFile, RelocatedFile, file_name, files_signature, strip_common_folders
+from imagesets.image_files import Contents, ImageFile, RelocatedFile, file_name, files_signature, strip_common_folders
 from imagesets.listing import list_files
 from imagesets.splits import SplitLayout, select_split, split_family
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
-from imagesets.files import (
+from imagesets.image_files import (
     Archive,
     Contents,
     FolderFile,

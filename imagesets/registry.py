@@ -297,8 +297,8 @@ def _cifar10(source: str, split: str, resolution: int, channels: int, data_root:
 
 def _celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """CelebA's aligned 178x218 images, the centre 178x178, then resized (as the DCGAN tutorials do)."""
-    from imagesets.files import files_signature
     from imagesets.folder import RESIZE, open_image_files
+    from imagesets.image_files import files_signature
     from imagesets.listing import members_of
 
     base = data_root / "celeba"

@@ -52,9 +52,9 @@ def serve(
 ) -> None:
     """Check what could keep the service from starting, then run `bentoml serve`."""
     with plain_errors():
-        from service import startup
+        from service import preflight
 
-        startup.serve(default_host() if host is None else host, default_port() if port is None else port)
+        preflight.serve(default_host() if host is None else host, default_port() if port is None else port)
 
 
 @app.command()

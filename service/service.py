@@ -11,9 +11,9 @@ import numpy as np
 from bentoml.validators import DType
 
 from service.app import create_app
-from service.server import bentoml_entry, process
+from service.server import bentoml_adapter, process_setup
 
-_settings, _connection_limits = process.set_up()
+_settings, _connection_limits = process_setup.set_up()
 app = create_app(_settings, _connection_limits)
 
 
@@ -30,7 +30,7 @@ app = create_app(_settings, _connection_limits)
 class GanAtelier:
     """GAN Atelier: images from trained generators; one seed is one image."""
 
-    @bentoml.api(route=bentoml_entry.GENERATE)  # type: ignore[untyped-decorator]
+    @bentoml.api(route=bentoml_adapter.GENERATE)  # type: ignore[untyped-decorator]
     async def generate(
         self,
         ctx: bentoml.Context,
@@ -44,19 +44,19 @@ class GanAtelier:
     ) -> Annotated[np.ndarray, DType("uint8")]:
         """uint8 [N, H, W, C] for BentoML's own client; fields and headers are those of /v1/generate."""
         fields: dict[str, Any] = {"n": n, "seed": seed, "seeds": seeds, "latents": latents, "labels": labels}
-        response: np.ndarray = await bentoml_entry.generate(
+        response: np.ndarray = await bentoml_adapter.generate(
             app, ctx, fields | {"truncation": truncation, "model": model}
         )
         return response
 
     async def __is_ready__(self) -> bool:
         """Answer BentoML's own /readyz, should it come before the app's."""
-        return bentoml_entry.is_ready(app)
+        return bentoml_adapter.is_ready(app)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def remove_temporary_folders(self) -> None:
         """Remove what BentoML leaves in the folder of temporary files."""
-        bentoml_entry.remove_client_folders(self)
+        bentoml_adapter.remove_client_folders(self)
 
 
-bentoml_entry.install(GanAtelier, app)
+bentoml_adapter.install(GanAtelier, app)

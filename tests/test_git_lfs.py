@@ -28,7 +28,7 @@ def _optimize(path: Path) -> Any:
 
 
 def _extractor(path: Path) -> Any:
-    from evaluation.onnx_files import read_model
+    from evaluation.onnx_runtime import read_model
 
     return read_model(path, "extractor")
 

@@ -11,7 +11,7 @@ import typer
 
 from artifacts.command_line import OneLineErrors, as_typed
 from artifacts.terminal import printable, say
-from trainer.exit_codes import one_line_errors
+from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
     from trainer.api import Run
@@ -283,7 +283,7 @@ def import_(
     """
     with one_line_errors():
         from trainer.names import name_of_file
-        from trainer.networks.imported import Layers
+        from trainer.networks.weightless_layers import Layers
         from trainer.onnx_export import exporter, state_dict_import
 
         given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}

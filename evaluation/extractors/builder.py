@@ -169,7 +169,7 @@ def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], i
     Raises:
         EvaluationError: If the outputs differ, or the file cannot be written.
     """
-    from evaluation.onnx_files import create_session
+    from evaluation.onnx_runtime import create_session
 
     got = create_session(model, path).run(["features", "logits"][: len(expected)], {"images": images})
     errors = [centered_relative_error(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from artifacts.onnx_files import digest_of, metadata_of
+from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import create_session, read_model, require_metadata, run_session, string_list_metadata
+from evaluation.onnx_runtime import create_session, read_model, require_metadata, run_session, string_list_metadata
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
-from artifacts.onnx_files import metadata_of, onnx_reason
+from artifacts.onnx_metadata import metadata_of, onnx_reason
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:

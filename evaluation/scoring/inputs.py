@@ -16,9 +16,9 @@ from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.cache import DataPaths, ReferenceSet, reference_features, size_warnings
 from evaluation.references.file import Reference
 from evaluation.report.schema import check_threshold
+from evaluation.scoring.compute_metrics import check_metrics, rows_to_keep
 from evaluation.scoring.features import batch_size
 from evaluation.scoring.resolution import open_images
-from evaluation.scoring.results import check_metrics, rows_to_keep
 from evaluation.sources import PATIENCE_S, ImagesLike, ImageSource, SamplingOptions, SeedRange
 from evaluation.sources.arrays import conversion_warnings
 

@@ -10,13 +10,13 @@ from typing import Any
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.references.cache import DataPaths, ReferenceSet
+from evaluation.report.generator_scores import check_stampable
 from evaluation.report.schema import write_report
-from evaluation.report.stamp import check_stampable
+from evaluation.scoring.compute_metrics import FRECHET, rows_to_keep
 from evaluation.scoring.feature_store import FeatureStore, count_images
 from evaluation.scoring.features import extract_features
 from evaluation.scoring.inputs import Job, ScoreOptions, check_inputs, open_job, real_features, shard_bounds
 from evaluation.scoring.report import make_report, recording_partial
-from evaluation.scoring.results import FRECHET, rows_to_keep
 from evaluation.scoring.workdir import OutputPaths, key_of, open_workdir, remove_workdir, unfinished_work
 from evaluation.sources import ImagesLike, SeedRange
 

@@ -17,9 +17,9 @@ from evaluation.references.cache import ReferenceSet, is_constant
 from evaluation.references.file import Reference
 from evaluation.report.samples import save_sample_images
 from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json
+from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
 from evaluation.scoring.feature_store import FeatureStore, count_images, read_state
 from evaluation.scoring.inputs import Job, shard_bounds
-from evaluation.scoring.results import WITHOUT_BASELINE, compute_metrics, real_baseline
 from evaluation.scoring.workdir import OutputPaths
 from evaluation.sources import SeedRange
 from imagesets import ImageSetError

@@ -26,12 +26,12 @@ from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.metrics.registry import FORMER_METRICS
 from evaluation.references.cache import DataPaths, size_warnings
 from evaluation.report.schema import now, versions, write_json, write_report
+from evaluation.scoring.compute_metrics import check_metrics
 from evaluation.scoring.feature_store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
 from evaluation.scoring.inputs import Job, ScoreOptions, metrics_named, open_job, real_features, shard_bounds
 from evaluation.scoring.job import extract_ranges
 from evaluation.scoring.report import make_report, recording_partial
 from evaluation.scoring.resolution import is_statistics, load_statistics
-from evaluation.scoring.results import check_metrics
 from evaluation.scoring.workdir import OutputPaths, open_workdir
 from evaluation.sources import ImageBatch, ImagesLike
 

@@ -22,7 +22,7 @@ from artifacts.generator_file import ContractError, check
 from artifacts.latents import seeds_to_latents
 from artifacts.processes import child_environment, python_module
 from evaluation.errors import EvaluationError
-from evaluation.onnx_files import create_session, read_model, run_session
+from evaluation.onnx_runtime import create_session, read_model, run_session
 from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")

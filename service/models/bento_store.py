@@ -48,7 +48,7 @@ def put(path: Path) -> str:
     import bentoml
     from bentoml.exceptions import NotFound
 
-    from service.models.loader import read_model_bytes, validate_model
+    from service.models.model_files import read_model_bytes, validate_model
 
     try:
         content = read_model_bytes(path, MAX_BYTES)

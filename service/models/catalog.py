@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from service.models.loader import FileSignature, display_name
+from service.models.model_files import FileSignature, display_name
 from service.models.served_model import ServedModel
 
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from artifacts.files import LockTakenError, lock_handle
 from service import runtime_folder
-from service.models.loader import FileSignature
+from service.models.model_files import FileSignature
 
 log = logging.getLogger("bentoml.atelier")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.generator_file import ContractError
-from artifacts.onnx_files import onnx_reason
+from artifacts.onnx_metadata import onnx_reason
 from artifacts.resources import available_cpus, available_memory
 from service.errors import ApiError
 from service.models.bento_store import bento_generator_files
 from service.models.catalog import Catalog, LoadFailure, ModelEntry
-from service.models.loader import (
+from service.models.model_files import (
     FileSignature,
     UnreadableFileError,
     check_readable,

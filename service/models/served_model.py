@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
-from artifacts.onnx_files import onnx_reason
-from service.models.loader import ValidatedModel, display_name, read_model_bytes, validate_model
+from artifacts.onnx_metadata import onnx_reason
+from service.models.model_files import ValidatedModel, display_name, read_model_bytes, validate_model
 from service.models.session import Runtime, Session
 from service.models.session_cache import SessionCache
 

@@ -177,7 +177,7 @@ def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) ->
         "trainer.onnx_export.exporter.export",
         "evaluation.metrics.frechet.frechet_distance",
         "evaluation.metrics.frechet.FeatureStatistics.update",
-        "evaluation.extractors.custom.build_extractor",
+        "evaluation.extractors.from_torch.build_extractor",
         "service.client.Client.generate",
         "service.inference.interpolation.slerp",
         "artifacts.generator_file.digest",

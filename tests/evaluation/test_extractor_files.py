@@ -184,7 +184,7 @@ def test_load_extractor_fixed_batch_fails(tmp_path: Path) -> None:
 
 
 def test_extractor_endless_loop_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evaluation.onnx_files.DEADLINE_S", 0.5)
+    monkeypatch.setattr("evaluation.onnx_runtime.DEADLINE_S", 0.5)
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["state", "state"], ["next"])],

@@ -12,7 +12,7 @@ import pytest
 from artifacts.generator_file import check
 from evaluation.extractors import load_extractor
 from evaluation.references.file import load_reference
-from evaluation.report.stamp import stamp
+from evaluation.report.generator_scores import stamp
 from tests.evaluation.helpers import write_tiny_extractor
 from tests.evaluation.test_cli import one_line, run
 from tests.tiny_generator import write_tiny_generator

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import uvicorn.config
 
-from service.server import bentoml_entry, connection_limits, process, shutdown, supervision
+from service.server import bentoml_adapter, connection_limits, process_setup, shutdown, supervision
 from service.server.compatibility import TESTED, find_missing, is_supported
 from service.settings import Settings
 from tests.service.real import ROOT, free_port, running
 from tests.tiny_generator import write_tiny_generator
 
-MODULES = (bentoml_entry, connection_limits, shutdown, supervision)
+MODULES = (bentoml_adapter, connection_limits, shutdown, supervision)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
@@ -57,7 +57,7 @@ def test_connection_limits_without_a_symbol_leave_uvicorn_as_it_is(
 ) -> None:
     protocols = dict(uvicorn.config.HTTP_PROTOCOLS)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(protocols))
-    process.install_connection_limits(Settings())
+    process_setup.install_connection_limits(Settings())
     assert protocols == uvicorn.config.HTTP_PROTOCOLS
     assert "limits on slow and idle connections: off" in absent.text
 
@@ -65,11 +65,11 @@ def test_connection_limits_without_a_symbol_leave_uvicorn_as_it_is(
 def test_connection_limits_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     monkeypatch.setattr(uvicorn.config, "WS_PROTOCOLS", dict(uvicorn.config.WS_PROTOCOLS))
-    limits = process.install_connection_limits(Settings(header_timeout_s=3, max_connections=7))
+    limits = process_setup.install_connection_limits(Settings(header_timeout_s=3, max_connections=7))
     protocol: Any = uvicorn.config.HTTP_PROTOCOLS["auto"]
     assert protocol.limits is limits
     assert (limits.header_timeout_s, limits.max_connections) == (3, 7)
-    config = uvicorn.Config(bentoml_entry.RootDispatcher, log_config=None)
+    config = uvicorn.Config(bentoml_adapter.RootDispatcher, log_config=None)
     config.load()
     assert config.http_protocol_class is protocol
 
@@ -96,7 +96,7 @@ def test_shutdown_without_a_symbol_leaves_uvicorn_s_handler(absent: pytest.LogCa
 
 def test_bentoml_entry_without_a_symbol_leaves_the_service(absent: pytest.LogCaptureFixture) -> None:
     service = object()
-    bentoml_entry.install(service, Any)  # type: ignore[arg-type]
+    bentoml_adapter.install(service, Any)  # type: ignore[arg-type]
     assert type(service) is object
     assert "one shape for the errors of BentoML's own routes: off" in absent.text
 

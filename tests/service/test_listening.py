@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service import startup
+from service import preflight
 from service.environment import default_host
-from service.server import listening
+from service.server import addresses
 from tests.service.real import ROOT, free_port, listening_hosts, running
 from tests.tiny_generator import write_tiny_generator
 
@@ -48,26 +48,26 @@ def test_containers_name_the_address_that_they_listen_on() -> None:
     ],
 )
 def test_is_public_of_loopback_only_is_false(host: str, public: bool) -> None:
-    assert listening.is_public(host) is public
+    assert addresses.is_public(host) is public
 
 
 def test_listening_addresses_finds_sockets_that_accept() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        assert server.getsockname() in listening.listening_addresses()
+        assert server.getsockname() in addresses.listening_addresses()
         opened = len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
-        assert ("127.0.0.1", 0) not in listening.listening_addresses()
+        assert ("127.0.0.1", 0) not in addresses.listening_addresses()
         assert opened == (len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0)
 
 
 def test_public_address_without_keys_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server, caplog.at_level(logging.WARNING):
-        listening.warn_if_public()
+        addresses.warn_if_public()
         assert f"listening on 0.0.0.0 port {server.getsockname()[1]} without API keys" in caplog.text
 
 
 def test_check_port_returns_the_address_of_a_name() -> None:
-    assert startup.check_port("localhost", str(free_port())) in ("127.0.0.1", "::1")
-    assert startup.check_port("", str(free_port())) == "127.0.0.1"
+    assert preflight.check_port("localhost", str(free_port())) in ("127.0.0.1", "::1")
+    assert preflight.check_port("", str(free_port())) == "127.0.0.1"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.models import probe
-from service.models.loader import display_name, file_signature, list_ignored_files
+from service.models.model_files import display_name, file_signature, list_ignored_files
 from service.models.probe import Limits, Prober, Verdict
 from service.models.probe_child import Trial
 from service.models.repository import PROBING, Repository

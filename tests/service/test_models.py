@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from artifacts.generator_file import ContractError
-from service.models.loader import read_model_bytes
+from service.models.model_files import read_model_bytes
 from service.models.repository import BUNDLED, Repository
 from service.models.session import Runtime
 from service.settings import Settings

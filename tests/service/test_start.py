@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service import health, startup
+from service import health, preflight
 from service.errors import ApiError, error_response
 from service.settings import settings
 from tests.service.real import free_port
@@ -43,19 +43,19 @@ def test_a_port_that_is_taken() -> None:
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", ""])
 def test_a_port_that_is_none(port: str) -> None:
-    with pytest.raises(startup.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
-        startup.check_port("127.0.0.1", port)
+    with pytest.raises(preflight.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
+        preflight.check_port("127.0.0.1", port)
 
 
 def test_a_host_that_is_not_here() -> None:
-    with pytest.raises(startup.StartError, match=r"192\.0\.2\.1 is not an address of this machine"):
-        startup.check_port("192.0.2.1", "3000")
+    with pytest.raises(preflight.StartError, match=r"192\.0\.2\.1 is not an address of this machine"):
+        preflight.check_port("192.0.2.1", "3000")
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
 def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
-    with pytest.raises(startup.StartError, match="is not an address of this machine"):
-        startup.check_port(host, "3000")
+    with pytest.raises(preflight.StartError, match="is not an address of this machine"):
+        preflight.check_port(host, "3000")
 
 
 def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
@@ -69,20 +69,20 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(startup.tempfile, "gettempdir", none)
+    monkeypatch.setattr(preflight.tempfile, "gettempdir", none)
     monkeypatch.setenv("TMPDIR", "/nowhere")
-    with pytest.raises(startup.StartError, match=r"/nowhere is not writable; mount it \(--tmpfs /tmp\)"):
-        startup.check_writable()
+    with pytest.raises(preflight.StartError, match=r"/nowhere is not writable; mount it \(--tmpfs /tmp\)"):
+        preflight.check_writable()
 
 
 def test_an_image_of_another_machine(tmp_path: Path) -> None:
     reported = tmp_path / "machine"
-    startup.check_machine(reported)
+    preflight.check_machine(reported)
     reported.write_text(platform.machine() + "\n", encoding="utf-8")
-    startup.check_machine(reported)
+    preflight.check_machine(reported)
     reported.write_text("s390x\n", encoding="utf-8")
-    with pytest.raises(startup.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
-        startup.check_machine(reported)
+    with pytest.raises(preflight.StartError, match=f"built for s390x, and this machine is {platform.machine()}"):
+        preflight.check_machine(reported)
 
 
 def test_serve_with_a_misspelled_setting_names_the_right_one() -> None:
@@ -98,10 +98,10 @@ def test_serve_with_the_clients_key_alone_warns(
     for name in ("ATELIER_API_KEYS", "ATELIER_API_KEYS_FILE"):
         monkeypatch.delenv(name, raising=False)
     started: list[list[str]] = []
-    monkeypatch.setattr(startup.os, "execve", lambda path, command, environment: started.append(command))
-    monkeypatch.setattr(startup, "limit_thread_pools", lambda: None)  # it sets variables of this process
+    monkeypatch.setattr(preflight.os, "execve", lambda path, command, environment: started.append(command))
+    monkeypatch.setattr(preflight, "limit_thread_pools", lambda: None)  # it sets variables of this process
     settings.cache_clear()
-    startup.serve("127.0.0.1", str(free_port()))
+    preflight.serve("127.0.0.1", str(free_port()))
     settings.cache_clear()
     assert started
     message = capsys.readouterr().err
@@ -162,8 +162,8 @@ def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(startup.StartError, match="HOME is not set; set it, or BENTOML_HOME"):
-        startup.check_writable()
+    with pytest.raises(preflight.StartError, match="HOME is not set; set it, or BENTOML_HOME"):
+        preflight.check_writable()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service import runtime_folder, startup
+from service import preflight, runtime_folder
 from service.observability import metrics
 from tests.service.conftest import wait_until
 from tests.service.real import ROOT, Server, served
@@ -122,8 +122,8 @@ def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monke
 
 def test_a_full_folder_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(startup.StartError, match="cannot be written \\(No space left on device\\); free some space"):
-        startup.check_writable()
+    with pytest.raises(preflight.StartError, match="cannot be written \\(No space left on device\\); free some space"):
+        preflight.check_writable()
 
 
 def test_a_tmpdir_that_is_not_used_is_one_line(tmp_path: Path) -> None:

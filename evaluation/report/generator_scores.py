@@ -11,11 +11,11 @@ from typing import Any
 
 from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
-from artifacts.onnx_files import digest_of, metadata_of
+from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.atomic import written_whole
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import current_name
-from evaluation.onnx_files import read_model
+from evaluation.onnx_runtime import read_model
 from evaluation.report.schema import without_surrogates
 
 PREFIX, PROTOCOL = "evaluation.", ".protocol"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.onnx_files import onnx_reason
+from artifacts.onnx_metadata import onnx_reason
 from evaluation.atomic import check_writable, written_whole
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import OPSET, hash_arrays, preprocessing_model, seal
@@ -19,7 +19,7 @@ from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.onnx_inspection import NetworkInput, find_features, find_input, read_network
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics.registry import invalid_name_reason
-from evaluation.onnx_files import create_session, run_session
+from evaluation.onnx_runtime import create_session, run_session
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import bentoml
 
-from service import runtime_folder, startup
+from service import preflight, runtime_folder
 from service.middleware.auth import ApiKeys
 from service.observability import logs, metrics
 from service.server import compatibility, connection_limits, supervision
@@ -35,7 +35,7 @@ def set_up() -> tuple[Settings, ConnectionLimits]:
     except SettingsError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(startup.no_room(error))
+        _fail(preflight.no_room(error))
     logs.configure(config)
     supervision.watch_workers()
     supervision.end_with_supervisor()
