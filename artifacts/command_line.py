@@ -21,12 +21,12 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 NO_HOME = "HOME is not set, and this user id has no account: set HOME or ATELIER_CACHE to a folder that is writable"
 
 
-def is_homeless(error: RuntimeError) -> bool:
+def is_missing_home_error(error: RuntimeError) -> bool:
     """Return whether pathlib raised this because there is no home folder for `~` or a default."""
     return "home directory" in str(error)
 
 
-def as_typed(command: str) -> str:
+def command_name(command: str) -> str:
     """Return how a user types a command of this Python environment, such as `trainer` or `python`, for a hint.
 
     That is its name where the shell finds it, and its path where the environment is not activated.

@@ -20,7 +20,7 @@ SOURCE = re.compile(
 ELLIPSIS = " … "
 
 
-def onnx_reason(error: BaseException, length: int = 300) -> str:
+def onnx_error_message(error: BaseException, length: int = 300) -> str:
     """Return an error's message on one line, without C++ signatures, and never without its end.
 
     Args:

@@ -13,20 +13,20 @@ from evaluation.errors import EvaluationError
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_output(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that takes `path`'s place only if the block succeeds. Folders are made.
 
     A file that is there keeps its mode, and a link to one stays a link. EvaluationError: it cannot be written, or what
     is there is no file but a device or a pipe, which a rename would take the place of.
     """
     check_writable(path)
-    with cannot_write(path), atomic_write(path) as handle:
+    with reraise_write_errors(path), atomic_write(path) as handle:
         yield handle
 
 
 def check_writable(path: Path) -> None:
     """Raise EvaluationError now, rather than after minutes of work, if `path` cannot be written."""
-    with cannot_write(path):
+    with reraise_write_errors(path):
         if path.is_dir():
             raise EvaluationError(f"cannot write {path}: it is a folder")
         if path.exists() and not path.is_file():
@@ -38,15 +38,15 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def cannot_write(path: Path) -> Iterator[None]:
+def reraise_write_errors(path: Path) -> Iterator[None]:
     """Turn an OSError (a full disk, a name that is too long, a folder that takes no files) into EvaluationError."""
     try:
         yield
     except OSError as error:
-        raise EvaluationError(f"cannot write {shortened(path)}: {error.strerror or error}") from error
+        raise EvaluationError(f"cannot write {shorten_path(path)}: {error.strerror or error}") from error
 
 
-def shortened(path: Path | str) -> str:
+def shorten_path(path: Path | str) -> str:
     """For a message: a path of thousands of characters is no help there."""
     text = str(path)
     return text if len(text) <= 200 else f"{text[:100]}…{text[-60:]}"

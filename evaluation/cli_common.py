@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from artifacts.command_line import NO_HOME, is_homeless
+from artifacts.command_line import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
 from evaluation.errors import CheckFailedError, EvaluationError
@@ -31,7 +31,7 @@ ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor f
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn failures that a user can act on into one line on stderr and an exit code, without a traceback."""
-    from evaluation.atomic import shortened
+    from evaluation.atomic import shorten_path
     from imagesets import ImageSetError
 
     log_to_stderr()
@@ -48,11 +48,11 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:  # a full disk, a name that is too long, a folder that was removed
         if error.errno == errno.EPIPE:  # the reader has left, as with `| head`
             raise
-        where = "" if error.filename is None else f": {shortened(os.fsdecode(error.filename))}"
+        where = "" if error.filename is None else f": {shorten_path(os.fsdecode(error.filename))}"
         say(f"error: {error.strerror or error}{where}", error=True)
         code = 2
     except RuntimeError as error:
-        if not is_homeless(error):
+        if not is_missing_home_error(error):
             raise
         say(f"error: {NO_HOME}", error=True)
         code = 2

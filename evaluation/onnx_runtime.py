@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
-from artifacts.onnx_metadata import onnx_reason
+from artifacts.onnx_metadata import onnx_error_message
 from artifacts.resources import available_cpus
 from evaluation.errors import EvaluationError
 
@@ -34,7 +34,7 @@ def read_model(path: Path, what: str) -> onnx.ModelProto:
             raise EvaluationError(f"{path} is {LFS_HINT}")
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, OSError, ValueError) as error:
-        raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({onnx_reason(error)})") from error
+        raise EvaluationError(f"{path} is not an ONNX file, or is truncated ({onnx_error_message(error)})") from error
     if not model.graph.node:
         raise EvaluationError(f"{path} is not an ONNX file, or is empty")
     return cast("onnx.ModelProto", model)
@@ -46,7 +46,7 @@ def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceS
         import onnxruntime as ort
     except ImportError as error:
         needs = f"running {path} needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
-        raise EvaluationError(f"{needs} ({onnx_reason(error)})") from error
+        raise EvaluationError(f"{needs} ({onnx_error_message(error)})") from error
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = available_cpus()
@@ -64,7 +64,7 @@ def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceS
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exception types have no other common base
-        raise EvaluationError(f"ONNX Runtime cannot run {path}: {onnx_reason(error)}") from error
+        raise EvaluationError(f"ONNX Runtime cannot run {path}: {onnx_error_message(error)}") from error
 
 
 def run_session(
@@ -93,7 +93,7 @@ def run_session(
         return arrays
     except Exception as error:  # ONNX Runtime's exception types have no other common base
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
-        why = f"it took longer than {DEADLINE_S:g} s" if options.terminate else onnx_reason(error)
+        why = f"it took longer than {DEADLINE_S:g} s" if options.terminate else onnx_error_message(error)
         raise EvaluationError(f"{what} cannot run on {shapes}: {why}") from error
     finally:
         timer.cancel()

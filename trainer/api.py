@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 
-from artifacts.command_line import as_typed
+from artifacts.command_line import command_name
 from imagesets import ImageSet
 from trainer import distributed, networks
 from trainer.config.loading import field_names, override, to_json
@@ -331,7 +331,7 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
         finished = loop.train(state, batches, logger, save, lambda: group.any(stop_requested()), measure)
     quoted = shlex.quote(str(run_dir))
     if not finished:
-        command = "torchrun … -m trainer" if group.size > 1 else as_typed("trainer")
+        command = "torchrun … -m trainer" if group.size > 1 else command_name("trainer")
         console.print(f"stopped and saved; continue with: {command} resume {quoted}")
         group.wait()  # torchrun ends the others as soon as one has exited
     elif group.is_main:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.command_line import OneLineErrors, as_typed
+from artifacts.command_line import OneLineErrors, command_name
 from artifacts.terminal import printable, say
 from trainer.cli_errors import one_line_errors
 
@@ -142,7 +142,7 @@ def _finish(run: Run, output: Path | None) -> None:
     if environment.rank() > 0:
         return
     if output is None:
-        say(f"to serve its generator: {as_typed('trainer')} export {shlex.quote(str(run.path))}")
+        say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}")
         return
     name = _name_of(output) if has_default_name(run.config) else None
     _print_export(export(api.load_checkpoint(run.path), output, name=name))

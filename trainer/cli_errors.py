@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from artifacts.command_line import NO_HOME, is_homeless
+from artifacts.command_line import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import say
 
@@ -36,7 +36,7 @@ def one_line_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or _is_out_of_memory(error):
             _print_error("the memory is full; lower optim.batch_size. Checkpoints that were saved are kept")
-        elif is_homeless(error):
+        elif is_missing_home_error(error):
             _print_error(NO_HOME)
         else:
             raise

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import FORMAT_VERSION, extractor_digest, metadata_strings
 from evaluation.extractors.resize import RESIZES, GraphBuilder, add_resize
@@ -175,7 +175,7 @@ def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], i
     errors = [centered_relative_error(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
     if not max(errors) < _MAX_EXPORT_ERROR:
         raise EvaluationError(f"the exported extractor differs from torch's by {max(errors):.1e}; not written")
-    with written_whole(path) as handle:
+    with atomic_output(path) as handle:
         handle.write(model.SerializeToString(deterministic=True))
     return errors[0]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.onnx_metadata import onnx_reason
-from evaluation.atomic import check_writable, written_whole
+from artifacts.onnx_metadata import onnx_error_message
+from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import OPSET, hash_arrays, preprocessing_model, seal
 from evaluation.extractors.extractor import Extractor, load_extractor
@@ -130,8 +130,8 @@ def _convert_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         return compose.add_prefix(model, _PREFIX)
     except Exception as error:
         raise EvaluationError(
-            f"{path} is of opset {version} and cannot be converted to {OPSET} ({onnx_reason(error, 200)}); export it "
-            f"with opset {OPSET} or newer"
+            f"{path} is of opset {version} and cannot be converted to {OPSET} ({onnx_error_message(error, 200)}); "
+            f"export it with opset {OPSET} or newer"
         ) from error
 
 
@@ -259,7 +259,7 @@ def _try_and_write(path: Path, model: onnx.ModelProto, output: Path, noise: Sequ
     try:
         content = model.SerializeToString(deterministic=True)
     except Exception as error:  # protobuf's own type, above 2 GiB
-        raise EvaluationError(f"{path} cannot be written as one file ({onnx_reason(error, 200)})") from error
+        raise EvaluationError(f"{path} cannot be written as one file ({onnx_error_message(error, 200)})") from error
     with tempfile.TemporaryDirectory(prefix="atelier-seal-") as folder:
         trial = Path(folder) / "extractor.onnx"
         trial.write_bytes(content)
@@ -269,7 +269,7 @@ def _try_and_write(path: Path, model: onnx.ModelProto, output: Path, noise: Sequ
                 _check_features(extractor, images)
         except EvaluationError as error:
             raise EvaluationError(f"{path} was not sealed: {str(error).replace(str(trial), 'it')}") from error
-    with written_whole(output) as handle:
+    with atomic_output(output) as handle:
         handle.write(content)
     return extractor
 

@@ -19,7 +19,7 @@ from torchvision.models import inception as blocks
 
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.resources import available_cpus
-from evaluation.atomic import check_writable, written_whole
+from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
 from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_FILE, FID_WEIGHTS_SHA256, weights_path
@@ -203,7 +203,7 @@ def _download() -> Path:
     try:
         with (
             httpx.stream("GET", WEIGHTS_URL, follow_redirects=True, timeout=30) as answer,
-            written_whole(path) as handle,
+            atomic_output(path) as handle,
         ):
             answer.raise_for_status()
             digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
-from artifacts.onnx_metadata import metadata_of, onnx_reason
+from artifacts.onnx_metadata import metadata_of, onnx_error_message
 from evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ def read_network(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path), format="protobuf")
     except Exception as error:  # protobuf, onnx and the external data raise types of their own
-        raise EvaluationError(f"{path} cannot be read as an ONNX file ({onnx_reason(error)})") from error
+        raise EvaluationError(f"{path} cannot be read as an ONNX file ({onnx_error_message(error)})") from error
     if not model.graph.node:
         raise EvaluationError(f"{path} is not an ONNX file, or its graph is empty")
     try:
         if model.ByteSize() <= _MAX_BYTES:
             onnx.checker.check_model(model)
     except Exception as error:
-        raise EvaluationError(f"{path} is not a valid ONNX file ({onnx_reason(error)})") from error
+        raise EvaluationError(f"{path} is not a valid ONNX file ({onnx_error_message(error)})") from error
     if model.ByteSize() > _MAX_BYTES:
         raise EvaluationError(f"{path} has more than 2 GiB with its weights, the limit of one ONNX file")
     metadata = metadata_of(model)

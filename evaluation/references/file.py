@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 
@@ -115,7 +115,7 @@ def save_reference(
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(file, sidecar_path(path, name))
     optional: Any = {} if labels is None else {"labels": labels.astype(np.int64)}
-    with written_whole(path) as handle:
+    with atomic_output(path) as handle:
         np.savez(
             handle,
             mu=statistics.mu,

@@ -12,7 +12,7 @@ from typing import Any
 from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
 from artifacts.onnx_metadata import digest_of, metadata_of
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import current_name
 from evaluation.onnx_runtime import read_model
@@ -79,7 +79,7 @@ def _stamp(path: Path, document: dict[str, Any]) -> list[str]:
         model.metadata_props.add(key=key, value=value)
     if digest_of(model, is_unsealed) != document["digest"]:
         raise EvaluationError(f"{path}: stamping it would change its digest; it was not changed")
-    with written_whole(path) as handle:
+    with atomic_output(path) as handle:
         handle.write(model.SerializeToString())
     return warnings
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from artifacts.arrays import read_npy
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 
 COLUMNS, GAP = 8, 4
@@ -57,7 +57,7 @@ def write_grids(folder: Path, images: Mapping[str, np.ndarray]) -> dict[str, Pat
     written = {}
     for name, array in images.items():
         path = folder / f"{name}.png"
-        with written_whole(path) as handle:
+        with atomic_output(path) as handle:
             handle.write(_png(draw_neighbor_pairs(array) if name == "neighbours" else draw_grid(array)))
         written[name] = path
     return written

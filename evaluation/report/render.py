@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.report import formatting
 from evaluation.report.charts import (
     extrapolation,
@@ -67,7 +67,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 def _write(path: Path, texts: dict[str, str]) -> list[Path]:
     """Write each text under the path with that suffix."""
     for suffix, text in texts.items():
-        with written_whole(path.with_suffix(suffix)) as handle:
+        with atomic_output(path.with_suffix(suffix)) as handle:
             handle.write(text.encode())
     return [path.with_suffix(suffix) for suffix in texts]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.metrics.neighbors import nearest
 from evaluation.references.cache import DataPaths, ReferenceSet
@@ -60,7 +60,7 @@ def save_sample_images(
     saved = {}
     for name, images in arrays.items():
         if images is not None:
-            with written_whole(folder / f"{name}.npy") as handle:
+            with atomic_output(folder / f"{name}.npy") as handle:
                 np.save(handle, images, allow_pickle=False)
             saved[name] = f"{folder.name}/{name}.npy"
     return saved

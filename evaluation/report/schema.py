@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from artifacts import version
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import FORMER_METRICS
 
@@ -350,7 +350,7 @@ def report_digest(document: dict[str, Any]) -> str:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a document whole or not at all; EvaluationError also for a number that JSON cannot represent."""
     text = _text(path, document)
-    with written_whole(path) as handle:
+    with atomic_output(path) as handle:
         handle.write(text.encode())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from artifacts.arrays import count_of, read_npy, read_npz
 from artifacts.files import sync_file
-from evaluation.atomic import cannot_write, written_whole
+from evaluation.atomic import atomic_output, reraise_write_errors
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics
 
@@ -83,7 +83,7 @@ class FeatureStore:
     @classmethod
     def open(cls, folder: Path, dim: int) -> FeatureStore:
         """Return what an earlier run left in a folder, or an empty store of features [n, dim]."""
-        with cannot_write(folder):
+        with reraise_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.partial"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
@@ -161,7 +161,7 @@ class FeatureStore:
         for file in self._files.values():  # before the state, which must not count rows that are not on the disk
             file.sync()
         state: Any = self.statistics.state()
-        with written_whole(self.folder / "state.npz") as handle:
+        with atomic_output(self.folder / "state.npz") as handle:
             np.savez(handle, digest=np.array(self.digest), **state)
 
 
@@ -172,7 +172,7 @@ class RowsFile:
         self._row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
         self._path, self._row_shape, self._dtype = path, row_shape, dtype
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total, *row_shape)}
-        with cannot_write(path):
+        with reraise_write_errors(path):
             self._file = path.open("r+b" if path.exists() else "w+b")
             np.lib.format.write_array_header_1_0(self._file, header)
             self._offset = self._file.tell()
@@ -183,13 +183,13 @@ class RowsFile:
         """Write rows from row `start` on; raise ValueError for rows of another shape, EvaluationError if it fails."""
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows are {list(rows.shape[1:])}, not {list(self._row_shape)}")
-        with cannot_write(self._path):
+        with reraise_write_errors(self._path):
             self._file.seek(self._offset + start * self._row_bytes)
             self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""
-        with cannot_write(self._path):
+        with reraise_write_errors(self._path):
             self._file.flush()
             sync_file(self._file.fileno())
 

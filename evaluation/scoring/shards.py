@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.suitability import suitability_warnings
@@ -299,7 +299,7 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
                     f"{dtype} {list(expected)}; make that shard again"
                 )
         if what == "samples":
-            with written_whole(folder / "samples.npy") as handle:
+            with atomic_output(folder / "samples.npy") as handle:
                 np.save(handle, np.concatenate(pieces)[:SAMPLES], allow_pickle=False)
             continue
         file, at = RowsFile(folder / f"{what}.npy", total.n, row_shape, dtype), 0

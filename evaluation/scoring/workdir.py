@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.files import LockTakenError, lock_handle
-from evaluation.atomic import cannot_write, check_writable
+from evaluation.atomic import check_writable, reraise_write_errors
 from evaluation.errors import EvaluationError
 from evaluation.report.schema import NAME, write_json
 
@@ -44,7 +44,7 @@ def output_paths(output: Path | None) -> Iterator[OutputPaths]:
     if output.suffix == ".json":
         paths = OutputPaths(output, output.with_name(f".{output.name}.partial"))
     else:
-        with cannot_write(output):
+        with reraise_write_errors(output):
             is_file = output.exists() and not output.is_dir()
         if is_file:
             raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder, or ends in .json")
@@ -64,7 +64,7 @@ def key_of(arguments: dict[str, Any]) -> str:
 def open_workdir(work: Path, arguments: dict[str, Any]) -> Iterator[Path]:
     """Lock and yield the folder for work with these arguments; EvaluationError if another process uses it."""
     folder = work / key_of(arguments)
-    with cannot_write(folder):
+    with reraise_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     with lock as handle:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.generator_file import ContractError, Metadata, check
-from artifacts.onnx_metadata import onnx_reason
+from artifacts.onnx_metadata import onnx_error_message
 from service.models.third_party_onnx import adapt, embed_external_weights, is_third_party, weights_path
 
 NOT_UTF8 = "its names or metadata are not UTF-8: the file is damaged, or was written by another tool"
@@ -191,4 +191,4 @@ def validate_model(path: Path, content: bytes, shape: tuple[int, int, int] | Non
     except Exception as error:
         if isinstance(error, TypeError) and "bytes" in str(error):
             raise ContractError(NOT_UTF8) from None
-        raise ContractError(f"ONNX Runtime does not run it: {onnx_reason(error)}") from None
+        raise ContractError(f"ONNX Runtime does not run it: {onnx_error_message(error)}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.generator_file import ContractError
-from artifacts.onnx_metadata import onnx_reason
+from artifacts.onnx_metadata import onnx_error_message
 from artifacts.resources import available_cpus, available_memory
 from service.errors import ApiError
 from service.models.bento_store import bento_generator_files
@@ -118,7 +118,7 @@ class Repository:
             self._runtime = self._choose_runtime()
         except ImportError as error:
             needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
-            self._not_ready = f"{needs} ({onnx_reason(error)})"
+            self._not_ready = f"{needs} ({onnx_error_message(error)})"
             return
         except ProviderError as error:
             self._not_ready = str(error)
@@ -164,7 +164,7 @@ class Repository:
     def give_up(self, error: Exception) -> None:
         """Report that `load_all` ended early as the reason for having no models; the next scan tries again."""
         self._loading = False
-        self._not_ready = f"loading the models failed: {onnx_reason(error)}; see the log"
+        self._not_ready = f"loading the models failed: {onnx_error_message(error)}; see the log"
 
     def watch(self) -> None:
         """Start to scan the files every `watch_s` seconds on another thread (0: never)."""
@@ -245,7 +245,7 @@ class Repository:
         except Exception as error:
             log.exception("%s could not be loaded again", model.name)
             self._metrics.model_load_failures.labels(display_name(model.path)).inc()
-            message = f"{model.name} could not be loaded again: {onnx_reason(error)}"
+            message = f"{model.name} could not be loaded again: {onnx_error_message(error)}"
             raise ApiError(503, "not_ready", message) from None
 
     def describe(self) -> dict[str, Any]:
@@ -360,7 +360,7 @@ class Repository:
                 found = None  # the reason may pass: try again at each scan
         except Exception as error:  # a file may raise anything
             log.debug("%s", path, exc_info=True)
-            reason = f"it cannot be loaded: {onnx_reason(error)}"
+            reason = f"it cannot be loaded: {onnx_error_message(error)}"
         if old is None or old.reason != reason or old.signature != found:
             digest = old.model.metadata.digest[:12] if old and old.model else None
             still = f"; {digest} is still served" if digest else ""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
-from artifacts.onnx_metadata import onnx_reason
+from artifacts.onnx_metadata import onnx_error_message
 from service.models.model_files import ValidatedModel, display_name, read_model_bytes, validate_model
 from service.models.session import Runtime, Session
 from service.models.session_cache import SessionCache
@@ -121,7 +121,7 @@ class ServedModel:
         except ContractError:
             raise
         except Exception as error:
-            raise ContractError(f"ONNX Runtime does not run it: {onnx_reason(error)}") from None
+            raise ContractError(f"ONNX Runtime does not run it: {onnx_error_message(error)}") from None
         return session
 
     def describe(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def check_run(session: Session, metadata: Metadata, rows: int, label: int) -> No
         if not label:
             raise
         message = f"class_names has {metadata.num_classes} classes, but the graph does not run label {label}: "
-        raise ContractError(message + onnx_reason(error)) from None
+        raise ContractError(message + onnx_error_message(error)) from None
     if images.shape != (rows, *metadata.image_shape) or images.dtype != np.uint8:
         raise ContractError(
             f"{rows} latents gave {images.dtype} {list(images.shape)}, not uint8 {[rows, *metadata.image_shape]}"

@@ -11,7 +11,7 @@ import pytest
 
 from artifacts import files
 from artifacts.files import atomic_path
-from evaluation.atomic import written_whole
+from evaluation.atomic import atomic_output
 
 
 def with_atomic_path(path: Path) -> None:
@@ -20,7 +20,7 @@ def with_atomic_path(path: Path) -> None:
 
 
 def with_written_whole(path: Path) -> None:
-    with written_whole(path) as handle:
+    with atomic_output(path) as handle:
         handle.write(b"new")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.command_line import as_typed
+from artifacts.command_line import command_name
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_as_typed_in_an_activated_environment_is_the_name(
     command: str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{environment}:/usr/bin")
-    assert as_typed(command) == command
+    assert command_name(command) == command
 
 
 @pytest.mark.parametrize("command", ["python", "trainer"])
@@ -37,12 +37,12 @@ def test_as_typed_without_activation_is_the_quoted_path(
     other.mkdir()
     (other / command).symlink_to(environment / command)
     monkeypatch.setenv("PATH", str(other))
-    assert as_typed(command) == f"'my env/bin/{command}'"
+    assert command_name(command) == f"'my env/bin/{command}'"
     monkeypatch.chdir("/")
-    assert as_typed(command) == f"'{environment}/{command}'"
+    assert command_name(command) == f"'{environment}/{command}'"
 
 
 def test_as_typed_command_of_another_place_is_its_name(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (environment / "trainer").unlink()
     monkeypatch.setenv("PATH", "/usr/bin")
-    assert as_typed("trainer") == "trainer"
+    assert command_name("trainer") == "trainer"

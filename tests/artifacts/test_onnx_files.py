@@ -1,7 +1,7 @@
 import pytest
 
 from artifacts.files import is_lfs_pointer, is_lfs_pointer_file
-from artifacts.onnx_metadata import onnx_reason
+from artifacts.onnx_metadata import onnx_error_message
 
 SIGNATURE = (
     "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/graph/model.cc:256 onnxruntime::Model::Model("
@@ -12,11 +12,11 @@ SIGNATURE = (
 
 def test_onnx_reason_signature_is_left_out() -> None:
     reason = "Unsupported model IR version: 99, max supported IR version: 14"
-    assert onnx_reason(RuntimeError(SIGNATURE + reason + "\n")) == reason
+    assert onnx_error_message(RuntimeError(SIGNATURE + reason + "\n")) == reason
 
 
 def test_onnx_reason_long_message_keeps_its_end() -> None:
-    line = onnx_reason(RuntimeError("first\n" + "x " * 500 + "the reason"))
+    line = onnx_error_message(RuntimeError("first\n" + "x " * 500 + "the reason"))
     assert len(line) <= 300
     assert line.startswith("first x")
     assert line.endswith("the reason")
@@ -24,11 +24,11 @@ def test_onnx_reason_long_message_keeps_its_end() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError(""), RuntimeError("\n")])
 def test_onnx_reason_no_message_returns_the_type(error: Exception) -> None:
-    assert onnx_reason(error) == "RuntimeError"
+    assert onnx_error_message(error) == "RuntimeError"
 
 
 def test_onnx_reason_lone_surrogate_can_be_encoded() -> None:
-    assert onnx_reason(RuntimeError("a\udcff")).encode() == b"a\\udcff"
+    assert onnx_error_message(RuntimeError("a\udcff")).encode() == b"a\\udcff"
 
 
 def test_lfs_pointer_is_known_by_its_first_line(tmp_path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.atomic import check_writable, written_whole
+from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
 from evaluation.report.schema import without_credentials, write_json, write_report
 from evaluation.scoring.feature_store import RowsFile
@@ -73,7 +73,7 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
     os.mkfifo("pipe.npz")
     line = one_line(run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "pipe.npz"))
     assert "not a file" in line
-    with pytest.raises(EvaluationError, match="not a file"), written_whole(Path("pipe.npz")):
+    with pytest.raises(EvaluationError, match="not a file"), atomic_output(Path("pipe.npz")):
         pass
     assert stat.S_ISFIFO(Path("pipe.npz").stat().st_mode)
 

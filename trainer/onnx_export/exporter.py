@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artifacts.command_line import as_typed
+from artifacts.command_line import command_name
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
@@ -67,7 +67,7 @@ class ExportResult:
             lines.append(f"it replaced {self.replaced}; --name or --output keeps both")
         folder = shlex.quote(str(self.path.parent))
         lines.append(
-            f"to serve it: MODEL_DIR={folder} {as_typed('python')} -m service serve; an image of it: "
+            f"to serve it: MODEL_DIR={folder} {command_name('python')} -m service serve; an image of it: "
             f"curl -o {self.name}-7.png http://127.0.0.1:3000/v1/models/{self.name}/images/7.png"
         )
         return lines
