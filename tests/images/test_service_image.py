@@ -179,7 +179,7 @@ def test_a_port_that_is_taken_is_one_line(service_image: Image) -> None:
 
 def test_a_misspelt_setting_is_one_line(service_image: Image) -> None:
     line = refused(service_image, environment={"ATELIER_WORKER": "2"})
-    assert line == "error: ATELIER_WORKER is no setting; did you mean ATELIER_WORKERS?"
+    assert line == "error: ATELIER_WORKER is not a setting; did you mean ATELIER_WORKERS?"
 
 
 def test_no_place_to_write_is_one_line(service_image: Image) -> None:
