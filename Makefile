@@ -1,4 +1,4 @@
-# The front door. `make help` lists what it opens.
+# The project's commands. `make help` lists them.
 PYTHON      ?= python3
 ACCELERATOR ?= $(if $(wildcard .venv/.installed-gpu),gpu,cpu)
 PRESET      ?= digits-dcgan
@@ -42,14 +42,14 @@ setup: $(INSTALLED) ## Create .venv and install everything into it (ACCELERATOR=
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "GAN Atelier needs Python 3.11 or newer; say which one with PYTHON=python3.12"; exit 2; }
+		{ echo "GAN Atelier needs Python 3.11 or newer; choose one with PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -z "$(wildcard .venv/.installed-*)" -o -f $@ || \
 		$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu    # they overwrite each other's files
 	@$(BIN)/python scripts/setup.py $(EXTRAS)
 	@rm -f .venv/.installed-*; touch $@
 
-demo: setup ## The whole line on the embedded digits: train, export, serve, generate, interpolate, score
+demo: setup ## Run all components on the embedded digits: train, export, serve, generate, interpolate, score
 	$(BIN)/python -m examples.demo
 
 train: setup ## Train PRESET on DATA_ROOT and export its generator into MODEL_DIR
@@ -94,14 +94,14 @@ lint: setup ## Check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup ## Format the code and mend what the linter can mend
+format: setup ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure training, service and evaluation beside their peers: half an hour; JSON and tables in benchmarks/results
+bench: setup ## Compare training, service and evaluation with other tools, in half an hour; JSON and tables in benchmarks/results
 	$(BIN)/python -m benchmarks --data-root $(call quoted,$(DATA_ROOT)) $(ARGS)
 
-docs: setup ## Build the documentation site into site/, every broken link an error
+docs: setup ## Build the documentation site into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 
 docs-serve: setup ## Show the documentation site at http://127.0.0.1:8000 while it is written
@@ -115,22 +115,22 @@ bento: setup ## Build a bento that serves GENERATORS (those in MODEL_DIR; the bu
 images: ## Build the images of ROLES with docker, podman or buildah, whichever works; prints their sizes
 	$(PYTHON) .ci/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --torch ,$(strip $(TORCH)))
 
-test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every mistake
+test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every user error
 	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
 
-sbom: setup ## Write a bill of materials (CycloneDX) and the licences of each role's packages into sbom
+sbom: setup ## Write a bill of materials (CycloneDX) and the licenses of each role's packages into sbom
 	$(BIN)/python .ci/supply_chain.py sbom --output sbom
 
-audit: setup ## Ask what is known against the packages of the roles
+audit: setup ## List the known vulnerabilities of each role's packages
 	$(BIN)/python .ci/supply_chain.py audit $(ARGS)
 
-fuzz: setup ## Ask a real service at least CASES (5000) questions that its schema allows or forbids
+fuzz: setup ## Send a real service at least CASES (5000) valid and invalid requests
 	$(BIN)/python -m tests.service.fuzz --cases $(CASES)
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --name bundled-digits --runs runs --export service/bundled/digits.onnx
 
-tutorial: setup ## Run the notebook docs/start/tutorial.ipynb from its first cell to its last, and keep what it shows
+tutorial: setup ## Run the notebook docs/start/tutorial.ipynb from first to last cell, and store its output
 	$(BIN)/python examples/notebook.py docs/start/tutorial.ipynb
 
 dist: setup ## Build the source distribution, and the wheel from it, into dist
@@ -143,6 +143,6 @@ constraints: setup ## Refresh constraints.txt, the versions that `make setup` in
 		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra cpu --extra gpu --extra docs --extra dev \
 		--output-file constraints.txt pyproject.toml
 
-clean: ## Remove what building and testing left (data, runs and models stay)
+clean: ## Remove the files of builds and tests (keeps data, runs and models)
 	rm -rf build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

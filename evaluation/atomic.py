@@ -34,7 +34,7 @@ def check_writable(path: Path) -> None:
         # lexists: a link that leads nowhere is no place to make a folder at
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not above.is_dir() or not os.access(above, os.W_OK):
-            raise EvaluationError(f"cannot write {path}: {above} is not a folder one may write to")
+            raise EvaluationError(f"cannot write {path}: {above} is not a writable folder")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,9 @@ app = typer.Typer(
     ),
 )
 extractor_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make a feature extractor file (all but `seal` need torch)."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make a feature extractor file (`classifier` and `inception` need PyTorch).",
 )
 app.add_typer(extractor_app, name="extractor")
 app.command(
@@ -43,16 +45,18 @@ app.command(epilog=examples("evaluation merge parts -o report"))(merge)
 
 @extractor_app.command(epilog=examples("evaluation extractor classifier --images mnist -o mnist.onnx"))
 def classifier(
-    images: Annotated[str, typer.Option(help="The labelled image set, such as mnist; tested on its @test.")],
+    images: Annotated[
+        str, typer.Option(help="The labeled image set, such as mnist; accuracy is measured on its @test.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
     resolution: Annotated[int | None, typer.Option(help="Input side in pixels.", min=8, max=64)] = None,
-    seed: Annotated[int, typer.Option(help="Decides the weights.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the training.", min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the set; default: by its size.", min=1)] = None,
-    name: Annotated[str | None, typer.Option(help="Its name; default: that of the file.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the extractor; default: that of the file.")] = None,
 ) -> None:
-    """Train a small classifier on an image set: its features for `fd_classifier`, its classes for `classify`."""
+    """Train a small classifier on an image set, for `fd_classifier` scores and for `classify`."""
     with one_line_errors():
         from evaluation.atomic import check_writable
 
@@ -81,7 +85,9 @@ def classifier(
 def inception(
     output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
     resize: Annotated[str, typer.Option(help="tf1 (torch-fidelity), torch (pytorch-fid) or clean (clean-fid).")],
-    weights: Annotated[Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth; default: download it.")
+    ] = None,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Accept weights of another hash; the metric is then not called FID.")
     ] = False,
@@ -104,7 +110,8 @@ def seal_(
     name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
     resize: Annotated[
-        str | None, typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, put in front of it.")
+        str | None,
+        typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, added before the network."),
     ] = None,
     side: Annotated[int | None, typer.Option(help="Input side in pixels, if the file leaves it open.")] = None,
     mean: Annotated[
@@ -150,7 +157,9 @@ def reference(
         str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
     ],
     extractor: ExtractorFile,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: reference/….npz.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The statistics file to write; default: reference/….npz.")
+    ] = None,
     resolution: Annotated[int | None, typer.Option(help="Side in pixels; default: the set's own.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="1 or 3; default: the set's own.")] = None,
     num_images: Annotated[int | None, typer.Option(help="Size of a fixed subset; default: all.", min=2)] = None,
@@ -166,7 +175,7 @@ def reference(
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Compute statistics of real images, to score others against; `score --reference SOURCE@SPLIT` makes its own."""
+    """Compute statistics of real images as a reference; `score --reference SOURCE@SPLIT` does this by default."""
     with one_line_errors():
         from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
@@ -183,7 +192,7 @@ def reference(
             made = import_reference(
                 Path(images), loaded, target, name=import_as, resolution=resolution, num_images=num_images
             )
-            warn(f"{images} does not record its extractor; that it was {loaded.name} is now your word")
+            warn(f"{images} does not record its extractor; that it was {loaded.name} is not verified")
         else:
             real = DataPaths(data_root, cache_root).load_images(images, resolution, channels)
             target = output or default_path(real.name, real.info["resolution"], loaded)
@@ -208,7 +217,8 @@ def fid(
         Path | None, typer.Option(help="The extractor file; default: Inception, if its weights are cached.")
     ] = None,
     num_images: Annotated[
-        int | None, typer.Option(help="At most so many images of each; default: all, or 10,000 of a generator.", min=2)
+        int | None,
+        typer.Option(help="Maximum number of images of each; default: all, or 10,000 of a generator.", min=2),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
@@ -235,20 +245,20 @@ def classify(
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)] = 0,
     sure: Annotated[
-        float, typer.Option(help="Probability from which an image counts as sure.", min=0, max=1, callback=finite)
+        float, typer.Option(help="Confidence from which an image counts as recognized.", min=0, max=1, callback=finite)
     ] = 0.9,
     min_sure_share: Annotated[
-        float | None, typer.Option(help="Exit 1 if fewer images are sure.", min=0, max=1, callback=finite)
+        float | None, typer.Option(help="Exit 1 if a smaller share is recognized.", min=0, max=1, callback=finite)
     ] = None,
     min_class_share: Annotated[
-        float | None, typer.Option(help="Exit 1 if a class makes up less.", min=0, max=1, callback=finite)
+        float | None, typer.Option(help="Exit 1 if a class has a smaller share.", min=0, max=1, callback=finite)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Print how many images a classifier of the real ones is sure of, and the share of each class."""
+    """Print the share of images that a classifier recognizes with confidence, and the share of each class."""
     with one_line_errors():
         from evaluation.atomic import check_writable
         from evaluation.classification import classify_images, failed_limits
@@ -284,7 +294,7 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The folder to write to; default for one report: its own.")
     ] = None,
 ) -> None:
-    """Write the Markdown and HTML of one report again, or compare several reports of one protocol."""
+    """Write the Markdown and HTML of one report again, or compare reports of the same protocol."""
     with one_line_errors():
         from evaluation.atomic import check_writable
         from evaluation.report.compare import compare

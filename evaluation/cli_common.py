@@ -22,9 +22,11 @@ from evaluation.errors import CheckFailedError, EvaluationError
 
 DataRoot = Annotated[
     Path,
-    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of MNIST, CIFAR-10 and CelebA, or to download to."),
+    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets."),
 ]
-CacheRoot = Annotated[Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE or ~/.cache.")]
+CacheRoot = Annotated[
+    Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE, else in ~/.cache/gan-atelier.")
+]
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
 
 

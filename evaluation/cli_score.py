@@ -53,30 +53,31 @@ def score(
         ),
     ] = False,
     truncation: Annotated[
-        float | None, typer.Option(help="Truncate normal latents at this.", min=0.01, callback=finite)
+        float | None, typer.Option(help="Truncate normal latents to [-t, t].", min=0.01, callback=finite)
     ] = None,
     labels: Annotated[
         str, typer.Option(help="For a conditional generator: drawn (by the seeds), balanced, or one class.")
     ] = "drawn",
     resolution: Annotated[
         str | None,
-        typer.Option(help="Compare at this side in pixels, or at the `reference`'s own; default: the images' own."),
+        typer.Option(
+            help="Side in pixels at which to compare, or `reference` for the reference's; default: the images'."
+        ),
     ] = None,
-    kid_subset_size: Annotated[
-        int, typer.Option(help="Images per subset of the kernel distance; 1,000 are usual.", min=2)
-    ] = 1000,
+    kid_subset_size: Annotated[int, typer.Option(help="Images per subset of KID; 1,000 is usual.", min=2)] = 1000,
     output: Output = None,
     fail_above: FailAbove = None,
     baseline: Baseline = True,
     stamp: Annotated[
-        Path | None, typer.Option(help="Write the scores into this generator file, whose model is scored.")
+        Path | None, typer.Option(help="Store the scores in this generator file, which must be the scored model.")
     ] = None,
     all_checkpoints: Annotated[
         bool,
-        typer.Option("--all-checkpoints", help="Score each checkpoint of a run folder: score against images seen."),
+        typer.Option("--all-checkpoints", help="Score every checkpoint of a run folder."),
     ] = False,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares, from 0; then `evaluation merge`.")
+        str | None,
+        typer.Option(metavar="I/N", help="Score shard I of N, I from 0; combine the shards with `evaluation merge`."),
     ] = None,
     force: Force = False,
     patience: Annotated[
@@ -132,16 +133,18 @@ def score(
 
 def merge(
     paths: Annotated[list[Path], typer.Argument(help="The folder that the shards are in, or the shards.")],
-    metrics: Annotated[str | None, typer.Option(help="Default: those that the shards were made for.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Default: the shards' own.")] = None,
-    extractor: Annotated[Path | None, typer.Option(help="Default: the one that the shards were made with.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, separated by commas; default: those of the shards.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="The reference; default: that of the shards.")] = None,
+    extractor: Annotated[Path | None, typer.Option(help="The extractor file; default: that of the shards.")] = None,
     kid_subset_size: Annotated[
-        int | None, typer.Option(help="Default: the size that the shards were made for.", min=2)
+        int | None, typer.Option(help="Images per subset of KID; default: that of the shards.", min=2)
     ] = None,
     output: Output = None,
     fail_above: FailAbove = None,
     baseline: Baseline = True,
-    stamp: Annotated[Path | None, typer.Option(help="Write the scores into this generator file.")] = None,
+    stamp: Annotated[Path | None, typer.Option(help="Store the scores in this generator file.")] = None,
     force: Force = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,

@@ -53,7 +53,7 @@ def main() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"--folder takes a folder one may write to, and not {folder} ({error.strerror or error})")
+        parser.error(f"--folder takes a writable folder, not {folder} ({error.strerror or error})")
     started = time.monotonic()
 
     length = ["--set", f"run.total_kimg={kimg}"] if kimg else []

@@ -50,7 +50,7 @@ def serve(
         str | None, typer.Option(help="Port to listen on. Default: $PORT, else $ATELIER_PORT, else 3000.")
     ] = None,
 ) -> None:
-    """Check what could keep the service from starting, then run `bentoml serve`."""
+    """Check settings, port and folders, then serve the models in $MODEL_DIR (default: ./models) with BentoML."""
     with plain_errors():
         from service import preflight
 
@@ -63,7 +63,7 @@ def settings(
         bool, typer.Option("--markdown", help="Print the defaults as a Markdown table for the documentation.")
     ] = False,
 ) -> None:
-    """List every setting, its value here, and what it does."""
+    """List every setting with its current value and its effect."""
     with plain_errors():
         from service import settings as module
         from service.middleware.auth import ApiKeys
@@ -82,7 +82,7 @@ def settings(
 @app.command()
 def health(
     url: Annotated[
-        str | None, typer.Argument(metavar="URL", help="Address of the service. Default: this machine's.")
+        str | None, typer.Argument(metavar="URL", help="Address of the service. Default: the service on this machine.")
     ] = None,
 ) -> None:
     """Exit with code 0 if a service is ready; else print the reason and exit with code 1."""

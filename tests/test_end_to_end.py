@@ -39,7 +39,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     with pytest.raises(SystemExit) as ended:
         example.main()
     assert ended.value.code == 2
-    line = f"demo: error: --folder takes a folder one may write to, and not {taken} (File exists)"
+    line = f"demo: error: --folder takes a writable folder, not {taken} (File exists)"
     assert capsys.readouterr().err.splitlines()[-1] == line
 
 

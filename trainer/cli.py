@@ -38,7 +38,7 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
 ]
 ExportAfter = Annotated[
-    Path | None, typer.Option("--export", help="Afterwards export the generator to this folder or .onnx file.")
+    Path | None, typer.Option("--export", help="After training, export the generator to this folder or .onnx file.")
 ]
 
 
@@ -51,12 +51,12 @@ def train(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the run, its generator file and the served model. Default: the name of the .onnx file in "
-            "--export, else of your images, else of the preset."
+            help="Name of the run, its generator file and the served model. Default: the `name` in the preset file, "
+            "else that of the .onnx file in --export, of your images, or of the preset."
         ),
     ] = None,
     data_root: DataRoot = Path("data"),
-    runs: Annotated[Path, typer.Option(help="Where the new, numbered run folder is made.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder in which the numbered run folder is created.")] = Path("runs"),
     run_dir: Annotated[Path | None, typer.Option(help="Path of the new run folder, instead of a numbered one.")] = None,
     export: ExportAfter = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
@@ -95,7 +95,7 @@ def resume(
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Change run.device, run.threads and other run fields, or data.source: where the same images are now.",
+            help="Change run.device, run.threads or another run field, or data.source if the images were moved.",
         ),
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
@@ -104,7 +104,7 @@ def resume(
         typer.Option(
             "--data-root",
             envvar="DATA_ROOT",
-            help="Folder of the downloaded image sets. Default: the one that the run began with.",
+            help="Folder of the downloaded image sets. Default: the folder that the run used before.",
         ),
     ] = None,
     other_images: Annotated[
@@ -112,7 +112,7 @@ def resume(
     ] = False,
     export: ExportAfter = None,
 ) -> None:
-    """Continue an interrupted run as if it had never stopped (bit-exactly, on a CPU with as many threads)."""
+    """Continue an interrupted run as if it had never stopped (bit for bit on a CPU with the same threads)."""
     with one_line_errors():
         from trainer import api
 
@@ -170,7 +170,9 @@ def _load_checkpoint(source: Path, best: bool = False) -> dict[str, Any]:
 def export(
     source: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run folder or a checkpoint file; with --optimize a generator file too."),
+        typer.Argument(
+            metavar="RUN", help="A run folder or a checkpoint file; with --name or --optimize also a generator file."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[
@@ -183,19 +185,19 @@ def export(
         Literal["none", "fp16", "int8"], typer.Option(help="int8: faster on CPUs with VNNI; fp16: on GPUs.")
     ] = "none",
     reference: Annotated[
-        Path | None, typer.Option(help="Reference statistics to score both forms against, with --extractor.")
+        Path | None, typer.Option(help="Reference statistics to score both versions against, with --extractor.")
     ] = None,
     extractor: Annotated[Path | None, typer.Option(help="The extractor file that made --reference.")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Latents to score; default: 10,000.", min=2)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write the optimized form even without a gain.")] = False,
+    num_images: Annotated[int | None, typer.Option(help="Number of images to score; default: 10,000.", min=2)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write the optimized version even if a check fails.")] = False,
     user_code: Annotated[
         bool,
         typer.Option("--user-code/--no-user-code", help="Import the user's own module if the checkpoint names one."),
     ] = True,
 ) -> None:
-    """Turn the generator of a run (its average, unless --no-ema) into a generator file, verified against torch.
+    """Export a run's generator (its average, unless --no-ema) to a generator file, and compare it with PyTorch.
 
-    With --optimize the faster form is compared with float32 (size, images/s, pixels, score), and kept if it gains.
+    With --optimize, build an optimized version too; write it if it passes the checks on speed, pixels and score.
     """
     with one_line_errors():
         from trainer import api
@@ -252,7 +254,7 @@ def import_(
         Path,
         typer.Argument(metavar="CHECKPOINT", help="A third-party state dict (.pth, .pt, .ckpt, .safetensors)."),
     ],
-    architecture: Annotated[Literal["dcgan", "mlp"], typer.Option(help="The kind of its layers.")],
+    architecture: Annotated[Literal["dcgan", "mlp"], typer.Option(help="Architecture of the generator.")],
     output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
     name: Annotated[str | None, typer.Option(help="Name of the served model. Default: the file's name.")] = None,
     dataset: Annotated[str, typer.Option(help="Dataset name to store in the file's metadata.")] = "unknown",
@@ -275,11 +277,10 @@ def import_(
         typer.Option(help="The key of the generator in the file: g_ema, params_ema, state_dict.generator …"),
     ] = None,
 ) -> None:
-    """Turn a third-party generator into a generator file, such as the PyTorch examples' netG_epoch_N.pth.
+    """Convert a third-party generator to a generator file, such as the PyTorch examples' netG_epoch_N.pth.
 
-    Its layers are found by their shapes and order, whatever their names; layers that do not fit are reported. A state
-    dict does not contain activations, BatchNorm's ε, strides and the distribution of latents: the assumptions are
-    printed.
+    Layers are matched by shape and order, not by name; layers that do not match are reported. A state dict does not
+    contain activations, BatchNorm's ε, strides or the distribution of latents: the command prints what it assumes.
     """
     with one_line_errors():
         from trainer.names import name_of_file
@@ -313,7 +314,7 @@ def sample(
     best: Best = False,
     ema: Ema = True,
 ) -> None:
-    """Draw a grid of a run's images: those that the service returns for the same seeds."""
+    """Draw a grid of a run's images. The service returns the same images for the same seeds."""
     with one_line_errors():
         from artifacts.latents import NUM_SEEDS
         from trainer.errors import TrainerError
@@ -337,7 +338,7 @@ def animate(
     run_dir: RunArgument,
     fps: Annotated[float, typer.Option(help="Ticks per second.", min=0.5, max=50)] = 8.0,
 ) -> None:
-    """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new ones)."""
+    """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new seeds)."""
     with one_line_errors():
         from trainer.reports import pages
 
@@ -347,7 +348,7 @@ def animate(
 
 @app.command()
 def report(run_dir: RunArgument) -> None:
-    """Write a run's curves.png, animations and report.html now; the end of a run writes them too."""
+    """Write a run's curves.png, animations and report.html now; a run also writes them at its end."""
     with one_line_errors():
         from trainer.reports import pages
 
@@ -359,7 +360,7 @@ def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders, two or more.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("compare"),
 ) -> None:
-    """Compare runs at equal images seen: compare.html with parameters, time, curves, images, quality."""
+    """Compare runs after equally many real images: compare.html with parameters, time, curves, images, quality."""
     with one_line_errors():
         from rich.table import Table
 
@@ -395,7 +396,7 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, count the images, and stop.")] = False,
 ) -> None:
-    r"""Train one preset under many settings, and show which is best: pictures, plots and a table in sweep.html.
+    r"""Train one preset with many settings and find the best: images, plots and a table in sweep.html.
 
     Which latent size?
 
@@ -403,19 +404,19 @@ def sweep(
 
     Two learning rates, three seeds of each pair, two runs at a time:
 
-        trainer sweep --preset mnist-dcgan --seeds 3 --jobs 2 \\
+        trainer sweep --preset mnist-dcgan --seeds 3 --jobs 2 \
             --vary optim.g_lr=1e-4,2e-4,4e-4 --vary optim.d_lr=1e-4,2e-4
 
     Narrower or wider, fewer or more layers (a value may be a list):
 
-        trainer sweep --vary 'model.g_widths=[96,32,8],[192,64,16]'
+        trainer sweep --vary 'model.g_widths=[96,32,8],[192,64,16],[192,96,32,8]'
 
     Thirty settings that Optuna chooses within ranges:
 
-        trainer sweep --sampler tpe --trials 30 \\
+        trainer sweep --sampler tpe --trials 30 \
             --vary optim.g_lr=1e-5..1e-2:log --vary optim.batch_size=16..128
 
-    Stop it any way (Ctrl-C, kill -9, a power cut): the same command continues it.
+    However it was stopped (Ctrl-C, kill -9, a power cut), the same command resumes it.
 
     A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest Fréchet distance.
     """

@@ -25,7 +25,7 @@ def default_extractor(cache: Path) -> Path:
     if not weights.is_file():
         raise EvaluationError(
             f"no --extractor is given, and Inception's weights are not at {weights}; build one with `evaluation "
-            f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), or from a labelled image "
+            f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), or from a labeled image "
             "set with `evaluation extractor classifier --images SET -o classifier.onnx`"
         )
     if importlib.util.find_spec("torch") is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from evaluation.report.schema import Report, Result, Timing
 
 METRIC_DESCRIPTIONS = {
-    "fid": "Distance between the features of the images and of real images, as two Gaussians. Biased upwards at a "
+    "fid": "Distance between the features of the images and of real images, as two Gaussians. Biased upward at a "
     "small N.",
     "kid": "Squared distance of the features under a cubic kernel, without bias, so it may be below 0; ± is the spread "
     "over subsets.",

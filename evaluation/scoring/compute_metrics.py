@@ -41,7 +41,7 @@ def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Ext
         if "logits" in metric.needs and not extractor.has_logits:
             raise EvaluationError(f"{metric.name} needs class logits, which {extractor.path} does not give")
         if "labels" in metric.needs and not source.class_names:
-            raise EvaluationError(f"{metric.name} needs images with labels: a conditional generator, or a labelled set")
+            raise EvaluationError(f"{metric.name} needs images with labels: a conditional generator, or a labeled set")
         if "reference_labels" in metric.needs and reference.labels is None:
             raise EvaluationError(f"{metric.name} needs labels of the real images, which the reference does not have")
         if "reference_features" in metric.needs and reference.features is None:

@@ -63,7 +63,7 @@ def test_its_file_becomes_a_reference(tmp_path: Path, monkeypatch: pytest.Monkey
     words = ("reference", "sg.pkl", "--extractor", "e.onnx", "--import-as", "mnist@test", "--resolution", 28)
     done = run(*words, "--output", "r.npz")
     assert done.exit_code == 0, done.output
-    assert "is now your word" in done.stderr
+    assert "is not verified" in done.stderr
     made = load_reference("r.npz")
     assert (made.n, made.features) == (50, None)
     assert made.image_set["split"] == "test"

@@ -80,9 +80,7 @@ def test_a_place_for_the_export_that_cannot_be_is_told_before_anything_is_traine
         done = trainer(*words, cwd=tmp_path)
         assert done.returncode == 2, done.stdout + done.stderr
         there = tmp_path / "file"
-        assert (
-            done.stderr == f"error: could not write the export to {place}: {there} is not a folder one may write to\n"
-        )
+        assert done.stderr == f"error: could not write the export to {place}: {there} is not a writable folder\n"
     assert not (tmp_path / "runs").exists()
 
 
