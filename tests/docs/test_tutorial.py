@@ -108,7 +108,7 @@ def test_its_links_lead_somewhere(kept: Any) -> None:
 
 def test_what_the_last_exercise_says_serves_the_folder_that_was_exported_to(kept: Any) -> None:
     code = "\n".join(cell.source for cell in cells_of(kept))
-    (folder,) = re.findall(r"export\(payload, (.*)\)", code)
+    (folder,) = re.findall(r"export\(run, (.*)\)", code)
     (command,) = re.findall(r"Serve it.*?`(print.*?)`", kept.cells[-1].source)
     work, out = Path("/tmp/tutorial"), io.StringIO()
     with contextlib.redirect_stdout(out):

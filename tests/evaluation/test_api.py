@@ -90,10 +90,10 @@ def test_score_takes_a_metric_of_a_module_and_an_object(place: Path, monkeypatch
         "from evaluation.metrics import Metric, MetricValue\n"
         "MINE = Metric('mine', 'Mine', 'lower', {'statistics'}, lambda inputs: MetricValue(float(inputs.mu[0])))\n"
     )
-    Path("my_metrics.py").write_text(code, encoding="utf-8")
+    Path("api_metrics.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(place))
     mine = Metric("mine", "Mine", "lower", frozenset({"statistics"}), lambda inputs: MetricValue(float(inputs.mu[0])))
-    by_name = evaluation.score(images(), "pictures@test", ["my_metrics:MINE"], **E)
+    by_name = evaluation.score(images(), "pictures@test", ["api_metrics:MINE"], **E)
     by_object = evaluation.score(images(), "pictures@test", [mine], **E)
     assert list(by_name.values()) == list(by_object.values())
     assert list(by_object) == ["mine_tiny60"]

@@ -140,11 +140,11 @@ PEERS = {"tf1": torch_fidelity_peer, "torch": pytorch_fid_peer, "clean": clean_f
 replace = dataclasses.replace
 WRONG = {
     "tf1": {
-        "half a pixel off": replace(RESIZES["tf1"], centre="half-pixel"),
+        "half a pixel off": replace(RESIZES["tf1"], center="half-pixel"),
         "normalised as pytorch-fid": replace(RESIZES["tf1"], offset=127.5, scale=127.5),
     },
     "torch": {
-        "half a pixel off": replace(RESIZES["torch"], centre="corner"),
+        "half a pixel off": replace(RESIZES["torch"], center="corner"),
         "normalised as TensorFlow": replace(RESIZES["torch"], offset=128.0, scale=128.0),
     },
     "clean": {

@@ -36,7 +36,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     extractors, reference = tmp_path_factory.mktemp("extractors"), tmp_path_factory.mktemp("reference")
     extractor = load_extractor(build_classifier("digits", extractors / "digits.onnx", epochs=2).path)
     paths = DataPaths(Path("data"), tmp_path_factory.mktemp("cache"))
-    make_reference(paths.image_set("digits@test", None, None), extractor, reference / "digits.npz")
+    make_reference(paths.load_images("digits@test"), extractor, reference / "digits.npz")
     for folder in (extractors, reference):
         folder.chmod(0o755)
         for file in folder.rglob("*"):

@@ -214,7 +214,7 @@ def test_a_model_folder_without_a_generator_is_never_ready_and_says_why(service_
 
         models.joinpath("text.onnx").write_text("hello", encoding="utf-8")
         _write_classifier(models / "classifier.onnx")
-        result("no usable generator file (*.onnx) in /models; /v1/models tells what was refused")
+        result("no usable generator file (*.onnx) in /models; /v1/models lists the rejected files")
         container.wait_until(lambda: "text.onnx is not served: not an ONNX file" in container.log)
         container.wait_until(lambda: re.search(r"classifier\.onnx is not served: \w+", container.log))
 
