@@ -45,7 +45,7 @@ def test_every_block_is_one_that_is_run_or_shown() -> None:
 def test_curl(block: str, address: str, tmp_path: Path) -> None:
     script = block.replace(ADDRESS, address)
     subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, check=True, timeout=60)
-    written = re.findall(r"-o (\S+)$", block, re.MULTILINE)
+    written = re.findall(r"-o (\S+)", block)
     assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
     for name in written:
         content = (tmp_path / name).read_bytes()
