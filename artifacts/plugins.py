@@ -16,8 +16,8 @@ class PluginError(ValueError):
 
 
 def is_plugin(name: str) -> bool:
-    """Return whether a name has the form `package.module:NAME`."""
-    return _NAME.fullmatch(name) is not None
+    """Return whether a name has the form `package.module:NAME`; `folder:NAME` is an image set."""
+    return not name.startswith("folder:") and _NAME.fullmatch(name) is not None
 
 
 def import_object(name: str) -> Any:

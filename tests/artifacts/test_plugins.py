@@ -40,7 +40,9 @@ def test_import_object_failure_names_the_reason(module: str, name: str, message:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["hinge", "a:b:c", "a/b:c", "http://x", "a:", ":b", "folder:my photos"])
+@pytest.mark.parametrize(
+    "name", ["hinge", "a:b:c", "a/b:c", "http://x", "a:", ":b", "folder:my photos", "folder:photos"]
+)
 def test_is_plugin_other_forms_returns_false(name: str) -> None:
     assert is_plugin("my_package.losses:MY_LOSS")
     assert not is_plugin(name)

@@ -210,8 +210,8 @@ def test_client_with_an_odd_status_names_it(status: int) -> None:
     ("url", "message"),
     [
         ("http://" + "a" * 300 + ".test", "is not the address"),
-        ("http://127.0.0.1:1/?model=x", "leave out the ?"),
-        ("127.0.0.1:1", "needs http:// or https://"),
+        ("http://127.0.0.1:1/?model=x", "remove the ?"),
+        ("127.0.0.1:1", "has to start with http:// or https://"),
     ],
 )
 def test_client_with_a_broken_address_says_why(url: str, message: str) -> None:
@@ -224,7 +224,7 @@ def test_client_speaking_https_to_plain_http_says_so() -> None:
     with (
         service(lambda path, body: None) as url,
         Client(url.replace("http:", "https:"), patience_s=0) as client,
-        pytest.raises(ServiceError, match="then write http://"),
+        pytest.raises(ServiceError, match="write http://"),
     ):
         client.models()
 

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from imagesets.types import ImageSet
+from tests.support import runs as runs_support
 from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.training import checkpoint, run_folder
@@ -53,9 +54,9 @@ def live(run_dir: Path) -> None:
     try:
         payload = checkpoint.load_latest(run_dir)[1]
     except TrainerError:
-        run_folder.start(config, images(), run_dir, console)
+        runs_support.start(config, images(), run_dir, console)
     else:
-        run_folder.resume(run_dir, payload, config, images(), console)
+        runs_support.resume(run_dir, payload, config, images(), console)
 
 
 def half_written(run_dir: Path) -> bool:

@@ -141,7 +141,7 @@ def resumes(config: Config, ranks: FabricProcessGroup) -> dict[str, Any]:
         loop.train_iteration(whole, batches)
     for _ in range(4):
         loop.train_iteration(paused, batches)
-    folder = Path(ranks.broadcast(tempfile.mkdtemp() if ranks.leads else ""))
+    folder = Path(ranks.broadcast(tempfile.mkdtemp() if ranks.is_main else ""))
     path = checkpoint.save(paused, folder, keep=1)
     ranks.wait()
     payload = checkpoint.read(path)
@@ -205,7 +205,7 @@ def main(output: Path) -> None:
     found["stops"] = stops(ranks)
     values = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     found["std"] = ranks.std(values[ranks.share(8)]).item(), values.std().item()
-    if ranks.leads:
+    if ranks.is_main:
         output.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.support import runs as runs_support
 from tests.trainer.crashes import images
 from trainer.cli import app
 from trainer.config.schema import Config
@@ -30,7 +31,7 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
     folders = []
     for config in configs:
         folder = run_folder.create(tmp_path / "runs", config)
-        assert run_folder.start(config, images(), folder, Console(file=io.StringIO()))
+        assert runs_support.start(config, images(), folder, Console(file=io.StringIO()))
         folders.append(folder)
     return folders
 

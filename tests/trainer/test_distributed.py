@@ -320,7 +320,7 @@ def test_machines_with_different_configs_are_refused(tmp_path: Path, environment
         ({"optim": {"batch_size": 2}}, 3, 3, "use 3$"),
         ({"run": {"device": "cuda"}}, 4, 4, "4 processes on this machine, but PyTorch sees 2 CUDA device"),
         ({"run": {"device": "mps"}}, 2, 2, r"run\.device=cpu"),
-        ({}, 3, 2, "alike on each"),
+        ({}, 3, 2, "use the same --nproc-per-node"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from imagesets.types import ImageSet
+from tests.support import runs as runs_support
 from tests.trainer.crashes import images
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -27,7 +28,7 @@ def trained(tiny: Tiny, tmp_path: Path) -> Path:
 
 def train(config: Config, image_set: ImageSet, runs: Path, console: Console | None = None) -> Path:
     run_dir = run_folder.create(runs, config)
-    assert run_folder.start(config, image_set, run_dir, console or Console(file=io.StringIO()))
+    assert runs_support.start(config, image_set, run_dir, console or Console(file=io.StringIO()))
     return run_dir
 
 
