@@ -215,7 +215,7 @@ def test_optimize_never_replaces_its_source(conditional: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--optimize", "int8", "--num-images", "50"], "--num-images is of a score"),
+        (["--optimize", "int8", "--num-images", "50"], "--num-images needs a score"),
         (["--optimize", "none"], "is a generator file already"),
         ([], "is a generator file already"),
     ],
