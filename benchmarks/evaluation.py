@@ -309,7 +309,7 @@ def metrics(rounds: int, num_images: int = 3000) -> dict[str, Any]:
 def command(rounds: int, num_images: int = 128) -> dict[str, Any]:
     """Seconds of `evaluation score` and of `fidelity`: start-up, files, Inception with the `tf1` resize, five metrics.
 
-    Nothing is kept from one round to the next: features of the reference are made anew each time, by both.
+    Nothing is kept from one round to the next: features of the reference are computed again each time, by both.
     """
     subset = min(100, num_images)
     with tempfile.TemporaryDirectory() as name:
@@ -386,7 +386,7 @@ def output_of(words: list[str]) -> str:
 
 
 def evaluation(folder: Path, *words: Any) -> tuple[float, float]:
-    """Run the command line in a process of its own: seconds, and its peak of resident memory in MB (Linux)."""
+    """Run the command line in a separate process: seconds, and its peak of resident memory in MB (Linux)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATELIER_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", COMMAND, *map(str, words)]
     began = time.perf_counter()

@@ -299,7 +299,7 @@ def rates(args: argparse.Namespace) -> dict[str, object]:
 
 
 def whole(args: argparse.Namespace) -> dict[str, object]:
-    """`trainer train` from its start to its end, in a process of its own. Raises SystemExit when it fails."""
+    """`trainer train` from its start to its end, in a separate process. Raises SystemExit when it fails."""
     sets = [f"data.source={args.source}", *args.set]
     command = [sys.executable, "-m", "trainer", "train", "--preset", GPU_PRESET]
     command += ["--run-dir", str(args.run_dir.resolve()), "--data-root", str(args.data_root.resolve())]

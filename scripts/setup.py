@@ -1,6 +1,6 @@
 """Install the project into .venv with one line of progress; `make setup` calls it.
 
-PyTorch's default wheel for Linux contains CUDA and takes 4.5 GB more than the CPU build. Without an NVIDIA driver the
+PyTorch's default wheel for Linux contains CUDA and is several GB larger than the CPU build. Without an NVIDIA driver the
 CPU build is installed, where PyTorch's index offers it; otherwise the default build.
 """
 
@@ -91,7 +91,7 @@ def main() -> int:
                 print("the index has no such build; installing PyTorch's default build instead", flush=True)
         else:
             print(f"{arguments.torch_index} does not answer; installing PyTorch's default build", flush=True)
-    if pip(["--editable", f".[{arguments.extras}]", *constraints], "GAN Atelier and what it needs (2 to 7 GB)"):
+    if pip(["--editable", f".[{arguments.extras}]", *constraints], "GAN Atelier and what it needs"):
         return 0
     tail = [line for line in LOG.read_text(encoding="utf-8").splitlines() if "WARNING" not in line][-15:]
     print("\n".join(tail), file=sys.stderr)

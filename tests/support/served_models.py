@@ -11,7 +11,7 @@ from service.observability.metrics import Metrics
 
 
 def load_model(path: Path, max_bytes: int, runtime: Runtime) -> ServedModel:
-    """Return the model of a file, warm, with a cache of its own; ContractError if it is rejected."""
+    """Return the model of a file, warm, with its own cache; ContractError if it is rejected."""
     file = read_model_bytes(path, max_bytes)
     cache = SessionCache(sys.maxsize, Metrics())
     return ServedModel(path, file, validate_model(path, file), runtime, cache, "start")
