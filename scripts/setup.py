@@ -1,7 +1,7 @@
 """Install the project into .venv with one line of progress; `make setup` calls it.
 
-PyTorch's default wheel for Linux contains CUDA and is several GB larger than the CPU build. Without an NVIDIA driver the
-CPU build is installed, where PyTorch's index offers it; otherwise the default build.
+PyTorch's default wheel for Linux contains CUDA and is several GB larger than the CPU build. Without an NVIDIA driver
+the CPU build is installed, where PyTorch's index offers it; otherwise the default build.
 """
 
 from __future__ import annotations
