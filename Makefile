@@ -28,6 +28,7 @@ GENERATORS  ?=              # files to put into a bento; by default those in MOD
 quoted = '$(subst ','\'',$(strip $(1)))'
 
 BIN := .venv/bin
+LINT := $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,docs,dev,$(ACCELERATOR)
 
@@ -71,7 +72,7 @@ reproduce: setup ## Train the presets of published GANs (ONLY=kunal627 MINUTES=1
 	$(BIN)/python -m scripts.reproduce $(ONLY) --data-root $(call quoted,$(DATA_ROOT)) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
-	@$(MAKE) --no-print-directory lint & lint=$$!; \
+	@{ $(LINT); } & lint=$$!; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'; tests=$$?; \
 	wait $$lint || { echo "lint found something, above the tests: make lint"; exit 1; }; exit $$tests
 	$(BIN)/python -m pytest -m alone
@@ -90,9 +91,7 @@ test-versions: setup ## Test the service's use of private parts on the lowest an
 	done
 
 lint: setup ## Check format, lint and types
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(LINT)
 
 format: setup ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format .

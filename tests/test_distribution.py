@@ -150,7 +150,7 @@ def test_the_source_distribution_holds_what_a_wheel_is_made_of_and_little_else(b
 def test_the_installed_packages_are_the_wheel_s_and_tell_its_version(installed: Installed) -> None:
     code = f"import json, {', '.join(ROOMS)}\nprint(json.dumps([" + (
         ", ".join(f"{room}.__file__" for room in ROOMS)
-        + ", trainer.__version__, imagesets.version.version(), service.version.version()]))"
+        + ", trainer.__version__, artifacts.version()]))"
     )
     *files, one, two = json.loads(installed("python", "-c", code))
     assert all(Path(file).is_relative_to(installed.bin.parent) for file in files), files

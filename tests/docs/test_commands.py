@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from evaluation.cli import app as evaluation
+from tests.support.image_files import tree
 from trainer.cli import app as trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ def test_pages_show_commands() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "photos", ["a.png", "b.png"])  # pages take it for the reader's folder
     words = shlex.split(line)
     match words:
         case ["trainer", "train", *options] if "--dry-run" not in options and not any(".yaml" in o for o in options):
