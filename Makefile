@@ -33,8 +33,8 @@ INSTALLED := .venv/.installed-$(ACCELERATOR)
 EXTRAS := train,serve,eval,docs,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train serve evaluate reproduce test test-versions quick lint format bench fuzz bento images \
-	test-images sbom audit bundled constraints clean tutorial dist docs docs-serve
+.PHONY: help setup demo train serve evaluate reproduce test test-versions quick coverage lint format bench fuzz bento \
+	images test-images sbom audit bundled constraints clean tutorial dist docs docs-serve
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ test: setup ## Lint and run every test, JOBS files at a time, then those that ne
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'
+
+coverage: setup ## Measure the branch coverage of the packages by every test except those of load and of container images
+	rm -rf build/coverage
+	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile -m 'not alone' --ignore tests/images; tests=$$?; \
+	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage html --quiet --fail-under 0 && $(BIN)/python -m coverage report && exit $$tests
 
 test-versions: setup ## Test the service's use of private parts on the lowest and the newest VERSIONS that pyproject.toml allows
 	@for versions in $(VERSIONS); do \
