@@ -1,4 +1,4 @@
-"""Files and facts of the machine that the other packages share. It imports none of them."""
+"""What the packages share: the generator file, latents, atomic files, processes. It imports none of the others."""
 
 from __future__ import annotations
 

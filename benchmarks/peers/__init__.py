@@ -1,0 +1,1 @@
+"""Other ways to serve a generator, for comparison with the service."""

@@ -1,4 +1,4 @@
-"""Feature extractors: one ONNX file each. Reading one needs no torch; the builders here do."""
+"""Feature extractors, one ONNX file each. Reading one needs no torch; building one does."""
 
 from evaluation.extractors.extractor import Extracted, Extractor, load_extractor
 

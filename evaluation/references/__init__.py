@@ -1,0 +1,1 @@
+"""Reference statistics of real images: files, their cache, and the import of other tools' statistics."""

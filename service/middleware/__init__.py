@@ -1,0 +1,1 @@
+"""What happens around every request: API keys, rate limits, cross-origin rules, request ids, access log."""

@@ -1,0 +1,1 @@
+"""The served models: finding, checking, loading and reloading generator files, and their ONNX Runtime sessions."""

@@ -1,6 +1,6 @@
-"""The routes, one module per subject, and what they share.
+"""The HTTP routes, one module per subject, and what they share.
 
-Bodies are parsed and answers written by hand, so that an answer costs little more than its images.
+Bodies are parsed and responses written without FastAPI's models, so that a response costs little more than its images.
 """
 
 from collections.abc import Callable, Coroutine

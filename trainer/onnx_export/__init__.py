@@ -1,1 +1,1 @@
-"""Generator files: the export of a checkpoint, the import of other code's weights, and faster forms of both."""
+"""Write generator files: export checkpoints, import weights of other tools, and optimize the graph for speed."""

@@ -1,1 +1,1 @@
-"""What a run looks like: image grids, animations, curves and HTML pages."""
+"""The report of a run: image grids, animations, curves and HTML pages."""
