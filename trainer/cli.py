@@ -447,7 +447,7 @@ def presets() -> None:
         from trainer.config import loading
         from trainer.console import print_table
 
-        columns = ("preset", "data", "networks", "G / D parameters", "objective", "batch", "kimg")
+        columns = ("preset", "data", "networks", "G / D parameters", "objective", "batch", "length (kimg)")
         table = Table(*columns, box=None)
         for name in loading.preset_names():
             config = loading.resolve(name)

@@ -68,10 +68,10 @@ class _Reader(HTMLParser):
 
 
 def markdown_links(path: Path) -> list[str]:
-    """Targets of a Markdown file's links and images, those within code left out."""
+    """Targets of a Markdown file's links and images, in HTML too, without those in code."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"`[^`\n]*`", "", text)
-    return re.findall(r"\]\(([^)\s]+)\)", text)
+    return [one or other for one, other in re.findall(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"", text)]
 
 
 def anchors(path: Path) -> set[str]:

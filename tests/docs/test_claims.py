@@ -17,7 +17,6 @@ from tests.docs import pages
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 FILES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-GENERATED = ("reference/cli.md", "reference/http.md", "reference/settings.md", "openapi.json")  # of the site alone
 EXAMPLES = [
     (page, number)
     for page in ("latents", "measuring")
@@ -33,8 +32,6 @@ def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
             continue
         name, _, anchor = target.partition("#")
         to = (path.parent / unquote(name)).resolve() if name else path
-        if to.is_relative_to(DOCS) and to.relative_to(DOCS).as_posix() in GENERATED:
-            continue
         assert to.exists(), f"{path.name}: {target}"
         if anchor and to.suffix == ".md" and "reference/python" not in to.as_posix():
             assert unquote(anchor) in pages.anchors(to), f"{path.name}: {target}"
@@ -59,6 +56,22 @@ def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name(
         re.MULTILINE,
     )
     assert re.findall(r"`(\w+)`", printed) == list(ARCHITECTURES)
+
+
+def test_results_list_the_lengths_of_presets_and_write_ups() -> None:
+    from scripts.reproduce import RUNS
+    from trainer.config.loading import resolve
+
+    text = (DOCS / "results/index.md").read_text(encoding="utf-8")
+    row = r"^\| `([\w-]+)` \| ([\d,]+) kimg \| (?:([\d,]+) kimg \([^|]*|not stated)? ?\|"
+    lengths = {name: kimgs for name, *kimgs in re.findall(row, text, re.MULTILINE)}
+    assert lengths == {
+        run.preset: [
+            f"{resolve(run.preset).run.total_kimg:,.0f}",
+            f"{run.kimg:,.0f}" if run.sources and run.dataset != "celeba" else "",
+        ]
+        for run in RUNS
+    }
 
 
 def test_security_statements_name_existing_code_and_tests() -> None:
