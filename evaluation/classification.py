@@ -65,11 +65,11 @@ def failed_limits(report: dict[str, Any], min_sure_share: float | None, min_clas
     failures = []
     if min_sure_share is not None and report["sure_share"] < min_sure_share:
         failures.append(
-            f"the classifier is {report['sure']:g} sure of {report['sure_share']:.1%} of images, not of "
-            f"{min_sure_share:.1%}"
+            f"the classifier recognizes {report['sure_share']:.1%} of the images with confidence {report['sure']:g}, "
+            f"less than {min_sure_share:.1%}"
         )
     if min_class_share is not None:
         for name, share in report["class_shares"].items():
             if share < min_class_share:
-                failures.append(f"class {name} makes up {share:.1%}, not {min_class_share:.1%}")
+                failures.append(f"class {name} has {share:.1%} of the images, less than {min_class_share:.1%}")
     return failures

@@ -187,7 +187,9 @@ def reference(
         loaded = load_extractor(extractor)
         if import_as is not None:
             if resolution is None:
-                raise EvaluationError(f"--import-as needs --resolution, the size of the images that {images} is of")
+                raise EvaluationError(
+                    f"--import-as needs --resolution, the side in pixels of the images behind {images}"
+                )
             target = output or default_path(import_as, resolution, loaded)
             made = import_reference(
                 Path(images), loaded, target, name=import_as, resolution=resolution, num_images=num_images
@@ -280,7 +282,7 @@ def classify(
             limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
             threshold = {**limits, "passed": not failures, "failures": failures}
             write_report(output, report | {"warnings": warnings, "threshold": threshold})
-        say(f"at least {sure:g} sure: {report['sure_share']:.1%} of {report['n']} images")
+        say(f"confidence of at least {sure:g}: {report['sure_share']:.1%} of {report['n']} images")
         for name, share in report["class_shares"].items():
             say(f"  {name}: {share:.1%}")
         if failures:

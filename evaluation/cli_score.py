@@ -190,5 +190,5 @@ def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) ->
     if limit is not None and not limit["passed"]:
         value = document["scores"][limit["name"]]
         if value < 0:
-            raise CheckFailedError(f"{limit['name']} {value:.4f} is negative, which no distance is: take more images")
+            raise CheckFailedError(f"{limit['name']} {value:.4f} is negative, so not a distance: use more images")
         raise CheckFailedError(f"{limit['name']} {value:.4f} is above {limit['fail_above']:g}")

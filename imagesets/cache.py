@@ -88,7 +88,7 @@ def load_or_build(spec: DatasetSpec, name: str, cache_root: Path, progress: bool
                 _build(spec, name, entry, progress)
                 found = _read(entry, name)
     if found is None:
-        raise ImageSetError(f"the image cache at {entry} was damaged while it was written; is the disk sound?")
+        raise ImageSetError(f"the image cache at {entry} was damaged while it was written; check the disk")
     if broken := len(found.info.get("skipped", ())):
         log.warning("%s: %d of %d images were broken and skipped", name, broken, broken + len(found))
     return found

@@ -215,7 +215,7 @@ def export(
         if optimize == "none" and is_file and name is None:
             raise TrainerError(
                 f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
-                "makes a faster form of it"
+                "makes a faster version of it"
             )
         if not ema and is_file:
             raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")

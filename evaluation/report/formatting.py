@@ -13,9 +13,9 @@ METRIC_DESCRIPTIONS = {
     "kid": "Squared distance of the features under a cubic kernel, without bias, so it may be below 0; ± is the spread "
     "over subsets.",
     "is": "How confident the network is of each image, and how many classes it sees. It does not use real images.",
-    "precision": "Share of the images that are among real ones.",
-    "recall": "Share of the real images that are among generated ones.",
-    "density": "Number of real images' neighborhoods that an image is in, on average; may exceed 1.",
+    "precision": "Share of the generated images that resemble real ones.",
+    "recall": "Share of the real images that the generator covers.",
+    "density": "Mean number of real images' neighborhoods that contain a generated image; may exceed 1.",
     "coverage": "Share of the real images that have a generated one in their neighborhood.",
     "fid_infinity": "The Fréchet distance extrapolated to infinitely many images; ± is its standard error. "
     "The bias of the reference remains. A value below 0 is an error: score more images.",

@@ -74,7 +74,7 @@ def distance_between(
         (side, channels), (other, other_channels) = shape, reference_shape
         warnings.append(
             f"the images are {side}x{side} with {channels} channels and {other}x{other} with {other_channels}: the "
-            "extractor converts each, which is scored too"
+            "extractor converts each, which affects the score"
         )
     for text in warnings:
         on_warning(text)

@@ -51,7 +51,7 @@ def extract_features(
             if store.digest and batch.digest != store.digest:
                 raise EvaluationError(
                     f"the model changed: {store.n} images are of {store.digest[:12]}, the next of "
-                    f"{batch.digest[:12]}; one score is of one model"
+                    f"{batch.digest[:12]}; a score is of one model"
                 )
             store.digest = batch.digest
             rows = {"features": extracted.features, "logits": extracted.logits, "labels": batch.labels}

@@ -173,7 +173,7 @@ def check_inputs(job: Job, reference: Reference) -> list[SeedRange]:
         )
     job.warn(*size_warnings(n, "images", extractor), *size_warnings(reference.n, "reference images", extractor))
     if reference.provenance.get("imported"):
-        job.warn(f"the reference was imported: that {extractor.name} made it is its importer's word")
+        job.warn(f"the reference was imported: that {extractor.name} made it was not verified")
     channels = reference.image_set.get("channels")
     if channels not in (None, job.source.shape[2]):
         job.warn(f"the images have {job.source.shape[2]} channels, the reference's have {channels}")

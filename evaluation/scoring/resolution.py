@@ -1,6 +1,6 @@
 """Open the images and the reference at one resolution.
 
-A resize between the two would be scored too, so it must be requested by name, and the report names it.
+A resize between the two would change the score, so it must be requested by name, and the report names it.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def open_images(
         if resolution is None:
             raise EvaluationError(
                 f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
-                f"would be scored too; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
+                f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
                 f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
                 f"with --resolution {height}"
             )
         source = ResizedSource(source, required)
         warnings.append(
-            f"the images were resized from {height}x{width} to {required}x{required} ({RESIZE_PROTOCOL}), which is "
-            "scored too"
+            f"the images were resized from {height}x{width} to {required}x{required} ({RESIZE_PROTOCOL}), which "
+            "affects the score"
         )
     elif isinstance(source, ImageSetSource) and side is not None:
         crop, resize = source.description["crop"], source.description["resize"]

@@ -171,7 +171,7 @@ def score_shard(
 
 
 def find_shards(paths: Sequence[Path]) -> list[Shard]:
-    """Return the shards that are named, or are in named folders, in order; EvaluationError if not of one job."""
+    """Return the shards that are named, or are in named folders, in order; EvaluationError if of different jobs."""
     folders = [folder for path in paths for folder in ([path] if _NAME.fullmatch(path.name) else _shards_in(path))]
     if not folders:
         raise EvaluationError(
@@ -182,9 +182,9 @@ def find_shards(paths: Sequence[Path]) -> list[Shard]:
     count = first.arguments["shard"][1]
     for shard in shards:
         if shard.arguments["shard"][1] != count:
-            raise EvaluationError(f"{shard.folder} and {first.folder} are not of one number of shards")
+            raise EvaluationError(f"{shard.folder} and {first.folder} are of different numbers of shards")
         if differ := _differing_keys(first, shard):
-            raise EvaluationError(f"{shard.folder} and {first.folder} are not of one job: their {differ} differ")
+            raise EvaluationError(f"{shard.folder} and {first.folder} belong to different jobs: their {differ} differ")
     indices = [shard.arguments["shard"][0] for shard in shards]
     if twice := [index for index in indices if indices.count(index) > 1]:
         raise EvaluationError(f"shard {twice[0]} of {count} was given twice")
@@ -279,7 +279,7 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
         if theirs != digest or statistics.dim != total.dim:
             raise EvaluationError(
                 f"{shard.folder / name} is of model {theirs[:12]} and {statistics.dim} features, "
-                f"{shards[0].folder / name} of {digest[:12]} and {total.dim}; one score is of one model"
+                f"{shards[0].folder / name} of {digest[:12]} and {total.dim}; a score is of one model"
             )
         total.merge(statistics)
     sizes = [statistics.n for statistics, _ in states]

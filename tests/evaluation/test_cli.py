@@ -110,7 +110,7 @@ def test_score_negative_extrapolation_warns_and_fails(place: Path, monkeypatch: 
     monkeypatch.setattr(fid_infinity, "fid_infinity", lambda *arguments, **settings: found)
     words = ("--metrics", "fid_infinity", "--num-images", 30, "--fail-above", 5, "--no-baseline", "-o", "r.json")
     done = run("score", "g.onnx", "--reference", "r.npz", *words)
-    assert one_line(done, 1) == "failed: fd_tiny_infinity30 -2.4700 is negative, which no distance is: take more images"
+    assert one_line(done, 1) == "failed: fd_tiny_infinity30 -2.4700 is negative, so not a distance: use more images"
     assert "WARNING: fd_tiny_infinity30 is -2.4700" in done.stderr
     report = json.loads((place / "r.json").read_text(encoding="utf-8"))
     assert report["threshold"]["passed"] is False
@@ -195,13 +195,13 @@ def test_mistakes_are_one_line_each(place: Path) -> None:
 def test_classify_tells_how_sure_and_how_varied_and_holds_to_minimums(place: Path) -> None:
     done = run("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", 64, "--sure", 0.5, "-o", "c.json")
     assert done.exit_code == 0, done.output
-    assert "at least 0.5 sure: 100.0% of 64 images" in done.stdout
+    assert "confidence of at least 0.5: 100.0% of 64 images" in done.stdout
     report = json.loads((place / "c.json").read_text(encoding="utf-8"))
     assert sum(report["class_shares"].values()) == pytest.approx(1)
     line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--sure", 1, "--min-sure-share", 0.9), 1)
-    assert "1 sure of" in line
+    assert "with confidence 1, less than 90.0%" in line
     line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--min-class-share", 0.6), 1)
-    assert "makes up" in line
+    assert "of the images, less than 60.0%" in line
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

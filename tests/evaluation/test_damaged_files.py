@@ -251,7 +251,7 @@ def test_rows_that_are_not_of_the_shards_images(tmp_path: Path, what: str, rows:
 @pytest.mark.parametrize("other", [{"digest": "b"}, {"dim": 5}], ids=str)
 def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
     shard(tmp_path, 0), shard(tmp_path, 1, **other)
-    with pytest.raises(EvaluationError, match="one score is of one model"):
+    with pytest.raises(EvaluationError, match="a score is of one model"):
         merge_features(find_shards([tmp_path]), tmp_path / "merged")
 
 

@@ -168,7 +168,7 @@ def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -
     with pytest.raises(EvaluationError, match="stopped"):
         extract_features(model, extractor, SeedRange(0, 128), tmp_path / "work")
     model.digest = "b" * 64
-    with pytest.raises(EvaluationError, match="one score is of one model"):
+    with pytest.raises(EvaluationError, match="a score is of one model"):
         extract_features(model, extractor, SeedRange(0, 128), tmp_path / "work")
     assert count_images(tmp_path / "work") == 64
 

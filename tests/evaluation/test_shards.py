@@ -77,7 +77,7 @@ def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
     assert run(*score(40, "--output", "other", "--shard", "1/3", "--seed", 7)).exit_code == 0
     shutil.rmtree("parts/shard-1-of-3")
     line = one_line(run("merge", "parts", "other"))
-    assert "not of one job: their first_seed differ" in line
+    assert "different jobs: their first_seed differ" in line
     assert "given twice" in one_line(run("merge", "parts", "parts/shard-0-of-3"))
     assert "no shard in" in one_line(run("merge", "pictures"))
     assert "needs an --output folder" in one_line(run(*score(40, "--shard", "0/3")))

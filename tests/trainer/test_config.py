@@ -83,7 +83,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["objective.name=hinge", "objective.fake_label=0.1"], "hinge scores have none"),
         ("cifar10-wgan", ["objective.gradient_penalty=wgan-gp"], "bounds a critic already"),
         ("cifar10-wgan", ["objective.clip=null", "objective.gradient_penalty=wgan-gp"], "model.d_norm=layer or none"),
-        ("digits-dcgan", ["optim.decay_kimg=[50, 20]"], "falls from its first number"),
+        ("digits-dcgan", ["optim.decay_kimg=[50, 20]"], "is [from, to] with from below to"),
         ("digits-dcgan", ["optim.decay_kimg=[0, 20]"], "ends at 20, before run.total_kimg=100"),
         ("digits-dcgan", ["data.noise_kimg=10"], "data.noise_std lasts"),
         ("digits-dcgan", ["model.architecture=resnet"], "a resnet's model.g_widths needs 4 widths"),
@@ -148,7 +148,7 @@ def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) 
     path = tmp_path / "p.yaml"
     path.write_text(f"data: {{source: digits}}\n{section}\n", encoding="utf-8")
     for overrides in ([], ["model.z_dim=8"]):
-        with pytest.raises(TrainerError, match="model is a section and should hold fields, not") as refused:
+        with pytest.raises(TrainerError, match="model is a section and must contain fields, not") as refused:
             loading.resolve(str(path), overrides)
         assert "\n" not in str(refused.value)
 

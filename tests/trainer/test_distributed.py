@@ -308,7 +308,7 @@ def test_machines_with_different_configs_are_refused(tmp_path: Path, environment
     with Launch(one, tmp_path, environment) as first, Launch(other, tmp_path, environment) as second:
         assert (first.process.wait(240), second.process.wait(240)) == (1, 1)
         (line,) = first.errors() + second.errors()
-        assert re.search(r"do not agree: number 0 → number 1 has optim\.g_lr: 0\.000[34] → 0\.000[34]$", line)
+        assert re.search(r"the processes differ, process 0 → process 1: optim\.g_lr: 0\.000[34] → 0\.000[34]$", line)
         assert "exitcode  : 2" in first.said() + second.said()
     assert not (tmp_path / "runs").exists()
 

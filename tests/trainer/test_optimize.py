@@ -164,7 +164,7 @@ def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None
 def test_optimize_without_inner_layers_raises(tiny: Tiny, tmp_path: Path) -> None:
     code, output = run(write_generator(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
     assert (code, output.count("\n")) == (2, 1)
-    assert "int8 has nothing to work on here" in output
+    assert "int8 has nothing to quantize" in output
     assert not (tmp_path / "models").exists()
 
 

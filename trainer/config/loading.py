@@ -72,14 +72,14 @@ def load_preset(preset: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainerError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(sections, dict):
-        raise TrainerError(f"{path} should hold sections (data, model, …), not {type(sections).__name__}")
+        raise TrainerError(f"{path} must contain sections (data, model, …), not {type(sections).__name__}")
     for section, info in Config.model_fields.items():
         if not _is_section(info.annotation) or section not in sections:
             continue
         if sections[section] is None:  # a heading without fields
             sections[section] = {}
         if not isinstance(sections[section], dict):
-            raise TrainerError(f"{path}: {section} is a section and should hold fields, not {sections[section]!r}")
+            raise TrainerError(f"{path}: {section} is a section and must contain fields, not {sections[section]!r}")
     for old, new in RENAMED_FIELDS.items():
         section, _, field = old.partition(".")
         if field in sections.get(section, {}):

@@ -52,14 +52,16 @@ class Data(Section):
 
     source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
     resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
-    channels: Literal[1, 3] = Field(1, description="1 gray, 3 RGB; default: as the images have")
-    flip: bool = Field(False, description="mirror each real image left to right half of the times it is shown")
+    channels: Literal[1, 3] = Field(1, description="1 gray, 3 RGB; default: those of the images")
+    flip: bool = Field(False, description="mirror each real image left to right with probability 0.5")
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
-        (), description="DiffAugment policies on what D sees, for small image sets"
+        (), description="DiffAugment policies on all images that D sees; for small image sets"
     )
-    noise_std: float = Field(0, ge=0, le=10, description="standard deviation of Gaussian noise on what D sees; 0: off")
+    noise_std: float = Field(
+        0, ge=0, le=10, description="standard deviation of Gaussian noise on all images that D sees; 0: off"
+    )
     noise_kimg: float | None = Field(
-        None, gt=0, le=10_000_000, description="kimg in which that noise falls linearly to 0; default: it does not fall"
+        None, gt=0, le=10_000_000, description="kimg over which the noise decreases linearly to 0; default: constant"
     )
     class_names: tuple[str, ...] = Field((), description="names of the labels; default: those of the image set")
 
@@ -213,11 +215,11 @@ def num_upsamples(resolution: int) -> int:
 
 def _check_data(data: Data) -> None:
     if len(set(data.class_names)) != len(data.class_names):
-        raise ValueError("data.class_names holds a name twice")
+        raise ValueError("data.class_names lists a name twice")
     if len(set(data.augment)) != len(data.augment):
-        raise ValueError("data.augment names a policy twice; each is applied once")
+        raise ValueError("data.augment lists a policy twice; list each once")
     if data.noise_kimg is not None and not data.noise_std:
-        raise ValueError("data.noise_kimg is how long data.noise_std lasts, and that is 0; set both")
+        raise ValueError("data.noise_kimg has no effect while data.noise_std is 0; set both")
 
 
 def _check_architecture(model: Model, resolution: int) -> None:
@@ -298,7 +300,7 @@ def _check_schedule(optim: Optim, run: RunSection) -> None:
         return
     start, end = optim.decay_kimg
     if start >= end:
-        raise ValueError(f"optim.decay_kimg falls from its first number to its second, not from {start:g} to {end:g}")
+        raise ValueError(f"optim.decay_kimg is [from, to] with from below to, not [{start:g}, {end:g}]")
     if end < run.total_kimg:
         raise ValueError(
             f"optim.decay_kimg ends at {end:g}, before run.total_kimg={run.total_kimg:g}: "

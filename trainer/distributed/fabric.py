@@ -107,7 +107,7 @@ class FabricProcessGroup(ProcessGroup):
             if first_identity != other_identity:
                 lines += [f"{what}: {first_identity[what]} → {other_identity[what]}" for what in identity]
             if lines:
-                raise TrainerError(f"the processes do not agree: number 0 → number {number} has {'; '.join(lines)}")
+                raise TrainerError(f"the processes differ, process 0 → process {number}: {'; '.join(lines)}")
         return group, loading.parse(first)
 
     def device(self, kind: str) -> torch.device:  # noqa: ARG002 (interface)

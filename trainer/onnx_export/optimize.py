@@ -278,7 +278,7 @@ def to_int8(model: onnx.ModelProto, calibration: Iterator[Feed]) -> onnx.ModelPr
     rewritten = rewrite(model)
     if not rewritten.quantized:
         raise TrainerError(
-            "int8 has nothing to work on here: the first and the last layer stay float32, and this generator has no "
+            "int8 has nothing to quantize: the first and the last layer stay float32, and this generator has no "
             "layer between them that could be quantized; export it with --optimize none or fp16"
         )
     with tempfile.TemporaryDirectory() as folder, _only_errors():

@@ -43,7 +43,7 @@ def write_report(run_dir: Path) -> Path:
     """Write a run's curves.png, animations and report.html, and return the path of the page.
 
     Raises:
-        TrainerError: If the folder is not a run folder, or has had no tick.
+        TrainerError: If the folder is not a run folder, or has no metrics yet.
     """
     plots.write_curves(run_dir)
     for kind in KINDS:
@@ -55,7 +55,7 @@ def write_page(run_dir: Path) -> Path:
     """Write report.html from the pictures that are already in the run folder."""
     ticks = plots.read_metrics(run_dir / "metrics.jsonl")
     if not ticks:
-        raise TrainerError(f"{run_dir} has had no tick yet; there is nothing to report")
+        raise TrainerError(f"{run_dir} has no metrics yet; there is nothing to report")
     config = read_config(run_dir)
     record = read_json(run_dir / "made_by.json")
     page = render(
@@ -96,7 +96,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     metrics = [plots.read_metrics(path / "metrics.jsonl") for path in run_dirs]
     for path, ticks in zip(run_dirs, metrics, strict=True):
         if not ticks:
-            raise TrainerError(f"{path} has had no tick yet; there is nothing to compare")
+            raise TrainerError(f"{path} has no metrics yet; there is nothing to compare")
     seen = min(ticks[-1]["images_seen"] for ticks in metrics)
     metrics = [[tick for tick in ticks if tick["images_seen"] <= seen] for ticks in metrics]
     for path, ticks in zip(run_dirs, metrics, strict=True):
@@ -148,7 +148,7 @@ def animate(run_dir: Path, kind: str, fps: float = 8.0) -> list[Path]:
     """
     frames = [Image.open(path) for path in thin(sheet_paths(run_dir, kind))]
     if not frames:
-        raise TrainerError(f"no {kind} pictures in {run_dir / 'samples'}; is it a run folder that has had a tick?")
+        raise TrainerError(f"no {kind} pictures in {run_dir / 'samples'}; is it a run folder with metrics?")
     paths = [run_dir / f"{kind}.gif", run_dir / f"{kind}.webp"]
     for path in paths:
         image_grids.write_animation(frames, path, fps)
@@ -164,7 +164,7 @@ def read_sheet(run_dir: Path, images_seen: int) -> Image.Image:
     """Return the picture of the fixed seeds at the last tick until `images_seen`, or the first one, as RGB."""
     paths = sheet_paths(run_dir, "fixed")
     if not paths:
-        raise TrainerError(f"no pictures in {run_dir / 'samples'}; is it a run folder that has had a tick?")
+        raise TrainerError(f"no pictures in {run_dir / 'samples'}; is it a run folder with metrics?")
     index = bisect_right([int(path.stem.rpartition("-")[2]) for path in paths], images_seen)
     return Image.open(paths[max(0, index - 1)]).convert("RGB")
 

@@ -33,7 +33,7 @@ def read_metrics(path: Path) -> list[Tick]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
-        raise TrainerError(f"no metrics at {path}; is it a run folder that has had a tick?") from None
+        raise TrainerError(f"no metrics at {path}; is it a run folder with metrics?") from None
     except ValueError as error:
         raise TrainerError(f"{path} is damaged: {error}") from error
 
