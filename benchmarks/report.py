@@ -371,7 +371,7 @@ def serving_table(result: dict[str, Any]) -> str:
             f"{alone['p50_ms']:.1f} / {alone['p99_ms']:.1f} ms",
             f"{alone['bare_ms']:.1f} ms",
         ])  # fmt: skip
-    heads = ["generator", "bare loop", "npy", "PNG in JSON", "npy: p50 / p99", "alone, n=1: p50 / p99"]
+    heads = ["generator", "bare loop", "npy", "PNG in JSON", "npy: p50 / p99", "one client, n=1: p50 / p99"]
     return table([*heads, "bare single run"], rows) + f"\n\n{conditions(result)}"
 
 
@@ -390,8 +390,8 @@ def overload_table(result: dict[str, Any]) -> str:
         counts = (load[key] for key in ("images_per_request", "status_200", "status_503", "others"))
         times = f"{load['idle_p50_ms']:.1f} ms", f"{load['first_after_ms']:.0f} ms", f"{load['back_to_idle_s']:.1f} s"
         rows.append([*map(str, counts), f"{load['goodput']:.2f}", f"{100 * load['growth']:+.2f} %", *times])
-    heads = ["images a request", "200", "503", "others", "goodput of the best", "memory", "idle p50", "first after"]
-    return table([*heads, "back to idle"], rows)
+    heads = ["images per request", "200", "503", "other statuses", "goodput / best rate", "memory growth"]
+    return table([*heads, "idle p50", "first answer after", "idle again after"], rows)
 
 
 def soak_text(result: dict[str, Any]) -> str:
@@ -463,7 +463,7 @@ def gpu_table(document: dict[str, Any]) -> str:
     if found := document.get("rates"):
         rates = found["images_per_second"]
         rows.append([
-            f"`{found['preset']}`, batch {found['batch_size']}, steps alone", found["machine"]["gpu"],
+            f"`{found['preset']}`, batch {found['batch_size']}, steps only", found["machine"]["gpu"],
             f"{rates['fast']:,.0f} images/s", f"float32, no graph, unfused: {rates['plain']:,.0f}",
             f"**{rates['fast'] / rates['plain']:.1f}**",
         ])  # fmt: skip

@@ -1,7 +1,7 @@
 #!/bin/sh
-# A folder that is mounted at /models has been named by mounting it: empty, it is no reason to serve the bundled digits.
+# Use the folder mounted at /models, even if it is empty: the bundled digits are only for a container without one.
 if [ -z "${ATELIER_MODEL_DIR:-}${MODEL_DIR:-}" ] && [ -e /models ]; then
     export ATELIER_MODEL_DIR=/models
 fi
-# The container's own network decides who reaches this address; another --host after it replaces it.
+# The container's network decides who can reach this address; a later --host replaces it.
 exec python -m service serve --host 0.0.0.0 "$@"

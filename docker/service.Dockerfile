@@ -1,12 +1,12 @@
-# The service. ONNXRUNTIME="onnxruntime-gpu[cuda,cudnn]" makes the GPU variant; neither holds torch.
+# The service. ONNXRUNTIME="onnxruntime-gpu[cuda,cudnn]" makes the GPU variant; neither contains torch.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG ONNXRUNTIME=onnxruntime
-# pip stays here: what runs needs none
+# pip stays in this stage; the service does not need it
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-# dependencies before code: without packages beside it, the project installs as its metadata alone, which names a README
+# dependencies before code: without packages next to it, only the project's metadata is installed, which names a README
 COPY LICENSE constraints.txt pyproject.toml ./
 RUN touch README.md \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --constraint constraints.txt '.[serve]' "${ONNXRUNTIME}" \
@@ -14,7 +14,7 @@ RUN touch README.md \
 COPY artifacts artifacts
 COPY service service
 COPY docker/service-entry.sh /opt/venv/bin/service-entry
-# readable whatever the umask of the checkout was; compiled, for a read-only file system keeps no bytecode
+# readable whatever the checkout's umask; compiled, because a read-only file system keeps no bytecode
 RUN chmod -R a+rX /app && chmod 0755 /opt/venv/bin/service-entry && uname -m > /opt/venv/machine \
     && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q /app
 
@@ -22,7 +22,7 @@ FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app/artifacts /app/artifacts
 COPY --from=build /app/service /app/service
-# all that is written goes below /tmp, so that the root file system may be read-only
+# everything is written below /tmp, so that the root file system can be read-only
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     HOME=/tmp \
@@ -36,7 +36,7 @@ EXPOSE 3000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "service.health"]
 ENTRYPOINT ["service-entry"]
-# last, for they change with every commit
+# last, because they change with every commit
 ARG BASE
 ARG VERSION=0
 ARG REVISION=unknown

@@ -1,5 +1,5 @@
-# The trainer. Torch's ordinary wheels bring CUDA with them and run without a GPU too.
-# TORCH="torch==2.13.0+cpu" takes another torch than constraints.txt's, such as a small one for a machine without GPU.
+# The trainer. Torch's default wheels contain CUDA and also run without a GPU.
+# TORCH="torch==2.13.0+cpu" replaces the version of constraints.txt, for example by the smaller CPU build.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -7,7 +7,7 @@ ARG ONNXRUNTIME=onnxruntime
 ARG TORCH=
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-# dependencies before code: without packages beside it, the project installs as its metadata alone, which names a README
+# dependencies before code: without packages next to it, only the project's metadata is installed, which names a README
 COPY LICENSE constraints.txt pyproject.toml ./
 RUN touch README.md \
     && if [ -n "${TORCH}" ]; then sed -i -E '/^(torch|torchvision|triton|cuda-|nvidia-)/d' constraints.txt; fi \
@@ -26,7 +26,7 @@ RUN chmod -R a+rX /app && PYTHONPATH=/app /opt/venv/bin/python -m compileall -q 
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-# a new named volume takes its owner from here
+# a new named volume gets its owner from this folder
 COPY --from=build /volumes /
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
@@ -34,15 +34,15 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     ATELIER_CACHE=/cache \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# data/, runs/ and models/, the command's own defaults, are /data, /runs and /models
+# data/, runs/ and models/, the command's defaults, are /data, /runs and /models
 WORKDIR /
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# a job is healthy while it runs; the rest its exit code says
+# a job is healthy while it runs; its exit code reports the result
 HEALTHCHECK NONE
 ENTRYPOINT ["trainer"]
 CMD ["--help"]
-# last, for they change with every commit
+# last, because they change with every commit
 ARG BASE
 ARG VERSION=0
 ARG REVISION=unknown
