@@ -17,6 +17,7 @@ import yaml
 
 from tests.docs import pages
 from tests.docs.pages import Page
+from tests.service.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("Start", "Guides", "Concepts", "Reference", "Results", "Project")
@@ -78,6 +79,38 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
             assert not re.search(r"\b(import|fetch)\b[^;\n]*https?:", text), address
     for path in site.rglob("*.css"):
         assert not pages.CSS_URL.search(path.read_text(encoding="utf-8")), path
+
+
+# What does not fit: tables and code wider than the column, cells that hide their content, identifiers in two lines.
+# On a phone, code and tables may scroll within their boxes.
+MISFITS = """phone => {
+  const column = document.querySelector("article").getBoundingClientRect().right + 1;
+  const found = document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : [];
+  const name = element => element.textContent.trim().replace(/\\s+/g, " ").slice(0, 60);
+  for (const table of document.querySelectorAll("article table")) {
+    const box = phone ? table.closest(".md-typeset__scrollwrap") ?? table : table;
+    if (box.getBoundingClientRect().right > column) found.push(`table: ${name(table)}`);
+    for (const cell of table.querySelectorAll("th, td"))
+      if (cell.scrollWidth > cell.clientWidth + 1) found.push(`cell: ${name(cell)}`);
+  }
+  for (const code of document.querySelectorAll("article pre > code"))
+    if (!phone && code.scrollWidth > code.clientWidth) found.push(`code: ${name(code)}`);
+  for (const code of document.querySelectorAll("article table code"))
+    if (!phone && !code.textContent.includes(" ") && code.getClientRects().length > 1)
+      found.push(`broken: ${name(code)}`);
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_fits_a_laptop_and_a_phone(site: Path, built: dict[str, Page], width: int) -> None:
+    misfits = []
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        for address in built:
+            page.goto((site / address).as_uri())
+            misfits += [f"{address}: {found}" for found in page.evaluate(MISFITS, width < 600)]
+    assert misfits == []
 
 
 def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
@@ -175,6 +208,9 @@ def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) ->
         "trainer.training.losses.hinge_d",
         "trainer.training.loop.train_step",
         "trainer.onnx_export.exporter.export",
+        "trainer.api.train",
+        "evaluation.api.score",
+        "evaluation.api.fid",
         "evaluation.metrics.frechet.frechet_distance",
         "evaluation.metrics.frechet.FeatureStatistics.update",
         "evaluation.extractors.from_torch.build_extractor",
