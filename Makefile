@@ -20,7 +20,7 @@ BASE        ?=              # of the images; `debootstrap` makes one of Debian's
 TORCH       ?=              # of the trainer's image, such as torch==2.13.0+cpu; by default constraints.txt's, with CUDA
 
 VERSIONS    ?= lowest-direct highest    # of `make test-versions`
-SERVER_TESTS := $(addprefix tests/service/test_,$(addsuffix .py,compatibility protocol joining listening supervision ending))
+SERVER_TESTS := tests/service/server tests/service/test_worker.py tests/system/crashes/test_shutdown.py tests/system/crashes/test_supervision.py
 
 GENERATORS  ?=              # files to put into a bento; by default those in MODEL_DIR
 
@@ -120,7 +120,7 @@ images: ## Build the images of ROLES with docker, podman or buildah, whichever w
 	$(PYTHON) .ci/images.py $(ROLES) $(addprefix --base ,$(strip $(BASE))) $(addprefix --torch ,$(strip $(TORCH)))
 
 test-images: setup ## Build the images of all roles and run them: train, serve, score, stop, and every user error
-	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/images
+	TEST_IMAGES=all BASE='$(strip $(BASE))' TORCH='$(strip $(TORCH))' $(BIN)/python -m pytest tests/system/containers
 
 sbom: setup ## Write a bill of materials (CycloneDX) and the licenses of each role's packages into sbom
 	$(BIN)/python .ci/supply_chain.py sbom --output sbom
@@ -129,7 +129,7 @@ audit: setup ## List the known vulnerabilities of each role's packages
 	$(BIN)/python .ci/supply_chain.py audit $(ARGS)
 
 fuzz: setup ## Send a real service at least CASES (5000) valid and invalid requests
-	$(BIN)/python -m tests.service.fuzz --cases $(CASES)
+	$(BIN)/python -m tests.support.service.fuzz --cases $(CASES)
 
 bundled: setup ## Train the small digits generator that the service bundles, service/bundled/digits.onnx
 	$(BIN)/trainer train --preset digits-dcgan --name bundled-digits --runs runs --export service/bundled/digits.onnx

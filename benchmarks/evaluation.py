@@ -212,7 +212,7 @@ def random_weights(path: Path) -> Path:
     """A file of seeded weights for every network of Inception's here; its features are near 0.7."""
     import torch
 
-    from tests.evaluation.helpers import random_inception
+    from tests.support.evaluation.inception import random_inception
 
     torch.save(random_inception(), path)
     return path
@@ -465,7 +465,7 @@ def memory(num_images: int) -> dict[str, Any]:
     """
     import onnx
 
-    from tests.tiny_generator import tiny_generator
+    from tests.support.tiny_generator import tiny_generator
 
     found: dict[str, Any] = {"images": num_images, "features": FEATURES, "side": SIDE}
     with tempfile.TemporaryDirectory() as name:

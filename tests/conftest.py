@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.ending import own_temporary_folder, stop_on_signals
+from tests.support.process_cleanup import own_temporary_folder, stop_on_signals
 
 own_temporary_folder()
 stop_on_signals()
@@ -48,7 +48,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-IMAGES = "tests/images"
+IMAGES = "tests/system/containers"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""The packages, the one direction of imports between them, and the size of their folders."""
+"""The packages, the one direction of imports between them, the size of their folders, and the place of test helpers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 PACKAGES = ("artifacts", "imagesets", "evaluation", "trainer", "service")
 MOST_MODULES = 10  # per folder, without __init__.py and __main__.py
+MOST_TEST_MODULES = 12  # per folder
 
 # What each package may import of ours. Of the service, evaluation imports only the client.
 MAY_IMPORT = {
@@ -134,3 +136,36 @@ def test_module_import_stays_light(module: str, forbidden: set[str]) -> None:
     code = f"import sys, {module}; print(sorted({forbidden!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+TESTS = ROOT / "tests"
+
+
+def test_test_module_is_imported_by_no_other() -> None:
+    modules = {module_name(path) for path in TESTS.rglob("test_*.py")}
+    for path in TESTS.rglob("*.py"):
+        assert imported_names(path).isdisjoint(modules), path
+
+
+def test_conftest_is_imported_by_no_other() -> None:
+    for path in TESTS.rglob("*.py"):
+        assert not [name for name in imported_names(path) if "conftest" in name.split(".")], path
+
+
+def test_helpers_are_in_conftest_and_support_only() -> None:
+    for path in TESTS.rglob("*.py"):
+        is_test = path.name.startswith("test_") or path.name in {"conftest.py", "__init__.py"}
+        assert is_test != (TESTS / "support" in path.parents), path
+
+
+def test_test_folder_has_at_most_twelve_modules() -> None:
+    for folder in {path.parent for path in TESTS.rglob("*.py")}:
+        modules = sorted(path.name for path in folder.glob("*.py") if path.name not in {"conftest.py", "__init__.py"})
+        assert len(modules) <= MOST_TEST_MODULES, f"{folder}: {modules}"
+
+
+def test_test_folders_mirror_the_packages() -> None:
+    """A folder of tests is named after the sub-package that it tests."""
+    for package in PACKAGES:
+        for folder in (path for path in (TESTS / package).rglob("*") if path.is_dir() and path.name != "__pycache__"):
+            assert (ROOT / folder.relative_to(TESTS) / "__init__.py").is_file(), folder

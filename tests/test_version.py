@@ -14,8 +14,8 @@ import artifacts
 import trainer
 from artifacts import version
 from evaluation.report.schema import versions
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 

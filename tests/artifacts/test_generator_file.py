@@ -2,7 +2,7 @@ import onnx
 import pytest
 
 from artifacts.generator_file import ContractError, check, digest
-from tests import tiny_generator as tiny
+from tests.support import tiny_generator as tiny
 
 
 def refused(model: onnx.ModelProto) -> str:

@@ -6,7 +6,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import ndtri
+from scipy.stats import kstest, truncnorm
 
 from artifacts.latents import NUM_SEEDS, raw_draws, seeds_to_labels, seeds_to_latents
 
@@ -56,3 +59,64 @@ def test_seeds_to_labels_are_the_next_draw_modulo_the_classes() -> None:
     assert seeds_to_labels([7], 4, 10).tolist() == [draw % 10]  # type: ignore[union-attr]
     assert seeds_to_labels([7], 4, 0) is None
     assert np.bincount(seeds_to_labels(range(1000), 8, 4)).min() > 200
+
+
+seeds = st.integers(0, NUM_SEEDS - 1)
+
+
+def test_raw_draws_are_philox_golden_values() -> None:
+    assert raw_draws([0], 2).tolist() == [[213000021201967259, 4455796210202625458]]
+
+
+def test_latents_are_the_documented_formula() -> None:
+    """Written out with Python's own normal quantile, for the first draws of seed 0."""
+    from statistics import NormalDist
+
+    u = [((raw >> 12) + 0.5) / 2**52 for raw in (213000021201967259, 4455796210202625458)]
+    normal, labels = seeds_to_latents([0], 2)
+    uniform, _ = seeds_to_latents([0], 2, "uniform")
+    assert labels is None
+    assert normal.dtype == uniform.dtype == np.float32
+    np.testing.assert_allclose(normal[0], [NormalDist().inv_cdf(x) for x in u], rtol=1e-6)
+    np.testing.assert_allclose(uniform[0], [2 * x - 1 for x in u], rtol=1e-6)
+
+
+@given(st.lists(seeds, min_size=1, max_size=8))
+def test_a_latent_depends_on_its_seed_alone(many: list[int]) -> None:
+    together, labels = seeds_to_latents(many, 5, num_classes=3)
+    for i, seed in enumerate(many):
+        alone, label = seeds_to_latents([seed], 5, num_classes=3)
+        assert together[i].tobytes() == alone[0].tobytes()
+        assert labels is not None
+        assert label is not None
+        assert labels[i] == label[0] == raw_draws([seed], 6)[0, 5] % 3
+
+
+def test_the_highest_seed_is_drawn() -> None:
+    assert np.isfinite(seeds_to_latents([NUM_SEEDS - 1], 100)[0]).all()
+
+
+def test_distributions() -> None:
+    many = range(300)
+    assert kstest(seeds_to_latents(many, 20)[0].ravel(), "norm").pvalue > 0.01
+    assert kstest(seeds_to_latents(many, 20, "uniform")[0].ravel(), "uniform", (-1, 2)).pvalue > 0.01
+    truncated = seeds_to_latents(many, 20, truncation=0.7)[0].ravel()
+    assert kstest(truncated, truncnorm(-0.7, 0.7).cdf).pvalue > 0.01
+
+
+@given(seeds, st.floats(0.01, 50))
+def test_truncation_stays_within_and_keeps_the_order(seed: int, t: float) -> None:
+    full, _ = seeds_to_latents([seed], 8)
+    cut, _ = seeds_to_latents([seed], 8, truncation=t)
+    assert np.abs(cut).max() <= np.float32(t) * (1 + 1e-6)
+    assert (np.abs(cut) <= np.abs(full) * (1 + 1e-5) + 1e-9).all()
+    assert (np.argsort(cut[0]) == np.argsort(full[0])).all()
+
+
+def test_wide_truncation_is_none() -> None:
+    np.testing.assert_allclose(seeds_to_latents([7], 50, truncation=30)[0], seeds_to_latents([7], 50)[0], rtol=1e-6)
+
+
+def test_truncation_of_uniform_is_refused() -> None:
+    with pytest.raises(ValueError, match="uniform"):
+        seeds_to_latents([0], 4, "uniform", truncation=1.0)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import evaluation, report
 from evaluation.extractors import builder
-from tests.evaluation.helpers import exported_once
+from tests.support.evaluation.inception import exported_once
 
 LOAD = {"load_average": [0.0, 0.0]}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import re
-from pathlib import Path
 
 import pytest
 
 from benchmarks import harness, report
 from benchmarks.harness import alternate, attempt, format_spread, one_line, spread, times_as_fast
+from tests.support.paths import ROOT
 
 INTEL = """processor\t: 0
 cpu family\t: 6
@@ -47,7 +47,7 @@ def test_system_has_only_major_and_minor_of_the_kernel(monkeypatch: pytest.Monke
 
 
 def test_result_files_name_no_kernel_release() -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     kept = [*(root / "benchmarks" / "results").iterdir(), *(root / "docs" / "results").glob("*.json")]
     kept += [root / "docs" / "results" / "performance.md", root / "docs" / "operations" / "scaling.md"]
     found = {path.name: re.findall(r"Linux[ -]\d+\.\d+[.-]\d\S*", path.read_text(encoding="utf-8")) for path in kept}

@@ -16,9 +16,8 @@ import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import report
-from tests.benchmarks import results
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.benchmarks import results
+from tests.support.paths import ROOT
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -160,7 +159,7 @@ def part(tmp_path: Path, name: str, then: str = "end") -> bench.Part:
     path = tmp_path / f"{name}.in.json"
     path.write_text(json.dumps(results.DOCUMENTS[name]), encoding="utf-8")
     words = ("--results", str(path), "--then", then)
-    return bench.Part("tests.benchmarks.stand_in", words, words, (name,))
+    return bench.Part("tests.support.benchmarks.stand_in", words, words, (name,))
 
 
 @pytest.fixture
@@ -228,10 +227,10 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from benchmarks import __main__ as bench
-from tests.benchmarks import results
+from tests.support.benchmarks import results
 bench.describe_machine = lambda: results.MACHINE
 bench.PARTS = {
-    name: bench.Part("tests.benchmarks.stand_in", ("--results", path, "--then", then), (), (result,))
+    name: bench.Part("tests.support.benchmarks.stand_in", ("--results", path, "--then", then), (), (result,))
     for name, result, path, then in zip(*[iter(sys.argv[2:])] * 4)
 }
 sys.argv = ["benchmarks", "--output", sys.argv[1]]

@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.report import between, marked, table
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:

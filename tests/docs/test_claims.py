@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.docs import pages
+from tests.support import html_parsing
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 FILES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 EXAMPLES = [
@@ -27,14 +27,14 @@ EXAMPLES = [
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
     """As GitHub shows them; anchors of the Python reference exist in the site alone, where they are checked."""
-    for target in pages.markdown_links(path):
+    for target in html_parsing.markdown_links(path):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
         to = (path.parent / unquote(name)).resolve() if name else path
         assert to.exists(), f"{path.name}: {target}"
         if anchor and to.suffix == ".md" and "reference/python" not in to.as_posix():
-            assert unquote(anchor) in pages.anchors(to), f"{path.name}: {target}"
+            assert unquote(anchor) in html_parsing.anchors(to), f"{path.name}: {target}"
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)

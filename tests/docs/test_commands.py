@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from evaluation.cli import app as evaluation
 from tests.support.image_files import tree
+from tests.support.paths import ROOT
 from trainer.cli import app as trainer
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 APPS = {"trainer": trainer, "evaluation": evaluation}
 LINE = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?((?:trainer|evaluation|make|pip install) .*)$")

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COPIED = ("artifacts", "imagesets", "evaluation", "trainer", "service", "tests", "pyproject.toml")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import warm
+from tests.support import fork_server
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "guides" / "cookbook.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 QUESTIONS = Path(__file__).with_name("questions.txt").read_text(encoding="utf-8")  # in the source's own words
@@ -68,7 +68,7 @@ def test_commands_and_python_lines_print_what_the_page_shows(tmp_path: Path, mon
     work.mkdir()
     commands.mkdir()
     for name in ("trainer", "evaluation"):
-        warm.command(commands / name, name)
+        fork_server.command(commands / name, name)
     settings = {"PYTHONPATH": str(ROOT), "ATELIER_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     settings |= {"OMP_NUM_THREADS": "1", "COLUMNS": "110", "NO_COLOR": "1"}
     env = os.environ | settings | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}

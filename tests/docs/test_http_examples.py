@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.real import ROOT, served
+from tests.support.paths import ROOT
+from tests.support.service.service_process import served
 
 pytestmark = pytest.mark.slow
 BLOCKS = re.findall(

@@ -15,11 +15,11 @@ import pytest
 import typer
 import yaml
 
-from tests.docs import pages
-from tests.docs.pages import Page
-from tests.service.browser import chromium
+from tests.support import html_parsing
+from tests.support.html_parsing import Page
+from tests.support.paths import ROOT
+from tests.support.service.browser import chromium
 
-ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("Start", "Guides", "Concepts", "Reference", "Results", "Project")
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(site: Path) -> dict[str, Page]:
     """Every page by its address in the site."""
-    found = {path.relative_to(site).as_posix(): pages.read(path) for path in sorted(site.rglob("*.html"))}
+    found = {path.relative_to(site).as_posix(): html_parsing.read(path) for path in sorted(site.rglob("*.html"))}
     assert len(found) > 25
     return found
 
@@ -75,10 +75,10 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Pa
     for address, page in built.items():
         assert [target for target in page.fetched if urlsplit(target).netloc] == [], address
         for text in page.inline:
-            assert not pages.CSS_URL.search(text), address
+            assert not html_parsing.CSS_URL.search(text), address
             assert not re.search(r"\b(import|fetch)\b[^;\n]*https?:", text), address
     for path in site.rglob("*.css"):
-        assert not pages.CSS_URL.search(path.read_text(encoding="utf-8")), path
+        assert not html_parsing.CSS_URL.search(path.read_text(encoding="utf-8")), path
 
 
 # What does not fit: tables and code wider than the column, cells that hide their content, identifiers in two lines.

@@ -17,8 +17,8 @@ from PIL import Image
 
 from examples import notebook
 from examples.notebook import execute
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "docs" / "start" / "tutorial.ipynb"
 
 

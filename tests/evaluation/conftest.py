@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.metrics import Metric, MetricValue
 from evaluation.metrics.frechet import frechet_distance
-from tests.evaluation.helpers import fake_service, write_tiny_extractor
-from tests.evaluation.test_cli import noise, one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.fake_service import fake_service, noise
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 E = {"extractor": "e.onnx"}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

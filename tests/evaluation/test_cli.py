@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from evaluation.cli import app
 from evaluation.extractors import load_extractor
 from evaluation.metrics import fid_infinity
 from evaluation.metrics.fid_infinity import Extrapolation
 from evaluation.metrics.frechet import frechet_distance
-from tests.evaluation.helpers import fake_service, write_tiny_extractor
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.fake_service import fake_service, noise
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
@@ -27,24 +27,6 @@ def place(place: Path) -> Path:
     done = run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz")
     assert done.exit_code == 0, done.output
     return place
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def one_line(done: Result, code: int = 2) -> str:
-    assert done.exit_code == code, done.output
-    lines = done.stderr.splitlines()
-    # A line of what a folder held is printed once per process, by whichever test is first.
-    errors = [line for line in lines if not line.startswith("WARNING") and "files are images" not in line]
-    assert len(errors) == 1, done.stderr
-    assert "Traceback" not in done.output
-    return errors[0]
-
-
-def noise(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
 
 
 def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> None:

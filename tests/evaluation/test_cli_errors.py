@@ -17,9 +17,8 @@ from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
 from evaluation.report.schema import without_credentials, write_json, write_report
 from evaluation.scoring.feature_store import RowsFile
-from tests.evaluation.helpers import fake_service
-from tests.evaluation.test_bad_input import score
-from tests.evaluation.test_cli import noise, one_line, run
+from tests.support.evaluation.commands import one_line, run, score
+from tests.support.evaluation.fake_service import fake_service, noise
 
 FEW = ("--num-images", 20, "--no-baseline")
 

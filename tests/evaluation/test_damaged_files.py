@@ -19,8 +19,8 @@ from evaluation.references.file import load_reference
 from evaluation.scoring.feature_store import count_images
 from evaluation.scoring.shards import find_shards, merge_features
 from evaluation.sources.arrays import array_source
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 PROVENANCE = {"format_version": 1, "extractor": {"name": "tiny"}, "image_set": {"name": "y", "resolution": 8}}
 

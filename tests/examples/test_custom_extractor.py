@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from evaluation.extractors import load_extractor
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parents[2] / "examples/custom_extractor.py"
+EXAMPLE = ROOT / "examples/custom_extractor.py"
 
 
 def test_custom_extractor_example_prints_a_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

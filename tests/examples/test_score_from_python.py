@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.evaluation.helpers import write_tiny_extractor
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parents[2] / "examples/score_from_python.py"
+EXAMPLE = ROOT / "examples/score_from_python.py"
 
 
 def test_score_from_python_prints_scores_of_three_kinds_of_images(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from scripts import fid_mistakes, reproduce
 from scripts.reproduce import ReproductionContext
-from tests import warm
+from tests.support import fork_server
+from tests.support.paths import ROOT
 from trainer.config import loading
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 TINY = (
     ("run.total_kimg", 1.92),
@@ -27,7 +27,7 @@ TINY = (
 
 
 def run_script(*words: object, code: int = 0) -> str:
-    done = warm.run("scripts.reproduce", *map(str, words), cwd=ROOT, timeout=500)
+    done = fork_server.run("scripts.reproduce", *map(str, words), cwd=ROOT, timeout=500)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts import setup
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONSTRAINTS = "numpy==1.0\ntorch==2.15.0\ntorch-fidelity==0.4.0\ntorchvision==0.29.2\n"
 
 

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,16 +7,8 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.service.browser import browser, server, visit  # noqa: F401  (fixtures of the page's tests)
-from tests.tiny_generator import write_tiny_generator
-
-
-def wait_until(true: Callable[[], object], seconds: float = 30.0, every: float = 0.01) -> None:
-    """Poll, so that no test waits longer than the machine needs."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(every)
+from tests.support.polling import wait_until
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from PIL import Image
 
 from service import encoding
 from service.client.decoding import parse_seed_ranges
+from service.encoding import GridLayout, enlarge
 from service.errors import ApiError
 from service.routes.negotiation import GENERATE_MEDIA_TYPES, INTERPOLATE_MEDIA_TYPES, choose_media_type
 
@@ -109,3 +110,36 @@ def test_numbers_are_the_images_as_json(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert json.loads(encoding.encode_json_arrays(images)) == images.tolist()
     assert json.loads(encoding.encode_json_arrays(images[:, ::-1])) == images[:, ::-1].tolist()
+
+
+small = st.integers(1, 5)
+
+
+def test_a_sheet_reads_in_rows() -> None:
+    images = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1, 1)
+    assert GridLayout(5, 1, 1, 3).assemble(images)[:, :, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert GridLayout(5, 1, 1, 5).assemble(images)[:, :, 0].tolist() == [[1, 2, 3, 4, 5]]
+    assert GridLayout(5, 1, 1, 3, padding=1).assemble(images)[:, :, 0].tolist() == [
+        [1, 0, 2, 0, 3],
+        [0] * 5,
+        [4, 0, 5, 0, 0],
+    ]
+
+
+@given(small, small, small, small, st.integers(0, 3), st.sampled_from([1, 3]))
+def test_each_image_is_in_its_place_and_all_else_is_black(
+    n: int, height: int, width: int, columns: int, padding: int, channels: int
+) -> None:
+    sheet = GridLayout(n, height, width, min(n, columns), padding)
+    images = np.random.default_rng(n).integers(1, 256, (n, height, width, channels), np.uint8)
+    picture = sheet.assemble(images)
+    assert picture.shape == (*sheet.size, channels)
+    for i, image in enumerate(images):
+        y, x = (i // sheet.columns) * (height + padding), (i % sheet.columns) * (width + padding)
+        np.testing.assert_array_equal(picture[y : y + height, x : x + width], image)
+    assert np.count_nonzero(picture) == images.size
+
+
+def test_enlarging_makes_squares() -> None:
+    image = np.array([[[[1], [2]]]], np.uint8)
+    assert enlarge(image, 2)[0, :, :, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]

@@ -16,9 +16,8 @@ import pytest
 from service import health, preflight
 from service.errors import ApiError, error_response
 from service.settings import settings
-from tests.service.real import free_port
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+from tests.support.service.service_process import free_port
 
 
 def serve(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

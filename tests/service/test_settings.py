@@ -15,7 +15,8 @@ from service.environment import default_port
 from service.middleware.auth import ApiKeys
 from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins
-from service.settings import Settings, SettingsError, settings
+from service.settings import Settings, SettingsError, markdown_table, settings
+from tests.support.paths import ROOT
 
 
 def test_a_bad_setting_is_one_line_that_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_fresh")
 def test_settings_accept_every_variable_that_documents_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(__file__).parents[2]
+    root = ROOT
     pages = [*root.glob("docs/**/*.md"), root / "README.md", *root.glob("docker/*.y*ml"), root / "Makefile"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     named = set(re.findall(r"\bATELIER_[A-Z][A-Z_]*[A-Z]\b", text))
@@ -216,3 +217,23 @@ def test_settings_command_survives_a_closed_pipe(unbuffered: str) -> None:
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "0"
+
+
+def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    import reference
+
+    assert markdown_table() in reference.settings(), "python -m service settings --markdown"
+    assert set(re.findall(r"`ATELIER_(\w+)`", markdown_table())) >= {name.upper() for name in Settings.model_fields}
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_command_lists_values_but_no_secret() -> None:
+    env = {"PATH": "/bin", "ATELIER_API_KEYS": "hush", "ATELIER_WORKERS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "settings"], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "ATELIER_WORKERS=3 " in done.stdout
+    assert "ATELIER_API_KEYS=(secret)" in done.stdout
+    assert "hush" not in done.stdout
+    assert len(done.stdout.splitlines()) == len(Settings.model_fields)

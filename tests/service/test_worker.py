@@ -14,8 +14,8 @@ from service import worker as worker_module
 from service.models.repository import Repository
 from service.server import shutdown
 from service.worker import Worker
-from tests.service.conftest import wait_until
-from tests.tiny_generator import write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.tiny_generator import write_tiny_generator
 
 
 class Others:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from images import Engine
 
-from tests.ending import end_with_parent
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
 
 # What `--read-only --cap-drop ALL --user` is to a container of buildah's, which starts it as root
 SEALED = (
@@ -154,3 +156,81 @@ def writable(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)
     return folder
+
+
+BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
+
+
+class Served:
+    """A service container on a port of its own."""
+
+    def __init__(self, container: Running, port: int):
+        self.container, self.url = container, f"http://127.0.0.1:{port}"
+
+    def answers(self, path: str = "/livez") -> bool:
+        try:
+            return httpx.get(self.url + path).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def why_not_ready(self) -> str:
+        """What /readyz says once the models were looked for."""
+        result = ""
+
+        def looked() -> bool:
+            nonlocal result
+            if self.answers():
+                answer = httpx.get(f"{self.url}/readyz")
+                result = "" if answer.status_code == 200 else answer.json()["error"]["message"]
+                return result != "models are still being loaded"
+            return False
+
+        self.container.wait_until(looked)
+        return result
+
+
+def same(one: str, other: str) -> None:
+    """What the services at these addresses answer is the same, byte for byte."""
+    schemas = [httpx.get(f"{url}/openapi.json").json() for url in (one, other)]
+    assert schemas[0] == schemas[1]
+    assert schemas[0]["info"]["version"] not in ("", "0")
+    requests = (
+        ("/v1/generate", {"seed": 3, "n": 5}, "application/x-npy"),
+        ("/v1/generate", {"seed": 3, "n": 2, "truncation": 0.7}, "image/png"),
+        ("/v1/interpolate", {"keyframes": [1, 2], "steps": 4}, "application/x-npy"),
+        ("/v1/mix", {"terms": [{"seed": 1, "weight": 1.0}, {"seed": 2, "weight": -0.5}]}, "application/x-npy"),
+    )
+    for path, body, accept in requests:
+        answers = [httpx.post(url + path, json=body, headers={"Accept": accept}) for url in (one, other)]
+        assert answers[0].status_code == 200, answers[0].text
+        assert answers[0].content == answers[1].content
+    models = [httpx.get(f"{url}/v1/models").json()["data"][0] for url in (one, other)]
+    assert models[0]["digest"] == models[1]["digest"]
+    tags = [httpx.get(f"{url}/v1/models/bundled-digits/images/9.png").headers["ETag"] for url in (one, other)]
+    assert tags[0] == tags[1]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the job is given: made once, elsewhere, where torch is."""
+
+    extractors: Path
+    reference: Path
+    digest: str
+
+    def volumes(self, reports: Path) -> tuple[Volume, ...]:
+        reading = Volume(self.extractors, "/extractors"), Volume(self.reference, "/reference")
+        return *reading, Volume(reports, "/reports", writable=True)
+
+
+SCORE = ("--reference", "/reference/digits.npz", "--extractor", "/extractors/digits.onnx", "--no-baseline")
+
+
+def refused(image: Image, *words: str, volumes: tuple[Volume, ...] = (), temporary: bool = True) -> str:
+    """The one line of a job that its user can mend; exit code 2."""
+    done = image.run(*words, volumes=volumes, temporary=temporary)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("subprocess exited", "Error: exit"))]
+    assert done.returncode == 2, done.stdout
+    assert len(lines) == 1, done.stdout
+    assert lines[0].startswith("error: ")
+    return lines[0]

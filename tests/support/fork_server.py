@@ -1,8 +1,8 @@
 """Commands of ours in processes that need not import torch again: they are forked from one that has.
 
 What a training and an export import costs ten seconds of a core before anything is computed, and tests of the command
-line start the trainer often. `python tests/warm.py` is the server, given its socket, and a client, given the module.
-A command has its own process, arguments, environment, folder and streams; our own modules are imported in it, anew.
+line start the trainer often. `python tests/support/fork_server.py` is the server, given its socket, and a client, given
+the module. A command has its own process, arguments, environment, folder and streams, and imports our modules itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def client(module: str) -> list[str]:
 @functools.cache
 def _server() -> Path:
     """The socket of a server that ends with this process."""
-    from tests.ending import end_with_parent  # not where this file is a server or its client, and alone
+    from tests.support.process_cleanup import (
+        end_with_parent,
+    )  # not where this file is a server or its client, and alone
 
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
     place = folder / "socket"

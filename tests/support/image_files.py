@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 UTF8_FLAG = 0x800
@@ -48,3 +49,14 @@ def with_flags(path: Path, clear: int = 0, add: int = 0) -> Path:
             data[here : here + 2] = flags.to_bytes(2, "little")
     path.write_bytes(data)
     return path
+
+
+def write_pictures(root: Path, n_train: int = 60, n_test: int = 40, size: int = 8) -> Path:
+    """A folder of grey noise with train/ and test/."""
+    rng = np.random.default_rng(1)
+    for split, n in (("train", n_train), ("test", n_test)):
+        (root / split).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 256, (size, size), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{i:03}.png")
+    return root

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from tests.tools import tool
+from tests.support.paths import ROOT
+from tests.support.programs import tool
 
-ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
 
 SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_text(encoding="utf-8"))["nameSuffix"]

@@ -19,11 +19,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.ending import end_with_parent
-from tests.service.real import Server, free_port, until_ready
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
+from tests.support.service.service_process import Server, free_port, until_ready
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("artifacts", "imagesets", "evaluation", "trainer", "service")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
@@ -149,8 +149,7 @@ def test_the_source_distribution_holds_what_a_wheel_is_made_of_and_little_else(b
 
 def test_the_installed_packages_are_the_wheel_s_and_tell_its_version(installed: Installed) -> None:
     code = f"import json, {', '.join(ROOMS)}\nprint(json.dumps([" + (
-        ", ".join(f"{room}.__file__" for room in ROOMS)
-        + ", trainer.__version__, artifacts.version()]))"
+        ", ".join(f"{room}.__file__" for room in ROOMS) + ", trainer.__version__, artifacts.version()]))"
     )
     *files, one, two = json.loads(installed("python", "-c", code))
     assert all(Path(file).is_relative_to(installed.bin.parent) for file in files), files

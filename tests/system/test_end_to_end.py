@@ -15,8 +15,7 @@ from PIL import Image
 
 from artifacts.latents import seeds_to_labels, seeds_to_latents
 from examples import demo as example
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

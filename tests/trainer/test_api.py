@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import trainer
-from tests.trainer.conftest import TINY
+from tests.support.trainer.tiny_run import TINY
 from trainer.training import checkpoint
 
 

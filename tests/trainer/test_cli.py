@@ -15,7 +15,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests import warm
+from tests.support import fork_server
+from tests.support.paths import ROOT
 from trainer.cli import app, one_line_errors
 from trainer.config.schema import Config
 from trainer.training import checkpoint
@@ -29,13 +30,13 @@ TINY = [word for field in TINY_FIELDS.split() for word in ("--set", field)]
 
 
 def trainer(*arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return warm.run("trainer", *arguments, cwd=cwd, timeout=timeout)
+    return fork_server.run("trainer", *arguments, cwd=cwd, timeout=timeout)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("DATA_ROOT", raising=False)
 
@@ -57,7 +58,7 @@ def test_an_interrupt_while_python_imports_is_one_line(
 ) -> None:
     stand_in = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import json; raise SystemExit('went on')"
     (tmp_path / f"{module}.py").write_text(stand_in, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     command = [sys.executable, "-m", "trainer", "train"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.trainer.conftest import TINY
+from tests.support.paths import ROOT
+from tests.support.trainer.tiny_run import TINY
 from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
@@ -122,7 +123,7 @@ def test_plugin_is_found_in_the_working_directory_of_a_process(module: str, tmp_
     (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
     code = "from trainer.__main__ import main; main()"
     words = ["train", "--preset", "tiny.yaml", "--set", f"objective.name={module}:LOSS", "--run-dir", "r"]
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     start = f"import sys; sys.path[:0] = [{root!r}]; {code}"
     done = subprocess.run(
         [sys.executable, "-P", "-c", start, *words], cwd=tmp_path, capture_output=True, text=True, check=False

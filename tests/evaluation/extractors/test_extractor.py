@@ -15,8 +15,8 @@ from PIL import Image
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.extractors.builder import preprocessing_model, seal
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.tiny_generator import write_tiny_generator
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
 

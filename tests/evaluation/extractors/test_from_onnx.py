@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluation.extractors import load_extractor
 from evaluation.extractors.resize import RESIZES
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 SIDE, DIM = 8, 6
 

@@ -31,7 +31,7 @@ from evaluation.extractors.builder import centered_relative_error, preprocessing
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
-from tests.evaluation.helpers import exported_once, random_inception
+from tests.support.evaluation.inception import exported_once, random_inception
 
 TOLERANCE = 1e-5  # of the spread of images or features about their mean
 RESIZE_NAMES = ("tf1", "torch", "clean")

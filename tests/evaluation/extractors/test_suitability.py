@@ -14,7 +14,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_SHA256
 from evaluation.extractors.suitability import accuracy_limits, suitability_warnings
-from tests.evaluation.helpers import write_tiny_extractor
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 SCORE = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", "30")
 

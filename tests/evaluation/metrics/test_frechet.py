@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 
-from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
+from evaluation.metrics.frechet import FeatureStatistics, frechet_distance, per_class_frechet
+from tests.support.evaluation.samples import normal
 
 
 def covariance(seed: int, d: int, n: int | None = None) -> np.ndarray:
@@ -268,3 +269,22 @@ def test_frechet_wrong_shapes_or_nan_fails() -> None:
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))
+
+
+def test_per_class_frechet_compares_each_class_with_itself() -> None:
+    real, labels = normal(0, 300, d=3), np.arange(300) % 3
+    shift = np.array([0.0, 2.0, 5.0])
+    fake = real + shift[labels][:, None]
+    found = per_class_frechet(fake, labels, real, labels)
+    assert list(found) == [0, 1, 2]
+    for label, distance in found.items():
+        assert distance.value == pytest.approx(3 * shift[label] ** 2, abs=1e-5)
+        assert (distance.n, distance.n_reference) == (100, 100)
+
+
+def test_per_class_frechet_missing_class_fails() -> None:
+    real, labels = normal(0, 30), np.arange(30) % 3
+    with pytest.raises(ValueError, match="class 2 has 0 images"):
+        per_class_frechet(real[:20], np.arange(20) % 2, real, labels)
+    with pytest.raises(ValueError, match="class 7, which the reference does not have"):
+        per_class_frechet(real, np.full(30, 7), real, labels)

@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.metrics import METRICS, MetricInputs, MetricOptions, parse_metrics, resolve, result_name
 from evaluation.metrics.registry import RESERVED, current_name, former_name, invalid_name_reason
-from tests.evaluation.test_cli import one_line, run
+from tests.support.evaluation.commands import one_line, run
 
 CUSTOM = """
 from evaluation.metrics import Metric, MetricInputs, MetricValue

@@ -15,8 +15,8 @@ from evaluation.extractors import load_extractor
 from evaluation.references.cache import DataPaths, cached_reference
 from evaluation.references.file import load_reference, sidecar_path
 from imagesets import ImageSetError
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 
 def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.references.file import load_reference
 from evaluation.references.stylegan_statistics import read_stylegan_statistics
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 
 class FeatureStats:

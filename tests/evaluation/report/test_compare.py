@@ -15,10 +15,11 @@ from PIL import Image
 from evaluation.extractors import load_extractor
 from evaluation.report.compare import compare
 from evaluation.report.schema import write_report
-from tests.evaluation.helpers import set_model_name, write_pictures, write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
-from tests.evaluation.test_report import Page, embedded
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.reports import Page, embedded, set_model_name
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture(scope="module")

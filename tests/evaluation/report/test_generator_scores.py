@@ -13,9 +13,9 @@ from artifacts.generator_file import check
 from evaluation.extractors import load_extractor
 from evaluation.references.file import load_reference
 from evaluation.report.generator_scores import stamp
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture

@@ -2,96 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from PIL import Image
 
 from evaluation.report.charts import Series, line_chart, strip, ticks
 from evaluation.report.formatting import escape_markdown, number, percent
 from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
 from evaluation.report.render import write_views
 from evaluation.report.schema import write_report
-from tests.evaluation.helpers import set_model_name, write_pictures, write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
-from tests.tiny_generator import write_tiny_generator
-
-METRICS = "fid,precision,recall,density,coverage,is,fid_infinity,memorization"
-NASTY = '<script>alert("1")</script> & | *b*'
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """The page's text, elements and headings; fails when a tag is left open."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.headings: list[str] = []
-        self.rows: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == [], "tags are closed in order"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-        if "tr" in self.open:
-            self.rows[-1] = " ".join(f"{self.rows[-1]} {data}".split())
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
-def embedded(page: Page) -> list[Image.Image]:
-    """Each picture of the page, from inside it."""
-    sources = [str(attributes["src"]) for attributes in page.of("img")]
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.reports import NASTY, Page, embedded, score_in
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `report/` of a job with everything that needs no labels, of a model with markup in its name."""
     root = tmp_path_factory.mktemp("report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATELIER_CACHE", str(root / "cache"))
-        patch.chdir(root)
-        write_pictures(root / "pictures")
-        write_tiny_extractor(root / "e.onnx")
-        write_tiny_generator(root / "g.onnx")
-        words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
-        done = run(*words, "--metrics", METRICS, "--intervals", "--seed", 7, "--output", "report")
-    assert done.exit_code == 0, done.output
-    set_model_name(root / "report/report.json", NASTY)
+    score_in(root)
     return root
 
 

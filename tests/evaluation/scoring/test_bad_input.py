@@ -16,13 +16,10 @@ from onnx import numpy_helper
 from PIL import Image
 
 from evaluation.extractors.builder import seal
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
-from tests.tiny_generator import tiny_generator, write_tiny_generator
-
-
-def score(source: str, *words: object, extractor: str = "e.onnx") -> tuple:
-    return ("score", source, "--reference", "folder:pictures@test", "--extractor", extractor, "-o", "report", *words)
+from tests.support.evaluation.commands import one_line, run, score
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.tiny_generator import tiny_generator, write_tiny_generator
 
 
 def kept(place: Path) -> dict:
@@ -106,7 +103,7 @@ def test_identical_images(place: Path) -> None:
     same = tiny_generator()
     (weight,) = (tensor for tensor in same.graph.initializer if tensor.name == "W")
     weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), "W"))
-    from tests.tiny_generator import digest, set_metadata
+    from tests.support.tiny_generator import digest, set_metadata
 
     set_metadata(same, digest=digest(same))
     onnx.save(same, "collapsed.onnx")

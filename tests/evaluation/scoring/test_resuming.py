@@ -21,9 +21,11 @@ from evaluation.extractors import load_extractor
 from evaluation.scoring.feature_store import count_images
 from evaluation.scoring.features import extract_features
 from evaluation.sources import ImageBatch, SeedRange, open_source
-from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
-from tests.evaluation.test_cli import noise, one_line, run
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.fake_service import fake_service, noise
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.tiny_generator import write_tiny_generator
 
 METRICS = "fid,precision,is"
 

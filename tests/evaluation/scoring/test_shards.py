@@ -12,9 +12,9 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.scoring.shards import parse_shard
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.evaluation.test_cli import one_line, run
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.tiny_generator import write_tiny_generator
 
 METRICS = "fid,kid,precision,recall,is,fid_infinity"
 

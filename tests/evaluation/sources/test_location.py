@@ -12,8 +12,8 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.sources import resolve
-from tests.evaluation.helpers import fake_service
-from tests.evaluation.test_cli import noise, one_line, run
+from tests.support.evaluation.commands import one_line, run
+from tests.support.evaluation.fake_service import fake_service, noise
 
 
 @pytest.fixture

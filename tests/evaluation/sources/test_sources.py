@@ -14,8 +14,11 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.metrics.classifier_confidence import classifier_confidence
 from evaluation.sources import ResizedSource, SeedRange, open_source, random_subset
-from tests.evaluation.helpers import fake_service, write_pictures, write_tiny_extractor
-from tests.tiny_generator import write_tiny_generator
+from tests.support.evaluation.fake_service import fake_service
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.paths import ROOT
+from tests.support.tiny_generator import write_tiny_generator
 
 
 def images_of(source, first: int, n: int, batch: int) -> np.ndarray:
@@ -103,7 +106,7 @@ def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_torch(tmp_path: Path) -> None:
     """A real run of two checkpoints, a trainer that exports them, and a job in which torch never was imported."""
-    root = Path(__file__).parents[2]
+    root = ROOT
     environment = os.environ | {"PYTHONPATH": str(root), "ATELIER_CACHE": str(tmp_path / "cache")}
     sets = ["data.resolution=8", "model.z_dim=4", "model.g_widths=[8]", "model.d_widths=[8]", "optim.batch_size=8"]
     sets += [

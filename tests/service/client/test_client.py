@@ -6,10 +6,8 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -18,59 +16,10 @@ import pytest
 from service.client import Client, ServiceError, transport
 from service.client.decoding import parse_seed_ranges, read_array, read_arrays, retry_after_s
 from service.encoding import encode_npy, encode_npz, format_ranges
-from tests.service.conftest import wait_until
+from tests.support.polling import wait_until
+from tests.support.service.fake_http_service import DIGEST, Answer, service
 
-Answer = tuple[int, dict[str, str], bytes]
-DIGEST = "d" * 64
 OURS = {"Content-Type": "application/x-npy", "Atelier-Model": "tiny", "Atelier-Digest": DIGEST}
-MODELS = {"default": "tiny", "data": [{"name": "tiny", "digest": DIGEST}, {"name": "other", "digest": DIGEST}]}
-
-
-@contextmanager
-def service(
-    answer: Callable[[str, Any], Answer | None], port: int = 0, seen: Callable[[Any], None] = lambda headers: None
-) -> Iterator[str]:
-    """A server whose POST answers are `answer(path, body)`; None hangs up. /v1/models answers as ours does."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            seen(self.headers)
-            self._send(
-                answer("GET " + self.path, None)
-                or (200, {"Content-Type": "application/json"}, json.dumps(MODELS).encode())
-            )
-
-        def do_POST(self) -> None:
-            seen(self.headers)
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            reported = answer(self.path, body)
-            if reported is None:
-                self.close_connection = True
-            else:
-                self._send(reported)
-
-        def _send(self, reported: Answer) -> None:
-            status, headers, content = reported
-            self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def images_of(body: dict[str, Any], digest: str = DIGEST) -> Answer:

@@ -13,7 +13,7 @@ import pytest
 
 from service.client import Client, ServiceError, transport
 from service.client.proxies import EnvironmentVariableError, client_options, is_loopback, proxy_for
-from tests.service.test_client import MODELS, service
+from tests.support.service.fake_http_service import MODELS, service
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

@@ -6,6 +6,7 @@ import pytest
 
 from service.middleware.cross_origin import allowed_origins, is_cross_site, normalize
 from service.settings import SettingsError, settings
+from tests.support.service.responses import bearer
 
 OTHER = "https://other.example"
 
@@ -163,3 +164,19 @@ def test_cached_answer_to_one_page_is_none_to_another(serve, folder: Path) -> No
         answer = anyone.get(path, headers=origin)
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "vary" not in answer.headers
+
+
+def test_cross_origin_is_off_unless_named(serve, folder: Path) -> None:
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    client = serve(folder)
+    assert "access-control-allow-origin" not in client.get("/v1/models", headers=asked).headers
+    client = serve(folder, cors_origins="https://page.example, https://other.example", api_keys="k")
+    preflight = client.options("/v1/generate", headers=asked | {"Access-Control-Request-Headers": "authorization"})
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://page.example"
+    refused = client.get("/v1/models", headers=asked)
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://page.example"  # so that the page can read it
+    assert "x-request-id" in refused.headers["access-control-expose-headers"].lower()
+    elsewhere = client.get("/v1/models", headers={"Origin": "https://evil.example"} | bearer("k"))
+    assert "access-control-allow-origin" not in elsewhere.headers

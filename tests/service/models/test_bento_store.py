@@ -13,9 +13,10 @@ import pytest
 
 from artifacts.latents import seeds_to_latents
 from service.models import bento_store
-from tests.service.plain_generators import write_plain
-from tests.service.real import ROOT, free_port, listening_hosts, running
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.service.onnx_fixtures import write_plain
+from tests.support.service.service_process import free_port, listening_hosts, running
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from evaluation.classification import classify_images
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
 from evaluation.sources import open_source
+from tests.support.paths import ROOT
 from trainer.config.loading import preset_names
 
-ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
 
 
@@ -49,3 +49,12 @@ def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(code, names)
     assert names["images"].shape == (16, 32, 32, 1)  # type: ignore[attr-defined]
+
+
+def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
+    from service.models.repository import BUNDLED
+    from service.models.session import Runtime
+    from tests.support.service.served_models import load_model
+
+    for path in BUNDLED.glob("*.onnx"):
+        load_model(path, 2**30, Runtime(1, 4))

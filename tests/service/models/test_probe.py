@@ -23,9 +23,9 @@ from service.models.probe import Limits, Prober, Verdict
 from service.models.probe_child import Trial
 from service.models.repository import PROBING, Repository
 from service.settings import Settings
-from tests.service.conftest import wait_until
-from tests.service.hostile_models import WIDTH, drawing, endless, exponential, memory_bomb, write
-from tests.tiny_generator import tiny_generator, write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.service.hostile_models import WIDTH, drawing, endless, exponential, memory_bomb, write
+from tests.support.tiny_generator import tiny_generator, write_tiny_generator
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
 LIMITS = Limits(2**30, 2**31, 60.0, 1, 64, 2**29)
@@ -249,9 +249,11 @@ def test_a_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
 def test_the_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> None:
     write(tmp_path / "a.onnx", endless())
     code = (
-        "import threading; from pathlib import Path; from tests.service import test_model_files as t;"
-        f"p = t.Prober(); path = Path({str(tmp_path / 'a.onnx')!r}); p.request(path, t.file_signature(path), t.LIMITS);"
-        "print(p._process.pid, flush=True); threading.Event().wait()"
+        "import threading; from pathlib import Path; from service.models.model_files import file_signature;"
+        "from service.models.probe import Limits, Prober;"
+        f"prober = Prober(); path = Path({str(tmp_path / 'a.onnx')!r});"
+        f"prober.request(path, file_signature(path), {LIMITS!r});"
+        "print(prober._process.pid, flush=True); threading.Event().wait()"
     )
     environment = {**os.environ, "ATELIER_API_KEYS": "s3cret", "AWS_SECRET_ACCESS_KEY": "s3cret"}
     worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)

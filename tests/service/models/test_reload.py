@@ -1,4 +1,4 @@
-"""The folder changes while it is served; `look` is called by hand. By itself, in processes: test_reload_served."""
+"""The folder changes while it is served; `look` is called by hand. tests/system/serving has real processes."""
 
 import asyncio
 import os
@@ -20,9 +20,9 @@ from service.models.repository import Repository
 from service.models.served_model import ServedModel
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.service.conftest import wait_until
-from tests.service.plain_generators import plain, write_plain
-from tests.tiny_generator import write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.service.onnx_fixtures import plain, write_plain
+from tests.support.tiny_generator import write_tiny_generator
 
 Z = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
 

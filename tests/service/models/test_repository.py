@@ -13,8 +13,8 @@ from service.models.model_files import read_model_bytes
 from service.models.repository import BUNDLED, Repository
 from service.models.session import Runtime
 from service.settings import Settings
-from tests import tiny_generator as tiny
-from tests.support.served_models import load_model
+from tests.support import tiny_generator as tiny
+from tests.support.service.served_models import load_model
 
 
 def resealed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ import pytest
 
 from service.models import session as sessions
 from service.models.session import CPU, CUDA, ProviderError, Runtime, Session, choose_provider, run_in_sizes
-from tests import tiny_generator as tiny
+from tests.support import tiny_generator as tiny
 
 
 class Recorder:
@@ -99,7 +99,7 @@ class FakeOrt:
 def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from tests.support.served_models import load_model
+    from tests.support.service.served_models import load_model
 
     fake = FakeOrt(works=True)
     fake.install(monkeypatch)

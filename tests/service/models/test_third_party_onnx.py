@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from artifacts.generator_file import ContractError
 from service.models.served_model import ServedModel
 from service.models.session import Runtime
-from tests.service import plain_generators as others
-from tests.service import torch_exports
-from tests.support.served_models import load_model
+from tests.support.paths import ROOT
+from tests.support.service import onnx_fixtures, torch_exports
+from tests.support.service.served_models import load_model
 
 
 def loaded(path: Path) -> ServedModel:
@@ -71,7 +71,7 @@ def test_the_examples_dcgan_gives_torchs_images_however_it_was_exported(tmp_path
 
 
 def test_the_tail_is_exact(tmp_path: Path) -> None:
-    path = others.write_plain(tmp_path / "x.onnx", last="Sin")  # the whole of [-1, 1], ends included
+    path = onnx_fixtures.write_plain(tmp_path / "x.onnx", last="Sin")  # the whole of [-1, 1], ends included
     floats = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"latents": latents(64, 8)})
     np.testing.assert_array_equal(loaded(path).run(latents(64, 8), None), pixels(floats[0]))
 
@@ -91,10 +91,10 @@ def test_the_tail_is_exact(tmp_path: Path) -> None:
     ],
 )
 def test_every_plain_shape_is_taken(tmp_path: Path, how: dict[str, Any]) -> None:
-    path = others.write_plain(tmp_path / "x.onnx", **how)
+    path = onnx_fixtures.write_plain(tmp_path / "x.onnx", **how)
     generator = loaded(path)
     z = latents(13, how.get("z_dim", 8))
-    straight = others.plain(**{**how, "z_rank": 2, "batch": "N", "ir_version": 8})
+    straight = onnx_fixtures.plain(**{**how, "z_rank": 2, "batch": "N", "ir_version": 8})
     session = ort.InferenceSession(straight.SerializeToString(), providers=["CPUExecutionProvider"])
     floats = session.run(None, {session.get_inputs()[0].name: z})[0]
     np.testing.assert_array_equal(generator.run(z, None), pixels(floats))
@@ -103,7 +103,7 @@ def test_every_plain_shape_is_taken(tmp_path: Path, how: dict[str, Any]) -> None
 
 def test_halves_and_doubles_are_taken(tmp_path: Path) -> None:
     for kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
-        model = others.plain(size=4)
+        model = onnx_fixtures.plain(size=4)
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.elem_type = kind
         for tensor in model.graph.initializer:
@@ -112,12 +112,12 @@ def test_halves_and_doubles_are_taken(tmp_path: Path) -> None:
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         path = tmp_path / "x.onnx"
         path.write_bytes(model.SerializeToString())
-        exact = loaded(others.write_plain(tmp_path / "y.onnx", size=4)).run(latents(4, 8), None)
+        exact = loaded(onnx_fixtures.write_plain(tmp_path / "y.onnx", size=4)).run(latents(4, 8), None)
         assert np.abs(loaded(path).run(latents(4, 8), None).astype(int) - exact).max() <= 2
 
 
 def test_the_digest_is_the_files_sha256_and_its_own_words_are_heard(tmp_path: Path) -> None:
-    model = others.plain()
+    model = onnx_fixtures.plain()
     helper.set_model_props(model, {"z_distribution": "uniform", "dataset": "cats"})
     path = tmp_path / "x.onnx"
     path.write_bytes(model.SerializeToString())
@@ -130,7 +130,7 @@ def test_the_digest_is_the_files_sha256_and_its_own_words_are_heard(tmp_path: Pa
 
 
 def changed(change: Callable[[onnx.ModelProto], object], **how: Any) -> onnx.ModelProto:
-    model = others.plain(**how)
+    model = onnx_fixtures.plain(**how)
     change(model)
     return model
 
@@ -147,8 +147,8 @@ def neighbours(model: onnx.ModelProto) -> None:
 
 
 WRONG = {
-    "two inputs": (others.plain(inputs=("z", "more")), "one input, its latents; this one has 'z', 'more'"),
-    "an image": (others.plain(z_rank=3), r"its input is \[\?, 8, 1\]"),
+    "two inputs": (onnx_fixtures.plain(inputs=("z", "more")), "one input, its latents; this one has 'z', 'more'"),
+    "an image": (onnx_fixtures.plain(z_rank=3), r"its input is \[\?, 8, 1\]"),
     "a width that is free": (
         changed(lambda m: m.graph.input[0].type.tensor_type.shape.dim[1].Clear()),
         r"its input is \[\?, \?\]: the latents' width is not in the graph",
@@ -163,17 +163,17 @@ WRONG = {
         changed(lambda m: setattr(m.graph.output[0].type.tensor_type, "elem_type", TensorProto.UINT8)),
         "no metadata.*its output is uint8, not float",
     ),
-    "four channels": (others.plain(channels=4), "4 channels; only 1 and 3 are supported"),
-    "sigmoid": (others.plain(last="Sigmoid"), r"are in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
-    "no tanh": (others.plain(scale=40.0), r"are in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
-    "not a number": (others.plain(scale=float("nan")), "not all finite"),
+    "four channels": (onnx_fixtures.plain(channels=4), "4 channels; only 1 and 3 are supported"),
+    "sigmoid": (onnx_fixtures.plain(last="Sigmoid"), r"are in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
+    "no tanh": (onnx_fixtures.plain(scale=40.0), r"are in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
+    "not a number": (onnx_fixtures.plain(scale=float("nan")), "not all finite"),
     "noise": (changed(noise), "neighbours in the batch, or each time"),
     "training mode": (changed(neighbours), "export the generator in evaluation mode"),
     "an unknown operator": (
         changed(lambda m: setattr(m.graph.node[2], "op_type", "Nope")),
         "ONNX Runtime does not run it",
     ),
-    "a huge batch": (others.plain(batch=100_000), "batch is fixed at 100000"),
+    "a huge batch": (onnx_fixtures.plain(batch=100_000), "batch is fixed at 100000"),
     "a word unknown": (
         changed(lambda m: helper.set_model_props(m, {"z_distribution": "cauchy"})),
         "z_distribution is 'cauchy'",
@@ -209,8 +209,8 @@ def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
 )
 def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, value: str, body: str) -> None:
     path = tmp_path / "x.onnx"
-    onnx.save(others.plain(), path, save_as_external_data=True, location="x.onnx.data", size_threshold=0)
-    whole = loaded(others.write_plain(tmp_path / "y.onnx")).run(latents(4, 8), None)
+    onnx.save(onnx_fixtures.plain(), path, save_as_external_data=True, location="x.onnx.data", size_threshold=0)
+    whole = loaded(onnx_fixtures.write_plain(tmp_path / "y.onnx")).run(latents(4, 8), None)
     np.testing.assert_array_equal(loaded(path).run(latents(4, 8), None), whole)
     model = onnx.load(path, load_external_data=False)
     tensor = model.graph.initializer[0]
@@ -225,7 +225,7 @@ def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, val
 
 def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
-    model = others.plain(size=16)
+    model = onnx_fixtures.plain(size=16)
     onnx.save(model, path, save_as_external_data=True, location="x.onnx.data", size_threshold=1000)
     sizes = path.stat().st_size, (tmp_path / "x.onnx.data").stat().st_size
     assert max(sizes) == sizes[1] == 8 * 16 * 16 * 4
@@ -249,7 +249,7 @@ def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path
 
 def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> None:
     """The input says N, a Reshape inside says 16."""
-    model = others.plain()
+    model = onnx_fixtures.plain()
     model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.array([16, 1, 6, 6]), "chw"))
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ContractError, match="ONNX Runtime does not run it"):
@@ -258,7 +258,7 @@ def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> 
 
 def test_a_file_is_named_after_itself_and_must_be_able_to(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="rename 'my cats'"):
-        loaded(others.write_plain(tmp_path / "my cats.onnx"))
+        loaded(onnx_fixtures.write_plain(tmp_path / "my cats.onnx"))
 
 
 def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
     import warnings
 
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.observability.status import WINDOW_S, StatusWindow, percentile
-from tests.service.conftest import wait_until
+from tests.support.polling import wait_until
 
 
 class Clock:

@@ -13,8 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from artifacts.latents import seeds_to_latents
-from tests.service.test_api import array, pixels, refusal
-from tests.tiny_generator import write_tiny_generator
+from tests.support.service.responses import array, pixels, refusal
+from tests.support.tiny_generator import write_tiny_generator
 
 Serve = Callable[..., TestClient]
 NPY, NPZ, ZIP = "application/x-npy", "application/x-npz", "application/zip"

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,45 +12,15 @@ from starlette.datastructures import Headers
 
 from service.errors import ApiError
 from service.routes import negotiation
-from service.routes.schemas import GenerateRequest, ImageSpec, InterpolateRequest, MixRequest
-from tests.support import hostile_bodies
-
-SIZE = 4 * 2**20
-SCHEMAS = {
-    hostile_bodies.GENERATE: GenerateRequest,
-    hostile_bodies.INTERPOLATE: InterpolateRequest,
-    hostile_bodies.MIX: MixRequest,
-    hostile_bodies.NATIVE: ImageSpec,
-}
-# The processor's time and the peak of memory of each shape, in a process of its own
-COSTS = """
-import resource, time
-from tests.service.test_hostile_bodies import SCHEMAS, SIZE, outcome
-from tests.support import hostile_bodies
-bodies = hostile_bodies.bodies(SIZE)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-worst = 0.0, ""
-for name, (route, body) in bodies.items():
-    began = time.process_time()
-    outcome(body, SCHEMAS[route])
-    worst = max(worst, (time.process_time() - began, name))
-print(worst[0], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, worst[1])
-"""
-
-
-def outcome(body: bytes, schema: Any) -> str:
-    """The code of the refusal, or an empty text."""
-    try:
-        negotiation.parse_json(body, schema)
-    except ApiError as error:
-        return error.code if "\n" not in error.message and len(error.message) < 1000 else error.message
-    return ""
+from service.routes.schemas import GenerateRequest, ImageSpec
+from tests.support.paths import ROOT
+from tests.support.service.body_costs import SIZE, outcome
 
 
 def test_no_body_of_4_mib_costs_half_a_second_or_100_mb() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COSTS],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "tests.support.service.body_costs"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

@@ -1,9 +1,15 @@
 """What /openapi.json says is what programs that are generated from it meet."""
 
+import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
+
+from tests.support.service.responses import JSON
 
 
 @pytest.fixture
@@ -60,3 +66,86 @@ def test_every_enumeration_has_a_type(client: Any) -> None:
             look(part)
 
     look(client.get("/openapi.json").json())
+
+
+Serve = Callable[..., TestClient]
+
+
+def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert {"GenerateRequest", "InterpolateRequest", "Error"} <= set(schemas)
+    assert schemas["GenerateRequest"]["additionalProperties"] is False
+    body = document["paths"]["/v1/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/GenerateRequest"}
+
+
+def test_openapi_says_bounds_in_json_schemas_words_and_refusals_in_ours(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    seed = document["components"]["schemas"]["GenerateRequest"]["properties"]["seed"]["anyOf"][0]
+    assert seed == {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**53}
+
+    def keys(node: Any) -> Iterator[str]:
+        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from keys(value)
+        if isinstance(node, dict):
+            yield from node
+
+    assert not {"ge", "gt", "le", "lt"} & set(keys(document))
+    assert "ValidationError" not in str(document)
+
+
+def test_openapi_asks_for_a_key_where_the_service_does(serve: Serve, folder: Path) -> None:
+    open_one = serve(folder).get("/openapi.json").json()
+    assert "securitySchemes" not in open_one["components"]
+    guarded = serve(folder, api_keys="secret").get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()
+    assert guarded["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    generate, livez = guarded["paths"]["/v1/generate"]["post"], guarded["paths"]["/livez"]["get"]
+    assert (generate["security"], "401" in generate["responses"]) == ([{"key": []}], True)
+    assert "security" not in livez
+
+
+def test_openapi_documents_what_is_answered(client: TestClient) -> None:
+    """Status, content type and Atelier- headers of a request of each kind; and every reference leads somewhere."""
+    document = client.get("/openapi.json").json()
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    posted = {
+        "generate": {"seed": 1},
+        "interpolate": {"keyframes": [1, 2], "steps": 2},
+        "mix": {"terms": [{"seed": 1}]},
+    }
+    asked: list[tuple[str, Any]] = []
+    for route, body in posted.items():
+        path = f"/v1/{route}"
+        for form in document["paths"][path]["post"]["responses"]["200"]["content"]:
+            asked.append((path, client.post(path, json=body, headers={"Accept": form})))
+            assert asked[-1][1].headers["Content-Type"] == form
+        for content, headers in (
+            (b"\xff", JSON),
+            (b"{", JSON),
+            (b"{}", {"Content-Type": "text/plain"}),
+            (b"{}", {**JSON, "Accept": "text/html"}),
+            (b'{"x": 1}', JSON),
+            (b"1" * 200_000, JSON),
+            (json.dumps({**body, "model": "nope"}).encode(), JSON),
+        ):
+            asked.append((path, client.post(path, content=content, headers=headers)))
+    image = "/v1/models/{name}/images/{seed}.{form}"
+    here = image.format(name="tiny", seed=1, form="png")
+    etag = client.get(here).headers["ETag"]
+    asked += [(image, client.get(here)), (image, client.get(here, headers={"If-None-Match": etag}))]
+    for name, seed, suffix in (("tiny", 1, "gif"), ("no", 1, "png"), ("tiny", "x", "png"), ("tiny", 1, "webp")):
+        asked.append((image, client.get(image.format(name=name, seed=seed, form=suffix))))
+    asked += [(path, client.get(path)) for path in ("/v1/models", "/livez", "/readyz", "/metrics", "/v1/status")]
+    asked += [("/v1/models/{name}", client.get(f"/v1/models/{name}")) for name in ("tiny", "nope")]
+    assert {answer.status_code for _, answer in asked} == {200, 304, 400, 404, 406, 413, 415, 422}
+    for path, answer in asked:
+        operation = next(iter(document["paths"][path].values()))
+        reported = operation["responses"][str(answer.status_code)]
+        assert (answer.headers.get("Content-Type", "").partition(";")[0] or None) in (
+            reported.get("content") or {None: 0}
+        )
+        if answer.status_code == 200:
+            given = {k.title() for k in answer.headers if k.startswith("atelier-") or k == "etag"}
+            assert given <= {k.title() for k in reported.get("headers", {})}

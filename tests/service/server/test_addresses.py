@@ -12,8 +12,9 @@ import yaml
 from service import preflight
 from service.environment import default_host
 from service.server import addresses
-from tests.service.real import ROOT, free_port, listening_hosts, running
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.service.service_process import free_port, listening_hosts, running
+from tests.support.tiny_generator import write_tiny_generator
 
 
 def test_serve_without_host_means_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

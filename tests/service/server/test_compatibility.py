@@ -15,8 +15,9 @@ import uvicorn.config
 from service.server import bentoml_adapter, connection_limits, process_setup, shutdown, supervision
 from service.server.compatibility import TESTED, find_missing, is_supported
 from service.settings import Settings
-from tests.service.real import ROOT, free_port, running
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.service.service_process import free_port, running
+from tests.support.tiny_generator import write_tiny_generator
 
 MODULES = (bentoml_adapter, connection_limits, shutdown, supervision)
 

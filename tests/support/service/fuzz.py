@@ -1,4 +1,4 @@
-"""`python -m tests.service.fuzz --cases 5000`: schemathesis over /openapi.json, against a real service.
+"""`python -m tests.support.service.fuzz --cases 5000`: schemathesis over /openapi.json, against a real service.
 
 Every check but `positive_data_acceptance`, since a latent's width and a label's range are the model's, which the
 schema cannot know. The schema's model names and digests are replaced by those that are served: made up, they would
@@ -18,8 +18,9 @@ from typing import Any
 
 import httpx
 
-from tests.service.real import ROOT, served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.service.service_process import served
+from tests.support.tiny_generator import write_tiny_generator
 
 OPERATIONS = 12  # fewer than there are; the number of cases that came is checked
 MODEL_ROUTES = (

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.ending import end_with_parent
-from tests.service.conftest import wait_until
-from tests.service.real import ROOT, free_port
-from tests.tools import tool
+from tests.support.paths import ROOT
+from tests.support.polling import wait_until
+from tests.support.process_cleanup import end_with_parent
+from tests.support.programs import tool
+from tests.support.service.service_process import free_port
 
 DOCUMENTED = (ROOT / "docs" / "guides" / "nginx.conf").read_text(encoding="utf-8")
 PREFIX = "/gan"

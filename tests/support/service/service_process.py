@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.ending import end_with_parent
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "service.service:GanAtelier"
 
 

@@ -1,4 +1,4 @@
-"""Train a tiny run to its end in children that are killed (SIGKILL) again and again: `crashes.py RUNS KILLS SEED`.
+"""Train a tiny run to its end in children that are killed again and again: `killed_training.py RUNS KILLS SEED`.
 
 The children are forks of one process that has imported everything and computed nothing, so that a life costs
 milliseconds. Every other kill waits for a checkpoint's temporary file: it falls while a checkpoint is being written.
@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from imagesets.types import ImageSet
-from tests.support import runs as runs_support
+from tests.support.trainer import runs as runs_support
 from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.training import checkpoint, run_folder
@@ -49,7 +49,7 @@ def images() -> ImageSet:
 
 def live(run_dir: Path) -> None:
     """One life of the run: from its newest checkpoint, or from the start where there is none."""
-    console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  for as long as the process lives
+    console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  the process closes it
     config = loading.parse(CONFIG)
     try:
         payload = checkpoint.load_latest(run_dir)[1]

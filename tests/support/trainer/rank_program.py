@@ -1,6 +1,6 @@
-"""What two processes do that train together: run by torchrun, `ranks.py OUTPUT`; the first one writes OUTPUT, as JSON.
+"""What two processes do that train together, started by torchrun: `rank_program.py OUTPUT`; rank 0 writes OUTPUT.
 
-Many cases in one launch, because a launch costs seconds. test_distributed.py reads what they found.
+Many cases in one launch, because a launch costs seconds. test_fabric.py reads what they found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.trainer.conftest import TINY, tensors
+from tests.support.trainer.tiny_run import TINY, tensors
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.evaluation.test_report import NASTY, place  # noqa: F401  (a fixture)
-from tests.service.browser import chromium
+from tests.support.evaluation.reports import NASTY, score_in
 
 pytestmark = pytest.mark.slow
 
@@ -21,9 +19,11 @@ COLOURS = """selector => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `report/` of a job with everything that needs no labels, of a model with markup in its name."""
+    root = tmp_path_factory.mktemp("report")
+    score_in(root)
+    return root
 
 
 def luminance(colour: str) -> float:
@@ -37,7 +37,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_page_in_a_browser_fits_and_is_readable(
     browser: Any,
-    place: Path,  # noqa: F811
+    place: Path,
     scheme: str,
     width: int,
 ) -> None:

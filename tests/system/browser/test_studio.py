@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.service.browser import Open, Server, shows, until
+from tests.support.service.browser import Open, Server, shows, until
 
 pytestmark = pytest.mark.slow
 WALL = "#wall canvas"

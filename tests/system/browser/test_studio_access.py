@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.browser import Open, Server, shows, until
-from tests.tiny_generator import write_tiny_generator
+from tests.support.service.browser import Open, Server, shows, until
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
 WALL = "#wall canvas"

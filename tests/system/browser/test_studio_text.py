@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.browser import Open, Server, drawn, shows, until
-from tests.tiny_generator import write_tiny_generator
+from tests.support.service.browser import Open, Server, drawn, shows, until
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
 WALL = "#wall canvas"

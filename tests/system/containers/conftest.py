@@ -7,19 +7,25 @@ the bento too (`make test-images`). Without it, and not on CI, these tests are l
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 sys.path.insert(0, str(ROOT / ".ci"))
 
-import images  # noqa: E402
-from images import Engine, ImageError, find_engine, make_base  # noqa: E402
+import images
+from images import Engine, ImageError, find_engine, make_base
 
-from tests.images.containers import Image  # noqa: E402
+from evaluation.extractors import load_extractor
+from evaluation.extractors.classifier import build_classifier
+from evaluation.references.cache import DataPaths, make_reference
+from tests.support.containers import BUNDLED, Given, Image, Served, Volume
+from tests.support.service.service_process import free_port
 
 WHICH = os.environ.get("TEST_IMAGES") or ("service" if os.environ.get("CI") == "true" else "")
 collect_ignore = [] if WHICH == "all" else ["test_trainer_image.py", "test_bento_image.py", "test_memory_limit.py"]
@@ -74,3 +80,40 @@ def service_image(built: Callable[[str], Image]) -> Image:
 @pytest.fixture(scope="session")
 def evaluation_image(built: Callable[[str], Image]) -> Image:
     return built("evaluation")
+
+
+@pytest.fixture(scope="module")
+def bento(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+    """The tag of a bento of the bundled digits, and the environment whose store it is in."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MODEL_DIR", "ATELIER_MODEL_DIR")}
+    environment |= {"BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml")), "BENTOML_DO_NOT_TRACK": "true"}
+    words = [sys.executable, "-m", "service", "store", "build", str(BUNDLED)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1], environment
+
+
+@pytest.fixture
+def image_served(service_image: Image, tmp_path: Path) -> Iterator[Served]:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    tmp_path.chmod(0o755)
+    folder.joinpath("digits.onnx").write_bytes(BUNDLED.read_bytes())
+    port = free_port()
+    with service_image.start(volumes=(Volume(folder, "/models"),), environment={"PORT": str(port)}) as container:
+        served = Served(container, port)
+        assert served.why_not_ready() == ""
+        yield served
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    extractors, reference = tmp_path_factory.mktemp("extractors"), tmp_path_factory.mktemp("reference")
+    extractor = load_extractor(build_classifier("digits", extractors / "digits.onnx", epochs=2).path)
+    paths = DataPaths(Path("data"), tmp_path_factory.mktemp("cache"))
+    make_reference(paths.load_images("digits@test"), extractor, reference / "digits.npz")
+    for folder in (extractors, reference):
+        folder.chmod(0o755)
+        for file in folder.rglob("*"):
+            file.chmod(0o644)
+    return Given(extractors, reference, extractor.digest)

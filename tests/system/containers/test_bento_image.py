@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from tests.images.containers import Image
-from tests.images.test_bento import bento, image_served, same  # noqa: F401 (fixtures)
-from tests.images.test_service_image import Served, free_port
+from tests.support.containers import Image, Served, same
+from tests.support.service.service_process import free_port
 
 # BentoML starts from python:3.11-slim and installs by uv, which has to believe this machine's certificates too
 GROUND = """\
@@ -25,7 +24,7 @@ with construct_containerfile(bentoml.bentos.get(sys.argv[1]), enable_buildkit=Fa
 
 
 @pytest.fixture(scope="module")
-def bento_image(engine, ground: str, bento, tmp_path_factory: pytest.TempPathFactory) -> Image:  # noqa: F811
+def bento_image(engine, ground: str, bento, tmp_path_factory: pytest.TempPathFactory) -> Image:
     tag, environment = bento
     folder = tmp_path_factory.mktemp("ground")
     (folder / "Dockerfile").write_text(GROUND, encoding="utf-8")
@@ -42,7 +41,7 @@ def bento_image(engine, ground: str, bento, tmp_path_factory: pytest.TempPathFac
     return Image(engine, "localhost/gan-atelier/bento")
 
 
-def test_containerize_serves_what_the_image_does(bento_image: Image, image_served: Served) -> None:  # noqa: F811
+def test_containerize_serves_what_the_image_does(bento_image: Image, image_served: Served) -> None:
     port = free_port()
     environment = {"PORT": str(port), "HOME": "/tmp", "BENTOML_HOME": "/tmp/bentoml", "BENTOML_DO_NOT_TRACK": "true"}
     with bento_image.start("serve", environment=environment, user="1034:1034") as container:

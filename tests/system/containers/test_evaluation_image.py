@@ -3,61 +3,18 @@
 import json
 import re
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from evaluation.extractors import load_extractor
-from evaluation.extractors.classifier import build_classifier
-from evaluation.references.cache import DataPaths, make_reference
-from tests.images.containers import Image, Volume, writable
-from tests.images.test_service_image import BUNDLED, Served, free_port
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the job is given: made once, elsewhere, where torch is."""
-
-    extractors: Path
-    reference: Path
-    digest: str
-
-    def volumes(self, reports: Path) -> tuple[Volume, ...]:
-        reading = Volume(self.extractors, "/extractors"), Volume(self.reference, "/reference")
-        return *reading, Volume(reports, "/reports", writable=True)
-
-
-SCORE = ("--reference", "/reference/digits.npz", "--extractor", "/extractors/digits.onnx", "--no-baseline")
-
-
-@pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    extractors, reference = tmp_path_factory.mktemp("extractors"), tmp_path_factory.mktemp("reference")
-    extractor = load_extractor(build_classifier("digits", extractors / "digits.onnx", epochs=2).path)
-    paths = DataPaths(Path("data"), tmp_path_factory.mktemp("cache"))
-    make_reference(paths.load_images("digits@test"), extractor, reference / "digits.npz")
-    for folder in (extractors, reference):
-        folder.chmod(0o755)
-        for file in folder.rglob("*"):
-            file.chmod(0o644)
-    return Given(extractors, reference, extractor.digest)
+from tests.support.containers import BUNDLED, SCORE, Given, Image, Served, Volume, refused, writable
+from tests.support.service.service_process import free_port
 
 
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
     tmp_path.chmod(0o755)
     return writable(tmp_path / "reports")
-
-
-def refused(image: Image, *words: str, volumes: tuple[Volume, ...] = (), temporary: bool = True) -> str:
-    """The one line of a job that its user can mend; exit code 2."""
-    done = image.run(*words, volumes=volumes, temporary=temporary)
-    lines = [line for line in done.stdout.splitlines() if not line.startswith(("subprocess exited", "Error: exit"))]
-    assert done.returncode == 2, done.stdout
-    assert len(lines) == 1, done.stdout
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_it_holds_no_torch_and_runs_as_nobodys_user(evaluation_image: Image) -> None:

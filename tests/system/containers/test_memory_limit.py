@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.containers import Image
-from tests.images.test_service_image import free_port
+from tests.support.containers import Image
+from tests.support.service.service_process import free_port
 
 LIMIT = 220 * 2**20  # enough for the supervisor, too little for a worker beside it
 V1 = Path("/sys/fs/cgroup/memory")

@@ -15,46 +15,11 @@ import onnxruntime
 import pytest
 from PIL import Image as Picture
 
-from tests.images.containers import Image, Running, Volume
-from tests.tiny_generator import write_tiny_generator
+from tests.support.containers import BUNDLED, Image, Served, Volume
+from tests.support.service.service_process import free_port
+from tests.support.tiny_generator import write_tiny_generator
 
-ROOT = Path(__file__).resolve().parents[2]
-BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
 DRAIN_S, GRACE_S = 2, 20
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Served:
-    """A service container on a port of its own."""
-
-    def __init__(self, container: Running, port: int):
-        self.container, self.url = container, f"http://127.0.0.1:{port}"
-
-    def answers(self, path: str = "/livez") -> bool:
-        try:
-            return httpx.get(self.url + path).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def why_not_ready(self) -> str:
-        """What /readyz says once the models were looked for."""
-        result = ""
-
-        def looked() -> bool:
-            nonlocal result
-            if self.answers():
-                answer = httpx.get(f"{self.url}/readyz")
-                result = "" if answer.status_code == 200 else answer.json()["error"]["message"]
-                return result != "models are still being loaded"
-            return False
-
-        self.container.wait_until(looked)
-        return result
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import httpx
 import onnx
 import pytest
 
-from tests.images.containers import Image, Volume, writable
-from tests.images.test_evaluation_image import SCORE, Given, given, refused  # noqa: F401 (a fixture)
-from tests.images.test_service_image import Served, free_port
+from tests.support.containers import SCORE, Given, Image, Served, Volume, refused, writable
+from tests.support.service.service_process import free_port
 
 # small networks on one thread: what is trained is not the claim here
 SMALL = """
@@ -50,7 +49,7 @@ def test_a_generator_is_trained_and_exported_then_served_then_scored(
     service_image: Image,
     evaluation_image: Image,
     place: Path,
-    given: Given,  # noqa: F811
+    given: Given,
 ) -> None:
     done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(place), environment=ONE_THREAD)
     assert done.returncode == 0, done.stdout

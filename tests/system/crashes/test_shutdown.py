@@ -17,10 +17,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.ending import end_with_parent
-from tests.service.conftest import wait_until
-from tests.service.real import ROOT, SERVICE, Server, everything, free_port, running, served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.polling import wait_until
+from tests.support.process_cleanup import end_with_parent
+from tests.support.service.service_process import SERVICE, Server, everything, free_port, running, served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CLIENTS = 8

@@ -14,9 +14,10 @@ import pytest
 
 from service import preflight, runtime_folder
 from service.observability import metrics
-from tests.service.conftest import wait_until
-from tests.service.real import ROOT, Server, served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.paths import ROOT
+from tests.support.polling import wait_until
+from tests.support.service.service_process import Server, served
+from tests.support.tiny_generator import write_tiny_generator
 
 
 def gone(process: psutil.Process) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.paths import ROOT
 from trainer.training import checkpoint
 
-SCRIPT = Path(__file__).with_name("crashes.py")
-ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests/support/trainer/killed_training.py"
 TIMES = {"images_per_second", "seconds", "memory_mb", "quality/seconds"}
 
 

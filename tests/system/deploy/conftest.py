@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service.real import Server, served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.service.service_process import Server, served
+from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from tests.deploy.manifests import ROOT
+from tests.support.paths import ROOT
 
 BAKE = json.loads((ROOT / "docker/bake.json").read_text(encoding="utf-8"))
 TARGETS = {name: target for name, target in BAKE["target"].items() if name != "common"}

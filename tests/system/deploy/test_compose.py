@@ -19,8 +19,8 @@ import yaml
 from jsonschema.validators import validator_for
 
 from service.settings import Settings
-from tests.deploy.manifests import ROOT
-from tests.service.real import Server
+from tests.support.paths import ROOT
+from tests.support.service.service_process import Server
 
 DOCKER = ROOT / "docker"
 ROLES = {"service": "service", "first-model": "service", "trainer": "trainer", "extractor": "trainer"}

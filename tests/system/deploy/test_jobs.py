@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import typer
 
-from tests.deploy.manifests import ROOT, SUFFIX, command, environment, one, rendered
-from tests.ending import end_with_parent
-from tests.evaluation.helpers import write_pictures, write_tiny_extractor
-from tests.evaluation.test_cli import run as evaluation
-from tests.service.real import Server
+from tests.support.evaluation.commands import run as evaluation
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.image_files import write_pictures
+from tests.support.kubernetes_manifests import SUFFIX, command, environment, one, rendered
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
+from tests.support.service.service_process import Server
 
 pytestmark = pytest.mark.slow
 

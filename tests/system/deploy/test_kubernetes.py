@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.deploy.manifests import KUBERNETES, ROOT, SUFFIX, environment, expand, one, render, rendered
+from tests.support.kubernetes_manifests import KUBERNETES, SUFFIX, environment, expand, one, render, rendered
+from tests.support.paths import ROOT
 
 FOLDERS = ("cpu", "gpu", "evaluation", "trainer")
 VERSIONS = ("1.29", kubernetes_validate.latest_version())  # the oldest that has all the fields, and the newest

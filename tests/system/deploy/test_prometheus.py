@@ -12,10 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.manifests import KUBERNETES, ROOT
-from tests.ending import end_with_parent
-from tests.service.real import Server
-from tests.tools import tool
+from tests.support.kubernetes_manifests import KUBERNETES
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
+from tests.support.programs import tool
+from tests.support.service.service_process import Server
 
 CONFIGURATION = ROOT / "docker" / "prometheus" / "prometheus.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "gan-atelier.json"

@@ -12,7 +12,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.deploy.manifests import ROOT
+from tests.support.paths import ROOT
 
 sys.path.append(str(ROOT / ".ci"))
 import supply_chain as supply

@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.conftest import wait_until
-from tests.service.real import Server, everything, served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.service.service_process import Server, everything, served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 FILES = 256

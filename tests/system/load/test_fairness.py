@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from service.models.repository import BUNDLED
-from tests.service.real import served
+from tests.support.service.service_process import served
 
 HOGS = 3
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.conftest import wait_until
-from tests.service.nginx import in_front
-from tests.service.real import served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.service.nginx import in_front
+from tests.support.service.service_process import served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
 

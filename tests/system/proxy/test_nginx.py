@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.service.nginx import DOCUMENTED, HOST, LISTEN, LISTEN_TLS, SERVER, Nginx, in_front
-from tests.service.real import served
-from tests.tiny_generator import write_tiny_generator
-from tests.tools import tool
+from tests.support.programs import tool
+from tests.support.service.nginx import DOCUMENTED, HOST, LISTEN, LISTEN_TLS, SERVER, Nginx, in_front
+from tests.support.service.service_process import served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = pytest.mark.slow
 KEY = {"Authorization": "Bearer right"}

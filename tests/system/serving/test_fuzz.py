@@ -1,6 +1,6 @@
 import pytest
 
-from tests.service.fuzz import fuzz
+from tests.support.service.fuzz import fuzz
 
 
 @pytest.mark.slow

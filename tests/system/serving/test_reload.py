@@ -18,10 +18,10 @@ import onnxruntime as ort
 import pytest
 
 from artifacts.latents import seeds_to_latents
-from tests.service.conftest import wait_until
-from tests.service.plain_generators import write_plain
-from tests.service.real import served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.polling import wait_until
+from tests.support.service.onnx_fixtures import write_plain
+from tests.support.service.service_process import served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 WORKERS = 2

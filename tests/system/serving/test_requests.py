@@ -17,8 +17,8 @@ import pytest
 
 from artifacts.latents import seeds_to_latents
 from service.client import Client, ServiceError
-from tests.service.real import served
-from tests.tiny_generator import write_tiny_generator
+from tests.support.service.service_process import served
+from tests.support.tiny_generator import write_tiny_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 NPY = {"Accept": "application/x-npy"}

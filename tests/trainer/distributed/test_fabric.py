@@ -22,14 +22,14 @@ import pytest
 import torch
 import yaml
 
-from tests.ending import end_with_parent
+from tests.support.paths import ROOT
+from tests.support.process_cleanup import end_with_parent
 from trainer import distributed
 from trainer.distributed import fabric
 from trainer.errors import TrainerError
 from trainer.training import checkpoint
 from trainer.training.state import TrainState
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 ONE_MACHINE = ["--standalone", "--nproc-per-node", "2"]
@@ -47,9 +47,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> dict[str, Any]:
-    """What tests/trainer/ranks.py found out."""
+    """What tests/support/trainer/rank_program.py found."""
     output = tmp_path_factory.mktemp("ranks") / "found.json"
-    command = torchrun(*ONE_MACHINE, str(Path(__file__).with_name("ranks.py")), str(output))
+    command = torchrun(*ONE_MACHINE, str(ROOT / "tests/support/trainer/rank_program.py"), str(output))
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
     left = [output.with_name(f"left-{rank}").read_text(encoding="utf-8") for rank in range(2)]

@@ -12,6 +12,7 @@ import pytest
 
 from artifacts import generator_file
 from artifacts.latents import seeds_to_labels, seeds_to_latents
+from tests.support.paths import ROOT
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
@@ -89,7 +90,7 @@ def test_export_file_has_no_path_of_the_machine(tiny: Tiny, payload_of: PayloadO
     made = exporter.export(payload_of(tiny()), tmp_path / "x.onnx")
     content = made.path.read_bytes()
     assert b"site-packages" not in content
-    assert str(Path(__file__).parent.parent.parent).encode() not in content
+    assert str(ROOT).encode() not in content
 
 
 def test_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import save_reference
 from evaluation.sources import SeedRange, open_source
 from service.models.session import Runtime
-from tests.evaluation.helpers import write_tiny_extractor
-from tests.support.generators import CLASSES, random_generator
-from tests.support.served_models import load_model
+from tests.support.evaluation.tiny_extractor import write_tiny_extractor
+from tests.support.service.served_models import load_model
+from tests.support.trainer.generators import CLASSES, random_generator
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter, optimize, throughput

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from artifacts.latents import seeds_to_labels, seeds_to_latents
-from tests.support.generators import CLASSES, random_generator
+from tests.support.trainer.generators import CLASSES, random_generator
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter
 from trainer.onnx_export.rewrite import rewrite

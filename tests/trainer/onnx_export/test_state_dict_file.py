@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.trainer.conftest import write_safetensors
+from tests.support.trainer.safetensors_files import write_safetensors
 from trainer.errors import TrainerError
 from trainer.onnx_export import state_dict_file
 

@@ -13,7 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from artifacts.latents import seeds_to_latents
-from tests.trainer.conftest import write_safetensors
+from tests.support.trainer.safetensors_files import write_safetensors
 from trainer.cli import app
 from trainer.errors import TrainerError
 from trainer.onnx_export import state_dict_import

@@ -10,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tests.support import runs as runs_support
-from tests.trainer.crashes import images
+from tests.support.trainer import runs as runs_support
+from tests.support.trainer.killed_training import images
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.errors import TrainerError

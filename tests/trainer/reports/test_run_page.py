@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from imagesets.types import ImageSet
-from tests.support import runs as runs_support
-from tests.trainer.crashes import images
+from tests.support.trainer import runs as runs_support
+from tests.support.trainer.killed_training import images
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import pages, plots

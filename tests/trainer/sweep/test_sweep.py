@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.support.paths import ROOT
 from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
@@ -28,7 +29,6 @@ from trainer.sweep.study import Plan, Study, Trial, check_folder, make_plan
 from trainer.sweep.workers import Job, jobs_of, score
 from trainer.training import logger
 
-ROOT = Path(__file__).parents[2]
 FIELDS = """
     data.resolution=8 model.architecture=mlp model.g_widths=[8] model.d_widths=[8] model.z_dim=4 model.init_std=1
     model.conditional=false model.d_norm=none objective.r1_gamma=0 optim.batch_size=32

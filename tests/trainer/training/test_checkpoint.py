@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.conftest import tensors
+from tests.support.trainer.tiny_run import tensors
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.data import Batches

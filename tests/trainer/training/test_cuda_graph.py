@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.conftest import tensors
+from tests.support.trainer.tiny_run import tensors
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches

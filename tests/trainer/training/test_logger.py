@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from trainer.training.logger import diagnose
+from pathlib import Path
+
+from trainer.training.logger import diagnose, truncate_metrics
 
 
 def ticks(**series: list[float]) -> list[dict[str, float]]:
@@ -53,3 +55,16 @@ def test_saturated_pixels_are_judged_beside_the_real_ones() -> None:
     (line,) = of(0.9, 0.1)
     assert "90%" in line
     assert not of(0.8, 0.81)  # MNIST: mostly black
+
+
+def test_steps_after_the_checkpoint_are_forgotten_and_so_is_a_torn_line(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', encoding="utf-8")
+    truncate_metrics(metrics, 2)
+    assert metrics.read_text(encoding="utf-8") == '{"step": 1}\n{"step": 2}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_run_that_has_written_nothing_forgets_nothing(tmp_path: Path) -> None:
+    truncate_metrics(tmp_path / "metrics.jsonl", 0)
+    assert not list(tmp_path.iterdir())
