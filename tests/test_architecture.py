@@ -167,5 +167,5 @@ def test_test_folder_has_at_most_twelve_modules() -> None:
 def test_test_folders_mirror_the_packages() -> None:
     """A folder of tests is named after the sub-package that it tests."""
     for package in PACKAGES:
-        for folder in (path for path in (TESTS / package).rglob("*") if path.is_dir() and path.name != "__pycache__"):
+        for folder in {path.parent for path in (TESTS / package).rglob("*.py")}:
             assert (ROOT / folder.relative_to(TESTS) / "__init__.py").is_file(), folder
