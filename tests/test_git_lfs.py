@@ -73,7 +73,7 @@ def _image(path: Path) -> Any:
     "read",
     [_checkpoint, _import, _optimize, _extractor, _npy, _npz, _stylegan, _inception, _idx, _image],
 )
-def test_reader_git_lfs_pointer_is_named(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+def test_reader_of_a_git_lfs_pointer_names_it(tmp_path: Path, read: Callable[[Path], Any]) -> None:
     path = tmp_path / "file"
     path.write_bytes(POINTER)
     with pytest.raises(Exception, match="Git LFS pointer, not the file itself; run `git lfs pull`"):

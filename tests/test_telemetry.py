@@ -18,7 +18,7 @@ onnxruntime.InferenceSession(sys.argv[2], providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("room", ["service", "evaluation", "trainer"])
-def test_onnx_runtime_reports_to_nobody(room: str, tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry(room: str, tmp_path: Path) -> None:
     """Its telemetry keeps a device's number and a database in the home folder, but not where it sees a CI at work."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")}
     done = subprocess.run(

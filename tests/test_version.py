@@ -45,12 +45,12 @@ def test_version_outside_a_checkout_is_the_installed_one_or_0(tmp_path: Path, mo
     version.cache_clear()
 
 
-def test_nothing_else_is_an_attribute_of_the_trainer() -> None:
+def test_trainer_unknown_attribute_raises() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = trainer.nothing
 
 
-def test_the_citation_and_the_changelog_are_of_this_version() -> None:
+def test_citation_and_changelog_have_this_version() -> None:
     """A release renames the changelog's first section, and raises both numbers."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
@@ -63,7 +63,7 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     assert released == sorted(released, key=lambda text: [int(part) for part in text.split(".")], reverse=True)
 
 
-def test_the_license_is_apache_2_whole() -> None:
+def test_license_is_the_whole_apache_2() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text

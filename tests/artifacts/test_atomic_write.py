@@ -25,7 +25,7 @@ def with_written_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [with_atomic_path, with_written_whole])
-def test_writing_on_a_poor_file_system_replaces_the_file(
+def test_atomic_path_on_a_poor_file_system_replaces_the_file(
     write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(code: int) -> Callable[..., None]:
@@ -44,7 +44,7 @@ def test_writing_on_a_poor_file_system_replaces_the_file(
 
 
 @pytest.mark.parametrize("write", [with_atomic_path, with_written_whole])
-def test_writing_under_a_strict_umask_replaces_the_file(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_atomic_path_under_a_strict_umask_replaces_the_file(write: Callable[[Path], None], tmp_path: Path) -> None:
     before = os.umask(0o777)
     try:
         write(tmp_path / "file")

@@ -22,7 +22,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("command", ["python", "trainer"])
-def test_as_typed_in_an_activated_environment_is_the_name(
+def test_command_name_in_an_activated_environment_is_the_name(
     command: str, environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{environment}:/usr/bin")
@@ -30,7 +30,7 @@ def test_as_typed_in_an_activated_environment_is_the_name(
 
 
 @pytest.mark.parametrize("command", ["python", "trainer"])
-def test_as_typed_without_activation_is_the_quoted_path(
+def test_command_name_without_activation_is_the_quoted_path(
     command: str, environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other"
@@ -42,7 +42,7 @@ def test_as_typed_without_activation_is_the_quoted_path(
     assert command_name(command) == f"'{environment}/{command}'"
 
 
-def test_as_typed_command_of_another_place_is_its_name(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_name_of_another_place_is_its_name(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (environment / "trainer").unlink()
     monkeypatch.setenv("PATH", "/usr/bin")
     assert command_name("trainer") == "trainer"

@@ -16,7 +16,7 @@ def resealed(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def test_a_sound_file_is_read() -> None:
+def test_check_valid_file_returns_its_metadata() -> None:
     model = tiny.tiny_generator(name="x", num_classes=3, channels=3, **{"evaluation.fid10k": "12.5"})
     metadata = check(model)
     assert (metadata.name, metadata.z_dim, metadata.image_shape) == ("x", 8, (8, 8, 3))
@@ -25,7 +25,7 @@ def test_a_sound_file_is_read() -> None:
     assert metadata.digest == tiny.digest(model) == digest(model)
 
 
-def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> None:
+def test_digest_covers_everything_but_scores() -> None:
     model = tiny.tiny_generator()
     sealed = digest(model)
     tiny.set_metadata(model, **{"evaluation.fid10k": "3"})
@@ -63,7 +63,7 @@ def test_stamping_a_score_keeps_the_digest_and_any_other_change_breaks_it() -> N
         ({"digest": "00"}, "digest"),
     ],
 )
-def test_metadata_that_disagrees_is_named(metadata: dict[str, str], body: str) -> None:
+def test_check_metadata_that_contradicts_the_graph_names_it(metadata: dict[str, str], body: str) -> None:
     model = tiny.tiny_generator()
     tiny.set_metadata(model, **metadata)
     assert body in refused(model if "digest" in metadata else resealed(model))
@@ -73,17 +73,17 @@ def test_metadata_that_disagrees_is_named(metadata: dict[str, str], body: str) -
     ("stamped", "body"),
     [("1e999", "1e999"), ("NaN", "NaN"), ("-Infinity", "-Infinity"), (r'"\ud800"', r'"\ud800"'), ("3.5", 3.5)],
 )
-def test_a_score_that_json_cannot_write_is_told_as_text(stamped: str, body: object) -> None:
+def test_check_score_that_json_cannot_write_becomes_text(stamped: str, body: object) -> None:
     assert check(tiny.tiny_generator(**{"evaluation.x": stamped})).evaluation == {"x": body}
 
 
-def test_missing_metadata_is_listed() -> None:
+def test_check_missing_metadata_lists_the_keys() -> None:
     model = tiny.tiny_generator()
     del model.metadata_props[:]
     assert "z_dim" in refused(model)
 
 
-def test_wrong_types_and_fixed_batches_are_refused() -> None:
+def test_check_wrong_types_and_fixed_batches_raise() -> None:
     model = tiny.tiny_generator()
     model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     assert "images is float, not uint8" in refused(resealed(model))
@@ -92,7 +92,7 @@ def test_wrong_types_and_fixed_batches_are_refused() -> None:
     assert "fixed batch of 4" in refused(resealed(model))
 
 
-def test_external_weights_are_refused_wherever_they_hide() -> None:
+def test_check_external_weights_anywhere_raise() -> None:
     model = tiny.tiny_generator()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -105,6 +105,6 @@ def test_external_weights_are_refused_wherever_they_hide() -> None:
     assert "external" in refused(resealed(model))
 
 
-def test_a_faster_form_is_told() -> None:
+def test_check_optimized_form_is_reported() -> None:
     assert check(tiny.tiny_generator()).optimize == "none"
     assert check(tiny.tiny_generator(optimize="int8")).optimize == "int8"

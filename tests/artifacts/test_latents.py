@@ -64,11 +64,11 @@ def test_seeds_to_labels_are_the_next_draw_modulo_the_classes() -> None:
 seeds = st.integers(0, NUM_SEEDS - 1)
 
 
-def test_raw_draws_are_philox_golden_values() -> None:
+def test_raw_draws_equal_philox_golden_values() -> None:
     assert raw_draws([0], 2).tolist() == [[213000021201967259, 4455796210202625458]]
 
 
-def test_latents_are_the_documented_formula() -> None:
+def test_seeds_to_latents_equal_the_documented_formula() -> None:
     """Written out with Python's own normal quantile, for the first draws of seed 0."""
     from statistics import NormalDist
 
@@ -82,7 +82,7 @@ def test_latents_are_the_documented_formula() -> None:
 
 
 @given(st.lists(seeds, min_size=1, max_size=8))
-def test_a_latent_depends_on_its_seed_alone(many: list[int]) -> None:
+def test_seeds_to_latents_of_many_seeds_equal_each_alone(many: list[int]) -> None:
     together, labels = seeds_to_latents(many, 5, num_classes=3)
     for i, seed in enumerate(many):
         alone, label = seeds_to_latents([seed], 5, num_classes=3)
@@ -92,11 +92,11 @@ def test_a_latent_depends_on_its_seed_alone(many: list[int]) -> None:
         assert labels[i] == label[0] == raw_draws([seed], 6)[0, 5] % 3
 
 
-def test_the_highest_seed_is_drawn() -> None:
+def test_seeds_to_latents_highest_seed_is_drawn() -> None:
     assert np.isfinite(seeds_to_latents([NUM_SEEDS - 1], 100)[0]).all()
 
 
-def test_distributions() -> None:
+def test_seeds_to_latents_have_the_exact_distributions() -> None:
     many = range(300)
     assert kstest(seeds_to_latents(many, 20)[0].ravel(), "norm").pvalue > 0.01
     assert kstest(seeds_to_latents(many, 20, "uniform")[0].ravel(), "uniform", (-1, 2)).pvalue > 0.01
@@ -105,7 +105,7 @@ def test_distributions() -> None:
 
 
 @given(seeds, st.floats(0.01, 50))
-def test_truncation_stays_within_and_keeps_the_order(seed: int, t: float) -> None:
+def test_seeds_to_latents_truncated_stay_within_and_keep_order(seed: int, t: float) -> None:
     full, _ = seeds_to_latents([seed], 8)
     cut, _ = seeds_to_latents([seed], 8, truncation=t)
     assert np.abs(cut).max() <= np.float32(t) * (1 + 1e-6)
@@ -113,10 +113,10 @@ def test_truncation_stays_within_and_keeps_the_order(seed: int, t: float) -> Non
     assert (np.argsort(cut[0]) == np.argsort(full[0])).all()
 
 
-def test_wide_truncation_is_none() -> None:
+def test_seeds_to_latents_wide_truncation_equals_none() -> None:
     np.testing.assert_allclose(seeds_to_latents([7], 50, truncation=30)[0], seeds_to_latents([7], 50)[0], rtol=1e-6)
 
 
-def test_truncation_of_uniform_is_refused() -> None:
+def test_seeds_to_latents_truncated_uniform_raises() -> None:
     with pytest.raises(ValueError, match="uniform"):
         seeds_to_latents([0], 4, "uniform", truncation=1.0)

@@ -150,7 +150,7 @@ def test_page_has_machine_table_and_peers_in_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["train_step"])
-def test_rows_of_kept_results(name: str) -> None:
+def test_rows_of_kept_results_have_every_ratio(name: str) -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert len(report.rows({name: kept})) >= len(kept["results"])
 

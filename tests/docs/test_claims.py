@@ -38,7 +38,7 @@ def test_links_between_files_lead_to_files_and_headings(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
-def test_an_example_prints_the_output_below_it(page: str, number: int) -> None:
+def test_example_on_a_page_prints_its_output(page: str, number: int) -> None:
     text = (DOCS / f"concepts/{page}.md").read_text(encoding="utf-8")
     code, printed = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)[number]
     out = io.StringIO()
@@ -47,7 +47,7 @@ def test_an_example_prints_the_output_below_it(page: str, number: int) -> None:
     assert out.getvalue() == printed
 
 
-def test_the_architectures_of_a_generator_file_are_those_that_a_config_may_name() -> None:
+def test_generator_file_page_lists_the_configs_architectures() -> None:
     from trainer.config.schema import ARCHITECTURES
 
     (printed,) = re.findall(
@@ -90,7 +90,7 @@ def test_security_statements_name_existing_code_and_tests() -> None:
             assert list(ROOT.glob(name)), name
 
 
-def test_no_field_of_a_request_can_be_an_address() -> None:
+def test_request_schemas_have_no_field_for_an_address() -> None:
     """Every text that a request may hold is one of a few words, or the name of a model."""
     from service.app import create_app
     from service.settings import Settings
@@ -114,7 +114,7 @@ def test_no_field_of_a_request_can_be_an_address() -> None:
     assert texts == {"model"}
 
 
-def test_the_other_variables_of_the_environment_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "hooks"))
     import reference
 

@@ -37,12 +37,12 @@ def commands(text: str) -> list[str]:
 COMMANDS = sorted({(line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))})
 
 
-def test_pages_show_commands() -> None:
+def test_pages_contain_commands() -> None:
     assert len(COMMANDS) > 60
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_on_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tree(tmp_path / "photos", ["a.png", "b.png"])  # pages take it for the reader's folder
     words = shlex.split(line)

@@ -77,7 +77,7 @@ def outcomes(house: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_every_example_is_one_new_file_a_registry_and_one_test() -> None:
+def test_example_is_one_new_file_one_registry_and_one_test() -> None:
     for section in SECTIONS:
         paths = [path for named, path, _ in FILES if named == section]
         assert [path.startswith("tests/") for path in paths] == [False, True], section
@@ -89,14 +89,14 @@ def test_every_example_is_one_new_file_a_registry_and_one_test() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
-def test_the_test_of_an_example_passes(section: str, outcomes: dict[str, list[str]]) -> None:
+def test_example_test_passes(section: str, outcomes: dict[str, list[str]]) -> None:
     (test,) = (path for named, path, _ in FILES if named == section and path.startswith("tests/"))
     assert len(outcomes[test]) >= 2
     assert not [problem for problem in outcomes[test] if problem]
 
 
 @pytest.mark.slow
-def test_the_examples_are_in_the_style_of_the_house(house: Path) -> None:
+def test_examples_pass_the_linter(house: Path) -> None:
     for command in (["format", "--check"], ["check"]):
         words = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", "pyproject.toml"]
         done = subprocess.run(
@@ -105,13 +105,13 @@ def test_the_examples_are_in_the_style_of_the_house(house: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_change_whose_place_is_not_there_is_told() -> None:
+def test_changed_without_its_place_raises() -> None:
     assert changed("a\nb\nc\n", " a\n-b\n+d\n") == "a\nd\nc\n"
     with pytest.raises(AssertionError, match="not there"):
         changed("a\nb\n", " a\n+d\n c\n")
 
 
-def test_the_targets_and_the_files_that_it_names_are_there() -> None:
+def test_named_targets_and_files_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"make ([a-z-]+)(?= |`|$)", TEXT, re.MULTILINE)) - {"are"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -34,12 +34,12 @@ def test_headings_are_the_thirty_questions_in_order() -> None:
     assert [name for name, _ in ANSWERS] == [f"Q{number}" for number in range(1, 31)]
 
 
-def test_the_page_is_short() -> None:
+def test_cookbook_has_at_most_2500_words() -> None:
     assert len(TEXT.split()) <= 2500
 
 
 @pytest.mark.parametrize(("name", "answer"), ANSWERS)
-def test_an_answer_is_a_sentence_then_something_to_run(name: str, answer: str) -> None:
+def test_answer_is_a_sentence_then_a_command(name: str, answer: str) -> None:
     assert re.match(r"\n[A-Z][^\n]+", answer), name
     assert re.search(r"^```(sh|console|pycon)$|`(trainer|evaluation) |report\.html", answer, re.MULTILINE), name
 
@@ -57,7 +57,7 @@ def test_an_answer_is_a_sentence_then_something_to_run(name: str, answer: str) -
         ("a (b: …)  …\n", "a (b: 1)  2\n", True),
     ],
 )
-def test_only_an_ellipsis_matches_other_text(shown: str, printed: str, same: bool) -> None:
+def test_matches_only_an_ellipsis_matches_other_text(shown: str, printed: str, same: bool) -> None:
     assert matches(shown, printed) is same
 
 

@@ -36,14 +36,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url.removeprefix("http://")
 
 
-def test_every_block_is_one_that_is_run_or_shown() -> None:
+def test_blocks_are_run_or_shown() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python", "json", "console"}
     assert len(SHELL) == sum("curl" in text for _, text in BLOCKS)
     assert all(ADDRESS in text for text in SHELL + PYTHON)
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda text: text.split()[2].removeprefix(ADDRESS))
-def test_curl(block: str, address: str, tmp_path: Path) -> None:
+def test_curl_examples_print_what_the_page_shows(block: str, address: str, tmp_path: Path) -> None:
     script = block.replace(ADDRESS, address)
     subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, check=True, timeout=60)
     written = re.findall(r"-o (\S+)", block)
@@ -62,7 +62,7 @@ def test_curl(block: str, address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=["service.client", "bentoml"])
-def test_python(block: str, address: str, tmp_path: Path) -> None:
+def test_python_examples_print_what_the_page_shows(block: str, address: str, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(
         [sys.executable, "-c", block.replace(ADDRESS, address)], cwd=tmp_path, env=env, check=True, timeout=120

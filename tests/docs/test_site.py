@@ -52,7 +52,7 @@ def built(site: Path) -> dict[str, Page]:
     return found
 
 
-def test_every_internal_link_anchor_and_image_resolves(site: Path, built: dict[str, Page]) -> None:
+def test_site_internal_links_anchors_and_images_resolve(site: Path, built: dict[str, Page]) -> None:
     broken, seen = [], 0
     for address, page in built.items():
         for target in (*page.links, *page.fetched):
@@ -71,7 +71,7 @@ def test_every_internal_link_anchor_and_image_resolves(site: Path, built: dict[s
     assert seen > 1000
 
 
-def test_no_page_fetches_anything_from_elsewhere(site: Path, built: dict[str, Page]) -> None:
+def test_site_pages_fetch_nothing_from_elsewhere(site: Path, built: dict[str, Page]) -> None:
     for address, page in built.items():
         assert [target for target in page.fetched if urlsplit(target).netloc] == [], address
         for text in page.inline:
@@ -113,13 +113,13 @@ def test_every_page_fits_a_laptop_and_a_phone(site: Path, built: dict[str, Page]
     assert misfits == []
 
 
-def test_formulas_of_the_tutorial_are_drawn_without_a_script(built: dict[str, Page]) -> None:
+def test_tutorial_formulas_are_drawn_without_a_script(built: dict[str, Page]) -> None:
     page = built["start/tutorial.html"]
     assert not re.search(r"\$[^$]*\\\w+[^$]*\$", page.text)
     assert not [text for text in page.inline if "MathJax.Hub" in text]
 
 
-def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> None:
+def test_navigation_has_every_section_and_page(built: dict[str, Page]) -> None:
     nav = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"]
     assert tuple(next(iter(part)) for part in nav) == SECTIONS
 
@@ -136,7 +136,7 @@ def test_every_section_is_there_and_its_pages_are(built: dict[str, Page]) -> Non
         assert address in addresses, f"{guide.name} is in no section of mkdocs.yml"
 
 
-def test_a_page_of_the_site_reads_as_markdown_was_meant(built: dict[str, Page]) -> None:
+def test_site_pages_show_no_markdown_signs(built: dict[str, Page]) -> None:
     """What GitHub takes for a list, a table or code, and Python-Markdown for text, would show its signs."""
     sign = re.compile(r"\s*(\|.*\|\s*$|```|:::|[-*] |#+ |\[.*\]\()")
     shown = [
@@ -145,7 +145,7 @@ def test_a_page_of_the_site_reads_as_markdown_was_meant(built: dict[str, Page]) 
     assert shown == []
 
 
-def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
+def test_command_line_page_has_every_command(built: dict[str, Page]) -> None:
     from evaluation.cli import app as evaluation
     from trainer.cli import app as trainer
 
@@ -175,7 +175,7 @@ def test_the_command_line_is_whole(built: dict[str, Page]) -> None:
         assert words in page.text
 
 
-def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None:
+def test_http_page_has_every_route(site: Path, built: dict[str, Page]) -> None:
     from service.app import create_app
     from service.settings import Settings
 
@@ -192,7 +192,7 @@ def test_the_http_reference_is_whole(site: Path, built: dict[str, Page]) -> None
     assert "integer, ≥ 1, ≤ 16" in page.text.replace("\N{NO-BREAK SPACE}", " ")  # scale's bounds
 
 
-def test_the_settings_are_whole(built: dict[str, Page]) -> None:
+def test_settings_page_has_every_setting(built: dict[str, Page]) -> None:
     from service.settings import Settings
     from trainer.config.loading import field_names
 
@@ -201,7 +201,7 @@ def test_the_settings_are_whole(built: dict[str, Page]) -> None:
     assert [name for name in field_names() if "." in name and name not in text] == []
 
 
-def test_python_pages_have_the_functions_a_user_calls(built: dict[str, Page]) -> None:
+def test_python_pages_have_the_public_functions(built: dict[str, Page]) -> None:
     ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
     assert ids >= {
         "imagesets.registry.load",

@@ -79,12 +79,12 @@ def kept() -> Any:
     return document
 
 
-def test_the_kept_outputs_are_of_one_run_from_the_first_cell_to_the_last(kept: Any) -> None:
+def test_tutorial_outputs_are_of_one_run_in_order(kept: Any) -> None:
     check_whole(kept)
     check_scores(kept)
 
 
-def test_outputs_name_no_path_of_the_machine(kept: Any) -> None:
+def test_tutorial_outputs_name_no_path_of_the_machine(kept: Any) -> None:
     printed = text_of(kept)
     assert not re.search(r"(?<![\w.:/])/(home|root|tmp|usr|var|work|Users|opt|mnt)\b", printed)
     assert kept.metadata == {
@@ -94,19 +94,19 @@ def test_outputs_name_no_path_of_the_machine(kept: Any) -> None:
     assert all("execution" not in cell.metadata for cell in kept.cells)
 
 
-def test_it_is_small_and_so_are_its_pictures(kept: Any) -> None:
+def test_tutorial_and_its_images_are_small(kept: Any) -> None:
     assert PATH.stat().st_size < 1_500_000
     assert all(max(picture.size) <= 1000 for picture in pictures_of(kept))
 
 
-def test_its_links_lead_somewhere(kept: Any) -> None:
+def test_tutorial_links_resolve(kept: Any) -> None:
     text = "\n".join(cell.source for cell in kept.cells if cell.cell_type == "markdown")
     links = re.findall(r"\]\((?!http)([^)#]+)", text)
     assert len(links) >= 3
     assert all((PATH.parent / link).is_file() for link in links)
 
 
-def test_what_the_last_exercise_says_serves_the_folder_that_was_exported_to(kept: Any) -> None:
+def test_tutorial_last_exercise_serves_the_exported_folder(kept: Any) -> None:
     code = "\n".join(cell.source for cell in cells_of(kept))
     (folder,) = re.findall(r"export\(run, (.*)\)", code)
     (command,) = re.findall(r"Serve it.*?`(print.*?)`", kept.cells[-1].source)
@@ -117,7 +117,7 @@ def test_what_the_last_exercise_says_serves_the_folder_that_was_exported_to(kept
 
 
 @pytest.mark.parametrize("text", [None, "# no notebook", "{}", '["cells"]'], ids=["none", "text", "object", "list"])
-def test_what_is_no_notebook_is_one_line(
+def test_notebook_script_with_another_file_is_one_line(
     text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "nope.ipynb"
@@ -134,7 +134,7 @@ def test_what_is_no_notebook_is_one_line(
 
 
 @pytest.mark.slow
-def test_it_runs(tmp_path: Path) -> None:
+def test_tutorial_runs(tmp_path: Path) -> None:
     document = execute(PATH, tmp_path)
     check_whole(document)
     check_scores(document)

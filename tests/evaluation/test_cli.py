@@ -29,7 +29,7 @@ def place(place: Path) -> Path:
     return place
 
 
-def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> None:
+def test_score_of_a_generator_file_reports_the_baseline(place: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--output", "out/report.json")
     assert done.exit_code == 0, done.output
     report = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def test_a_generator_file_is_scored_beside_train_against_test(place: Path) -> No
     assert json.loads((place / "b.json").read_text(encoding="utf-8"))["scores"] == report["scores"]
 
 
-def test_the_score_is_the_distance_of_the_features_of_those_seeds(place: Path) -> None:
+def test_score_is_the_distance_of_the_seeds_features(place: Path) -> None:
     from evaluation.sources import SeedRange, open_source
 
     run("score", "g.onnx", "--reference", "r.npz", "--num-images", 70, "--seed", 5, "-o", "r.json", "--no-baseline")
@@ -60,7 +60,7 @@ def test_the_score_is_the_distance_of_the_features_of_those_seeds(place: Path) -
     assert value == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_service_gives_the_score_its_images_deserve(place: Path) -> None:
+def test_score_of_a_service_is_that_of_its_images(place: Path) -> None:
     with fake_service(noise) as url:
         done = run("score", url, "--reference", "r.npz", "--num-images", 200, "--output", "report.json")
     assert done.exit_code == 0, done.output
@@ -70,7 +70,7 @@ def test_a_service_gives_the_score_its_images_deserve(place: Path) -> None:
     assert report["scores"]["fd_tiny200"] < 3 * report["baseline"]["scores"]["fd_tiny60"], "noise against noise"
 
 
-def test_real_images_against_themselves_are_at_zero(place: Path) -> None:
+def test_score_of_the_reference_images_is_zero(place: Path) -> None:
     done = run("score", "folder:pictures@test", "--reference", "r.npz", "--output", "z.json")
     assert done.exit_code == 0, done.output
     report = json.loads((place / "z.json").read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def test_real_images_against_themselves_are_at_zero(place: Path) -> None:
     assert any("only 40 images" in text for text in report["warnings"])
 
 
-def test_a_threshold_missed_is_exit_1_and_the_report_says_so(place: Path) -> None:
+def test_score_missing_its_threshold_exits_1_and_reports_it(place: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "-o", "r.json", "--fail-above", 0.0001)
     assert "above 0.0001" in one_line(done, 1)
     assert json.loads((place / "r.json").read_text(encoding="utf-8"))["threshold"]["passed"] is False
@@ -100,7 +100,7 @@ def test_score_negative_extrapolation_warns_and_fails(place: Path, monkeypatch: 
     assert any("standard error 0.7500" in text for text in report["warnings"])
 
 
-def test_score_extrapolation_of_few_images_is_refused_first(place: Path) -> None:
+def test_score_extrapolation_of_few_images_fails_first(place: Path) -> None:
     write_tiny_extractor(place / "wide.onnx", dim=50)
     words = ("--reference", "folder:pictures@test", "--extractor", "wide.onnx", "--metrics", "fid_infinity")
     for more in ((), ("--shard", "0/2", "--output", "parts")):
@@ -108,7 +108,7 @@ def test_score_extrapolation_of_few_images_is_refused_first(place: Path) -> None
         assert "fid_infinity needs 225 images or more for 50 features, and there are 200" in one_line(done)
 
 
-def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> None:
+def test_score_of_fewer_images_than_features_warns(place: Path) -> None:
     write_tiny_extractor(place / "wide.onnx", dim=50)
     run("reference", "folder:pictures@test", "--extractor", "wide.onnx", "--output", "wide.npz")
     done = run("score", "g.onnx", "--reference", "wide.npz", "--num-images", 20, "-o", "r.json")
@@ -126,7 +126,7 @@ def test_fewer_images_than_features_are_scored_under_protest(place: Path) -> Non
         ({"shape": (16, 16, 1)}, "16x16"),
     ],
 )
-def test_a_service_that_fails_midway_leaves_no_report(place: Path, options: dict, reason: str) -> None:
+def test_score_of_a_service_that_fails_midway_leaves_no_report(place: Path, options: dict, reason: str) -> None:
     import re
 
     with fake_service(noise, **options) as url:
@@ -135,12 +135,12 @@ def test_a_service_that_fails_midway_leaves_no_report(place: Path, options: dict
     assert not list(place.glob("report*"))
 
 
-def test_images_of_another_size_than_told_are_refused(place: Path) -> None:
+def test_score_of_images_of_another_size_than_listed_fails(place: Path) -> None:
     with fake_service(lambda seed: np.zeros((9, 9, 1), np.uint8)) as url:
         assert "[9, 9, 1]" in one_line(run("score", url, "--reference", "r.npz", "--num-images", 100))
 
 
-def test_mistakes_are_one_line_each(place: Path) -> None:
+def test_score_user_error_is_one_line(place: Path) -> None:
     write_tiny_extractor(place / "other.onnx", seed=9)
     write_tiny_generator(place / "big.onnx", size=16)
     write_tiny_generator(place / "forged.onnx", digest="0" * 64)
@@ -174,7 +174,7 @@ def test_mistakes_are_one_line_each(place: Path) -> None:
     assert "give --extractor" in one_line(run(*score))
 
 
-def test_classify_tells_how_sure_and_how_varied_and_holds_to_minimums(place: Path) -> None:
+def test_classify_reports_confidence_and_shares_with_minimums(place: Path) -> None:
     done = run("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", 64, "--sure", 0.5, "-o", "c.json")
     assert done.exit_code == 0, done.output
     assert "confidence of at least 0.5: 100.0% of 64 images" in done.stdout
@@ -186,7 +186,7 @@ def test_classify_tells_how_sure_and_how_varied_and_holds_to_minimums(place: Pat
     assert "of the images, less than 60.0%" in line
 
 
-def test_help_is_fast_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, evaluation.cli; "
         "print([m for m in ('torch', 'numpy', 'onnx', 'scipy', 'httpx', 'onnxruntime') if m in sys.modules])"
@@ -202,7 +202,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert min(times) < 1.0, "seconds of the processor: half of one by itself, whatever else the machine does"
 
 
-def test_scoring_needs_no_torch(place: Path) -> None:
+def test_score_needs_no_torch(place: Path) -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'torchvision', 'sklearn'): sys.modules[name] = None\n"
@@ -214,7 +214,7 @@ def test_scoring_needs_no_torch(place: Path) -> None:
     assert done.stdout.startswith("fd_tiny20 = ")
 
 
-def test_a_mistaken_option_is_one_line(place: Path) -> None:
+def test_option_misspelled_is_one_line(place: Path) -> None:
     words = ("score", "g.onnx", "--reference", "r.npz")
     assert "'--num-images'" in one_line(run(*words, "--num-images", 1))
     assert "--sead" in one_line(run(*words, "--sead", 1))
@@ -226,7 +226,7 @@ def test_a_mistaken_option_is_one_line(place: Path) -> None:
     assert run("score", "--help").exit_code == 0
 
 
-def test_data_are_looked_for_where_the_trainer_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_root_is_that_of_the_trainer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_OFFLINE", "1")
     monkeypatch.setenv("DATA_ROOT", "elsewhere")
     for words in (("reference", "mnist@test"), ("score", "g.onnx", "--reference", "mnist@test")):

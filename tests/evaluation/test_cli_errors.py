@@ -24,12 +24,12 @@ FEW = ("--num-images", 20, "--no-baseline")
 
 
 @pytest.mark.parametrize("option", ["--fail-above", "--truncation", "--patience"])
-def test_an_option_that_is_not_finite(place: Path, option: str) -> None:
+def test_option_not_finite_is_one_line(place: Path, option: str) -> None:
     assert "inf is not a finite number" in one_line(run(*score("g.onnx", option, "inf")))
     assert f"Invalid value for '{option}'" in one_line(run(*score("g.onnx", option, "nan")))
 
 
-def test_statistics_too_large_for_a_distance(place: Path) -> None:
+def test_score_of_too_large_statistics_is_one_line(place: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "-o", "r.npz").exit_code == 0
     with np.load("r.npz") as stored:
         np.savez("large.npz", **{**stored, "mu": stored["mu"] * 1e200})
@@ -41,7 +41,7 @@ def test_statistics_too_large_for_a_distance(place: Path) -> None:
     assert not Path("d.json").exists()
 
 
-def test_a_source_whose_name_is_no_text_is_scored_and_told(place: Path) -> None:
+def test_score_of_a_name_that_is_not_text_reports_it(place: Path) -> None:
     np.save(os.fsdecode(b"bad\xff.npy"), np.stack([noise(i) for i in range(30)]))
     done = run(*score(os.fsdecode(b"bad\xff.npy"), *FEW))
     assert done.exit_code == 0, done.output
@@ -49,7 +49,7 @@ def test_a_source_whose_name_is_no_text_is_scored_and_told(place: Path) -> None:
     assert r"bad\xff.npy" in Path("report/report.html").read_text(encoding="utf-8")
 
 
-def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_url_credentials_are_used_and_not_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_service(noise) as url:
         secret = url.replace("://", "://user:p@ss%21@")
         monkeypatch.setattr(sys, "argv", ["evaluation", "score", secret])
@@ -68,7 +68,7 @@ def test_credentials_in_a_url_are_used_and_not_told(place: Path, monkeypatch: py
     assert without_credentials("http://host/a@b") == "http://host/a@b"
 
 
-def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
+def test_output_on_a_pipe_or_device_is_not_replaced(place: Path) -> None:
     os.mkfifo("pipe.npz")
     line = one_line(run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "pipe.npz"))
     assert "not a file" in line
@@ -77,7 +77,7 @@ def test_a_pipe_or_device_is_not_replaced_by_a_file(place: Path) -> None:
     assert stat.S_ISFIFO(Path("pipe.npz").stat().st_mode)
 
 
-def test_a_link_stays_a_link_and_a_mode_a_mode(place: Path) -> None:
+def test_output_over_a_link_keeps_link_and_mode(place: Path) -> None:
     Path("private.json").write_text("{}", encoding="utf-8")
     Path("private.json").chmod(0o600)
     Path("link.json").symlink_to("private.json")
@@ -87,7 +87,7 @@ def test_a_link_stays_a_link_and_a_mode_a_mode(place: Path) -> None:
     assert stat.S_IMODE(Path("private.json").stat().st_mode) == 0o600
 
 
-def test_stamping_through_a_link_leaves_it_one(place: Path) -> None:
+def test_stamp_through_a_link_keeps_the_link(place: Path) -> None:
     Path("link.onnx").symlink_to("g.onnx")
     done = run(*score("g.onnx", *FEW, "--stamp", "link.onnx"))
     assert done.exit_code == 0, done.output
@@ -95,14 +95,14 @@ def test_stamping_through_a_link_leaves_it_one(place: Path) -> None:
     assert b"evaluation.fd_tiny" in Path("g.onnx").read_bytes()
 
 
-def test_without_an_output_nothing_is_said_to_be_kept(place: Path) -> None:
+def test_score_without_output_claims_to_keep_nothing(place: Path) -> None:
     np.save("same.npy", np.zeros((30, 8, 8, 1), np.uint8))
     words = ("score", "same.npy", "--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
     assert "(20 of 20 images were scored; give --output to keep them)" in one_line(run(*words))
     assert "(20 of 20 images are kept in report/.partial/" in one_line(run(*words, "-o", "report"))
 
 
-def test_memorization_without_a_split_is_refused_before_the_work(place: Path) -> None:
+def test_score_memorization_without_a_split_fails_first(place: Path) -> None:
     words = (
         "--reference",
         "folder:pictures/test",
@@ -118,7 +118,7 @@ def test_memorization_without_a_split_is_refused_before_the_work(place: Path) ->
     assert not list(Path("report").glob(".partial/*/part-0")), "no image was scored"
 
 
-def test_an_output_where_no_folder_can_be_made(place: Path) -> None:
+def test_output_where_no_folder_can_be_made_is_one_line(place: Path) -> None:
     Path("dangling").symlink_to("nowhere/at/all")
     for where in ("dangling", "/proc/none", "n" * 300, "n" * 5000):
         words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
@@ -128,18 +128,18 @@ def test_an_output_where_no_folder_can_be_made(place: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux: a disk that is full")
-def test_rows_on_a_full_disk(tmp_path: Path) -> None:
+def test_rows_file_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "rows.npy").symlink_to("/dev/full")
     with pytest.raises(EvaluationError, match="cannot write"):
         RowsFile(tmp_path / "rows.npy", 2, (4,), np.dtype(np.float32)).sync()
 
 
 @pytest.mark.parametrize("side", ["\u00b2", "\u0661\u0666", "9" * 5000, "0", "-1"])
-def test_a_resolution_that_is_no_number(place: Path, side: str) -> None:
+def test_option_resolution_not_a_number_is_one_line(place: Path, side: str) -> None:
     assert "--resolution is `reference` or a side in pixels" in one_line(run(*score("g.onnx", "--resolution", side)))
 
 
-def test_a_source_whose_name_is_too_long(place: Path) -> None:
+def test_score_of_a_too_long_name_is_one_line(place: Path) -> None:
     for name in ("n" * 5000, "n" * 5000 + ".onnx", "n" * 5000 + ".npy"):
         assert len(one_line(run(*score(name)))) < 400
 
@@ -155,19 +155,19 @@ def test_a_source_whose_name_is_too_long(place: Path) -> None:
         {"class_names": 5},
     ],
 )
-def test_a_service_that_tells_nonsense_of_its_model(place: Path, reported: dict[str, Any]) -> None:
+def test_score_of_a_service_with_invalid_metadata_is_one_line(place: Path, reported: dict[str, Any]) -> None:
     with fake_service(noise, result=reported) as url:
         line = one_line(run(*score(url, *FEW)))
     assert "does not answer as a generation service does" in line
     assert not Path("report/report.json").exists()
 
 
-def test_a_service_whose_answer_has_no_end_of_brackets(place: Path) -> None:
+def test_score_of_a_service_with_endless_brackets_is_one_line(place: Path) -> None:
     with fake_service(noise, models=b"[" * 200_000) as url:
         assert "is not the list of models" in one_line(run(*score(url)))
 
 
-def test_imported_features_of_another_number(place: Path) -> None:
+def test_reference_import_of_other_many_features_is_one_line(place: Path) -> None:
     np.save("f.npy", np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
     words = ("--extractor", "e.onnx", "--import-as", "x@test", "--resolution", 8, "-o", "r.npz")
     assert "features of 30 images, not of --num-images 20" in one_line(
@@ -175,7 +175,7 @@ def test_imported_features_of_another_number(place: Path) -> None:
     )
 
 
-def test_shards_remember_the_subset_size(place: Path) -> None:
+def test_merge_uses_the_subset_size_of_its_shards(place: Path) -> None:
     words = (*score("g.onnx", *FEW), "--metrics", "kid", "--kid-subset-size", 10)
     assert all(run(*words, "--shard", f"{i}/2").exit_code == 0 for i in range(2))
     done = run("merge", "report", "-o", "merged", "--no-baseline")
@@ -185,14 +185,14 @@ def test_shards_remember_the_subset_size(place: Path) -> None:
     assert alone == json.loads(Path("whole/report.json").read_text(encoding="utf-8"))["scores"]
 
 
-def test_help_cuts_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_every_option_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     reported = run("score", "--help").output
     assert "--kid-subset-size" in reported
     assert "--all-checkpoints" in reported
 
 
-def test_a_key_comes_from_the_environment_and_is_told_nowhere(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_key_of_the_environment_is_never_printed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(0, 256, (99, 8, 8, 1), dtype=np.uint8)
     with fake_service(lambda seed: image[seed], key="k-1234567") as url:
         words = ("score", url, "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 20)
@@ -203,7 +203,7 @@ def test_a_key_comes_from_the_environment_and_is_told_nowhere(place: Path, monke
     assert all(b"k-1234567" not in path.read_bytes() for path in Path("report").rglob("*") if path.is_file())
 
 
-def test_score_folders_whose_names_are_not_utf8_are_scored(place: Path) -> None:
+def test_score_of_folder_names_not_utf8_works(place: Path) -> None:
     odd = os.fsdecode(b"p\xff")
     Path("pictures").rename(odd)
     words = ("--reference", f"{odd}@test", "--extractor", "e.onnx", "--num-images", 30, "-o", os.fsdecode(b"out\xfe"))
@@ -215,7 +215,7 @@ def test_score_folders_whose_names_are_not_utf8_are_scored(place: Path) -> None:
     assert run("report", folder).exit_code == 0
 
 
-def test_score_classes_whose_names_are_not_utf8_stay_apart(place: Path) -> None:
+def test_score_of_class_names_not_utf8_keeps_them_apart(place: Path) -> None:
     for name in (b"a\xfe", b"a\xff"):
         for split in ("train", "test"):
             target = Path("classes", split, os.fsdecode(name))
@@ -239,7 +239,7 @@ def test_report_control_characters_of_names_are_escaped(place: Path) -> None:
         assert r"\x1b[31mred" in text.replace("\\\\", "\\").replace("\\[", "[")
 
 
-def test_score_home_folder_that_is_not_there_is_one_line(place: Path) -> None:
+def test_score_without_its_home_folder_is_one_line(place: Path) -> None:
     for source, reference in (("~nobody-here/p", "pictures@test"), ("g.onnx", "folder:~nobody-here/p")):
         line = one_line(run("score", source, "--reference", reference, "--extractor", "e.onnx"))
         assert "no such home folder" in line

@@ -62,7 +62,7 @@ DAMAGED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_arrays_that_are_not_what_they_say(tmp_path: Path, content: bytes) -> None:
+def test_read_of_an_array_that_is_damaged_names_its_file(tmp_path: Path, content: bytes) -> None:
     """In every member of a reference, in rows beside it, in images, their labels and a pass's state."""
     for name in ("mu", "sigma", "n"):
         reference(tmp_path / "r.npz", **{name: content})
@@ -111,7 +111,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_zip(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_read_npz_damaged_fails(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "r.npz"
     npz(path, zipfile.ZIP_DEFLATED, mu=npy(np.arange(400.0)), sigma=npy(np.eye(4)), images=npy(np.arange(400.0)))
     damage(path)
@@ -136,7 +136,7 @@ NO_COVARIANCE = {
 
 
 @pytest.mark.parametrize("sigma", NO_COVARIANCE.values(), ids=NO_COVARIANCE)
-def test_statistics_that_are_no_covariance(tmp_path: Path, sigma: np.ndarray) -> None:
+def test_load_reference_without_a_covariance_fails(tmp_path: Path, sigma: np.ndarray) -> None:
     reference(tmp_path / "r.npz", sigma=npy(sigma))
     assert "not a valid reference file: its" in one_line(run("score", "g.onnx", "--reference", tmp_path / "r.npz"))
     assert invalid_statistics_reason(np.zeros(4), sigma * 1e-12) is not None, "whatever the features' scale"
@@ -146,7 +146,7 @@ def test_statistics_that_are_no_covariance(tmp_path: Path, sigma: np.ndarray) ->
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_covariances_of_images_are_sound_at_any_rank(dtype: type) -> None:
+def test_load_reference_of_any_rank_is_accepted(dtype: type) -> None:
     for n in (2, 30, 500):
         rows = np.random.default_rng(0).normal(3, 1, (n, 64)) * np.geomspace(1e-6, 1e3, 64)
         sigma = FeatureStatistics.from_features(rows).sigma.astype(dtype).astype(np.float64)
@@ -168,7 +168,7 @@ def test_covariances_of_images_are_sound_at_any_rank(dtype: type) -> None:
     ],
     ids=lambda value: str(value)[:80],
 )
-def test_a_provenance_of_other_types(tmp_path: Path, provenance: Any) -> None:
+def test_reference_with_provenance_of_other_types_is_one_line(tmp_path: Path, provenance: Any) -> None:
     reference(tmp_path / "r.npz", provenance)
     assert "r.npz" in one_line(run("score", "g.onnx", "--reference", tmp_path / "r.npz", "--resolution", "reference"))
     reference(tmp_path / "sound.npz")
@@ -176,7 +176,7 @@ def test_a_provenance_of_other_types(tmp_path: Path, provenance: Any) -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 2**40], [-1, 0], [0, 1_000_000], []])
-def test_labels_beyond_reason(tmp_path: Path, labels: list[int]) -> None:
+def test_array_source_with_invalid_labels_fails(tmp_path: Path, labels: list[int]) -> None:
     images = np.zeros((len(labels), 8, 8), np.uint8)
     np.savez(tmp_path / "i.npz", images=images, labels=np.array(labels, np.int64))
     if labels:
@@ -215,7 +215,7 @@ def shard(root: Path, index: int, *, digest: str = "a", dim: int = 4, **result: 
     return folder
 
 
-def test_sound_shards_are_merged(tmp_path: Path) -> None:
+def test_merge_of_sound_shards_works(tmp_path: Path) -> None:
     shard(tmp_path, 0), shard(tmp_path, 1)
     (part,) = merge_features(find_shards([tmp_path]), tmp_path / "merged")
     assert part.statistics.n == len(part.rows("features")) == 200  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def test_sound_shards_are_merged(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_rows_that_are_not_of_the_shards_images(tmp_path: Path, what: str, rows: np.ndarray | None) -> None:
+def test_merge_with_rows_of_other_images_fails(tmp_path: Path, what: str, rows: np.ndarray | None) -> None:
     shard(tmp_path, 0)
     part = shard(tmp_path, 1) / "part-0"
     if rows is not None:
@@ -249,7 +249,7 @@ def test_rows_that_are_not_of_the_shards_images(tmp_path: Path, what: str, rows:
 
 
 @pytest.mark.parametrize("other", [{"digest": "b"}, {"dim": 5}], ids=str)
-def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_merge_of_shards_of_other_models_fails(tmp_path: Path, other: dict[str, Any]) -> None:
     shard(tmp_path, 0), shard(tmp_path, 1, **other)
     with pytest.raises(EvaluationError, match="a score is of one model"):
         merge_features(find_shards([tmp_path]), tmp_path / "merged")
@@ -262,7 +262,7 @@ def test_shards_of_other_models(tmp_path: Path, other: dict[str, Any]) -> None:
     + [{"arguments": 5}, {"reference": "x"}, {"warnings": 5}],
     ids=str,
 )
-def test_a_shard_json_of_other_types(tmp_path: Path, result: dict[str, Any]) -> None:
+def test_merge_with_json_of_other_types_fails(tmp_path: Path, result: dict[str, Any]) -> None:
     folder = shard(tmp_path, 0, **result)
     one_line(run("merge", tmp_path, "-o", tmp_path / "out"))
     (folder / "shard.json").write_text("[" * 100_000, encoding="utf-8")

@@ -33,7 +33,7 @@ def entries(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir())
 
 
-def test_the_second_load_decodes_nothing(tmp_path: Path) -> None:
+def test_cache_second_load_decodes_nothing(tmp_path: Path) -> None:
     first = cache.load_or_build(spec(), "made@train", tmp_path, False)
 
     def refuse(i: int) -> np.ndarray:
@@ -49,13 +49,13 @@ def test_the_second_load_decodes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["source", "split", "crop", "resize", "resolution", "channels", "content_hash"])
-def test_everything_that_decides_the_pixels_is_in_the_key(field: str) -> None:
+def test_cache_key_covers_everything_that_decides_pixels(field: str) -> None:
     other = 3 if field in ("resolution", "channels") else "other"
     assert cache_key(spec(**{field: other})) != cache_key(spec())
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "json", "version", "labels"])
-def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) -> None:
+def test_cache_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) -> None:
     cache.load_or_build(spec(), "made@train", tmp_path, False)
     (entry,) = entries(tmp_path)
     pixels = bytearray((entry / "images.npy").read_bytes())
@@ -76,7 +76,7 @@ def test_a_damaged_or_stale_entry_is_built_again(tmp_path: Path, damage: str) ->
     assert entries(tmp_path) == [entry]
 
 
-def test_an_interrupted_build_leaves_nothing_and_stops_at_once(tmp_path: Path) -> None:
+def test_cache_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(i: int) -> np.ndarray:
         raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ def test_an_interrupted_build_leaves_nothing_and_stops_at_once(tmp_path: Path) -
     assert entries(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
+def test_cache_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     left = tmp_path / f".{cache_key(spec())}.tmp-abc"
     left.mkdir()
     (left / "images.npy").write_bytes(b"half")
@@ -93,7 +93,7 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-def test_two_processes_at_once_build_it_once(tmp_path: Path) -> None:
+def test_cache_of_two_processes_at_once_is_built_once(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 import time
@@ -117,7 +117,7 @@ print(cache.load_or_build(r, "made", Path({str(tmp_path / "cache")!r}), False).i
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
-def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, caplog, where: str) -> None:
+def test_cache_that_cannot_be_written_is_one_line(tmp_path: Path, caplog, where: str) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ImageSetError, match="cannot write the image cache") as caught:
         load_image_set("digits", cache_root=tmp_path / where, progress=False)
@@ -141,7 +141,7 @@ def test_cache_without_a_home_names_the_variable(monkeypatch: pytest.MonkeyPatch
         load_image_set("digits", progress=False)
 
 
-def test_cached_set_is_read_from_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_in_a_read_only_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = spec(resolution=None, channels=None)
     built = cache.load_or_build(unknown, "made@train", tmp_path, False)
 
@@ -156,7 +156,7 @@ def test_cached_set_is_read_from_a_folder_that_takes_no_files(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"resolution": 0, "channels": 1}', '{"resolution": 4}'])
-def test_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> None:
+def test_cache_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> None:
     unknown = spec(resolution=None, channels=None)
     cache.load_or_build(unknown, "made@train", tmp_path, False)
     (kept,) = tmp_path.glob("made-*.json")
@@ -165,7 +165,7 @@ def test_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> N
     assert len(entries(tmp_path)) == 1
 
 
-def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_with_too_little_disk_fails_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 2**20})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ImageSetError, match=r"needs 1\.1 MiB in .* but 1\.0 MiB are free.*ATELIER_CACHE"):
@@ -173,7 +173,7 @@ def test_too_little_disk_is_told_before_decoding(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_disk_that_fills_up_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+def test_cache_on_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     # A limit on the size of files stands for the disk: it stops the same writes with the same type.
     code = f"""
 import resource
@@ -196,7 +196,7 @@ except ImageSetError as error:
 
 
 @pytest.mark.parametrize("n", [0, 1, 300])
-def test_rows_written_one_by_one_are_the_array_numpy_reads(tmp_path: Path, n: int) -> None:
+def test_row_writer_writes_the_array_that_numpy_reads(tmp_path: Path, n: int) -> None:
     array = np.random.default_rng(0).integers(0, 256, (n, 3, 5, 1), dtype=np.uint8)
     with RowWriter(tmp_path / "rows.npy", (3, 5, 1)) as rows:
         for row in array:
@@ -207,7 +207,7 @@ def test_rows_written_one_by_one_are_the_array_numpy_reads(tmp_path: Path, n: in
     assert (found == array).all()
 
 
-def test_broken_images_take_no_room_and_are_counted_on_every_load(tmp_path: Path, caplog) -> None:
+def test_cache_of_broken_images_counts_them_on_every_load(tmp_path: Path, caplog) -> None:
     def decode(i: int) -> np.ndarray:
         if i % 200 == 7:
             raise BrokenImageError("torn")
@@ -227,7 +227,7 @@ def test_broken_images_take_no_room_and_are_counted_on_every_load(tmp_path: Path
 
 
 @pytest.mark.parametrize("where", ["open", "decode"])
-def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, where: str) -> None:
+def test_cache_does_not_blame_itself_for_an_unreadable_source(tmp_path: Path, where: str) -> None:
     def fail(*_: int) -> None:
         raise OSError("the source is\ngone")
 
@@ -240,7 +240,7 @@ def test_a_source_that_cannot_be_read_is_not_called_the_cache(tmp_path: Path, wh
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory of mapped files there")
-def test_a_fingerprint_leaves_nothing_of_a_mapped_file_in_memory(tmp_path: Path) -> None:
+def test_content_fingerprint_releases_mapped_memory(tmp_path: Path) -> None:
     def resident() -> float:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
         return int(status["RssFile"].split()[0]) / 1024

@@ -24,7 +24,7 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (12, 8), value: object = 
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_modes_of_the_files_are_counted_before_they_are_converted(tmp_path: Path, load, packed: bool) -> None:
+def test_folder_counts_modes_before_conversion(tmp_path: Path, load, packed: bool) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     modes = ["L", "RGB", "RGBA", "P", "1", "LA", "RGB", "RGB"]
@@ -41,11 +41,11 @@ def test_the_modes_of_the_files_are_counted_before_they_are_converted(tmp_path: 
         assert load(name, resolution=8).info["modes"] == expected
 
 
-def test_a_source_of_arrays_has_no_modes_of_files(load) -> None:
+def test_image_set_of_arrays_has_no_file_modes(load) -> None:
     assert load("digits@test").info["modes"] is None
 
 
-def test_every_mode_and_format_becomes_rgb_of_the_wanted_size(tmp_path: Path, load) -> None:
+def test_folder_of_any_mode_and_format_becomes_rgb(tmp_path: Path, load) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     picture("L", value=200).save(folder / "a-grey.png")
@@ -61,20 +61,20 @@ def test_every_mode_and_format_becomes_rgb_of_the_wanted_size(tmp_path: Path, lo
     assert np.abs(images.astype(int) - 200).max() <= 2
 
 
-def test_transparent_pixels_are_laid_over_white(tmp_path: Path, load) -> None:
+def test_folder_transparent_pixels_become_white(tmp_path: Path, load) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     picture("RGBA", (4, 4), (10, 20, 30, 0)).save(folder / "a.png")
     assert (load(f"folder:{folder}").images == 255).all()
 
 
-def test_grey_files_stay_grey_unless_rgb_is_asked_for(tmp_path: Path, load) -> None:
+def test_folder_of_gray_files_stays_gray_by_default(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "grey", ["a.png", "b.png"])
     assert load(f"folder:{folder}").images.shape == (2, 8, 8, 1)
     assert load(f"folder:{folder}", channels=3).images.shape == (2, 8, 8, 3)
 
 
-def test_the_centre_square_is_kept(tmp_path: Path, load) -> None:
+def test_folder_crops_the_center_square(tmp_path: Path, load) -> None:
     pixels = np.zeros((4, 10), np.uint8)
     pixels[:, 3:7] = 255
     (tmp_path / "wide").mkdir()
@@ -82,7 +82,7 @@ def test_the_centre_square_is_kept(tmp_path: Path, load) -> None:
     assert (load(f"folder:{tmp_path / 'wide'}").images == 255).all()
 
 
-def test_exif_orientation_is_honoured(tmp_path: Path, load) -> None:
+def test_folder_applies_exif_orientation(tmp_path: Path, load) -> None:
     pixels = np.zeros((8, 8), np.uint8)
     pixels[:4] = 255  # the upper half is white; orientation 3 turns it by 180 degrees
     exif = Image.Exif()
@@ -94,14 +94,14 @@ def test_exif_orientation_is_honoured(tmp_path: Path, load) -> None:
     assert (image[:4] == 0).all()
 
 
-def test_different_sizes_need_a_resolution(tmp_path: Path, load) -> None:
+def test_folder_of_different_sizes_needs_a_resolution(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "sizes", ["a.png"])
     (folder / "b.png").write_bytes(encoded(size=(9, 9)))
     with pytest.raises(ImageSetError, match=r"different sizes.*give a resolution"):
         load(f"folder:{folder}")
 
 
-def test_folders_are_classes_and_flat_images_have_none(tmp_path: Path, load) -> None:
+def test_folder_with_subfolders_has_classes_flat_has_none(tmp_path: Path, load) -> None:
     classes = tree(tmp_path / "classes", ["dog/1.png", "cat/2.png", "cat/3.png"])
     found = load(f"folder:{classes}")
     assert found.class_names == ("cat", "dog")
@@ -109,7 +109,7 @@ def test_folders_are_classes_and_flat_images_have_none(tmp_path: Path, load) -> 
     assert load(f"folder:{tree(tmp_path / 'flat', ['1.png', '2.png'])}").labels is None
 
 
-def test_a_split_folder_is_used_and_is_no_class(tmp_path: Path, load) -> None:
+def test_folder_of_a_split_is_not_a_class(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "split", ["train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"])
     assert len(load(f"folder:{folder}@train")) == 2
     assert load(f"folder:{folder}@test").images[:, 0, 0, 0].tolist() == [2, 3]
@@ -120,7 +120,7 @@ def test_a_split_folder_is_used_and_is_no_class(tmp_path: Path, load) -> None:
 
 @pytest.mark.parametrize("test_classes", ["ac", "c"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_class_has_one_index_in_every_split(tmp_path: Path, load, zipped: bool, test_classes: str) -> None:
+def test_folder_class_has_one_index_in_every_split(tmp_path: Path, load, zipped: bool, test_classes: str) -> None:
     paths = [f"train/pictures/{name}/1.png" for name in "abc"] + [f"test/{name}/1.png" for name in test_classes]
     root = tree(tmp_path / "plain", paths)
     if zipped:
@@ -137,27 +137,27 @@ def test_a_class_has_one_index_in_every_split(tmp_path: Path, load, zipped: bool
     assert both.labels.tolist() == test.labels.tolist() + train.labels.tolist()
 
 
-def test_a_class_new_in_one_split_renumbers_the_other(tmp_path: Path, load) -> None:
+def test_folder_class_of_one_split_renumbers_the_other(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "grows", ["train/b/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png"])
     assert load(f"folder:{folder}@test").labels.tolist() == [0, 1]
     tree(folder, ["train/a/1.png"])
     assert load(f"folder:{folder}@test").labels.tolist() == [1, 2]  # not the entry cached before
 
 
-def test_a_held_out_tenth_keeps_the_indices_of_the_whole(tmp_path: Path, load) -> None:
+def test_hold_out_keeps_the_class_indices_of_the_whole(tmp_path: Path, load) -> None:
     first = next(f"a/{i}.png" for i in range(99) if not is_held_out(f"a/{i}.png"))
     second = next(f"b/{i}.png" for i in range(99) if is_held_out(f"b/{i}.png"))
     test = load(f"folder:{tree(tmp_path / 'held', [first, second])}@test")
     assert (test.class_names, test.labels.tolist()) == (("a", "b"), [1])
 
 
-def test_a_wrapping_folder_in_one_split_is_no_class(tmp_path: Path, load) -> None:
+def test_folder_that_wraps_one_split_is_not_a_class(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "kaggle", ["train/a/1.png", "train/b/1.png", "test/unknown/1.png"])
     assert load(f"folder:{folder}@train").class_names == ("a", "b")
     assert load(f"folder:{folder}@test").labels is None
 
 
-def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load) -> None:
+def test_hold_out_without_split_folders_is_a_tenth_by_path(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "many", [f"{i:03}.png" for i in range(200)])
     train, test = (load(f"folder:{folder}@{split}") for split in ("train", "test"))
     assert len(train) + len(test) == 200
@@ -167,14 +167,14 @@ def test_without_split_folders_a_tenth_is_held_out_by_path(tmp_path: Path, load)
         load(f"folder:{folder}@valid")
 
 
-def test_no_hold_out_is_taken_from_a_train_split(tmp_path: Path, load) -> None:
+def test_hold_out_of_a_train_split_is_not_taken(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "split", ["train/a.png", "train/b.png", "val/c.png", "val/d.png"])
     assert len(load(f"folder:{folder}@train")) == 2
     with pytest.raises(ImageSetError, match=r"no 'test' next to train, val"):
         load(f"folder:{folder}@test")
 
 
-def test_zips_beside_each_other_are_splits(tmp_path: Path, load) -> None:
+def test_folder_of_zips_has_them_as_splits(tmp_path: Path, load) -> None:
     for split, value in (("train", 7), ("test", 9)):
         with zipfile.ZipFile(tmp_path / f"set-{split}.zip", "w") as archive:
             archive.writestr("a/1.png", encoded(value))
@@ -186,7 +186,7 @@ def test_zips_beside_each_other_are_splits(tmp_path: Path, load) -> None:
     assert len(load(f"folder:{tmp_path}")) == 4
 
 
-def test_a_zip_gives_what_its_folder_gives_and_escaping_members_are_ignored(tmp_path: Path, load) -> None:
+def test_zip_equals_its_folder_and_ignores_escaping_members(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "tree", ["a/1.png", "b/2.png"])
     with zipfile.ZipFile(tmp_path / "tree.zip", "w") as archive:
         for file in folder.rglob("*.png"):
@@ -198,7 +198,7 @@ def test_a_zip_gives_what_its_folder_gives_and_escaping_members_are_ignored(tmp_
     assert not list(tmp_path.rglob("evil*"))
 
 
-def test_a_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplog) -> None:
+def test_folder_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplog) -> None:
     folder = tree(tmp_path / "one", [f"{i:03}.png" for i in range(150)])
     (folder / "070.png").write_bytes(encoded()[:40])
     with caplog.at_level(logging.WARNING):
@@ -209,7 +209,7 @@ def test_a_broken_image_is_named_counted_and_skipped(tmp_path: Path, load, caplo
     assert "070.png" in caplog.text
 
 
-def test_images_cut_after_their_header_are_skipped_also_without_channels(tmp_path: Path, load, caplog) -> None:
+def test_folder_images_cut_after_the_header_are_skipped(tmp_path: Path, load, caplog) -> None:
     folder = tree(tmp_path / "cut", [f"{i:03}.png" for i in range(400)])
     noise = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(noise, "PNG")
@@ -221,7 +221,7 @@ def test_images_cut_after_their_header_are_skipped_also_without_channels(tmp_pat
     assert "cannot write" not in caplog.text
 
 
-def test_what_is_no_image_is_told_without_an_address(tmp_path: Path, load) -> None:
+def test_folder_of_text_files_is_reported_by_name(tmp_path: Path, load) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
     (folder / "a.png").write_text("hello", encoding="utf-8")
@@ -229,7 +229,7 @@ def test_what_is_no_image_is_told_without_an_address(tmp_path: Path, load) -> No
         load(f"folder:{folder}", resolution=4, channels=1)
 
 
-def test_more_than_one_in_a_hundred_broken_is_refused(tmp_path: Path, load) -> None:
+def test_folder_with_over_1_percent_broken_fails(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "two", [f"{i:03}.png" for i in range(150)])
     for name in ("010.png", "070.png"):
         (folder / name).write_bytes(b"\x89PNG no more")
@@ -238,7 +238,7 @@ def test_more_than_one_in_a_hundred_broken_is_refused(tmp_path: Path, load) -> N
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
-def test_too_many_pixels_is_a_broken_image(tmp_path: Path, load) -> None:
+def test_folder_image_of_too_many_pixels_is_broken(tmp_path: Path, load) -> None:
     folder = tmp_path / "bomb"
     folder.mkdir()
     Image.new("1", (9000, 9000)).save(folder / "bomb.png")
@@ -246,7 +246,7 @@ def test_too_many_pixels_is_a_broken_image(tmp_path: Path, load) -> None:
         load(f"folder:{folder}", resolution=8, channels=1)
 
 
-def test_a_changed_file_is_decoded_again(tmp_path: Path, load) -> None:
+def test_folder_changed_file_is_decoded_again(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "changes", ["a.png"])
     before = load(f"folder:{folder}").fingerprint
     (folder / "a.png").write_bytes(encoded(99))
@@ -254,7 +254,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, load) -> None:
     assert load(f"folder:{folder}").fingerprint != before
 
 
-def test_changed_file_of_equal_size_and_time_is_decoded_again(tmp_path: Path, load) -> None:
+def test_folder_changed_file_of_equal_size_is_decoded_again(tmp_path: Path, load) -> None:
     folder = tmp_path / "changes"
     folder.mkdir()
     file = folder / "a.bmp"
@@ -266,7 +266,7 @@ def test_changed_file_of_equal_size_and_time_is_decoded_again(tmp_path: Path, lo
     assert load(f"folder:{folder}").fingerprint != before
 
 
-def test_native_format_given_or_not_is_one_cache_entry(tmp_path: Path, load) -> None:
+def test_folder_native_format_given_or_not_is_one_entry(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "set", ["1.png", "2.png"])
     found = load(f"folder:{folder}")
     assert load(f"folder:{folder}", resolution=8, channels=1).fingerprint == found.fingerprint
@@ -290,7 +290,7 @@ def test_native_channels_of_a_named_source_need_no_files(tmp_path: Path) -> None
         native_channels("mnits")
 
 
-def test_color_made_gray_is_reported(tmp_path: Path, load) -> None:
+def test_folder_color_made_gray_is_reported(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "set", ["1.png"])
     picture("RGB", (8, 8)).save(folder / "2.png")
     assert load(f"folder:{folder}", channels=1).info["contents"].endswith("1 in color, read as gray")
@@ -298,7 +298,7 @@ def test_color_made_gray_is_reported(tmp_path: Path, load) -> None:
 
 
 @pytest.mark.parametrize("note", ["text", "profile", "both"])
-def test_png_with_large_notes_is_read(tmp_path: Path, load, note: str) -> None:
+def test_folder_png_with_large_notes_is_read(tmp_path: Path, load, note: str) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     text = PngImagePlugin.PngInfo()
@@ -310,7 +310,7 @@ def test_png_with_large_notes_is_read(tmp_path: Path, load, note: str) -> None:
         assert load(f"folder:{folder}", **options).images[0, 0, 0].tolist() == [9, 8, 7]
 
 
-def test_gif_cut_in_a_later_frame_is_read(tmp_path: Path, load) -> None:
+def test_folder_gif_cut_in_a_later_frame_is_read(tmp_path: Path, load) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -321,7 +321,7 @@ def test_gif_cut_in_a_later_frame_is_read(tmp_path: Path, load) -> None:
     assert (load(f"folder:{folder}", channels=1).images[0, :, :, 0] == np.asarray(frames[0])).all()
 
 
-def test_image_of_too_many_pixels_is_named(tmp_path: Path, load) -> None:
+def test_folder_image_of_too_many_pixels_is_named(tmp_path: Path, load) -> None:
     folder = tmp_path / "bomb"
     folder.mkdir()
     data = bytearray(encoded())
@@ -332,7 +332,7 @@ def test_image_of_too_many_pixels_is_named(tmp_path: Path, load) -> None:
         load(f"folder:{folder}", resolution=8, channels=1)
 
 
-def test_a_path_may_hold_an_at_sign_and_bad_paths_are_told(tmp_path: Path, load) -> None:
+def test_folder_path_with_an_at_sign_works_bad_path_fails(tmp_path: Path, load) -> None:
     folder = tree(tmp_path / "me@home", ["a.png"])
     assert len(load(f"folder:{folder}")) == 1
     (tmp_path / "empty").mkdir()

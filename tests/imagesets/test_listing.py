@@ -240,7 +240,7 @@ def test_zip_next_to_images_is_counted(tmp_path: Path, load) -> None:
         ("~nobody-of-this-name/x", "home directory"),
     ],
 )
-def test_source_that_is_none_is_one_short_line(tmp_path: Path, load, name: str, reason: str) -> None:
+def test_source_that_does_not_exist_is_one_short_line(tmp_path: Path, load, name: str, reason: str) -> None:
     (tmp_path / "set.tar").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(ImageSetError, match=reason) as caught:
@@ -275,7 +275,7 @@ def test_broken_image_with_an_escape_in_its_name_is_one_line(tmp_path: Path, loa
     ("text", "shown"),
     [("plain é 猫", "plain é 猫"), ("a\tb", r"a\tb"), ("\x9b1m", r"\x9b1m"), ("x\u202egnp.exe", r"x\u202egnp.exe")],
 )
-def test_printable_escapes_only_what_acts_on_a_terminal(text: str, shown: str) -> None:
+def test_printable_escapes_only_control_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 

@@ -42,7 +42,7 @@ def write_mnist(folder: Path, packed: bool = True, n: int = 20) -> tuple[np.ndar
     return images, labels
 
 
-def test_digits_has_a_fixed_stratified_split_and_needs_no_download() -> None:
+def test_digits_split_is_fixed_and_stratified() -> None:
     train, test = load_image_set("digits"), load_image_set("digits@test")
     assert train.name == "digits@train"
     assert train.images.shape == (1500, 32, 32, 1)
@@ -60,14 +60,14 @@ def test_digits_has_a_fixed_stratified_split_and_needs_no_download() -> None:
 GOLDEN_DIGITS_TEST = [0, 2, 11, 20, 21, 38, 43, 54]
 
 
-def test_digits_in_rgb_repeats_the_grey() -> None:
+def test_digits_in_rgb_repeats_the_gray() -> None:
     images = load_image_set("digits@test", resolution=16, channels=3).images
     assert images.shape == (297, 16, 16, 3)
     assert (images[..., :1] == images).all()
 
 
 @pytest.mark.parametrize(("where", "packed"), [("MNIST/raw", False), ("mnist", True)])
-def test_mnist_is_read_from_either_place_packed_or_not(tmp_path: Path, where: str, packed: bool) -> None:
+def test_mnist_is_read_packed_or_not_from_both_folders(tmp_path: Path, where: str, packed: bool) -> None:
     images, labels = write_mnist(tmp_path / where, packed)
     found = load_image_set("mnist@test", data_root=tmp_path)
     assert (found.images[..., 0] == images).all()
@@ -85,7 +85,7 @@ def test_fashion_mnist_has_its_own_folder_and_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated gzip", "truncated idx", "wrong kind", "other count"])
-def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
+def test_mnist_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
     write_mnist(tmp_path / "mnist", packed=damage == "truncated gzip")
     file = next((tmp_path / "mnist").glob("train-images*"))
     if damage == "wrong kind":
@@ -100,7 +100,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "celeba"])
-def test_absent_data_is_one_line_that_says_where_it_looked(tmp_path: Path, name: str) -> None:
+def test_load_image_set_absent_data_names_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageSetError, match=str(tmp_path)) as caught:
         load_image_set(name, data_root=tmp_path)
     assert "\n" not in str(caught.value)
@@ -109,7 +109,7 @@ def test_absent_data_is_one_line_that_says_where_it_looked(tmp_path: Path, name:
 
 @pytest.mark.parametrize(("name", "makes"), [("mnist", "MNIST/raw"), ("cifar10", "."), ("celeba", "celeba")])
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_failed_download_leaves_no_empty_folders(
+def test_load_image_set_failed_download_leaves_no_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, makes: str, leaves: bool
 ) -> None:
     from torchvision import datasets
@@ -139,7 +139,7 @@ def test_celeba_says_that_its_download_needs_gdown(tmp_path: Path, monkeypatch: 
         load_image_set("celeba", data_root=tmp_path)
 
 
-def test_cifar10_goes_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_is_read_by_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
     class Fake:
@@ -164,7 +164,7 @@ def write_celeba(base: Path, n: int = 6) -> None:
     (base / "list_eval_partition.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_celeba_crops_the_centre_and_follows_the_partition(tmp_path: Path) -> None:
+def test_celeba_crops_the_center_and_follows_the_partition(tmp_path: Path) -> None:
     write_celeba(tmp_path / "celeba")
     train = load_image_set("celeba@train", resolution=64, data_root=tmp_path)
     assert train.images.shape == (2, 64, 64, 3)
@@ -186,12 +186,12 @@ def test_celeba_crops_the_centre_and_follows_the_partition(tmp_path: Path) -> No
         ("digits", {"resolution": 0}, "not between"),
     ],
 )
-def test_a_mistaken_name_or_option_is_explained(name: str, options: dict[str, int], reason: str) -> None:
+def test_load_image_set_invalid_name_or_option_is_explained(name: str, options: dict[str, int], reason: str) -> None:
     with pytest.raises(ImageSetError, match=reason):
         load_image_set(name, **options)  # type: ignore[arg-type]
 
 
-def test_importing_and_listing_needs_no_heavy_library() -> None:
+def test_list_sources_imports_nothing_heavy() -> None:
     code = (
         "import sys, imagesets; imagesets.list_sources(); "
         "print([m for m in ('torch', 'sklearn', 'torchvision', 'PIL', 'rich') if m in sys.modules])"
@@ -203,7 +203,7 @@ def test_importing_and_listing_needs_no_heavy_library() -> None:
 
 @pytest.mark.skipif("ATELIER_TEST_DATA" not in os.environ, reason="ATELIER_TEST_DATA names no real data")
 @pytest.mark.slow
-def test_real_mnist_is_whole() -> None:
+def test_mnist_real_files_are_complete() -> None:
     train = load_image_set("mnist", data_root=os.environ["ATELIER_TEST_DATA"])
     assert train.images.shape == (60000, 28, 28, 1)
     assert train.images.mean() == pytest.approx(33.3184, abs=1e-3)

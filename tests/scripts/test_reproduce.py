@@ -83,7 +83,7 @@ def test_index_names_the_extractors_accuracies_and_finished_runs() -> None:
     assert "Only `cifar10-small` has been scored at its full length." in text
 
 
-def test_a_collapsed_run_shows_no_distance() -> None:
+def test_page_of_a_collapsed_run_shows_no_distance() -> None:
     end = {"kimg": 5.0, "seconds": 60.0, "averaged": {"fd_x": 9.0, "precision_x": 0.9, "recall_x": 0.009}}
     run = {"preset": "p", "dataset": "mnist", "conditional": False, "full_kimg": 10, "end": end}
     results = {"runs": [run], "real": {"mnist": {}}, "mistakes": {}}
@@ -94,13 +94,13 @@ def test_a_collapsed_run_shows_no_distance() -> None:
     assert "| `p` | no | 5 of 10 kimg | 1.0 min | 9.00 | 0.90 | 0.01 |" in table
 
 
-def test_an_unknown_name_is_one_line() -> None:
+def test_reproduce_unknown_name_is_one_line() -> None:
     printed = run_script("mnist-dcgam", code=2)
     assert printed.startswith("error: there is no mnist-dcgam; choose from kunal627, comparison")
     assert len(printed.splitlines()) == 1
 
 
-def test_every_preset_of_a_source_is_reproduced() -> None:
+def test_reproduce_covers_every_preset_of_a_source() -> None:
     own = {"digits-dcgan", "celeba-best"}
     assert {run.preset for run in reproduce.RUNS} == set(loading.preset_names()) - own
     assert {f"{source}.md" for source in reproduce.SOURCES} <= {page.name for page in RESULTS.glob("*.md")}
@@ -113,7 +113,7 @@ def test_select_takes_sources_presets_and_ours() -> None:
     assert reproduce.select([]) == reproduce.RUNS
 
 
-def test_a_later_extractor_scores_models_that_another_has_scored(tmp_path: Path) -> None:
+def test_unscored_with_a_new_extractor_lists_it(tmp_path: Path) -> None:
     later = tmp_path / "inception.onnx"
     context = ReproductionContext(tmp_path, tmp_path, {"mnist": "mnist"}, inception=later)
     folder = context.scores_dir("mnist", "g")
@@ -126,13 +126,13 @@ def test_a_later_extractor_scores_models_that_another_has_scored(tmp_path: Path)
     assert reproduce.unscored(context, "mnist", "g") == []
 
 
-def test_images_held_out_for_the_score_are_not_trained_on(tmp_path: Path) -> None:
+def test_training_images_are_the_train_split(tmp_path: Path) -> None:
     context = ReproductionContext(tmp_path, tmp_path, {"mnist": "mnist", "cifar10": "folder:photos"})
     assert context.training_images("mnist") == "mnist"  # the train split
     assert context.training_images("cifar10") == "folder:photos@train"
 
 
-def test_results_of_other_runs_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproduce_keeps_results_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ReproductionContext(tmp_path / "work", tmp_path, {})
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "pages")
     assert reproduce.results_folder(context) == tmp_path / "pages"
@@ -142,7 +142,7 @@ def test_results_of_other_runs_are_not_overwritten(tmp_path: Path, monkeypatch: 
     assert reproduce.results_folder(context) == tmp_path / "work" / "results"
 
 
-def test_a_page_without_tables_is_refused_before_training(tmp_path: Path) -> None:
+def test_reproduce_page_without_tables_fails_before_training(tmp_path: Path) -> None:
     (tmp_path / "index.md").write_text("# My project", encoding="utf-8")
     printed = run_script("mnist-gan", "--mnist", "digits", "--work", tmp_path / "work", "--output", tmp_path, code=2)
     assert printed.startswith(f"error: {tmp_path}/index.md has no place for the tables")
@@ -150,14 +150,14 @@ def test_a_page_without_tables_is_refused_before_training(tmp_path: Path) -> Non
     assert not (tmp_path / "work").exists()
 
 
-def test_a_split_or_a_broken_extractor_is_refused_before_training(tmp_path: Path) -> None:
+def test_reproduce_split_or_broken_extractor_fails_first(tmp_path: Path) -> None:
     assert "leave out @test" in run_script("--mnist", "digits@test", "--work", tmp_path / "work", code=2)
     (tmp_path / "no.onnx").write_text("no network", encoding="utf-8")
     assert "--inception: " in run_script("--inception", tmp_path / "no.onnx", "--work", tmp_path / "work", code=2)
     assert not (tmp_path / "work").exists()
 
 
-def test_a_run_does_not_resume_with_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reproduce_never_resumes_with_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = reproduce.select(["mnist-gan-2"])
     context = ReproductionContext(tmp_path, tmp_path, {"mnist": "digits"}, sets=("optim.g_lr=1e-3",))
     folder = context.run_dir(run)
@@ -172,7 +172,7 @@ def test_a_run_does_not_resume_with_other_settings(tmp_path: Path, capsys: pytes
         assert "was started with other settings" in capsys.readouterr().err
 
 
-def test_a_grid_is_one_item_and_a_cast_keeps_two_levels() -> None:
+def test_fid_mistakes_grid_is_one_image_cast_has_two_levels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (130, 28, 28, 1), dtype=np.uint8)
     assert fid_mistakes.as_grids(images).shape == (5, 28, 28, 1)
     assert len(fid_mistakes.as_few(images)) == 5

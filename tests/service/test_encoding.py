@@ -15,31 +15,31 @@ from service.routes.negotiation import GENERATE_MEDIA_TYPES, INTERPOLATE_MEDIA_T
 
 
 @given(st.lists(st.integers(0, 30), min_size=1))
-def test_ranges_come_back_in_their_order(seeds: list[int]) -> None:
+def test_format_ranges_round_trip_keeps_order(seeds: list[int]) -> None:
     assert parse_seed_ranges(encoding.format_ranges(seeds)) == seeds
 
 
-def test_runs_are_joined() -> None:
+def test_format_ranges_joins_consecutive_seeds() -> None:
     assert encoding.format_ranges(range(64)) == "0-63"
     assert encoding.format_ranges([5]) == "5"
     assert encoding.format_ranges([0, 1, 2, 3, 7, 9, 10, 3]) == "0-3,7,9-10,3"
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 1), (12, 28, 28, 1), (256, 64, 64, 3), (1000, 1, 1, 1)])
-def test_npy_is_numpys_own_format(shape: tuple[int, ...]) -> None:
+def test_encode_npy_is_numpys_format(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     content = encoding.encode_npy(images)
     assert content.index(b"\n") % 64 == 63
     np.testing.assert_array_equal(np.load(io.BytesIO(content), allow_pickle=False), images)
 
 
-def test_npy_of_a_view_is_its_own_rows() -> None:
+def test_encode_npy_of_a_view_has_its_rows() -> None:
     images = np.arange(64, dtype=np.uint8).reshape(16, 2, 2, 1)
     np.testing.assert_array_equal(np.load(io.BytesIO(encoding.encode_npy(images[3:7]))), images[3:7])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), (300, 200, 3), (300, 200, 1)])
-def test_a_png_holds_the_very_pixels(shape: tuple[int, ...]) -> None:
+def test_encode_png_is_lossless(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     read.verify()  # its checksums
@@ -61,7 +61,7 @@ def durations(content: bytes) -> list[int]:
 
 @pytest.mark.parametrize("fps", [1.0, 12.0, 24.0, 29.97, 50.0])
 @pytest.mark.parametrize(("form", "tick_ms"), [("gif", 10), ("webp", 1)])
-def test_an_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: float) -> None:
+def test_encode_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: float) -> None:
     images = np.random.default_rng(0).integers(0, 256, (61, 4, 4, 1), np.uint8)
     body = durations(encoding.encode_animation(images, form, fps, loop=True))
     assert len(body) == 61
@@ -70,7 +70,7 @@ def test_an_animation_lasts_as_long_as_its_frames(form: str, tick_ms: int, fps: 
 
 
 @pytest.mark.parametrize("form", ["gif", "webp"])
-def test_equal_frames_in_a_row_are_one_that_is_shown_as_long(form: str) -> None:
+def test_encode_animation_merges_equal_frames(form: str) -> None:
     images = np.zeros((10, 4, 4, 3), np.uint8)
     images[3:7] = 200
     assert durations(encoding.encode_animation(images, form, 10, loop=False)) == [300, 400, 300]
@@ -90,23 +90,23 @@ def test_equal_frames_in_a_row_are_one_that_is_shown_as_long(form: str) -> None:
         ("APPLICATION/X-NPY", "application/x-npy"),
     ],
 )
-def test_accept_chooses(accept: str, form: str) -> None:
+def test_choose_media_type_follows_accept(accept: str, form: str) -> None:
     assert choose_media_type(accept, GENERATE_MEDIA_TYPES) == form
 
 
-def test_an_animation_is_the_image_of_an_interpolation() -> None:
+def test_choose_media_type_any_image_of_interpolate_is_gif() -> None:
     assert choose_media_type("image/*", INTERPOLATE_MEDIA_TYPES) == "image/gif"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/gif", "application/json;q=0", ";;,,", "*/*;q=x"])
-def test_nothing_acceptable_is_406(accept: str) -> None:
+def test_choose_media_type_nothing_acceptable_is_406(accept: str) -> None:
     with pytest.raises(ApiError) as error:
         choose_media_type(accept, GENERATE_MEDIA_TYPES)
     assert error.value.status == 406
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 4, 7, 3)])
-def test_numbers_are_the_images_as_json(shape: tuple[int, ...]) -> None:
+def test_encode_json_arrays_equals_the_images(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert json.loads(encoding.encode_json_arrays(images)) == images.tolist()
     assert json.loads(encoding.encode_json_arrays(images[:, ::-1])) == images[:, ::-1].tolist()
@@ -115,7 +115,7 @@ def test_numbers_are_the_images_as_json(shape: tuple[int, ...]) -> None:
 small = st.integers(1, 5)
 
 
-def test_a_sheet_reads_in_rows() -> None:
+def test_grid_layout_fills_rows_first() -> None:
     images = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1, 1)
     assert GridLayout(5, 1, 1, 3).assemble(images)[:, :, 0].tolist() == [[1, 2, 3], [4, 5, 0]]
     assert GridLayout(5, 1, 1, 5).assemble(images)[:, :, 0].tolist() == [[1, 2, 3, 4, 5]]
@@ -127,7 +127,7 @@ def test_a_sheet_reads_in_rows() -> None:
 
 
 @given(small, small, small, small, st.integers(0, 3), st.sampled_from([1, 3]))
-def test_each_image_is_in_its_place_and_all_else_is_black(
+def test_grid_layout_places_images_on_black(
     n: int, height: int, width: int, columns: int, padding: int, channels: int
 ) -> None:
     sheet = GridLayout(n, height, width, min(n, columns), padding)
@@ -140,6 +140,6 @@ def test_each_image_is_in_its_place_and_all_else_is_black(
     assert np.count_nonzero(picture) == images.size
 
 
-def test_enlarging_makes_squares() -> None:
+def test_enlarge_makes_squares() -> None:
     image = np.array([[[[1], [2]]]], np.uint8)
     assert enlarge(image, 2)[0, :, :, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]

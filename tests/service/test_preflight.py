@@ -34,19 +34,19 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-def test_a_port_that_is_taken() -> None:
+def test_serve_on_a_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port} is taken; choose another" in refused(serve("--host", "127.0.0.1", "--port", str(port)))
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1", ""])
-def test_a_port_that_is_none(port: str) -> None:
+def test_serve_on_an_invalid_port_is_one_line(port: str) -> None:
     with pytest.raises(preflight.StartError, match=f"the port is '{port}'; it has to be a number from 1 to 65535"):
         preflight.check_port("127.0.0.1", port)
 
 
-def test_a_host_that_is_not_here() -> None:
+def test_serve_on_an_address_of_another_machine_is_one_line() -> None:
     with pytest.raises(preflight.StartError, match=r"192\.0\.2\.1 is not an address of this machine"):
         preflight.check_port("192.0.2.1", "3000")
 
@@ -57,14 +57,14 @@ def test_check_port_of_an_impossible_host_is_one_line(host: str) -> None:
         preflight.check_port(host, "3000")
 
 
-def test_a_folder_for_bentoml_that_cannot_be(tmp_path: Path) -> None:
+def test_serve_with_an_impossible_bentoml_home_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     reported = refused(serve(BENTOML_HOME=str(tmp_path / "file" / "home")))
     assert f"{tmp_path}/file/home is not writable" in reported
     assert "BENTOML_HOME" in reported
 
 
-def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_without_a_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
@@ -74,7 +74,7 @@ def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
         preflight.check_writable()
 
 
-def test_an_image_of_another_machine(tmp_path: Path) -> None:
+def test_check_machine_of_another_processor_raises(tmp_path: Path) -> None:
     reported = tmp_path / "machine"
     preflight.check_machine(reported)
     reported.write_text(platform.machine() + "\n", encoding="utf-8")
@@ -108,7 +108,7 @@ def test_serve_with_the_clients_key_alone_warns(
     assert "secret" not in message
 
 
-def test_what_else_is_named_so_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_with_unrelated_variables_does_not_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ATELIER_OFFLINE": "1",  # the other rooms'
         "ATELIER_PORT": "tcp://10.0.0.1:3000",  # what Kubernetes tells of a Service named atelier
@@ -142,7 +142,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         server.shutdown()
 
 
-def test_the_health_check_tells_ready_and_why_not() -> None:
+def test_health_check_reports_ready_or_the_reason() -> None:
     not_ready = bytes(error_response(ApiError(503, "not_ready", "the model folder is empty")).body)
     with answering(200, b"{}") as url:
         assert health.not_ready_reason(url) is None

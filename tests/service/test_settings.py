@@ -19,7 +19,7 @@ from service.settings import Settings, SettingsError, markdown_table, settings
 from tests.support.paths import ROOT
 
 
-def test_a_bad_setting_is_one_line_that_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_invalid_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     for name, value in (("ATELIER_WORKERS", "abc"), ("ATELIER_DEADLINE_S", "-1")):
         monkeypatch.setenv(name, value)
@@ -30,7 +30,7 @@ def test_a_bad_setting_is_one_line_that_names_its_variable(monkeypatch: pytest.M
     assert "\n" not in str(error.value)
 
 
-def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MODEL_DIR", "ATELIER_DEFAULT_MODEL", "ATELIER_WORKERS"):
         monkeypatch.setenv(name, "")
     monkeypatch.delenv("ATELIER_MODEL_DIR", raising=False)
@@ -47,14 +47,14 @@ def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_serving_with_a_bad_setting_exits_2() -> None:
+def test_serve_with_an_invalid_setting_exits_2() -> None:
     done = run("import service.service", ATELIER_WORKERS="abc")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ATELIER_WORKERS is 'abc'")
     assert done.stderr.count("\n") == 1
 
 
-def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None:
+def test_runtime_folder_is_shared_and_removed_by_the_supervisor() -> None:
     code = (
         "import os; from service.observability.metrics import configure_multiprocess_dir as configure; configure(2); "
         "print(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
@@ -75,34 +75,34 @@ def test_workers_share_the_folder_of_their_supervisor_which_removes_it() -> None
         ("DEADLINE_S", "inf"), ("MAX_BODY_BYTES", "1" + "0" * 30), ("MAX_CONNECTIONS", "1" + "0" * 30),
     ],
 )  # fmt: skip
-def test_a_setting_out_of_all_reason_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_settings_value_out_of_range_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     settings.cache_clear()
     monkeypatch.setenv(f"ATELIER_{name}", value)
     with pytest.raises(SettingsError, match=f"^ATELIER_{name} is '{value[:99]}"):
         settings()
 
 
-def test_a_drain_that_takes_the_whole_stop_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_drain_as_long_as_the_stop_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     monkeypatch.setenv("ATELIER_DRAIN_S", "28")
     with pytest.raises(SettingsError, match=r"^ATELIER_DRAIN_S \(28\) has to be less than ATELIER_GRACE_S \(28\)"):
         settings()
 
 
-def test_by_default_a_stop_has_time_for_a_request_that_comes_at_the_end_of_the_drain() -> None:
+def test_settings_default_grace_outlasts_drain_and_deadline() -> None:
     default = {name: field.default for name, field in Settings.model_fields.items()}
     assert default["drain_s"] + default["deadline_s"] <= default["grace_s"]
 
 
 @pytest.mark.parametrize("body", [",", "   ", " , ,"])
-def test_keys_that_are_none_are_refused(body: str) -> None:
+def test_settings_invalid_keys_are_rejected(body: str) -> None:
     """A key that was left out by mistake must not open the service to all."""
     with pytest.raises(SettingsError, match="ATELIER_API_KEYS has no key"):
         ApiKeys(Settings(api_keys=body))  # type: ignore[arg-type]
     assert not ApiKeys(Settings(api_keys=""))  # type: ignore[arg-type]
 
 
-def test_listing_the_settings_refuses_what_serving_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_command_rejects_what_serve_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     monkeypatch.setenv("ATELIER_API_KEYS_FILE", "/nope")
     assert CliRunner().invoke(app, ["settings"]).exit_code == 2
@@ -228,7 +228,7 @@ def test_settings_page_has_the_table_of_the_command(monkeypatch: pytest.MonkeyPa
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_the_command_lists_values_but_no_secret() -> None:
+def test_settings_command_lists_values_but_no_secret() -> None:
     env = {"PATH": "/bin", "ATELIER_API_KEYS": "hush", "ATELIER_WORKERS": "3"}
     done = subprocess.run(
         [sys.executable, "-m", "service", "settings"], env=env, cwd=ROOT, capture_output=True, text=True, check=True

@@ -53,11 +53,11 @@ def joined(others: Others, not_ready: str | None, then: Callable[[Any], None] = 
     return others.body
 
 
-def test_the_first_answers_while_it_loads() -> None:
+def test_worker_first_answers_while_it_loads() -> None:
     assert joined(Others(answer=False), "still loading") == [True, False]
 
 
-def test_one_beside_others_waits_until_it_is_ready() -> None:
+def test_worker_with_others_waits_until_it_is_ready() -> None:
     def ready(repository: Any) -> None:
         assert not others.body
         repository.not_ready = None
@@ -66,7 +66,7 @@ def test_one_beside_others_waits_until_it_is_ready() -> None:
     assert joined(others, "still loading", ready) == [False, False]
 
 
-def test_one_whose_others_are_gone_answers_without_models() -> None:
+def test_worker_whose_others_are_gone_answers_without_models() -> None:
     def gone(repository: Any) -> None:
         assert not others.body
         others.answer = False
@@ -75,14 +75,14 @@ def test_one_whose_others_are_gone_answers_without_models() -> None:
     assert joined(others, "no model", gone) == [False, False]
 
 
-def test_one_that_is_ready_does_not_wait_for_ever_for_one_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_is_ready_waits_at_most_max_wait_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "MAX_WAIT_S", 0.5)
     began = time.monotonic()
     assert joined(Others(answer=True, load=True), None) == [False, False]
     assert 0.5 <= time.monotonic() - began < 5
 
 
-def test_loading_that_fails_is_logged_told_and_tried_again(
+def test_worker_failing_to_load_reports_it_and_retries(
     serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_tiny_generator(tmp_path / "a.onnx", name="a")
@@ -117,7 +117,7 @@ class Uvicorn:
         self.should_exit = True
 
 
-def test_a_stop_that_came_before_there_was_a_handler_for_it_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_stopped_before_its_handler_existed_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     monkeypatch.setattr(shutdown.os, "_exit", ended.append)
     done: list[str] = []

@@ -111,7 +111,7 @@ def names_of_packages() -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_holds_the_four_packages_with_all_their_data_and_nothing_else(built: Built) -> None:
+def test_wheel_has_exactly_the_packages_and_their_data(built: Built) -> None:
     info = f"gan_atelier-{VERSION}.dist-info"
     names = names_in(built.wheel)
     assert {name for name in names if not name.startswith(info)} == names_of_packages()
@@ -128,13 +128,13 @@ def test_the_wheel_holds_the_four_packages_with_all_their_data_and_nothing_else(
         assert zipfile.ZipFile(built.wheel).read(path) == (ROOT / path).read_bytes()
 
 
-def test_the_source_distribution_makes_the_same_wheel_as_the_checkout(built: Built) -> None:
+def test_sdist_builds_the_same_wheel_as_the_checkout(built: Built) -> None:
     assert names_in(built.wheel) == names_in(built.direct)
     for name in sorted(names_of_packages()):
         assert zipfile.ZipFile(built.wheel).read(name) == zipfile.ZipFile(built.direct).read(name), name
 
 
-def test_the_source_distribution_holds_what_a_wheel_is_made_of_and_little_else(built: Built) -> None:
+def test_sdist_has_what_a_wheel_needs(built: Built) -> None:
     top = f"gan_atelier-{VERSION}/"
     with tarfile.open(built.sdist) as archive:
         names = {member.name.removeprefix(top) for member in archive.getmembers() if member.isfile()}
@@ -147,7 +147,7 @@ def test_the_source_distribution_holds_what_a_wheel_is_made_of_and_little_else(b
     assert built.sdist.stat().st_size < 1_500_000
 
 
-def test_the_installed_packages_are_the_wheel_s_and_tell_its_version(installed: Installed) -> None:
+def test_installed_packages_are_the_wheels(installed: Installed) -> None:
     code = f"import json, {', '.join(ROOMS)}\nprint(json.dumps([" + (
         ", ".join(f"{room}.__file__" for room in ROOMS) + ", trainer.__version__, artifacts.version()]))"
     )
@@ -156,7 +156,7 @@ def test_the_installed_packages_are_the_wheel_s_and_tell_its_version(installed: 
     assert {one, two} == {VERSION}
 
 
-def test_the_commands_answer(installed: Installed) -> None:
+def test_installed_commands_print_help(installed: Installed) -> None:
     presets = {path.stem for path in (ROOT / "trainer" / "presets").glob("*.yaml")}
     assert presets <= set(installed("trainer", "presets").split())
     for program in ("trainer", "evaluation"):
@@ -164,7 +164,7 @@ def test_the_commands_answer(installed: Installed) -> None:
     assert "ATELIER_MODEL_DIR" in installed("python", "-m", "service", "settings")
 
 
-def test_it_trains_exports_and_scores(installed: Installed) -> None:
+def test_installed_packages_train_export_and_score(installed: Installed) -> None:
     tiny = [f"--set=run.{field}" for field in ("total_kimg=0.64", "tick_kimg=0.32", "quality_ticks=0", "threads=1")]
     installed("trainer", "train", "--preset", "digits-dcgan", *tiny, "--run-dir", "run", "--export", "models")
     assert "<img" in (installed.work / "run" / "report.html").read_text(encoding="utf-8")  # its template is the wheel's
@@ -182,7 +182,7 @@ def test_it_trains_exports_and_scores(installed: Installed) -> None:
     assert "fd_classifier200" in (installed.work / "report" / "report.html").read_text(encoding="utf-8")
 
 
-def test_it_serves_the_bundled_generator_and_the_page(installed: Installed) -> None:
+def test_installed_service_serves_generator_and_studio(installed: Installed) -> None:
     port, log = free_port(), installed.work / "serve.log"
     command = [installed.bin / "python", "-m", "service", "serve", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as out:

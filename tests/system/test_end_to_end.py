@@ -29,7 +29,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(
+def test_demo_in_an_impossible_folder_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = tmp_path / "README.md"
@@ -43,14 +43,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 
 
 @pytest.mark.slow
-def test_the_exported_generator_says_what_it_is(demo: Path) -> None:
+def test_demo_exported_generator_has_its_metadata(demo: Path) -> None:
     properties = {entry.key: entry.value for entry in onnx.load(demo / "models" / "digits-dcgan.onnx").metadata_props}
     assert properties["dataset"] == "digits"
     assert int(properties["images_seen"]) >= 2000
 
 
 @pytest.mark.slow
-def test_the_served_grid_shows_the_images_of_its_seeds(demo: Path) -> None:
+def test_demo_grid_shows_the_images_of_its_seeds(demo: Path) -> None:
     """Seed to pixel across three rooms: the trainer's latents, the exported file, the service's PNG."""
     session = onnxruntime.InferenceSession(str(demo / "models" / "digits-dcgan.onnx"))
     z_dim = session.get_inputs()[0].shape[1]
@@ -61,7 +61,7 @@ def test_the_served_grid_shows_the_images_of_its_seeds(demo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_interpolation_moves(demo: Path) -> None:
+def test_demo_interpolation_moves(demo: Path) -> None:
     animation = Image.open(demo / "morph.gif")
     assert animation.n_frames > 40
     frames = set()
@@ -72,7 +72,7 @@ def test_the_interpolation_moves(demo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_says_where_its_number_is_from(demo: Path) -> None:
+def test_demo_report_has_its_provenance(demo: Path) -> None:
     report = json.loads((demo / "report" / "report.json").read_text(encoding="utf-8"))
     text = json.dumps(report)
     generator = onnx.load(demo / "models" / "digits-dcgan.onnx")

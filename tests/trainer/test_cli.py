@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("module", ["typer", "yaml", "torch"])
-def test_an_interrupt_while_python_imports_is_one_line(
+def test_trainer_interrupted_while_importing_is_one_line(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import json; raise SystemExit('went on')"
@@ -64,7 +64,7 @@ def test_an_interrupt_while_python_imports_is_one_line(
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
-def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) -> None:
+def test_train_dry_run_prints_the_config_and_writes_nothing(tmp_path: Path) -> None:
     result = trainer("train", "--dry-run", "--preset", "cifar10-wgan", "--set", "run.seed=5", cwd=tmp_path)
     config = json.loads(result.stdout)
     assert (config["objective"]["name"], config["objective"]["clip"]) == ("wasserstein", 0.01)
@@ -74,7 +74,7 @@ def test_a_dry_run_prints_the_resolved_config_and_makes_nothing(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_place_for_the_export_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_train_unwritable_export_fails_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/models", "file/x.onnx"):
         words = ("train", "--preset", "digits-dcgan", *TINY, "--export", place)
@@ -86,7 +86,7 @@ def test_a_place_for_the_export_that_cannot_be_is_told_before_anything_is_traine
 
 
 @pytest.mark.slow
-def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
+def test_train_export_sample_and_resume_work(tmp_path: Path) -> None:
     result = trainer(
         *("train", *TINY, "--export", "models"),
         *("--set", "run.total_kimg=1", "--set", "run.tick_kimg=0.5"),
@@ -120,7 +120,7 @@ def test_train_export_sample_and_train_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp_path: Path) -> None:
+def test_train_interrupted_saves_and_says_how_to_resume(number: int, tmp_path: Path) -> None:
     long = [*TINY, "--set", "run.tick_kimg=0.5", "--set", "run.total_kimg=100000"]
     command = ["env", "--default-signal=HUP", sys.executable, "-m", "trainer", "train", *long]
     with subprocess.Popen(
@@ -162,7 +162,7 @@ def test_an_interrupt_saves_says_how_to_go_on_and_loses_nothing(number: int, tmp
         (["sample", "nowhere.pt", "--seed", str(2**53 - 3)], "the last seed is"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_two(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_train_user_error_is_one_line_and_exit_code_2(arguments: list[str], says: str, tmp_path: Path) -> None:
     result = trainer(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -181,7 +181,7 @@ def test_presets_and_datasets_are_listed(tmp_path: Path) -> None:
     assert "--set data.source=folder:photos --set model.conditional=false" in datasets
 
 
-def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -> None:
+def test_train_conditional_without_labels_names_the_option(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(40):
@@ -192,9 +192,7 @@ def test_a_conditional_preset_without_labels_names_the_way_out(tmp_path: Path) -
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
-    tiny: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_best_checkpoint_is_sampled_and_exported(tiny: Callable[..., Config], tmp_path: Path) -> None:
     state = TrainState.create(tiny())
     state.steps, state.best = 5, {"step": 5, "frechet": 1.0}
     checkpoint.save(state, tmp_path, keep=2)
@@ -226,9 +224,7 @@ def test_the_best_checkpoint_is_sampled_and_exported_where_asked_for(
     assert "--best needs a run folder" in refused.output
 
 
-def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
-    tiny: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_resume_after_learning_rates_reached_0_fails(tiny: Callable[..., Config], tmp_path: Path) -> None:
     checkpoint.save(TrainState.create(tiny(optim={"decay_kimg": [0.1, 0.16]})), tmp_path, keep=1)
     result = CliRunner().invoke(app, ["resume", str(tmp_path), "--kimg", "0.2"])
     assert result.exit_code == 2
@@ -236,7 +232,7 @@ def test_a_run_whose_learning_rates_have_fallen_to_0_is_not_trained_on(
 
 
 @pytest.mark.parametrize("extra", [(), ("--set", "run.device=cpu"), ("--set", "data.source=digits")])
-def test_a_run_of_a_gpu_goes_on_without_one(
+def test_resume_of_a_gpu_run_works_without_one(
     extra: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -303,6 +299,6 @@ def test_one_line_errors_surroundings_are_one_line(
     assert reported.count("\n") == 1
 
 
-def test_one_line_errors_a_fault_of_ours_is_raised() -> None:
+def test_one_line_errors_internal_fault_is_raised() -> None:
     with pytest.raises(RuntimeError, match="ours"), one_line_errors():
         raise RuntimeError("ours")

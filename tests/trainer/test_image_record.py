@@ -55,13 +55,13 @@ def moved(config: Config, source: str) -> Config:
     return parse(config.model_dump() | {"data": config.data.model_dump() | {"source": source}})
 
 
-def test_images_that_are_the_same_need_no_new_record(config: Config, run_dir: Path) -> None:
+def test_image_record_of_equal_images_is_kept(config: Config, run_dir: Path) -> None:
     found = run_folder.find_images(run_dir, config, None)
     assert len(found.images) == 8
     assert (found.record, found.note, found.changed) == (None, None, False)
 
 
-def test_images_are_found_from_another_working_directory(
+def test_image_record_finds_images_from_another_directory(
     config: Config, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -70,13 +70,13 @@ def test_images_are_found_from_another_working_directory(
     assert (found.record, found.note, found.changed) == (None, None, False)
 
 
-def test_images_missing_now_are_refused_with_the_count(config: Config, run_dir: Path) -> None:
+def test_resume_with_missing_images_names_the_count(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
     with pytest.raises(TrainerError, match=r"are not those that .*r began with: images 8 → 7\. Give the path"):
         run_folder.find_images(run_dir, config, None)
 
 
-def test_images_exchanged_are_refused_with_the_fingerprints(config: Config, run_dir: Path) -> None:
+def test_resume_with_exchanged_images_names_the_fingerprints(config: Config, run_dir: Path) -> None:
     Image.new("L", (8, 8), 7).save("set/3.png")
     with pytest.raises(
         TrainerError, match=r"as many images, with other pixels or labels \(fingerprint \w{12} → \w{12}\)"
@@ -84,7 +84,7 @@ def test_images_exchanged_are_refused_with_the_fingerprints(config: Config, run_
         run_folder.find_images(run_dir, config, None)
 
 
-def test_images_changed_are_accepted_on_request_with_a_warning(config: Config, run_dir: Path) -> None:
+def test_resume_with_changed_images_on_request_warns(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
     found = run_folder.find_images(run_dir, config, None, accept_changes=True)
     assert (len(found.images), found.changed) == (7, True)
@@ -93,7 +93,7 @@ def test_images_changed_are_accepted_on_request_with_a_warning(config: Config, r
     assert found.record["image_set"]["fingerprint"] == found.images.fingerprint
 
 
-def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config, run_dir: Path) -> None:
+def test_resume_with_moved_images_names_the_option(config: Config, run_dir: Path) -> None:
     shutil.move("set", "moved")
     with pytest.raises(
         TrainerError, match=r"if the same images are elsewhere now: trainer resume .*r --set data\.source"
@@ -106,7 +106,7 @@ def test_images_moved_are_refused_with_the_option_that_finds_them(config: Config
     assert len(found.images) == 8
 
 
-def test_images_of_a_record_without_fingerprint_give_a_note(config: Config, run_dir: Path) -> None:
+def test_resume_of_a_record_without_fingerprint_gives_a_note(config: Config, run_dir: Path) -> None:
     (run_dir / ImageRecord.FILE).write_text("{", encoding="utf-8")
     found = run_folder.find_images(run_dir, config, None)
     assert "has no fingerprint" in str(found.note)
@@ -114,7 +114,7 @@ def test_images_of_a_record_without_fingerprint_give_a_note(config: Config, run_
     assert found.record["image_set"]["n"] == 8
 
 
-def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path: Path) -> None:
+def test_sweep_resumed_on_other_images_fails(config: Config, tmp_path: Path) -> None:
     images, _ = load_images(config, Path("data"))
     (tmp_path / "sweep").mkdir()
     for _ in range(2):
@@ -125,7 +125,7 @@ def test_sweep_on_other_images_than_its_own_is_refused(config: Config, tmp_path:
         check_same_images(tmp_path / "sweep", images)
 
 
-def test_difference_names_what_a_person_can_compare() -> None:
+def test_describe_difference_names_comparable_facts() -> None:
     before = {"n": 1500, "class_names": ["a", "b"], "channels": 1, "versions": {"pillow": "11.0"}}
     now = {"n": 1400, "class_names": ["a"], "channels": 1, "versions": {"pillow": "12.0"}}
     assert describe_difference(before, now) == (

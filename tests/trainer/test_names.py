@@ -76,12 +76,12 @@ def test_name_of_source_keeps_an_at_sign_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "My Cats", "../x", "x" * 65, "-a"])
-def test_checked_name_that_no_url_takes_is_refused(name: str) -> None:
+def test_checked_name_invalid_in_a_url_fails(name: str) -> None:
     with pytest.raises(TrainerError, match="a model's name has the characters"):
         names.checked_name(name)
 
 
-def test_resolve_takes_the_most_explicit_name_there_is(tmp_path: Path) -> None:
+def test_resolve_takes_the_most_explicit_name(tmp_path: Path) -> None:
     preset = tmp_path / "Mine.yaml"
     preset.write_text("model: {z_dim: 12}\n", encoding="utf-8")
     own = ["data.source=folder:photos"]
@@ -125,7 +125,7 @@ def test_export_to_a_file_names_the_model_after_it(photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_resume_of_a_run_nobody_named_takes_the_files_name(photos: Path) -> None:
+def test_resume_of_an_unnamed_run_takes_the_files_name(photos: Path) -> None:
     run("train", *SMALL, "--set", "data.source=folder:Holiday Photos", "--run-dir", "r")
     run("resume", "r", "--export", "models/beach.onnx")
     assert name_in(Path("models/beach.onnx")) == "beach"

@@ -19,7 +19,7 @@ from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 
-def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Path) -> None:
+def test_cached_reference_is_made_once_per_protocol(place: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     first = cached_reference("folder:pictures@test", extractor, paths)
     assert first.path is not None
@@ -46,7 +46,7 @@ def test_an_image_sets_statistics_are_made_once_for_what_decides_them(place: Pat
     assert cached_reference("folder:pictures@test", extractor, paths).n == 40, "made again"
 
 
-def test_reference_of_changed_images_is_made_again(place: Path) -> None:
+def test_cached_reference_of_changed_images_is_made_again(place: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     first = cached_reference("folder:pictures@test", extractor, paths)
     file = sorted((place / "pictures/test").rglob("*.png"))[0]
@@ -71,7 +71,7 @@ def test_cached_reference_has_the_class_names_of_now(place: Path) -> None:
     assert second.image_set["class_names"] == ["a", "c"]
 
 
-def test_references_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_paths_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -83,7 +83,7 @@ def test_references_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyP
         _ = DataPaths().references
 
 
-def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_kept(place: Path) -> None:
+def test_score_from_a_file_equals_score_from_the_cache(place: Path) -> None:
     words = ("--extractor", "e.onnx", "--num-images", 50, "--metrics", "fid,kid,precision", "--kid-subset-size", 20)
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     scores = []
@@ -96,7 +96,7 @@ def test_a_score_is_the_same_from_a_file_and_from_the_cache_and_the_baseline_is_
     assert list((place / "cache" / "references").glob("baseline-*.json")), "for the next time"
 
 
-def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
+def test_reference_files_are_exchanged_with_pytorch_fid(place: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     ours = load_reference("r.npz")
     mu, sigma = compute_statistics_of_path(str(place / "r.npz"), None, 1, 4, "cpu")
@@ -129,7 +129,7 @@ def test_pytorch_fid_reads_ours_and_we_read_its(place: Path) -> None:
     assert "needs the features of the real images" in line
 
 
-def test_features_are_imported_and_what_runs_code_is_not_read(place: Path) -> None:
+def test_reference_import_of_features_runs_no_code(place: Path) -> None:
     features = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     np.savez("clean_kid.npz", feats=features)  # clean-fid's for KID
     np.save("features.npy", features)
@@ -159,7 +159,7 @@ def test_features_are_imported_and_what_runs_code_is_not_read(place: Path) -> No
     assert "not symmetric" in one_line(run("reference", "bent.npz", *words, "--num-images", 9))
 
 
-def test_features_of_another_reference_are_noticed(place: Path) -> None:
+def test_score_with_features_of_another_reference_fails(place: Path) -> None:
     for split in ("test", "train"):
         assert (
             run(

@@ -43,7 +43,9 @@ def features() -> np.ndarray:
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("core", [b"numpy.core.", b"numpy._core."])
-def test_its_covariance_is_brought_to_ours(tmp_path: Path, features: np.ndarray, protocol: int, core: bytes) -> None:
+def test_read_stylegan_statistics_converts_the_covariance(
+    tmp_path: Path, features: np.ndarray, protocol: int, core: bytes
+) -> None:
     path = FeatureStats(features).save(tmp_path / "sg.pkl", protocol)
     if protocol == 3:  # later ones count the bytes of names and frames, so that a name cannot just be exchanged
         content = path.read_bytes()
@@ -56,7 +58,9 @@ def test_its_covariance_is_brought_to_ours(tmp_path: Path, features: np.ndarray,
     np.testing.assert_allclose(found["sigma"], np.cov(wide, rowvar=False), rtol=1e-9)
 
 
-def test_its_file_becomes_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: np.ndarray) -> None:
+def test_reference_import_of_a_stylegan_file_is_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: np.ndarray
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_tiny_extractor(tmp_path / "e.onnx")
     FeatureStats(features).save(tmp_path / "sg.pkl")
@@ -84,7 +88,9 @@ class Runs:
         return self.call[0], self.call[1:]
 
 
-def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: np.ndarray) -> None:
+def test_read_stylegan_statistics_runs_no_code_of_a_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: np.ndarray
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_tiny_extractor(tmp_path / "e.onnx")
     good = FeatureStats(features).__dict__
@@ -110,7 +116,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert not Path("out.npz").exists()
 
 
-def test_a_file_cannot_ask_for_memory_beyond_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_stylegan_statistics_memory_is_bound_by_file_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.pkl"
     for content in (
         b"\x80\x04}r\xff\xff\xff\x7f.",  # LONG_BINPUT: a memo of 2^31 places

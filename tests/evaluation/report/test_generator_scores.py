@@ -93,7 +93,7 @@ def set_scores(**scores: tuple[float, dict]) -> None:
     onnx.save(model, "g.onnx")
 
 
-def test_stamp_names_of_earlier_versions_become_the_present_ones(place: Path) -> None:
+def test_stamp_former_names_become_the_present_ones(place: Path) -> None:
     distance = {"metric": "fid", "n": 10_000}
     kernel = {"metric": "kid", "n": 10_000, "details": {"subset_size": 500}}
     set_scores(
@@ -128,7 +128,7 @@ def test_stamp_different_scores_do_not_replace_each_other(place: Path) -> None:
     }
 
 
-def test_stamp_that_replaces_a_score_of_another_protocol_warns(place: Path) -> None:
+def test_stamp_over_a_score_of_another_protocol_warns(place: Path) -> None:
     assert run(*score()).exit_code == 0
     assert "replaces" not in run(*score()).stderr, "the same score again"
     old = stamped()["fd_tiny30"]

@@ -43,14 +43,14 @@ def altered(path: Path, to: Path, change: Callable[[dict[str, np.ndarray]], None
     return to
 
 
-def test_an_empty_source(place: Path) -> None:
+def test_score_of_an_empty_source_is_one_line(place: Path) -> None:
     (place / "nothing").mkdir()
     np.save("none.npy", np.zeros((0, 8, 8, 1), np.uint8))
     assert "no images" in one_line(run(*score("nothing")))
     assert "needs 2 images or more, not 0" in one_line(run(*score("none.npy")))
 
 
-def test_a_source_of_one_image(place: Path) -> None:
+def test_score_of_one_image_is_one_line(place: Path) -> None:
     (place / "one").mkdir()
     (place / "one" / "only.png").write_bytes((place / "pictures/test/000.png").read_bytes())
     assert "needs 2 images or more, not 1" in one_line(run(*score("one")))
@@ -59,7 +59,7 @@ def test_a_source_of_one_image(place: Path) -> None:
     assert "need 2 images or more; folder:" in line
 
 
-def test_truncated_images(place: Path) -> None:
+def test_score_of_truncated_images_names_or_omits_them(place: Path) -> None:
     """More than one in a hundred is refused by name; fewer are left out, which the report says."""
     cut = place / "pictures/train/007.png"
     cut.write_bytes(cut.read_bytes()[:60])
@@ -77,7 +77,7 @@ def test_truncated_images(place: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_files_of_mixed_modes_are_converted_loudly(place: Path, packed: bool) -> None:
+def test_score_of_files_of_mixed_modes_warns(place: Path, packed: bool) -> None:
     folder, random = place / "mixed", np.random.default_rng(0)
     folder.mkdir()
     for i, mode in enumerate(["RGBA"] * 3 + ["P"] * 2 + ["RGB"] * 25):
@@ -99,7 +99,7 @@ def test_files_of_mixed_modes_are_converted_loudly(place: Path, packed: bool) ->
     )
 
 
-def test_identical_images(place: Path) -> None:
+def test_score_of_identical_images_reports_collapse(place: Path) -> None:
     same = tiny_generator()
     (weight,) = (tensor for tensor in same.graph.initializer if tensor.name == "W")
     weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), "W"))
@@ -111,7 +111,7 @@ def test_identical_images(place: Path) -> None:
     assert kept(place)["n"] == 100
 
 
-def test_constant_features(place: Path) -> None:
+def test_score_of_constant_features_is_one_line(place: Path) -> None:
     def blind(weights: dict[str, np.ndarray]) -> None:
         weights["W"][:] = 0
 
@@ -120,7 +120,7 @@ def test_constant_features(place: Path) -> None:
     assert "all have the same features" in line
 
 
-def test_features_that_are_not_finite(place: Path) -> None:
+def test_score_of_features_not_finite_is_one_line(place: Path) -> None:
     def nan(weights: dict[str, np.ndarray]) -> None:
         weights["W"][0, 0] = np.nan
 
@@ -128,7 +128,7 @@ def test_features_that_are_not_finite(place: Path) -> None:
     assert "not finite; is it damaged?" in one_line(run(*score("g.onnx", extractor="nan.onnx")))
 
 
-def test_more_features_than_images_are_a_loud_warning(place: Path) -> None:
+def test_score_of_more_features_than_images_warns(place: Path) -> None:
     write_tiny_extractor(place / "wide.onnx", dim=90)
     done = run(*score("g.onnx", "--num-images", 80, extractor="wide.onnx"))
     assert done.exit_code == 0, done.output
@@ -136,7 +136,7 @@ def test_more_features_than_images_are_a_loud_warning(place: Path) -> None:
     assert "WARNING: 40 reference images for 90 features" in done.stderr
 
 
-def test_a_wrong_hash(place: Path) -> None:
+def test_score_with_a_wrong_digest_is_one_line(place: Path) -> None:
     write_tiny_generator(place / "forged.onnx", digest="0" * 64)
     assert "changed after" in one_line(run(*score("forged.onnx")))
     model = onnx.load(place / "e.onnx")
@@ -145,7 +145,7 @@ def test_a_wrong_hash(place: Path) -> None:
     assert "its digest does not match" in one_line(run(*score("g.onnx", extractor="bent.onnx")))
 
 
-def test_statistics_of_another_extractor(place: Path) -> None:
+def test_score_against_another_extractors_statistics_is_one_line(place: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     write_tiny_extractor(place / "other.onnx", seed=4)
     line = one_line(run("score", "g.onnx", "--reference", "r.npz", "--extractor", "other.onnx", "-o", "report"))
@@ -153,7 +153,7 @@ def test_statistics_of_another_extractor(place: Path) -> None:
     assert "cannot be compared" in line
 
 
-def test_a_service_that_answers_html(place: Path) -> None:
+def test_score_of_a_service_that_returns_html_is_one_line(place: Path) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = b"<html><body>It works!</body></html>"
@@ -175,7 +175,7 @@ def test_a_service_that_answers_html(place: Path) -> None:
     assert "not a GAN Atelier service" in line
 
 
-def test_images_of_mixed_sizes_are_refused_or_brought_to_one_by_name(place: Path) -> None:
+def test_score_of_mixed_sizes_needs_a_resolution(place: Path) -> None:
     (place / "mixed").mkdir()
     rng = np.random.default_rng(0)
     for index in range(20):

@@ -62,7 +62,7 @@ def seen(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -> None:
+def test_score_killed_repeatedly_gives_the_identical_numbers(place: Path) -> None:
     words = ("--reference", "r.npz", "--num-images", "700", "--metrics", METRICS, "--no-baseline")
     kills, resumed = 0, False
     with fake_service(noise) as url:
@@ -95,7 +95,7 @@ def test_a_job_killed_again_and_again_gives_the_identical_numbers(place: Path) -
         ).read_bytes()
 
 
-def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_path: Path) -> None:
+def test_extract_features_stopped_after_any_batch_is_identical(tmp_path: Path) -> None:
     source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", num_classes=3)))
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
     keep = frozenset({"features", "logits", "labels", "samples"})
@@ -124,7 +124,7 @@ def test_a_pass_stopped_after_any_batch_leaves_the_same_statistics_and_rows(tmp_
             assert (again.rows(what) == whole.rows(what)).all(), what
 
 
-def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> None:
+def test_workdir_of_other_arguments_is_neither_used_nor_removed(place: Path) -> None:
     write_tiny_generator(place / "g.onnx")
     with fake_service(noise, fail_after=9) as url:
         words = ("score", url, "--reference", "r.npz", "--output", "report")
@@ -143,7 +143,7 @@ def test_work_of_other_arguments_is_neither_used_nor_removed(place: Path) -> Non
     assert kept.exists()
 
 
-def test_a_model_replaced_midway_is_refused_and_what_there_was_is_kept(place: Path) -> None:
+def test_score_of_a_model_replaced_midway_fails_and_keeps_work(place: Path) -> None:
     with fake_service(noise, change_after=9) as url:
         line = one_line(run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report"))
     assert "changed" in line or "replaced" in line
@@ -151,7 +151,7 @@ def test_a_model_replaced_midway_is_refused_and_what_there_was_is_kept(place: Pa
     assert 0 < json.loads(kept.read_text(encoding="utf-8"))["n"] < 1000
 
 
-def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -> None:
+def test_score_resumed_on_another_model_fails(tmp_path: Path) -> None:
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
     draws = np.random.default_rng(0).integers(0, 256, (128, 8, 8, 1), dtype=np.uint8)
 
@@ -175,7 +175,7 @@ def test_a_model_replaced_between_two_runs_of_a_job_is_refused(tmp_path: Path) -
     assert count_images(tmp_path / "work") == 64
 
 
-def test_two_jobs_at_the_same_work_do_not_mix(place: Path) -> None:
+def test_score_twice_at_once_in_one_workdir_fails(place: Path) -> None:
     with fake_service(slowed(noise, 0.01)) as url:
         words = ("score", url, "--reference", "r.npz", "--num-images", 400, "--output", "report", "--no-baseline")
         command = [sys.executable, "-m", "evaluation", *map(str, words)]
@@ -188,7 +188,7 @@ def test_two_jobs_at_the_same_work_do_not_mix(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_survives_its_service_restarting(place: Path) -> None:
+def test_score_while_the_service_restarts_continues(place: Path) -> None:
     """The port is silent for a while in the middle, then answers 503, then is there again."""
     words = ("--reference", "r.npz", "--num-images", "600", "--no-baseline")
     with fake_service(noise) as url:

@@ -24,7 +24,7 @@ def score(*words: object) -> tuple:
 
 
 @pytest.mark.parametrize("dim", [3, 300])
-def test_statistics_add(dim: int) -> None:
+def test_feature_statistics_of_parts_add_up(dim: int) -> None:
     """In any order of unequal parts, to 1e-12 of one pass over all rows; singular covariances too."""
     rows = np.random.default_rng(0).normal(5, 2, (200, dim)).astype(np.float32)
     whole = FeatureStatistics.from_features(rows)
@@ -40,7 +40,7 @@ def test_statistics_add(dim: int) -> None:
 
 
 @pytest.mark.parametrize("dim", [4, 90])
-def test_merged_shards_are_the_one_job(place: Path, dim: int) -> None:
+def test_merge_of_all_shards_equals_the_whole_job(place: Path, dim: int) -> None:
     """Also with more features than reference images (40), where the covariance has not full rank."""
     write_tiny_extractor(place / "e.onnx", dim=dim)
     metrics = "fid,precision,is,fid_infinity" if dim == 4 else "fid,precision,is"
@@ -66,7 +66,7 @@ def test_merged_shards_are_the_one_job(place: Path, dim: int) -> None:
     assert (np.load("merged/images/samples.npy") == np.load("whole/images/samples.npy")).all()
 
 
-def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
+def test_merge_of_shards_of_different_jobs_fails(place: Path) -> None:
     for index in (0, 1):
         assert run(*score(40, "--output", "parts", "--shard", f"{index}/3")).exit_code == 0
     assert "shard 2 of 3 is missing" in one_line(run("merge", "parts"))
@@ -87,7 +87,7 @@ def test_shards_that_are_not_one_job_are_refused(place: Path) -> None:
             parse_shard(text)
 
 
-def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
+def test_score_interval_is_over_disjoint_seeds(place: Path) -> None:
     done = run(*score(30, "--intervals", "--seed", 100, "-o", "five.json", "--no-baseline"))
     assert done.exit_code == 0, done.output
     report = json.loads((place / "five.json").read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def test_an_interval_is_over_disjoint_seeds(place: Path) -> None:
     assert "5 x 30 images, and there are 60; take --num-images 12" in line
 
 
-def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
+def test_score_of_classes_scores_each_and_a_choice(place: Path) -> None:
     """A conditional generator against a labelled set of the same classes, whatever their order."""
     rng = np.random.default_rng(2)
     np.savez("real.npz", images=rng.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), labels=np.arange(90) % 3)
@@ -145,7 +145,7 @@ def test_classes_are_scored_one_by_one_and_chosen(place: Path) -> None:
     assert "not the same" in one_line(run("score", "d.onnx", *words, "--metrics", "per_class"))
 
 
-def test_truncation_is_recorded_and_pulls_images_together(place: Path) -> None:
+def test_score_with_truncation_records_it_and_lowers_diversity(place: Path) -> None:
     reports = {}
     for truncation in ("0.1", "2"):
         assert run(*score(60, "--truncation", truncation, "-o", f"{truncation}.json")).exit_code == 0
@@ -157,7 +157,7 @@ def test_truncation_is_recorded_and_pulls_images_together(place: Path) -> None:
     assert "are uniform" in one_line(run("score", "u.onnx", *words))
 
 
-def test_memorised_images_are_found_and_shown(place: Path) -> None:
+def test_score_of_memorized_images_finds_and_shows_them(place: Path) -> None:
     """A source that repeats training images beside one that does not, with the pairs to look at."""
     from imagesets import load_image_set
 
@@ -185,7 +185,7 @@ def test_memorised_images_are_found_and_shown(place: Path) -> None:
     assert report["baseline"] is None, "the held-out images beside are its own"
 
 
-def test_merge_shards_of_both_spellings_of_memorization_are_one_job(place: Path) -> None:
+def test_merge_of_both_spellings_of_memorization_is_one_job(place: Path) -> None:
     for index in (0, 1):
         assert run(*score(40, "--output", "parts", "--metrics", "memorization", "--shard", f"{index}/2")).exit_code == 0
     manifest = Path("parts/shard-0-of-2/shard.json")

@@ -74,7 +74,7 @@ def test_resolve_names_are_of_one_kind_each(place: Path, text: str, kind: str, n
         ("e.txt", "not a source"),
     ],
 )
-def test_resolve_what_is_nothing_is_refused(place: Path, text: str, words: str) -> None:
+def test_resolve_of_nothing_known_fails(place: Path, text: str, words: str) -> None:
     Path("e.txt").write_text("x", encoding="utf-8")
     with pytest.raises(EvaluationError, match=words):
         resolve(text)
@@ -107,13 +107,13 @@ def test_reference_of_an_array_file_is_made_and_used(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["g.onnx", "http://127.0.0.1:9", "runs"])
-def test_reference_of_a_generator_is_refused(place: Path, name: str) -> None:
+def test_reference_of_a_generator_fails(place: Path, name: str) -> None:
     line = one_line(run("score", "g.onnx", "--reference", name, "--extractor", "e.onnx"))
     assert "a reference is of real images" in line
     assert "a reference is of real images" in one_line(run("reference", name, "--extractor", "e.onnx"))
 
 
-def test_reference_array_file_of_another_size_is_refused(place: Path) -> None:
+def test_reference_array_file_of_another_size_fails(place: Path) -> None:
     np.save("large.npy", np.zeros((5, 16, 16), np.uint8))
     line = one_line(run("score", "g.onnx", "--reference", "large.npy", "--extractor", "e.onnx"))
     assert "16x16 and 8x8 are needed" in line

@@ -26,14 +26,14 @@ def images_of(source, first: int, n: int, batch: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
-def test_a_generator_files_image_depends_on_its_seed_alone(tmp_path: Path, num_classes: int) -> None:
+def test_generator_source_image_depends_on_its_seed_only(tmp_path: Path, num_classes: int) -> None:
     source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", num_classes=num_classes)))
     together = images_of(source, 10, 13, 5)
     assert together.shape == (13, 8, 8, 1)
     assert (together == np.concatenate([images_of(source, seed, 1, 64) for seed in range(10, 23)])).all()
 
 
-def test_a_services_images_come_in_seed_order() -> None:
+def test_service_source_images_are_in_seed_order() -> None:
     with fake_service(lambda seed: np.full((8, 8, 1), seed % 256, np.uint8)) as url:
         source = open_source(url)
         assert images_of(source, 3, 500, 64)[:, 0, 0, 0].tolist() == [i % 256 for i in range(3, 503)]
@@ -41,7 +41,7 @@ def test_a_services_images_come_in_seed_order() -> None:
             open_source(url, model="absent")
 
 
-def test_a_choice_of_real_images_is_fixed_and_without_repetition(tmp_path: Path) -> None:
+def test_random_subset_is_fixed_and_without_repetition(tmp_path: Path) -> None:
     source = open_source(f"folder:{write_pictures(tmp_path / 'p')}@train", cache_root=tmp_path / "c")
     some = images_of(source, 0, 30, 7)
     assert (some == images_of(source, 0, 30, 64)).all()
@@ -50,7 +50,7 @@ def test_a_choice_of_real_images_is_fixed_and_without_repetition(tmp_path: Path)
     assert random_subset(1000, 4, 0).tolist() == [162, 664, 670, 998]
 
 
-def test_certainty_is_softmax_and_shares() -> None:
+def test_classifier_confidence_is_softmax_and_shares() -> None:
     logits = np.log(np.array([[0.95, 0.05], [0.6, 0.4], [0.2, 0.8], [0.91, 0.09]], np.float32)) + 1000
     share, classes = classifier_confidence(logits, 0.9)
     assert share == 0.5
@@ -59,7 +59,7 @@ def test_certainty_is_softmax_and_shares() -> None:
         classifier_confidence(np.zeros((0, 2)), 0.9)
 
 
-def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:
+def test_array_source_accepts_only_uint8_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(20) % 4
     np.save(tmp_path / "a.npy", images)
@@ -83,13 +83,13 @@ def test_array_files_are_uint8_images_or_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path / "cut.npz"))
 
 
-def test_disjoint_parts_of_a_set_share_no_image() -> None:
+def test_array_source_disjoint_parts_share_no_image() -> None:
     parts = [random_subset(100, 20, 3, part) for part in range(5)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
     assert all((np.diff(part) > 0).all() for part in parts)
 
 
-def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> None:
+def test_resized_source_uses_the_named_resize(tmp_path: Path) -> None:
     from PIL import Image
 
     source = open_source(str(write_tiny_generator(tmp_path / "g.onnx", size=8, channels=3)))
@@ -104,7 +104,7 @@ def test_another_size_is_reached_by_the_named_resize_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_torch(tmp_path: Path) -> None:
+def test_checkpoint_source_leaves_torch_to_another_process(tmp_path: Path) -> None:
     """A real run of two checkpoints, a trainer that exports them, and a job in which torch never was imported."""
     root = ROOT
     environment = os.environ | {"PYTHONPATH": str(root), "ATELIER_CACHE": str(tmp_path / "cache")}
@@ -143,7 +143,7 @@ def test_checkpoints_are_scored_by_a_process_of_their_own_and_this_one_has_no_to
         open_source(str(tmp_path / "broken.pt"))
 
 
-def test_exported_checkpoint_next_to_a_trainer_py_runs_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_source_next_to_a_trainer_py_runs_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text("print('FOREIGN')\nraise SystemExit(3)\n", encoding="utf-8")
     (tmp_path / "checkpoint-00000001.pt").write_bytes(b"not a checkpoint")
     monkeypatch.chdir(tmp_path)

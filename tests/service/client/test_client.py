@@ -49,14 +49,14 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "FIRST_PAUSE_S", 1e-4)
 
 
-def test_generate_tells_seeds_model_and_digest() -> None:
+def test_generate_returns_seeds_model_and_digest() -> None:
     with service(posts(images_of)) as url, Client(url) as client:
         batch = client.generate(seeds=[3, 4, 9])
     assert batch.images[:, 0, 0, 0].tolist() == batch.seeds == [3, 4, 9]
     assert (batch.model, batch.digest) == ("tiny", DIGEST)
 
 
-def test_models_and_the_default() -> None:
+def test_models_returns_the_list_and_the_default() -> None:
     with service(posts(images_of)) as url, Client(url) as client:
         assert [m["name"] for m in client.models()] == ["tiny", "other"]
         assert client.model()["name"] == "tiny"
@@ -65,14 +65,14 @@ def test_models_and_the_default() -> None:
             client.model("nope")
 
 
-def test_a_stream_is_in_seed_order_and_whole() -> None:
+def test_stream_is_complete_and_in_seed_order() -> None:
     with service(posts(images_of)) as url, Client(url, connections=3) as client:
         parts = list(client.stream(first_seed=5, num_images=103, batch=10))
     assert [s for part in parts for s in part.seeds] == list(range(5, 108))
     assert np.concatenate([p.images for p in parts])[:, 0, 0, 0].tolist() == list(range(5, 108))
 
 
-def test_overload_and_broken_connections_are_tried_again() -> None:
+def test_client_retries_overload_and_broken_connections() -> None:
     failures = iter([overloaded(), None, overloaded(), None])
     lock = threading.Lock()
 
@@ -85,7 +85,7 @@ def test_overload_and_broken_connections_are_tried_again() -> None:
     assert [s for part in parts for s in part.seeds] == list(range(40))
 
 
-def test_lasting_overload_is_one_error_when_patience_is_at_its_end() -> None:
+def test_client_raises_when_overload_outlasts_its_patience() -> None:
     calls: list[float] = []
 
     def busy(body: Any) -> Answer:
@@ -102,7 +102,7 @@ def test_lasting_overload_is_one_error_when_patience_is_at_its_end() -> None:
             assert len(calls) == 1 if not patience_s else 5 < len(calls) < 20  # waits double from 0.1 ms
 
 
-def test_waits_are_no_shorter_than_retry_after() -> None:
+def test_client_waits_at_least_retry_after() -> None:
     calls: list[float] = []
 
     def busy_once(body: Any) -> Answer:
@@ -119,7 +119,7 @@ def test_waits_are_no_shorter_than_retry_after() -> None:
     assert len(calls) == 1, "what must wait longer than patience lasts is not waited for"
 
 
-def test_a_service_that_restarts_costs_a_pause() -> None:
+def test_client_survives_a_restarting_service() -> None:
     """Nothing listens for a while on an address that has answered before."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -138,7 +138,7 @@ def test_a_service_that_restarts_costs_a_pause() -> None:
     assert seeds == list(range(400))
 
 
-def test_a_wrong_address_is_told_soon_however_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_reports_a_wrong_address_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "FIRST_PATIENCE_S", 0.1)
     with service(posts(images_of)) as url:
         pass
@@ -148,7 +148,7 @@ def test_a_wrong_address_is_told_soon_however_patient(monkeypatch: pytest.Monkey
     assert time.monotonic() - began < 5
 
 
-def test_no_more_batches_are_held_than_connections_ask_for() -> None:
+def test_stream_holds_at_most_one_batch_per_connection() -> None:
     asked: list[int] = []
 
     def counted(body: Any) -> Answer:
@@ -164,14 +164,14 @@ def test_no_more_batches_are_held_than_connections_ask_for() -> None:
     assert len(asked) <= 9
 
 
-def test_an_answer_beyond_the_bound_is_refused_unread() -> None:
+def test_client_rejects_a_response_beyond_the_bound_unread() -> None:
     with service(posts(images_of)) as url, Client(url, max_answer_bytes=200) as client:
         assert len(client.generate(seed=0, n=10).images) == 10
         with pytest.raises(ServiceError, match="more than 200 bytes"):
             client.generate(seed=0, n=100)
 
 
-def test_interpolations_and_mixes_tell_their_latents() -> None:
+def test_interpolate_and_mix_return_their_latents() -> None:
     asked: list[tuple[str, Any]] = []
     images, latents = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1), np.eye(3, 4, dtype=np.float32)
 
@@ -203,7 +203,7 @@ def test_interpolations_and_mixes_tell_their_latents() -> None:
     ]
 
 
-def test_an_image_is_asked_for_by_its_address() -> None:
+def test_client_image_is_requested_by_its_address() -> None:
     asked: list[str] = []
 
     def answer(path: str, body: Any) -> Answer | None:
@@ -224,7 +224,7 @@ def test_an_image_is_asked_for_by_its_address() -> None:
     ]
 
 
-def test_a_key_is_sent_and_no_key_that_no_header_can_carry() -> None:
+def test_client_sends_a_key_and_rejects_an_invalid_one() -> None:
     shown: list[str | None] = []
     with service(posts(images_of), seen=lambda headers: shown.append(headers["Authorization"])) as url:
         with Client(url, api_key="secret") as client:
@@ -236,7 +236,7 @@ def test_a_key_is_sent_and_no_key_that_no_header_can_carry() -> None:
     assert shown == ["Bearer secret", None]
 
 
-def test_what_json_cannot_say_is_a_service_error() -> None:
+def test_client_value_that_json_cannot_carry_raises() -> None:
     nan = float("nan")
     with service(posts(images_of)) as url, Client(url) as client:
         with pytest.raises(ServiceError, match=r"^latents cannot be written as JSON: "):
@@ -247,7 +247,7 @@ def test_what_json_cannot_say_is_a_service_error() -> None:
             client.mix([{"seed": 0, "weight": nan}])
 
 
-def test_a_refusal_is_not_tried_again() -> None:
+def test_client_does_not_retry_a_rejection() -> None:
     calls: list[int] = []
 
     def refuse(body: Any) -> Answer:
@@ -279,7 +279,7 @@ def test_a_refusal_is_not_tried_again() -> None:
         (500, {}, b""),
     ],
 )
-def test_what_is_not_the_service_is_one_clear_line(answer: Answer) -> None:
+def test_client_of_another_server_is_one_line(answer: Answer) -> None:
     with service(lambda *_: answer) as url, Client(url) as client:
         for call in (lambda: client.generate(seed=0, n=1), client.models):
             with pytest.raises(ServiceError) as error:
@@ -288,14 +288,14 @@ def test_what_is_not_the_service_is_one_clear_line(answer: Answer) -> None:
             assert url in str(error.value)
 
 
-def test_a_service_that_is_down_is_a_service_error() -> None:
+def test_client_of_a_stopped_service_raises() -> None:
     with service(posts(images_of)) as url:
         pass
     with Client(url, patience_s=0.2) as client, pytest.raises(ServiceError, match="is the service running"):
         client.models()
 
 
-def test_a_service_that_dies_midway_is_a_service_error() -> None:
+def test_client_of_a_service_that_dies_midway_raises() -> None:
     dead = threading.Event()
     with (
         service(posts(lambda body: None if dead.is_set() else images_of(body))) as url,
@@ -309,12 +309,12 @@ def test_a_service_that_dies_midway_is_a_service_error() -> None:
 
 
 @pytest.mark.parametrize("url", ["localhost:3000", "ftp://x", "http://", "http://[", "nonsense"])
-def test_a_bad_address_is_a_service_error(url: str) -> None:
+def test_client_with_a_bad_address_raises(url: str) -> None:
     with pytest.raises(ServiceError), Client(url, patience_s=0) as client:
         client.models()
 
 
-def test_a_streams_labels_go_with_their_seeds() -> None:
+def test_stream_labels_belong_to_their_seeds() -> None:
     asked: dict[int, int] = {}
 
     def answer(body: Any) -> Answer:
@@ -326,7 +326,7 @@ def test_a_streams_labels_go_with_their_seeds() -> None:
     assert asked == {seed: seed % 3 for seed in range(5, 28)}
 
 
-def test_a_model_replaced_on_the_way_stops_the_stream() -> None:
+def test_stream_of_a_model_replaced_midway_stops() -> None:
     with (
         service(posts(lambda body: images_of(body, "e" * 64 if body["seed"] >= 20 else DIGEST))) as url,
         Client(url) as client,
@@ -335,14 +335,14 @@ def test_a_model_replaced_on_the_way_stops_the_stream() -> None:
         list(client.stream(first_seed=0, num_images=40, batch=10))
 
 
-def test_parse_seed_ranges() -> None:
+def test_parse_seed_ranges_returns_seeds_or_raises() -> None:
     assert parse_seed_ranges("0-3,7") == [0, 1, 2, 3, 7]
     assert parse_seed_ranges("") == []
     with pytest.raises(ValueError, match="invalid literal"):
         parse_seed_ranges("x")
 
 
-def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
+def test_read_arrays_runs_no_pickle_and_is_bounded() -> None:
     images = np.zeros((2, 1, 1, 1), np.uint8)
     whole = encode_npz(images, seeds=[1, 2], labels=None, model="ü")
     reported = read_arrays(whole, 10_000)
@@ -368,7 +368,7 @@ def test_npz_is_read_without_pickles_and_never_larger_than_told() -> None:
         read_array(encode_npy(images).replace(b"|u1", b"|V1"))
 
 
-def test_retry_after_is_seconds_or_a_date() -> None:
+def test_retry_after_s_of_seconds_and_dates() -> None:
     assert retry_after_s("7") == 7
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert 3500 < retry_after_s(formatdate(time.time() + 3600, usegmt=True)) <= 3600
@@ -377,7 +377,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_s("9" * 50) < 10**10
 
 
-def test_importing_it_costs_no_server() -> None:
+def test_import_of_the_client_stays_light() -> None:
     code = "import sys, service.client; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"bentoml", "fastapi", "onnxruntime", "scipy", "torch", "PIL"} & set(loaded.split())

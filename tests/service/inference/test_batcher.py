@@ -77,7 +77,7 @@ def values(images: np.ndarray) -> list[int]:
     return images[:, 0, 0, 0].tolist()
 
 
-def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_waiting_requests_share_a_batch(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -91,7 +91,7 @@ def test_waiting_requests_share_a_batch_and_get_their_own_rows(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_small_request_does_not_wait_for_a_large_one(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -109,7 +109,7 @@ def test_a_large_request_is_split_and_a_small_one_does_not_wait_for_it(machine: 
     asyncio.run(scenario())
 
 
-def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_full_queue_is_503(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=4)
         first = await held(machine, b)
@@ -126,7 +126,7 @@ def test_beyond_the_queue_is_503_and_those_within_are_answered(machine: Machine,
     asyncio.run(scenario())
 
 
-def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_retry_after_is_the_time_of_the_queue(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=4)
         await b.submit(rows(1), None, 20)
@@ -143,9 +143,7 @@ def test_retry_after_is_the_time_that_the_queue_takes(machine: Machine, lane: In
     asyncio.run(scenario())
 
 
-def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(
-    machine: Machine, lanes: InferencePool
-) -> None:
+def test_batcher_parallel_batches_share_the_cores(machine: Machine, lanes: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lanes)
         first = await held(machine, b)
@@ -161,7 +159,7 @@ def test_two_batches_run_side_by_side_and_know_that_they_share_the_cores(
     asyncio.run(scenario())
 
 
-def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Machine, lanes: InferencePool) -> None:
+def test_batcher_large_queue_is_shared_over_the_threads(machine: Machine, lanes: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lanes)
         assert values(await b.submit(rows(*range(10)), None, 20)) == list(range(10))
@@ -171,7 +169,7 @@ def test_what_fills_more_than_a_batch_is_shared_out_over_the_lanes(machine: Mach
     asyncio.run(scenario())
 
 
-def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane: InferencePool) -> None:
+def test_pool_models_take_turns_per_batch(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         one, other = batcher(machine, lane, max_rows=2), batcher(machine, lane, max_rows=2)
         first = await held(machine, one)
@@ -186,12 +184,12 @@ def test_models_that_share_a_lane_take_turns_by_the_batch(machine: Machine, lane
     asyncio.run(scenario())
 
 
-def test_an_idle_model_takes_a_request_larger_than_the_queue(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_idle_takes_a_request_larger_than_the_queue(machine: Machine, lane: InferencePool) -> None:
     b = batcher(machine, lane, queue=4)
     assert values(asyncio.run(b.submit(rows(*range(20)), None, 20))) == list(range(20))
 
 
-def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_cancelled_request_frees_its_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -208,7 +206,7 @@ def test_a_client_that_goes_away_frees_its_rows(machine: Machine, lane: Inferenc
     asyncio.run(scenario())
 
 
-def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_deadline_is_503_and_frees_the_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -224,7 +222,7 @@ def test_a_deadline_is_503_and_frees_the_rows(machine: Machine, lane: InferenceP
     asyncio.run(scenario())
 
 
-def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_failing_rows_fail_only_their_request(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane)
         first = await held(machine, b)
@@ -244,7 +242,7 @@ def test_rows_that_break_inference_harm_no_neighbour(machine: Machine, lane: Inf
     asyncio.run(scenario())
 
 
-def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_requests_of_all_sizes_return_their_rows(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=10_000)
         sizes = np.random.default_rng(0).integers(1, 30, 200)
@@ -256,7 +254,7 @@ def test_many_requests_of_all_sizes_come_back_whole(machine: Machine, lane: Infe
     asyncio.run(scenario())
 
 
-def test_queue_large_requests_leave_a_quarter_to_small_ones(machine: Machine, lane: InferencePool) -> None:
+def test_batcher_large_requests_leave_a_quarter_to_small_ones(machine: Machine, lane: InferencePool) -> None:
     async def scenario() -> None:
         b = batcher(machine, lane, queue=16)
         first = await held(machine, b)

@@ -39,7 +39,7 @@ def test_slerp_of_vectors_without_a_plane_is_lerp(b: list[float]) -> None:
     st.sampled_from(["linear", "ease_in", "ease_out", "ease_in_out"]),
     st.booleans(),
 )
-def test_paths_meet_every_keyframe_exactly(
+def test_path_meets_every_keyframe_exactly(
     keys: list[np.ndarray], steps: int, mode: z.Mode, easing: z.Easing, loop: bool
 ) -> None:
     frames, nearest = z.interpolate(np.stack(keys), steps, mode, easing, loop)
@@ -51,7 +51,7 @@ def test_paths_meet_every_keyframe_exactly(
         assert nearest[i * (steps - 1)] == i
 
 
-def test_two_keyframes_are_a_linspace() -> None:
+def test_path_of_two_keyframes_is_a_linspace() -> None:
     keys = np.array([[0.0, 0.0], [1.0, 2.0]], np.float32)
     frames, nearest = z.interpolate(keys, 5, "lerp")
     np.testing.assert_allclose(frames[:, 1], np.linspace(0, 2, 5))
@@ -69,7 +69,7 @@ weights = st.lists(st.floats(-100, 100).filter(lambda w: abs(w) > 1e-3), min_siz
 
 
 @given(weights, st.integers(0, 2**40))
-def test_a_normalised_sum_has_the_terms_own_norm(w: list[float], seed: int) -> None:
+def test_mix_normalized_has_the_norm_of_its_terms(w: list[float], seed: int) -> None:
     terms = seeds_to_latents(range(seed, seed + len(w)), 64)[0]
     norms = np.linalg.norm(terms, axis=1)
     length = np.linalg.norm(z.weighted_sum(terms, w, "normal", True))
@@ -78,7 +78,7 @@ def test_a_normalised_sum_has_the_terms_own_norm(w: list[float], seed: int) -> N
     np.testing.assert_allclose(plain, np.asarray(w) @ terms.astype(np.float64), rtol=1e-5, atol=1e-4)
 
 
-def test_a_normalised_sum_of_independent_normals_is_normal_again() -> None:
+def test_mix_normalized_of_normal_latents_is_normal() -> None:
     """Σ w²=14: the sum's variance would be 14; and with the paper's three averages, +, -, +, it is 1 by itself."""
     latents = seeds_to_latents(range(3000), 100)[0].reshape(1000, 3, 100)
     sums = np.stack([z.weighted_sum(terms, [1, -2, 3], "normal", True) for terms in latents])
@@ -91,7 +91,7 @@ def test_a_normalised_sum_of_independent_normals_is_normal_again() -> None:
 
 
 @given(st.floats(1e-3, 100), st.integers(0, 2**40))
-def test_a_sum_of_one_latent_is_that_latent(w: float, seed: int) -> None:
+def test_mix_of_one_latent_is_that_latent(w: float, seed: int) -> None:
     for distribution in ("normal", "uniform"):
         one = seeds_to_latents([seed], 16, distribution)[0]
         np.testing.assert_array_equal(z.weighted_sum(one, [w], distribution, True), one[0])
@@ -99,12 +99,12 @@ def test_a_sum_of_one_latent_is_that_latent(w: float, seed: int) -> None:
 
 
 @given(weights, st.integers(0, 2**40))
-def test_a_normalised_sum_of_uniform_latents_stays_in_their_cube(w: list[float], seed: int) -> None:
+def test_mix_normalized_of_uniform_latents_stays_in_the_cube(w: list[float], seed: int) -> None:
     terms = seeds_to_latents(range(seed, seed + len(w)), 16, "uniform")[0]
     assert np.abs(z.weighted_sum(terms, w, "uniform", True)).max() <= 1
 
 
-def test_a_sum_without_a_direction_is_refused() -> None:
+def test_mix_without_a_direction_raises() -> None:
     one = seeds_to_latents([0], 16)[0]
     for distribution in ("normal", "uniform"):
         with pytest.raises(ValueError, match="cancel"):
@@ -119,7 +119,7 @@ def test_a_sum_without_a_direction_is_refused() -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-160, 1e200])
-def test_the_proportions_of_the_weights_matter_however_small_they_are(scale: float) -> None:
+def test_mix_depends_only_on_proportions_of_the_weights(scale: float) -> None:
     for distribution in ("normal", "uniform"):
         terms = seeds_to_latents(range(3), 16, distribution)[0]
         w = np.array([1.0, -0.5, 0.25])

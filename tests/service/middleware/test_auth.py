@@ -11,7 +11,7 @@ from service.settings import Settings, SettingsError
 from tests.support.service.responses import bearer
 
 
-def test_with_keys_set_only_probes_and_the_page_are_open(serve, folder: Path, tmp_path: Path) -> None:
+def test_auth_with_keys_leaves_only_probes_and_studio_open(serve, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     file.write_text("third\n\n  fourth  \n", encoding="utf-8")
     client = serve(folder, api_keys="hush-1, hush-2", api_keys_file=file)
@@ -32,7 +32,7 @@ def test_with_keys_set_only_probes_and_the_page_are_open(serve, folder: Path, tm
 
 
 @pytest.mark.parametrize(("keys", "audience"), [("", "public"), ("k", "private")])
-def test_image_with_keys_is_private_and_all_else_is_not_stored(serve, folder: Path, keys: str, audience: str) -> None:
+def test_auth_with_keys_images_are_private_others_not_stored(serve, folder: Path, keys: str, audience: str) -> None:
     client = serve(folder, api_keys=keys)
     key = bearer("k") if keys else {}
     path = "/v1/models/tiny/images/1.png"
@@ -52,7 +52,7 @@ def test_image_with_keys_is_private_and_all_else_is_not_stored(serve, folder: Pa
     assert client.get("/v1/models").status_code == (401 if keys else 200)
 
 
-def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
+def test_auth_keys_are_compared_in_constant_time() -> None:
     settings = Settings(api_keys="hush")
     assert "hush" not in repr(settings)
     assert "hmac.compare_digest" in inspect.getsource(ApiKeys.authenticate)
@@ -61,7 +61,7 @@ def test_keys_are_compared_in_constant_time_and_never_shown() -> None:
     assert not ApiKeys(Settings())
 
 
-def test_a_file_of_keys_that_has_none_or_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_auth_key_file_missing_or_empty_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n \n", encoding="utf-8")
     for path in (tmp_path / "empty", tmp_path / "missing"):
         with pytest.raises(SettingsError, match="ATELIER_API_KEYS_FILE") as error:
@@ -69,12 +69,12 @@ def test_a_file_of_keys_that_has_none_or_is_not_there_is_one_line(tmp_path: Path
         assert "\n" not in str(error.value)
 
 
-def test_no_path_slips_past_the_keys() -> None:
+def test_auth_no_path_bypasses_the_keys() -> None:
     for path in ("//", "/livez/", "/studio", "/v1/models", "/studio/../v1/models", "/Livez"):
         assert not keys.is_open(path) or path.startswith("/studio/")
 
 
-def test_the_page_opens_no_way_to_the_rest(serve, folder: Path) -> None:
+def test_auth_studio_paths_do_not_bypass_the_keys(serve, folder: Path) -> None:
     client = serve(folder, api_keys="k")
     for path in ("/studio/../v1/models", "/studio/%2e%2e/v1/models", "/studio/..%2fv1/models"):
         assert client.get(path).status_code in (401, 404)

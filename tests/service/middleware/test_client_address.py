@@ -37,7 +37,7 @@ PROXIES = "127.0.0.1, 10.0.0.0/8, 2001:db8:f::/48"
         ("", ["198.51.100.1"], ""),
     ],
 )
-def test_client_is_the_last_address_that_is_no_trusted_proxy(peer: str, lines: list[str], client: str) -> None:
+def test_client_id_is_the_last_untrusted_address(peer: str, lines: list[str], client: str) -> None:
     headers = [
         (b"host", b"x"),
         *((b"x-forwarded-for", line.encode()) for line in lines),
@@ -46,13 +46,13 @@ def test_client_is_the_last_address_that_is_no_trusted_proxy(peer: str, lines: l
     assert TrustedProxies(PROXIES).client(peer, headers) == client
 
 
-def test_star_trusts_whoever_connects_for_one_hop() -> None:
+def test_trusted_proxies_star_trusts_one_hop() -> None:
     headers = [(b"x-forwarded-for", b"203.0.113.9, 198.51.100.1")]
     assert TrustedProxies("*").client("192.0.2.1", headers) == "198.51.100.1"
     assert TrustedProxies("*, 198.51.100.0/24").client("192.0.2.1", headers) == "203.0.113.9"
 
 
-def test_proxy_that_is_not_named_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_trusted_proxies_unlisted_proxy_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     proxies = TrustedProxies(None)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -62,7 +62,7 @@ def test_proxy_that_is_not_named_is_warned_of_once(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("name", ["ATELIER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS"])
-def test_proxy_by_name_stops_the_start_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_trusted_proxies_with_a_host_name_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "127.0.0.1,nginx")
     settings.cache_clear()
     with pytest.raises(SettingsError, match=f"^{name} is '127.0.0.1,nginx': 'nginx' is neither an address nor"):
@@ -72,7 +72,7 @@ def test_proxy_by_name_stops_the_start_in_one_line(monkeypatch: pytest.MonkeyPat
     settings.cache_clear()
 
 
-def test_ipv4_clients_of_a_socket_for_both_families_are_many() -> None:
+def test_client_id_unwraps_embedded_ipv4_addresses() -> None:
     assert client_id("::ffff:198.51.100.1") == client_id("198.51.100.1") != client_id("::ffff:198.51.100.2")
     assert client_id("64:ff9b::c633:6401") == "198.51.100.1"  # NAT64
     assert client_id("2002:c633:6401:7::1") == client_id("2002:c633:6401:8::1") == "198.51.100.1"  # 6to4
@@ -83,5 +83,5 @@ def test_ipv4_clients_of_a_socket_for_both_families_are_many() -> None:
 @pytest.mark.parametrize(
     "text", ["", "unknown", "_x", "1.2.3", "1.2.3.4.5", "[::1", "[x]", ":80", "a:b", "é", "1" * 10**5]
 )
-def test_parse_address_of_what_is_none_returns_none(text: str) -> None:
+def test_parse_address_invalid_returns_none(text: str) -> None:
     assert parse_address(text) in (None, parse_address("::1") if text == "[::1" else None)

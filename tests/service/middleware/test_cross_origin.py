@@ -33,7 +33,7 @@ def test_normalize_returns_an_origin_as_browsers_send_it(written: str, sent: str
 @pytest.mark.parametrize(
     "written", ["page.example", "https://page.example/app", "https://", "https://a@page.example", "https://a:b", "//a"]
 )
-def test_cors_origins_that_match_no_page_stop_the_start(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cors_origins_matching_no_page_stop_the_start(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CORS_ORIGINS", f"https://page.example, {written}")
     settings.cache_clear()
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_is_cross_site_follows_what_browsers_send(headers: dict[str, str], cross
     assert not is_cross_site(reported, allowed_origins("*"))
 
 
-def test_a_page_of_another_site_runs_no_generation(serve, folder: Path) -> None:
+def test_cross_site_page_runs_no_generation(serve, folder: Path) -> None:
     client = serve(folder, cors_origins="https://page.example/")
     page = {"Origin": OTHER, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     json = {"Content-Type": "application/json"}
@@ -109,14 +109,14 @@ def test_a_page_of_another_site_runs_no_generation(serve, folder: Path) -> None:
         *("application/x-www-form-urlencoded", "application/jsonp", "application/json, text/plain"),
     ],
 )
-def test_body_of_a_type_that_any_page_may_send_is_415(serve, folder: Path, content_type: str | None) -> None:
+def test_cross_site_simple_content_type_is_415(serve, folder: Path, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     answer = serve(folder).post("/v1/generate", content=b'{"n": 1}', headers=headers)
     assert (answer.status_code, answer.json()["error"]["param"]) == (415, "Content-Type")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "application/x+json"])
-def test_json_with_a_byte_order_mark_is_json(serve, folder: Path, content_type: str) -> None:
+def test_body_with_a_byte_order_mark_is_json(serve, folder: Path, content_type: str) -> None:
     client = serve(folder)
     answer = client.post("/v1/generate", content=b'\xef\xbb\xbf{"seed": 5}', headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["data"][0]["seed"]) == (200, 5)
@@ -148,7 +148,7 @@ def test_preflight_allows_tracing_headers_of_named_origins(serve, folder: Path) 
     assert client.options("/v1/generate").status_code == 401  # no preflight
 
 
-def test_cached_answer_to_one_page_is_none_to_another(serve, folder: Path) -> None:
+def test_cors_cached_response_is_not_shared_between_origins(serve, folder: Path) -> None:
     """A cache keeps answers by what Vary names: without it, one to no page would be given to a page."""
     path = "/v1/models/tiny/images/1.png"
     client = serve(folder, cors_origins="https://page.example")
@@ -166,7 +166,7 @@ def test_cached_answer_to_one_page_is_none_to_another(serve, folder: Path) -> No
         assert "vary" not in answer.headers
 
 
-def test_cross_origin_is_off_unless_named(serve, folder: Path) -> None:
+def test_cors_is_off_unless_origins_are_set(serve, folder: Path) -> None:
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     client = serve(folder)
     assert "access-control-allow-origin" not in client.get("/v1/models", headers=asked).headers

@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_a_burst_passes_and_then_the_rate() -> None:
+def test_rate_limiter_passes_a_burst_then_the_rate() -> None:
     clock = Clock()
     limiter = RateLimiter(rate=10, burst=3, clock=clock)
     assert [limiter.take("a") for _ in range(3)] == [0, 0, 0]
@@ -30,12 +30,12 @@ def test_a_burst_passes_and_then_the_rate() -> None:
     assert [limiter.take("a") > 0 for _ in range(4)] == [False, False, False, True]
 
 
-def test_more_clients_than_slots_are_all_served_at_first() -> None:
+def test_rate_limiter_more_clients_than_slots_all_pass_first() -> None:
     limiter = RateLimiter(rate=1, burst=1)
     assert all(limiter.take(f"client {i}") == 0 for i in range(20_000))
 
 
-def test_processes_share_the_buckets(tmp_path: Path) -> None:
+def test_rate_limiter_processes_share_the_buckets(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from service.middleware.rate_limit import RateLimiter\n"
         f"limiter = RateLimiter(0.001, 100, Path({str(tmp_path)!r}))\n"
@@ -45,13 +45,13 @@ def test_processes_share_the_buckets(tmp_path: Path) -> None:
     assert sum(int(process.communicate()[0]) for process in both) == 100
 
 
-def test_an_ipv6_household_is_one_client() -> None:
+def test_client_id_of_an_ipv6_network_is_one() -> None:
     assert client_id("2001:db8::1") == client_id("2001:db8::ffff") != client_id("2001:db8:0:1::1")
     assert client_id("10.0.0.1") != client_id("10.0.0.2")
     assert client_id("testclient") == "testclient"
 
 
-def test_beyond_the_rate_is_429_with_retry_after_and_probes_are_free(serve, folder: Path) -> None:
+def test_rate_limit_exceeded_is_429_with_retry_after(serve, folder: Path) -> None:
     client = serve(folder, rate_limit=0.01, rate_burst=2)
     assert [client.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
     answer = client.get("/v1/models")
@@ -65,7 +65,7 @@ def test_beyond_the_rate_is_429_with_retry_after_and_probes_are_free(serve, fold
     assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
 
 
-def test_a_key_is_a_client_and_guesses_at_keys_are_bounded(serve, folder: Path) -> None:
+def test_rate_limit_is_per_key_and_bounds_guesses(serve, folder: Path) -> None:
     client = serve(folder, rate_limit=0.01, rate_burst=2, api_keys="a,b")
     for key in "ab":
         statuses = [client.get("/v1/models", headers=bearer(key)).status_code for _ in range(3)]
@@ -73,7 +73,7 @@ def test_a_key_is_a_client_and_guesses_at_keys_are_bounded(serve, folder: Path) 
     assert [client.get("/v1/models", headers=bearer(f"guess {i}")).status_code for i in range(3)] == [401, 401, 429]
 
 
-def test_what_is_turned_away_is_counted_by_its_route(serve, folder: Path) -> None:
+def test_rate_limit_rejections_are_counted_by_route(serve, folder: Path) -> None:
     client = serve(folder, api_keys="right", rate_limit=0.001, rate_burst=2)
     key = {"Authorization": "Bearer right"}
     assert client.post("/v1/generate", json={"n": 1}).status_code == 401

@@ -33,7 +33,7 @@ def stored(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str]) -> None:
+def test_bento_serves_its_models(tmp_path: Path, home: dict[str, str]) -> None:
     ours = write_tiny_generator(tmp_path / "ours.onnx", name="Packed", seed=7)
     theirs = write_plain(tmp_path / "theirs.onnx")
     done = stored(home, "build", str(ours), str(theirs))
@@ -63,7 +63,7 @@ def test_a_bento_serves_what_was_put_into_it(tmp_path: Path, home: dict[str, str
         )
 
 
-def test_a_file_is_put_once_and_again_when_its_scores_change(tmp_path: Path, home: dict[str, str]) -> None:
+def test_store_put_is_repeated_only_for_changed_scores(tmp_path: Path, home: dict[str, str]) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="tiny")
     stamped = write_tiny_generator(tmp_path / "stamped" / "a.onnx", name="tiny", **{"evaluation.fid10k": "12.5"})
     first, again, other = (stored(home, "put", str(p)).stdout.strip() for p in (path, path, stamped))
@@ -72,7 +72,7 @@ def test_a_file_is_put_once_and_again_when_its_scores_change(tmp_path: Path, hom
     assert kept.read_bytes() == stamped.read_bytes()
 
 
-def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[str, str]) -> None:
+def test_store_put_of_another_file_is_one_line(tmp_path: Path, home: dict[str, str]) -> None:
     (tmp_path / "x.onnx").write_bytes(b"junk")
     done = stored(home, "build", str(tmp_path / "x.onnx"))
     assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'x.onnx'}: not an ONNX file\n")
@@ -80,11 +80,11 @@ def test_what_is_no_generator_is_refused_in_one_line(tmp_path: Path, home: dict[
         bento_store.build([tmp_path / "a" / "x.onnx", tmp_path / "b" / "x.onnx"])
 
 
-def test_outside_a_bento_there_are_no_files_of_its_own() -> None:
+def test_bento_generator_files_outside_a_bento_is_empty() -> None:
     assert bento_store.bento_generator_files() == []
 
 
-def test_a_bento_installs_the_versions_that_the_images_do(tmp_path: Path) -> None:
+def test_bento_installs_the_versions_of_the_images(tmp_path: Path) -> None:
     constraints = tmp_path / "constraints.txt"
     constraints.write_text(
         "numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\nonnx==1.23.2\n",

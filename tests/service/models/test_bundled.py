@@ -19,18 +19,18 @@ from trainer.config.loading import preset_names
 BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
 
 
-def test_the_bundled_generator_is_small() -> None:
+def test_bundled_generator_is_small() -> None:
     assert BUNDLED.stat().st_size < 500_000
 
 
-def test_the_bundled_generator_has_a_name_no_preset_has() -> None:
+def test_bundled_generator_name_is_no_presets() -> None:
     name = check(onnx.load(BUNDLED)).name
     assert name == "bundled-digits"
     assert name not in preset_names()
 
 
 @pytest.mark.slow
-def test_a_classifier_of_real_digits_can_read_it(tmp_path: Path) -> None:
+def test_bundled_generator_digits_are_classified(tmp_path: Path) -> None:
     judge = build_classifier("digits", tmp_path / "judge.onnx", seed=1)
     result = classify_images(
         open_source(str(BUNDLED)), load_extractor(judge.path), num_images=256, first_seed=0, threshold=0.9
@@ -39,7 +39,7 @@ def test_a_classifier_of_real_digits_can_read_it(tmp_path: Path) -> None:
     assert min(result["class_shares"].values()) >= 0.03
 
 
-def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generator_file_page_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     (code,) = re.findall(
         r"```python\n(.*?)```",
@@ -51,7 +51,7 @@ def test_the_documented_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["images"].shape == (16, 32, 32, 1)  # type: ignore[attr-defined]
 
 
-def test_a_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
+def test_bundled_generator_keeps_the_contract(tmp_path: Path) -> None:
     from service.models.repository import BUNDLED
     from service.models.session import Runtime
     from tests.support.service.served_models import load_model

@@ -53,7 +53,7 @@ def no_process() -> Iterator[None]:
     probe.prober().close()
 
 
-def test_metadata_with_a_flipped_bit_are_that_files_refusal(tmp_path: Path) -> None:
+def test_probe_metadata_with_a_flipped_bit_fails_only_that_file(tmp_path: Path) -> None:
     created = b"2024-01-01T00:00:00"
     write(tmp_path / "bad.onnx", tiny_generator(), (created, b"2\xb024-01-01T00:00:00"))
     assert "not UTF-8" in reason(tmp_path)
@@ -68,31 +68,31 @@ def test_metadata_with_a_flipped_bit_are_that_files_refusal(tmp_path: Path) -> N
         (lambda p: p.write_bytes(POINTER), "Git LFS pointer, not the file itself; run `git lfs pull`"),
     ],
 )
-def test_a_damaged_or_foreign_file_is_refused_for_its_reason(
+def test_probe_damaged_or_other_file_reports_the_reason(
     tmp_path: Path, file: Callable[[Path], object], body: str
 ) -> None:
     file(tmp_path / "bad.onnx")
     assert body in reason(tmp_path)
 
 
-def test_weights_that_are_a_git_lfs_pointer_are_named(tmp_path: Path) -> None:
+def test_probe_weights_as_git_lfs_pointer_are_named(tmp_path: Path) -> None:
     onnx.save(drawing(), tmp_path / "bad.onnx", save_as_external_data=True, location="bad.onnx.data", size_threshold=0)
     (tmp_path / "bad.onnx.data").write_bytes(POINTER)
     assert "'bad.onnx.data', with its weights, is a Git LFS pointer" in reason(tmp_path)
 
 
 @pytest.mark.parametrize("model", [endless, exponential])
-def test_a_model_without_end_is_refused_at_its_deadline(tmp_path: Path, model: Callable[[], onnx.ModelProto]) -> None:
+def test_probe_endless_model_fails_at_its_deadline(tmp_path: Path, model: Callable[[], onnx.ModelProto]) -> None:
     write(tmp_path / "bad.onnx", model())
     assert reason(tmp_path, load_timeout_s=1) == "it was not loaded and run within 1 s (ATELIER_LOAD_TIMEOUT_S)"
 
 
-def test_a_model_that_takes_all_memory_is_refused(tmp_path: Path) -> None:
+def test_probe_memory_bomb_fails(tmp_path: Path) -> None:
     write(tmp_path / "bad.onnx", memory_bomb())
     assert reason(tmp_path, max_load_bytes=2**28).endswith("256 MiB of memory (ATELIER_MAX_LOAD_BYTES)")
 
 
-def test_a_slow_file_holds_up_no_other(tmp_path: Path, no_process: None) -> None:
+def test_probe_slow_file_delays_no_other(tmp_path: Path, no_process: None) -> None:
     write(tmp_path / "bad.onnx", endless())
     write_tiny_generator(tmp_path / "good.onnx", name="good")
     repository = loaded(tmp_path)
@@ -104,7 +104,7 @@ def test_a_slow_file_holds_up_no_other(tmp_path: Path, no_process: None) -> None
     assert repository.get("new").metadata.name == "new"
 
 
-def test_each_model_serves_as_soon_as_it_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repository_serves_each_model_once_it_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_generator(tmp_path / "a.onnx", name="small", size=4)
     write_tiny_generator(tmp_path / "b.onnx", name="large", size=64)
     repository = Repository(Settings(model_dir=tmp_path))
@@ -130,7 +130,7 @@ def test_each_model_serves_as_soon_as_it_is_warm(tmp_path: Path, monkeypatch: py
     assert [g.metadata.name for g in repository.all()] == ["large", "small"]
 
 
-def test_batches_are_bounded_by_memory(tmp_path: Path) -> None:
+def test_probe_batches_are_bounded_by_memory(tmp_path: Path) -> None:
     write(tmp_path / "large.onnx", drawing(256))
     wide, narrow = loaded(tmp_path), loaded(tmp_path, max_batch_bytes=2**23)
     latents = np.random.default_rng(0).standard_normal((9, WIDTH)).astype(np.float32)
@@ -138,14 +138,14 @@ def test_batches_are_bounded_by_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(wide.get("large").run(latents, None), narrow.get("large").run(latents, None))
 
 
-def test_an_image_larger_than_a_batch_runs_alone(tmp_path: Path) -> None:
+def test_probe_image_larger_than_a_batch_runs_exclusively(tmp_path: Path) -> None:
     write(tmp_path / "large.onnx", drawing(512))
     generator = loaded(tmp_path, max_batch_bytes=2**20).get("large")
     assert (generator.batch_rows, generator._runtime.heavy) == (1, True)
     assert generator.run(np.zeros((2, WIDTH), np.float32), None).shape == (2, 512, 512, 3)
 
 
-def test_names_that_are_not_utf8_are_listed_and_counted(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
+def test_repository_names_not_utf8_are_listed_and_counted(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
     write_tiny_generator(tmp_path / "good.onnx", name="good")
     strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.onnx"))
     write(strange, drawing())
@@ -166,7 +166,7 @@ def _with_dataset(text: str) -> onnx.ModelProto:
     return model
 
 
-def test_names_in_capitals_are_read_and_list_ignored_files_are_listed(tmp_path: Path) -> None:
+def test_repository_reads_capital_suffixes_and_lists_ignored(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "UP.ONNX", name="up")
     for name in (
         "a.onnx.bak",
@@ -200,7 +200,7 @@ def asked(prober: Prober, path: Path) -> Verdict:
     return verdict
 
 
-def test_a_verdict_is_shared_by_the_workers(tmp_path: Path) -> None:
+def test_probe_verdict_is_shared_by_the_workers(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "models" / "a.onnx")
     first, second = Prober(tmp_path), Prober(tmp_path)
     verdict = asked(first, path)
@@ -210,9 +210,7 @@ def test_a_verdict_is_shared_by_the_workers(tmp_path: Path) -> None:
     first.close()
 
 
-def test_a_file_that_ends_the_process_is_tried_no_more_than_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probe_crashing_file_is_tried_at_most_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = tmp_path / "child.py"
     child.write_text(f"import sys\nsys.stdin.readline()\nopen({str(tmp_path / 'starts')!r}, 'a').write('.')\n")
     monkeypatch.setattr(probe, "CHILD", child)
@@ -224,7 +222,7 @@ def test_a_file_that_ends_the_process_is_tried_no_more_than_twice(
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
-def test_a_crash_is_a_refusal_that_names_the_signal(number: signal.Signals) -> None:
+def test_probe_crash_names_the_signal(number: signal.Signals) -> None:
     trial = Trial.__new__(Trial)
     trial.late, trial.reply = False, b""
     verdict = trial.verdict(int(number))
@@ -232,7 +230,7 @@ def test_a_crash_is_a_refusal_that_names_the_signal(number: signal.Signals) -> N
     assert number.name in verdict["reason"]
 
 
-def test_a_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
+def test_probe_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx")
     (tmp_path / "verdicts").mkdir()
     found = file_signature(path)
@@ -246,7 +244,7 @@ def test_a_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
     assert Prober(tmp_path).begin_loading(path, changed, LIMITS)
 
 
-def test_the_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> None:
+def test_probe_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> None:
     write(tmp_path / "a.onnx", endless())
     code = (
         "import threading; from pathlib import Path; from service.models.model_files import file_signature;"
@@ -267,7 +265,7 @@ def test_the_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> N
     wait_until(lambda: not any(member.is_running() and member.status() != "zombie" for member in family), 10)
 
 
-def test_a_request_is_answered_while_a_file_is_tried(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
+def test_probe_running_leaves_requests_answered(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
     write_tiny_generator(tmp_path / "good.onnx", name="good")
     client = serve(tmp_path, load_timeout_s=2, watch_s=0.05)
     write(tmp_path / "bad.onnx", endless())
@@ -277,9 +275,7 @@ def test_a_request_is_answered_while_a_file_is_tried(tmp_path: Path, serve: Call
         assert time.monotonic() < end
 
 
-def test_a_run_that_depends_on_its_latents_ends_after_the_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_session_run_endless_for_some_latents_is_terminated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents with a large sum take 2**62 rounds; the trial's do not."""
     monkeypatch.setattr("service.models.repository.RUN_GRACE_S", 0.0)
     write(tmp_path / "a.onnx", endless(beyond=100.0))

@@ -47,7 +47,7 @@ def value(repository: Repository, series: str, **labels: str) -> float:
     return repository._metrics.registry.get_sample_value(series, labels) or 0.0
 
 
-def test_new_replaced_and_removed_files_are_noticed(tmp_path: Path) -> None:
+def test_reload_notices_new_replaced_and_removed_files(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     repository = opened(tmp_path)
     first = repository.get("a")
@@ -70,9 +70,7 @@ def test_new_replaced_and_removed_files_are_noticed(tmp_path: Path) -> None:
     assert error.value.status == 404
 
 
-def test_a_file_that_fails_leaves_the_old_one_serving_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reload_failing_file_keeps_the_old_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     repository = opened(tmp_path)
     before = repository.get("a")
@@ -99,7 +97,7 @@ def test_a_file_that_fails_leaves_the_old_one_serving_and_says_so(
     assert value(repository, "atelier_models_failed") == 0
 
 
-def test_a_file_in_the_making_is_left_alone_until_it_is_still(tmp_path: Path) -> None:
+def test_reload_waits_until_a_file_stops_changing(tmp_path: Path) -> None:
     whole = write_tiny_generator(tmp_path / "x", name="a", size=16).read_bytes()
     repository = opened(tmp_path)
     with (tmp_path / "a.onnx").open("wb") as file:
@@ -113,7 +111,7 @@ def test_a_file_in_the_making_is_left_alone_until_it_is_still(tmp_path: Path) ->
     assert names(repository) == ["a"]
 
 
-def test_a_copy_that_pauses_half_way_is_refused_and_then_taken(tmp_path: Path) -> None:
+def test_reload_paused_copy_fails_then_loads(tmp_path: Path) -> None:
     whole = write_tiny_generator(tmp_path / "x", name="a", size=16).read_bytes()
     repository = opened(tmp_path)
     (tmp_path / "a.onnx").write_bytes(whole[: len(whole) // 2])
@@ -126,7 +124,7 @@ def test_a_copy_that_pauses_half_way_is_refused_and_then_taken(tmp_path: Path) -
     assert repository.failed == {}
 
 
-def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_file_replaced_during_the_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.models import repository as models
 
     write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
@@ -151,9 +149,7 @@ def test_a_file_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypa
     assert repository.get("a").metadata.digest == opened_digest(tmp_path)
 
 
-def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reload_small_files_wait_for_no_large_or_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.models import repository as models
 
     repository = opened(tmp_path, max_model_bytes=2**20)
@@ -174,7 +170,7 @@ def test_small_files_do_not_wait_for_a_large_one_or_one_that_is_refused(
     assert "larger than ATELIER_MAX_MODEL_BYTES" in repository.failed["a.onnx"].reason
 
 
-def test_weights_beside_a_plain_generator_are_part_of_it(tmp_path: Path) -> None:
+def test_reload_notices_changed_external_weights(tmp_path: Path) -> None:
     """The model comes first, then its weights; then other weights; then they make way and come back."""
     size = split(tmp_path / "made" / "a.onnx", seed=1)
     repository = opened(tmp_path, max_loaded_bytes=size + 10)
@@ -211,7 +207,7 @@ def opened_digest(folder: Path) -> str:
     return opened(folder).get("a").metadata.digest
 
 
-def test_kubernetes_swaps_a_folder_of_links(tmp_path: Path) -> None:
+def test_reload_follows_swapped_kubernetes_links(tmp_path: Path) -> None:
     """MODEL_DIR/a.onnx → ..data/a.onnx, ..data → ..1; then ..data is renamed over to point at ..2."""
     write_tiny_generator(tmp_path / "..1" / "a.onnx", name="a", seed=1)
     write_tiny_generator(tmp_path / "..2" / "a.onnx", name="a", seed=2)
@@ -226,7 +222,7 @@ def test_kubernetes_swaps_a_folder_of_links(tmp_path: Path) -> None:
     assert repository.failed == {}
 
 
-def test_a_link_to_nothing_leaves_the_old_one_and_is_tried_again(tmp_path: Path) -> None:
+def test_reload_dangling_link_keeps_the_old_model(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "1", name="a", seed=1)
     (tmp_path / "a.onnx").symlink_to("1")
     repository = opened(tmp_path)
@@ -243,7 +239,7 @@ def test_a_link_to_nothing_leaves_the_old_one_and_is_tried_again(tmp_path: Path)
     assert repository.failed == {}
 
 
-def test_renamed_touched_or_stamped_it_is_the_same_session(tmp_path: Path) -> None:
+def test_reload_renamed_or_stamped_file_keeps_its_session(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     repository = opened(tmp_path)
     before = repository.get("a")
@@ -262,7 +258,7 @@ def test_renamed_touched_or_stamped_it_is_the_same_session(tmp_path: Path) -> No
     assert value(repository, "atelier_model_loads_total", model="a", why="changed") == 0
 
 
-def test_removed_and_put_again_between_two_looks_it_is_not_missed(tmp_path: Path) -> None:
+def test_reload_file_missing_for_one_scan_stays_available(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     repository = opened(tmp_path)
     path.unlink()
@@ -276,14 +272,14 @@ def test_removed_and_put_again_between_two_looks_it_is_not_missed(tmp_path: Path
     assert value(repository, "atelier_model_loads_total", model="a", why="changed") == 1
 
 
-def test_others_unfinished_copies_are_not_looked_at(tmp_path: Path) -> None:
+def test_reload_ignores_partial_copies(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / ".a.onnx", name="hidden")
     write_tiny_generator(tmp_path / "a.onnx.partial", name="partial")
     repository = opened(tmp_path)
     assert (names(repository), repository.failed) == ([], {})
 
 
-def test_an_empty_folder_becomes_ready_when_a_file_arrives_and_ceases_to_be(tmp_path: Path) -> None:
+def test_reload_empty_folder_becomes_ready_with_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     repository = opened(folder)
     assert "does not exist" in str(repository.not_ready)
@@ -299,7 +295,7 @@ def test_an_empty_folder_becomes_ready_when_a_file_arrives_and_ceases_to_be(tmp_
     assert "holds no generator file" in str(repository.not_ready)
 
 
-def test_a_folder_out_of_reach_for_a_moment_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_unreachable_folder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from service.models import repository as models
 
     write_tiny_generator(tmp_path / "a.onnx", name="a")
@@ -315,7 +311,7 @@ def test_a_folder_out_of_reach_for_a_moment_changes_nothing(tmp_path: Path, monk
     assert repository.not_ready is None
 
 
-def test_the_bundled_serve_until_a_file_of_ours_is_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_serves_the_bundled_until_a_file_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_DIR", raising=False)
     repository = opened(None)
@@ -332,7 +328,7 @@ def test_the_bundled_serve_until_a_file_of_ours_is_sound(tmp_path: Path, monkeyp
     assert repository.failed == {}
 
 
-def test_a_generator_that_nobody_needs_any_more_is_freed(tmp_path: Path) -> None:
+def test_reload_frees_a_replaced_generator(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a", seed=1)
     retired: list[str] = []
     repository = Repository(Settings(model_dir=tmp_path), Metrics(), lambda g: retired.append(g.metadata.digest))
@@ -356,7 +352,7 @@ def three(folder: Path, room: int) -> tuple[Repository, list[ServedModel]]:
     return repository, repository.all()
 
 
-def test_the_least_recently_used_makes_way_and_comes_back_the_same(tmp_path: Path) -> None:
+def test_session_cache_evicts_the_least_recently_used(tmp_path: Path) -> None:
     everything = [g.run(Z, None) for g in three(tmp_path / "all", 3)[1]]
     repository, (a, b, c) = three(tmp_path / "two", 2)
     assert value(repository, "atelier_models_loaded") == 2
@@ -377,7 +373,7 @@ def test_the_least_recently_used_makes_way_and_comes_back_the_same(tmp_path: Pat
     assert repository.describe()["data"][2]["z_dim"] == 8, "its metadata stays"
 
 
-def test_what_made_way_comes_back_though_its_file_is_garbage_or_gone(tmp_path: Path) -> None:
+def test_session_cache_reloads_though_its_file_is_gone(tmp_path: Path) -> None:
     repository, (a, b, c) = three(tmp_path, 1)
     wanted = [g.run(Z, None) for g in (a, b, c)]
     (tmp_path / "a.onnx").write_bytes(b"garbage")
@@ -394,7 +390,7 @@ def test_what_made_way_comes_back_though_its_file_is_garbage_or_gone(tmp_path: P
     assert not folder.exists()
 
 
-def test_what_cannot_be_copied_any_more_stays_in_memory(tmp_path: Path) -> None:
+def test_session_cache_keeps_what_cannot_be_copied(tmp_path: Path) -> None:
     size = write_tiny_generator(tmp_path / "a.onnx", name="a").stat().st_size
     repository = opened(tmp_path, max_loaded_bytes=size + 10)
     a = repository.get("a")
@@ -406,7 +402,7 @@ def test_what_cannot_be_copied_any_more_stays_in_memory(tmp_path: Path) -> None:
     assert a.run(Z, None).shape == (3, 8, 8, 1)
 
 
-def test_a_foreign_generator_comes_back_too(tmp_path: Path) -> None:
+def test_session_cache_reloads_a_third_party_generator(tmp_path: Path) -> None:
     size = max(write_plain(tmp_path / f"{n}.onnx", seed=i, batch=2).stat().st_size for i, n in enumerate("ab"))
     repository = opened(tmp_path, max_loaded_bytes=size + 10)
     a, b = repository.all()
@@ -416,7 +412,7 @@ def test_a_foreign_generator_comes_back_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a.run(Z, None), first)
 
 
-def test_many_that_ask_at_once_load_it_once(tmp_path: Path) -> None:
+def test_session_cache_concurrent_requests_load_once(tmp_path: Path) -> None:
     repository, (a, b, c) = three(tmp_path, 1)
     b.run(Z, None)
     c.run(Z, None)
@@ -434,7 +430,7 @@ def test_many_that_ask_at_once_load_it_once(tmp_path: Path) -> None:
     assert value(repository, "atelier_model_loads_total", model="a", why="recalled") == before + 1
 
 
-def test_requests_bring_back_what_made_way(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
+def test_session_cache_request_reloads_an_evicted_model(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
     for seed, name in enumerate("abc"):
         write_tiny_generator(tmp_path / f"{name}.onnx", name=name, seed=seed)
     client = serve(tmp_path, max_loaded_bytes=1)
@@ -454,7 +450,7 @@ def test_requests_bring_back_what_made_way(tmp_path: Path, serve: Callable[..., 
     assert 'why="recalled"' in text
 
 
-def test_one_deadline_holds_for_loading_and_running(
+def test_session_cache_loading_counts_toward_the_deadline(
     tmp_path: Path, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of numbers, too, which are encoded without a thread."""

@@ -28,7 +28,7 @@ def repository(folder: Path | None, **settings: object) -> Repository:
     return result
 
 
-def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
+def test_read_model_bytes_takes_memory_of_the_file_only(tmp_path: Path) -> None:
     for size, body in ((3 * 2**30, r"larger than ATELIER_MAX_MODEL_BYTES \(1073741824 bytes\)"), (1000, "")):
         path = tmp_path / "x.onnx"
         with path.open("wb") as file:
@@ -45,13 +45,13 @@ def test_no_more_memory_is_taken_than_a_file_has_bytes(tmp_path: Path) -> None:
             tracemalloc.stop()
 
 
-def test_a_file_larger_than_the_setting_is_not_read(tmp_path: Path) -> None:
+def test_read_model_bytes_beyond_the_limit_raises(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", size=16)
     with pytest.raises(ContractError, match="MAX_MODEL_BYTES"):
         load_model(path, 1024, Runtime(1, 4))
 
 
-def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) -> None:
+def test_load_of_a_graph_with_other_output_shapes_fails(tmp_path: Path) -> None:
     model = tiny.tiny_generator()
     model.graph.output[0].type.tensor_type.shape.dim[1].ClearField("dim_value")
     model.graph.initializer[2].raw_data = np.array([-1, 1, 4, 16], np.int64).tobytes()
@@ -61,13 +61,13 @@ def test_a_graph_that_breaks_its_promise_is_found_by_running_it(tmp_path: Path) 
         load_model(path, 2**20, Runtime(1, 4))
 
 
-def test_more_classes_than_the_graph_knows_are_refused(tmp_path: Path) -> None:
+def test_load_with_more_classes_than_the_graph_fails(tmp_path: Path) -> None:
     path = tiny.write_tiny_generator(tmp_path / "x.onnx", num_classes=3, class_names='["a", "b", "c", "d"]')
     with pytest.raises(ContractError, match="class_names has 4 classes, but the graph does not run label 3"):
         load_model(path, 2**20, Runtime(1, 4))
 
 
-def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
+def test_load_of_a_bad_file_stops_no_other(tmp_path: Path) -> None:
     tiny.write_tiny_generator(tmp_path / "good.onnx", name="good")
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     (tmp_path / "empty.onnx").write_bytes(b"")
@@ -80,7 +80,7 @@ def test_one_bad_file_stops_no_other(tmp_path: Path) -> None:
     assert found.not_ready is None
 
 
-def test_of_two_files_of_one_name_the_newer_is_served_and_the_other_told(tmp_path: Path) -> None:
+def test_load_of_one_name_twice_serves_the_newer(tmp_path: Path) -> None:
     tiny.write_tiny_generator(tmp_path / "a.onnx", name="same", seed=1)
     tiny.write_tiny_generator(tmp_path / "b.onnx", name="same", seed=2, created="2025-01-01T00:00:00+00:00")
     tiny.write_tiny_generator(tmp_path / "c.onnx", name="other")
@@ -89,13 +89,13 @@ def test_of_two_files_of_one_name_the_newer_is_served_and_the_other_told(tmp_pat
     assert "its name 'same' is also that of b.onnx" in found.failed["a.onnx"].reason
 
 
-def test_the_default_is_named_or_the_newest(folder: Path) -> None:
+def test_default_model_is_the_named_or_the_newest(folder: Path) -> None:
     assert repository(folder).default == "tiny"
     assert repository(folder, default_model="boxed").default == "boxed"
     assert "ATELIER_DEFAULT_MODEL" in str(repository(folder, default_model="nope").not_ready)
 
 
-def test_without_onnx_runtime_one_line_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_onnx_runtime_names_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = repository(folder)
     assert "pip install 'gan-atelier[cpu]'" in str(found.not_ready)
@@ -103,13 +103,11 @@ def test_without_onnx_runtime_one_line_says_what_to_install(folder: Path, monkey
 
 
 @pytest.mark.parametrize("make", [lambda p: p / "missing", lambda p: p])
-def test_a_named_folder_without_models_is_not_ready(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_load_of_a_named_folder_without_models_is_not_ready(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     assert str(tmp_path) in str(repository(make(tmp_path)).not_ready)
 
 
-def test_without_a_folder_models_of_the_working_directory_come_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_without_a_folder_prefers_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_DIR", raising=False)
     assert Repository(Settings()).folder.name == "bundled"
@@ -156,7 +154,7 @@ def test_load_of_a_users_file_logs_nothing_of_the_bundled(
     assert "bundled" not in caplog.text
 
 
-def test_an_image_is_bit_identical_in_every_batch(folder: Path) -> None:
+def test_session_image_is_bit_identical_in_every_batch(folder: Path) -> None:
     generator = repository(folder).get("tiny")
     latents = np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)
     together = generator.run(latents, None)

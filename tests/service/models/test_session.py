@@ -38,7 +38,7 @@ class Recorder:
     ],
 )
 @pytest.mark.parametrize("labelled", [False, True])
-def test_rows_run_in_a_few_sizes_and_come_back_in_order(rows: int, ran: list[int], labelled: bool) -> None:
+def test_run_in_sizes_returns_rows_in_order(rows: int, ran: list[int], labelled: bool) -> None:
     run = Recorder()
     latents = np.arange(rows, dtype=np.float32)[:, None] % 200
     labels = np.arange(rows) % 5 if labelled else None
@@ -47,14 +47,14 @@ def test_rows_run_in_a_few_sizes_and_come_back_in_order(rows: int, ran: list[int
     np.testing.assert_array_equal(images.ravel(), latents[:, 0] + (0 if labels is None else labels))
 
 
-def test_the_sizes_of_a_gpu_end_with_the_largest_batch() -> None:
+def test_session_sizes_of_a_gpu_end_with_the_largest_batch() -> None:
     assert Runtime(1, 64).cuda_sizes == (1, 4, 16, 64)
     assert Runtime(1, 10).cuda_sizes == (1, 4, 10)
     assert Runtime(1, 1).cuda_sizes == (1,)
     assert Runtime(1, 256).cuda_sizes == (1, 4, 16, 64, 256)
 
 
-def test_padded_batches_are_the_same_images() -> None:
+def test_session_padded_batches_are_the_same_images() -> None:
     """What a GPU would be fed, run by the CPU."""
     session = Session(tiny.tiny_generator(num_classes=3).SerializeToString(), Runtime(1, 64))
     latents = np.random.default_rng(0).standard_normal((150, 8)).astype(np.float32)
@@ -96,7 +96,7 @@ class FakeOrt:
         monkeypatch.setattr(sessions, "cuda_devices", lambda: 1)
 
 
-def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
+def test_session_on_cuda_warms_every_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from tests.support.service.served_models import load_model
@@ -115,7 +115,7 @@ def test_with_a_device_cuda_runs_first_and_every_size_is_warmed(
     assert fake.ran == [64]
 
 
-def test_cuda_that_does_not_start_is_the_cpu_or_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_provider_without_working_cuda_is_cpu_or_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeOrt(works=False).install(monkeypatch)
     content = tiny.tiny_generator().SerializeToString()
     session = Session(content, Runtime(1, 64, "cuda"))
@@ -124,7 +124,7 @@ def test_cuda_that_does_not_start_is_the_cpu_or_a_refusal(monkeypatch: pytest.Mo
         Session(content, Runtime(1, 64, "cuda", strict=True))
 
 
-def test_cuda_is_asked_for_in_vain_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_provider_missing_cuda_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
     assert choose_provider("auto") == choose_provider("cpu") == "cpu"
     with pytest.raises(ProviderError, match=r"pip install 'gan-atelier\[gpu\]'"):
@@ -136,7 +136,7 @@ def test_cuda_is_asked_for_in_vain_in_one_line(monkeypatch: pytest.MonkeyPatch) 
         choose_provider("cuda")
 
 
-def test_a_lane_makes_the_very_images_that_all_the_threads_make() -> None:
+def test_session_of_one_thread_equals_all_threads() -> None:
     model = tiny.tiny_generator(size=16, channels=3).SerializeToString()
     session = Session(model, Runtime(2, 8, parallel_batches=2))
     latents = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_a_lane_makes_the_very_images_that_all_the_threads_make() -> None:
     np.testing.assert_array_equal(wide, narrow)
 
 
-def test_the_best_batch_is_the_smallest_whose_rows_cost_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_best_batch_is_the_smallest_cheapest(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(tiny.tiny_generator().SerializeToString(), Runtime(1, 64))
     monkeypatch.setattr(sessions, "CALIBRATION_S", 60)
 

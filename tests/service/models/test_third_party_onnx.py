@@ -52,7 +52,7 @@ EXPORTS: dict[str, Callable[[Path, Any], Path]] = {
 @pytest.mark.parametrize(
     "how", [pytest.param(how, marks=pytest.mark.slow) if how == "dynamo" else how for how in EXPORTS]
 )
-def test_the_examples_dcgan_gives_torchs_images_however_it_was_exported(tmp_path: Path, how: str) -> None:
+def test_adapted_dcgan_equals_torch_for_every_export(tmp_path: Path, how: str) -> None:
     G = torch_exports.dcgan()
     generator = loaded(EXPORTS[how](tmp_path / "their-dcgan.onnx", G))
     m = generator.metadata
@@ -70,7 +70,7 @@ def test_the_examples_dcgan_gives_torchs_images_however_it_was_exported(tmp_path
     assert (images != wanted).mean() < 1e-3
 
 
-def test_the_tail_is_exact(tmp_path: Path) -> None:
+def test_adapted_pixels_equal_the_formula_exactly(tmp_path: Path) -> None:
     path = onnx_fixtures.write_plain(tmp_path / "x.onnx", last="Sin")  # the whole of [-1, 1], ends included
     floats = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"latents": latents(64, 8)})
     np.testing.assert_array_equal(loaded(path).run(latents(64, 8), None), pixels(floats[0]))
@@ -90,7 +90,7 @@ def test_the_tail_is_exact(tmp_path: Path) -> None:
         {"opset": 11, "ir_version": 3},
     ],
 )
-def test_every_plain_shape_is_taken(tmp_path: Path, how: dict[str, Any]) -> None:
+def test_adapted_layouts_are_accepted(tmp_path: Path, how: dict[str, Any]) -> None:
     path = onnx_fixtures.write_plain(tmp_path / "x.onnx", **how)
     generator = loaded(path)
     z = latents(13, how.get("z_dim", 8))
@@ -101,7 +101,7 @@ def test_every_plain_shape_is_taken(tmp_path: Path, how: dict[str, Any]) -> None
     assert generator.describe()["batch"] == (how.get("batch") if isinstance(how.get("batch"), int) else None)
 
 
-def test_halves_and_doubles_are_taken(tmp_path: Path) -> None:
+def test_adapted_half_and_double_inputs_are_accepted(tmp_path: Path) -> None:
     for kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
         model = onnx_fixtures.plain(size=4)
         for value in (*model.graph.input, *model.graph.output):
@@ -116,7 +116,7 @@ def test_halves_and_doubles_are_taken(tmp_path: Path) -> None:
         assert np.abs(loaded(path).run(latents(4, 8), None).astype(int) - exact).max() <= 2
 
 
-def test_the_digest_is_the_files_sha256_and_its_own_words_are_heard(tmp_path: Path) -> None:
+def test_adapted_metadata_has_the_sha256_and_own_keys(tmp_path: Path) -> None:
     model = onnx_fixtures.plain()
     helper.set_model_props(model, {"z_distribution": "uniform", "dataset": "cats"})
     path = tmp_path / "x.onnx"
@@ -186,7 +186,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
+def test_adapted_contradiction_is_named(tmp_path: Path, what: str) -> None:
     model, body = WRONG[what]
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ContractError, match=body) as error:
@@ -207,7 +207,7 @@ def test_what_disagrees_is_said(tmp_path: Path, what: str) -> None:
         ("length", "7", "ONNX Runtime does not run it"),
     ],
 )
-def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, value: str, body: str) -> None:
+def test_external_weights_are_read_from_the_folder_only(tmp_path: Path, key: str, value: str, body: str) -> None:
     path = tmp_path / "x.onnx"
     onnx.save(onnx_fixtures.plain(), path, save_as_external_data=True, location="x.onnx.data", size_threshold=0)
     whole = loaded(onnx_fixtures.write_plain(tmp_path / "y.onnx")).run(latents(4, 8), None)
@@ -223,7 +223,7 @@ def test_weights_beside_are_taken_from_there_alone(tmp_path: Path, key: str, val
         loaded(path)
 
 
-def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path: Path) -> None:
+def test_external_weights_count_toward_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     model = onnx_fixtures.plain(size=16)
     onnx.save(model, path, save_as_external_data=True, location="x.onnx.data", size_threshold=1000)
@@ -247,7 +247,7 @@ def test_weights_beside_count_and_one_part_named_often_counts_each_time(tmp_path
         loaded(path)
 
 
-def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> None:
+def test_adapted_traced_batch_size_is_found(tmp_path: Path) -> None:
     """The input says N, a Reshape inside says 16."""
     model = onnx_fixtures.plain()
     model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.array([16, 1, 6, 6]), "chw"))
@@ -256,12 +256,12 @@ def test_a_batch_that_was_traced_into_the_graph_is_found_out(tmp_path: Path) -> 
         loaded(tmp_path / "x.onnx")
 
 
-def test_a_file_is_named_after_itself_and_must_be_able_to(tmp_path: Path) -> None:
+def test_adapted_file_with_an_invalid_name_says_rename(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="rename 'my cats'"):
         loaded(onnx_fixtures.write_plain(tmp_path / "my cats.onnx"))
 
 
-def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_page_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import re
     import warnings
 

@@ -15,7 +15,7 @@ from service.settings import Settings
 from tests.support.polling import wait_until
 
 
-def test_a_sane_request_id_is_echoed_and_any_other_replaced(serve, folder: Path) -> None:
+def test_request_id_valid_is_echoed_others_replaced(serve, folder: Path) -> None:
     client = serve(folder)
     for path in ("/v1/models", "/nowhere", "/v1/models/nope"):
         assert client.get(path, headers={"X-Request-Id": "abc-1.2:x/y+z="}).headers["X-Request-Id"] == "abc-1.2:x/y+z="
@@ -30,7 +30,7 @@ def access_log(**settings: object) -> tuple[AccessLog, io.StringIO]:
     return AccessLog(Settings(log_format="json", **settings), stream), stream  # type: ignore[arg-type]
 
 
-def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_access_log_has_one_json_line_per_request(serve, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client = serve(folder, log_format="json")
     client.post("/v1/generate", json={"seed": 1, "n": 3, "model": "tiny"}, headers={"X-Request-Id": "one"})
     client.post("/v1/generate", json={"n": 0})
@@ -56,7 +56,7 @@ def test_each_request_is_one_line_of_json(serve, folder: Path, capsys: pytest.Ca
     assert "a path" not in body
 
 
-def test_what_is_logged_is_a_setting() -> None:
+def test_access_log_setting_decides_what_is_logged() -> None:
     everything, _ = access_log()
     assert everything.is_logged("/v1/generate", 200)
     assert not everything.is_logged("/livez", 200)
@@ -70,7 +70,7 @@ def test_what_is_logged_is_a_setting() -> None:
     assert some.is_logged("/v1/generate", 500)
 
 
-def test_a_log_that_nobody_reads_stays_small_and_says_what_it_lost() -> None:
+def test_access_log_unread_stays_small_and_counts_losses() -> None:
     import asyncio
 
     async def flood() -> None:
@@ -86,7 +86,7 @@ def test_a_log_that_nobody_reads_stays_small_and_says_what_it_lost() -> None:
     asyncio.run(flood())
 
 
-def test_a_record_is_one_line_with_its_traceback_and_request() -> None:
+def test_log_record_is_one_line_with_traceback_and_request() -> None:
     token = logs.current_request.set("req-1")
     try:
         raise ValueError("two\nlines")

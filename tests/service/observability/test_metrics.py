@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "gan-atelier.json"
 
 
-def test_strangers_paths_methods_and_ids_add_no_series(serve, folder: Path) -> None:
+def test_metrics_of_unknown_paths_and_methods_add_no_series(serve, folder: Path) -> None:
     client = serve(folder)
     client.get("/metrics")
     before = None
@@ -22,7 +22,7 @@ def test_strangers_paths_methods_and_ids_add_no_series(serve, folder: Path) -> N
     assert series == before
 
 
-def test_every_metric_of_the_dashboard_and_of_the_docs_exists(serve, folder: Path) -> None:
+def test_metrics_of_the_dashboard_and_docs_exist(serve, folder: Path) -> None:
     client = serve(folder)
     client.post("/v1/generate", json={"n": 1})
     exposed = set(re.findall(r"^# TYPE (\w+) ", client.get("/metrics").text, re.M))

@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-def test_percentiles_are_those_of_the_last_minute_exact_to_5_percent() -> None:
+def test_status_percentiles_are_within_5_percent() -> None:
     clock = Clock()
     recent = StatusWindow(clock=clock)
     for ms in range(1, 101):
@@ -35,7 +35,7 @@ def test_percentiles_are_those_of_the_last_minute_exact_to_5_percent() -> None:
     assert recent.report()["latency_ms"] == {"p50": None, "p95": None, "p99": None}
 
 
-def test_rates_are_over_the_time_there_was() -> None:
+def test_status_rates_are_over_the_elapsed_time() -> None:
     clock = Clock()
     recent = StatusWindow(clock=clock)
     recent.count_images(64)
@@ -49,7 +49,7 @@ def test_rates_are_over_the_time_there_was() -> None:
     assert recent.report()["images_per_s"] == 1
 
 
-def test_what_is_refused_or_fails_has_no_latency() -> None:
+def test_status_rejections_and_failures_have_no_latency() -> None:
     recent = StatusWindow()
     for status in (200, 304, 422, 429, 503, 500, 499):
         recent.count_request(status, 0.01)
@@ -58,19 +58,19 @@ def test_what_is_refused_or_fails_has_no_latency() -> None:
     assert report["latency_ms"]["p99"] == pytest.approx(10, rel=0.05)
 
 
-def test_every_latency_has_a_bin() -> None:
+def test_status_latency_of_any_length_has_a_bin() -> None:
     recent = StatusWindow()
     for seconds in (0, 1e-9, 1e-4, 1e9):
         recent.count_request(200, seconds)
     assert math.isfinite(recent.report()["latency_ms"]["p99"])
 
 
-def test_the_median_of_one_is_its_bin_and_of_none_is_none() -> None:
+def test_percentile_of_one_is_its_bin_of_none_is_none() -> None:
     assert percentile([0, 0, 0], 50) is None
     assert percentile([0, 1, 0], 50) == percentile([0, 1, 0], 99) == pytest.approx(0.105, rel=0.01)
 
 
-def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> None:
+def test_status_adds_up_living_workers(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
         f"r = StatusWindow(Path({str(tmp_path)!r})); r.accept_connections(loading=False)\n"
@@ -91,7 +91,7 @@ def test_workers_are_counted_together_and_the_dead_no_more(tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == [f"status-{os.getpid()}"]
 
 
-def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until_it_is_gone(tmp_path: Path) -> None:
+def test_status_starting_workers_take_turns(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
         f"r = StatusWindow(Path({str(tmp_path)!r})); print('there', flush=True)\n"
@@ -130,7 +130,7 @@ def test_of_workers_that_start_together_one_goes_first_and_the_others_wait_until
         assert asked(third) == (False, False)
 
 
-def test_the_route_tells_what_was_done(serve, folder: Path) -> None:
+def test_status_route_counts_requests(serve, folder: Path) -> None:
     client = serve(folder)
     for i in range(3):
         assert client.post("/v1/generate", json={"seed": i, "n": 2}).status_code == 200

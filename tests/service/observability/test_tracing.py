@@ -19,7 +19,7 @@ def spans():
     tracing.shutdown()
 
 
-def test_a_traced_request_tells_its_queue_inference_and_encoding(serve, folder: Path, spans) -> None:
+def test_tracing_request_has_queue_inference_encoding_spans(serve, folder: Path, spans) -> None:
     client = serve(folder)
     trace = "0af7651916cd43dd8448eb211c80319c"
     sent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-Request-Id": "r"}
@@ -41,7 +41,7 @@ def test_a_traced_request_tells_its_queue_inference_and_encoding(serve, folder: 
     assert body["inference"].attributes["atelier.batch_rows"] == 5
 
 
-def test_a_client_that_samples_nothing_is_not_traced(serve, folder: Path, spans) -> None:
+def test_tracing_respects_an_unsampled_parent(serve, folder: Path, spans) -> None:
     client = serve(folder)
     sent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
     assert client.post("/v1/generate", json={"n": 1}, headers=sent).status_code == 200
@@ -50,7 +50,7 @@ def test_a_client_that_samples_nothing_is_not_traced(serve, folder: Path, spans)
     assert {format(s.context.trace_id, "032x") for s in spans.get_finished_spans()} != {sent["traceparent"][3:35]}
 
 
-def test_the_standard_variables_switch_tracing() -> None:
+def test_tracing_is_switched_by_standard_variables() -> None:
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318"}
     assert not tracing.is_requested({})
     assert tracing.is_requested(endpoint)

@@ -38,7 +38,7 @@ def opened(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize(("route", "body"), [("generate", GENERATE), ("interpolate", INTERPOLATE), ("mix", MIX)])
-def test_every_form_is_what_it_says_and_of_the_same_images(client: TestClient, route: str, body: Any) -> None:
+def test_generate_every_format_has_the_same_images(client: TestClient, route: str, body: Any) -> None:
     images = array(post(client, route, body, NPY))
     assert len(images) == 3
     for form in ("png", "webp", "jpeg", "gif"):
@@ -71,20 +71,20 @@ def test_every_form_is_what_it_says_and_of_the_same_images(client: TestClient, r
     assert zipfile.ZipFile(io.BytesIO(photo.content)).namelist()[0].endswith(".jpg")
 
 
-def test_an_npz_of_latents_has_no_seeds_and_of_an_unconditional_model_no_labels(client: TestClient) -> None:
+def test_npz_has_only_the_arrays_that_apply(client: TestClient) -> None:
     latents = seeds_to_latents([3], 8)[0]
     packed = np.load(io.BytesIO(post(client, "generate", {"model": "tiny", "latents": latents.tolist()}, NPZ).content))
     assert set(packed.files) == {"images", "latents", "model", "digest"}
     np.testing.assert_array_equal(packed["latents"], latents)
 
 
-def test_equal_questions_have_equal_bytes(client: TestClient) -> None:
+def test_generate_equal_requests_have_equal_bytes(client: TestClient) -> None:
     """A zip and an npz hold no time of day; JSON tells when it was made, and POST answers are no-store."""
     for form in (NPY, NPZ, ZIP, "image/png", "image/webp", "image/jpeg"):
         assert len({post(client, "generate", GENERATE, form).content for _ in range(2)}) == 1
 
 
-def test_columns_and_padding(client: TestClient) -> None:
+def test_generate_columns_and_padding_lay_out_the_grid(client: TestClient) -> None:
     images = array(post(client, "generate", GENERATE, NPY))
     for form in ("image/png", "image/webp"):
         grid = pixels(post(client, "generate", GENERATE, form, columns=3, padding=2, scale=2).content)
@@ -99,7 +99,7 @@ def test_columns_and_padding(client: TestClient) -> None:
     assert pixels(alone.content).shape == (8, 8, 3)
 
 
-def test_quality_is_of_lossy_pictures(serve: Serve, tmp_path: Path) -> None:
+def test_generate_quality_applies_to_lossy_formats(serve: Serve, tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "large.onnx", channels=3, size=64)
     client, body = serve(tmp_path), {"seed": 0}
     image = array(post(client, "generate", body, NPY))[0].astype(int)
@@ -116,7 +116,7 @@ def test_quality_is_of_lossy_pictures(serve: Serve, tmp_path: Path) -> None:
     assert len(less) < len(whole)
 
 
-def test_a_picture_larger_than_its_format_is_refused(serve: Serve, tmp_path: Path) -> None:
+def test_generate_image_beyond_its_format_is_422(serve: Serve, tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "large.onnx", size=128)
     client = serve(tmp_path, max_images=600)
     body = {"seed": 0, "n": 129}
@@ -140,12 +140,12 @@ def test_a_picture_larger_than_its_format_is_refused(serve: Serve, tmp_path: Pat
         ({"scale": 17}, "scale"),
     ],
 )
-def test_a_look_has_bounds(client: TestClient, more: dict[str, Any], param: str) -> None:
+def test_generate_output_options_have_bounds(client: TestClient, more: dict[str, Any], param: str) -> None:
     for route, body in (("generate", GENERATE), ("interpolate", INTERPOLATE), ("mix", MIX)):
         assert refusal(post(client, route, body, "image/png", **more), 422, "invalid_field")["param"] == param
 
 
-def test_the_image_resource_in_each_form_and_size(client: TestClient) -> None:
+def test_image_resource_has_each_format_and_size(client: TestClient) -> None:
     image = array(post(client, "generate", {"model": "tiny", "seed": 7}, NPY))[0, :, :, 0]
     url = "/v1/models/tiny/images/7"
     seen = set()
@@ -161,7 +161,7 @@ def test_the_image_resource_in_each_form_and_size(client: TestClient) -> None:
     refusal(client.get(f"{url}.gif"), 404, "route_not_found")
 
 
-def test_head_answers_as_get_does(serve: Serve, client: TestClient, tmp_path: Path) -> None:
+def test_image_resource_head_equals_get(serve: Serve, client: TestClient, tmp_path: Path) -> None:
     for path in ("/", "/livez", "/readyz", "/metrics", "/v1/models", "/v1/models/tiny"):
         head = client.head(path)
         assert (head.status_code, head.content) == (200, b"")

@@ -10,7 +10,7 @@ from tests.support.service.responses import refusal
 Serve = Callable[..., TestClient]
 
 
-def test_not_ready_says_why(serve: Serve, tmp_path: Path) -> None:
+def test_readyz_not_ready_gives_the_reason(serve: Serve, tmp_path: Path) -> None:
     client = serve(tmp_path / "missing")
     assert "does not exist" in refusal(client.get("/readyz"), 503, "not_ready")["message"]
     answer = client.post("/v1/generate", json={})

@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.service.body_costs import SIZE, outcome
 
 
-def test_no_body_of_4_mib_costs_half_a_second_or_100_mb() -> None:
+def test_parse_json_of_4_mib_costs_below_half_a_second_and_100_mb() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.service.body_costs"],
         cwd=ROOT,
@@ -42,11 +42,11 @@ def test_no_body_of_4_mib_costs_half_a_second_or_100_mb() -> None:
     ],
     ids=["values", "lists", "keys", "seeds", "latents"],
 )
-def test_a_body_is_refused_by_its_values_not_its_bytes(body: bytes, code: str) -> None:
+def test_parse_json_counts_values_not_bytes(body: bytes, code: str) -> None:
     assert outcome(body, GenerateRequest) == code
 
 
-def test_a_longer_body_may_hold_more_values() -> None:
+def test_parse_json_of_a_longer_body_may_have_more_values() -> None:
     row = b"[" + b",".join([b"0.1234567890123456"] * 512) + b"]"
     body = b'{"latents":[' + b",".join([row] * 1024) + b"]}"
     assert len(body) > 2 * SIZE
@@ -54,13 +54,13 @@ def test_a_longer_body_may_hold_more_values() -> None:
 
 
 @pytest.mark.parametrize("field", ["seeds", "labels", "latents"])
-def test_a_list_stops_at_its_first_invalid_value(field: str) -> None:
+def test_parse_json_list_stops_at_its_first_invalid_value(field: str) -> None:
     with pytest.raises(ApiError) as error:
         negotiation.parse_json(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
     assert (error.value.param, "more)" in error.value.message) == (f"{field}.0", False)
 
 
-def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_body_large_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
     def parse_json(body: bytes, schema: Any) -> Any:
@@ -80,7 +80,7 @@ def test_a_large_body_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyPatc
     assert threads[1].startswith("parsing")
 
 
-def test_a_long_accept_header_is_read_in_bounded_time() -> None:
+def test_choose_media_type_long_header_takes_bounded_time() -> None:
     accept = ",".join(f"a/b{i};q=0.1" for i in range(6000))
     began = time.process_time()
     assert negotiation.choose_media_type("image/png," + accept, negotiation.GENERATE_MEDIA_TYPES) == negotiation.PNG

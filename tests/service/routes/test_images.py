@@ -19,25 +19,25 @@ from tests.support.service.responses import JSON, NPY, array, npy, pixels, refus
 Serve = Callable[..., TestClient]
 
 
-def test_images_are_those_of_a_session_of_ones_own(client: TestClient, folder: Path) -> None:
+def test_generate_equals_a_plain_session(client: TestClient, folder: Path) -> None:
     session = ort.InferenceSession(str(folder / "a.onnx"), providers=["CPUExecutionProvider"])
     wanted = session.run(None, {"latents": seeds_to_latents(range(5, 9), 8)[0]})[0]
     np.testing.assert_array_equal(npy(client, seed=5, n=4), wanted)
 
 
-def test_seed_and_n_are_consecutive_seeds(client: TestClient) -> None:
+def test_generate_seed_and_n_are_consecutive_seeds(client: TestClient) -> None:
     together = npy(client, seed=40, n=5)
     np.testing.assert_array_equal(together, npy(client, seeds=[40, 41, 42, 43, 44]))
     for i in range(5):
         np.testing.assert_array_equal(together[i : i + 1], npy(client, seeds=[40 + i]))
 
 
-def test_latents_are_taken_as_they_are(client: TestClient) -> None:
+def test_generate_latents_equal_their_seeds(client: TestClient) -> None:
     latents = seeds_to_latents([3, 9], 8)[0].astype(float).tolist()
     np.testing.assert_array_equal(npy(client, latents=latents), npy(client, seeds=[3, 9]))
 
 
-def test_the_answer_tells_its_origin_in_headers_and_json(client: TestClient) -> None:
+def test_generate_reports_its_origin_in_headers_and_json(client: TestClient) -> None:
     answer = client.post("/v1/generate", json={"seeds": [0, 1, 2, 9]})
     assert answer.headers["Atelier-Seeds"] == "0-2,9"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -49,7 +49,7 @@ def test_the_answer_tells_its_origin_in_headers_and_json(client: TestClient) -> 
         np.testing.assert_array_equal(pixels(base64.b64decode(entry["b64_json"])), image[:, :, 0])
 
 
-def test_a_seed_is_drawn_and_told(client: TestClient) -> None:
+def test_generate_without_a_seed_draws_and_returns_it(client: TestClient) -> None:
     first, second = (client.post("/v1/generate", json={"n": 3}) for _ in range(2))
     seeds = [entry["seed"] for entry in first.json()["data"]]
     assert seeds == list(range(seeds[0], seeds[0] + 3))
@@ -59,11 +59,11 @@ def test_a_seed_is_drawn_and_told(client: TestClient) -> None:
     )
 
 
-def test_integral_floats_are_integers(client: TestClient) -> None:
+def test_generate_accepts_integral_floats(client: TestClient) -> None:
     np.testing.assert_array_equal(npy(client, seed=12.0, n=2.0), npy(client, seed=12, n=2))
 
 
-def test_labels_are_drawn_told_and_given(client: TestClient) -> None:
+def test_generate_labels_are_drawn_or_given_and_returned(client: TestClient) -> None:
     answer = client.post("/v1/generate", json={"model": "coloured", "seed": 0, "n": 4})
     drawn = [entry["label"] for entry in answer.json()["data"]]
     assert drawn == seeds_to_latents(range(4), 8, num_classes=3)[1].tolist()  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_labels_are_drawn_told_and_given(client: TestClient) -> None:
     np.testing.assert_array_equal(one, npy(client, model="coloured", seed=0, n=4, labels=[2, 2, 2, 2]))
 
 
-def test_forms_of_generate(client: TestClient) -> None:
+def test_generate_formats_follow_accept(client: TestClient) -> None:
     images = npy(client, model="coloured", seed=0, n=3)
     body = {"model": "coloured", "seed": 0, "n": 3}
     grid = pixels(client.post("/v1/generate", json=body, headers={"Accept": "image/png"}).content)
@@ -92,7 +92,7 @@ def test_forms_of_generate(client: TestClient) -> None:
     assert len(zipfile.ZipFile(io.BytesIO(packed.content)).namelist()) == 2
 
 
-def test_interpolation_passes_through_its_keyframes(client: TestClient) -> None:
+def test_interpolate_passes_through_its_keyframes(client: TestClient) -> None:
     latent = seeds_to_latents([8], 8)[0][0].astype(float).tolist()
     body = {"keyframes": [3, {"latent": latent}, {"seed": 5}], "steps": 4}
     frames = array(client.post("/v1/interpolate", json=body, headers=NPY))
@@ -103,7 +103,7 @@ def test_interpolation_passes_through_its_keyframes(client: TestClient) -> None:
     assert len(looped) == 9
 
 
-def test_normal_latents_are_slerped_and_uniform_ones_lerped(client: TestClient) -> None:
+def test_interpolate_slerps_normal_and_lerps_uniform_latents(client: TestClient) -> None:
     for model, mode in (("tiny", "slerp"), ("boxed", "lerp")):
         body = {"model": model, "keyframes": [0, 1], "steps": 9}
         default, said = (
@@ -112,7 +112,7 @@ def test_normal_latents_are_slerped_and_uniform_ones_lerped(client: TestClient) 
         np.testing.assert_array_equal(default, said)
 
 
-def test_forms_of_interpolate(client: TestClient) -> None:
+def test_interpolate_formats_follow_accept(client: TestClient) -> None:
     body = {"model": "coloured", "keyframes": [0, 1], "steps": 5, "fps": 10, "loop": True}
     frames = array(client.post("/v1/interpolate", json=body, headers=NPY))
     for form in ("gif", "webp"):
@@ -131,7 +131,7 @@ def test_forms_of_interpolate(client: TestClient) -> None:
     assert [entry["frame"] for entry in reported["data"]] == list(range(len(frames)))
 
 
-def test_pictures_are_enlarged_pixel_by_pixel_and_arrays_are_not(client: TestClient) -> None:
+def test_generate_scale_enlarges_images_not_arrays(client: TestClient) -> None:
     body = {"model": "coloured", "seed": 3, "n": 1}
     plain, large = (
         pixels(client.post("/v1/generate", json={**body, "scale": scale}, headers={"Accept": "image/png"}).content)
@@ -143,7 +143,7 @@ def test_pictures_are_enlarged_pixel_by_pixel_and_arrays_are_not(client: TestCli
     assert Image.open(io.BytesIO(gif.content)).size == (16, 16)
 
 
-def test_an_enlargement_is_bounded_where_there_is_one(serve: Serve, folder: Path) -> None:
+def test_generate_scale_is_bounded(serve: Serve, folder: Path) -> None:
     client = serve(folder, max_scaled_pixels=1000)
     assert client.get("/v1/models").json()["limits"]["max_scaled_pixels"] == 1000
     assert npy(client, seed=0, n=4, scale=2).shape == (4, 8, 8, 1)
@@ -152,7 +152,7 @@ def test_an_enlargement_is_bounded_where_there_is_one(serve: Serve, folder: Path
     refusal(client.post("/v1/interpolate", json={"keyframes": [0, 1], "scale": 16}), 422, "scale_too_large")
 
 
-def test_the_image_resource(client: TestClient) -> None:
+def test_image_resource_has_a_strong_etag(client: TestClient) -> None:
     url = "/v1/models/tiny/images/7.png"
     answer = client.get(url)
     np.testing.assert_array_equal(pixels(answer.content), npy(client, seed=7)[0, :, :, 0])
@@ -171,7 +171,7 @@ def test_the_image_resource(client: TestClient) -> None:
     )
 
 
-def test_an_image_under_its_digest_may_be_kept_forever(client: TestClient) -> None:
+def test_image_resource_with_digest_is_immutable(client: TestClient) -> None:
     digest = client.get("/v1/models/tiny").json()["digest"]
     url = "/v1/models/tiny/images/7.png"
     assert "immutable" in client.get(f"{url}?digest={digest[:16]}").headers["Cache-Control"]
@@ -214,7 +214,9 @@ def test_an_image_under_its_digest_may_be_kept_forever(client: TestClient) -> No
         ([], 422, "invalid_field", None),
     ],
 )
-def test_bad_generate_bodies(client: TestClient, body: Any, status: int, code: str, param: str | None) -> None:
+def test_generate_invalid_body_is_rejected(
+    client: TestClient, body: Any, status: int, code: str, param: str | None
+) -> None:
     assert refusal(client.post("/v1/generate", json=body), status, code)["param"] == param
 
 
@@ -238,7 +240,7 @@ def test_bad_generate_bodies(client: TestClient, body: Any, status: int, code: s
         ({"keyframes": [1, [0.0] * 8], "model": "coloured"}, "labels_required"),
     ],
 )
-def test_bad_interpolate_bodies(client: TestClient, body: Any, code: str) -> None:
+def test_interpolate_invalid_body_is_rejected(client: TestClient, body: Any, code: str) -> None:
     refusal(client.post("/v1/interpolate", json=body), 422, code)
 
 
@@ -260,11 +262,11 @@ def test_bad_interpolate_bodies(client: TestClient, body: Any, code: str) -> Non
         (b" " * 100_001, 413, "body_too_large"),
     ],
 )
-def test_bodies_that_are_not_json(client: TestClient, content: bytes, status: int, code: str) -> None:
+def test_generate_body_not_json_is_rejected(client: TestClient, content: bytes, status: int, code: str) -> None:
     refusal(client.post("/v1/generate", content=content, headers=JSON), status, code)
 
 
-def test_a_streamed_body_is_refused_when_it_passes_the_limit(client: TestClient) -> None:
+def test_generate_streamed_body_beyond_the_limit_is_413(client: TestClient) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(200):
             yield b" " * 1000
@@ -272,7 +274,7 @@ def test_a_streamed_body_is_refused_when_it_passes_the_limit(client: TestClient)
     refusal(client.post("/v1/generate", content=chunks(), headers=JSON), 413, "body_too_large")
 
 
-def test_other_refusals_have_the_same_envelope(client: TestClient) -> None:
+def test_other_rejections_have_the_same_envelope(client: TestClient) -> None:
     refusal(client.get("/nope"), 404, "route_not_found")
     assert client.put("/v1/generate").headers["Allow"] == "POST"
     refusal(client.put("/v1/generate"), 405, "method_not_allowed")
@@ -298,7 +300,7 @@ def test_other_refusals_have_the_same_envelope(client: TestClient) -> None:
     assert error["param"] == "label"
 
 
-def test_what_answers_get_answers_head(client: TestClient) -> None:
+def test_get_routes_answer_head(client: TestClient) -> None:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     fixed = {route.path for route in routes if "GET" in route.methods and "{" not in route.path}
     assert {"/", "/livez", "/readyz", "/v1/models", "/v1/status", "/metrics"} <= fixed
@@ -308,7 +310,7 @@ def test_what_answers_get_answers_head(client: TestClient) -> None:
         assert head.headers["Content-Type"] == got.headers["Content-Type"]
 
 
-def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) -> None:
+def test_error_message_shortens_a_long_number(client: TestClient) -> None:
     for path, body in (
         ("generate", b'{"n": 1%s}' % (b"0" * 400)),
         ("interpolate", b'{"keyframes": [1, 2], "steps": 1%s}' % (b"0" * 400)),
@@ -318,6 +320,6 @@ def test_a_message_does_not_repeat_a_number_of_any_length(client: TestClient) ->
         assert len(answer.json()["error"]["message"]) < 200
 
 
-def test_a_failure_of_ours_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.inputs.resolve_generate", lambda *_: 1 / 0)
     assert "division" not in refusal(client.post("/v1/generate", json={}), 500, "internal_error")["message"]

@@ -20,7 +20,7 @@ def mixed(client: TestClient, terms: list[dict[str, Any]], **body: Any) -> dict[
     return answer.json()
 
 
-def test_a_mix_tells_its_latent_and_shows_its_terms(client: TestClient) -> None:
+def test_mix_returns_its_latent_and_terms(client: TestClient) -> None:
     reported = mixed(client, [{"seed": 3}, {"seed": 5, "weight": 2}])
     terms = seeds_to_latents([3, 5], 8)[0]
     wanted = z.weighted_sum(terms, [1, 2], "normal", True)
@@ -38,13 +38,13 @@ def test_a_mix_tells_its_latent_and_shows_its_terms(client: TestClient) -> None:
     assert zipfile.ZipFile(io.BytesIO(packed.content)).namelist() == ["mix.png", "term-00.png", "term-01.png"]
 
 
-def test_a_mix_of_one_term_is_its_image_whatever_the_weight(client: TestClient) -> None:
+def test_mix_of_one_term_is_its_image(client: TestClient) -> None:
     for body in ({"terms": [{"seed": 3, "weight": 0.3}]}, {"terms": [{"seed": 3}, {"seed": 3, "weight": 4}]}):
         images = array(client.post("/v1/mix", json=body, headers=NPY))
         np.testing.assert_array_equal(images[0], npy(client, seed=3)[0])
 
 
-def test_a_mix_has_the_label_given_or_that_of_its_heaviest_term(client: TestClient) -> None:
+def test_mix_label_is_given_or_of_the_heaviest_term(client: TestClient) -> None:
     terms = [{"seed": 0, "label": 2}, {"seed": 1, "label": 1, "weight": -3}]
     reported = mixed(client, terms, model="coloured")
     assert (reported["data"][0]["label"], [t["label"] for t in reported["terms"]]) == (1, [2, 1])
@@ -76,5 +76,5 @@ def test_a_mix_has_the_label_given_or_that_of_its_heaviest_term(client: TestClie
         ({"terms": [{"seed": 0}], "truncation": 1, "model": "boxed"}, "truncation_of_uniform", "truncation"),
     ],
 )
-def test_bad_mixes(client: TestClient, body: Any, code: str, param: str) -> None:
+def test_mix_invalid_body_is_rejected(client: TestClient, body: Any, code: str, param: str) -> None:
     assert refusal(client.post("/v1/mix", json=body), 422, code)["param"] == param

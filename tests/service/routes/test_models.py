@@ -12,7 +12,7 @@ from tests.support.tiny_generator import write_tiny_generator
 Serve = Callable[..., TestClient]
 
 
-def test_models_tell_limits_failures_and_the_default(serve: Serve, folder: Path) -> None:
+def test_models_list_limits_failures_and_the_default(serve: Serve, folder: Path) -> None:
     (folder / "bad.onnx").write_bytes(b"junk")
     client = serve(folder, max_images=5)
     listing = client.get("/v1/models").json()
@@ -25,13 +25,13 @@ def test_models_tell_limits_failures_and_the_default(serve: Serve, folder: Path)
     assert client.get("/readyz").status_code == 200
 
 
-def test_rgb_and_wide_models_are_shown(serve: Serve, tmp_path: Path) -> None:
+def test_generate_of_an_rgb_model_is_one_grid(serve: Serve, tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "x.onnx", channels=3, size=20, z_dim=100)
     grid = serve(tmp_path).post("/v1/generate", json={"seed": 0, "n": 5}, headers={"Accept": "image/png"})
     assert pixels(grid.content).shape == (40, 60, 3)
 
 
-def test_scores_and_configs_that_json_cannot_write_leave_the_listing_well(serve: Serve, folder: Path) -> None:
+def test_models_list_survives_values_json_cannot_write(serve: Serve, folder: Path) -> None:
     write_tiny_generator(folder / "bad.onnx", name="bad", config='{"a": Infinity}')
     write_tiny_generator(folder / "odd.onnx", name="odd", **{"evaluation.x": "1e999"})
     listing = serve(folder).get("/v1/models").json()

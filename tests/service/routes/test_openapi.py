@@ -22,19 +22,19 @@ def content(client: Any, path: str, method: str = "get") -> dict[str, Any]:
     return client.get("/openapi.json").json()["paths"][path][method]["responses"]["200"]["content"]
 
 
-def test_image_resource_has_the_media_types_of_pictures(client: Any) -> None:
+def test_openapi_image_resource_has_image_media_types(client: Any) -> None:
     listed = content(client, "/v1/models/{name}/images/{seed}.{form}")
     assert set(listed) == {"image/png", "image/webp", "image/jpeg"}
     for form, media in listed.items():
         assert media["schema"] == {"type": "string", "format": "binary", "contentMediaType": form}
 
 
-def test_metrics_has_the_media_type_of_text(client: Any) -> None:
+def test_openapi_metrics_has_the_media_type_of_text(client: Any) -> None:
     assert content(client, "/metrics") == {"text/plain": {"schema": {"type": "string"}}}
     assert client.get("/metrics").headers["Content-Type"].partition(";")[0] == "text/plain"
 
 
-def test_every_get_route_answers_a_listed_media_type(client: Any) -> None:
+def test_openapi_get_routes_answer_a_listed_media_type(client: Any) -> None:
     values = {"name": "tiny", "seed": "1", "form": "png"}
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         if "get" in operations:
@@ -43,7 +43,7 @@ def test_every_get_route_answers_a_listed_media_type(client: Any) -> None:
             assert body in operations["get"]["responses"][str(answer.status_code)]["content"], path
 
 
-def test_posts_list_json_and_binary_forms(client: Any) -> None:
+def test_openapi_posts_list_json_and_binary_formats(client: Any) -> None:
     listed = content(client, "/v1/generate", "post")
     assert listed["application/json"]["schema"]["type"] == "object"
     assert listed["application/x-npy"]["schema"]["format"] == "binary"
@@ -52,12 +52,12 @@ def test_posts_list_json_and_binary_forms(client: Any) -> None:
     assert {"403", "415"} <= set(operation["responses"])
 
 
-def test_server_is_where_the_document_is(client: Any) -> None:
+def test_openapi_server_is_where_the_document_is(client: Any) -> None:
     """So a client that is made from it works below a proxy's prefix, too."""
     assert [server["url"] for server in client.get("/openapi.json").json()["servers"]] == ["."]
 
 
-def test_every_enumeration_has_a_type(client: Any) -> None:
+def test_openapi_enumerations_have_a_type(client: Any) -> None:
     def look(value: Any) -> None:
         if isinstance(value, dict):
             assert "enum" not in value or "type" in value, value
@@ -80,7 +80,7 @@ def test_openapi_names_bodies_and_errors(client: TestClient) -> None:
     assert body == {"$ref": "#/components/schemas/GenerateRequest"}
 
 
-def test_openapi_says_bounds_in_json_schemas_words_and_refusals_in_ours(client: TestClient) -> None:
+def test_openapi_bounds_are_json_schema_errors_are_ours(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     seed = document["components"]["schemas"]["GenerateRequest"]["properties"]["seed"]["anyOf"][0]
     assert seed == {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**53}
@@ -95,7 +95,7 @@ def test_openapi_says_bounds_in_json_schemas_words_and_refusals_in_ours(client: 
     assert "ValidationError" not in str(document)
 
 
-def test_openapi_asks_for_a_key_where_the_service_does(serve: Serve, folder: Path) -> None:
+def test_openapi_requires_a_key_where_the_service_does(serve: Serve, folder: Path) -> None:
     open_one = serve(folder).get("/openapi.json").json()
     assert "securitySchemes" not in open_one["components"]
     guarded = serve(folder, api_keys="secret").get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()

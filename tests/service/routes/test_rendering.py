@@ -31,7 +31,7 @@ class Held:
         return b"png"
 
 
-def test_pictures_without_room_wait_and_small_ones_pass(
+def test_encoding_without_room_waits_and_small_images_pass(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = serve(folder, max_encoding_pixels=2048)
@@ -53,9 +53,7 @@ def test_pictures_without_room_wait_and_small_ones_pass(
     assert 'reason="queue_full"} 0.0' in client.get("/metrics").text
 
 
-def test_answers_beyond_those_that_may_wait_are_503(
-    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoding_beyond_the_waiting_room_is_503(serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.admission.MAX_WAITING", 0)
     client = serve(folder, max_encoding_pixels=2048)
     held = Held(monkeypatch)
@@ -72,9 +70,7 @@ def test_answers_beyond_those_that_may_wait_are_503(
     assert client.post("/v1/generate", json=body, headers=png).status_code == 200
 
 
-def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
-    serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoding_counts_toward_the_deadline(serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve(folder, max_encoding_pixels=1, deadline_s=0.2)
     held = Held(monkeypatch)
     answer = client.post("/v1/generate", json={}, headers={"Accept": "image/png"})
@@ -86,7 +82,7 @@ def test_the_deadline_is_over_encoding_too_and_its_pixels_are_held_to_the_end(
 
 
 @pytest.mark.parametrize("form", ["x-npy", "x-npz", "zip", "json"])
-def test_an_answer_of_too_many_pixels_is_422_in_each_form(serve: Serve, folder: Path, form: str) -> None:
+def test_encoding_of_too_many_pixels_is_422_in_each_format(serve: Serve, folder: Path, form: str) -> None:
     client = serve(folder, max_encoding_pixels=640)
     accept = {"Accept": f"application/{form}"}
     assert client.post("/v1/generate", json={"seed": 0, "n": 10}, headers=accept).status_code == 200
@@ -95,7 +91,7 @@ def test_an_answer_of_too_many_pixels_is_422_in_each_form(serve: Serve, folder: 
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_client_that_hangs_up_is_a_499_and_no_failure(
+def test_client_that_disconnects_is_499_and_no_failure(
     serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, whole: bool
 ) -> None:
     client = serve(folder)

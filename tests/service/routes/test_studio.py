@@ -20,7 +20,7 @@ def started() -> Iterator[None]:
         yield
 
 
-def test_every_file_that_the_page_names_is_served_and_no_file_is_left_over() -> None:
+def test_studio_serves_exactly_the_files_its_page_names() -> None:
     named = {"index.html"}
     for path in FILES.values():
         text = path.read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_every_file_that_the_page_names_is_served_and_no_file_is_left_over() -> 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_comes_from_elsewhere_and_nothing_is_inline(path: str) -> None:
+def test_studio_loads_nothing_from_elsewhere_or_inline(path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
@@ -44,7 +44,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_is_inline(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_file_is_asked_about_each_time_and_sent_once(path: str) -> None:
+def test_studio_files_are_revalidated(path: str) -> None:
     first = client.get(path)
     assert first.headers["Cache-Control"] == "no-cache"
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
@@ -67,7 +67,7 @@ def test_a_file_is_asked_about_each_time_and_sent_once(path: str) -> None:
         "a/main.js",
     ],
 )
-def test_no_other_file_is_reached(name: str) -> None:
+def test_studio_reaches_no_other_file(name: str) -> None:
     answer = client.get(f"/studio/{name}")
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "route_not_found"

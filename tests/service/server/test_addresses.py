@@ -31,7 +31,7 @@ def test_serve_without_host_takes_it_from_the_environment(monkeypatch: pytest.Mo
     assert default_host() == "0.0.0.0"
 
 
-def test_containers_name_the_address_that_they_listen_on() -> None:
+def test_containers_set_the_address_to_listen_on() -> None:
     assert "service serve --host 0.0.0.0" in (ROOT / "docker/service-entry.sh").read_text(encoding="utf-8")
     compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))
     assert compose["services"]["service"]["command"] == ["--host", "0.0.0.0"]
@@ -60,7 +60,7 @@ def test_listening_addresses_finds_sockets_that_accept() -> None:
         assert opened == (len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0)
 
 
-def test_public_address_without_keys_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_preflight_public_address_without_keys_warns(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server, caplog.at_level(logging.WARNING):
         addresses.warn_if_public()
         assert f"listening on 0.0.0.0 port {server.getsockname()[1]} without API keys" in caplog.text

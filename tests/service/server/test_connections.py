@@ -49,17 +49,17 @@ def exchange(monkeypatch: pytest.MonkeyPatch, sent: bytes, wait: float = 20.0) -
     return asyncio.run(run()), most
 
 
-def test_pipelined_requests_in_work_are_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_with_pipelined_requests_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     body, _ = exchange(monkeypatch, FAST + SLOW + SLOW + LAST)
     assert body.count(b"HTTP/1.1 200") == 4
 
 
-def test_few_of_the_requests_that_come_at_once_wait_each_with_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_bounds_waiting_pipelined_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     body, most = exchange(monkeypatch, SLOW + FAST * 5000 + LAST)
     assert body.count(b"HTTP/1.1 200") == 5002
     assert most < 64
 
 
-def test_half_a_head_behind_an_answer_is_let_go_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_half_a_head_after_a_response_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     body, _ = exchange(monkeypatch, FAST + b"GET /never HTTP/1.1\r\nX: ", wait=5)
     assert body.count(b"HTTP/1.1 200") == 1

@@ -20,7 +20,7 @@ def posts(page: Any, path: str) -> list[Any]:
     return [r for r in page.asked if r.method == "POST" and r.url.endswith(path)]
 
 
-def test_a_wall_is_one_request_and_shows_the_images_of_its_seeds(visit: Open, server: Server) -> None:
+def test_studio_grid_is_one_request_of_its_seeds(visit: Open, server: Server) -> None:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     assert page.locator("#wall .seed").all_inner_texts() == [str(i) for i in range(60)]
@@ -47,7 +47,7 @@ def test_a_wall_is_one_request_and_shows_the_images_of_its_seeds(visit: Open, se
     assert page.locator("#announcement.toast").inner_text() == f"A seed is a whole number from 0 to {2**53 - 1}"
 
 
-def test_a_model_tells_what_it_is_and_another_can_be_chosen(visit: Open, server: Server) -> None:
+def test_studio_describes_a_model_and_switches(visit: Open, server: Server) -> None:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     facts = page.locator("#facts").inner_text().split("\n")
@@ -73,7 +73,7 @@ def test_a_model_tells_what_it_is_and_another_can_be_chosen(visit: Open, server:
     assert not page.get_by_label("Truncation").is_visible()
 
 
-def test_a_seed_is_copied_and_its_link_brings_it_back(visit: Open, server: Server) -> None:
+def test_studio_seed_link_restores_the_image(visit: Open, server: Server) -> None:
     page = visit("#seed=100&class=1", permissions=["clipboard-read", "clipboard-write"])
     shows(page, WALL, server.images("generate", {"seed": 100, "n": 60, "labels": [1]}))
     page.get_by_role("button", name="Copy seed 107").click()
@@ -99,7 +99,7 @@ def test_a_seed_is_copied_and_its_link_brings_it_back(visit: Open, server: Serve
     np.testing.assert_array_equal(saved[::16, ::16], one[0, :, :, 0])
 
 
-def test_classes_and_truncation_decide_the_wall(visit: Open, server: Server) -> None:
+def test_studio_grid_follows_class_and_truncation(visit: Open, server: Server) -> None:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     page.get_by_role("radio", name="line").check()
@@ -116,7 +116,7 @@ def test_classes_and_truncation_decide_the_wall(visit: Open, server: Server) -> 
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
 
 
-def test_a_dragged_slider_asks_one_at_a_time_and_ends_on_the_newest(visit: Open, server: Server) -> None:
+def test_studio_dragged_slider_ends_on_its_last_value(visit: Open, server: Server) -> None:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     before = len(posts(page, "/v1/generate"))
@@ -136,7 +136,7 @@ def pick(page: Any, *seeds: int) -> None:
         page.get_by_role("button", name=re.compile(rf"^Seed {seed}(,|$)")).click()
 
 
-def test_picked_images_morph_along_the_services_own_frames(visit: Open, server: Server) -> None:
+def test_studio_morph_shows_the_services_frames(visit: Open, server: Server) -> None:
     page = visit("#model=plain")
     shows(page, WALL, server.images("generate", {"model": "plain", "seed": 0, "n": 60}))
     assert page.get_by_role("button", name="Morph").is_disabled()
@@ -171,7 +171,7 @@ def test_picked_images_morph_along_the_services_own_frames(visit: Open, server: 
         assert film.info.get("loop", 1) == (0 if loop else 1)
 
 
-def test_a_morph_plays_when_motion_is_wanted_and_waits_when_it_is_not(visit: Open) -> None:
+def test_studio_morph_respects_reduced_motion(visit: Open) -> None:
     page = visit("#model=plain&picks=4,9", reduced_motion="no-preference")
     page.get_by_role("button", name="Morph").click()
     until(page, lambda: int(page.input_value("#frame")) > 2)
@@ -188,7 +188,7 @@ def test_a_morph_plays_when_motion_is_wanted_and_waits_when_it_is_not(visit: Ope
     assert calm.locator("#frame").input_value() == "0"
 
 
-def test_sliders_mix_what_the_service_mixes(visit: Open, server: Server) -> None:
+def test_studio_mix_equals_the_services(visit: Open, server: Server) -> None:
     page = visit("#picks=3,17,25")
     page.get_by_role("button", name="Mix").click()
 
@@ -222,7 +222,7 @@ def test_sliders_mix_what_the_service_mixes(visit: Open, server: Server) -> None
     page.get_by_role("alert").wait_for(state="hidden")
 
 
-def test_a_link_restores_everything(visit: Open, server: Server) -> None:
+def test_studio_link_restores_every_option(visit: Open, server: Server) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy seed 0", exact=True).wait_for()
     pick(page, 2, 5)
@@ -252,13 +252,13 @@ def test_a_link_restores_everything(visit: Open, server: Server) -> None:
     older.get_by_role("alert").get_by_text("made with an earlier version of classy").wait_for()
 
 
-def test_what_cannot_be_in_a_link_is_left_out(visit: Open, server: Server) -> None:
+def test_studio_link_with_invalid_values_ignores_them(visit: Open, server: Server) -> None:
     page = visit("#seed=-1&class=7&truncation=nan&tab=x&picks=1e3,,0x10,5,5&weights=9&view=%3Cb%3E&alone=1.5")
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     assert page.locator("#picks li span").all_inner_texts() == ["5"]
 
 
-def test_the_servers_doings_are_told(visit: Open, server: Server) -> None:
+def test_studio_shows_the_status_of_the_server(visit: Open, server: Server) -> None:
     for seed in range(20):
         server.images("generate", {"seed": seed, "n": 8})
     page = visit()

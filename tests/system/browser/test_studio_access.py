@@ -44,7 +44,7 @@ LINKS = ("#picks=3,17", "#picks=3,17&tab=morph", "#picks=3,17&tab=mix", "#alone=
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_follow_the_system_and_all_text_can_be_read(visit: Open, server: Server, scheme: str) -> None:
+def test_studio_text_is_readable_in_light_and_dark(visit: Open, server: Server, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -59,7 +59,7 @@ def test_light_and_dark_follow_the_system_and_all_text_can_be_read(visit: Open, 
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_nothing_is_wider_than_a_phone(visit: Open, server: Server, width: int) -> None:
+def test_studio_fits_a_phone(visit: Open, server: Server, width: int) -> None:
     page = visit(viewport={"width": width, "height": 720}, has_touch=True, is_mobile=True)
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     for link in LINKS:
@@ -82,7 +82,7 @@ def focused(page: Any) -> str:
     return page.evaluate("document.activeElement.ariaLabel || document.activeElement.id")
 
 
-def test_the_keyboard_alone_is_enough(visit: Open, server: Server) -> None:
+def test_studio_works_by_keyboard_only(visit: Open, server: Server) -> None:
     page = visit()
     shows(page, WALL, server.images("generate", {"seed": 0, "n": 60}))
     key = page.keyboard.press
@@ -125,7 +125,7 @@ def test_the_keyboard_alone_is_enough(visit: Open, server: Server) -> None:
     shows(page, "#mixed", server.images("mix", {"terms": terms})[:1])
 
 
-def test_a_busy_service_is_asked_again_and_a_refusal_is_told(visit: Open, server: Server) -> None:
+def test_studio_retries_a_busy_service_and_shows_errors(visit: Open, server: Server) -> None:
     answers = [
         (503, {"code": "queue_full", "message": "60 images wait already; try again", "type": "unavailable_error"}),
         (429, {"code": "rate_limited", "message": "too many requests", "type": "unavailable_error"}),
@@ -152,7 +152,7 @@ def test_a_busy_service_is_asked_again_and_a_refusal_is_told(visit: Open, server
     shows(page, WALL, server.images("generate", {"seed": 65, "n": 60}))
 
 
-def test_models_come_and_go_and_so_does_the_server(visit: Open, tmp_path: Path) -> None:
+def test_studio_follows_models_and_server_restarts(visit: Open, tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "a.onnx", name="first", size=8)
     server = Server(tmp_path).start()
     try:

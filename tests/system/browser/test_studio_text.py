@@ -24,7 +24,7 @@ COVERED = """element => { const box = element.getBoundingClientRect();
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280, 1360, 1920])
-def test_every_caption_can_be_read_whole(visit: Open, width: int) -> None:
+def test_studio_captions_are_not_cut(visit: Open, width: int) -> None:
     page = visit(viewport={"width": width, "height": 800}, has_touch=width < 1000, is_mobile=width < 1000)
     for first in (482913, 2**53 - 60):
         page.goto(page.url.split("#")[0] + f"#seed={first}")
@@ -38,7 +38,7 @@ def test_every_caption_can_be_read_whole(visit: Open, width: int) -> None:
         assert lines <= (1 if first < 1e6 else 3)
 
 
-def test_caption_of_the_wall_names_every_number_under_an_image(visit: Open) -> None:
+def test_studio_caption_explains_the_numbers(visit: Open) -> None:
     page = visit()
     page.locator("#wall[data-drawn='0']").wait_for()
     hints = set()
@@ -54,7 +54,7 @@ def test_caption_of_the_wall_names_every_number_under_an_image(visit: Open) -> N
     assert hints == {True, False}
 
 
-def test_another_wall_has_seeds_that_can_be_said(visit: Open) -> None:
+def test_studio_new_grid_has_short_seeds(visit: Open) -> None:
     page = visit()
     page.locator("#wall[data-drawn='0']").wait_for()
     for _ in range(5):
@@ -73,7 +73,7 @@ def controls(page: Any) -> list[str]:
     return found
 
 
-def test_a_link_to_a_model_that_is_not_served_says_so_and_offers_those_that_are(visit: Open, server: Server) -> None:
+def test_studio_link_to_a_missing_model_offers_others(visit: Open, server: Server) -> None:
     page = visit("#model=gone&seed=7&picks=1,2")
     page.get_by_role("heading", name="gone is not served here").wait_for()
     assert page.locator("#empty-state p").first.inner_text().endswith("Choose another model:")
@@ -98,7 +98,7 @@ def alone(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, tmp_path: Path) -> None:
+def test_studio_follows_an_emptied_and_refilled_folder(visit: Open, alone: Server, tmp_path: Path) -> None:
     page = visit("#tab=morph&picks=1,2", at=alone.url, reduced_motion="no-preference")
     page.get_by_role("button", name="Play").click()
     (tmp_path / "a.onnx").unlink()
@@ -128,7 +128,7 @@ def test_a_folder_that_is_emptied_and_filled_again(visit: Open, alone: Server, t
     assert not fresh.get_by_role("alert").is_visible()
 
 
-def test_a_refused_file_is_told_quietly(visit: Open, alone: Server, tmp_path: Path) -> None:
+def test_studio_mentions_a_rejected_file(visit: Open, alone: Server, tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / f"{name}.onnx").write_bytes(b"no such thing")
     until_failed = lambda: len(httpx.get(f"{alone.url}/v1/models").json()["failed"]) == 2  # noqa: E731
@@ -142,7 +142,7 @@ def test_a_refused_file_is_told_quietly(visit: Open, alone: Server, tmp_path: Pa
     assert [text.split(":")[0] for text in page.locator("#refused li").all_inner_texts()] == ["x.onnx", "y.onnx"]
 
 
-def test_a_remark_leaves_an_error_and_its_way_out(visit: Open, server: Server) -> None:
+def test_studio_notification_keeps_the_error(visit: Open, server: Server) -> None:
     page = visit("#seed=3&tab=morph")
     page.locator("#morph-view .invite").wait_for()
     error = {"error": {"code": "x", "message": "no such luck", "type": "server_error", "param": None}}
@@ -162,7 +162,7 @@ def test_a_remark_leaves_an_error_and_its_way_out(visit: Open, server: Server) -
     shows(page, WALL, server.images("generate", {"seed": 3, "n": 60}))
 
 
-def test_weights_that_leave_nothing_are_told_in_the_pages_words(visit: Open, server: Server) -> None:
+def test_studio_explains_weights_without_direction(visit: Open, server: Server) -> None:
     page = visit("#tab=mix&picks=3,17")
     even = server.images("mix", {"terms": [{"seed": s, "weight": 1} for s in (3, 17)]})[:1]
     shows(page, "#mixed", even)
@@ -187,7 +187,7 @@ def test_weights_that_leave_nothing_are_told_in_the_pages_words(visit: Open, ser
 
 
 @pytest.mark.parametrize("loop", ["", "&loop=true"])
-def test_nothing_moves_when_a_morph_arrives(visit: Open, loop: str) -> None:
+def test_studio_layout_is_stable_when_a_morph_arrives(visit: Open, loop: str) -> None:
     page = visit()
     page.locator("#wall[data-drawn]").wait_for()
     held: list[Any] = []
@@ -204,7 +204,7 @@ def test_nothing_moves_when_a_morph_arrives(visit: Open, loop: str) -> None:
     assert after[2]["width"] == pytest.approx(16 * after[2]["height"])
 
 
-def test_a_phone_shows_the_seeds_of_what_is_picked(visit: Open) -> None:
+def test_studio_phone_shows_selected_seeds(visit: Open) -> None:
     phone = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
     page = visit("#seed=482913&picks=482913,482920", **phone)
     page.locator("#wall[data-drawn]").wait_for()
@@ -212,7 +212,7 @@ def test_a_phone_shows_the_seeds_of_what_is_picked(visit: Open) -> None:
     assert page.locator("#selection").bounding_box()["height"] < 780 / 5
 
 
-def test_a_phone_on_its_side_has_room_for_images(visit: Open) -> None:
+def test_studio_phone_in_landscape_shows_images(visit: Open) -> None:
     page = visit("#picks=3,17", viewport={"width": 844, "height": 390}, has_touch=True, is_mobile=True)
     page.locator("#wall[data-drawn]").wait_for()
     assert not page.locator(".frame").first.evaluate(COVERED)  # a whole row at once, its captions too
@@ -222,7 +222,7 @@ def test_a_phone_on_its_side_has_room_for_images(visit: Open) -> None:
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 780)])
-def test_the_mix_stays_in_sight_of_its_sliders(visit: Open, size: tuple[int, int]) -> None:
+def test_studio_mix_stays_visible_next_to_its_sliders(visit: Open, size: tuple[int, int]) -> None:
     page = visit(f"#tab=mix&picks={SIXTEEN}", viewport={"width": size[0], "height": size[1]})
     page.locator("#mixed[data-weights]").wait_for()
     page.get_by_label("Weight of N").evaluate("e => e.scrollIntoView({block: 'center'})")
@@ -232,7 +232,7 @@ def test_the_mix_stays_in_sight_of_its_sliders(visit: Open, size: tuple[int, int
     assert not page.get_by_label("Weight of N").evaluate(COVERED)
 
 
-def test_a_service_with_keys_asks_for_one_and_offers_nothing_else(visit: Open, server: Server) -> None:
+def test_studio_with_keys_requires_one_first(visit: Open, server: Server) -> None:
     page = visit("#model=plain")
     page.locator("#wall[data-drawn]").wait_for()
     assert page.locator("#server nav a").all_inner_texts() == ["API", "Models", "Metrics"]

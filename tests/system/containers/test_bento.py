@@ -9,7 +9,7 @@ from tests.support.process_cleanup import end_with_parent
 from tests.support.service.service_process import free_port
 
 
-def test_a_bento_serves_what_the_image_does(
+def test_bento_serves_what_the_image_does(
     bento: tuple[str, dict[str, str]], image_served: Served, tmp_path: Path
 ) -> None:
     tag, environment = bento

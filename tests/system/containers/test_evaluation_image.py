@@ -17,13 +17,13 @@ def reports(tmp_path: Path) -> Path:
     return writable(tmp_path / "reports")
 
 
-def test_it_holds_no_torch_and_runs_as_nobodys_user(evaluation_image: Image) -> None:
+def test_evaluation_image_has_no_torch_and_an_unprivileged_user(evaluation_image: Image) -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(evaluation_image.config["User"]))
     look = "import importlib.util as u; print([m for m in ('torch', 'bentoml', 'pip', 'trainer') if u.find_spec(m)])"
     assert evaluation_image.run("-c", look, entrypoint=("python",)).stdout.strip() == "[]"
 
 
-def test_it_scores_a_service_container_over_http(
+def test_evaluation_image_scores_a_service_over_http(
     evaluation_image: Image, service_image: Image, given: Given, reports: Path, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
@@ -46,9 +46,7 @@ def test_it_scores_a_service_container_over_http(
         assert "failed: " in failed.stdout
 
 
-def test_docker_stop_is_heard_and_the_job_says_how_to_go_on(
-    evaluation_image: Image, given: Given, reports: Path
-) -> None:
+def test_evaluation_image_stopped_says_how_to_resume(evaluation_image: Image, given: Given, reports: Path) -> None:
     assert evaluation_image.config["StopSignal"] == "SIGINT"
     generator = Volume(BUNDLED, "/models/digits.onnx")
     words = ("score", "/models/digits.onnx", *SCORE, "--num-images", "2000000", "--output", "/reports/long")
@@ -59,9 +57,7 @@ def test_docker_stop_is_heard_and_the_job_says_how_to_go_on(
     assert seconds < 10
 
 
-def test_volumes_that_are_missing_or_not_writable_are_one_line(
-    evaluation_image: Image, given: Given, reports: Path
-) -> None:
+def test_evaluation_image_without_volumes_is_one_line(evaluation_image: Image, given: Given, reports: Path) -> None:
     score = ("score", "/models/digits.onnx", *SCORE, "--num-images", "300")
     generator = Volume(BUNDLED, "/models/digits.onnx")
     reports.chmod(0o755)  # root's
@@ -74,7 +70,7 @@ def test_volumes_that_are_missing_or_not_writable_are_one_line(
     assert "/cache" in line
 
 
-def test_a_service_that_is_not_there_is_one_line(evaluation_image: Image, given: Given, reports: Path) -> None:
+def test_evaluation_image_without_a_service_is_one_line(evaluation_image: Image, given: Given, reports: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     line = refused(evaluation_image, "score", url, *SCORE, "--patience", "1", volumes=given.volumes(reports))
     assert url in line

@@ -26,7 +26,7 @@ def limited() -> Iterator[tuple[str, ...]]:
     group.rmdir()
 
 
-def test_a_worker_that_the_memory_limit_ends_is_told(service_image: Image, limited: tuple[str, ...]) -> None:
+def test_worker_killed_by_the_memory_limit_is_logged(service_image: Image, limited: tuple[str, ...]) -> None:
     if service_image.engine.name != "buildah":
         pytest.skip("docker's and podman's containers are not children of the test")
     with service_image.start(environment={"PORT": str(free_port())}, before=limited) as container:

@@ -44,7 +44,7 @@ def served(service_image: Image, tmp_path_factory: pytest.TempPathFactory) -> It
         yield service
 
 
-def test_it_says_what_it_is_and_runs_as_nobodys_user(service_image: Image) -> None:
+def test_service_image_has_labels_and_an_unprivileged_user(service_image: Image) -> None:
     config = service_image.config
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(config["User"]))
     assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "service.health"]
@@ -55,12 +55,12 @@ def test_it_says_what_it_is_and_runs_as_nobodys_user(service_image: Image) -> No
         assert labels[f"org.opencontainers.image.{name}"] not in ("", "0", "unknown"), name
 
 
-def test_it_is_small(service_image: Image, ground: str) -> None:
+def test_service_image_is_small(service_image: Image, ground: str) -> None:
     engine = service_image.engine
     assert engine.size(service_image.tag) - engine.size(ground) < 700e6
 
 
-def test_it_holds_no_torch_and_nothing_of_the_machine_that_built_it(service_image: Image) -> None:
+def test_service_image_has_no_torch_or_build_machine_files(service_image: Image) -> None:
     look = (
         "import importlib.util as u; print([m for m in ('torch', 'torchvision', 'pip', 'trainer') if u.find_spec(m)])"
     )
@@ -70,7 +70,7 @@ def test_it_holds_no_torch_and_nothing_of_the_machine_that_built_it(service_imag
     assert "[global]" not in settings
 
 
-def test_it_generates_the_images_of_its_seeds(served: Served) -> None:
+def test_service_image_generates_the_images_of_its_seeds(served: Served) -> None:
     answer = httpx.post(f"{served.url}/v1/generate", json={"seed": 7, "n": 3}, headers={"Accept": "application/x-npy"})
     images = np.load(io.BytesIO(answer.content))
     assert (images.shape, images.dtype) == ((3, 32, 32, 1), np.uint8)
@@ -78,14 +78,14 @@ def test_it_generates_the_images_of_its_seeds(served: Served) -> None:
     np.testing.assert_array_equal(np.asarray(Picture.open(io.BytesIO(one.content))), images[1, :, :, 0])
 
 
-def test_it_interpolates(served: Served) -> None:
+def test_service_image_interpolates(served: Served) -> None:
     body = {"keyframes": [1, 2, 3], "steps": 5}
     answer = httpx.post(f"{served.url}/v1/interpolate", json=body, headers={"Accept": "image/gif"})
     assert answer.status_code == 200, answer.text
     assert Picture.open(io.BytesIO(answer.content)).n_frames > 5
 
 
-def test_its_health_check_is_as_ready_as_it_is(served: Served, service_image: Image) -> None:
+def test_service_image_health_check_follows_readiness(served: Served, service_image: Image) -> None:
     check = tuple(service_image.config["Healthcheck"]["Test"][1:])
     port = served.url.rpartition(":")[2]
     assert service_image.run(entrypoint=check, environment={"PORT": port}).returncode == 0
@@ -93,7 +93,7 @@ def test_its_health_check_is_as_ready_as_it_is(served: Served, service_image: Im
     assert (away.returncode, away.stdout.count("not ready: no answer")) == (1, 1)
 
 
-def test_it_writes_nothing_but_below_tmp(served: Served, service_image: Image) -> None:
+def test_service_image_writes_only_below_tmp(served: Served, service_image: Image) -> None:
     """The file system was read-only as it served: here is that this is so."""
     done = service_image.run("-c", "touch /here /app/here /opt/venv/here; touch /tmp/here && id -u", entrypoint=("sh",))
     assert done.stdout.count("Read-only file system") == 3
@@ -101,7 +101,7 @@ def test_it_writes_nothing_but_below_tmp(served: Served, service_image: Image) -
     assert served.answers("/readyz")
 
 
-def test_sigterm_ends_it_in_time_and_loses_nothing(served: Served) -> None:
+def test_service_image_sigterm_loses_no_request(served: Served) -> None:
     """Last of those that share the container."""
     codes: list[int] = []
 
@@ -136,23 +136,23 @@ def refused(image: Image, **how: object) -> str:
     return line
 
 
-def test_a_port_that_is_taken_is_one_line(service_image: Image) -> None:
+def test_service_image_port_in_use_is_one_line(service_image: Image) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"port {port} is taken" in refused(service_image, environment={"PORT": port})
 
 
-def test_a_misspelt_setting_is_one_line(service_image: Image) -> None:
+def test_service_image_misspelled_setting_is_one_line(service_image: Image) -> None:
     line = refused(service_image, environment={"ATELIER_WORKER": "2"})
     assert line == "error: ATELIER_WORKER is not a setting; did you mean ATELIER_WORKERS?"
 
 
-def test_no_place_to_write_is_one_line(service_image: Image) -> None:
+def test_service_image_without_writable_tmp_is_one_line(service_image: Image) -> None:
     line = refused(service_image, temporary=False)
     assert "/tmp is not writable; mount it (--tmpfs /tmp)" in line
 
 
-def test_an_image_of_another_machine_is_one_line(service_image: Image, tmp_path: Path) -> None:
+def test_service_image_on_another_processor_is_one_line(service_image: Image, tmp_path: Path) -> None:
     """What its builder left there is another machine's."""
     other = tmp_path / "machine"
     other.write_text("s390x\n", encoding="utf-8")
@@ -162,7 +162,7 @@ def test_an_image_of_another_machine_is_one_line(service_image: Image, tmp_path:
     assert "this image was built for s390x, and this machine is" in line
 
 
-def test_a_model_folder_without_a_generator_is_never_ready_and_says_why(service_image: Image, models: Path) -> None:
+def test_service_image_empty_folder_is_not_ready(service_image: Image, models: Path) -> None:
     """Mounted at /models, it is named: no reason to serve the bundled digits. One container sees it all."""
     port = free_port()
     with service_image.start(volumes=(Volume(models, "/models"),), environment={"PORT": str(port)}) as container:
@@ -192,7 +192,7 @@ def test_a_model_folder_without_a_generator_is_never_ready_and_says_why(service_
         assert container.stopped()[0] == 0
 
 
-def test_a_named_folder_that_is_not_there_is_told(service_image: Image) -> None:
+def test_service_image_missing_folder_is_reported(service_image: Image) -> None:
     port = free_port()
     settings = {"PORT": str(port), "ATELIER_MODEL_DIR": "/elsewhere"}
     with service_image.start(environment=settings) as container:
@@ -213,7 +213,7 @@ def _write_classifier(path: Path) -> None:
     onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def test_nothing_mounted_and_nothing_named_serves_the_bundled_digits(service_image: Image) -> None:
+def test_service_image_by_default_serves_the_bundled_digits(service_image: Image) -> None:
     port = free_port()
     with service_image.start(environment={"PORT": str(port)}) as container:
         assert Served(container, port).why_not_ready() == ""

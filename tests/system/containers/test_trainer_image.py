@@ -39,12 +39,12 @@ def volumes(place: Path, *but: str) -> tuple[Volume, ...]:
     return tuple(Volume(place / n, f"/{n}", writable=True) for n in ("runs", "models", "cache") if n not in but)
 
 
-def test_it_runs_as_nobodys_user_and_asks_for_a_gpu_where_there_is_one(trainer_image: Image) -> None:
+def test_trainer_image_has_an_unprivileged_user(trainer_image: Image) -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(trainer_image.config["User"]))
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in trainer_image.config["Env"]
 
 
-def test_a_generator_is_trained_and_exported_then_served_then_scored(
+def test_trainer_image_generator_is_served_and_scored(
     trainer_image: Image,
     service_image: Image,
     evaluation_image: Image,
@@ -75,7 +75,7 @@ def test_a_generator_is_trained_and_exported_then_served_then_scored(
     )
 
 
-def test_docker_stop_saves_a_checkpoint_to_go_on_from(trainer_image: Image, place: Path, tmp_path: Path) -> None:
+def test_trainer_image_stopped_saves_a_checkpoint(trainer_image: Image, place: Path, tmp_path: Path) -> None:
     runs = Volume(writable(tmp_path / "runs"), "/runs", writable=True)
     with trainer_image.start(*LONG, volumes=(runs, *volumes(place, "runs")), environment=ONE_THREAD) as job:
         job.wait_until(lambda: list(runs.here.glob("*/metrics.jsonl")), seconds=300)
@@ -87,15 +87,13 @@ def test_docker_stop_saves_a_checkpoint_to_go_on_from(trainer_image: Image, plac
 
 
 @pytest.mark.parametrize("name", ["runs", "models", "cache"])
-def test_a_volume_that_is_missing_is_one_line_before_anything_is_trained(
-    trainer_image: Image, place: Path, name: str
-) -> None:
+def test_trainer_image_without_a_volume_is_one_line(trainer_image: Image, place: Path, name: str) -> None:
     """What lies at its place in the image is part of the read-only file system."""
     line = refused(trainer_image, *SHORT, "--export", "/models", volumes=volumes(place, name))
     assert name in line
 
 
-def test_images_that_are_not_there_and_must_not_be_downloaded_are_one_line(trainer_image: Image, place: Path) -> None:
+def test_trainer_image_without_its_data_is_one_line(trainer_image: Image, place: Path) -> None:
     words = ("-c", "ATELIER_OFFLINE=1 exec trainer train --preset mnist-dcgan")
     done = trainer_image.run(*words, entrypoint=("sh",), volumes=volumes(place))
     assert done.returncode == 2, done.stdout

@@ -71,9 +71,7 @@ def load(server: Server) -> Iterator[Counter[object]]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_is_replaced_at_once_and_a_stop_loses_no_request(
-    models: Path, tmp_path: Path, workers: int
-) -> None:
+def test_stop_after_a_killed_worker_loses_no_request(models: Path, tmp_path: Path, workers: int) -> None:
     with served(models, tmp_path / "log", ATELIER_WORKERS=workers, ATELIER_THREADS=1) as server:
         wait_until(lambda: said_ready(server) == workers)
         with load(server) as outcomes:
@@ -135,7 +133,7 @@ def test_stop_with_new_connections_loses_no_request(models: Path, tmp_path: Path
     assert set(outcomes) <= {"answered", "refused"}, outcomes
 
 
-def test_a_stop_that_comes_while_a_worker_is_replaced_is_heeded(models: Path, tmp_path: Path) -> None:
+def test_stop_while_a_worker_is_replaced_ends(models: Path, tmp_path: Path) -> None:
     with served(models, tmp_path / "log", ATELIER_WORKERS=2, ATELIER_DRAIN_S=0) as server:
         wait_until(lambda: said_ready(server) == 2)
         os.kill(server.workers()[0], signal.SIGKILL)
@@ -146,7 +144,7 @@ def test_a_stop_that_comes_while_a_worker_is_replaced_is_heeded(models: Path, tm
         assert server.process.returncode == 0
 
 
-def test_a_stop_that_comes_while_the_workers_are_started_is_heeded(models: Path, tmp_path: Path) -> None:
+def test_stop_while_the_workers_start_ends(models: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--port", str(free_port())]
     environment = {**os.environ, "ATELIER_MODEL_DIR": str(models), "ATELIER_WORKERS": "2", "ATELIER_DRAIN_S": "0"}
     with (tmp_path / "log").open("wb") as log:
@@ -163,7 +161,7 @@ def test_a_stop_that_comes_while_the_workers_are_started_is_heeded(models: Path,
         process.kill()
 
 
-def test_while_draining_it_is_not_ready_but_answers_and_then_lets_go(models: Path, tmp_path: Path) -> None:
+def test_drain_is_not_ready_but_answers(models: Path, tmp_path: Path) -> None:
     with served(models, tmp_path / "log", ATELIER_DRAIN_S=4) as server, httpx.Client(base_url=server.url) as http:
         assert "connection" not in http.get("/livez").headers
         server.process.send_signal(signal.SIGTERM)
@@ -176,7 +174,7 @@ def test_while_draining_it_is_not_ready_but_answers_and_then_lets_go(models: Pat
         assert server.process.returncode == 0
 
 
-def test_a_client_that_never_reads_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_stop_with_a_client_that_never_reads_ends(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "models" / "wide.onnx", size=256, channels=3)
     body = b'{"n": 256}'
     bounds = {"ATELIER_DRAIN_S": 0.2, "ATELIER_GRACE_S": 2}
@@ -191,7 +189,7 @@ def test_a_client_that_never_reads_does_not_hold_up_the_end(tmp_path: Path) -> N
         assert time.monotonic() - began < 15
 
 
-def test_two_workers_share_one_rate_and_one_status(models: Path, tmp_path: Path) -> None:
+def test_workers_share_one_rate_and_one_status(models: Path, tmp_path: Path) -> None:
     limits = {"ATELIER_RATE_LIMIT": 0.001, "ATELIER_RATE_BURST": 30, "ATELIER_DRAIN_S": 0}
     with served(models, tmp_path / "log", ATELIER_WORKERS=2, **limits) as server:
         wait_until(lambda: said_ready(server) == 2)
@@ -201,7 +199,7 @@ def test_two_workers_share_one_rate_and_one_status(models: Path, tmp_path: Path)
         assert statuses == {200: 30, 429: 20}
 
 
-def test_what_is_cut_off_at_the_end_of_the_grace_is_told_so(tmp_path: Path) -> None:
+def test_stop_at_the_end_of_the_grace_reports_cut_requests(tmp_path: Path) -> None:
     """503 in the envelope, to be tried elsewhere: not a 500, and no traceback."""
     write_tiny_generator(tmp_path / "models" / "wide.onnx", size=256, channels=3)
     bounds = {"ATELIER_DRAIN_S": 0.1, "ATELIER_GRACE_S": 0.5, "ATELIER_MAX_BODY_BYTES": 2**20}
@@ -221,7 +219,7 @@ def test_what_is_cut_off_at_the_end_of_the_grace_is_told_so(tmp_path: Path) -> N
     assert json.loads(body)["error"]["code"] == "draining"
 
 
-def test_a_log_that_nobody_reads_holds_up_neither_an_answer_nor_the_end(models: Path, tmp_path: Path) -> None:
+def test_stop_with_an_unread_log_ends(models: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
     try:
@@ -248,7 +246,7 @@ def hangups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def test_service_next_to_foreign_modules_serves_and_a_hangup_ends_it(tmp_path: Path, hangups: None) -> None:
+def test_serve_next_to_foreign_modules_ends_at_a_hangup(tmp_path: Path, hangups: None) -> None:
     here, temporary = tmp_path / "here", tmp_path / "tmp"
     here.mkdir()
     temporary.mkdir()

@@ -64,7 +64,7 @@ def test_workers_end_with_their_supervisor(server: Server, tmp_path: Path, numbe
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_a_stopped_worker_does_not_hold_up_the_end(server: Server, tmp_path: Path) -> None:
+def test_stop_with_a_suspended_worker_ends(server: Server, tmp_path: Path) -> None:
     stopped = psutil.Process(server.workers()[0])
     stopped.suspend()
     began = time.monotonic()
@@ -76,7 +76,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end(server: Server, tmp_path: Pat
     assert not list((tmp_path / "tmp").glob("atelier-*"))
 
 
-def test_a_folder_is_removed_once_its_owner_is_dead(tmp_path: Path) -> None:
+def test_runtime_folder_of_a_dead_owner_is_removed(tmp_path: Path) -> None:
     code = "from service import runtime_folder; print(runtime_folder.make('x'), flush=True); input()"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", code]
@@ -101,7 +101,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_file_without_room_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_file_without_disk_space_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime_folder.allocate(tmp_path / "a", 2**16)
     found = (tmp_path / "a").stat()
     assert (found.st_size, found.st_blocks * 512 >= 2**16) == (2**16, True)
@@ -111,7 +111,7 @@ def test_a_file_without_room_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "b").exists()
 
 
-def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserve_files_without_disk_space_counts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     metrics.reserve_files()
     assert sum(path.stat().st_blocks * 512 for path in tmp_path.glob("*.db")) >= 4 * metrics.FILE_BYTES
@@ -121,13 +121,13 @@ def test_a_worker_without_room_keeps_its_numbers_to_itself(tmp_path: Path, monke
     assert not list(tmp_path.glob("*.db"))
 
 
-def test_a_full_folder_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_with_a_full_temporary_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(preflight.StartError, match="cannot be written \\(No space left on device\\); free some space"):
         preflight.check_writable()
 
 
-def test_a_tmpdir_that_is_not_used_is_one_line(tmp_path: Path) -> None:
+def test_serve_with_an_unused_tmpdir_is_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path / "missing")}
     command = [sys.executable, "-m", "service", "serve", "--host", "127.0.0.1", "--port", "4499"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

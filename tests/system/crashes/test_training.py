@@ -43,7 +43,7 @@ def board(runs: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_run_ends_as_one_never_interrupted(tmp_path: Path) -> None:
+def test_training_killed_at_random_equals_an_uninterrupted_run(tmp_path: Path) -> None:
     reported = ran(tmp_path / "killed", kills=24)
     assert reported["kills"] >= 20
     assert reported["while_writing"] >= 5

@@ -61,7 +61,7 @@ def ours(compose: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, compose["services"][name]
 
 
-def test_the_specifications_schema_takes_both_files(compose: dict[str, Any]) -> None:
+def test_compose_files_match_the_specifications_schema(compose: dict[str, Any]) -> None:
     assert not schema_errors(yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8")))
     assert not schema_errors(compose)
     assert not schema_errors(load("compose.gpu.yaml"))
@@ -71,7 +71,7 @@ def test_the_specifications_schema_takes_both_files(compose: dict[str, Any]) -> 
         assert any(field in error for error in schema_errors(wrong)), field
 
 
-def test_images_are_those_that_are_built(compose: dict[str, Any]) -> None:
+def test_compose_images_are_those_that_are_built(compose: dict[str, Any]) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     gpu = load("compose.gpu.yaml")["services"]
     for name, service in ours(compose):
@@ -86,7 +86,7 @@ def test_images_are_those_that_are_built(compose: dict[str, Any]) -> None:
         assert device["capabilities"] == ["gpu"]
 
 
-def test_only_jobs_have_profiles(compose: dict[str, Any]) -> None:
+def test_compose_only_jobs_have_profiles(compose: dict[str, Any]) -> None:
     profiles = {name: service.get("profiles", []) for name, service in compose["services"].items()}
     assert {name for name, of in profiles.items() if not of} == {"service", "first-model", "prometheus", "grafana"}
     assert profiles["trainer"] == ["train"]
@@ -96,7 +96,7 @@ def test_only_jobs_have_profiles(compose: dict[str, Any]) -> None:
             assert set(profiles[other]) <= set(profiles[name]), f"{name} would wait for {other}, which is not there"
 
 
-def test_volumes_are_declared_and_files_are_there(compose: dict[str, Any]) -> None:
+def test_compose_volumes_and_files_exist(compose: dict[str, Any]) -> None:
     used = set()
     for name, service in compose["services"].items():
         for mount in service.get("volumes", ()):
@@ -109,7 +109,7 @@ def test_volumes_are_declared_and_files_are_there(compose: dict[str, Any]) -> No
     assert used == compose["volumes"].keys()
 
 
-def test_ours_are_contained(compose: dict[str, Any]) -> None:
+def test_compose_services_of_ours_are_contained(compose: dict[str, Any]) -> None:
     for name, service in ours(compose):
         assert service["read_only"], name
         assert service["pull_policy"] == "never", f"{name}: a stranger may hold the name on a public registry"
@@ -121,7 +121,7 @@ def test_ours_are_contained(compose: dict[str, Any]) -> None:
             assert "cap_add" not in service, name
 
 
-def test_the_settings_are_the_services_own(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_settings_are_the_services(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for override in ({}, load("compose.gpu.yaml")["services"]["service"]["environment"]):
         for name, value in (compose["services"]["service"]["environment"] | override).items():
             assert name.removeprefix("ATELIER_").lower() in Settings.model_fields, name
@@ -134,7 +134,7 @@ def test_the_settings_are_the_services_own(compose: dict[str, Any], monkeypatch:
     assert settings.provider == "cuda"
 
 
-def test_loaded_models_take_a_quarter_of_the_memory_limit(compose: dict[str, Any]) -> None:
+def test_compose_models_take_a_quarter_of_the_memory_limit(compose: dict[str, Any]) -> None:
     service, gpu = compose["services"]["service"], load("compose.gpu.yaml")["services"]["service"]
     for result in (service, {**gpu, "environment": service["environment"] | gpu["environment"]}):
         loaded = int(result["environment"]["ATELIER_MAX_LOADED_BYTES"]) * int(
@@ -143,13 +143,13 @@ def test_loaded_models_take_a_quarter_of_the_memory_limit(compose: dict[str, Any
         assert 0 < loaded <= int(result["mem_limit"].removesuffix("g")) * 2**30 / 4
 
 
-def test_nothing_is_published_to_other_machines_unless_asked_for(compose: dict[str, Any]) -> None:
+def test_compose_publishes_to_loopback_by_default(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", ())]
     assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_the_first_start_finds_a_model_and_a_later_one_keeps_ours(compose: dict[str, Any], tmp_path: Path) -> None:
+def test_compose_first_start_has_a_model_later_keeps_ours(compose: dict[str, Any], tmp_path: Path) -> None:
     """The bundled model has a name of its own, so that no export of the trainer shares it."""
     service = compose["services"]["first-model"]
     (code,) = service["command"]
@@ -163,7 +163,7 @@ def test_the_first_start_finds_a_model_and_a_later_one_keeps_ours(compose: dict[
     assert [p.name for p in (tmp_path / "models").iterdir()] == ["mine.onnx"]
 
 
-def test_the_jobs_commands_are_ones_that_the_programs_take(compose: dict[str, Any], tmp_path: Path) -> None:
+def test_compose_job_commands_are_accepted(compose: dict[str, Any], tmp_path: Path) -> None:
     import evaluation.cli
     import trainer.cli
 
@@ -184,7 +184,7 @@ def test_the_jobs_commands_are_ones_that_the_programs_take(compose: dict[str, An
             assert path in mounted, f"{name} names {path}, where nothing is mounted"
 
 
-def test_prometheus_and_grafana_find_one_another(compose: dict[str, Any]) -> None:
+def test_compose_prometheus_and_grafana_find_each_other(compose: dict[str, Any]) -> None:
     services = compose["services"]
     (scrape,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     (discovery,) = scrape["dns_sd_configs"]
@@ -213,7 +213,7 @@ def dockerfile(role: str) -> str:
     return (DOCKER / f"{role}.Dockerfile").read_text(encoding="utf-8")
 
 
-def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str, Any]) -> None:
+def test_compose_uses_what_the_dockerfiles_declare(compose: dict[str, Any]) -> None:
     for name, service in ours(compose):
         result = dockerfile(ROLES[name])
         for argument in service["build"]["args"] | {"ONNXRUNTIME": ""}:
@@ -236,7 +236,7 @@ def test_what_the_dockerfiles_declare_is_what_is_asked_of_them(compose: dict[str
 
 
 @pytest.mark.slow
-def test_the_health_check_tells_ready_from_not(compose: dict[str, Any], service: Server, free_port: int) -> None:
+def test_compose_health_check_reports_readiness(compose: dict[str, Any], service: Server, free_port: int) -> None:
     kind, _, *words = compose["services"]["service"]["healthcheck"]["test"]
     assert kind == "CMD"
 

@@ -60,7 +60,7 @@ def done(process: Any, code: int = 0) -> str:
     return result
 
 
-def test_shards_and_their_merging_are_the_one_job(
+def test_job_shards_and_merge_equal_the_whole_job(
     tmp_path: Path, programs: Path, service: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = rendered("evaluation")
@@ -110,7 +110,7 @@ def test_shards_and_their_merging_are_the_one_job(
     assert len(merged["timing"]["shards"]) == completions
 
 
-def test_a_trainer_whose_node_goes_away_goes_on_with_its_run(tmp_path: Path, programs: Path) -> None:
+def test_job_trainer_on_a_lost_node_resumes(tmp_path: Path, programs: Path) -> None:
     """The job's script with a trainer that only says what it was asked; the trainer's own tests interrupt real runs."""
     import trainer.cli
 

@@ -42,7 +42,7 @@ PODDED = ("Deployment", "Job")
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_published_schemas_take_every_document(folder: str, version: str) -> None:
+def test_manifests_match_the_published_schemas(folder: str, version: str) -> None:
     """Strictly: a field that the schema does not know is an error. A kind without a schema is one too."""
     documents = rendered(folder)
     for document in documents:
@@ -51,7 +51,7 @@ def test_the_published_schemas_take_every_document(folder: str, version: str) ->
         kubernetes_validate.validate(yaml.safe_load(path.read_text(encoding="utf-8")), version, strict=True)
 
 
-def test_the_documents_manifests_are_valid_too() -> None:
+def test_manifests_in_the_docs_are_valid() -> None:
     """Every YAML block of docs/ that is a manifest, whoever wrote it."""
     found = []
     for page in (ROOT / "docs").rglob("*.md"):
@@ -73,7 +73,7 @@ def test_the_documents_manifests_are_valid_too() -> None:
         (("spec", "template", "spec", "containers", 0, "securityContext", "runAsNonroot"), True, "runAsNonroot"),
     ],
 )
-def test_a_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, result: str) -> None:
+def test_validate_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, result: str) -> None:
     (document,) = (yaml.safe_load(yaml.safe_dump(d)) for d in rendered("cpu") if d["kind"] == "Deployment")
     place = document
     for step in path[:-1]:
@@ -83,7 +83,7 @@ def test_a_deliberate_mistake_is_caught(path: tuple[Any, ...], value: object, re
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
 
 
-def test_a_patch_that_meets_nothing_is_caught(tmp_path: Path) -> None:
+def test_render_patch_without_its_target_fails(tmp_path: Path) -> None:
     """kustomize refuses a component whose metric is not the queue's, rather than removing whatever is first."""
     (tmp_path / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
@@ -104,7 +104,7 @@ def relative(path: Path, start: Path) -> str:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_no_container_has_more_rights_than_it_needs(folder: str) -> None:
+def test_manifests_containers_have_minimal_rights(folder: str) -> None:
     for name, pod in pods(rendered(folder)):
         context = pod["securityContext"]
         assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 10001, 10001), name
@@ -126,7 +126,7 @@ def test_no_container_has_more_rights_than_it_needs(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_images_are_those_that_are_built(folder: str) -> None:
+def test_manifests_images_are_those_that_are_built(folder: str) -> None:
     for where, container in containers(rendered(folder)):
         role, _, tag = container["image"].removeprefix("gan-atelier/").partition(":")
         assert role in ("service", "trainer", "evaluation"), where
@@ -134,7 +134,7 @@ def test_images_are_those_that_are_built(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["cpu", "gpu"])
-def test_the_settings_are_the_services_own(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_settings_are_the_services(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = rendered(folder)
     deployment = one(documents, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
@@ -158,7 +158,7 @@ def test_the_settings_are_the_services_own(folder: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("folder", ["cpu", "gpu"])
-def test_loaded_models_take_a_quarter_of_the_memory_limit(folder: str) -> None:
+def test_manifests_models_take_a_quarter_of_the_memory_limit(folder: str) -> None:
     """All workers together; and what makes way finds room on /tmp, were it every file of the models' volume."""
     documents = rendered(folder)
     pod = one(documents, "Deployment")["spec"]["template"]["spec"]
@@ -173,7 +173,7 @@ def test_loaded_models_take_a_quarter_of_the_memory_limit(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["cpu", "gpu"])
-def test_ports_paths_and_selectors_meet(folder: str) -> None:
+def test_manifests_ports_paths_and_selectors_match(folder: str) -> None:
     documents = rendered(folder)
     template = one(documents, "Deployment")["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -189,7 +189,7 @@ def test_ports_paths_and_selectors_meet(folder: str) -> None:
     assert [probe["path"] for probe in paths.values()] == ["/livez", "/readyz", "/livez"]
 
 
-def test_only_the_gpu_overlay_asks_for_a_gpu() -> None:
+def test_manifests_only_the_gpu_overlay_requests_a_gpu() -> None:
     for folder, wanted in (("cpu", False), ("gpu", True), ("trainer", True), ("evaluation", False)):
         for name, pod in pods(rendered(folder)):
             limits = pod["containers"][0]["resources"]["limits"]
@@ -197,7 +197,7 @@ def test_only_the_gpu_overlay_asks_for_a_gpu() -> None:
             assert any(t["key"] == "nvidia.com/gpu" for t in pod.get("tolerations", ())) is wanted, name
 
 
-def test_the_autoscaler_asks_for_the_metric_that_the_adapter_gives() -> None:
+def test_manifests_autoscaler_metric_is_the_adapters() -> None:
     scaler = one(rendered("cpu"), "HorizontalPodAutoscaler")["spec"]
     queue, processor = scaler["metrics"]
     adapter = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def test_the_autoscaler_asks_for_the_metric_that_the_adapter_gives() -> None:
     assert int(queue["pods"]["target"]["averageValue"]) < Settings().max_queue_rows
 
 
-def test_without_the_adapter_the_processor_alone_decides(tmp_path: Path) -> None:
+def test_manifests_without_the_adapter_scale_by_cpu(tmp_path: Path) -> None:
     base, component = (relative(KUBERNETES / name, tmp_path) for name in ("cpu", "without-queue-metric"))
     (tmp_path / "kustomization.yaml").write_text(
         f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{base}]\n"
@@ -226,7 +226,7 @@ def test_without_the_adapter_the_processor_alone_decides(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("folder", ["trainer", "evaluation"])
-def test_what_jobs_leave_outlives_them(folder: str) -> None:
+def test_manifests_job_volumes_outlive_their_jobs(folder: str) -> None:
     """Deleting the folder's Jobs must not delete their volume; another run of theirs is another name."""
     documents = rendered(folder)
     assert {d["kind"] for d in documents} == {"Job", "ConfigMap"}
@@ -241,7 +241,7 @@ def test_what_jobs_leave_outlives_them(folder: str) -> None:
         assert result["nameSuffix"] == "-" + one(documents, "ConfigMap")["data"]["REPORT"], "they change together"
 
 
-def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
+def test_manifests_waiting_pods_leave_cores_to_running_ones() -> None:
     """A pod's request is the greater of its init containers' and its containers', and held while it waits."""
     documents = rendered("evaluation")
     asked = {}
@@ -260,7 +260,7 @@ def test_who_waits_leaves_the_cores_to_those_that_work() -> None:
     assert first < names.index(f"evaluation-shards{SUFFIX}"), "waiting shards would hold the cores that prepare needs"
 
 
-def test_jobs_do_not_try_a_mistake_again() -> None:
+def test_manifests_jobs_do_not_retry_user_errors() -> None:
     for folder in ("evaluation", "trainer"):
         for job in (d for d in rendered(folder) if d["kind"] == "Job"):
             disruption, mistake = job["spec"]["podFailurePolicy"]["rules"]
@@ -273,7 +273,7 @@ def test_jobs_do_not_try_a_mistake_again() -> None:
             assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "failure policies need it"
 
 
-def test_variables_are_expanded_as_the_kubelet_does() -> None:
+def test_expand_variables_as_the_kubelet_does() -> None:
     known = {"A": "1", "B": "two"}
     assert expand("$(A)/$(B)", known) == "1/two"
     assert expand("$$(A) $(C) $A $", known) == "$(A) $(C) $A $"

@@ -93,7 +93,7 @@ def free() -> int:
         return int(s.getsockname()[1])
 
 
-def test_the_configuration_is_one(tmp_path: Path) -> None:
+def test_prometheus_configuration_is_valid(tmp_path: Path) -> None:
     def check(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([tool("promtool"), "check", "config", str(path)], capture_output=True, text=True)
 
@@ -105,7 +105,7 @@ def test_the_configuration_is_one(tmp_path: Path) -> None:
     assert "metric_path not found" in check(tmp_path / "wrong.yml").stdout + check(tmp_path / "wrong.yml").stderr
 
 
-def test_every_query_of_the_dashboard_is_answered(prometheus: Prometheus, service: Server) -> None:
+def test_prometheus_answers_every_dashboard_query(prometheus: Prometheus, service: Server) -> None:
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     variables = {"$instance": ".*", "$__rate_interval": "30s"}
@@ -126,7 +126,7 @@ def test_every_query_of_the_dashboard_is_answered(prometheus: Prometheus, servic
     assert prometheus.query(metric)[0]["metric"][label]
 
 
-def test_the_autoscalers_metric_is_had_by_pod(prometheus: Prometheus) -> None:
+def test_prometheus_has_the_autoscalers_metric_per_pod(prometheus: Prometheus) -> None:
     """The adapter's rule with its template filled in as the adapter does for a pod of a namespace."""
     (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
     (series,) = prometheus.until(rule["seriesQuery"])

@@ -37,7 +37,7 @@ def bill(folder: Path, role: str) -> dict[str, Any]:
     return json.loads((folder / f"{role}.cdx.json").read_text(encoding="utf-8"))
 
 
-def test_the_roles_are_those_of_the_dockerfiles() -> None:
+def test_roles_are_those_of_the_dockerfiles() -> None:
     for role, extras in supply.ROLES.items():
         (extras_text,) = re.findall(
             r"'\.\[([\w,]+)\]'", (ROOT / "docker" / f"{role}.Dockerfile").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_the_roles_are_those_of_the_dockerfiles() -> None:
         assert tuple(extras_text.split(",")) == extras, role
 
 
-def test_a_bill_holds_what_the_role_needs_and_nothing_else(bills: Path) -> None:
+def test_role_bom_has_exactly_what_the_role_needs(bills: Path) -> None:
     names = {role: {c["name"].lower() for c in bill(bills, role)["components"]} for role in supply.ROLES}
     assert {"torch", "matplotlib", "onnxruntime"} <= names["trainer"]
     assert {"bentoml", "fastapi", "starlette", "onnxruntime"} <= names["service"]
@@ -57,7 +57,7 @@ def test_a_bill_holds_what_the_role_needs_and_nothing_else(bills: Path) -> None:
         assert not found & {"pytest", "mypy", "ruff", "cyclonedx-bom"}, role
 
 
-def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> None:
+def test_role_bom_is_valid_cyclonedx(bills: Path) -> None:
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     document = bill(bills, "evaluation")
     assert validator.validate_str(json.dumps(document)) is None
@@ -72,13 +72,13 @@ def test_a_bill_is_of_the_format_and_refers_to_what_it_holds(bills: Path) -> Non
         assert all(c["purl"].startswith("pkg:pypi/") and c["version"] for c in document["components"])
 
 
-def test_licences_are_listed(bills: Path) -> None:
+def test_licenses_are_listed(bills: Path) -> None:
     lines = (bills / "service.licences.md").read_text(encoding="utf-8").splitlines()[2:]
     assert len(lines) == len(bill(bills, "service")["components"])
     assert any(re.fullmatch(r"\| fastapi \| [\d.]+ \| MIT \|", line) for line in lines)
 
 
-def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closure_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> Any:
         if name == "fastapi":
             raise supply.PackageNotFoundError(name)
@@ -105,7 +105,7 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         ("1 / 0", 2, "not audited: pypi's advisories are not available .*division by zero"),
     ],
 )
-def test_an_audit_that_could_not_be_made_is_no_clean_one(tmp_path: Path, answer: str, code: int, message: str) -> None:
+def test_audit_without_advisories_exits_2(tmp_path: Path, answer: str, code: int, message: str) -> None:
     """With a pip_audit in the real one's place that answers without a network."""
     (tmp_path / "pip_audit.py").write_text(
         "import json, sys\n"

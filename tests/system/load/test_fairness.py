@@ -11,7 +11,7 @@ from tests.support.service.service_process import served
 HOGS = 3
 
 
-def test_small_pictures_are_answered_while_large_ones_are_made(tmp_path: Path) -> None:
+def test_small_images_are_answered_while_large_ones_are_made(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(next(BUNDLED.glob("*.onnx")).read_bytes())
     large = {"seed": 0, "n": 64, "scale": 16, "output_format": "webp"}
     with served(tmp_path, ATELIER_RATE_LIMIT="") as server:

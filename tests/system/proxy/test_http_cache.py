@@ -44,7 +44,7 @@ def digest(origin: str) -> str:
     return httpx.get(f"{origin}/v1/models/tiny").json()["digest"]
 
 
-def test_an_image_under_its_digest_is_computed_once_for_everybody(cache: httpx.Client, origin: str) -> None:
+def test_cache_image_under_its_digest_is_computed_once(cache: httpx.Client, origin: str) -> None:
     path = f"/v1/models/tiny/images/7.png?digest={digest(origin)}"
     first, before = cache.get(path), computed(origin)
     assert (first.status_code, first.headers["X-Cache"]) == (200, "MISS")
@@ -61,7 +61,7 @@ def test_an_image_under_its_digest_is_computed_once_for_everybody(cache: httpx.C
     assert (direct.content, direct.headers["ETag"]) == (first.content, first.headers["ETag"])
 
 
-def test_what_decides_an_image_decides_what_is_cached(cache: httpx.Client, origin: str) -> None:
+def test_cache_key_is_what_decides_an_image(cache: httpx.Client, origin: str) -> None:
     base = f"digest={digest(origin)}"
     paths = [
         f"/v1/models/tiny/images/{image}?{base}{more}"
@@ -74,7 +74,7 @@ def test_what_decides_an_image_decides_what_is_cached(cache: httpx.Client, origi
     assert [cache.get(path).content for path in paths] == [a.content for a in answers]
 
 
-def test_without_a_digest_an_old_answer_is_asked_for_again_and_not_made_again(cache: httpx.Client, origin: str) -> None:
+def test_cache_without_a_digest_revalidates(cache: httpx.Client, origin: str) -> None:
     path = "/v1/models/tiny/images/11.png"
     first, before = cache.get(path), computed(origin)
     assert first.headers["Cache-Control"] == "public, no-cache"
@@ -92,7 +92,7 @@ def test_without_a_digest_an_old_answer_is_asked_for_again_and_not_made_again(ca
     assert computed(origin) == before, "a 304 costs no image"
 
 
-def test_refusals_and_posts_are_not_kept(cache: httpx.Client, origin: str) -> None:
+def test_cache_keeps_no_errors_or_posts(cache: httpx.Client, origin: str) -> None:
     for path, status in ((f"/v1/models/tiny/images/1.png?digest={'0' * 64}", 404), ("/v1/models/no/images/1.png", 404),
                          ("/v1/models/tiny/images/1.png?scale=99", 422)):  # fmt: skip
         answers = [cache.get(path) for _ in range(2)]
@@ -104,9 +104,7 @@ def test_refusals_and_posts_are_not_kept(cache: httpx.Client, origin: str) -> No
     assert computed(origin) == before + 2
 
 
-def test_a_replaced_model_is_seen_through_the_cache_and_its_old_links_stay_what_they_were(
-    cache: httpx.Client, origin: str, folder: Path
-) -> None:
+def test_cache_of_a_replaced_model_keeps_old_digests(cache: httpx.Client, origin: str, folder: Path) -> None:
     old = digest(origin)
     fresh, named = "/v1/models/tiny/images/12.png", f"/v1/models/tiny/images/12.png?digest={old}"
     before, kept = cache.get(fresh), cache.get(named)

@@ -182,7 +182,7 @@ def test_times_and_sizes_of_nginx_fit_the_settings() -> None:
         assert DOCUMENTED.count(once) == 1
 
 
-def test_body_beyond_the_limit_is_refused_in_the_services_words(keyed: tuple[Nginx, str]) -> None:
+def test_body_beyond_the_limit_has_the_services_error(keyed: tuple[Nginx, str]) -> None:
     nginx, _ = keyed
     body = b'{"seed": 1}' + b" " * (4 * 2**20)
     answer = nginx.client.post(

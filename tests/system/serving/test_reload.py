@@ -57,7 +57,7 @@ def digests(listing: dict[str, Any]) -> dict[str, str]:
     return {m["name"]: m["digest"] for m in listing["data"]}
 
 
-def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
+def test_reload_of_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     sources = [write_tiny_generator(tmp_path / "made" / str(i), name="tiny", size=16, seed=i) for i in range(3)]
     served_file = tmp_path / "tiny.onnx"
     served_file.write_bytes(sources[0].read_bytes())
@@ -113,7 +113,7 @@ def test_garbage_under_load_fails_no_request(tmp_path: Path) -> None:
     assert "is not served: not an ONNX file" in (tmp_path / "serve.log").read_text(encoding="utf-8")
 
 
-def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Path) -> None:
+def test_reload_reaches_every_worker_within_two_seconds(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
         url = server.url
@@ -136,7 +136,7 @@ def test_every_worker_notices_within_two_seconds_and_is_ready_again(tmp_path: Pa
         assert httpx.get(f"{url}/readyz").status_code == 200
 
 
-def test_a_worker_with_nothing_to_serve_leaves_the_requests_to_the_other(tmp_path: Path) -> None:
+def test_worker_without_models_leaves_requests_to_the_other(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     sound = path.read_bytes()
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
@@ -163,7 +163,7 @@ def test_a_worker_with_nothing_to_serve_leaves_the_requests_to_the_other(tmp_pat
         assert {httpx.post(f"{url}/v1/generate", json={"n": 1}).status_code for _ in range(12)} == {200}
 
 
-def test_a_worker_that_waits_for_a_model_stops_at_once(tmp_path: Path) -> None:
+def test_worker_that_waits_for_a_model_stops_at_once(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx", name="a")
     with served(tmp_path, ATELIER_WORKERS=WORKERS) as server:
         every_worker_answers(server.url)

@@ -44,7 +44,7 @@ def expected(folder: Path) -> np.ndarray:
     return session.run(None, {"latents": seeds_to_latents(range(1000), 8)[0]})[0]
 
 
-def test_32_clients_among_bad_requests_all_get_their_own_images(url: str, expected: np.ndarray) -> None:
+def test_generate_32_clients_get_their_own_images(url: str, expected: np.ndarray) -> None:
     bad = [
         ({"n": 0}, 422),
         ({"latents": [[1.0]]}, 422),
@@ -83,7 +83,7 @@ def _file(answer: httpx.Response) -> Any:
     return io.BytesIO(answer.content)
 
 
-def test_the_client_streams_what_a_session_gives(url: str, expected: np.ndarray) -> None:
+def test_client_stream_equals_a_plain_session(url: str, expected: np.ndarray) -> None:
     with Client(url) as client:
         parts = list(client.stream(first_seed=0, num_images=1000, batch=64))
         np.testing.assert_array_equal(np.concatenate([p.images for p in parts]), expected)
@@ -92,7 +92,7 @@ def test_the_client_streams_what_a_session_gives(url: str, expected: np.ndarray)
         assert error.value.code == "too_many_images"
 
 
-def test_bentomls_own_clients_get_the_same_images(url: str, expected: np.ndarray) -> None:
+def test_bentoml_clients_get_the_same_images(url: str, expected: np.ndarray) -> None:
     import bentoml
 
     with bentoml.SyncHTTPClient(url) as client:
@@ -111,7 +111,7 @@ def test_bentomls_own_clients_get_the_same_images(url: str, expected: np.ndarray
         np.testing.assert_array_equal(images, expected[seed : seed + 3])
 
 
-def test_the_native_route_tells_as_generate_does_so_that_a_drawn_seed_can_be_made_again(url: str) -> None:
+def test_native_route_returns_its_drawn_seed(url: str) -> None:
     native = httpx.post(f"{url}/v1/native/generate", json={"n": 3})
     reported = {k: v for k, v in native.headers.items() if k.startswith("atelier-")}
     assert reported["atelier-images"] == "3"
@@ -122,7 +122,7 @@ def test_the_native_route_tells_as_generate_does_so_that_a_drawn_seed_can_be_mad
     assert reported == {k: v for k, v in again.headers.items() if k.startswith("atelier-")}
 
 
-def test_the_native_route_refuses_in_the_words_of_generate(url: str, folder: Path) -> None:
+def test_native_route_errors_equal_those_of_generate(url: str, folder: Path) -> None:
     bodies = (
         b'{"n": 0}', b'{"n": "x"}', b"{", b"[]", b"\xff", b'{"zz": 1}', b'{"seed": 1, "seeds": [1]}', b'{"seed": -1}',
         b'{"n": 1e9}', b'{"latents": [[1]]}', b'{"model": "nope"}', b'{"labels": [0]}', b'{"n": true}', b"",
@@ -142,7 +142,7 @@ def test_the_native_route_refuses_in_the_words_of_generate(url: str, folder: Pat
     assert "Traceback" not in (folder / "serve.log").read_text(encoding="utf-8")
 
 
-def test_a_100_mb_body_is_413_announced_or_streamed(url: str) -> None:
+def test_body_of_100_mb_is_413_announced_or_streamed(url: str) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(100):
             yield bytes(10**6)
@@ -183,7 +183,7 @@ def test_clients_that_hang_up_do_not_hold_up_the_end(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "serve.log").read_text(encoding="utf-8")
 
 
-def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> None:
+def test_overload_is_503_with_retry_after(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "wide.onnx", size=256, channels=3)
     with served(tmp_path, ATELIER_MAX_QUEUE_ROWS=64, ATELIER_MAX_BATCH=8) as server:
         url = server.url
@@ -205,7 +205,7 @@ def test_overload_is_503_with_retry_after_and_nothing_else(tmp_path: Path) -> No
         assert httpx.post(f"{url}/v1/generate", json={"seed": 1}).status_code == 200
 
 
-def test_several_workers_count_together(folder: Path) -> None:
+def test_workers_count_requests_together(folder: Path) -> None:
     with served(folder, ATELIER_WORKERS=2) as server:
         url = server.url
         answered = 0

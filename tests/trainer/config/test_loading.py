@@ -10,7 +10,7 @@ from trainer.errors import TrainerError
 from trainer.training import devices
 
 
-def test_a_set_value_overrides_the_presets() -> None:
+def test_set_overrides_the_preset() -> None:
     config = loading.resolve("mnist-dcgan", ["optim.g_lr=1e-3", "data.source=mnist@train", "run.seed=7"])
     assert config.optim.g_lr == 1e-3
     assert config.data.source == "mnist@train"
@@ -18,7 +18,7 @@ def test_a_set_value_overrides_the_presets() -> None:
     assert config.optim.d_lr == 2e-4
 
 
-def test_a_source_is_taken_as_it_is_written() -> None:
+def test_source_is_taken_as_written() -> None:
     assert loading.resolve("digits-dcgan", ["data.source=folder:a # b: c"]).data.source == "folder:a # b: c"
 
 
@@ -34,17 +34,17 @@ def test_a_source_is_taken_as_it_is_written() -> None:
         ("digits-dcgan", ["data.channels=3"], 3),
     ],
 )
-def test_channels_follow_a_source_that_is_set(preset: str, overrides: list[str], channels: int | None) -> None:
+def test_channels_follow_the_source_that_is_set(preset: str, overrides: list[str], channels: int | None) -> None:
     data = loading.resolve(preset, overrides).data
     assert (data.channels if "channels" in data.model_fields_set else None) == channels
 
 
-def test_channels_are_in_every_preset() -> None:
+def test_presets_all_have_channels() -> None:
     for name in loading.preset_names():
         assert "channels" in loading.resolve(name).data.model_fields_set, name
 
 
-def test_a_config_survives_json() -> None:
+def test_config_round_trips_through_json() -> None:
     import json
 
     for name in loading.preset_names():
@@ -53,7 +53,7 @@ def test_a_config_survives_json() -> None:
         assert config.name == name
 
 
-def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
+def test_preset_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("model: {z_dim: 12}\n", encoding="utf-8")
     config = loading.resolve(str(path))
@@ -98,14 +98,14 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["name=../x"], "name"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(preset: str, overrides: list[str], says: str) -> None:
+def test_load_invalid_config_is_one_line(preset: str, overrides: list[str], says: str) -> None:
     with pytest.raises(TrainerError) as error:
         loading.resolve(preset, overrides)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_preset_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+def test_preset_file_without_a_mapping_fails(tmp_path: Path) -> None:
     for text in ("- 1\n", "{", "\xff"):
         path = tmp_path / "bad.yaml"
         path.write_bytes(text.encode("latin-1"))
@@ -120,20 +120,20 @@ def test_differences_name_the_fields() -> None:
     assert loading.differences(a, a) == []
 
 
-def test_auto_is_resolved_to_what_is_here() -> None:
+def test_resolve_auto_chooses_what_is_available() -> None:
     config = devices.resolve_auto(loading.resolve("digits-dcgan"))
     assert config.run.device in {"cuda", "mps", "cpu"}
     assert config.run.precision in {"bf16", "fp32"}
     assert config.run.threads
 
 
-def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_missing_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(TrainerError, match="no such device"):
         devices.resolve_auto(loading.resolve("digits-dcgan", ["run.device=cuda"]))
 
 
-def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> None:
+def test_config_empty_section_has_its_defaults(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     preset = (loading.PRESETS / "digits-dcgan.yaml").read_text(encoding="utf-8")
     path.write_text(
@@ -144,7 +144,7 @@ def test_a_section_with_nothing_beneath_it_has_its_defaults(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("section", ["model: 3", "model: [8]", "model: dcgan"])
-def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) -> None:
+def test_config_section_without_a_mapping_is_one_line(section: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(f"data: {{source: digits}}\n{section}\n", encoding="utf-8")
     for overrides in ([], ["model.z_dim=8"]):
@@ -154,19 +154,19 @@ def test_a_section_that_is_no_mapping_is_one_line(section: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("setting", ["model.z_dim=true", "optim.g_lr=true", "run.seed=false", "run.tick_kimg=1e9"])
-def test_truth_is_no_number_and_no_number_is_without_a_bound(setting: str) -> None:
+def test_config_numbers_reject_booleans_and_infinity(setting: str) -> None:
     field = setting.partition("=")[0]
     with pytest.raises(TrainerError, match=f"^{field}: Input should (not be true or false|be less than or equal to)"):
         loading.resolve("digits-dcgan", [setting])
 
 
-def test_truth_is_taken_where_it_is_meant() -> None:
+def test_config_booleans_are_accepted() -> None:
     config = loading.resolve("digits-dcgan", ["data.flip=true", "run.cuda_graphs=false"])
     assert config.data.flip
     assert config.run.cuda_graphs is False
 
 
-def test_class_names_of_a_preset_do_not_apply_to_another_source() -> None:
+def test_class_names_of_a_preset_apply_to_its_source_only() -> None:
     theirs = loading.resolve("digits-dcgan", ["data.source=folder:photos", "model.conditional=false"])
     assert theirs.data.class_names == ()
     given = loading.resolve("digits-dcgan", ["data.source=folder:photos", "data.class_names=[a, b]"])

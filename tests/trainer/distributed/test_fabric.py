@@ -56,17 +56,17 @@ def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
     return json.loads(output.read_text(encoding="utf-8")) | {"left": left}
 
 
-def test_every_architecture_and_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
+def test_fabric_every_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
     """G, D, G_ema with their buffers, both optimizers and the random numbers, to the last bit."""
     assert len(found["equal"]) == 14
     assert [name for name, equal in found["equal"].items() if not equal] == []
 
 
-def test_join_at_exit_leaves_the_process_group(found: dict[str, Any]) -> None:
+def test_fabric_at_exit_leaves_the_process_group(found: dict[str, Any]) -> None:
     assert found["left"] == ["True", "True"]
 
 
-def test_an_mlps_losses_are_one_processs(found: dict[str, Any]) -> None:
+def test_fabric_mlp_losses_equal_one_process(found: dict[str, Any]) -> None:
     assert len(found["losses"]) == 7
     for name, (together, alone) in found["losses"].items():
         assert len(together) == len(alone) == 6
@@ -75,29 +75,29 @@ def test_an_mlps_losses_are_one_processs(found: dict[str, Any]) -> None:
         assert abs(alone[0]["loss/D"] - alone[-1]["loss/D"]) > 1e-3, f"{name}: went nowhere"
 
 
-def test_resumed_equals_never_interrupted_to_the_last_bit(found: dict[str, Any]) -> None:
+def test_fabric_resumed_run_is_bit_identical(found: dict[str, Any]) -> None:
     for reported in found["resumed"].values():
         assert reported["to the last bit"]
         assert reported["processes"] == 2
 
 
-def test_one_process_reads_what_two_saved(found: dict[str, Any]) -> None:
+def test_checkpoint_of_two_processes_resumes_in_one(found: dict[str, Any]) -> None:
     for reported in found["resumed"].values():
         assert reported["weights alone"]
         assert reported["sums alone"] == pytest.approx(reported["sums"])
 
 
-def test_a_nan_in_one_process_stops_all(found: dict[str, Any]) -> None:
+def test_fabric_nan_in_one_process_stops_all(found: dict[str, Any]) -> None:
     ours, theirs = found["diverges"]
     assert "loss/D became NaN" in ours
     assert ours == theirs
 
 
-def test_a_stop_that_one_process_is_asked_for_is_heard_by_all_at_once(found: dict[str, Any]) -> None:
+def test_fabric_stop_of_one_process_stops_all(found: dict[str, Any]) -> None:
     assert found["stops"] == [[False, False, False, True]] * 2
 
 
-def test_the_spread_of_the_reals_is_the_whole_batchs(found: dict[str, Any]) -> None:
+def test_fabric_std_is_of_the_whole_batch(found: dict[str, Any]) -> None:
     together, alone = found["std"]
     assert together == pytest.approx(alone, rel=1e-6)
 
@@ -185,9 +185,7 @@ def steps(run_dir: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_slurm_recipe_trains_stops_and_resumes(tmp_path: Path, environment: dict[str, str]) -> None:
     """The script of docs/guides/distributed.md as it is; `srun` and `scontrol` make two machines of this one."""
     programs = {
         "scontrol": "echo 127.0.0.1; echo 127.0.0.2",
@@ -247,7 +245,7 @@ def test_slurms_recipe_trains_is_stopped_and_goes_on_and_so_does_one_process(
     assert checkpoint.load_latest(run_dir)[1]["processes"] == 1
 
 
-def test_the_kubernetes_jobs_pods_find_each_other_and_train(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_kubernetes_job_pods_train_together(tmp_path: Path, environment: dict[str, str]) -> None:
     service, job = yaml.safe_load_all(recipe("yaml"))
     for document in (service, job):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
@@ -281,7 +279,7 @@ def test_the_kubernetes_jobs_pods_find_each_other_and_train(tmp_path: Path, envi
     assert (tmp_path / "models" / "tiny.onnx").is_file()
 
 
-def test_a_process_that_dies_brings_the_other_down_with_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_fabric_dead_process_ends_the_other_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
     with Launch(torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY), tmp_path, environment) as launch:
         launch.wait_for("loss/D")
         launch.of_rank(0).kill()  # the one that talks
@@ -290,7 +288,7 @@ def test_a_process_that_dies_brings_the_other_down_with_one_line(tmp_path: Path,
         assert "another process of this run ended" in line
 
 
-def test_one_that_hangs_is_given_up(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_fabric_hanging_process_times_out(tmp_path: Path, environment: dict[str, str]) -> None:
     command = torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY)
     impatient = {"TRAINER_TIMEOUT_S": "3", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
     with Launch(command, tmp_path, environment | impatient) as launch:
@@ -301,7 +299,7 @@ def test_one_that_hangs_is_given_up(tmp_path: Path, environment: dict[str, str])
         assert "did not answer for 3 s" in line
 
 
-def test_machines_with_different_configs_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_fabric_different_configs_fail(tmp_path: Path, environment: dict[str, str]) -> None:
     options = two_machines()
     one = torchrun(*options, "-m", "trainer", "train", *TINY, "--set", "optim.g_lr=3e-4")
     other = torchrun(*options, "-m", "trainer", "train", *TINY, "--set", "optim.g_lr=4e-4")
@@ -323,7 +321,7 @@ def test_machines_with_different_configs_are_refused(tmp_path: Path, environment
         ({}, 3, 2, "use the same --nproc-per-node"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(
+def test_fabric_indivisible_batch_fails(
     fields: dict[str, Any], processes: int, per_machine: int, said: str, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -333,14 +331,14 @@ def test_what_cannot_be_divided_is_refused(
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
-def test_a_timeout_is_a_number_of_seconds(text: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fabric_invalid_timeout_fails(text: str, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINER_TIMEOUT_S", text)
     with pytest.raises(TrainerError, match="TRAINER_TIMEOUT_S"):
         fabric.check_division(tiny(), 2, 2)
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
-def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -> None:
+def test_fabric_on_cuda_synchronizes_batchnorm(architecture: str, tiny: Any) -> None:
     """The conversion needs no GPU: the same tensors, under the same names; a D that is penalised keeps its own."""
     widths = {"g_widths": [8, 8], "d_widths": [8, 8]}
     state = TrainState.create(tiny(model={"architecture": architecture, **widths}))
@@ -363,7 +361,7 @@ def test_on_cuda_batchnorm_is_of_the_whole_batch(architecture: str, tiny: Any) -
     assert [type(module) for module in state.D.modules()] == kinds
 
 
-def test_without_lightning_one_line_says_what_to_install(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fabric_without_lightning_names_what_to_install(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delitem(sys.modules, "trainer.distributed.fabric")

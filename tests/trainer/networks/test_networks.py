@@ -27,17 +27,17 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("preset", PARAMETERS)
-def test_a_preset_has_its_documents_parameters(preset: str) -> None:
+def test_preset_has_its_documents_parameters(preset: str) -> None:
     G, D = networks.build(loading.resolve(preset))
     assert (networks.parameter_count(G), networks.parameter_count(D)) == PARAMETERS[preset]
 
 
-def test_every_preset_of_the_sources_is_there() -> None:
+def test_presets_of_the_sources_all_exist() -> None:
     assert set(PARAMETERS) <= set(loading.preset_names())
 
 
 @pytest.mark.parametrize("preset", loading.preset_names())
-def test_latents_become_images_and_images_logits(preset: str) -> None:
+def test_build_maps_latents_to_images_and_images_to_logits(preset: str) -> None:
     config = loading.resolve(preset)
     G, D = networks.build(config)
     labels = torch.tensor([0, 1]) if config.model.conditional else None
@@ -48,7 +48,7 @@ def test_latents_become_images_and_images_logits(preset: str) -> None:
     assert D(images, labels).shape == (2,)
 
 
-def test_project_is_the_transposed_convolution_it_stands_for() -> None:
+def test_dense_to_feature_map_equals_a_transposed_convolution() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         project = networks.DenseToFeatureMap(5, 6, 4).to(memory_format=memory_format)
         plain = torch.nn.ConvTranspose2d(5, 6, 4)
@@ -57,7 +57,7 @@ def test_project_is_the_transposed_convolution_it_stands_for() -> None:
         torch.testing.assert_close(project(z), plain(z[:, :, None, None]))
 
 
-def test_score_is_the_convolution_it_stands_for() -> None:
+def test_score_head_equals_a_convolution() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         score = networks.FullConvHead(6, 1, 4).to(memory_format=memory_format)
         plain = torch.nn.Conv2d(6, 1, 4)
@@ -66,7 +66,7 @@ def test_score_is_the_convolution_it_stands_for() -> None:
         torch.testing.assert_close(score(features), plain(features).flatten(1))
 
 
-def test_initialisation_is_the_dcgan_papers() -> None:
+def test_dcgan_initialization_is_the_papers() -> None:
     torch.manual_seed(0)
     G, _ = networks.build(loading.resolve("mnist-dcgan-64"))
     weights = torch.cat([m.weight.flatten() for m in G.modules() if isinstance(m, torch.nn.ConvTranspose2d)])
@@ -100,7 +100,7 @@ def conditional(**model: object) -> Config:
     return loading.parse({"name": "x", "data": sections, "model": fields})
 
 
-def test_a_label_changes_the_image_and_the_logit_alone() -> None:
+def test_conditional_label_changes_image_and_logit_only() -> None:
     G, D = networks.build(conditional())
     with torch.no_grad():
         for module in G.modules():
@@ -114,13 +114,13 @@ def test_a_label_changes_the_image_and_the_logit_alone() -> None:
     assert len(logits.unique()) == 3
 
 
-def test_a_conditional_batch_norm_starts_as_a_plain_one() -> None:
+def test_conditional_batch_norm_starts_as_a_plain_one() -> None:
     ours, plain = networks.ConditionalBatchNorm(4, classes=3), torch.nn.BatchNorm2d(4)
     features = torch.randn(5, 4, 6, 6)
     torch.testing.assert_close(ours(features, torch.tensor([0, 1, 2, 0, 1])), plain(features))
 
 
-def test_projection_is_miyato_and_koyamas_inner_product() -> None:
+def test_projection_equals_miyato_and_koyamas_inner_product() -> None:
     _, D = networks.build(conditional())
     D.eval()
     images, labels = torch.randn(2, 1, 8, 8), torch.tensor([2, 0])
@@ -131,7 +131,7 @@ def test_projection_is_miyato_and_koyamas_inner_product() -> None:
     torch.testing.assert_close(D(images, labels), expected)
 
 
-def test_a_discriminator_without_normalisation_has_biases_instead() -> None:
+def test_discriminator_without_normalization_has_biases() -> None:
     def kinds(norm: str) -> list[str]:
         config = loading.parse(
             {"name": "x", "data": {"resolution": 16}, "model": {"g_widths": [4, 4], "d_widths": [4, 4], "d_norm": norm}}
@@ -143,7 +143,7 @@ def test_a_discriminator_without_normalisation_has_biases_instead() -> None:
     assert kinds("none") == ["Conv2d+bias", "LeakyReLU", "Conv2d+bias", "LeakyReLU"]
 
 
-def test_a_discriminator_may_have_layer_norm() -> None:
+def test_discriminator_with_layer_norm_has_group_norm_layers() -> None:
     _, D = networks.build(conditional(d_norm="layer", d_widths=[4, 8]))
     D.eval()
     features = D.net(torch.randn(3, 1, 8, 8))
@@ -174,7 +174,7 @@ MIYATO = {
 
 
 @pytest.mark.parametrize("architecture", MIYATO)
-def test_miyatos_networks_have_their_papers_parameters(architecture: str) -> None:
+def test_sndcgan_has_the_papers_parameters(architecture: str) -> None:
     widths, g_count, d_count = MIYATO[architecture]
     config = loading.parse(
         {
@@ -190,7 +190,7 @@ def test_miyatos_networks_have_their_papers_parameters(architecture: str) -> Non
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resolution", [28, 32, 64, 128])
 @pytest.mark.parametrize("architecture", ["sndcgan", "resnet"])
-def test_the_other_families_reach_every_size(architecture: str, resolution: int, channels: int) -> None:
+def test_other_families_reach_every_size(architecture: str, resolution: int, channels: int) -> None:
     steps = (resolution // initial_resolution(resolution)).bit_length() - 1
     config = loading.parse(
         {
@@ -214,7 +214,7 @@ def test_the_other_families_reach_every_size(architecture: str, resolution: int,
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
-def test_spectral_norm_leaves_every_weight_a_largest_singular_value_of_one(architecture: str) -> None:
+def test_spectral_norm_largest_singular_value_is_1(architecture: str) -> None:
     widths = {"mlp": ([8], [8, 8]), "dcgan": ([8], [8, 8]), "sndcgan": ([8], [8, 8]), "resnet": ([8, 8], [8, 8])}
     g_widths, d_widths = widths[architecture]
     torch.manual_seed(0)
@@ -240,7 +240,7 @@ def test_spectral_norm_leaves_every_weight_a_largest_singular_value_of_one(archi
         assert torch.linalg.matrix_norm(weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_spectral_norm_is_torchs_own() -> None:
+def test_spectral_norm_equals_torchs() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(3, 5, 3)
     theirs.load_state_dict(ours.state_dict())
@@ -277,7 +277,7 @@ def test_spectral_norm_is_the_same_in_any_memory_format() -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_spectral_norms_gradient_is_the_derivative_at_a_given_u_and_v() -> None:
+def test_spectral_norm_gradient_is_the_derivative() -> None:
     torch.manual_seed(0)
     weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     u, v = (torch.nn.functional.normalize(torch.randn(n, dtype=torch.float64), dim=0) for n in (3, 8))
@@ -294,7 +294,7 @@ def test_spectral_norms_gradient_is_the_derivative_at_a_given_u_and_v() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
+def test_spectral_norm_round_iterates_each_weight_once() -> None:
     torch.manual_seed(0)
     network = layers.add_spectral_norm(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
     norms = [module for module in network.modules() if isinstance(module, layers.SpectralNorm)]
@@ -307,7 +307,7 @@ def test_a_round_iterates_every_weight_once_and_none_while_evaluated() -> None:
     assert all(torch.equal(a, b) for a, b in zip(rounds[1], rounds[2], strict=True))
 
 
-def test_a_weight_read_by_itself_leaves_nothing_stale_behind() -> None:
+def test_spectral_norm_weight_read_separately_is_not_stale() -> None:
     torch.manual_seed(0)
     network = layers.add_spectral_norm(torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)))
     _ = network[1].weight  # what was iterated for the first layer waits
@@ -316,7 +316,7 @@ def test_a_weight_read_by_itself_leaves_nothing_stale_behind() -> None:
     assert torch.linalg.matrix_norm(network[0].weight, ord=2).item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_an_evaluation_can_be_differentiated_after_the_next_training_step() -> None:
+def test_spectral_norm_evaluation_can_be_differentiated_later() -> None:
     torch.manual_seed(0)
     layer = layers.add_spectral_norm(torch.nn.Linear(6, 5)).eval()
     evaluated = layer.weight.sum()
@@ -334,7 +334,7 @@ def test_spectral_norm_keeps_its_digits_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("init", ["xavier", "orthogonal"])
-def test_other_initialisations_are_what_they_say(init: str) -> None:
+def test_init_of_each_kind_has_its_distribution(init: str) -> None:
     torch.manual_seed(0)
     sections = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 32, "g_widths": [64], "init": init}}
     _, D = networks.build(loading.parse(sections | {"model": sections["model"] | {"d_widths": [16, 32]}}))
@@ -348,7 +348,7 @@ def test_other_initialisations_are_what_they_say(init: str) -> None:
     assert all((module.bias == 0).all() for module in D.modules() if getattr(module, "bias", None) is not None)
 
 
-def test_a_residual_block_doubles_after_its_1x1_as_well_as_before() -> None:
+def test_residual_skip_upsampled_after_its_1x1_is_equal() -> None:
     block = resnet.UpBlock(4, 6, 0, hidden_bias=True, end_bias=True)
     features = torch.randn(2, 4, 5, 5)
     late, early = resnet._double(block.skip(features)), block.skip(resnet._double(features))

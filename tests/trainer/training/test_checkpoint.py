@@ -58,9 +58,7 @@ def _one_thread() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_resumed_equals_never_interrupted_to_the_last_bit(
-    family: str, tiny: Tiny, batches_of: BatchesOf, tmp_path: Path
-) -> None:
+def test_resumed_run_is_bit_identical(family: str, tiny: Tiny, batches_of: BatchesOf, tmp_path: Path) -> None:
     config = tiny(**FAMILIES[family])
     whole = TrainState.create(config)
     for _ in range(9):
@@ -81,7 +79,7 @@ def test_resumed_equals_never_interrupted_to_the_last_bit(
     assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen)
 
 
-def test_only_the_newest_are_kept(tiny: Tiny, tmp_path: Path) -> None:
+def test_save_keeps_only_the_newest(tiny: Tiny, tmp_path: Path) -> None:
     state = TrainState.create(tiny())
     for step in (9, 10, 100):
         state.steps = step
@@ -90,7 +88,7 @@ def test_only_the_newest_are_kept(tiny: Tiny, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*partial"))
 
 
-def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+def test_load_latest_truncated_falls_back_and_reports(tiny: Tiny, tmp_path: Path) -> None:
     state = TrainState.create(tiny())
     first = checkpoint.save(state, tmp_path, keep=3)
     state.steps = 1
@@ -107,7 +105,7 @@ JUNK = [b"", b"PK\x03\x04", b"not a checkpoint at all", b"\x80\x04N.", b"X", b"\
 
 
 @pytest.mark.parametrize("content", JUNK)
-def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+def test_read_of_another_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint-00000001.pt"
     path.write_bytes(content)
     with pytest.raises(TrainerError) as error:
@@ -119,7 +117,7 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_line(content: bytes, tmp_pat
 
 
 @pytest.mark.parametrize("content", JUNK)
-def test_a_newest_of_junk_without_its_digest_falls_back(content: bytes, tiny: Tiny, tmp_path: Path) -> None:
+def test_load_latest_junk_without_digest_falls_back(content: bytes, tiny: Tiny, tmp_path: Path) -> None:
     first = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=3)
     (tmp_path / "checkpoint-00000001.pt").write_bytes(content)
     path, _, complaints = checkpoint.load_latest(tmp_path)
@@ -127,7 +125,7 @@ def test_a_newest_of_junk_without_its_digest_falls_back(content: bytes, tiny: Ti
     assert "checkpoint-00000001.pt is truncated or not a checkpoint" in complaints[0]
 
 
-def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+def test_read_runs_no_code_of_a_pickle(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "owned",))  # type: ignore[return-value]
@@ -138,39 +136,39 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:
+def test_read_of_a_newer_format_fails(tmp_path: Path) -> None:
     torch.save({"format_version": 2}, tmp_path / "new.pt")
     with pytest.raises(TrainerError, match="format version 2"):
         checkpoint.read(tmp_path / "new.pt")
 
 
-def test_weights_of_another_architecture_are_named(tiny: Tiny) -> None:
+def test_load_weights_of_another_architecture_names_them(tiny: Tiny) -> None:
     small, wide = TrainState.create(tiny()), TrainState.create(tiny(model={"g_widths": [16]}))
     with pytest.raises(TrainerError, match=r"net\.0\.weight is \(4, 16, 4, 4\), should be \(4, 8, 4, 4\)"):
         checkpoint.load_weights(small.G, wide.G.state_dict(), "the file's G")
 
 
-def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tiny: Tiny, tmp_path: Path) -> None:
+def test_check_same_config_of_another_run_names_the_difference(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     (tmp_path / "config.json").write_text(to_json(tiny(model={"z_dim": 9}, run={"total_kimg": 5})), encoding="utf-8")
     with pytest.raises(TrainerError, match=r"model\.z_dim: 9 → 4$"):
         checkpoint.check_same_config(tmp_path, checkpoint.read(path))
 
 
-def test_a_folder_without_checkpoints_is_no_run(tmp_path: Path) -> None:
+def test_load_latest_without_checkpoints_fails(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(TrainerError, match="is it a run folder"):
             checkpoint.load_latest(folder)
 
 
-def test_the_payload_is_plain(tiny: Tiny, tmp_path: Path) -> None:
+def test_content_is_plain_tensors_and_primitives(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     payload = torch.load(path, weights_only=True)
     json.dumps(payload["config"])
     assert {"G", "D", "G_ema", "g_optimizer", "d_optimizer", "counters", "rng", "threads"} <= payload.keys()
 
 
-def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_on_a_full_disk_keeps_the_old_ones(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrainState.create(tiny())
     first = checkpoint.save(state, tmp_path, keep=1)
 
@@ -207,7 +205,7 @@ def test_a_full_disk_keeps_what_was_there(tiny: Tiny, tmp_path: Path, monkeypatc
         ("config", {"name": "x", "run": 3}),
     ],
 )
-def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
+def test_restore_of_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     torch.save(torch.load(path, weights_only=True) | {part: value}, path)
     checkpoint.digest_path(path).unlink()
@@ -221,14 +219,14 @@ def test_a_damaged_part_is_one_line(part: str, value: object, tiny: Tiny, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def test_the_digest_beside_is_the_files_as_sha256sum_reads_it(tiny: Tiny, tmp_path: Path) -> None:
+def test_save_writes_a_digest_that_sha256sum_reads(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     digest, name = (tmp_path / f"{path.name}.sha256").read_text(encoding="utf-8").split()
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert name == path.name
 
 
-def test_one_changed_bit_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
+def test_read_with_one_changed_bit_fails(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -237,14 +235,14 @@ def test_one_changed_bit_is_noticed(tiny: Tiny, tmp_path: Path) -> None:
         checkpoint.read(path)
 
 
-def test_a_checkpoint_that_was_moved_alone_is_read(tiny: Tiny, tmp_path: Path) -> None:
+def test_read_of_a_moved_checkpoint_without_digest_works(tiny: Tiny, tmp_path: Path) -> None:
     path = checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1)
     checkpoint.digest_path(path).unlink()
     assert checkpoint.read(path)["counters"]["steps"] == 0
 
 
 @pytest.mark.parametrize("record", ["", "{}", '{"checkpoint": "../x.pt"}', '{"checkpoint": "checkpoint-9.pt"}'])
-def test_a_best_that_is_not_there_is_one_line(record: str, tmp_path: Path) -> None:
+def test_best_path_without_a_record_is_one_line(record: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="was not measured"):
         checkpoint.best_path(tmp_path)
     (tmp_path / "best.json").write_text(record, encoding="utf-8")

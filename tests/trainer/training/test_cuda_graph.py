@@ -75,7 +75,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_replayed_run_is_the_eager_one(name: str, tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_cuda_graph_replayed_run_equals_the_eager_one(name: str, tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(**CONFIGS[name])
     eager = run(TrainState.create(config), batches_of(config), 10)
     state, step, made = recorded(config)
@@ -89,7 +89,7 @@ def test_a_replayed_run_is_the_eager_one(name: str, tiny: Tiny, batches_of: Batc
     assert means == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_replay_takes_the_learning_rates_that_are_due_when_it_begins(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_cuda_graph_replay_uses_the_current_learning_rates(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"decay_kimg": [0.02, 0.2], "g_lr": 1e-3})
     state, step, _ = recorded(config)
     for _ in range(10):
@@ -144,7 +144,7 @@ def refuse(*_: object) -> None:
         (RefusedInG, "when stream is capturing$"),
     ],
 )
-def test_a_recording_that_fails_or_differs_is_told_and_not_used(
+def test_cuda_graph_failing_capture_is_reported_and_not_used(
     kind: type[StandIn], reason: str, tiny: Tiny, batches_of: BatchesOf
 ) -> None:
     config = tiny(optim={"decay_kimg": [0.02, 0.5]})
@@ -158,9 +158,7 @@ def test_a_recording_that_fails_or_differs_is_told_and_not_used(
         assert torch.equal(ours, theirs[key]), key
 
 
-def test_a_recorded_run_is_saved_and_goes_on_without_its_graph(
-    tiny: Tiny, batches_of: BatchesOf, tmp_path: object
-) -> None:
+def test_cuda_graph_run_is_saved_and_resumes_without_it(tiny: Tiny, batches_of: BatchesOf, tmp_path: object) -> None:
     config = tiny()
     state, step, _ = recorded(config)
     run(state, batches_of(config), 6, step)
@@ -174,7 +172,7 @@ def test_a_recorded_run_is_saved_and_goes_on_without_its_graph(
         torch.testing.assert_close(ours, theirs)
 
 
-def test_only_a_step_that_can_be_one_graph_is_recorded(tiny: Tiny) -> None:
+def test_cuda_graph_captures_only_supported_steps(tiny: Tiny) -> None:
     on_cuda = {"device": "cuda"}
     assert cuda_graph.unsupported_reason(tiny(run=on_cuda)) is None
     assert "penalties" in str(cuda_graph.unsupported_reason(tiny(run=on_cuda, objective={"r1_gamma": 1.0})))

@@ -10,14 +10,14 @@ import torch
 from trainer.training import devices
 
 
-def test_the_machine_that_is_told_names_no_hosts_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_describe_names_no_kernel_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "release", lambda: "6.18.44-of-a-host")
     monkeypatch.setattr(platform, "platform", lambda: "Linux-6.18.44-of-a-host-x86_64-with-glibc2.36")
     assert devices.describe()["platform"] == "Linux-6.18-x86_64-with-glibc2.36"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults of glibc's malloc")
-def test_freed_tensors_are_taken_again_without_page_faults() -> None:
+def test_keep_freed_memory_avoids_page_faults() -> None:
     assert devices.keep_freed_memory()
 
     def faults(times: int) -> int:

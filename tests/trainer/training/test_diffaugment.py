@@ -48,19 +48,19 @@ def test_color_leaves_shape_and_changes_every_image_differently() -> None:
     assert len(changed.mean(dim=(1, 2, 3)).unique()) == 8
 
 
-def test_gradients_pass_through_all_of_them() -> None:
+def test_augmentations_all_pass_gradients() -> None:
     images = torch.randn(4, 3, 16, 16, requires_grad=True)
     diffaugment.augment(images, ("color", "translation", "cutout"), rng()).sum().backward()
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
 
 
-def test_no_policy_changes_nothing() -> None:
+def test_augmentation_without_a_policy_changes_nothing() -> None:
     images = torch.randn(2, 1, 8, 8)
     assert diffaugment.augment(images, (), rng()) is images
 
 
-def test_a_shifts_gradient_is_the_derivative_and_can_be_differentiated_again() -> None:
+def test_translation_has_first_and_second_derivatives() -> None:
     torch.manual_seed(0)
     images = torch.randn(3, 2, 8, 8, dtype=torch.float64, requires_grad=True)
     shift = torch.tensor([[1, -1], [0, 0], [-8, 3]])  # the last one's rows all come from outside

@@ -36,7 +36,7 @@ def moved(network: torch.nn.Module, before: list[torch.Tensor]) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True))
 
 
-def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_d_update_moves_only_d(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
     state = TrainState.create(config)
     G, D = snapshot(state.G), snapshot(state.D)
@@ -45,7 +45,7 @@ def test_the_discriminators_update_moves_only_it(tiny: Tiny, batches_of: Batches
     assert not moved(state.G, G)
 
 
-def test_the_generators_update_moves_only_it_and_costs_d_no_gradient(tiny: Tiny) -> None:
+def test_g_update_moves_only_g(tiny: Tiny) -> None:
     state = TrainState.create(tiny())
     G, D = snapshot(state.G), snapshot(state.D)
     loop.update_generator(state, state.G(torch.randn(8, 4)), None)
@@ -59,9 +59,7 @@ MLP = {"architecture": "mlp", "g_widths": [16], "d_widths": [16, 8]}
 
 
 @pytest.mark.parametrize("model", [{}, {"d_widths": [8, 8]}, MLP], ids=["dcgan", "batchnorm", "mlp"])
-def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(
-    model: dict[str, object], tiny: Tiny, batches_of: BatchesOf
-) -> None:
+def test_d_first_step_is_adam_on_the_loss(model: dict[str, object], tiny: Tiny, batches_of: BatchesOf) -> None:
     """The fast step (logits, one backward, one forward where it can be, fused Adam) against the textbook's."""
     config = tiny(model=model)
     state, plain = TrainState.create(config), TrainState.create(config)
@@ -78,9 +76,7 @@ def test_a_discriminators_first_step_is_plain_adam_on_the_plain_loss(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_reals_and_fakes_share_a_forward_of_d_unless_batchnorm_would_mix_them(
-    tiny: Tiny, batches_of: BatchesOf
-) -> None:
+def test_d_forward_is_shared_unless_it_has_batchnorm(tiny: Tiny, batches_of: BatchesOf) -> None:
     def sizes(**sections: dict[str, object]) -> list[int]:
         config = tiny(**sections)
         state, seen = TrainState.create(config), []
@@ -94,7 +90,7 @@ def test_reals_and_fakes_share_a_forward_of_d_unless_batchnorm_would_mix_them(
     assert sizes(model=MLP, objective={"r1_gamma": 1.0}) == [8, 8]  # the reals' gradient is theirs alone
 
 
-def test_a_critic_moves_n_critic_times_and_stays_clipped(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_n_critic_updates_the_clipped_critic_n_times(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(
         objective={"name": "wasserstein", "clip": 0.01},
         optim={"algorithm": "rmsprop", "n_critic": 3, "g_lr": 5e-5, "d_lr": 5e-5},
@@ -109,7 +105,7 @@ def test_a_critic_moves_n_critic_times_and_stays_clipped(tiny: Tiny, batches_of:
     assert means["loss/D"] == pytest.approx(means["D/fake"] - means["D/real"], abs=1e-6)
 
 
-def test_g_steps_move_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_g_steps_update_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"g_steps": 2})
     state = TrainState.create(config)
     loop.train_iteration(state, batches_of(config))
@@ -117,13 +113,13 @@ def test_g_steps_move_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
     assert state.d_optimizer.state_dict()["state"][0]["step"] == 1
 
 
-def test_uniform_latents_stay_between_minus_one_and_one(tiny: Tiny) -> None:
+def test_draw_latents_uniform_are_between_minus_one_and_one(tiny: Tiny) -> None:
     z = loop.draw_latents(TrainState.create(tiny(model={"z_distribution": "uniform"}, optim={"batch_size": 1000})))
     assert z.abs().max() <= 1
     assert z.std().item() == pytest.approx(3**-0.5, rel=0.05)
 
 
-def test_ticks_and_saves_come_when_they_are_due(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_ticks_and_saves_when_due(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(run={"checkpoint_ticks": 2})
     recorder, saved = Recorder(), []
     finished = loop.train(
@@ -135,7 +131,7 @@ def test_ticks_and_saves_come_when_they_are_due(tiny: Tiny, batches_of: BatchesO
     assert set(recorder.ticks[0][1]) == {"loss/D", "loss/G", "D/real", "D/fake", "gradient/D", "gradient/G"}
 
 
-def test_a_stop_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_stopped_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
     state, saved = TrainState.create(config), []
     finished = loop.train(
@@ -149,7 +145,7 @@ def test_a_stop_finishes_the_step_and_saves(tiny: Tiny, batches_of: BatchesOf) -
     assert saved == [24]
 
 
-def test_a_run_that_diverges_stops_before_it_saves(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_diverged_stops_without_saving(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
     state = TrainState.create(config)
     with torch.no_grad():
@@ -158,7 +154,7 @@ def test_a_run_that_diverges_stops_before_it_saves(tiny: Tiny, batches_of: Batch
         loop.train(state, batches_of(config), Recorder(), save=lambda _: pytest.fail("saved a broken state"))
 
 
-def test_an_interrupt_saves_no_broken_state_either(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_interrupted_after_divergence_saves_nothing(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny()
     state = TrainState.create(config)
     with torch.no_grad():
@@ -176,7 +172,7 @@ def test_an_interrupt_saves_no_broken_state_either(tiny: Tiny, batches_of: Batch
 @pytest.mark.parametrize("which", ["G", "D"])
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_gradient_that_overflows_in_the_last_step_before_a_save_saves_nothing(
+def test_train_gradient_overflow_before_a_save_saves_nothing(
     which: str, clip: float | None, stopped: bool, tiny: Tiny, batches_of: BatchesOf
 ) -> None:
     config = tiny(optim={"clip_grad_norm": clip})
@@ -199,7 +195,7 @@ def test_a_gradient_that_overflows_in_the_last_step_before_a_save_saves_nothing(
     assert not recorder.ticks
 
 
-def test_every_family_trains_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_every_family_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> None:
     for model in ({}, {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}):
         config = tiny(model=model, run={"precision": "bf16"}, data={"augment": ["color", "translation", "cutout"]})
         recorder = Recorder()
@@ -219,7 +215,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_trains(name: str, channels: int, precision: str, tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_train_every_objective(name: str, channels: int, precision: str, tiny: Tiny, batches_of: BatchesOf) -> None:
     sections = {key: dict(value) for key, value in OBJECTIVES[name].items()}
     sections["objective"] = {"name": name, **sections.get("objective", {})}
     config = tiny(**sections, data={"channels": channels}, run={"precision": precision})
@@ -233,7 +229,7 @@ def test_every_objective_trains(name: str, channels: int, precision: str, tiny: 
     assert ("loss/penalty" in recorder.ticks[0][1]) == penalized
 
 
-def test_a_gradient_penalty_is_in_the_loss_that_d_minimises(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_d_loss_contains_the_gradient_penalty(tiny: Tiny, batches_of: BatchesOf) -> None:
     """With a weight that drowns all else, D's gradient towards unit norm is what is left: the penalty falls."""
     config = tiny(
         objective={"name": "wasserstein", "gradient_penalty": "wgan-gp", "gp_weight": 1e4},
@@ -246,7 +242,7 @@ def test_a_gradient_penalty_is_in_the_loss_that_d_minimises(tiny: Tiny, batches_
     assert recorder.ticks[-1][1]["loss/penalty"] < recorder.ticks[0][1]["loss/penalty"] / 3
 
 
-def test_learning_rates_fall_in_a_straight_line(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_learning_rate_decays_linearly(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"decay_kimg": [0.08, 0.16], "g_lr": 1e-3, "d_lr": 4e-3})
     state = TrainState.create(config)
     rates = []
@@ -262,7 +258,7 @@ def test_learning_rates_fall_in_a_straight_line(tiny: Tiny, batches_of: BatchesO
     assert all(later[0] <= before[0] for before, later in itertools.pairwise(rates))
 
 
-def test_a_clipped_gradient_is_as_long_as_allowed_and_told_as_it_was(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_clip_grad_norm_clips_and_logs_the_unclipped_norm(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"clip_grad_norm": 1e-3})
     state = TrainState.create(config)
     loop.train_iteration(state, batches_of(config))
@@ -270,7 +266,7 @@ def test_a_clipped_gradient_is_as_long_as_allowed_and_told_as_it_was(tiny: Tiny,
     assert loop.pop_means(state)["gradient/D"] > 0.01
 
 
-def test_instance_noise_falls_to_nothing(tiny: Tiny) -> None:
+def test_instance_noise_decays_to_zero(tiny: Tiny) -> None:
     state = TrainState.create(tiny(data={"noise_std": 0.5, "noise_kimg": 0.1}))
     blank = torch.zeros(64, 1, 8, 8)
     assert loop.augment_for_discriminator(state, blank).std().item() == pytest.approx(0.5, rel=0.05)
@@ -280,7 +276,7 @@ def test_instance_noise_falls_to_nothing(tiny: Tiny) -> None:
     assert torch.equal(loop.augment_for_discriminator(state, blank), blank)
 
 
-def test_d_normalises_its_weights_once_an_update(tiny: Tiny, batches_of: BatchesOf) -> None:
+def test_d_normalizes_its_weights_once_per_update(tiny: Tiny, batches_of: BatchesOf) -> None:
     state = TrainState.create(tiny(model={"d_spectral_norm": True, "d_norm": "none"}))
     calls = []
     norm = next(module for module in state.D.modules() if isinstance(module, networks.SpectralNorm))

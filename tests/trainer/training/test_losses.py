@@ -11,7 +11,7 @@ from trainer.distributed.process_group import ShardedRNG
 from trainer.training import losses
 
 
-def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:
+def test_non_saturating_equals_binary_cross_entropy() -> None:
     real, fake = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for label in (1.0, 0.9):
         bce = F.binary_cross_entropy(real.sigmoid(), torch.full_like(real, label)) + F.binary_cross_entropy(
@@ -23,20 +23,20 @@ def test_non_saturating_is_binary_cross_entropy_on_a_sigmoid() -> None:
     )
 
 
-def test_an_undecided_discriminator_loses_two_log_two() -> None:
+def test_non_saturating_undecided_d_loss_is_two_log_two() -> None:
     zeros = torch.zeros(4)
     assert losses.cross_entropy_d(zeros, zeros).item() == pytest.approx(2 * 0.6931472)
     assert losses.non_saturating_g(zeros).item() == pytest.approx(0.6931472)
 
 
-def test_logits_that_overflow_a_sigmoid_keep_their_gradient() -> None:
+def test_non_saturating_extreme_logits_keep_their_gradient() -> None:
     fake = torch.tensor([-200.0], requires_grad=True)
     losses.non_saturating_g(fake).backward()
     assert fake.grad is not None
     assert fake.grad.item() == pytest.approx(-1.0)
 
 
-def test_two_sided_smoothing_is_binary_cross_entropy_with_both_targets() -> None:
+def test_smoothing_two_sided_equals_binary_cross_entropy() -> None:
     real, fake = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     bce = F.binary_cross_entropy(real.sigmoid(), torch.full_like(real, 0.9)) + F.binary_cross_entropy(
         fake.sigmoid(), torch.full_like(fake, 0.1)
@@ -44,7 +44,7 @@ def test_two_sided_smoothing_is_binary_cross_entropy_with_both_targets() -> None
     torch.testing.assert_close(losses.cross_entropy_d(real, fake, 0.9, 0.1), bce)
 
 
-def test_minimax_and_non_saturating_push_alike_where_d_is_undecided_and_not_where_it_is_sure() -> None:
+def test_minimax_gradient_vanishes_where_d_is_sure() -> None:
     def slope(loss: Callable[[torch.Tensor], torch.Tensor], logit: float) -> float:
         fake = torch.tensor([logit], requires_grad=True)
         loss(fake).backward()
@@ -58,19 +58,19 @@ def test_minimax_and_non_saturating_push_alike_where_d_is_undecided_and_not_wher
     torch.testing.assert_close(losses.minimax_g(fake), (1 - fake.sigmoid()).log().mean())
 
 
-def test_least_squares_is_half_the_squared_distance_to_the_targets() -> None:
+def test_least_squares_is_half_the_squared_distance() -> None:
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
     assert losses.least_squares_d(real, fake).item() == pytest.approx((0 + 4) / 4 + (0 + 4) / 4)
     assert losses.least_squares_d(real, fake, 0.9, 0.1).item() == pytest.approx((0.01 + 4.41) / 4 + (0.01 + 3.61) / 4)
     assert losses.least_squares_g(fake).item() == pytest.approx((1 + 1) / 4)
 
 
-def test_hinge_asks_for_no_more_than_a_margin_of_one() -> None:
+def test_hinge_is_zero_beyond_a_margin_of_one() -> None:
     assert losses.hinge_d(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, -9.0])).item() == 0
     assert losses.hinge_d(torch.tensor([0.0]), torch.tensor([0.5])).item() == pytest.approx(1 + 1.5)
 
 
-def test_wasserstein_is_a_difference_of_means() -> None:
+def test_wasserstein_is_the_difference_of_means() -> None:
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 2.0])
     assert losses.wasserstein_d(real, fake).item() == pytest.approx(0.5 - 2.0)
     assert losses.wasserstein_g(fake).item() == pytest.approx(-0.5)
@@ -103,7 +103,7 @@ def test_names_of_the_schema_are_those_of_the_losses() -> None:
     assert tuple(name for name, loss in losses.LOSSES.items() if loss.takes_labels) == SMOOTHABLE
 
 
-def test_r1_is_half_the_squared_norm_of_the_gradient() -> None:
+def test_r1_is_half_the_squared_gradient_norm() -> None:
     weights = torch.tensor([1.0, -2.0, 2.0])
     images = torch.randn(5, 3, 1, 1, requires_grad=True)
     penalty = losses.r1_penalty((images[:, :, 0, 0] * weights).sum(dim=1), images)
@@ -119,7 +119,7 @@ def test_r1_reaches_the_weights() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_the_unit_gradient_penalty_is_each_images_own(channels: int) -> None:
+def test_gradient_penalty_is_per_image(channels: int) -> None:
     """D(x) = c·|x| of image i has a gradient of norm cᵢ, so the penalty is the mean of (cᵢ - 1)²."""
     slopes = torch.tensor([0.0, 1.0, 3.0])
     images = torch.randn(3, channels, 4, 4, requires_grad=True)
@@ -127,7 +127,7 @@ def test_the_unit_gradient_penalty_is_each_images_own(channels: int) -> None:
     assert losses.unit_gradient_penalty(logits, images).item() == pytest.approx((1 + 0 + 4) / 3, rel=1e-4)
 
 
-def test_a_d_without_gradient_has_a_finite_penalty_and_slope() -> None:
+def test_gradient_penalty_without_gradient_is_finite() -> None:
     weight = torch.zeros(1, requires_grad=True)
     images = torch.randn(2, 1, 2, 2, requires_grad=True)
     losses.unit_gradient_penalty((images.flatten(1).sum(dim=1) * weight), images).backward()
@@ -136,7 +136,7 @@ def test_a_d_without_gradient_has_a_finite_penalty_and_slope() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: int) -> None:
+def test_interpolate_pairs_draws_a_point_per_pair(channels: int) -> None:
     reals, fakes = torch.ones(200, channels, 2, 2), -torch.ones(200, channels, 2, 2)
     points = losses.interpolate_pairs(reals, fakes, ShardedRNG(torch.Generator().manual_seed(0)))
     assert points.flatten(1).std(dim=1).max() < 1e-6  # one ε an image
@@ -146,7 +146,7 @@ def test_points_between_lie_on_each_pairs_line_at_a_place_of_its_own(channels: i
     assert places.std().item() == pytest.approx(2 / 12**0.5, rel=0.1)  # U(-1, 1)
 
 
-def test_points_around_leave_the_reals_by_up_to_half_their_spread() -> None:
+def test_perturb_reals_moves_by_up_to_half_the_spread() -> None:
     reals = torch.randn(100, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     moved = losses.perturb_reals(reals, reals.std(), ShardedRNG(torch.Generator().manual_seed(0))) - reals
     assert moved.min() >= 0

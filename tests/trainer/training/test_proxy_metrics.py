@@ -43,14 +43,14 @@ def quality_of(fakes: np.ndarray, reals: np.ndarray) -> dict[str, float]:
     return quality.measure(Replays(fakes))
 
 
-def test_the_real_images_themselves_are_as_good_as_can_be() -> None:
+def test_measure_of_the_reals_is_perfect() -> None:
     reals = smooth(300, 0)
     result = quality_of(reals, reals)
     assert result["quality/frechet"] == pytest.approx(0, abs=1e-6)
     assert result["quality/recall"] == 1
 
 
-def test_images_alike_are_better_than_noise_and_a_collapsed_generator_has_no_recall() -> None:
+def test_measure_ranks_similar_noise_and_collapsed_images() -> None:
     reals = smooth(300, 0)
     alike = quality_of(smooth(300, 1), reals)
     noise = quality_of(np.random.default_rng(0).integers(0, 256, reals.shape, dtype=np.uint8), reals)
@@ -61,7 +61,7 @@ def test_images_alike_are_better_than_noise_and_a_collapsed_generator_has_no_rec
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 4, 1), (5, 28, 28, 1), (5, 32, 32, 3)])
-def test_features_are_the_same_whatever_the_batch_and_the_global_seed(shape: tuple[int, ...]) -> None:
+def test_random_features_ignore_batch_and_global_seed(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     features = RandomFeatures(shape[3], CPU)(images)
     torch.manual_seed(5)
@@ -70,7 +70,7 @@ def test_features_are_the_same_whatever_the_batch_and_the_global_seed(shape: tup
     np.testing.assert_allclose(features, again, rtol=1e-4, atol=1e-5)
 
 
-def test_measuring_leaves_the_random_state_of_training_alone() -> None:
+def test_measure_leaves_the_random_state_unchanged() -> None:
     G, _ = networks.build(loading.parse(CONFIG))
     reals = smooth(40, 0)[:, :8, :8]
     before = torch.get_rng_state()
@@ -85,7 +85,7 @@ def test_measure_of_a_few_images_leaves_out_what_they_cannot_give(count: int, ha
     assert ("quality/recall" in found) == has_recall
 
 
-def test_recall_of_the_trainer_is_that_of_the_evaluation() -> None:
+def test_measure_recall_equals_the_evaluations() -> None:
     reals, fakes = smooth(60, 0), smooth(60, 1)
     extract = RandomFeatures(1, CPU)
     expected = precision_recall_density_coverage(extract(fakes), extract(reals))["recall"]

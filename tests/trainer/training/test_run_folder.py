@@ -17,7 +17,7 @@ from trainer.sweep import runner, study
 from trainer.training import run_folder
 
 
-def test_one_process_trains_in_a_run_at_a_time(tmp_path: Path) -> None:
+def test_exclusive_second_process_fails(tmp_path: Path) -> None:
     with (
         run_folder.exclusive(tmp_path),
         pytest.raises(TrainerError, match="another process"),
@@ -28,20 +28,20 @@ def test_one_process_trains_in_a_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+def test_exclusive_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-00000001.pt.abc.partial").write_text("half", encoding="utf-8")
     with run_folder.exclusive(tmp_path):
         assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_runs_are_numbered_on(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_create_numbers_runs(tiny: Callable[..., Config], tmp_path: Path) -> None:
     assert run_folder.create(tmp_path / "runs", tiny()).name == "0001-tiny"
     (tmp_path / "runs" / "0041-other").mkdir()
     assert run_folder.create(tmp_path / "runs", tiny()).name == "0042-tiny"
     assert (tmp_path / "runs" / "0042-tiny" / "config.json").is_file()
 
 
-def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_create_at_an_existing_run_fails(tiny: Callable[..., Config], tmp_path: Path) -> None:
     at = tmp_path / "here" / "mine"
     assert run_folder.create_at(at, tiny()) == at
     assert loading.parse(json.loads((at / "config.json").read_text(encoding="utf-8"))) == tiny()
@@ -52,9 +52,7 @@ def test_a_run_folder_of_ones_own_name_is_made_once(tiny: Callable[..., Config],
         run_folder.create_at(at / "config.json" / "below", tiny())
 
 
-def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
-    tiny: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_create_at_a_run_without_checkpoint_starts_again(tiny: Callable[..., Config], tmp_path: Path) -> None:
     at = run_folder.create_at(tmp_path / "mine", tiny())
     (at / "samples").mkdir()
     (at / "samples" / "fixed-000000000040.png").write_bytes(b"any")
@@ -66,7 +64,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_is_begun_anew(
     assert not list((at / "samples").iterdir())
 
 
-def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_create_at_a_folder_of_other_files_fails(tiny: Callable[..., Config], tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"any")
     with pytest.raises(TrainerError, match="is not a run folder"):
         run_folder.create_at(tmp_path, tiny())
@@ -74,7 +72,7 @@ def test_a_folder_of_other_things_is_no_run_folder(tiny: Callable[..., Config], 
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
-def test_images_decide_the_channels_that_are_not_set(
+def test_load_images_without_channels_takes_those_of_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, channels: int
 ) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
@@ -91,7 +89,7 @@ def test_images_decide_the_channels_that_are_not_set(
     assert runner.with_channels(planned, tmp_path).config.data.channels == channels
 
 
-def test_graceful_stop_hangups_never_interrupt_at_once() -> None:
+def test_graceful_stop_hangup_never_interrupts_at_once() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with run_folder.graceful_stop() as asked:
