@@ -53,7 +53,7 @@ class Server:
         return connection
 
     def ask(self, raw: bytes) -> bytes:
-        """All that the service answers to these bytes until it closes the connection, or is silent for 20 s."""
+        """Return what the service answers to these bytes until it closes the connection; TimeoutError after 20 s."""
         with self.connect() as connection:
             connection.sendall(raw)
             return everything(connection)
