@@ -1,4 +1,4 @@
-"""Tests that end early leave nothing running and nothing in the folder of temporary files."""
+"""A test session leaves no process and no temporary folder behind, however it ends."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def end_with_parent() -> None:
 
 
 def own_temporary_folder() -> None:
-    """Give this session a folder of temporary files, removed at its end; pytest's own folders stay where they were.
+    """Give this session a folder for temporary files, pytest's included, and clean up at its end.
 
-    The processes of `pytest -n` share the folder of the one that started them.
+    The processes of `pytest -n` share the folder of the process that started them. To keep the folders of failed tests,
+    set PYTEST_DEBUG_TEMPROOT to another folder.
     """
     if OWNER in os.environ:
         return
@@ -37,19 +38,32 @@ def own_temporary_folder() -> None:
     remove_left_over(shared)
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=shared))
     os.environ |= {OWNER: str(os.getpid()), "TMPDIR": str(folder)}
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(shared))
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     tempfile.tempdir = None
-    atexit.register(remove, folder, os.getpid())
+    atexit.register(clean_up, folder, os.getpid())
 
 
-def remove(folder: Path, owner: int) -> None:
-    """Remove a session's folder, unless this is a fork of the process that made it."""
+def clean_up(folder: Path, owner: int) -> None:
+    """End a session's processes and remove its folder, unless this is a fork of the process that made it."""
     if os.getpid() == owner:
+        kill_processes_of(owner)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def kill_processes_of(owner: int) -> None:
+    """Kill every process that a session started and that still runs: those that inherited its environment."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or it is another user's
+            if int(entry.name) != os.getpid() and f"{OWNER}={owner}".encode() in _environment(entry):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _environment(process: Path) -> list[bytes]:
+    return (process / "environ").read_bytes().split(b"\0")
+
+
 def remove_left_over(shared: Path) -> None:
-    """Remove the folders of sessions that were killed."""
+    """Remove the folders, and end the processes, of sessions that were killed."""
     for folder in shared.glob(f"{PREFIX}*"):
         made_by = re.match(rf"{PREFIX}(\d+)-", folder.name)
         if made_by is None:
@@ -57,6 +71,7 @@ def remove_left_over(shared: Path) -> None:
         try:
             os.kill(int(made_by[1]), 0)
         except ProcessLookupError:
+            kill_processes_of(int(made_by[1]))
             shutil.rmtree(folder, ignore_errors=True)
         except OSError:  # it runs, as another user
             continue
