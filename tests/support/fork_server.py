@@ -1,8 +1,8 @@
-"""Commands of ours in processes that need not import torch again: they are forked from one that has.
+"""Run commands in processes that are forked from one that has imported torch.
 
-What a training and an export import costs ten seconds of a core before anything is computed, and tests of the command
-line start the trainer often. `python tests/support/fork_server.py` is the server, given its socket, and a client, given
-the module. A command has its own process, arguments, environment, folder and streams, and imports our modules itself.
+The imports of a training and an export take ten seconds of a core, and tests of the command line start the trainer
+often. `python tests/support/fork_server.py` is the server, given its socket, and a client, given the module. A command
+has its own process, arguments, environment, folder and streams, and imports our modules itself.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ IMPORTED = (
     "torch", "torch._dynamo", "torch.onnx", "torch.utils.tensorboard", "lightning_fabric",
     "matplotlib.figure", "onnx", "scipy.stats", "sklearn.datasets",
 )  # fmt: skip
-# and not onnxruntime, which starts a thread that a fork has not, and waits for it at the end
+# Not onnxruntime: it starts a thread, which a fork does not have, and waits for it at the end.
 
 
 def run(module: str, *arguments: str, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """`python -m module arguments` in `cwd` and this process's environment. subprocess.TimeoutExpired."""
+    """Run `python -m module arguments` in `cwd`, with this process's environment; subprocess.TimeoutExpired."""
     command = [*client(module), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def command(path: Path, module: str) -> None:
-    """Write an executable file that is `python -m module`."""
+    """Write an executable file that runs `python -m module`."""
     path.write_text(f'#!/bin/sh\nexec {shlex.join(client(module))} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
 
@@ -52,16 +52,15 @@ def client(module: str) -> list[str]:
 
 @functools.cache
 def _server() -> Path:
-    """The socket of a server that ends with this process."""
-    from tests.support.process_cleanup import (
-        end_with_parent,
-    )  # not where this file is a server or its client, and alone
+    """Start a server that ends with this process; return its socket."""
+    # Imported here because the server and its clients run this file without the repository in their path.
+    from tests.support.process_cleanup import end_with_parent
 
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # short: the path of a socket may have no more than 107 letters
+    folder = Path(tempfile.mkdtemp(prefix="fork-"))  # short: the path of a socket has at most 107 bytes
     place = folder / "socket"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # which OpenMP reads when torch is imported
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with socket.socket(socket.AF_UNIX) as listening:  # from now on, so that nobody needs to wait until all is imported
+    with socket.socket(socket.AF_UNIX) as listening:  # clients may connect before everything is imported
         listening.bind(str(place))
         listening.listen()
         words = [sys.executable, "-P", __file__, str(listening.fileno())]
@@ -71,7 +70,7 @@ def _server() -> Path:
 
 
 def _ask(place: str, words: list[str]) -> int:
-    """In the client: have the command run on this process's streams. Returns its exit code."""
+    """Have the command run on this process's streams, in the client; return its exit code."""
     with socket.socket(socket.AF_UNIX) as to:
         to.connect(place)
         wanted = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109  no pathlib here
@@ -80,8 +79,8 @@ def _ask(place: str, words: list[str]) -> int:
 
 
 def _serve(listening: int) -> list[str]:
-    """Fork a process for every command, and another that waits for it. Returns, in the former, the command's words."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    """Fork a process for every command, and another that waits for it; return, in the former, the command's words."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes the processes that wait
     with socket.socket(fileno=listening) as server:
         while True:
             asked, _ = server.accept()
@@ -102,7 +101,7 @@ def _serve(listening: int) -> list[str]:
 
 
 def _wait(asked: socket.socket, worker: int) -> None:
-    """Tell the client the worker's exit code; a client that is gone takes its worker with it."""
+    """Send the worker's exit code to the client; end the worker if the client is gone."""
     ended = os.pidfd_open(worker)
     ready, _, _ = select.select([asked, ended], [], [])
     if ended not in ready:
@@ -113,11 +112,11 @@ def _wait(asked: socket.socket, worker: int) -> None:
 
 
 def _become(wanted: dict[str, Any], streams: list[int]) -> list[str]:
-    """Take the place of the client. Returns the command's words."""
+    """Take the place of the client; return the command's words."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin, sys.stdout, sys.stderr = (  # what the server's were is of other files
+    sys.stdin, sys.stdout, sys.stderr = (  # the server's own are other files
         open(number, mode, buffering=1, closefd=False, errors=errors)  # noqa: SIM115
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
@@ -135,7 +134,7 @@ def main() -> None:
         raise SystemExit(_ask(place, words))
     for name in IMPORTED:
         importlib.import_module(name)
-    gc.freeze()  # the forks would copy what a collection touches
+    gc.freeze()  # a collection in a fork would copy the pages that it touches
     sys.argv = _serve(int(place))
     code: object = 0
     try:
@@ -151,7 +150,7 @@ def main() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # and not by taking all of torch down, which takes as long as some commands
+    os._exit(code)  # tearing down torch takes as long as some commands
 
 
 if __name__ == "__main__":
