@@ -82,7 +82,7 @@ quick: setup ## Run the tests that take no more than a few seconds each
 
 coverage: setup ## Measure the branch coverage of the packages by every test except those of load and of container images
 	rm -rf build/coverage
-	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile -m 'not alone' --ignore tests/images; tests=$$?; \
+	$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile -m 'not alone' --ignore tests/system/containers; tests=$$?; \
 	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage html --quiet --fail-under 0 && $(BIN)/python -m coverage report && exit $$tests
 
 test-versions: setup ## Test the service's use of private parts on the lowest and the newest VERSIONS that pyproject.toml allows
