@@ -8,17 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.extractors import Extractor, load_extractor
-from evaluation.extractors.default import default_extractor
+from evaluation.extractors import Extractor
 from evaluation.metrics import Metric
 from evaluation.references.cache import DataPaths
 from evaluation.report.schema import summary_lines
 from evaluation.scoring import job
 from evaluation.scoring.distance import distance_between
-from evaluation.scoring.inputs import ScoreOptions, metrics_named
-from evaluation.scoring.resolution import is_statistics, recorded_extractor
+from evaluation.scoring.inputs import ScoreOptions, find_extractor, metrics_named
 from evaluation.scoring.workdir import output_paths
-from evaluation.sources import ImagesLike, SamplingOptions
+from evaluation.sources import ImagesLike, SamplingOptions, resolve
 
 
 class Score(float):
@@ -138,9 +136,9 @@ def score(
         ImageSetError: If an image set cannot be loaded.
     """
     paths = _data_paths(data_root, cache_root)
-    loaded = _load(extractor, reference, paths)
+    loaded = find_extractor(extractor, paths, resolve(reference).require_real_images())
     options = ScoreOptions(
-        _metrics(metrics),
+        metrics_named(metrics),
         num_images=num_images,
         first_seed=seed,
         intervals=intervals,
@@ -150,9 +148,11 @@ def score(
         resolution=None if resolution is None else str(resolution),
         model=model,
         sampling=SamplingOptions(truncation, labels),
+        paths=paths,
+        on_warning=_warn,
     )
     with output_paths(None if output is None else Path(output)) as files:
-        report = job.score(images, reference, loaded, options, paths, files, _warn)
+        report = job.score(images, reference, loaded, options, files)
         if files.images is not None:
             from evaluation.report.render import write_views
 
@@ -190,26 +190,12 @@ def fid(
     return distance_between(
         a,
         b,
-        extractor=Path(extractor) if isinstance(extractor, str) else extractor,
+        extractor=extractor,
         num_images=num_images,
         paths=_data_paths(data_root, cache_root),
         force=force,
         on_warning=_warn,
     ).value
-
-
-def _load(extractor: str | Path | Extractor | None, reference: ImagesLike, paths: DataPaths) -> Extractor:
-    if isinstance(extractor, Extractor):
-        return extractor
-    if extractor is None:
-        extractor = recorded_extractor(reference) if is_statistics(reference) else default_extractor(paths.extractors)
-    return load_extractor(extractor)
-
-
-def _metrics(metrics: str | Iterable[str] | Iterable[Metric]) -> tuple[Metric, ...]:
-    if isinstance(metrics, str):
-        return metrics_named(metrics)
-    return tuple(one if isinstance(one, Metric) else metrics_named(one)[0] for one in metrics)
 
 
 def _data_paths(data_root: str | Path, cache_root: str | Path | None) -> DataPaths:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from artifacts.terminal import progress
+from evaluation.documents import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.features.extraction import iter_features
+from evaluation.features.store import Timing
 from evaluation.metrics.classifier_confidence import classifier_confidence
-from evaluation.report.schema import now, versions
-from evaluation.scoring.feature_store import Timing
-from evaluation.scoring.features import iter_features
 from evaluation.sources import ImageSource, SeedRange
 
 
@@ -21,12 +21,7 @@ def classify_images(
 ) -> dict[str, Any]:
     """Return a report of the share of images that the classifier is sure of, and of each class's share.
 
-    Args:
-        source: The images.
-        extractor: A classifier.
-        num_images: How many images, or as many as there are.
-        first_seed: The first seed.
-        threshold: The probability from which an image counts as sure, 0 to 1.
+    An image counts as sure from a probability of `threshold` on; `num_images` is their largest number.
 
     Raises:
         EvaluationError: If the extractor is not a classifier, or the source fails.

@@ -10,7 +10,19 @@ import typer
 
 from artifacts.command_line import OneLineErrors
 from artifacts.terminal import say
-from evaluation.cli_common import CacheRoot, DataRoot, ExtractorFile, examples, finite, one_line_errors, warn
+from evaluation.cli_common import (
+    CacheRoot,
+    DataRoot,
+    ExtractorFile,
+    ExtractorOutput,
+    Force,
+    Seed,
+    ServiceModel,
+    examples,
+    finite,
+    one_line_errors,
+    warn,
+)
 from evaluation.cli_score import merge, score
 from evaluation.errors import CheckFailedError, EvaluationError
 
@@ -48,7 +60,7 @@ def classifier(
     images: Annotated[
         str, typer.Option(help="The labeled image set, such as mnist; accuracy is measured on its @test.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
+    output: ExtractorOutput,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
     resolution: Annotated[int | None, typer.Option(help="Input side in pixels.", min=8, max=64)] = None,
@@ -83,7 +95,7 @@ def classifier(
 
 @extractor_app.command(epilog=examples("evaluation extractor inception --resize torch -o inception.onnx"))
 def inception(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
+    output: ExtractorOutput,
     resize: Annotated[str, typer.Option(help="tf1 (torch-fidelity), torch (pytorch-fid) or clean (clean-fid).")],
     weights: Annotated[
         Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth; default: download it.")
@@ -108,7 +120,7 @@ def inception(
 def seal_(
     file: Annotated[Path, typer.Argument(help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d].")],
     name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")],
+    output: ExtractorOutput,
     resize: Annotated[
         str | None,
         typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, added before the network."),
@@ -125,7 +137,7 @@ def seal_(
     with one_line_errors():
         from evaluation.extractors.from_onnx import seal_onnx
 
-        sealed = seal_onnx(
+        sealed, warnings = seal_onnx(
             file,
             output,
             name=name,
@@ -136,7 +148,7 @@ def seal_(
             features=features,
             logits=logits,
         )
-        for text in sealed.warnings:
+        for text in warnings:
             warn(text)
         metadata = sealed.metadata
         normalization = f", mean {metadata['mean']}, std {metadata['std']}" if "mean" in metadata else ""
@@ -223,7 +235,7 @@ def fid(
         typer.Option(help="Maximum number of images of each; default: all, or 10,000 of a generator.", min=2),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
+    force: Force = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
@@ -236,16 +248,16 @@ def fid(
         distance = distance_between(
             a, b, extractor=extractor, num_images=num_images, paths=paths, force=force, on_warning=warn
         )
-        say(json.dumps(distance.to_dict(), ensure_ascii=False, allow_nan=False) if as_json else distance)
+        say(json.dumps(vars(distance), ensure_ascii=False, allow_nan=False) if as_json else distance)
 
 
 @app.command(epilog=examples("evaluation classify http://127.0.0.1:3000 --extractor mnist.onnx --min-sure-share 0.9"))
 def classify(
     source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
     extractor: ExtractorFile,
-    model: Annotated[str | None, typer.Option(help="The service's model; default: the service's default.")] = None,
+    model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)] = 0,
+    seed: Seed = 0,
     sure: Annotated[
         float, typer.Option(help="Confidence from which an image counts as recognized.", min=0, max=1, callback=finite)
     ] = 0.9,
@@ -256,7 +268,7 @@ def classify(
         float | None, typer.Option(help="Exit 1 if a class has a smaller share.", min=0, max=1, callback=finite)
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")] = False,
+    force: Force = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:

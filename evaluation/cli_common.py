@@ -28,6 +28,10 @@ CacheRoot = Annotated[
     Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE, else in ~/.cache/gan-atelier.")
 ]
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
+ExtractorOutput = Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")]
+ServiceModel = Annotated[str | None, typer.Option(help="The service's model; default: the service's default.")]
+Seed = Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)]
+Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 
 
 @contextlib.contextmanager

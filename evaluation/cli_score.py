@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.terminal import say
-from evaluation.cli_common import CacheRoot, DataRoot, finite, one_line_errors, warn
+from evaluation.cli_common import CacheRoot, DataRoot, Force, Seed, ServiceModel, finite, one_line_errors, warn
 from evaluation.errors import CheckFailedError, EvaluationError
 from evaluation.metrics.registry import METRICS
 
@@ -19,7 +19,6 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report, or a .json file for the numbers only.")
 ]
 FailAbove = Annotated[float | None, typer.Option(help="Exit 1 if the first metric is larger.", min=0, callback=finite)]
-Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 Baseline = Annotated[bool, typer.Option(help="Also score real images, train against test, for comparison.")]
 METRICS_HELP = f"{', '.join(METRICS)}, or your own as my_package.metrics:MY_METRIC; separated by commas."
 
@@ -43,9 +42,9 @@ def score(
         Path | None, typer.Option(help="The extractor file; default: the one that made the reference file.")
     ] = None,
     metrics: Annotated[str, typer.Option(help=METRICS_HELP)] = "fid",
-    model: Annotated[str | None, typer.Option(help="The service's model; default: the service's default.")] = None,
+    model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="N, which is part of the score's name.", min=2)] = 10_000,
-    seed: Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)] = 0,
+    seed: Seed = 0,
     intervals: Annotated[
         bool,
         typer.Option(
@@ -91,11 +90,10 @@ def score(
         from evaluation.extractors import load_extractor
         from evaluation.references.cache import DataPaths
         from evaluation.scoring import job
-        from evaluation.scoring.inputs import ScoreOptions, metrics_named
-        from evaluation.scoring.resolution import recorded_extractor
+        from evaluation.scoring.inputs import ScoreOptions, metrics_named, recorded_extractor
         from evaluation.scoring.shards import parse_shard, score_shard
         from evaluation.scoring.workdir import output_paths
-        from evaluation.sources import SamplingOptions, checkpoints_of, is_run
+        from evaluation.sources import SamplingOptions, checkpoints_of, is_run, resolve
 
         options = ScoreOptions(
             metrics_named(metrics),
@@ -112,22 +110,22 @@ def score(
             sampling=SamplingOptions(truncation, labels),
             patience_s=patience,
             stamp=stamp,
+            paths=DataPaths(data_root, cache_root),
+            on_warning=warn,
         )
         if all_checkpoints and (shard is not None or not is_run(Path(source))):
             raise EvaluationError("--all-checkpoints needs a run folder, and cannot be combined with --shard")
         if shard is not None and (output is None or output.suffix == ".json"):
             raise EvaluationError("--shard needs an --output folder to write its share to")
         with output_paths(output) as files:
-            loaded = load_extractor(extractor or recorded_extractor(reference))
-            paths = DataPaths(data_root, cache_root)
+            loaded = load_extractor(extractor or recorded_extractor(resolve(reference)))
             if shard is not None and output is not None:
-                say(score_shard(source, reference, loaded, options, paths, output, warn))
+                say(score_shard(source, reference, loaded, options, output))
                 return
             if all_checkpoints:
-                checkpoints = checkpoints_of(Path(source))
-                document = job.score_checkpoints(checkpoints, reference, loaded, options, paths, files, warn)
+                document = job.score_checkpoints(checkpoints_of(Path(source)), reference, loaded, options, files)
             else:
-                document = job.score(source, reference, loaded, options, paths, files, warn)
+                document = job.score(source, reference, loaded, options, files)
             _finish(document, files, stamp)
 
 

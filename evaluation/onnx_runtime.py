@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.onnx_metadata import onnx_error_message
@@ -70,13 +69,7 @@ def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceS
 def run_session(
     session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, np.ndarray], what: str
 ) -> list[np.ndarray]:
-    """Return a session's outputs.
-
-    Args:
-        session: A session.
-        outputs: Names of the outputs.
-        feed: The inputs by name.
-        what: What runs, for the message.
+    """Return a session's outputs of these names; `what` names it in messages.
 
     Raises:
         EvaluationError: If it does not run on this input, or takes longer than `DEADLINE_S`: a file may contain an
@@ -97,29 +90,3 @@ def run_session(
         raise EvaluationError(f"{what} cannot run on {shapes}: {why}") from error
     finally:
         timer.cancel()
-
-
-def require_metadata(metadata: dict[str, str], keys: tuple[str, ...], path: Path, what: str) -> None:
-    """Raise EvaluationError unless the metadata have all keys; `what` names what the file should be."""
-    missing = [key for key in keys if key not in metadata]
-    if missing:
-        raise EvaluationError(f"{path} is not {what}: its metadata lack {', '.join(missing)}")
-
-
-def int_metadata(metadata: dict[str, str], key: str, path: Path) -> int:
-    """Return an integer of the metadata; EvaluationError if it is not one."""
-    try:
-        return int(metadata[key])
-    except ValueError as error:
-        raise EvaluationError(f"{path}: metadata {key} is {metadata[key]!r}, not a number") from error
-
-
-def string_list_metadata(metadata: dict[str, str], key: str, path: Path) -> tuple[str, ...]:
-    """Return a JSON list of strings of the metadata, () if there is none; EvaluationError if it is something else."""
-    try:
-        values: Any = json.loads(metadata.get(key) or "[]")
-    except ValueError as error:
-        raise EvaluationError(f"{path}: metadata {key} is not JSON") from error
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise EvaluationError(f"{path}: metadata {key} is not a list of names")
-    return tuple(values)

@@ -7,7 +7,7 @@ protocol exactly, so that it is the same in every runtime and torch version.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,12 +41,8 @@ class BuiltExtractor:
 def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProto:
     """Return `images` uint8 [N, H, W, C] → `prepared` float32 [N, channels, side, side], normalized, as ONNX.
 
-    C may be 1 or 3 for any `channels`: gray is repeated to RGB, and RGB becomes gray by ITU-R 601 luma.
-
-    Args:
-        resize: A key of `RESIZES`.
-        side: Height and width of the network's input, in pixels.
-        channels: Its channels, 1 or 3.
+    C may be 1 or 3 for any `channels`: gray is repeated to RGB, and RGB becomes gray by ITU-R 601 luma. `resize` is a
+    key of `RESIZES`.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -72,15 +68,8 @@ def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProt
     )
 
 
-def export_network(network: torch.nn.Module, channels: int, side: int, logits: bool = True) -> onnx.ModelProto:
-    """Export a network of `prepared` float32 [N, channels, side, side] → (`features`, `logits`) to ONNX.
-
-    Args:
-        network: The network, which is set to eval mode.
-        channels: Channels of its input.
-        side: Height and width of its input.
-        logits: Whether it returns logits too; otherwise it returns `features`.
-    """
+def export_network(network: torch.nn.Module, channels: int, side: int, logits: bool) -> onnx.ModelProto:
+    """Export a network of `prepared` float32 [N, channels, side, side] → `features`, or (`features`, `logits`)."""
     import logging
     import warnings
 
@@ -106,18 +95,8 @@ def export_network(network: torch.nn.Module, channels: int, side: int, logits: b
     return program.model_proto
 
 
-def extractor_model(
-    network: torch.nn.Module, resize: str, channels: int, side: int, logits: bool = True
-) -> onnx.ModelProto:
-    """Return preprocessing and network as one model, without the exporter's notes about this machine's files.
-
-    Args:
-        network: The network.
-        resize: A key of `RESIZES`.
-        channels: Channels of the network's input, 1 or 3.
-        side: Height and width of its input.
-        logits: Whether the network returns logits too.
-    """
+def extractor_model(network: torch.nn.Module, resize: str, channels: int, side: int, logits: bool) -> onnx.ModelProto:
+    """Return preprocessing and network as one model, without the exporter's notes about this machine's files."""
     import onnx
     from onnx import compose
 
@@ -154,30 +133,31 @@ def seal(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     helper.set_model_props(model, {**metadata_strings(values), "digest": extractor_digest(model)})
 
 
-def verify_and_write(model: onnx.ModelProto, expected: tuple[np.ndarray, ...], images: np.ndarray, path: Path) -> float:
-    """Compare ONNX Runtime's outputs with torch's, then write the file.
+def write_extractor(
+    network: torch.nn.Module,
+    metadata: dict[str, Any],
+    output: Path,
+    *,
+    resize: str,
+    images: np.ndarray,
+    expected: Sequence[torch.Tensor],
+) -> BuiltExtractor:
+    """Write preprocessing and network as an extractor file, after comparing ONNX Runtime's outputs with torch's.
 
-    Args:
-        model: The sealed model.
-        expected: Torch's features, and logits if the model has them.
-        images: The images that they were computed from, uint8 [N, H, W, C].
-        path: The file to write, whole or not at all.
-
-    Returns:
-        The features' centered relative error.
-
-    Raises:
-        EvaluationError: If the outputs differ, or the file cannot be written.
+    `expected` are torch's features of `images`, uint8 [N, H, W, C], and logits if the network has them. The metadata's
+    `resolution` and `channels` are those of the network's input. EvaluationError: the outputs differ.
     """
     from evaluation.onnx_runtime import create_session
 
-    got = create_session(model, path).run(["features", "logits"][: len(expected)], {"images": images})
-    errors = [centered_relative_error(ours, theirs) for ours, theirs in zip(got, expected, strict=True)]
+    model = extractor_model(network, resize, metadata["channels"], metadata["resolution"], len(expected) > 1)
+    seal(model, metadata)
+    got = create_session(model, output).run(["features", "logits"][: len(expected)], {"images": images})
+    errors = [centered_relative_error(ours, theirs.numpy()) for ours, theirs in zip(got, expected, strict=True)]
     if not max(errors) < _MAX_EXPORT_ERROR:
         raise EvaluationError(f"the exported extractor differs from torch's by {max(errors):.1e}; not written")
-    with atomic_output(path) as handle:
+    with atomic_output(output) as handle:
         handle.write(model.SerializeToString(deterministic=True))
-    return errors[0]
+    return BuiltExtractor(output, metadata, errors[0])
 
 
 def centered_relative_error(got: np.ndarray, expected: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.builder import BuiltExtractor, weights_sha256, write_extractor
 from evaluation.sources import resolve
 from imagesets import ImageSet, load
 
@@ -126,13 +126,10 @@ def build_classifier(
         "epochs": epochs,
         "versions": {"torch": torch.__version__, "threads": torch.get_num_threads()},
     }
-    model = extractor_model(network, RESIZE, channels, side)
-    seal(model, metadata)
     samples = np.ascontiguousarray(test.images[:: max(1, len(test) // 64)][:64])
     with torch.no_grad():
-        features, logits = network(_normalize(samples))
-    error = verify_and_write(model, (features.numpy(), logits.numpy()), samples, output)
-    return BuiltExtractor(output, metadata, error)
+        expected = network(_normalize(samples))
+    return write_extractor(network, metadata, output, resize=RESIZE, images=samples, expected=expected)
 
 
 def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:

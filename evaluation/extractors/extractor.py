@@ -14,7 +14,7 @@ import numpy as np
 
 from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.errors import EvaluationError
-from evaluation.onnx_runtime import create_session, read_model, require_metadata, run_session, string_list_metadata
+from evaluation.onnx_runtime import create_session, read_model, run_session
 
 FORMAT_VERSION = "1"
 # The weights whose distance is FID: pt_inception-2015-12-05-6726825d.pth, as pytorch-fid and torch-fidelity publish it.
@@ -40,6 +40,7 @@ class Extractor:
     Attributes:
         path: The file.
         metadata: Its metadata.
+        numbers: Those of `accuracy`, `chance` (0 to 1) and `seed` that a classifier's metadata record.
         dim: Number of features, d.
         class_names: Names of the classes of its logits; empty if it records none.
         has_logits: Whether it computes logits.
@@ -48,6 +49,7 @@ class Extractor:
 
     path: Path
     metadata: dict[str, str]
+    numbers: dict[str, float]
     dim: int
     class_names: tuple[str, ...]
     has_logits: bool
@@ -67,6 +69,12 @@ class Extractor:
     def metric(self) -> str:
         """`fid` or `clean_fid` (by the resize) for Inception's published weights, `fd_…` for other features."""
         return self.metadata["metric"]
+
+    @property
+    def batch_size(self) -> int:
+        """Images per run: a large network's activations for 64 images would take most of a gigabyte."""
+        on_gpu = "CUDAExecutionProvider" in self.session.get_providers()
+        return 64 if on_gpu or self.dim < 1024 else 16
 
     def __call__(self, images: np.ndarray) -> Extracted:
         """Compute the features of images.
@@ -102,10 +110,9 @@ class Extractor:
 
     def provenance(self) -> dict[str, Any]:
         """Return what a reference file or a report records about the extractor."""
-        types: dict[str, type] = dict.fromkeys(("name", "network", "metric", "weights_sha256", "resize", "digest"), str)
-        types |= {"dataset": str, "accuracy": float, "chance": float, "seed": int}
-        known = {key: kind(self.metadata[key]) for key, kind in types.items() if key in self.metadata}
-        return known | {"dim": self.dim}
+        keys = ("name", "network", "metric", "weights_sha256", "resize", "digest", "dataset")
+        known = {key: self.metadata[key] for key in keys if key in self.metadata}
+        return {**known, **self.numbers, "dim": self.dim}
 
 
 def extractor_digest(model: Any) -> str:
@@ -134,18 +141,15 @@ def load_extractor(path: Path | str) -> Extractor:
     path = Path(path)
     model = read_model(path, "extractor file")
     metadata = metadata_of(model)
-    require_metadata(metadata, REQUIRED, path, "an extractor file")
+    if missing := [key for key in REQUIRED if key not in metadata]:
+        raise EvaluationError(f"{path} is not an extractor file: its metadata lack {', '.join(missing)}")
     if metadata["format_version"] != FORMAT_VERSION:
         raise EvaluationError(
             f"{path} has extractor format {metadata['format_version']}; this version reads {FORMAT_VERSION}"
         )
     _check_name(metadata, path)
     _check_metric(metadata, path)
-    for key in ("accuracy", "chance"):
-        _check_number(metadata, key, float, path)
-        if not 0 <= float(metadata.get(key, 0)) <= 1:
-            raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not between 0 and 1")
-    _check_number(metadata, "seed", int, path)
+    numbers = _numbers(metadata, path)
     session = create_session(model, path)
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
@@ -160,14 +164,14 @@ def load_extractor(path: Path | str) -> Extractor:
     shape = outputs["features"].shape
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise EvaluationError(f"{path}: `features` has shape {shape}, not [N, d] of a fixed d")
-    class_names = string_list_metadata(metadata, "class_names", path)
+    class_names = _class_names(metadata, path)
     if class_names and "logits" in outputs and outputs["logits"].shape[1:] != [len(class_names)]:
         raise EvaluationError(
             f"{path}: `logits` has shape {outputs['logits'].shape} for {len(class_names)} class names"
         )
     if extractor_digest(model) != metadata["digest"]:
         raise EvaluationError(f"{path} was altered after it was made: its digest does not match; build it again")
-    return Extractor(path, metadata, shape[1], class_names, "logits" in outputs, session)
+    return Extractor(path, metadata, numbers, shape[1], class_names, "logits" in outputs, session)
 
 
 def file_stem(name: str) -> str:
@@ -199,13 +203,31 @@ def _check_metric(metadata: dict[str, str], path: Path) -> None:
         raise EvaluationError(f"{path} claims the metric {metric} with the resize {metadata['resize'][:40]!r}")
 
 
-def _check_number(metadata: dict[str, str], key: str, kind: type[int] | type[float], path: Path) -> None:
-    """Raise EvaluationError for metadata that is not a finite number."""
+def _class_names(metadata: dict[str, str], path: Path) -> tuple[str, ...]:
+    """Return the names of the classes, () if there are none; raise EvaluationError for anything else."""
     try:
-        if key in metadata and not math.isfinite(kind(metadata[key])):
-            raise ValueError(metadata[key])
+        names: Any = json.loads(metadata.get("class_names") or "[]")
     except ValueError as error:
-        raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not a number") from error
+        raise EvaluationError(f"{path}: metadata class_names is not JSON") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise EvaluationError(f"{path}: metadata class_names is not a list of names")
+    return tuple(names)
+
+
+def _numbers(metadata: dict[str, str], path: Path) -> dict[str, float]:
+    """Return the numbers of the metadata; raise EvaluationError for one that is not finite, or a share that is none."""
+    kinds: dict[str, type[int] | type[float]] = {"accuracy": float, "chance": float, "seed": int}
+    numbers: dict[str, float] = {}
+    for key in (key for key in kinds if key in metadata):
+        try:
+            numbers[key] = kinds[key](metadata[key])
+            if not math.isfinite(numbers[key]):
+                raise ValueError(metadata[key])
+        except ValueError as error:
+            raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not a number") from error
+        if key != "seed" and not 0 <= numbers[key] <= 1:
+            raise EvaluationError(f"{path}: metadata {key} is {metadata[key][:40]!r}, not between 0 and 1")
+    return numbers
 
 
 def metadata_strings(values: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import metadata as packages
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,16 +32,6 @@ _PREFIX = "network/"
 _BATCH_TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class SealedExtractor:
-    """A written extractor file, its metadata, the number of its features, and warnings for the user."""
-
-    path: Path
-    metadata: dict[str, Any]
-    dim: int
-    warnings: tuple[str, ...] = ()
-
-
 def seal_onnx(
     path: Path,
     output: Path,
@@ -53,7 +43,7 @@ def seal_onnx(
     std: Sequence[float] | None = None,
     features: str | None = None,
     logits: str | None = None,
-) -> SealedExtractor:
+) -> tuple[Extractor, list[str]]:
     """Write an ONNX file as an extractor file.
 
     A graph of uint8 images [N, H, W, C] keeps its own resize and normalization. A network of floats
@@ -72,7 +62,7 @@ def seal_onnx(
         logits: The output with class logits; default: none.
 
     Returns:
-        The extractor file with its metadata.
+        The extractor, and warnings for the user.
 
     Raises:
         EvaluationError: If the file is not such a network, or cannot be read, run or written.
@@ -85,7 +75,7 @@ def seal_onnx(
     weights = _weights_sha256(model)
     outputs = [find_features(path, model, features, logits), *([logits] if logits else [])]
     model = _convert_opset(path, model)
-    warnings: tuple[str, ...] = ()
+    warnings = []
     if source.is_uint8:
         if any(option is not None for option in (resize, side, mean, std)):
             raise EvaluationError(
@@ -95,7 +85,7 @@ def seal_onnx(
         _accept_any_channels(model, source)
         if source.height is not None or source.width is not None:
             size = f"{source.height or 'any'}x{source.width or 'any'}"
-            warnings = (f"{path} does not resize: it only takes images of {size}",)
+            warnings.append(f"{path} does not resize: it only takes images of {size}")
         preprocessing: dict[str, Any] = {"resize": OWN_RESIZE, "resolution": source.side, "channels": source.channels}
     else:
         preprocessing = _add_preprocessing(path, model, source, resize, _check_side(path, source, side), mean, std)
@@ -103,8 +93,7 @@ def seal_onnx(
     _set_outputs(path, model, outputs, _noise(2, source, resolution)[0])
     metadata = {"name": name, "network": path.stem, "metric": f"fd_{name}", "weights_sha256": weights, **preprocessing}
     seal(model, {**metadata, "versions": {"onnx": packages.version("onnx")}})
-    extractor = _try_and_write(path, model, output, _noise(5, source, resolution))
-    return SealedExtractor(output, dict(extractor.metadata), extractor.dim, warnings)
+    return _try_and_write(path, model, output, _noise(5, source, resolution)), warnings
 
 
 def _check_side(path: Path, source: NetworkInput, side: int | None) -> int:
@@ -145,7 +134,7 @@ def _add_preprocessing(
     std: Sequence[float] | None,
 ) -> dict[str, Any]:
     """Put resize and normalization in front of a network of floats; return their metadata."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     if resize not in RESIZES:
         problem = "needs --resize" if resize is None else f"has no resize {resize!r}"
@@ -167,29 +156,26 @@ def _add_preprocessing(
         "pre_shift": (how.offset / 255 - np.array(mean)) / np.array(std),
     }
     float_type = TensorProto.FLOAT16 if source.is_half else TensorProto.FLOAT
+    constants = {key: value.astype(np.float32).reshape(1, -1, 1, 1) for key, value in constants.items()}
     nodes = [
         *front.graph.node,
         helper.make_node("Mul", ["prepared", "pre_factor"], ["pre_scaled"]),
         helper.make_node("Add", ["pre_scaled", "pre_shift"], ["pre_normalized"]),
         helper.make_node("Cast", ["pre_normalized"], [_PREFIX + source.name], to=float_type),
     ]
-    _insert_in_front(model, nodes)
     model.graph.initializer.extend(front.graph.initializer)
-    model.graph.initializer.extend(
-        numpy_helper.from_array(value.astype(np.float32).reshape(1, -1, 1, 1), key) for key, value in constants.items()
-    )
+    _insert_in_front(model, nodes, constants)
     normalization = {"mean": [float(value) for value in mean], "std": [float(value) for value in std]}
     return {"resize": resize, "resolution": side, "channels": source.channels, **normalization}
 
 
 def _accept_any_channels(model: onnx.ModelProto, source: NetworkInput) -> None:
     """Let a graph of uint8 images take gray and RGB: gray is repeated, RGB becomes gray by ITU-R 601 luma."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     to, constants = _PREFIX + source.name, {"pre_rgb": np.array([1, 1, 1, 3])}
     if source.channels is None:
-        nodes = [helper.make_node("Identity", ["images"], [to])]
-        constants = {}
+        nodes, constants = [helper.make_node("Identity", ["images"], [to])], {}
     elif source.channels == 3:
         nodes = [helper.make_node("Expand", ["images", "pre_rgb"], [to])]
     else:
@@ -202,17 +188,17 @@ def _accept_any_channels(model: onnx.ModelProto, source: NetworkInput) -> None:
             helper.make_node("Round", ["pre_3"], ["pre_4"]),
             helper.make_node("Cast", ["pre_4"], [to], to=TensorProto.UINT8),
         ]
-    _insert_in_front(model, nodes)
-    model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
+    _insert_in_front(model, nodes, constants)
 
 
-def _insert_in_front(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Make `nodes` the first of the graph and `images` its input."""
-    from onnx import TensorProto, helper
+def _insert_in_front(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
+    """Make `nodes`, which use `constants`, the first of the graph and `images` its input."""
+    from onnx import TensorProto, helper, numpy_helper
 
     rest = list(model.graph.node)
     del model.graph.node[:], model.graph.input[:], model.graph.value_info[:]
     model.graph.node.extend([*nodes, *rest])
+    model.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in constants.items())
     model.graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", "C"]))
     model.ir_version = max(model.ir_version, 8)
     del model.metadata_props[:]
@@ -271,7 +257,7 @@ def _try_and_write(path: Path, model: onnx.ModelProto, output: Path, noise: Sequ
             raise EvaluationError(f"{path} was not sealed: {str(error).replace(str(trial), 'it')}") from error
     with atomic_output(output) as handle:
         handle.write(content)
-    return extractor
+    return replace(extractor, path=output)
 
 
 def _check_features(extractor: Extractor, images: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evaluation.atomic import check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write, weights_sha256
+from evaluation.extractors.builder import BuiltExtractor, weights_sha256, write_extractor
 from evaluation.extractors.resize import RESIZES, Resize
 from evaluation.metrics.registry import invalid_name_reason
 
@@ -100,6 +100,4 @@ def build_extractor(
         "channels": 3,
         "versions": {"torch": torch.__version__},
     }
-    model = extractor_model(whole, resize, 3, side, logits=False)
-    seal(model, metadata)
-    return BuiltExtractor(output, metadata, verify_and_write(model, (features.numpy(),), images, output))
+    return write_extractor(whole, metadata, output, resize=resize, images=images, expected=[features])

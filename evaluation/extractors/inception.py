@@ -21,7 +21,7 @@ from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.resources import available_cpus
 from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, extractor_model, seal, verify_and_write
+from evaluation.extractors.builder import BuiltExtractor, write_extractor
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_FILE, FID_WEIGHTS_SHA256, weights_path
 
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_WEIGHTS_FILE}"
@@ -161,17 +161,14 @@ def build_inception(
         "dataset": "imagenet",
         "versions": {"torch": torch.__version__},
     }
-    model = extractor_model(network, resize, 3, SIDE)
-    seal(model, metadata)
     # At 299 pixels every protocol's resize is the identity, so only the network is compared here.
     noise = np.random.default_rng(0).integers(0, 256, (3, 10, 10, 3), dtype=np.uint8)
     images = noise.repeat(30, axis=1).repeat(30, axis=2)[:, :SIDE, :SIDE]
     offset = 127.5 if resize == "torch" else 128.0
     with torch.no_grad():
         x = (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() - offset) / offset
-        features, logits = network(x)
-    difference = verify_and_write(model, (features.numpy(), logits.numpy()), images, output)
-    return BuiltExtractor(output, metadata, difference)
+        expected = network(x)
+    return write_extractor(network, metadata, output, resize=resize, images=images, expected=expected)
 
 
 def load_network(weights: Path) -> FidInception:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.onnx_metadata import metadata_of, onnx_error_message
 from evaluation.errors import EvaluationError
+from evaluation.onnx_runtime import read_model
 
 if TYPE_CHECKING:
     import onnx
@@ -21,15 +21,9 @@ _MAX_BYTES = 2**31 - 2**20
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The input of a network.
+    """The input of a network: uint8 images [N, H, W, C], or floats [N, C, H, W], float16 if `is_half`.
 
-    Attributes:
-        name: Its name.
-        is_uint8: Whether it takes uint8 images [N, H, W, C]; otherwise floats [N, C, H, W].
-        is_half: Whether the floats are float16.
-        channels: 1, 3, or None for any.
-        height: In pixels, None for any.
-        width: In pixels, None for any.
+    Channels (1 or 3), height and width in pixels are None for any.
     """
 
     name: str
@@ -57,18 +51,12 @@ def read_network(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist, or is not a file"
         raise EvaluationError(f"{path} {problem}; an ONNX file is needed")
-    if is_lfs_pointer_file(path):
-        raise EvaluationError(f"{path} is {LFS_HINT}")
+    model = read_model(path, "ONNX file")
     try:
-        model = onnx.load(str(path), format="protobuf")
-    except Exception as error:  # protobuf, onnx and the external data raise types of their own
-        raise EvaluationError(f"{path} cannot be read as an ONNX file ({onnx_error_message(error)})") from error
-    if not model.graph.node:
-        raise EvaluationError(f"{path} is not an ONNX file, or its graph is empty")
-    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
         if model.ByteSize() <= _MAX_BYTES:
             onnx.checker.check_model(model)
-    except Exception as error:
+    except Exception as error:  # onnx and the external data raise types of their own
         raise EvaluationError(f"{path} is not a valid ONNX file ({onnx_error_message(error)})") from error
     if model.ByteSize() > _MAX_BYTES:
         raise EvaluationError(f"{path} has more than 2 GiB with its weights, the limit of one ONNX file")

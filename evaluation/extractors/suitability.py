@@ -11,12 +11,8 @@ from evaluation.extractors.extractor import Extractor
 def accuracy_limits(chance: float) -> tuple[float, float]:
     """Return the accuracies below which a classifier is rejected, and below which there is a warning.
 
-    Args:
-        chance: Accuracy of a classifier that always answers the most frequent class, 0 to 1.
-
-    Returns:
-        Twice chance, or halfway from chance to 1 where that is less (with two classes, twice chance is 1); and
-        halfway from chance to 1.
+    They are twice `chance`, the share of the most frequent class (with two classes that is 1, so at most halfway from
+    chance to 1), and halfway from chance to 1.
     """
     halfway = (1 + chance) / 2
     return min(2 * chance, halfway), halfway
@@ -27,27 +23,18 @@ def suitability_warnings(
 ) -> list[str]:
     """Return warnings about a classifier that is weak, or was trained on another image set than it scores.
 
-    An extractor whose file records no accuracy (Inception, a custom network) is not checked.
-
-    Args:
-        extractor: The loaded extractor.
-        image_set: The real images, as a reference describes them; None where they are not known yet.
-        force: Only warn about a classifier that would be rejected.
-
-    Returns:
-        One line per problem, with the accuracy and the training set.
-
-    Raises:
-        EvaluationError: If the accuracy is below twice chance, without `force`.
+    An extractor whose file records no accuracy (Inception, a custom network) is not checked, nor are real images that
+    are not known yet (None). Without `force`, an accuracy below twice chance raises EvaluationError.
     """
-    metadata = extractor.metadata
-    if "accuracy" not in metadata:
+    metadata, accuracy = extractor.metadata, extractor.numbers.get("accuracy")
+    if accuracy is None:
         return []
-    accuracy = float(metadata["accuracy"])
     trained = metadata.get("dataset", "an unnamed image set")
     known = f"{extractor.name}, trained on {trained}, has an accuracy of {accuracy:.1%}"
     warnings = []
-    if (chance := chance_of(extractor)) is not None:
+    # That of always answering the most frequent class, or any class if their frequencies are not recorded.
+    chance = extractor.numbers.get("chance", 1 / len(extractor.class_names) if extractor.class_names else None)
+    if chance is not None:
         minimum, sufficient = accuracy_limits(chance)
         if accuracy < minimum:
             weak = f"the classifier {known}, and chance is {chance:.1%}: scores in its features mean little"
@@ -61,13 +48,6 @@ def suitability_warnings(
     if image_set is not None and (other := _different_images(metadata, image_set)):
         warnings.append(f"the classifier {known}, and the real images are {other}: its features were not made for them")
     return warnings
-
-
-def chance_of(extractor: Extractor) -> float | None:
-    """Return the accuracy of always answering the most frequent class, or None where the classes are not known."""
-    if "chance" in extractor.metadata:
-        return float(extractor.metadata["chance"])
-    return 1 / len(extractor.class_names) if extractor.class_names else None
 
 
 def _different_images(metadata: dict[str, str], image_set: dict[str, Any]) -> str | None:

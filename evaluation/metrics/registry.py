@@ -91,11 +91,9 @@ class MetricInputs:
 
     def has(self, kind: InputKind) -> bool:
         """Return whether this input was kept."""
-        if kind == "statistics":
-            return self.mu is not None and self.sigma is not None
-        if kind == "reference_statistics":
-            return self.reference_mu is not None and self.reference_sigma is not None
-        return getattr(self, kind) is not None
+        start = kind.removesuffix("statistics")
+        names = (f"{start}mu", f"{start}sigma") if start != kind else (kind,)
+        return all(getattr(self, name) is not None for name in names)
 
     def get(self, name: str) -> np.ndarray:
         """Return an array by the name of its attribute; ValueError if it was not kept."""
@@ -192,10 +190,11 @@ def resolve(name: str) -> Metric:
     return replace(metric, name=name)
 
 
-def parse_metrics(text: str | Iterable[str]) -> list[Metric]:
-    """Return the metrics of `fid,kid` (or of names), each once; ValueError lists the known names."""
-    names = text.split(",") if isinstance(text, str) else list(text)
-    metrics = [resolve(name) for name in (name.strip() for name in names) if name]
+def parse_metrics(text: str | Iterable[str | Metric]) -> list[Metric]:
+    """Return the metrics of `fid,kid` (or of names or metrics), each once; ValueError lists the known names."""
+    given = text.split(",") if isinstance(text, str) else text
+    names = (one.strip() if isinstance(one, str) else one for one in given)
+    metrics = [resolve(one) if isinstance(one, str) else one for one in names if one]
     if not metrics:
         raise ValueError(f"there is no metric (none given); there are {', '.join(METRICS)}")
     return list({metric.name: metric for metric in metrics}.values())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -16,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from artifacts.files import lock_handle
+from evaluation.documents import json_digest, now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.extractor import file_stem
+from evaluation.features.extraction import extract_features
+from evaluation.features.store import FeatureSet
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import ROWS, Reference, load_reference, save_reference
-from evaluation.report.schema import now, versions
-from evaluation.scoring.features import extract_features
 from evaluation.sources import ImageSetSource, ImagesLike, SeedRange, array_image_set, resolve
 from evaluation.sources.location import expand
 from imagesets import ImageSet, ImageSetError, load_image_set
@@ -51,19 +50,13 @@ class DataPaths:
 
     @property
     def _cache(self) -> Path:
-        if self.cache_root is not None:
-            return expand(str(self.cache_root))
-        if folder := os.environ.get("ATELIER_CACHE"):
-            return expand(folder)
-        return default_cache_root().parent
+        root = self.cache_root or os.environ.get("ATELIER_CACHE")
+        return expand(str(root)) if root else default_cache_root().parent
 
     def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """Load real images: an image set, folder, zip, array file or array.
+        """Load real images: an image set, folder, zip, array file or array; anything else is an EvaluationError.
 
-        Args:
-            images: As `resolve` reads them; anything else is an EvaluationError.
-            resolution: Side in pixels to resize to; None: the images' own.
-            channels: 1 or 3; None: the images' own, which arrays keep: extractors accept both.
+        `resolution` (in pixels) and `channels` are by default the images' own. Arrays keep their channels.
         """
         location = resolve(images).require_real_images()
         if location.kind == "statistics":
@@ -150,12 +143,8 @@ def make_reference(
 ) -> Reference:
     """Extract the features of an image set and write its reference file, resuming where an earlier run stopped.
 
-    Args:
-        images: The image set, of 2 images or more that do not all have the same features.
-        extractor: The extractor.
-        output: The file to write.
-        num_images: Size of a fixed subset; None: all images.
-        keep: Those of `features` and `logits` to keep.
+    `num_images` is the size of a fixed subset, and `keep` are those of `ROWS` to keep. EvaluationError: there are fewer
+    than 2 images, or all have the same features.
     """
     source = ImageSetSource(images)
     warnings: list[str] = []
@@ -166,7 +155,7 @@ def make_reference(
     if n < 2:
         raise EvaluationError(f"reference statistics need 2 images or more; {images.name} has {n}")
     warnings += size_warnings(n, "reference images", extractor)
-    key = _digest({"images": source.description, "n": n, "extractor": extractor.digest, "keep": sorted(keep)})
+    key = json_digest({"images": source.description, "n": n, "extractor": extractor.digest, "keep": sorted(keep)})
     folder = output.with_name(f".{output.name}.partial") / key[:20]
     store = extract_features(
         source, extractor, SeedRange(0, n), folder, keep=keep | {"labels"}, description=f"reference {images.name}"
@@ -183,7 +172,7 @@ def make_reference(
         "versions": versions(),
         "created": now(),
     }
-    labels = store.labels
+    labels = store.rows("labels")
     rows = {name: folder / f"{name}.npy" for name in ROWS if (folder / f"{name}.npy").is_file()}
     save_reference(output, store.statistics, provenance, labels=None if labels is None else np.array(labels), rows=rows)
     shutil.rmtree(folder, ignore_errors=True)
@@ -208,7 +197,7 @@ def cached_reference(
     """
     images = paths.load_images(name, resolution, channels)
     n = min(num_images or len(images), len(images))
-    key = _digest({**{key: images.info[key] for key in _KEY_FIELDS}, "n": n, "extractor": extractor.digest})
+    key = json_digest({**{key: images.info[key] for key in _KEY_FIELDS}, "n": n, "extractor": extractor.digest})
     slug = re.sub(r"[^a-z0-9]+", "-", f"{images.info['source']}-{images.info['split']}".lower()).strip("-")[-40:]
     path = paths.references / f"{slug}-{images.info['resolution']}px-{file_stem(extractor.name)}-{key[:16]}.npz"
     with _lock(path):
@@ -234,14 +223,9 @@ def size_warnings(n: int, what: str, extractor: Extractor) -> list[str]:
     return []
 
 
-def is_constant(statistics: FeatureStatistics) -> bool:
+def is_constant(features: FeatureSet | FeatureStatistics) -> bool:
     """Return whether no feature varies between images."""
-    return bool(np.trace(statistics.sigma) <= 1e-12 * float(statistics.mu @ statistics.mu))
-
-
-def _digest(value: dict[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return bool(np.trace(features.sigma) <= 1e-12 * float(features.mu @ features.mu))
 
 
 @contextlib.contextmanager

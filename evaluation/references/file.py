@@ -10,7 +10,7 @@ import hashlib
 import json
 import shlex
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
 from evaluation.atomic import atomic_output
+from evaluation.documents import first_error
 from evaluation.errors import EvaluationError
+from evaluation.extractors import Extractor
+from evaluation.features.store import FeatureSet
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 
 FORMAT_VERSION = 1
@@ -54,18 +57,15 @@ class _Provenance(_Model):
     warnings: list[str] = Field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The features of real images: a `FeatureSet`, with provenance (extractor, image set, warnings) and the file."""
+@dataclass(frozen=True, kw_only=True)
+class Reference(FeatureSet):
+    """The features of real images, with provenance (extractor, image set, warnings) and the file.
 
-    mu: np.ndarray
-    sigma: np.ndarray
-    n: int
+    Its other attributes are a `FeatureSet`'s: `mu`, `sigma` and `n`, and `features`, `logits` and `labels` or None.
+    """
+
     provenance: dict[str, Any]
-    path: Path | None = None
-    labels: np.ndarray | None = None
-    features: np.ndarray | None = field(default=None, repr=False)
-    logits: np.ndarray | None = field(default=None, repr=False)
+    path: Path
 
     @property
     def image_set(self) -> dict[str, Any]:
@@ -73,9 +73,9 @@ class Reference:
         return {"source": None, "split": None, "channels": None, **self.provenance["image_set"]}
 
     @property
-    def sha256(self) -> str | None:
-        """The sha256 of the file, None if there is none."""
-        return None if self.path is None else hashlib.sha256(self.path.read_bytes()).hexdigest()
+    def sha256(self) -> str:
+        """The sha256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property
     def statistics_sha256(self) -> str:
@@ -158,7 +158,21 @@ def load_reference(path: Path | str) -> Reference:
     features, logits = (_read_sidecar(path, name, n) for name in ROWS)
     if features is not None:
         _check_mean(path, features, mu)
-    return Reference(mu, sigma, n, provenance, path, labels, features, logits)
+    return Reference(mu, sigma, n, features, logits, labels, provenance=provenance, path=path)
+
+
+def load_statistics(path: str, extractor: Extractor) -> Reference:
+    """Read a reference file; raise EvaluationError if another extractor made it: other weights, or another resize."""
+    reference = load_reference(path)
+    made_by = reference.provenance["extractor"]
+    if made_by.get("digest") != extractor.digest:
+        raise EvaluationError(
+            f"the reference was made with extractor {made_by.get('name')} ({str(made_by.get('digest'))[:12]}), "
+            f"not with {extractor.name} ({extractor.digest[:12]}); their features cannot be compared"
+        )
+    if len(reference.mu) != extractor.dim:
+        raise EvaluationError(f"the reference has {len(reference.mu)} features, the extractor {extractor.dim}")
+    return reference
 
 
 def _check_provenance(path: Path, provenance: Any) -> None:
@@ -168,10 +182,8 @@ def _check_provenance(path: Path, provenance: Any) -> None:
     try:
         _Provenance.model_validate(provenance)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise EvaluationError(
-            f"{path} is damaged: {where}: {first['msg']}; make it again with `evaluation reference`"
+            f"{path} is damaged: {first_error(error)}; make it again with `evaluation reference`"
         ) from error
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from evaluation.report.formatting import number
-from evaluation.report.schema import Checkpoint, Report
+from evaluation.report.schema import Checkpoint, Report, best_value
+from evaluation.report.templates import render
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 16, 46
+STRIP_WIDTH, STRIP_HEIGHT = 150, 18
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,9 @@ def line_chart(
     levels: Sequence[tuple[str, float]] = (),
     x_text: Callable[[float], str] = number,
 ) -> Markup:
-    """Return a line chart. All text is escaped.
+    """Return a line chart with dashed horizontal lines at `levels`, (name, y); `x_text` formats a tick of the x axis.
 
-    Args:
-        series: What is drawn.
-        title: Title for readers of the page's source and for screen readers.
-        x_title: Title of the x axis.
-        levels: Dashed horizontal lines, (name, y).
-        x_text: Formats a tick of the x axis.
-
-    Raises:
-        ValueError: If there is no point, or one is not finite.
+    All text is escaped; the title is for screen readers. Without points, or for one that is not finite, a ValueError.
     """
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points]
@@ -59,57 +52,28 @@ def line_chart(
         raise ValueError("a chart needs points, all of them finite")
     (left, right), (low, high) = _widen(xs, 0.04), _widen(ys, 0.10)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT)
-        return round(across, 1), round(TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+    def x_at(x: float) -> float:
+        return round(LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1)
 
-    drawn = []
-    for y in ticks(low, high):
-        drawn.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at(left, y)[1]}" y2="{at(left, y)[1]}"/>'
-        )
-        drawn.append(f'<text class="tick" x="{LEFT - 8}" y="{at(left, y)[1] + 4}" text-anchor="end">{number(y)}</text>')
-    for x in ticks(left, right, 4):
-        where = at(x, low)[0]
-        drawn.append(
-            f'<text class="tick" x="{where}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(x_text(x))}</text>'
-        )
-    drawn.append(
-        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
-        f"{escape(x_title)}</text>"
-    )
-    for name, y in levels:
-        height = at(left, y)[1]
-        # The label is on the side of the line with fewer points.
-        label_y = height - 5 if y > sum(ys) / len(ys) else height + 14
-        drawn.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height}" y2="{height}"/>')
-        drawn.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{label_y}" text-anchor="end">{escape(name)}</text>')
-    for one in series:
-        drawn += _draw_series(one, at)
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(drawn)}</svg>"
-    )
+    def y_at(y: float) -> float:
+        return round(TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    edges = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM}
+    axes = {"x_at": x_at, "y_at": y_at, "x_ticks": ticks(left, right, 4), "y_ticks": ticks(low, high)}
+    labels = {"title": title, "x_title": x_title, "x_text": x_text, "levels": levels}
+    return Markup(render("line_chart.svg", series=series, mean=sum(ys) / len(ys), **edges, **axes, **labels))
 
 
 def strip(values: Sequence[float], low: float, high: float, mean: float) -> Markup:
     """Return a small picture of an interval: a bar, its mean, and its values as dots, the first in another color."""
-    width, height = 150, 18
     left, right = _widen([*values, low, high], 0.05)
 
     def at(x: float) -> float:
-        return round((x - left) / (right - left) * width, 1)
+        return round((x - left) / (right - left) * STRIP_WIDTH, 1)
 
-    dots = "".join(
-        f'<circle class="dot-{1 if i else 0}" cx="{at(value)}" cy="{height / 2}" r="3.5"/>'
-        for i, value in reversed(list(enumerate(values)))
-    )
     text = f"Interval {number(low)} to {number(high)}, mean {number(mean)}; " + ", ".join(map(number, values))
-    return Markup(
-        f'<svg class="strip" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><title>{text}</title>'
-        f'<rect x="{at(low)}" y="3" width="{round(at(high) - at(low), 1)}" height="{height - 6}" rx="2"/>'
-        f'<line x1="{at(mean)}" x2="{at(mean)}" y1="1" y2="{height - 1}"/>{dots}</svg>'
-    )
+    shape = {"width": STRIP_WIDTH, "height": STRIP_HEIGHT, "at": at, "text": text}
+    return Markup(render("strip.svg", **shape, values=values, low=low, high=high, mean=mean))
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -119,22 +83,6 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-
-
-def _draw_series(one: Series, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
-    drawn = []
-    for x, low, high in one.bars:
-        (across, bottom), (_, top) = at(x, low), at(x, high)
-        drawn.append(f'<line class="bar-{one.color}" x1="{across}" x2="{across}" y1="{bottom}" y2="{top}"/>')
-    if one.line and len(one.points) > 1:
-        path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in one.points))
-        drawn.append(f'<polyline class="line-{one.color}" points="{path}"/>')
-    if one.dots:
-        for x, y in one.points:
-            across, down = at(x, y)
-            title = f"<title>{number(x)}: {number(y)}</title>"
-            drawn.append(f'<circle class="dot-{one.color}" cx="{across}" cy="{down}" r="4">{title}</circle>')
-    return drawn
 
 
 def _widen(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -159,7 +107,6 @@ class History(NamedTuple):
 
     name: str
     title: str
-    better: str
     points: list[tuple[int, float, float | None, float | None]]
     best: int | None
 
@@ -203,15 +150,14 @@ def histories(report: Report) -> list[History]:
     for result in report.results:
         points = []
         for entry in entries:
-            one = next((one for one in entry.results if one.metric == result.metric), None)
-            if one is not None:
+            if one := entry.find(result.metric):
                 ends = (None, None) if one.interval is None else (one.interval.low, one.interval.high)
                 points.append((entry.seen or 0, one.value, *ends))
-        values = [point[1] for point in points]
         if len(points) == len(entries):
-            best_value = min(values) if result.better == "lower" else max(values)
-            best = values.index(best_value) if min(values) < max(values) else None
-            found.append(History(result.name, result.title, result.better, points, best))
+            values = [point[1] for point in points]
+            best = best_value(values, result.better)
+            at = None if best is None else values.index(best)
+            found.append(History(result.name, result.title, points, at))
     return found
 
 

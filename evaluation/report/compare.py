@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.documents import now
 from evaluation.errors import EvaluationError
 from evaluation.report import formatting
 from evaluation.report.reader import read_report, report_path
-from evaluation.report.schema import FORMAT_VERSION, ReferenceInfo, Report, Result, now
+from evaluation.report.schema import FORMAT_VERSION, ReferenceInfo, Report, Result, best_value
 
 # Fields that must be equal, their names, and the remedy. The reference is compared by its content, see
 # `_check_reference`.
@@ -32,16 +32,9 @@ _SETTINGS = ("k", "subsets", "subset_size", "splits", "quantile")
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric over the reports.
+    """One metric over the reports: each one's result, None where it has none, and the indices of the best value.
 
-    Attributes:
-        metric: The metric.
-        name: Name of its results.
-        title: Its title.
-        better: `lower` or `higher`.
-        results: The result of each report, None where a report does not have it.
-        best: Indices of the best value.
-        real: The value of real images, where the reports agree on it.
+    `name` is that of the results, and `real` the value of real images, where the reports agree on it.
     """
 
     metric: str
@@ -60,12 +53,10 @@ class MetricRow:
     @property
     def intervals_overlap(self) -> bool:
         """Whether the best value's interval overlaps with another's, so that other seeds may change the order."""
-        best = [self.results[i] for i in sorted(self.best)][:1]
-        if not best or best[0] is None or best[0].interval is None:
-            return False
-        ours = best[0].interval
-        others = [one.interval for i, one in enumerate(self.results) if one is not None and i not in self.best]
-        return any(one is not None and one.low <= ours.high and ours.low <= one.high for one in others)
+        intervals = {i: one.interval for i, one in enumerate(self.results) if one is not None and one.interval}
+        ours = intervals.get(min(self.best, default=-1))
+        others = [one for i, one in intervals.items() if i not in self.best]
+        return ours is not None and any(one.low <= ours.high and ours.low <= one.high for one in others)
 
 
 @dataclass(frozen=True)
@@ -126,9 +117,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
         _check_reference(paths[0], reports[0], path, report)
     rows = []
     for metric in {one.metric: None for report in reports for one in report.results}:
-        results = tuple(report.find(metric) for report in reports)
-        _check_settings(paths, results)
-        rows.append(_metric_row(metric, results, reports))
+        rows.append(_metric_row(metric, reports))
+        _check_settings(paths, rows[-1].results)
     return Comparison(files, _labels(paths, reports), reports, tuple(rows))
 
 
@@ -138,13 +128,8 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "kind": "comparison",
         "reports": [
-            {
-                "label": label,
-                "path": str(path),
-                "model": report.model,
-                "digest": report.digest,
-                "report_digest": report.report_digest,
-            }
+            {"label": label, "path": str(path)}
+            | {key: getattr(report, key) for key in ("model", "digest", "report_digest")}
             for label, path, report in zip(comparison.labels, comparison.paths, comparison.reports, strict=True)
         ],
         "results": [
@@ -183,22 +168,15 @@ def _check_reference(path: Path, report: Report, other_path: Path, other: Report
     shared = [kind for kind in ours if kind in theirs]
     if shared and ours[shared[0]] == theirs[shared[0]]:
         return
-    names = [str(one.reference.image_set.name) for one in (report, other)]
-    if shared:
+    first, second = (one.reference.image_set.name for one in (report, other))
+    if not shared:
+        difference = f"nothing shows that their references {first} and {second} are the same images"
+    else:
         kind = shared[0]
-        difference = (
-            f"their reference is {names[0]} and {names[1]}"
-            if names[0] != names[1]
-            else f"their reference {names[0]} had other content"
-        )
-        which = f"{kind} {str(ours[kind])[:12]} and {str(theirs[kind])[:12]}"
-        raise EvaluationError(
-            f"{path} and {other_path} cannot be compared: {difference} ({which}); score both with one --reference"
-        )
-    raise EvaluationError(
-        f"{path} and {other_path} cannot be compared: nothing shows that their references {names[0]} and {names[1]} "
-        "are the same images; score both with one --reference"
-    )
+        which = f"{kind} {ours[kind][:12]} and {theirs[kind][:12]}"
+        names = f"is {first} and {second}" if first != second else f"{first} had other content"
+        difference = f"their reference {names} ({which})"
+    raise EvaluationError(f"{path} and {other_path} cannot be compared: {difference}; score both with one --reference")
 
 
 def reference_hashes(reference: ReferenceInfo) -> dict[str, str]:
@@ -242,17 +220,21 @@ def _text(value: Any) -> str:
     return formatting.count(value) if isinstance(value, int) else str(value)
 
 
-def _metric_row(metric: str, results: tuple[Result | None, ...], reports: Sequence[Report]) -> MetricRow:
+def _metric_row(metric: str, reports: Sequence[Report]) -> MetricRow:
+    results = tuple(report.find(metric) for report in reports)
     first = next(one for one in results if one is not None)
-    values = [math.nan if one is None else one.value for one in results]
-    present = [value for value in values if not math.isnan(value)]
-    best: frozenset[int] = frozenset()
-    if len(present) > 1 and min(present) < max(present):
-        best_value = min(present) if first.better == "lower" else max(present)
-        best = frozenset(i for i, value in enumerate(values) if value == best_value)
+    values = {i: one.value for i, one in enumerate(results) if one is not None}
+    best = best_value(list(values.values()), first.better)
     reals = {report.real_value(one) for report, one in zip(reports, results, strict=True) if one is not None} - {None}
-    real = reals.pop() if len(reals) == 1 else None
-    return MetricRow(metric, first.name, first.title, first.better, results, best, real)
+    return MetricRow(
+        metric,
+        first.name,
+        first.title,
+        first.better,
+        results,
+        best=frozenset(i for i, value in values.items() if value == best),
+        real=reals.pop() if len(reals) == 1 else None,
+    )
 
 
 def _labels(paths: Sequence[Path], reports: Sequence[Report]) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
 from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.atomic import atomic_output
+from evaluation.documents import without_surrogates
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import current_name
 from evaluation.onnx_runtime import read_model
-from evaluation.report.schema import without_surrogates
 
 PREFIX, PROTOCOL = "evaluation.", ".protocol"
 # Parts of a protocol that decide a score, and their fields.
@@ -40,19 +40,9 @@ def stamp(path: Path, document: dict[str, Any]) -> list[str]:
     """Write each score as `evaluation.<name>`, and its protocol as `evaluation.<name>.protocol` (JSON).
 
     The file is replaced whole. A score of the same name is replaced with its protocol; other scores stay. Names of
-    earlier versions become the present ones first, because two scores could share one of those.
-
-    Args:
-        path: The generator file.
-        document: The report.
-
-    Returns:
-        A warning for each replaced score of another protocol, with its value and what differed.
-
-    Raises:
-        EvaluationError: If the file has another digest than the document.
+    earlier versions become the present ones first, because two scores could share one of those. Returns a warning for
+    each replaced score of another protocol; raises EvaluationError if the file is not the report's generator.
     """
-    check_stampable(path, document["digest"])
     with _locked(path):
         return _stamp(path, document)
 
@@ -139,24 +129,12 @@ def _protocol(result: dict[str, Any], document: dict[str, Any]) -> dict[str, Any
     """Return the fields that decide a score, and others for its reader, without empty ones."""
     reference = document["reference"]
     interval = result["interval"]
-    fields = {
-        "metric": result["metric"],
-        "extractor": result["extractor"],
-        "extractor_digest": result["extractor_digest"],
-        "resize": result["resize"],
-        "reference": result["reference"],
-        "split": result["split"],
-        "n_reference": result["n_reference"],
+    fields = {key: value for key, value in result.items() if key not in ("name", "title", "value", "better")}
+    fields |= {key: document[key] for key in ("seeds", "truncation", "labels", "created")}
+    fields |= {
         "reference_sha256": reference["sha256"],
         "reference_fingerprint": reference["image_set"].get("fingerprint"),
-        "resolution": result["resolution"],
-        "n": result["n"],
-        "seeds": document["seeds"],
-        "truncation": document["truncation"],
-        "labels": document["labels"],
-        "std": result["std"],
         "interval": interval and {key: interval[key] for key in ("low", "high", "level")},
         "details": {key: value for key, value in result["details"].items() if isinstance(value, int | float | str)},
-        "created": document["created"],
     }
     return {key: value for key, value in fields.items() if value not in (None, {})}

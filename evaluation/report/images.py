@@ -21,18 +21,11 @@ NAMES = ("samples", "reals", "neighbours")
 
 
 def read_images(folder: Path, paths: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return the images of a report.
+    """Return the images of a report in `folder`, whose relative paths it records by name.
 
-    Args:
-        folder: The report's folder.
-        paths: Relative paths of the files by name, as the report records them.
-
-    Returns:
-        `samples` and `reals` uint8 [n, H, W, C], and `neighbours` uint8 [rows, 1 + k, H, W, C]. Missing files are left
-        out: the JSON may have been moved.
-
-    Raises:
-        EvaluationError: If a file is damaged, contains something else, or is outside of the folder.
+    They are `samples` and `reals`, uint8 [n, H, W, C], and `neighbours`, uint8 [rows, 1 + k, H, W, C]. Missing files
+    are left out: the JSON may have been moved. A file that is damaged, contains something else or is outside of the
+    folder raises EvaluationError.
     """
     found = {}
     for name in NAMES:
@@ -65,22 +58,22 @@ def write_grids(folder: Path, images: Mapping[str, np.ndarray]) -> dict[str, Pat
 
 def draw_grid(images: np.ndarray, columns: int = COLUMNS) -> Image.Image:
     """Return uint8 [n, H, W, C] as one image on a transparent ground, row by row."""
-    return _paste([tile(image) for image in images], [(i % columns, i // columns) for i in range(len(images))])
+    tiles = [tile(image) for image in images]
+    width, height = tiles[0].size
+    return _paste(tiles, [(i % columns * (width + GAP), i // columns * (height + GAP)) for i in range(len(tiles))])
 
 
 def draw_neighbors(images: np.ndarray) -> Image.Image:
     """Return a sample and its nearest training images, uint8 [1 + k, H, W, C], as a row with a gap after the sample."""
-    return _paste([tile(image) for image in images], [(i + (i > 0) * 0.25, 0) for i in range(len(images))])
+    tiles = [tile(image) for image in images]
+    return _paste(tiles, [(round((i + (i > 0) * 0.25) * (tiles[0].width + GAP)), 0) for i in range(len(tiles))])
 
 
 def draw_neighbor_pairs(rows: np.ndarray) -> Image.Image:
     """Return all rows of neighbors in two columns."""
     drawn = [draw_neighbors(images) for images in rows]
     width, height = drawn[0].size
-    canvas = Image.new("RGBA", (2 * width + 6 * GAP, -(-len(drawn) // 2) * (height + GAP) - GAP))
-    for i, image in enumerate(drawn):
-        canvas.paste(image, ((i % 2) * (width + 6 * GAP), (i // 2) * (height + GAP)))
-    return canvas
+    return _paste(drawn, [(i % 2 * (width + 6 * GAP), i // 2 * (height + GAP)) for i in range(len(drawn))])
 
 
 def tile(image: np.ndarray) -> Image.Image:
@@ -104,10 +97,9 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _paste(tiles: list[Image.Image], cells: list[tuple[float, float]]) -> Image.Image:
-    """Paste tiles of one size at (column, row), on a transparent ground."""
+def _paste(tiles: list[Image.Image], corners: list[tuple[int, int]]) -> Image.Image:
+    """Paste tiles of one size at their upper left corners (x, y), on a transparent ground."""
     width, height = tiles[0].size
-    corners = [(round(x * (width + GAP)), round(y * (height + GAP))) for x, y in cells]
     canvas = Image.new("RGBA", (max(x for x, _ in corners) + width, max(y for _, y in corners) + height))
     for image, corner in zip(tiles, corners, strict=True):
         canvas.paste(image, corner)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import re
 import shlex
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
-from artifacts import version
-from evaluation.atomic import atomic_output
+from evaluation.documents import json_text, now, versions, without_credentials, write_json
 from evaluation.errors import EvaluationError
 from evaluation.metrics.registry import FORMER_METRICS
 
 FORMAT_VERSION = 2
 NAME = "report.json"
+
+
+# A metric by its present name, whichever is stored.
+MetricName = Annotated[str, AfterValidator(lambda name: FORMER_METRICS.get(name, name))]
 
 
 class _Part(BaseModel):
@@ -44,7 +43,7 @@ class Result(_Part):
     """One metric's value, and everything that it depends on."""
 
     name: str
-    metric: str
+    metric: MetricName
     title: str
     value: float
     std: float | None = None
@@ -60,16 +59,18 @@ class Result(_Part):
     better: Literal["lower", "higher"]
     details: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("metric")
-    @classmethod
-    def _current_metric(cls, metric: str) -> str:
-        return FORMER_METRICS.get(metric, metric)
+
+class _Results(_Part):
+    results: list[Result]
+
+    def find(self, metric: str) -> Result | None:
+        """Return the result of a metric, None if there is none."""
+        return next((result for result in self.results if result.metric == metric), None)
 
 
-class Baseline(_Part):
+class Baseline(_Results):
     """The same metrics of real images."""
 
-    results: list[Result]
     image_set: str
     against: str
     n: int
@@ -83,13 +84,12 @@ class Threshold(_Part):
     passed: bool
 
 
-class Checkpoint(_Part):
+class Checkpoint(_Results):
     """The scores of one checkpoint of a run."""
 
     checkpoint: str
     step: int | None = None
     images_seen: int | None = None
-    results: list[Result]
     warnings: list[str] = Field(default_factory=list)
 
     @property
@@ -163,7 +163,7 @@ class Timing(_Part):
     shards: list[_Shard] | None = None
 
 
-class Report(_Part):
+class Report(_Results):
     """`report.json`, format version 2, kind `score`. Reports of earlier versions have no digest."""
 
     report_digest: str | None = None
@@ -195,25 +195,17 @@ class Report(_Part):
         """The model's name, or the source of the images."""
         return self.model or str(self.source.name or self.source.path or self.source.kind)
 
-    def find(self, metric: str) -> Result | None:
-        """Return the result of a metric, None if the report does not have it."""
-        return next((result for result in self.results if result.metric == metric), None)
-
     def real_value(self, result: Result) -> float | None:
         """Return the same score of real images: the baseline's, or the held-out images' share of near-copies."""
         if result.metric == "memorization":
             return result.details.get("held_out_share")
-        if self.baseline is None:
-            return None
-        return next((one.value for one in self.baseline.results if one.metric == result.metric), None)
+        real = None if self.baseline is None else self.baseline.find(result.metric)
+        return None if real is None else real.value
 
     def all_results(self) -> Iterator[Result]:
         """Yield the results of the report, of its baseline and of its checkpoints."""
-        yield from self.results
-        if self.baseline is not None:
-            yield from self.baseline.results
-        for checkpoint in self.checkpoints:
-            yield from checkpoint.results
+        for part in (self, self.baseline, *self.checkpoints):
+            yield from () if part is None else part.results
 
 
 class _ClassRow(_Part):
@@ -299,6 +291,13 @@ def passes_threshold(metric: str, value: float, fail_above: float) -> bool:
     return (value >= 0 or metric == "kid") and value <= fail_above
 
 
+def best_value(values: Sequence[float], better: str) -> float | None:
+    """Return the lowest or the highest value; None if all are equal, as one is."""
+    if not values or min(values) == max(values):
+        return None
+    return min(values) if better == "lower" else max(values)
+
+
 def summary_lines(document: dict[str, Any]) -> list[str]:
     """Return the lines for a terminal: each score, and the score of real images in the same features."""
     reference, baseline = document["reference"], document["baseline"]
@@ -324,16 +323,8 @@ def summary_lines(document: dict[str, Any]) -> list[str]:
 
 
 def write_report(path: Path, document: dict[str, Any]) -> None:
-    """Write a report with its own digest, whole or not at all.
-
-    Args:
-        path: The file.
-        document: The report. Its `report_digest` is set or replaced.
-
-    Raises:
-        EvaluationError: If the file cannot be written, or JSON cannot represent a value.
-    """
-    document["report_digest"] = report_digest(json.loads(_text(path, document)))
+    """Write a report with its own digest, which is set or replaced in `document`; see `write_json`."""
+    document["report_digest"] = report_digest(json.loads(json_text(path, document)))
     write_json(path, document)
 
 
@@ -345,53 +336,3 @@ def report_digest(document: dict[str, Any]) -> str:
     content = {key: value for key, value in document.items() if key != "report_digest"}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document whole or not at all; EvaluationError also for a number that JSON cannot represent."""
-    text = _text(path, document)
-    with atomic_output(path) as handle:
-        handle.write(text.encode())
-
-
-def _text(path: Path, document: dict[str, Any]) -> str:
-    try:
-        return without_surrogates(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "\\\\")
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"cannot write {path}: JSON cannot represent it ({error})") from error
-
-
-def without_surrogates(text: str, backslash: str = "\\") -> str:
-    r"""Return text that UTF-8 can encode: a byte of a name that is not UTF-8 becomes `\xff`, half a pair `\ud800`.
-
-    Args:
-        text: Text in which Python holds such bytes as lone surrogates.
-        backslash: How a backslash is written in `text`; two of them in JSON.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return backslash + (f"x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"u{code:04x}")
-
-    return re.sub("[\ud800-\udfff]", escape, text)
-
-
-def without_credentials(text: str) -> str:
-    """Return a URL without `user:password@`, which must not be in a report; other text as it is."""
-    return re.sub(r"(?i)^(.*?https?://)[^/?#]*@", r"\1", text)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that compute scores."""
-    found = {"python": platform.python_version(), "gan-atelier": version()}
-    for package in ("numpy", "scipy", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

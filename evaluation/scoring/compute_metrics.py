@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.features.store import FeatureSet
 from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
 from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
 from evaluation.references.file import Reference
-from evaluation.report.schema import write_json
-from evaluation.scoring.feature_store import FeatureSet
 from evaluation.sources import ImageSource
 
 # The metrics that have an interval, whose spread is that of fresh seeds.
@@ -26,7 +26,7 @@ FRECHET = ("fid", "fid_infinity", "per_class")
 CONFIDENCE_LEVEL = 0.95
 # The report of these shows the value of the held-out images itself.
 WITHOUT_BASELINE = ("memorization",)
-# Increase it when a metric computes another value from the same features, so that cached baselines are not used.
+# Increase it when a metric gives another value for the same features, or a result another name: caches are not used.
 BASELINE_VERSION = 2
 
 
@@ -61,20 +61,12 @@ def compute_metrics(
     metrics: Sequence[Metric],
     extractor: Extractor,
     class_names: tuple[str, ...],
-    options: MetricOptions = MetricOptions(),
+    options: MetricOptions,
 ) -> list[dict[str, Any]]:
-    """Compute one result per metric.
+    """Compute one result per metric from the images' features and the real ones'.
 
-    Args:
-        images: The images' features; with intervals, of each disjoint range of seeds.
-        real: The real images' features.
-        metrics: The metrics.
-        extractor: The extractor of both.
-        class_names: Names of the images' labels.
-        options: The metrics' settings.
-
-    Returns:
-        The results, of the first range; a Fréchet distance of several ranges is their mean, with an interval.
+    With intervals, `images` are of disjoint ranges of seeds: a Fréchet distance is their mean, with an interval, and
+    any other result is of the first range.
 
     Raises:
         EvaluationError: If a metric cannot be computed from these, or is not finite.
@@ -126,7 +118,7 @@ def real_baseline(
     metrics: Sequence[Metric],
     n: int,
     paths: DataPaths,
-    options: MetricOptions = MetricOptions(),
+    options: MetricOptions,
 ) -> dict[str, Any]:
     """Score n real images of the reference's other split, or as many as there are: what a perfect generator would get.
 
@@ -147,21 +139,21 @@ def real_baseline(
     key = {
         "version": BASELINE_VERSION,
         "reference": hashlib.sha256(reference.mu.tobytes() + reference.sigma.tobytes()).hexdigest(),
+        "names": [real.get("name"), against, name],
         "other": images.fingerprint,
         "n": n,
         "extractor": extractor.digest,
         "metrics": [metric.name for metric in metrics],
         "options": vars(options),
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    path = paths.references / f"baseline-{digest[:20]}.json"
+    path = paths.references / f"baseline-{json_digest(key)[:20]}.json"
     # What your own metric computes can change without its name.
     cacheable = all(metric.name in METRICS for metric in metrics)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: computed again
         cached = json.loads(path.read_text(encoding="utf-8"))
         if cacheable and cached["key"] == key:
-            baseline = _with_present_names(cached["baseline"], reference, extractor, options)
-            return baseline | {"image_set": name, "against": against}
+            baseline: dict[str, Any] = cached["baseline"]
+            return baseline
     others = cached_reference(
         name,
         extractor,
@@ -184,22 +176,6 @@ def real_baseline(
         if cacheable:
             write_json(path, {"key": key, "baseline": baseline})
     return baseline
-
-
-def _with_present_names(
-    baseline: dict[str, Any], reference: Reference, extractor: Extractor, options: MetricOptions
-) -> dict[str, Any]:
-    """Return a cached baseline with the present names of its results and of the image set."""
-    results = [
-        result
-        | {
-            "name": result_name(result["metric"], extractor.metric, result["n"], options),
-            "reference": reference.image_set.get("name"),
-            "split": reference.image_set.get("split"),
-        }
-        for result in baseline["results"]
-    ]
-    return baseline | {"results": results, "scores": {result["name"]: result["value"] for result in results}}
 
 
 def _interval(values: list[float]) -> dict[str, Any] | None:

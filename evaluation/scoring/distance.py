@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import Extractor, load_extractor
-from evaluation.extractors.default import default_extractor
+from evaluation.extractors import Extractor
 from evaluation.extractors.suitability import suitability_warnings
+from evaluation.features.extraction import extract_features
+from evaluation.features.store import FeatureSet
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.cache import DataPaths, cached_reference, is_constant, size_warnings
-from evaluation.references.file import Reference
-from evaluation.scoring.feature_store import FeatureStore
-from evaluation.scoring.features import extract_features
-from evaluation.scoring.inputs import DEFAULT_NUM_IMAGES
-from evaluation.scoring.resolution import is_statistics, load_statistics, recorded_extractor
-from evaluation.sources import ImagesLike, SeedRange, open_source, resolve
+from evaluation.references.file import Reference, load_statistics
+from evaluation.scoring.inputs import DEFAULT_NUM_IMAGES, find_extractor
+from evaluation.sources import ImagesLike, Location, SeedRange, open_source, resolve
 from evaluation.sources.arrays import conversion_warnings
 
 
@@ -40,32 +38,26 @@ class Distance:
         features = f"{self.extractor}, resize {self.resize}"
         return f"{self.name} = {self.value:.4f}  ({self.n} images against {self.n_reference}; {features})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
 
 def distance_between(
     a: ImagesLike,
     b: ImagesLike,
     *,
-    extractor: Path | Extractor | None = None,
+    extractor: str | Path | Extractor | None = None,
     num_images: int | None = None,
     paths: DataPaths = DataPaths(),
     force: bool = False,
     on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Distance:
     """Return the Fréchet distance between two sets of images, each at its own resolution; see `evaluation.fid`."""
-    if extractor is None:
-        statistics = [one for one in (a, b) if resolve(one).kind == "statistics"]
-        extractor = recorded_extractor(statistics[0]) if statistics else default_extractor(paths.extractors)
-    loaded = extractor if isinstance(extractor, Extractor) else load_extractor(extractor)
+    locations = resolve(a), resolve(b)
+    loaded = find_extractor(extractor, paths, *locations)
     warnings = suitability_warnings(loaded, force=force)
     with tempfile.TemporaryDirectory(prefix="atelier-fid-") as folder:
-        first, second = (
-            _features_of(one, loaded, num_images, paths, Path(folder) / name) for name, one in (("a", a), ("b", b))
+        (features, shape), (reference, reference_shape) = (
+            _features_of(location, loaded, num_images, paths, Path(folder) / name)
+            for name, location in zip("ab", locations, strict=True)
         )
-        (features, shape), (reference, reference_shape) = first, second
     for name, one in (("images of the first set", features), ("images of the second set", reference)):
         warnings += size_warnings(one.n, name, loaded)
         if isinstance(one, Reference):
@@ -90,13 +82,13 @@ def distance_between(
 
 
 def _features_of(
-    images: ImagesLike, extractor: Extractor, num_images: int | None, paths: DataPaths, folder: Path
-) -> tuple[FeatureStore | Reference, tuple[Any, ...]]:
+    location: Location, extractor: Extractor, num_images: int | None, paths: DataPaths, folder: Path
+) -> tuple[FeatureSet, tuple[Any, ...]]:
     """Return the features of images, cached if these are real ones, and their side and channels."""
-    location = resolve(images)
+    images = location.text if location.value is None else location.value
     if location.kind in ("arrays", "images", "statistics"):
-        if is_statistics(images):
-            reference = load_statistics(str(images), extractor)
+        if location.is_statistics:
+            reference = load_statistics(location.text, extractor)
         else:
             reference = cached_reference(images, extractor, paths, num_images=num_images)
         return reference, (reference.image_set["resolution"], reference.image_set["channels"])
@@ -104,4 +96,4 @@ def _features_of(
     store = extract_features(source, extractor, SeedRange(0, num_images or DEFAULT_NUM_IMAGES), folder)
     if store.n < 2 or is_constant(store.statistics):
         raise EvaluationError(f"the images of {location.text} all have the same features")
-    return store, (source.shape[0], source.shape[2])
+    return store.feature_set(), (source.shape[0], source.shape[2])

@@ -1,26 +1,42 @@
-"""Open what a job needs, and check it before the work: images, reference, metrics and the ranges of seeds."""
+"""Open what a job needs, and check it before the work: images and reference at one resolution, and metrics.
+
+A resize between images and reference would change the score, so it must be requested by name, and the report names it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import Extractor
+from evaluation.extractors import Extractor, load_extractor
+from evaluation.extractors.default import default_extractor
 from evaluation.extractors.suitability import suitability_warnings
 from evaluation.metrics import Metric, MetricOptions, parse_metrics, required_inputs
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.cache import DataPaths, ReferenceSet, reference_features, size_warnings
-from evaluation.references.file import Reference
+from evaluation.references.file import Reference, load_reference, load_statistics
+from evaluation.report.generator_scores import check_stampable
 from evaluation.report.schema import check_threshold
 from evaluation.scoring.compute_metrics import check_metrics, rows_to_keep
-from evaluation.scoring.features import batch_size
-from evaluation.scoring.resolution import open_images
-from evaluation.sources import PATIENCE_S, ImagesLike, ImageSource, SamplingOptions, SeedRange
-from evaluation.sources.arrays import conversion_warnings
+from evaluation.sources import (
+    PATIENCE_S,
+    ImageSetSource,
+    ImagesLike,
+    ImageSource,
+    Location,
+    ResizedSource,
+    SamplingOptions,
+    SeedRange,
+    open_source,
+    resolve,
+)
+from evaluation.sources.arrays import RESIZE_PROTOCOL, conversion_warnings
+from imagesets import list_sources
 
 DEFAULT_NUM_IMAGES = 10_000
 
@@ -29,8 +45,9 @@ DEFAULT_NUM_IMAGES = 10_000
 class ScoreOptions:
     """How to score; see `evaluation.score`.
 
-    `shard` (i, n) is the i-th of n shares of every range of images, from 0. `fail_above` limits the first metric.
-    `stamp` is a generator file of the scored model, which is checked before the work.
+    `shard` (i, n) is the i-th of n shards of every range of images, from 0. `fail_above` limits the first metric.
+    `stamp` is a generator file of the scored model, which is checked before the work. `paths` are where data sets and
+    the cache are, and `on_warning` is called with every warning as it arises; all are in the report.
     """
 
     metrics: tuple[Metric, ...]
@@ -47,6 +64,8 @@ class ScoreOptions:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     patience_s: float = PATIENCE_S
     stamp: Path | None = None
+    paths: DataPaths = field(default_factory=DataPaths)
+    on_warning: Callable[[str], None] = lambda _text: None
 
     @property
     def metric_options(self) -> MetricOptions:
@@ -56,64 +75,53 @@ class ScoreOptions:
 
 @dataclass
 class Job:
-    """Opened images and what to score them with. `reference` may be loaded statistics.
+    """Opened images and what to score them with.
 
-    `on_warning` is called with every warning as it arises; `warnings` are for the report.
+    Attributes:
+        source: The images.
+        extractor: The extractor of both sides.
+        options: How to score.
+        warnings: The warnings, for the report.
+        ranges: The images to score; with intervals, disjoint ranges of equal length.
+        real: The features of the real images; None in a shard, which is compared after it is merged.
     """
 
     source: ImageSource
-    reference: ImagesLike | Reference
     extractor: Extractor
     options: ScoreOptions
-    paths: DataPaths
-    on_warning: Callable[[str], None] = lambda _text: None
     warnings: list[str] = field(default_factory=list)
+    ranges: tuple[SeedRange, ...] = ()
+    real: ReferenceSet | None = None
 
     def warn(self, *texts: str) -> None:
         """Add warnings to the report."""
         self.warnings += texts
         for text in texts:
-            self.on_warning(text)
+            self.options.on_warning(text)
 
-    def seed_ranges(self) -> list[SeedRange]:
-        """Return the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
-        options, limit = self.options, self.source.num_images
-        repetitions = REPETITIONS if options.intervals else 1
-        n = options.num_images or (DEFAULT_NUM_IMAGES if limit is None else limit // repetitions)
-        if limit is not None and limit < n:
-            self.warn(f"there are only {limit} images, fewer than the {n} requested")
-            n = limit
-        if n < 2:
-            raise EvaluationError(f"a Fréchet distance needs 2 images or more, not {n}")
-        if limit is not None and limit < repetitions * n:
-            raise EvaluationError(
-                f"an interval needs {repetitions} x {n} images, and there are {limit}; take --num-images "
-                f"{limit // repetitions}"
-            )
-        if n < (least := min_images(self.extractor.dim)) and any(m.name == "fid_infinity" for m in options.metrics):
-            raise EvaluationError(
-                f"fid_infinity needs {least} images or more for {self.extractor.dim} features, and there are {n}; "
-                "leave it out, or take more with --num-images"
-            )
-        return [SeedRange(options.first_seed, n, repetition) for repetition in range(repetitions)]
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The start and stop of the images to score in each range: all of it, or this shard's share."""
+        return shard_bounds(self.ranges[0].n, self.options.shard)
 
-    def arguments(self, ranges: Sequence[SeedRange]) -> dict[str, Any]:
-        """Return all that decides the extracted features: unfinished work with other arguments is not resumed."""
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that decides the extracted features: unfinished work with other arguments is not resumed."""
         description = self.source.description
         keys = ("kind", "digest", "fingerprint", "truncation", "labels", "resized", "shape", "resolution", "channels")
         return {
             "source": {key: description[key] for key in (*keys, "id") if key in description},
             "extractor": self.extractor.digest,
-            "batch": batch_size(self.extractor),
-            "num_images": ranges[0].n,
-            "first_seed": ranges[0].first_seed,
-            "parts": len(ranges),
+            "batch": self.extractor.batch_size,
+            "num_images": self.ranges[0].n,
+            "first_seed": self.ranges[0].first_seed,
+            "parts": len(self.ranges),
             "keep": sorted(rows_to_keep(self.options.metrics)),
             "shard": list(self.options.shard) if self.options.shard else None,
         }
 
 
-def metrics_named(names: str | Iterable[str]) -> tuple[Metric, ...]:
+def metrics_named(names: str | Iterable[str | Metric]) -> tuple[Metric, ...]:
     """Return the metrics of these names, separated by commas or in a list; EvaluationError for an unknown one."""
     try:
         return tuple(parse_metrics(names))
@@ -121,67 +129,75 @@ def metrics_named(names: str | Iterable[str]) -> tuple[Metric, ...]:
         raise EvaluationError(str(error)) from None
 
 
-def open_job(
-    images: ImagesLike,
-    reference: ImagesLike,
-    extractor: Extractor,
-    options: ScoreOptions,
-    paths: DataPaths,
-    on_warning: Callable[[str], None],
-) -> Job:
-    """Open the images at the resolution of the reference; see `score` for the arguments."""
+def find_extractor(extractor: str | Path | Extractor | None, paths: DataPaths, *images: Location) -> Extractor:
+    """Return the given extractor; by default the one that made the statistics among `images`, or else Inception."""
+    if isinstance(extractor, Extractor):
+        return extractor
+    if extractor is None:
+        statistics = next((one for one in images if one.is_statistics), None)
+        extractor = default_extractor(paths.extractors) if statistics is None else recorded_extractor(statistics)
+    return load_extractor(extractor)
+
+
+def recorded_extractor(reference: Location) -> Path:
+    """Return the path of the extractor that made a reference file; EvaluationError if it is not there."""
+    if not reference.require_real_images().is_statistics or reference.path is None:
+        raise EvaluationError(f"--reference {reference.text} has images, not statistics; give the --extractor to use")
+    path = Path(load_reference(reference.path).provenance["extractor"].get("path") or "")
+    if not path.is_file():
+        raise EvaluationError(f"the extractor that made the reference is not at {path} any more; give --extractor")
+    return path
+
+
+def open_job(images: ImagesLike, reference: ImagesLike, extractor: Extractor, options: ScoreOptions) -> Job:
+    """Open both sides at one resolution and check that the metrics can be computed; see `job.score`."""
     # Both raise before any work: for a threshold on what should be high, and for a classifier near chance.
     first = options.metrics[0]
     check_threshold([{"better": first.better, "name": first.name, "value": 0.0}], options.fail_above)
     suitability_warnings(extractor, force=options.force)
-    source, statistics, warnings = open_images(
-        images,
-        reference,
-        extractor,
-        paths,
-        resolution=options.resolution,
-        model=options.model,
-        sampling=options.sampling,
-        patience_s=options.patience_s,
-    )
-    job = Job(source, reference if statistics is None else statistics, extractor, options, paths, on_warning)
+    source, statistics, warnings = _open_images(images, reference, extractor, options)
+    job = Job(source, extractor, options)
     job.warn(*warnings)
+    if options.stamp is not None:
+        check_stampable(options.stamp, source.description.get("digest"))
+    if options.shard is None:
+        # The real side first: it shows, before the long work, whether every metric can be computed.
+        add_reference(job, reference if statistics is None else statistics)
+    else:
+        job.ranges = _seed_ranges(job)
     return job
 
 
-def real_features(job: Job) -> ReferenceSet:
-    """Return the features of the real images, extracted at the images' size unless they are cached."""
-    height, _, channels = job.source.shape
-    needs = required_inputs(job.options.metrics)
-    return reference_features(
-        job.reference, job.extractor, job.paths, resolution=height, channels=channels, needs=needs
-    )
+def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
+    """Add the features of real images at the images' size, or of loaded statistics, and warnings about both sides.
 
-
-def check_inputs(job: Job, reference: Reference) -> list[SeedRange]:
-    """Check that the metrics can be computed, add warnings about both sides, and return the ranges to score."""
-    options, extractor = job.options, job.extractor
-    check_metrics(options.metrics, job.source, extractor, reference)
-    job.warn(*suitability_warnings(extractor, reference.image_set, force=options.force))
-    ranges = job.seed_ranges()
-    n = ranges[0].n
-    fewest = min(n, reference.n)
+    Raises:
+        EvaluationError: If a metric cannot be computed from the two.
+    """
+    options, source, extractor = job.options, job.source, job.extractor
+    height, _, channels = source.shape
+    size = {"resolution": height, "channels": channels}
+    job.real = reference_features(reference, extractor, options.paths, **size, needs=required_inputs(options.metrics))
+    real = job.real.reference
+    check_metrics(options.metrics, source, extractor, real)
+    job.warn(*suitability_warnings(extractor, real.image_set, force=options.force))
+    job.ranges = _seed_ranges(job)
+    n = job.ranges[0].n
+    fewest = min(n, real.n)
     if fewest < options.kid_subset_size and any(metric.name == "kid" for metric in options.metrics):
         raise EvaluationError(
             f"kid takes subsets of {options.kid_subset_size} images and a side has {fewest}; leave it out, or give "
             f"--kid-subset-size {fewest // 2}, which makes it another protocol"
         )
-    job.warn(*size_warnings(n, "images", extractor), *size_warnings(reference.n, "reference images", extractor))
-    if reference.provenance.get("imported"):
+    job.warn(*size_warnings(n, "images", extractor), *size_warnings(real.n, "reference images", extractor))
+    if real.provenance.get("imported"):
         job.warn(f"the reference was imported: that {extractor.name} made it was not verified")
-    channels = reference.image_set.get("channels")
-    if channels not in (None, job.source.shape[2]):
-        job.warn(f"the images have {job.source.shape[2]} channels, the reference's have {channels}")
-    if skipped := job.source.description.get("skipped"):
+    if real.image_set["channels"] not in (None, channels):
+        job.warn(f"the images have {channels} channels, the reference's have {real.image_set['channels']}")
+    if skipped := source.description.get("skipped"):
         job.warn(f"{skipped} broken images were skipped")
-    job.warn(*conversion_warnings(job.source.description, "images"))
-    job.warn(*conversion_warnings(reference.image_set, "reference images"))
-    return ranges
+    job.warn(*conversion_warnings(source.description, "images"))
+    job.warn(*conversion_warnings(real.image_set, "reference images"))
 
 
 def shard_bounds(n: int, shard: tuple[int, int] | None) -> tuple[int, int]:
@@ -191,3 +207,111 @@ def shard_bounds(n: int, shard: tuple[int, int] | None) -> tuple[int, int]:
     if start == stop:
         raise EvaluationError(f"{n} images cannot be shared by {count}: shard {index} would have none")
     return start, stop
+
+
+def _seed_ranges(job: Job) -> tuple[SeedRange, ...]:
+    """Return the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
+    options, limit, dim = job.options, job.source.num_images, job.extractor.dim
+    repetitions = REPETITIONS if options.intervals else 1
+    n = options.num_images or (DEFAULT_NUM_IMAGES if limit is None else limit // repetitions)
+    if limit is not None and limit < n:
+        job.warn(f"there are only {limit} images, fewer than the {n} requested")
+        n = limit
+    if n < 2:
+        raise EvaluationError(f"a Fréchet distance needs 2 images or more, not {n}")
+    if limit is not None and limit < repetitions * n:
+        raise EvaluationError(
+            f"an interval needs {repetitions} x {n} images, and there are {limit}; take --num-images "
+            f"{limit // repetitions}"
+        )
+    if n < (least := min_images(dim)) and any(metric.name == "fid_infinity" for metric in options.metrics):
+        raise EvaluationError(
+            f"fid_infinity needs {least} images or more for {dim} features, and there are {n}; "
+            "leave it out, or take more with --num-images"
+        )
+    return tuple(SeedRange(options.first_seed, n, repetition) for repetition in range(repetitions))
+
+
+class _OpenedImages(NamedTuple):
+    """The images to score and, if the reference is a file of statistics, that; with warnings about resizes."""
+
+    source: ImageSource
+    statistics: Reference | None
+    warnings: list[str]
+
+
+def _open_images(
+    images: ImagesLike, reference: ImagesLike, extractor: Extractor, options: ScoreOptions
+) -> _OpenedImages:
+    """Open the images at the resolution of the reference, or raise EvaluationError if the two have none in common.
+
+    `options.resolution` is None: the images' own, which statistics must have, and to which real images will be
+    resized; "reference": the reference's own; or a side in pixels, for both.
+    """
+    statistics = None
+    if resolve(reference).require_real_images().is_statistics:
+        statistics = load_statistics(str(reference), extractor)
+    side = _requested_side(options, statistics, reference)
+    source = open_source(
+        images,
+        model=options.model,
+        sampling=options.sampling,
+        patience_s=options.patience_s,
+        resolution=side,
+        channels=None if statistics is None else statistics.image_set["channels"],
+        data_root=options.paths.data_root,
+        cache_root=options.paths.cache_root,
+    )
+    warnings: list[str] = []
+    required = side if statistics is None else statistics.image_set["resolution"]
+    height, width, _ = source.shape
+    if required is not None and (height, width) != (required, required):
+        if options.resolution is None:
+            raise EvaluationError(
+                f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
+                f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
+                f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
+                f"with --resolution {height}"
+            )
+        source = ResizedSource(source, required)
+        warnings.append(
+            f"the images were resized from {height}x{width} to {required}x{required} ({RESIZE_PROTOCOL}), which "
+            "affects the score"
+        )
+    elif isinstance(source, ImageSetSource) and side is not None:
+        crop, resize = source.description["crop"], source.description["resize"]
+        warnings.append(f"images of another size were resized to {side}x{side} (crop {crop}, {resize})")
+    if statistics is not None:
+        return _OpenedImages(source, statistics, warnings)
+    height, width, _ = source.shape
+    if height != width:
+        raise EvaluationError(f"the images are {height}x{width}; real images are square: give --resolution reference")
+    if (native := _native_side(reference)) not in (None, height):
+        warnings.append(
+            f"the real images were resized from {native}x{native} to {height}x{height}, as `reference` records"
+        )
+    return _OpenedImages(source, None, warnings)
+
+
+def _native_side(images: ImagesLike) -> int | None:
+    """Return the native resolution of a named image set; None for folders, files and arrays."""
+    name = resolve(images).image_set
+    return next((info.resolution for info in list_sources() if info.name == name), None)
+
+
+def _requested_side(options: ScoreOptions, statistics: Reference | None, reference: ImagesLike) -> int | None:
+    """Return the side that `--resolution` requests, or None."""
+    resolution = options.resolution
+    if resolution is None:
+        return None
+    if resolution == "reference":
+        if statistics is not None:
+            return int(statistics.image_set["resolution"])
+        return _native_side(reference) or int(options.paths.load_images(reference).info["resolution"])
+    if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
+        raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
+    if statistics is not None and int(resolution) != statistics.image_set["resolution"]:
+        raise EvaluationError(
+            f"{reference} is of {statistics.image_set['resolution']} px; make one with --resolution {resolution}"
+        )
+    return int(resolution)

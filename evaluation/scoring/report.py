@@ -9,28 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.documents import now, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.features.store import FeatureStore, count_images, read_state
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.references.cache import ReferenceSet, is_constant
+from evaluation.references.cache import is_constant
 from evaluation.references.file import Reference
-from evaluation.report.samples import save_sample_images
-from evaluation.report.schema import FORMAT_VERSION, check_threshold, now, score_document, write_json
+from evaluation.report.schema import FORMAT_VERSION, check_threshold, score_document
 from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
-from evaluation.scoring.feature_store import FeatureStore, count_images, read_state
-from evaluation.scoring.inputs import Job, shard_bounds
+from evaluation.scoring.inputs import Job
+from evaluation.scoring.samples import save_sample_images
 from evaluation.scoring.workdir import OutputPaths
-from evaluation.sources import SeedRange
 from imagesets import ImageSetError
 
 
-def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, output: OutputPaths) -> dict[str, Any]:
+def make_report(job: Job, features: Sequence[FeatureStore], output: OutputPaths) -> dict[str, Any]:
     """Compute the metrics of the features of every range, write sample images, and return the report."""
-    options, first, reference = job.options, features[0], real.reference
+    assert job.real is not None
+    options, first, reference = job.options, features[0], job.real.reference
     _reject_constant(first)
+    sets = [store.feature_set() for store in features]
     results = compute_metrics(
-        features, real, options.metrics, job.extractor, job.source.class_names, options.metric_options
+        sets, job.real, options.metrics, job.extractor, job.source.class_names, options.metric_options
     )
     job.warn(*_small_classes(results, job.extractor), *_negative_distances(results))
     description, n = job.source.description, first.n
@@ -58,9 +60,7 @@ def make_report(job: Job, features: Sequence[FeatureStore], real: ReferenceSet, 
             "statistics_sha256": reference.statistics_sha256,
             "path": str(reference.path),
         },
-        pictures=save_sample_images(
-            output.images, job.source, options.first_seed, n, first, reference, real, results, job.paths
-        ),
+        pictures=save_sample_images(output.images, job, first, results),
         timing=first.timing.to_dict(),
     )
 
@@ -71,7 +71,7 @@ def _baseline(job: Job, reference: Reference, n: int) -> dict[str, Any] | None:
     if all(metric.name in WITHOUT_BASELINE for metric in options.metrics):
         return None
     try:
-        baseline = real_baseline(reference, job.extractor, options.metrics, n, job.paths, options.metric_options)
+        baseline = real_baseline(reference, job.extractor, options.metrics, n, options.paths, options.metric_options)
     except (EvaluationError, ImageSetError) as error:
         job.warn(f"no train-against-test baseline: {error}")
         return None
@@ -120,9 +120,7 @@ def _reject_constant(features: FeatureStore) -> None:
 
 
 @contextlib.contextmanager
-def recording_partial(
-    job: Job, reference: Reference | None, ranges: Sequence[SeedRange], folder: Path, kept: bool = True
-) -> Iterator[None]:
+def recording_partial(job: Job, folder: Path, kept: bool = True) -> Iterator[None]:
     """On a failure, write `partial.json`: how many images were scored, the reason, and the distance so far.
 
     Without `kept` the folder will be removed, and the message says so.
@@ -130,16 +128,16 @@ def recording_partial(
     try:
         yield
     except (EvaluationError, ImageSetError, KeyboardInterrupt) as error:
-        bounds = [shard_bounds(seeds.n, job.options.shard) for seeds in ranges]
-        total = sum(stop - start for start, stop in bounds)
-        done = sum(count_images(folder / f"part-{seeds.repetition}") for seeds in ranges)
+        start, stop = job.bounds
+        total = (stop - start) * len(job.ranges)
+        done = sum(count_images(folder / f"part-{seeds.repetition}") for seeds in job.ranges)
         document = {
             "format_version": FORMAT_VERSION,
             "kind": "partial",
             "stopped": str(error) or type(error).__name__,
             "n": done,
             "of": total,
-            "scores": _partial_scores(job.extractor, reference, folder / "part-0"),
+            "scores": _partial_scores(job, folder / "part-0"),
             "source": job.source.description,
             "extractor": job.extractor.provenance(),
             "warnings": job.warnings,
@@ -153,14 +151,15 @@ def recording_partial(
         raise
 
 
-def _partial_scores(extractor: Extractor, reference: Reference | None, folder: Path) -> dict[str, float]:
+def _partial_scores(job: Job, folder: Path) -> dict[str, float]:
     """Return the Fréchet distance of the images so far, named after their number."""
-    if reference is None:
+    if job.real is None:
         return {}
+    reference = job.real.reference
     try:
         statistics, _ = read_state(folder)
         with np.errstate(over="ignore", invalid="ignore"):
             value = frechet_distance(statistics.mu, statistics.sigma, reference.mu, reference.sigma)
     except (OSError, ValueError):
         return {}
-    return {result_name("fid", extractor.metric, statistics.n): value} if np.isfinite(value) else {}
+    return {result_name("fid", job.extractor.metric, statistics.n): value} if np.isfinite(value) else {}

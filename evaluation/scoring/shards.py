@@ -11,7 +11,6 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evaluation.atomic import atomic_output
+from evaluation.documents import first_error, now, versions, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
-from evaluation.extractors.suitability import suitability_warnings
+from evaluation.features.store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.metrics.registry import FORMER_METRICS
-from evaluation.references.cache import DataPaths, size_warnings
-from evaluation.report.schema import now, versions, write_json, write_report
-from evaluation.scoring.compute_metrics import check_metrics
-from evaluation.scoring.feature_store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
-from evaluation.scoring.inputs import Job, ScoreOptions, metrics_named, open_job, real_features, shard_bounds
+from evaluation.references.cache import DataPaths
+from evaluation.references.file import load_statistics
+from evaluation.report.schema import MetricName, write_report
+from evaluation.scoring.inputs import Job, ScoreOptions, add_reference, metrics_named, open_job, shard_bounds
 from evaluation.scoring.job import extract_ranges
 from evaluation.scoring.report import make_report, recording_partial
-from evaluation.scoring.resolution import is_statistics, load_statistics
 from evaluation.scoring.workdir import OutputPaths, open_workdir
-from evaluation.sources import ImageBatch, ImagesLike
+from evaluation.sources import ImageBatch, ImagesLike, resolve
 
 FORMAT_VERSION = 1
 _DTYPE_KINDS = {"features": "f", "logits": "f", "labels": "iu", "samples": "u"}
@@ -45,6 +42,10 @@ class _Model(BaseModel):
 
 
 class _Arguments(_Model):
+    """The job's arguments, of which only `shard` differs between the shards of a job."""
+
+    model_config = ConfigDict(extra="allow")
+
     num_images: int = Field(ge=2)
     first_seed: int = Field(ge=0)
     parts: int = Field(ge=1, le=1000)
@@ -63,11 +64,13 @@ class _ExtractorFile(_Model):
     digest: str
 
 
-class _Manifest(_Model):
-    """What merging reads of `shard.json`, which is validated once."""
+class Shard(_Model):
+    """A complete shard: its folder, and what merging reads of its `shard.json`."""
 
+    folder: Path
     arguments: _Arguments
-    metrics: list[str] = Field(min_length=1)
+    metrics: list[MetricName] = Field(min_length=1)
+    kid_subset_size: int = Field(default=1000, ge=2)
     reference: _ReferenceName
     extractor: _ExtractorFile
     source: dict[str, Any]
@@ -78,31 +81,15 @@ class _Manifest(_Model):
     timing: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A complete shard: its folder and its `shard.json`."""
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The job's arguments, of which only `shard` differs between the shards of a job."""
-        arguments: dict[str, Any] = self.manifest["arguments"]
-        return arguments
-
-
 class RecordedSource:
     """The description of the source that shards were made from: for a report, not for more images."""
 
     num_images: int | None = None
 
-    def __init__(self, manifest: dict[str, Any]) -> None:
-        self.description: dict[str, Any] = manifest["source"]
-        height, width, channels = manifest["shape"]
-        self.shape: tuple[int, int, int] = (height, width, channels)
-        self.seeded: bool = manifest["seeded"]
-        self.class_names: tuple[str, ...] = tuple(manifest["class_names"])
+    def __init__(self, shard: Shard) -> None:
+        height, width, channels = shard.shape
+        self.shape = (height, width, channels)
+        self.description, self.seeded, self.class_names = shard.source, shard.seeded, tuple(shard.class_names)
 
     def batches(self, *_: Any) -> Iterator[ImageBatch]:
         """Raise EvaluationError: shards hold no more images than their samples."""
@@ -117,32 +104,23 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def score_shard(
-    images: ImagesLike,
-    reference: str,
-    extractor: Extractor,
-    options: ScoreOptions,
-    paths: DataPaths,
-    output: Path,
-    on_warning: Callable[[str], None] = lambda _text: None,
-) -> Path:
+def score_shard(images: ImagesLike, reference: str, extractor: Extractor, options: ScoreOptions, output: Path) -> Path:
     """Extract the features of one share of the images, `options.shard`, into a folder in `output`; return that.
 
     A complete shard with the same arguments is left as it is. The arguments are those of `score`.
     """
     assert options.shard is not None
     index, count = options.shard
-    job = open_job(images, reference, extractor, options, paths, on_warning)
-    ranges = job.seed_ranges()
-    arguments = job.arguments(ranges)
+    job = open_job(images, reference, extractor, options)
+    arguments = job.arguments
     final = output / f"shard-{index}-of-{count}"
     if (final / "shard.json").is_file():
-        if _read_shard(final).arguments != arguments:
+        if _read_shard(final).arguments.model_dump() != arguments:
             raise EvaluationError(f"{final} is a shard with other arguments; give another --output")
         return final
     with open_workdir(output / ".partial", arguments) as folder:
-        with recording_partial(job, None, ranges, folder):
-            stores = extract_ranges(job, ranges, folder)
+        with recording_partial(job, folder):
+            stores = extract_ranges(job, folder)
         manifest = {
             "format_version": FORMAT_VERSION,
             "kind": "shard",
@@ -177,15 +155,15 @@ def find_shards(paths: Sequence[Path]) -> list[Shard]:
         raise EvaluationError(
             f"there is no shard in {', '.join(map(str, paths))}; `evaluation score … --shard 0/4` makes one"
         )
-    shards = sorted((_read_shard(folder) for folder in folders), key=lambda shard: shard.arguments["shard"])
+    shards = sorted((_read_shard(folder) for folder in folders), key=lambda shard: shard.arguments.shard)
     first = shards[0]
-    count = first.arguments["shard"][1]
+    count = first.arguments.shard[1]
     for shard in shards:
-        if shard.arguments["shard"][1] != count:
+        if shard.arguments.shard[1] != count:
             raise EvaluationError(f"{shard.folder} and {first.folder} are of different numbers of shards")
         if differ := _differing_keys(first, shard):
             raise EvaluationError(f"{shard.folder} and {first.folder} belong to different jobs: their {differ} differ")
-    indices = [shard.arguments["shard"][0] for shard in shards]
+    indices = [shard.arguments.shard[0] for shard in shards]
     if twice := [index for index in indices if indices.count(index) > 1]:
         raise EvaluationError(f"shard {twice[0]} of {count} was given twice")
     present = set(indices)
@@ -224,50 +202,46 @@ def merge_shards(
         on_warning: Called with every warning as it arises.
     """
     shards = find_shards(paths)
-    manifest, arguments = shards[0].manifest, shards[0].arguments
-    chosen = metrics_named(metrics or ",".join(manifest["metrics"]))
-    loaded = load_extractor(extractor or Path(manifest["extractor"]["path"]))
-    if loaded.digest != manifest["extractor"]["digest"]:
+    first, arguments = shards[0], shards[0].arguments
+    loaded = load_extractor(extractor or first.extractor.path)
+    if loaded.digest != first.extractor.digest:
         raise EvaluationError(f"the shards were made with another extractor than {loaded.path}")
     options = ScoreOptions(
-        chosen,
-        num_images=arguments["num_images"],
-        first_seed=arguments["first_seed"],
+        metrics_named(metrics or first.metrics),
+        num_images=arguments.num_images,
+        first_seed=arguments.first_seed,
+        intervals=arguments.parts > 1,
         baseline=baseline,
         fail_above=fail_above,
         kid_subset_size=kid_subset_size or _recorded_subset_size(shards),
         force=force,
+        paths=data,
+        on_warning=on_warning,
     )
-    name = reference or manifest["reference"]["name"]
-    real = load_statistics(name, loaded) if is_statistics(name) else name
-    job = Job(RecordedSource(manifest), real, loaded, options, data, on_warning)
-    job.warn(*dict.fromkeys(text for shard in shards for text in shard.manifest["warnings"]))
-    features = real_features(job)
-    check_metrics(chosen, job.source, loaded, features.reference)
-    job.warn(
-        *suitability_warnings(loaded, features.reference.image_set, force=force),
-        *size_warnings(arguments["num_images"], "images", loaded),
-        *size_warnings(features.reference.n, "reference images", loaded),
-    )
+    job = Job(RecordedSource(first), loaded, options)
+    job.warn(*dict.fromkeys(text for shard in shards for text in shard.warnings))
+    name = reference or first.reference.name
+    is_statistics = resolve(name).require_real_images().is_statistics
+    add_reference(job, load_statistics(name, loaded) if is_statistics else name)
     output.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="merge-", dir=output.work) as folder:
-        report = make_report(job, merge_features(shards, Path(folder)), features, output)
-    report["timing"] = {"shards": [shard.manifest["timing"] for shard in shards]}
+        report = make_report(job, merge_features(shards, Path(folder)), output)
+    report["timing"] = {"shards": [shard.timing for shard in shards]}
     write_report(output.document, report)
     return report
 
 
 def _recorded_subset_size(shards: Sequence[Shard]) -> int:
     """Return the kernel distance's subset size that the shards were made for; EvaluationError if they differ."""
-    sizes = {shard.manifest.get("kid_subset_size", 1000) for shard in shards}
-    if len(sizes) > 1 or not all(isinstance(size, int) and size >= 2 for size in sizes):
+    sizes = {shard.kid_subset_size for shard in shards}
+    if len(sizes) > 1:
         raise EvaluationError("the shards do not record one subset size for kid; give --kid-subset-size")
-    return int(sizes.pop())
+    return sizes.pop()
 
 
 def merge_features(shards: Sequence[Shard], folder: Path) -> list[FeatureStore]:
     """Add the statistics of the shards and concatenate their rows, for each range of seeds, in `folder`."""
-    return [_merge_range(shards, f"part-{part}", folder) for part in range(shards[0].arguments["parts"])]
+    return [_merge_range(shards, f"part-{part}", folder) for part in range(shards[0].arguments.parts)]
 
 
 def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureStore:
@@ -289,7 +263,7 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
             continue
         if len(pieces) != len(shards):
             raise EvaluationError(f"some shards lack their {what}; make them again")
-        shape = {"features": (total.dim,), "labels": (), "samples": tuple(shards[0].manifest["shape"])}
+        shape = {"features": (total.dim,), "labels": (), "samples": tuple(shards[0].shape)}
         row_shape, dtype = shape.get(what, pieces[0].shape[1:]), pieces[0].dtype
         for shard, piece, n in zip(shards, pieces, sizes, strict=True):
             expected = (min(SAMPLES, n) if what == "samples" else n, *row_shape)
@@ -304,8 +278,7 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
             continue
         file, at = RowsFile(folder / f"{what}.npy", total.n, row_shape, dtype), 0
         for piece in pieces:
-            for start in range(0, len(piece), 4096):
-                file.write(at + start, piece[start : start + 4096])
+            file.write(at, piece)
             at += len(piece)
         file.close()
     return FeatureStore(folder, total, digest)
@@ -313,7 +286,7 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
 
 def _read_state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
     """Return a shard's statistics and the model's digest; raise EvaluationError unless they are of all its images."""
-    start, stop = shard_bounds(shard.arguments["num_images"], tuple(shard.arguments["shard"]))
+    start, stop = shard_bounds(shard.arguments.num_images, tuple(shard.arguments.shard))
     try:
         statistics, digest = read_state(shard.folder / name)
         if statistics.n != stop - start:
@@ -326,9 +299,9 @@ def _read_state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
 
 def _differing_keys(shard: Shard, other: Shard) -> str:
     """Return what two shards of one job may not differ in, and do; empty if nothing."""
-    ours, theirs = ({**one.arguments, "shard": None} for one in (shard, other))
+    ours, theirs = (one.arguments.model_dump(exclude={"shard"}) for one in (shard, other))
     keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-    keys += [key for key in ("metrics", "reference", "shape") if shard.manifest[key] != other.manifest[key]]
+    keys += [key for key in ("metrics", "reference", "shape") if getattr(shard, key) != getattr(other, key)]
     return ", ".join(keys)
 
 
@@ -342,14 +315,12 @@ def _read_shard(folder: Path) -> Shard:
         kind = (manifest.get("kind"), manifest.get("format_version")) if isinstance(manifest, dict) else None
         if kind != ("shard", FORMAT_VERSION):
             raise ValueError("another format")
-        index, count = _Manifest.model_validate(manifest).arguments.shard
-        if not 0 <= index < count <= manifest["arguments"]["num_images"]:
+        shard = Shard.model_validate(manifest | {"folder": folder})
+        index, count = shard.arguments.shard
+        if not 0 <= index < count <= shard.arguments.num_images:
             raise ValueError(f"arguments.shard: [{index}, {count}]")
-        manifest["metrics"] = [FORMER_METRICS.get(name, name) for name in manifest["metrics"]]
+        return shard
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EvaluationError(f"{folder} is damaged: shard.json: {where}: {first['msg']}") from error
+        raise EvaluationError(f"{folder} is damaged: shard.json: {first_error(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise EvaluationError(f"{folder} is not a complete shard ({str(error)[:100]})") from error
-    return Shard(folder, manifest)

@@ -6,7 +6,6 @@ Work that was begun with other arguments is neither used nor removed: it stays f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import tempfile
@@ -17,8 +16,9 @@ from typing import Any
 
 from artifacts.files import LockTakenError, lock_handle
 from evaluation.atomic import check_writable, reraise_write_errors
+from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
-from evaluation.report.schema import NAME, write_json
+from evaluation.report.schema import NAME
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def output_paths(output: Path | None) -> Iterator[OutputPaths]:
 
 def key_of(arguments: dict[str, Any]) -> str:
     """Return 16 hex digits over all arguments that decide the numbers."""
-    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+    return json_digest(arguments)[:16]
 
 
 @contextlib.contextmanager

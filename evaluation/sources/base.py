@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,10 +86,6 @@ class SamplingOptions:
             known = ", ".join(class_names[:10]) + (", …" if len(class_names) > 10 else "")
             raise EvaluationError(f"--labels is drawn, balanced or a class ({known}), not {self.labels!r}")
         return np.full(n, class_names.index(self.labels), np.int64)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options for a source's description."""
-        return asdict(self)
 
 
 def random_subset(total: int, n: int, seed: int, repetition: int = 0) -> np.ndarray:

@@ -52,7 +52,7 @@ class GeneratorSource:
             "shape": list(self.shape),
             "dataset": self._metadata.dataset,
             "images_seen": self._metadata.images_seen,
-            **sampling.to_dict(),
+            **vars(sampling),
         }
 
     def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:

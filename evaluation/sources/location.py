@@ -50,6 +50,13 @@ class Location:
         """The name for `imagesets`, with the split if one was named."""
         return self.image_set if self.split is None else f"{self.image_set}@{self.split}"
 
+    @property
+    def is_statistics(self) -> bool:
+        """Whether it is a file of statistics; an absent or damaged file is, whose reader reports what is wrong."""
+        if self.kind == "arrays" and self.path is not None:
+            return not self.path.is_file() or not _holds_images(self.path)
+        return self.kind == "statistics"
+
     def require_real_images(self) -> Location:
         """Return this location; raise EvaluationError for a generator, which is not a source of real images."""
         if self.kind in _GENERATORS:
@@ -170,7 +177,7 @@ def expand(text: str) -> Path:
         raise EvaluationError(f"{text}: there is no such home folder ({error}); write the path out") from error
 
 
-def holds_images(path: Path) -> bool:
+def _holds_images(path: Path) -> bool:
     """Return whether an array file has images; a damaged npz has nothing."""
     return path.suffix.lower() == ".npy" or any(key in _array_names(path) for key in IMAGE_KEYS)
 

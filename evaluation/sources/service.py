@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from artifacts.latents import seeds_to_labels
+from evaluation.documents import without_credentials
 from evaluation.errors import EvaluationError
-from evaluation.report.schema import without_credentials
 from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
 
 CONNECTIONS = 4
@@ -66,7 +66,7 @@ class ServiceSource:
             "dataset": dataset,
             "images_seen": images_seen,
             "file": file,
-            **sampling.to_dict(),
+            **vars(sampling),
         }
 
     def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
@@ -92,7 +92,7 @@ class ServiceSource:
                 answered = [int(seed) for seed in batch.seeds]
                 if answered != list(range(expected, expected + len(batch.images))):
                     raise EvaluationError(f"the service returned other seeds than requested, near {expected}")
-                yield ImageBatch(batch.images, batch.digest, self._labels(labels, first, expected, len(answered)))
+                yield ImageBatch(batch.images, batch.digest, self._labels(expected, len(answered)))
                 expected += len(answered)
         except self._service_error as error:
             raise EvaluationError(self._one_line(error)) from error
@@ -108,10 +108,10 @@ class ServiceSource:
             text += f"; ${KEY_VARIABLE} is set to another key" if self._has_key else f"; set ${KEY_VARIABLE} to its key"
         return text
 
-    def _labels(self, chosen: np.ndarray | None, first: int, seed: int, n: int) -> np.ndarray | None:
-        if chosen is not None:
-            return chosen[seed - first : seed - first + n]
-        return seeds_to_labels(range(seed, seed + n), self._z_dim, len(self.class_names))
+    def _labels(self, seed: int, n: int) -> np.ndarray | None:
+        chosen = self._sampling.labels_for(seed, n, self.class_names)
+        drawn = seeds_to_labels(range(seed, seed + n), self._z_dim, len(self.class_names))
+        return drawn if chosen is None else chosen
 
 
 def _api_key() -> str | None:

@@ -18,8 +18,8 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.scoring.feature_store import count_images
-from evaluation.scoring.features import extract_features
+from evaluation.features.extraction import extract_features
+from evaluation.features.store import count_images
 from evaluation.sources import ImageBatch, SeedRange, open_source
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.fake_service import fake_service, noise

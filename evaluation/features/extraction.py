@@ -14,7 +14,7 @@ import numpy as np
 from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extracted, Extractor
-from evaluation.scoring.feature_store import FeatureStore, Timing
+from evaluation.features.store import FeatureStore, Timing
 from evaluation.sources import ImageBatch, ImageSource, SeedRange
 
 _BATCHES_AHEAD = 4
@@ -67,12 +67,6 @@ def extract_features(
     return store
 
 
-def batch_size(extractor: Extractor) -> int:
-    """Return the images per run: a large network's activations for 64 images would take most of a gigabyte."""
-    on_gpu = "CUDAExecutionProvider" in extractor.session.get_providers()
-    return 64 if on_gpu or extractor.dim < 1024 else 16
-
-
 def iter_features(
     source: ImageSource, extractor: Extractor, seeds: SeedRange, start: int, stop: int, timing: Timing
 ) -> Iterator[tuple[ImageBatch, Extracted]]:
@@ -85,7 +79,7 @@ def iter_features(
     if start >= stop:
         return
     began, seen = time.perf_counter(), 0
-    with _prefetch(source.batches(seeds, start, stop, batch_size(extractor)), timing) as batches:
+    with _prefetch(source.batches(seeds, start, stop, extractor.batch_size), timing) as batches:
         for batch in batches:
             if batch.images.dtype != np.uint8 or batch.images.shape[1:] != source.shape:
                 raise EvaluationError(

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,32 +23,25 @@ ROWS = ("features", "logits", "labels", "samples")
 SAMPLES = 64  # images kept for the report
 
 
-class FeatureSet(Protocol):
-    """Features of generated or real images: what a metric is computed from. Rows are None if they were not kept."""
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of generated or real images: what a metric is computed from.
 
-    @property
-    def n(self) -> int:
-        """Number of images."""
+    Attributes:
+        mu: Mean, float64 [d].
+        sigma: Covariance, float64 [d, d].
+        n: Number of images.
+        features: float32 [n, d]; None, as the next two, if they were not kept.
+        logits: Class logits, float32 [n, classes].
+        labels: int64 [n].
+    """
 
-    @property
-    def mu(self) -> np.ndarray:
-        """Mean, float64 [d]."""
-
-    @property
-    def sigma(self) -> np.ndarray:
-        """Covariance, float64 [d, d]."""
-
-    @property
-    def features(self) -> np.ndarray | None:
-        """Features, float32 [n, d]."""
-
-    @property
-    def logits(self) -> np.ndarray | None:
-        """Class logits, float32 [n, classes]."""
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Labels, int64 [n]."""
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int
+    features: np.ndarray | None = field(default=None, repr=False)
+    logits: np.ndarray | None = field(default=None, repr=False)
+    labels: np.ndarray | None = None
 
 
 @dataclass
@@ -72,7 +65,7 @@ class Timing:
 
 @dataclass
 class FeatureStore:
-    """A `FeatureSet` in a folder: statistics in `state.npz`, and one npy file for each of `ROWS` that is kept."""
+    """Features in a folder: statistics in `state.npz`, and one npy file for each of `ROWS` that is kept."""
 
     folder: Path
     statistics: FeatureStatistics
@@ -103,30 +96,10 @@ class FeatureStore:
         """Number of images."""
         return self.statistics.n
 
-    @property
-    def mu(self) -> np.ndarray:
-        """Mean, float64 [d]."""
-        return self.statistics.mu
-
-    @property
-    def sigma(self) -> np.ndarray:
-        """Covariance, float64 [d, d]."""
-        return self.statistics.sigma
-
-    @property
-    def features(self) -> np.ndarray | None:
-        """Features, float32 [n, d]."""
-        return self.rows("features")
-
-    @property
-    def logits(self) -> np.ndarray | None:
-        """Class logits, float32 [n, classes]."""
-        return self.rows("logits")
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Labels, int64 [n]."""
-        return self.rows("labels")
+    def feature_set(self) -> FeatureSet:
+        """Return the features of all images."""
+        rows = {name: self.rows(name) for name in ROWS[:3]}
+        return FeatureSet(self.statistics.mu, self.statistics.sigma, self.n, **rows)
 
     def rows(self, name: str) -> np.ndarray | None:
         """Return one of `ROWS`, memory-mapped, None if it was not kept; `samples` are uint8 [up to 64, H, W, C]."""

@@ -9,54 +9,36 @@ import numpy as np
 
 from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
+from evaluation.features.store import SAMPLES, FeatureStore
 from evaluation.metrics.neighbors import nearest
-from evaluation.references.cache import DataPaths, ReferenceSet
+from evaluation.references.cache import DataPaths
 from evaluation.references.file import Reference
-from evaluation.scoring.feature_store import SAMPLES, FeatureStore
-from evaluation.sources import ImageSource, SeedRange, random_subset
+from evaluation.scoring.inputs import Job
+from evaluation.sources import random_subset
 from imagesets import ImageSetError
 
 NUM_PAIRS, NUM_NEIGHBORS = 8, 4
 
 
 def save_sample_images(
-    folder: Path | None,
-    source: ImageSource,
-    first_seed: int,
-    n: int,
-    features: FeatureStore,
-    reference: Reference,
-    references: ReferenceSet,
-    results: list[dict[str, Any]],
-    paths: DataPaths,
+    folder: Path | None, job: Job, features: FeatureStore, results: list[dict[str, Any]]
 ) -> dict[str, str] | None:
-    """Save the images of a report as npy files.
+    """Save the images of a report as npy files, and return their paths relative to it; None without a folder.
 
-    Args:
-        folder: Where to save; None for a report without a folder.
-        source: The source of the scored images.
-        first_seed: The first seed.
-        n: Number of scored images.
-        features: The kept samples and features of the pass.
-        reference: The reference.
-        references: The training images, if there was a search for near-copies.
-        results: The results.
-        paths: Where image sets are.
-
-    Returns:
-        Paths relative to the report: `samples` and `reals`, uint8 [up to 64, H, W, C], and after a search for
-        near-copies `neighbours`, uint8 [8, 1 + 4, H, W, C], the samples nearest to training images, each with its
-        nearest ones. Real images that cannot be loaded again are left out. None without a folder.
+    They are `samples` and `reals`, uint8 [up to 64, H, W, C], and after a search for near-copies `neighbours`, uint8
+    [8, 1 + 4, H, W, C], the samples nearest to training images, each with its nearest ones. Real images that cannot be
+    loaded again are left out.
     """
-    if folder is None:
+    if folder is None or job.real is None:
         return None
-    arrays = {"samples": features.rows("samples"), "reals": _real_images(reference, paths)}
+    reals = _load_images(job.real.reference, job.options.paths)
+    if reals is not None:  # a fixed choice of them
+        reals = np.asarray(reals[random_subset(len(reals), min(SAMPLES, len(reals)), 1)])
+    arrays = {"samples": features.rows("samples"), "reals": reals}
     memorization = next((result for result in results if result["metric"] == "memorization"), None)
-    if memorization is not None and references.train is not None:
+    if memorization is not None and job.real.train is not None:
         samples = [pair["sample"] for pair in memorization["details"]["nearest"][:NUM_PAIRS]]
-        arrays["neighbours"] = _neighbor_images(
-            source, SeedRange(first_seed, n), samples, features, references.train, paths
-        )
+        arrays["neighbours"] = _neighbor_images(job, samples, features, job.real.train)
     saved = {}
     for name, images in arrays.items():
         if images is not None:
@@ -64,12 +46,6 @@ def save_sample_images(
                 np.save(handle, images, allow_pickle=False)
             saved[name] = f"{folder.name}/{name}.npy"
     return saved
-
-
-def _real_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
-    """Return a fixed choice of the reference's images, at its size."""
-    images = _load_images(reference, paths)
-    return None if images is None else np.asarray(images[random_subset(len(images), min(SAMPLES, len(images)), 1)])
 
 
 def _load_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
@@ -86,15 +62,8 @@ def _load_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
     return images.images if images.fingerprint == image_set["fingerprint"] else None
 
 
-def _neighbor_images(
-    source: ImageSource,
-    seeds: SeedRange,
-    samples: list[int],
-    features: FeatureStore,
-    train: Reference,
-    paths: DataPaths,
-) -> np.ndarray | None:
-    images, rows = _load_images(train, paths), features.features
+def _neighbor_images(job: Job, samples: list[int], features: FeatureStore, train: Reference) -> np.ndarray | None:
+    images, rows = _load_images(train, job.options.paths), features.rows("features")
     if images is None or rows is None or train.features is None:
         return None
     _, indices = nearest(np.asarray(rows[samples]), train.features, k=min(NUM_NEIGHBORS, len(images)))
@@ -103,7 +72,7 @@ def _neighbor_images(
     groups = []
     try:
         for sample, found in zip(samples, indices, strict=True):
-            (batch,) = source.batches(seeds, sample, sample + 1, 1)
+            (batch,) = job.source.batches(job.ranges[0], sample, sample + 1, 1)
             groups.append(np.concatenate([batch.images, images[order[found]]]))
     except (EvaluationError, ValueError):
         return None

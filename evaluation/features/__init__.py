@@ -1,0 +1,1 @@
+"""Features of images: extracted by batches, and stored so that a stopped extraction resumes."""
