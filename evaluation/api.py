@@ -15,7 +15,7 @@ from evaluation.report.schema import summary_lines
 from evaluation.scoring import job
 from evaluation.scoring.distance import distance_between
 from evaluation.scoring.inputs import ScoreOptions, find_extractor, metrics_named
-from evaluation.scoring.workdir import output_paths
+from evaluation.scoring.report import output_paths
 from evaluation.sources import ImagesLike, SamplingOptions, resolve
 
 

@@ -13,7 +13,7 @@ from evaluation.errors import CheckFailedError, EvaluationError
 from evaluation.metrics.registry import METRICS
 
 if TYPE_CHECKING:
-    from evaluation.scoring.workdir import OutputPaths
+    from evaluation.scoring.report import OutputPaths
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The folder of the report, or a .json file for the numbers only.")
@@ -91,8 +91,8 @@ def score(
         from evaluation.references.cache import DataPaths
         from evaluation.scoring import job
         from evaluation.scoring.inputs import ScoreOptions, metrics_named, recorded_extractor
+        from evaluation.scoring.report import output_paths
         from evaluation.scoring.shards import parse_shard, score_shard
-        from evaluation.scoring.workdir import output_paths
         from evaluation.sources import SamplingOptions, checkpoints_of, is_run, resolve
 
         options = ScoreOptions(
@@ -150,8 +150,8 @@ def merge(
     """Merge shards into one score, equal to that of one job."""
     with one_line_errors():
         from evaluation.references.cache import DataPaths
+        from evaluation.scoring.report import output_paths
         from evaluation.scoring.shards import merge_shards
-        from evaluation.scoring.workdir import output_paths
 
         with output_paths(output) as files:
             document = merge_shards(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from evaluation.extractors import Extractor
 from evaluation.extractors.extractor import file_stem
 from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureSet
+from evaluation.features.workdir import open_workdir, remove_workdir
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.file import ROWS, Reference, load_reference, save_reference
 from evaluation.sources import ImageSetSource, ImagesLike, SeedRange, array_image_set, resolve
@@ -155,15 +155,7 @@ def make_reference(
     if n < 2:
         raise EvaluationError(f"reference statistics need 2 images or more; {images.name} has {n}")
     warnings += size_warnings(n, "reference images", extractor)
-    key = json_digest({"images": source.description, "n": n, "extractor": extractor.digest, "keep": sorted(keep)})
-    folder = output.with_name(f".{output.name}.partial") / key[:20]
-    store = extract_features(
-        source, extractor, SeedRange(0, n), folder, keep=keep | {"labels"}, description=f"reference {images.name}"
-    )
-    if is_constant(store.statistics):
-        raise EvaluationError(
-            f"the images of {images.name} all have the same features: no distance to them means anything"
-        )
+    arguments = {"images": source.description, "n": n, "extractor": extractor.digest, "keep": sorted(keep)}
     provenance = {
         "extractor": extractor.provenance() | {"path": str(extractor.path)},
         "image_set": source.description | {"class_names": list(images.class_names)},
@@ -172,12 +164,20 @@ def make_reference(
         "versions": versions(),
         "created": now(),
     }
-    labels = store.rows("labels")
-    rows = {name: folder / f"{name}.npy" for name in ROWS if (folder / f"{name}.npy").is_file()}
-    save_reference(output, store.statistics, provenance, labels=None if labels is None else np.array(labels), rows=rows)
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
+    with open_workdir(output.with_name(f".{output.name}.partial"), arguments) as folder:
+        store = extract_features(
+            source, extractor, SeedRange(0, n), folder, keep=keep | {"labels"}, description=f"reference {images.name}"
+        )
+        if is_constant(store.statistics):
+            raise EvaluationError(
+                f"the images of {images.name} all have the same features: no distance to them means anything"
+            )
+        labels = store.rows("labels")
+        rows = {name: folder / f"{name}.npy" for name in ROWS if (folder / f"{name}.npy").is_file()}
+        save_reference(
+            output, store.statistics, provenance, labels=None if labels is None else np.array(labels), rows=rows
+        )
+        remove_workdir(folder)
     return load_reference(output)
 
 

@@ -11,11 +11,11 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureStore, count_images
+from evaluation.features.workdir import key_of, open_workdir, remove_workdir, unfinished_work
 from evaluation.report.schema import write_report
 from evaluation.scoring.compute_metrics import FRECHET, rows_to_keep
 from evaluation.scoring.inputs import Job, ScoreOptions, open_job
-from evaluation.scoring.report import make_report, recording_partial
-from evaluation.scoring.workdir import OutputPaths, key_of, open_workdir, remove_workdir, unfinished_work
+from evaluation.scoring.report import OutputPaths, make_report, recording_partial
 from evaluation.sources import ImagesLike
 
 

@@ -1,14 +1,17 @@
-"""Make the report of a job; or, when a job stops early, the partial document that says how far it came."""
+"""Make the report of a job and choose its files; when a job stops early, write how far it came."""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluation.atomic import check_writable, reraise_write_errors
 from evaluation.documents import now, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
@@ -17,12 +20,44 @@ from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.cache import is_constant
 from evaluation.references.file import Reference
-from evaluation.report.schema import FORMAT_VERSION, check_threshold, score_document
+from evaluation.report.schema import FORMAT_VERSION, NAME, check_threshold, score_document
 from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
 from evaluation.scoring.inputs import Job
 from evaluation.scoring.samples import save_sample_images
-from evaluation.scoring.workdir import OutputPaths
 from imagesets import ImageSetError
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The JSON document, its folders of unfinished work and sample images, and whether they outlive the process."""
+
+    document: Path
+    work: Path
+    images: Path | None = None
+    kept: bool = True
+
+
+@contextlib.contextmanager
+def output_paths(output: Path | None) -> Iterator[OutputPaths]:
+    """Yield the paths of a report in the folder `output`, or of a `.json` file; None is a temporary folder.
+
+    Paths that cannot be written raise EvaluationError now rather than after minutes of work.
+    """
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="atelier-score-") as folder:
+            yield OutputPaths(Path(folder) / NAME, Path(folder) / ".partial", kept=False)
+        return
+    if output.suffix == ".json":
+        paths = OutputPaths(output, output.with_name(f".{output.name}.partial"))
+    else:
+        with reraise_write_errors(output):
+            is_file = output.exists() and not output.is_dir()
+        if is_file:
+            raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder, or ends in .json")
+        paths = OutputPaths(output / NAME, output / ".partial", output / "images")
+    check_writable(paths.document)
+    check_writable(paths.work / "x")
+    yield paths
 
 
 def make_report(job: Job, features: Sequence[FeatureStore], output: OutputPaths) -> dict[str, Any]:

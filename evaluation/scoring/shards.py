@@ -22,14 +22,14 @@ from evaluation.documents import first_error, now, versions, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.features.store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
+from evaluation.features.workdir import open_workdir
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.cache import DataPaths
 from evaluation.references.file import load_statistics
 from evaluation.report.schema import MetricName, write_report
 from evaluation.scoring.inputs import Job, ScoreOptions, add_reference, metrics_named, open_job, shard_bounds
 from evaluation.scoring.job import extract_ranges
-from evaluation.scoring.report import make_report, recording_partial
-from evaluation.scoring.workdir import OutputPaths, open_workdir
+from evaluation.scoring.report import OutputPaths, make_report, recording_partial
 from evaluation.sources import ImageBatch, ImagesLike, resolve
 
 FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""Where a job writes its report and keeps unfinished work: one folder per set of arguments.
+"""Folders of unfinished work: one per set of arguments, so that the same job resumes there.
 
 Work that was begun with other arguments is neither used nor removed: it stays for the job that it belongs to.
 """
@@ -8,50 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from artifacts.files import LockTakenError, lock_handle
-from evaluation.atomic import check_writable, reraise_write_errors
+from evaluation.atomic import reraise_write_errors
 from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
-from evaluation.report.schema import NAME
-
-
-@dataclass(frozen=True)
-class OutputPaths:
-    """The JSON document, its folders of unfinished work and sample images, and whether they outlive the process."""
-
-    document: Path
-    work: Path
-    images: Path | None = None
-    kept: bool = True
-
-
-@contextlib.contextmanager
-def output_paths(output: Path | None) -> Iterator[OutputPaths]:
-    """Yield the paths of a report in the folder `output`, or of a `.json` file; None is a temporary folder.
-
-    Paths that cannot be written raise EvaluationError now rather than after minutes of work.
-    """
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="atelier-score-") as folder:
-            yield OutputPaths(Path(folder) / NAME, Path(folder) / ".partial", kept=False)
-        return
-    if output.suffix == ".json":
-        paths = OutputPaths(output, output.with_name(f".{output.name}.partial"))
-    else:
-        with reraise_write_errors(output):
-            is_file = output.exists() and not output.is_dir()
-        if is_file:
-            raise EvaluationError(f"cannot write {output}: it is a file; --output is a folder, or ends in .json")
-        paths = OutputPaths(output / NAME, output / ".partial", output / "images")
-    check_writable(paths.document)
-    check_writable(paths.work / "x")
-    yield paths
 
 
 def key_of(arguments: dict[str, Any]) -> str:
