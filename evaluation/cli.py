@@ -71,9 +71,10 @@ def classifier(
     """Train a small classifier on an image set, for `fd_classifier` scores and for `classify`."""
     with one_line_errors():
         from evaluation.atomic import check_writable
+        from evaluation.extractors.default import require_torch
 
         check_writable(output)
-        _require_torch()
+        require_torch()
         from evaluation.extractors import load_extractor
         from evaluation.extractors.classifier import build_classifier
         from evaluation.extractors.suitability import suitability_warnings
@@ -106,7 +107,9 @@ def inception(
 ) -> None:
     """Build FID's Inception from its published weights, with one resize protocol."""
     with one_line_errors():
-        _require_torch()
+        from evaluation.extractors.default import require_torch
+
+        require_torch()
         from evaluation.extractors.inception import WEIGHTS_SHA256_PREFIX, build_inception
 
         prefix = None if unverified else WEIGHTS_SHA256_PREFIX
@@ -338,11 +341,3 @@ def _parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise EvaluationError(f"{option} is numbers with commas, such as 0.5,0.5,0.5, not {text!r}") from None
-
-
-def _require_torch() -> None:
-    import importlib.util
-
-    for package in ("torch", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise EvaluationError(f"building an extractor needs {package}: pip install 'gan-atelier[train]'")

@@ -92,6 +92,17 @@ def test_packages_have_no_import_cycle() -> None:
     assert list(cycles(import_graph())) == []
 
 
+def test_parts_of_evaluation_import_one_way() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, others in import_graph().items():
+        if module.startswith("evaluation."):
+            parts = {".".join(name.split(".")[:2]) for name in (module, *others) if name.startswith("evaluation.")}
+            part = ".".join(module.split(".")[:2])
+            graph.setdefault(part, set()).update(parts - {part})
+    assert "evaluation.report" in graph["evaluation.scoring"]
+    assert list(cycles(graph)) == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_imports_only_what_it_may(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))

@@ -28,8 +28,7 @@ def default_extractor(cache: Path) -> Path:
             f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), or from a labeled image "
             "set with `evaluation extractor classifier --images SET -o classifier.onnx`"
         )
-    if importlib.util.find_spec("torch") is None:
-        raise EvaluationError("building Inception's extractor file needs torch: pip install 'gan-atelier[train]'")
+    require_torch()
     from evaluation.extractors.inception import build_inception
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -37,3 +36,10 @@ def default_extractor(cache: Path) -> Path:
         if not path.is_file():
             build_inception(weights, RESIZE, path)
     return path
+
+
+def require_torch() -> None:
+    """Raise EvaluationError unless the packages that build an extractor are installed."""
+    for package in ("torch", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise EvaluationError(f"building an extractor needs {package}: pip install 'gan-atelier[train]'")

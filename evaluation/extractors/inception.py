@@ -113,12 +113,7 @@ class FidInception(blocks.Inception3):  # type: ignore[misc]  # torchvision has 
 
 
 def build_inception(
-    weights: Path | None,
-    resize: str,
-    output: Path,
-    *,
-    expected_sha256_prefix: str | None = WEIGHTS_SHA256_PREFIX,
-    name: str | None = None,
+    weights: Path | None, resize: str, output: Path, *, expected_sha256_prefix: str | None = WEIGHTS_SHA256_PREFIX
 ) -> BuiltExtractor:
     """Write Inception with one resize protocol as an extractor file.
 
@@ -127,7 +122,6 @@ def build_inception(
         resize: `tf1`, `torch` or `clean`.
         output: The file to write.
         expected_sha256_prefix: Start of the sha256 of the weights; None accepts any weights.
-        name: Name of the extractor; default: `inception-RESIZE`.
 
     Returns:
         The file with its metadata. Its metric is `fid` or `clean_fid` only for the published weights.
@@ -151,7 +145,7 @@ def build_inception(
     network = load_network(weights)
     verified = digest == FID_WEIGHTS_SHA256
     metadata: dict[str, Any] = {
-        "name": name or f"inception-{resize}",
+        "name": f"inception-{resize}",
         "network": FID_NETWORK,
         "metric": METRICS[resize] if verified else "fd_inception_unverified",
         "weights_sha256": digest,

@@ -56,11 +56,11 @@ def write_grids(folder: Path, images: Mapping[str, np.ndarray]) -> dict[str, Pat
     return written
 
 
-def draw_grid(images: np.ndarray, columns: int = COLUMNS) -> Image.Image:
+def draw_grid(images: np.ndarray) -> Image.Image:
     """Return uint8 [n, H, W, C] as one image on a transparent ground, row by row."""
     tiles = [tile(image) for image in images]
     width, height = tiles[0].size
-    return _paste(tiles, [(i % columns * (width + GAP), i // columns * (height + GAP)) for i in range(len(tiles))])
+    return _paste(tiles, [(i % COLUMNS * (width + GAP), i // COLUMNS * (height + GAP)) for i in range(len(tiles))])
 
 
 def draw_neighbors(images: np.ndarray) -> Image.Image:
