@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
@@ -232,18 +232,12 @@ def _seed_ranges(job: Job) -> tuple[SeedRange, ...]:
     return tuple(SeedRange(options.first_seed, n, repetition) for repetition in range(repetitions))
 
 
-class _OpenedImages(NamedTuple):
-    """The images to score and, if the reference is a file of statistics, that; with warnings about resizes."""
-
-    source: ImageSource
-    statistics: Reference | None
-    warnings: list[str]
-
-
 def _open_images(
     images: ImagesLike, reference: ImagesLike, extractor: Extractor, options: ScoreOptions
-) -> _OpenedImages:
+) -> tuple[ImageSource, Reference | None, list[str]]:
     """Open the images at the resolution of the reference, or raise EvaluationError if the two have none in common.
+
+    Returns the images, the reference if it is a file of statistics, and warnings about resizes.
 
     `options.resolution` is None: the images' own, which statistics must have, and to which real images will be
     resized; "reference": the reference's own; or a side in pixels, for both.
@@ -282,7 +276,7 @@ def _open_images(
         crop, resize = source.description["crop"], source.description["resize"]
         warnings.append(f"images of another size were resized to {side}x{side} (crop {crop}, {resize})")
     if statistics is not None:
-        return _OpenedImages(source, statistics, warnings)
+        return source, statistics, warnings
     height, width, _ = source.shape
     if height != width:
         raise EvaluationError(f"the images are {height}x{width}; real images are square: give --resolution reference")
@@ -290,7 +284,7 @@ def _open_images(
         warnings.append(
             f"the real images were resized from {native}x{native} to {height}x{height}, as `reference` records"
         )
-    return _OpenedImages(source, None, warnings)
+    return source, None, warnings
 
 
 def _native_side(images: ImagesLike) -> int | None:
