@@ -286,7 +286,8 @@ def _merge_range(shards: Sequence[Shard], name: str, parent: Path) -> FeatureSto
 
 def _read_state(shard: Shard, name: str) -> tuple[FeatureStatistics, str]:
     """Return a shard's statistics and the model's digest; raise EvaluationError unless they are of all its images."""
-    start, stop = shard_bounds(shard.arguments.num_images, tuple(shard.arguments.shard))
+    index, count = shard.arguments.shard
+    start, stop = shard_bounds(shard.arguments.num_images, (index, count))
     try:
         statistics, digest = read_state(shard.folder / name)
         if statistics.n != stop - start:
