@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.extractors import Extractor
-from evaluation.metrics import Metric
+from evaluation.metrics import Metric, MetricOptions
 from evaluation.references.cache import DataPaths
 from evaluation.report.schema import summary_lines
 from evaluation.scoring import job
@@ -143,7 +143,7 @@ def score(
         first_seed=seed,
         intervals=intervals,
         baseline=baseline,
-        kid_subset_size=kid_subset_size,
+        metric_options=MetricOptions(kid_subset_size=kid_subset_size),
         force=force,
         resolution=None if resolution is None else str(resolution),
         model=model,

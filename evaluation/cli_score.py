@@ -10,7 +10,7 @@ import typer
 from artifacts.terminal import say
 from evaluation.cli_common import CacheRoot, DataRoot, Force, Seed, ServiceModel, finite, one_line_errors, warn
 from evaluation.errors import CheckFailedError, EvaluationError
-from evaluation.metrics.registry import METRICS
+from evaluation.metrics.registry import METRICS, MetricOptions
 
 if TYPE_CHECKING:
     from evaluation.scoring.report import OutputPaths
@@ -103,7 +103,7 @@ def score(
             baseline=baseline,
             fail_above=fail_above,
             shard=None if shard is None else parse_shard(shard),
-            kid_subset_size=kid_subset_size,
+            metric_options=MetricOptions(kid_subset_size=kid_subset_size),
             force=force,
             resolution=resolution,
             model=model,

@@ -10,6 +10,7 @@ from evaluation.metrics.registry import (
     required_inputs,
     resolve,
     result_name,
+    rows_to_keep,
     short_count,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "required_inputs",
     "resolve",
     "result_name",
+    "rows_to_keep",
     "short_count",
 ]

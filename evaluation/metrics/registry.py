@@ -205,6 +205,11 @@ def required_inputs(metrics: Iterable[Metric]) -> frozenset[InputKind]:
     return frozenset[InputKind]().union(*(metric.needs for metric in metrics))
 
 
+def rows_to_keep(metrics: Iterable[Metric]) -> frozenset[str]:
+    """Return the rows of the images that must be kept for these metrics."""
+    return frozenset(required_inputs(metrics) & {"features", "logits", "labels"})
+
+
 def result_name(metric: str | Metric, extractor_metric: str, n: int, options: MetricOptions = MetricOptions()) -> str:
     """Return the name of a result.
 

@@ -14,7 +14,7 @@ from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureSet
-from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name
+from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name, rows_to_keep
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
 from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
@@ -28,11 +28,6 @@ CONFIDENCE_LEVEL = 0.95
 WITHOUT_BASELINE = ("memorization",)
 # Increase it when a metric gives another value for the same features, or a result another name: caches are not used.
 BASELINE_VERSION = 2
-
-
-def rows_to_keep(metrics: Sequence[Metric]) -> frozenset[str]:
-    """Return the rows of the images that must be kept for these metrics."""
-    return frozenset(required_inputs(metrics) & {"features", "logits", "labels"})
 
 
 def check_metrics(metrics: Sequence[Metric], source: ImageSource, extractor: Extractor, reference: Reference) -> None:

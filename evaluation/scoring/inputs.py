@@ -15,14 +15,14 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.default import default_extractor
 from evaluation.extractors.suitability import suitability_warnings
-from evaluation.metrics import Metric, MetricOptions, parse_metrics, required_inputs
+from evaluation.metrics import Metric, MetricOptions, parse_metrics, required_inputs, rows_to_keep
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.cache import DataPaths, ReferenceSet, reference_features, size_warnings
 from evaluation.references.file import Reference, load_reference, load_statistics
 from evaluation.report.generator_scores import check_stampable
 from evaluation.report.schema import check_threshold
-from evaluation.scoring.compute_metrics import check_metrics, rows_to_keep
+from evaluation.scoring.compute_metrics import check_metrics
 from evaluation.sources import (
     PATIENCE_S,
     ImageSetSource,
@@ -57,7 +57,7 @@ class ScoreOptions:
     baseline: bool = True
     fail_above: float | None = None
     shard: tuple[int, int] | None = None
-    kid_subset_size: int = 1000
+    metric_options: MetricOptions = field(default_factory=MetricOptions)
     force: bool = False
     resolution: str | None = None
     model: str | None = None
@@ -66,11 +66,6 @@ class ScoreOptions:
     stamp: Path | None = None
     paths: DataPaths = field(default_factory=DataPaths)
     on_warning: Callable[[str], None] = lambda _text: None
-
-    @property
-    def metric_options(self) -> MetricOptions:
-        """The metrics' own settings."""
-        return MetricOptions(kid_subset_size=self.kid_subset_size)
 
 
 @dataclass
@@ -83,6 +78,8 @@ class Job:
         options: How to score.
         warnings: The warnings, for the report.
         ranges: The images to score; with intervals, disjoint ranges of equal length.
+        bounds: The start and stop of the images to score in each range: all of it, or this shard's share.
+        arguments: All that decides the extracted features: unfinished work with other arguments is not resumed.
         real: The features of the real images; None in a shard, which is compared after it is merged.
     """
 
@@ -91,6 +88,8 @@ class Job:
     options: ScoreOptions
     warnings: list[str] = field(default_factory=list)
     ranges: tuple[SeedRange, ...] = ()
+    bounds: tuple[int, int] = (0, 0)
+    arguments: dict[str, Any] = field(default_factory=dict)
     real: ReferenceSet | None = None
 
     def warn(self, *texts: str) -> None:
@@ -98,27 +97,6 @@ class Job:
         self.warnings += texts
         for text in texts:
             self.options.on_warning(text)
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The start and stop of the images to score in each range: all of it, or this shard's share."""
-        return shard_bounds(self.ranges[0].n, self.options.shard)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """All that decides the extracted features: unfinished work with other arguments is not resumed."""
-        description = self.source.description
-        keys = ("kind", "digest", "fingerprint", "truncation", "labels", "resized", "shape", "resolution", "channels")
-        return {
-            "source": {key: description[key] for key in (*keys, "id") if key in description},
-            "extractor": self.extractor.digest,
-            "batch": self.extractor.batch_size,
-            "num_images": self.ranges[0].n,
-            "first_seed": self.ranges[0].first_seed,
-            "parts": len(self.ranges),
-            "keep": sorted(rows_to_keep(self.options.metrics)),
-            "shard": list(self.options.shard) if self.options.shard else None,
-        }
 
 
 def metrics_named(names: str | Iterable[str | Metric]) -> tuple[Metric, ...]:
@@ -164,7 +142,7 @@ def open_job(images: ImagesLike, reference: ImagesLike, extractor: Extractor, op
         # The real side first: it shows, before the long work, whether every metric can be computed.
         add_reference(job, reference if statistics is None else statistics)
     else:
-        job.ranges = _seed_ranges(job)
+        _choose_ranges(job)
     return job
 
 
@@ -176,17 +154,19 @@ def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
     """
     options, source, extractor = job.options, job.source, job.extractor
     height, _, channels = source.shape
-    size = {"resolution": height, "channels": channels}
-    job.real = reference_features(reference, extractor, options.paths, **size, needs=required_inputs(options.metrics))
+    needs = required_inputs(options.metrics)
+    job.real = reference_features(
+        reference, extractor, options.paths, resolution=height, channels=channels, needs=needs
+    )
     real = job.real.reference
     check_metrics(options.metrics, source, extractor, real)
     job.warn(*suitability_warnings(extractor, real.image_set, force=options.force))
-    job.ranges = _seed_ranges(job)
+    _choose_ranges(job)
     n = job.ranges[0].n
-    fewest = min(n, real.n)
-    if fewest < options.kid_subset_size and any(metric.name == "kid" for metric in options.metrics):
+    fewest, size = min(n, real.n), options.metric_options.kid_subset_size
+    if fewest < size and any(metric.name == "kid" for metric in options.metrics):
         raise EvaluationError(
-            f"kid takes subsets of {options.kid_subset_size} images and a side has {fewest}; leave it out, or give "
+            f"kid takes subsets of {size} images and a side has {fewest}; leave it out, or give "
             f"--kid-subset-size {fewest // 2}, which makes it another protocol"
         )
     job.warn(*size_warnings(n, "images", extractor), *size_warnings(real.n, "reference images", extractor))
@@ -209,8 +189,8 @@ def shard_bounds(n: int, shard: tuple[int, int] | None) -> tuple[int, int]:
     return start, stop
 
 
-def _seed_ranges(job: Job) -> tuple[SeedRange, ...]:
-    """Return the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
+def _choose_ranges(job: Job) -> None:
+    """Choose the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
     options, limit, dim = job.options, job.source.num_images, job.extractor.dim
     repetitions = REPETITIONS if options.intervals else 1
     n = options.num_images or (DEFAULT_NUM_IMAGES if limit is None else limit // repetitions)
@@ -229,7 +209,20 @@ def _seed_ranges(job: Job) -> tuple[SeedRange, ...]:
             f"fid_infinity needs {least} images or more for {dim} features, and there are {n}; "
             "leave it out, or take more with --num-images"
         )
-    return tuple(SeedRange(options.first_seed, n, repetition) for repetition in range(repetitions))
+    job.ranges = tuple(SeedRange(options.first_seed, n, repetition) for repetition in range(repetitions))
+    job.bounds = shard_bounds(n, options.shard)
+    description = job.source.description
+    keys = ("kind", "digest", "fingerprint", "truncation", "labels", "resized", "shape", "resolution", "channels", "id")
+    job.arguments = {
+        "source": {key: description[key] for key in keys if key in description},
+        "extractor": job.extractor.digest,
+        "batch": job.extractor.batch_size,
+        "num_images": n,
+        "first_seed": options.first_seed,
+        "parts": repetitions,
+        "keep": sorted(rows_to_keep(options.metrics)),
+        "shard": list(options.shard) if options.shard else None,
+    }
 
 
 def _open_images(

@@ -23,6 +23,7 @@ from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.features.store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
 from evaluation.features.workdir import open_workdir
+from evaluation.metrics import MetricOptions
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.cache import DataPaths
 from evaluation.references.file import load_statistics
@@ -137,7 +138,7 @@ def score_shard(images: ImagesLike, reference: str, extractor: Extractor, option
             "metrics": [metric.name for metric in options.metrics],
             "reference": {"name": reference},
             "extractor": {"path": str(extractor.path), "digest": extractor.digest},
-            "kid_subset_size": options.kid_subset_size,
+            "kid_subset_size": options.metric_options.kid_subset_size,
         }
         write_json(folder / "shard.json", manifest)
         (folder / "arguments.json").unlink(missing_ok=True)
@@ -213,7 +214,7 @@ def merge_shards(
         intervals=arguments.parts > 1,
         baseline=baseline,
         fail_above=fail_above,
-        kid_subset_size=kid_subset_size or _recorded_subset_size(shards),
+        metric_options=MetricOptions(kid_subset_size=kid_subset_size or _recorded_subset_size(shards)),
         force=force,
         paths=data,
         on_warning=on_warning,
