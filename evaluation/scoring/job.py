@@ -27,17 +27,7 @@ def score(
     options: ScoreOptions,
     output: OutputPaths,
 ) -> dict[str, Any]:
-    """Score images against real ones and write the report.
-
-    Args:
-        images: The images, as `open_source` reads them.
-        reference: Real images, or a file of statistics.
-        extractor: The extractor of both.
-        options: How to score.
-        output: Where to write.
-
-    Returns:
-        The report.
+    """Score images, as `open_source` reads them, against real ones or statistics; write and return the report.
 
     Raises:
         EvaluationError: If the two cannot be compared, or something fails on the way. What was extracted until then

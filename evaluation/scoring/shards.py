@@ -189,18 +189,8 @@ def merge_shards(
 ) -> dict[str, Any]:
     """Merge the shards of a job into one score, as one job would have computed it, and write the report.
 
-    Args:
-        paths: All shards of a job, or the folders that they are in.
-        output: Where to write.
-        data: Where data sets and the cache are.
-        metrics: Separated by commas; by default, as for the next three, what the shards were made with.
-        reference: Real images, or a file of statistics.
-        extractor: The extractor file.
-        kid_subset_size: Images per subset of the kernel distance.
-        baseline: Score real images too.
-        fail_above: The threshold.
-        force: Use a classifier below twice chance accuracy, with a warning.
-        on_warning: Called with every warning as it arises.
+    `paths` are all shards of a job, or the folders that they are in. Metrics, reference, extractor and subset size are
+    by default those that the shards were made with. The other arguments are those of `ScoreOptions`.
     """
     shards = find_shards(paths)
     first, arguments = shards[0], shards[0].arguments
