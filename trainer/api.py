@@ -16,15 +16,15 @@ from rich.console import Console
 from artifacts.command_line import command_name
 from imagesets import ImageSet
 from trainer import distributed, networks
-from trainer.config.loading import field_names, override, to_json
+from trainer.config.loading import flatten, override, to_json
 from trainer.config.schema import Config
 from trainer.console import progress_console
 from trainer.data import Batches, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
-from trainer.reports import pages
+from trainer.reports import pages, plots
 from trainer.training import checkpoint, devices, loop, run_folder
-from trainer.training.logger import NullLogger, RunLogger, read_metrics
+from trainer.training.logger import NullLogger, RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
 from trainer.training.state import TrainState
 
@@ -63,7 +63,8 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, float]]:
         """The metrics of each tick, as `metrics.jsonl` has them."""
-        return read_metrics(self.path / "metrics.jsonl")
+        metrics = self.path / "metrics.jsonl"
+        return plots.read_metrics(metrics) if metrics.is_file() else []
 
 
 def train(
@@ -108,15 +109,12 @@ def train(
 
 def _changes(run_dir: Path, config: Config) -> list[str]:
     """Return the overrides that turn a run's config into `config`, for the fields that were set in it."""
-    recorded = checkpoint.config_of(checkpoint.load_latest(run_dir)[1]).model_dump(mode="json")
-    wanted = config.model_dump(mode="json", exclude_unset=True)
-    found = []
-    for field in field_names():
-        section, _, name = field.rpartition(".")
-        old, new = (recorded[section], wanted.get(section, {})) if section else (recorded, wanted)
-        if name in new and new[name] != old[name]:
-            found.append(f"{field}={new[name] if isinstance(new[name], str) else json.dumps(new[name])}")
-    return found
+    recorded = flatten(checkpoint.config_of(checkpoint.load_latest(run_dir)[1]))
+    return [
+        f"{field}={value if isinstance(value, str) else json.dumps(value)}"
+        for field, value in flatten(config, only_set=True).items()
+        if value != recorded[field]
+    ]
 
 
 def export(

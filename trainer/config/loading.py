@@ -239,11 +239,21 @@ def to_json(config: Config) -> str:
 
 def differences(ours: Config, theirs: Config) -> list[str]:
     """Return `section.field: ours → theirs` for each field that differs."""
-    a, b = ours.model_dump(mode="json"), theirs.model_dump(mode="json")
-    found = []
-    for field in field_names():
-        section, _, name = field.partition(".")
-        left, right = (a[section][name], b[section][name]) if name else (a[section], b[section])
-        if left != right:
-            found.append(f"{field}: {left} → {right}")
+    before, after = flatten(ours), flatten(theirs)
+    return [f"{field}: {before[field]} → {after[field]}" for field in before if before[field] != after[field]]
+
+
+def flatten(config: Config, *, only_set: bool = False) -> dict[str, Any]:
+    """Return a config's values, as JSON has them, by `section.field`.
+
+    Args:
+        config: The config.
+        only_set: Whether to leave out fields that nobody set.
+    """
+    found: dict[str, Any] = {}
+    for section, value in config.model_dump(mode="json", exclude_unset=only_set).items():
+        if isinstance(value, dict):
+            found |= {f"{section}.{field}": inner for field, inner in value.items()}
+        else:
+            found[section] = value
     return found

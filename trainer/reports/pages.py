@@ -255,14 +255,11 @@ def _score(tick: Tick, name: str) -> str:
 
 def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Return each setting that is not the same in all configs, with its values in the configs' order."""
-    documents = [config.model_dump(mode="json") for config in configs]
+    documents = [loading.flatten(config) for config in configs]
     found: dict[str, list[str]] = {}
-    for field in loading.field_names():
-        section, _, name = field.partition(".")
-        if field in NAMED_ROWS:
-            continue
-        values = [document[section][name] if name else document[section] for document in documents]
-        if any(value != values[0] for value in values):
+    for field in documents[0]:
+        values = [document[field] for document in documents]
+        if field not in NAMED_ROWS and any(value != values[0] for value in values):
             found[field] = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return found
 

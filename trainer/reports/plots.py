@@ -25,13 +25,14 @@ PANELS: dict[str, tuple[str, ...]] = {
 
 
 def read_metrics(path: Path) -> list[Tick]:
-    """Return the lines of a metrics.jsonl.
+    """Return the lines of a metrics.jsonl, without one that is being written.
 
     Raises:
         TrainerError: If there is no such file, or it cannot be read.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     except FileNotFoundError:
         raise TrainerError(f"no metrics at {path}; is it a run folder with metrics?") from None
     except ValueError as error:

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -67,7 +67,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
 
         def write_report() -> None:
             try:
-                report.write(folder, plan, study.trials())
+                report.write(folder, study)
             except (ImportError, OSError) as error:  # The trials are recorded even without a library or disk space.
                 console.print(f"warning: no report ({error}); the same command writes it later")
 
@@ -82,13 +82,9 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
 def _load_images(plan: Plan, data_root: Path) -> ImageSet:
     """Check that the device and the image set suit every setting, and decode the images before a worker does."""
     devices.resolve_auto(plan.config)
-    checked: set[tuple[int, bool]] = set()
-    for setting in space.combinations(plan.varies):
-        config = space.apply(plan.config, setting)
-        needs = config.optim.batch_size, config.model.conditional
-        if needs not in checked:
-            checked.add(needs)
-            images, _ = load_images(config, data_root)
+    configs = [space.apply(plan.config, setting) for setting in space.combinations(plan.varies)]
+    for config in {(config.optim.batch_size, config.model.conditional): config for config in configs}.values():
+        images, _ = load_images(config, data_root)
     return images
 
 
@@ -153,17 +149,11 @@ class SweepProgress:
 
     def started(self, job: Job, *, resumed: bool) -> None:
         """Add a run's bar, or print a line."""
-        name, label = f"{job.trial.number:04d} seed {job.seed}", job.trial.label
+        label = job.trial.label
         if not self.console.is_terminal:
-            self.console.print(f"{name} {'resumes' if resumed else 'starts'}: {label}")
+            self.console.print(f"{job.name} {'resumes' if resumed else 'starts'}: {label}")
         self._bars[job] = self._progress.add_task(
-            name, total=job.total_images, completed=job.images_seen(), detail=label
-        )
-
-    def waiting(self, job: Job) -> None:
-        """Print that a process of an earlier sweep still trains a run."""
-        self.console.print(
-            f"{job.trial.number:04d} seed {job.seed} is still being trained by an earlier sweep; waiting"
+            job.name, total=job.total_images, completed=job.images_seen(), detail=label
         )
 
     def ended(self, job: Job) -> None:
@@ -200,37 +190,25 @@ class SweepProgress:
         return f", about {minutes:.0f} minutes left" if minutes >= 1.5 else ", about a minute left"
 
 
+@dataclass
 class Runner:
     """Trains a study's trials with a number of workers at a time."""
 
-    def __init__(
-        self,
-        study: Study,
-        folder: Path,
-        progress: SweepProgress,
-        jobs: int,
-        threads: int,
-        data_root: Path,
-        should_stop: Callable[[], bool],
-        on_trial_end: Callable[[], object],
-    ) -> None:
-        """Prepare the runner; `threads` are those of each worker, and `on_trial_end` writes a new report."""
-        self.study = study
-        self.folder = folder
-        self.progress = progress
-        self.jobs = jobs
-        self.threads = threads
-        self.data_root = data_root
-        self.should_stop = should_stop
-        self.on_trial_end = on_trial_end
-        self._queue: list[Job] = []
-        self._waiting: set[Job] = set()  # for another process that trains in the folder; printed once
-        self._workers: list[Worker] = []
-        self._results: dict[int, list[RunResult]] = {}
-        self._interrupted = False
-        self._all_begun = False
-        self._error: TrainerError | None = None  # what ended a run that its setting did not
-        self._count_trials()
+    study: Study
+    folder: Path
+    progress: SweepProgress
+    jobs: int
+    threads: int  # of each worker
+    data_root: Path
+    should_stop: Callable[[], bool]
+    on_trial_end: Callable[[], object]
+    _queue: list[Job] = field(default_factory=list)
+    _waiting: set[Job] = field(default_factory=set)  # for another process that trains in the folder; printed once
+    _workers: list[Worker] = field(default_factory=list)
+    _results: dict[int, list[RunResult]] = field(default_factory=dict)
+    _interrupted: bool = False
+    _all_begun: bool = False
+    _error: TrainerError | None = None  # what ended a run that its setting did not
 
     def run(self) -> bool:
         """Train until every trial has ended, or until the workers have saved after a stop.
@@ -241,9 +219,10 @@ class Runner:
         Raises:
             TrainerError: After the other runs have saved, if a run ended for a reason that is not its setting.
         """
+        self._count_trials()
         stopping = False
         try:
-            while True:
+            while self._workers or not (stopping or (self._all_begun and not self._queue)):
                 if (self.should_stop() or self._error) and not stopping:
                     stopping = True
                     self.progress.console.print("stopping: the runs finish their step and save …")
@@ -252,12 +231,8 @@ class Runner:
                 if not stopping:
                     self._start_workers()
                 self._collect_results()
-                if not self._workers and (stopping or (self._all_begun and not self._queue)):
-                    if self._error:
-                        raise self._error
-                    return not stopping and not self._interrupted
                 self._show_progress()
-                time.sleep(POLL_INTERVAL)
+                time.sleep(POLL_INTERVAL if self._workers or self._queue else 0)
         except KeyboardInterrupt:  # the second Ctrl-C
             for worker in self._workers:
                 worker.end(timeout=0)
@@ -265,6 +240,9 @@ class Runner:
         finally:
             for worker in self._workers:
                 worker.end(timeout=SAVE_TIMEOUT)
+        if self._error:
+            raise self._error
+        return not stopping and not self._interrupted
 
     def _start_workers(self) -> None:
         while len(self._workers) < self.jobs and (job := self._next_job()):
@@ -275,21 +253,19 @@ class Runner:
     def _next_job(self) -> Job | None:
         """Return the first job whose folder no other process trains in; None while there is none."""
         while not (free := [job for job in self._queue if job.is_free()]):
-            for job in self._queue:
-                if job not in self._waiting:
-                    self._waiting.add(job)
-                    self.progress.waiting(job)
-            if self._all_begun or not self._begin_trial():
+            for job in [job for job in self._queue if job not in self._waiting]:
+                self._waiting.add(job)
+                self.progress.console.print(f"{job.name} is still being trained by an earlier sweep; waiting")
+            trial = None if self._all_begun else self.study.ask()
+            if trial is None:
+                self._all_begun = True
                 return None
+            self._begin(trial)
         self._queue.remove(free[0])
         return free[0]
 
-    def _begin_trial(self) -> bool:
-        """Queue the runs of the next trial; False when all trials have begun."""
-        trial = self.study.ask()
-        if trial is None:
-            self._all_begun = True
-            return False
+    def _begin(self, trial: Trial) -> None:
+        """Queue the runs of a trial that have not ended."""
         results = self._results[trial.number] = []
         try:
             for job in jobs_of(trial, self.study.plan, self.folder, self.threads):
@@ -299,8 +275,7 @@ class Runner:
                     results.append(result)
         except TrainerError as error:  # The sampler drew values that do not go together.
             results += [{"seed": seed, "reason": str(error)} for seed in self.study.plan.run_seeds]
-        self._end_trial(trial)
-        return True
+        self._end_if_complete(trial)
 
     def _collect_results(self) -> None:
         for worker in list(self._workers):
@@ -316,11 +291,10 @@ class Runner:
             if result == "interrupted":
                 self._interrupted = True
             else:
-                trial = worker.job.trial
-                self._results[trial.number].append(result)
-                self._end_trial(trial)
+                self._results[worker.job.trial.number].append(result)
+                self._end_if_complete(worker.job.trial)
 
-    def _end_trial(self, trial: Trial) -> None:
+    def _end_if_complete(self, trial: Trial) -> None:
         """Record a trial when all its runs have ended."""
         if len(self._results[trial.number]) < self.study.plan.seeds:
             return

@@ -49,11 +49,14 @@ class Plan:
         return range(self.config.run.seed, self.config.run.seed + self.seeds)
 
     @property
+    def grid(self) -> list[Setting]:
+        """The settings in order; empty where a sampler draws them."""
+        return list(space.combinations(self.varies)) if self.sampler == "grid" else []
+
+    @property
     def images(self) -> int:
         """The number of real images in all runs; lengths that a sampler draws count as the config's."""
-        settings: list[Setting] = [{}] * self.trials
-        if self.sampler == "grid":
-            settings = list(space.combinations(self.varies))
+        settings = self.grid or [{}] * self.trials
         kimg = sum(float(setting.get("run.total_kimg", self.config.run.total_kimg)) for setting in settings)
         return round(kimg * 1000) * self.seeds
 
@@ -93,16 +96,13 @@ class Plan:
             TrainerError: If `folder` holds another sweep, or something else.
         """
         check_folder(folder, self)
-        lines = []
-        if self.sampler == "grid":
-            settings = list(space.combinations(self.varies))
-            listed = enumerate(settings[:LISTED_TRIALS])
-            lines += [f"{number:04d}  {space.format_setting(setting)}" for number, setting in listed]
-            if len(settings) > LISTED_TRIALS:
-                lines.append(f"… and {len(settings) - LISTED_TRIALS:,} more")
-        else:
-            lines.append(f"{self.trials} settings, drawn one by one by the sampler {self.sampler}:")
+        listed = enumerate(self.grid[:LISTED_TRIALS])
+        lines = [f"{number:04d}  {space.format_setting(setting)}" for number, setting in listed]
+        if not lines:
+            lines = [f"{self.trials} settings, drawn one by one by the sampler {self.sampler}:"]
             lines += [f"  {vary.field} from {vary.describe()}" for vary in self.varies]
+        elif self.trials > LISTED_TRIALS:
+            lines.append(f"… and {self.trials - LISTED_TRIALS:,} more")
         seeds = f" x {self.seeds} seeds = {self.trials * self.seeds} runs" if self.seeds > 1 else ""
         lines.append(f"{self.trials} trials{seeds}, {self.images / 1000:,g} kimg ({self.images:,} real images) in all")
         if read_plan(folder):
@@ -227,18 +227,17 @@ class Study:
         self._optuna = import_optuna()
         self.plan = plan
         self._path = folder / "study.db"
+        self._asked: dict[int, optuna.trial.Trial] = {}
         with atomic_path(folder / "plan.json") as partial:
             partial.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
         with self._storage_errors():
-            self._study = self._optuna.create_study(
+            self.optuna_study: optuna.Study = self._optuna.create_study(
                 storage=f"sqlite:///{self._path.resolve()}", study_name="sweep", load_if_exists=True
             )
-            stored = self._study.get_trials(deepcopy=False)
+            stored = self.optuna_study.get_trials(deepcopy=False)
             self._unfinished = [frozen for frozen in stored if frozen.state.name == "RUNNING"]
-            self._asked: dict[int, optuna.trial.Trial] = {}
-            if plan.sampler == "grid":
-                for setting in list(space.combinations(plan.varies))[len(stored) :]:
-                    self._study.enqueue_trial({vary.field: _encode(setting[vary.field]) for vary in plan.varies})
+            for setting in plan.grid[len(stored) :]:
+                self.optuna_study.enqueue_trial({field: _encode(value) for field, value in setting.items()})
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:
@@ -258,48 +257,46 @@ class Study:
         """Return an unfinished trial, or the next new one; None when all have begun."""
         with self._storage_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            stored = self._study.get_trials(deepcopy=False)
+            stored = self.optuna_study.get_trials(deepcopy=False)
             waiting = any(frozen.state.name == "WAITING" for frozen in stored)
             if not self._unfinished and not waiting and len(stored) >= self.plan.trials:
                 return None
-            number = self._unfinished[0].number if self._unfinished else len(stored)
-            self._study.sampler = self._sampler(number)
+            # Seeded by the trial's number, so that an interrupted sweep draws the same settings
+            seed = self._unfinished[0].number if self._unfinished else len(stored)
+            samplers = self._optuna.samplers
+            self.optuna_study.sampler = (
+                samplers.TPESampler(seed=seed, constant_liar=True)  # --jobs runs several trials at a time
+                if self.plan.sampler == "tpe"
+                else samplers.RandomSampler(seed=seed)
+            )
             if self._unfinished:
                 # Optuna has no public way to get a running trial again: `ask` returns new trials only.
-                trial = self._optuna.trial.Trial(self._study, self._unfinished.pop(0)._trial_id)
+                trial = self._optuna.trial.Trial(self.optuna_study, self._unfinished.pop(0)._trial_id)
             else:
-                trial = self._study.ask()
+                trial = self.optuna_study.ask()
             for vary in self.plan.varies:
                 _suggest(trial, vary)
             self._asked[trial.number] = trial
             return Trial(trial.number, "running", self._setting(trial.params))
 
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        """Return a sampler seeded by the trial's number, so that an interrupted sweep draws the same settings."""
-        sampler: optuna.samplers.BaseSampler
-        if self.plan.sampler == "tpe":  # --jobs runs several trials at a time: constant_liar
-            sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        else:
-            sampler = self._optuna.samplers.RandomSampler(seed=seed)
-        return sampler
-
     def tell(self, trial: Trial, runs: Sequence[RunResult]) -> Trial:
         """End a trial: its score is the mean over its seeds; it failed if one of its runs did."""
         prefix = "seed {seed}: " if len(runs) > 1 else ""
         reasons = [prefix.format(**run) + run["reason"] for run in runs if "reason" in run]
+        asked = self._asked[trial.number]
         with self._storage_errors():
-            self._asked[trial.number].set_user_attr("runs", list(runs))
+            asked.set_user_attr("runs", list(runs))
             if reasons:
-                self._asked[trial.number].set_user_attr("reason", "; ".join(reasons))
-                self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+                asked.set_user_attr("reason", "; ".join(reasons))
+                self.optuna_study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
             else:
-                self._study.tell(trial.number, statistics.fmean(run["frechet"] for run in runs))
+                self.optuna_study.tell(asked, statistics.fmean(run["frechet"] for run in runs))
         return self.trials()[trial.number]
 
     def trials(self) -> list[Trial]:
         """Return every trial by number, those that wait included."""
         with self._storage_errors():
-            stored = self._study.get_trials(deepcopy=False)
+            stored = self.optuna_study.get_trials(deepcopy=False)
         return [
             Trial(
                 frozen.number,

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import shlex
@@ -22,6 +21,7 @@ from artifacts.processes import TERMINATION, child_environment, end_with, python
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
+from trainer.reports import plots
 from trainer.sweep import space
 from trainer.sweep.study import Plan, RunResult, Trial
 from trainer.training import checkpoint, run_folder
@@ -39,6 +39,11 @@ class Job:
     seed: int
     config: Config
     run_dir: Path
+
+    @property
+    def name(self) -> str:
+        """The trial's number and the seed."""
+        return f"{self.trial.number:04d} seed {self.seed}"
 
     @property
     def log(self) -> Path:
@@ -189,12 +194,11 @@ def score(run_dir: Path) -> dict[str, Any] | None:
     }
 
 
-def read_ticks(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the ticks so far, without a line that is being written."""
+def read_ticks(run_dir: Path) -> list[plots.Tick]:
+    """Return the ticks so far, none without a readable file."""
     try:
-        text = (run_dir / "metrics.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except (OSError, ValueError):
+        return plots.read_metrics(run_dir / "metrics.jsonl")
+    except (OSError, TrainerError):
         return []
 
 

@@ -24,7 +24,7 @@ from artifacts.files import atomic_path
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.reports import image_grids
+from trainer.reports import image_grids, plots
 from trainer.training.state import TrainState
 
 GRID_SEEDS = range(64)
@@ -74,7 +74,7 @@ class RunLogger:
         self._reals = np.stack([reals[int(index)] for index in chosen])
         self._metrics = run_dir / "metrics.jsonl"
         truncate_metrics(self._metrics, state.steps)
-        self._ticks: list[dict[str, float]] = read_metrics(self._metrics)
+        self._ticks = plots.read_metrics(self._metrics) if self._metrics.is_file() else []
         self._board: Any = NullBoard()
         try:
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
@@ -219,13 +219,10 @@ def metrics_table(line: dict[str, float]) -> Table:
 
 def hyperparameters(config: Config) -> dict[str, str | float | int | bool]:
     """Return the fields of a config as values that TensorBoard's hparams accept."""
-    sections = config.model_dump(mode="json")
-    found: dict[str, Any] = {}
-    for field in loading.field_names():
-        section, _, name = field.partition(".")
-        value = sections[section][name] if name else sections[section]
-        found[field] = value if isinstance(value, (str, float, int, bool)) else json.dumps(value)
-    return found
+    return {
+        field: value if isinstance(value, (str, float, int, bool)) else json.dumps(value)
+        for field, value in loading.flatten(config).items()
+    }
 
 
 def memory_mb(device: torch.device) -> float:
@@ -257,11 +254,6 @@ class Speed:
         images, seconds = state.images_seen - self._images, state.seconds - self._seconds
         self._images, self._seconds = state.images_seen, state.seconds
         return images / seconds if seconds > 0 else 0.0
-
-
-def read_metrics(metrics: Path) -> list[dict[str, float]]:
-    """Return the lines of a metrics.jsonl, one per tick; none if the file does not exist."""
-    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.is_file() else []
 
 
 def truncate_metrics(metrics: Path, step: int) -> None:

@@ -187,7 +187,7 @@ def test_study_tell_scores_the_mean_and_fails_with_a_failed_seed(begin: Callable
     ended_trial = study.tell(first, [ended(0, frechet=1.0), ended(1, frechet=4.0)])
     assert (ended_trial.state, ended_trial.score) == ("finished", 2.5)
     assert ended_trial.mean_and_std("frechet") == "2.500 ± 2.121"
-    assert study._study.best_value == 2.5
+    assert study.optuna_study.best_value == 2.5
     ended_trial = study.tell(second, [ended(0), {"seed": 1, "reason": "loss/D became NaN"}])
     assert (ended_trial.state, ended_trial.reason) == ("failed", "seed 1: loss/D became NaN")
 
@@ -296,26 +296,25 @@ def test_score_is_the_lowest_distance_and_recall_at_that_tick(tmp_path: Path) ->
 
 
 @pytest.fixture
-def shown(tmp_path: Path) -> tuple[Plan, list[Trial]]:
+def shown(tmp_path: Path) -> Study:
     """A grid of 2 x 3 with its sheets: the image of seed s of trial t is filled with 30 t + s."""
     import numpy as np
 
     plan = plan_of("model.z_dim=4,8", "model.g_widths=[8],[16],[24]", **{"data.resolution": 8, "model.d_widths": [8]})
-    trials = []
-    for number, setting in enumerate(space.combinations(plan.varies)):
-        folder = f"trials/{number:04d}/seed-0"
-        images = np.full((64, 8, 8, 1), 30 * number, np.uint8) + np.arange(64, dtype=np.uint8)[:, None, None, None]
+    study = Study(tmp_path, plan)
+    while (trial := study.ask()) is not None:
+        folder = f"{trial.folder}/seed-0"
+        images = np.full((64, 8, 8, 1), 30 * trial.number, np.uint8)
+        images += np.arange(64, dtype=np.uint8)[:, None, None, None]
         sheet = tmp_path / folder / "samples" / "fixed-000001000.png"
         image_grids.write_png(image_grids.grid(images), sheet)
-        run = ended(frechet=10.0 - number, folder=folder)
-        trials.append(Trial(number, "finished", setting, [run]))
-    trials[4] = Trial(4, "failed", trials[4].setting, [{"seed": 0, "reason": "<b>loss</b>"}], "<b>loss</b>")
-    return plan, trials
+        failed = {"seed": 0, "reason": "<b>loss</b>"}
+        study.tell(trial, [failed if trial.number == 4 else ended(frechet=10.0 - trial.number, folder=folder)])
+    return study
 
 
-def test_report_page_ranks_trials_and_embeds_all_pictures(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
-    plan, trials = shown
-    page = report.write(tmp_path, plan, trials).read_text(encoding="utf-8")
+def test_report_page_ranks_trials_and_embeds_all_pictures(shown: Study, tmp_path: Path) -> None:
+    page = report.write(tmp_path, shown).read_text(encoding="utf-8")
     document = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert document["best"] == 5
     assert document["trials"][5]["frechet"] == {"mean": 5.0, "std": None, "n": 1}
@@ -325,16 +324,12 @@ def test_report_page_ranks_trials_and_embeds_all_pictures(shown: tuple[Plan, lis
     assert "&lt;b&gt;loss" in page
     ranks = re.findall(r"<td>(\d|–)</td><td>(\d{4})</td>", page)
     assert ranks == [("1", "0005"), ("2", "0003"), ("3", "0002"), ("4", "0001"), ("5", "0000"), ("–", "0004")]
-    assert page.count('src="data:image/png') == 5 + 1 + 1  # a picture each, the best again, the chart
+    assert page.count('src="data:image/png') == 5 + 1 + 2  # a picture each, the best again, two charts
     assert "--best --output models" in page  # the checkpoint that was scored
-    for name in ("scores.png", "pictures.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert picture.width > 300
 
 
-def test_read_picture_is_the_top_left_quarter_at_the_best_tick(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
-    plan, trials = shown
-    picture = report.read_picture(tmp_path, plan, trials[1])
+def test_read_picture_is_the_top_left_quarter_at_the_best_tick(shown: Study, tmp_path: Path) -> None:
+    picture = report.read_picture(tmp_path, shown.plan, shown.trials()[1])
     assert picture is not None
     step = picture.width // 42  # 4 images of 8 and 5 gaps of 2: 42 pixels, enlarged
     assert picture.width == picture.height == 42 * step
@@ -344,9 +339,9 @@ def test_read_picture_is_the_top_left_quarter_at_the_best_tick(shown: tuple[Plan
     assert len(logger.GRID_SEEDS) == 64
 
 
-def test_picture_matrix_places_trials_by_their_values(shown: tuple[Plan, list[Trial]], tmp_path: Path) -> None:
-    plan, trials = shown
-    table = report.picture_matrix(plan, trials)
+def test_picture_matrix_places_trials_by_their_values(shown: Study) -> None:
+    trials = shown.trials()
+    table = report.picture_matrix(shown.plan, trials)
     assert table is not None
     assert table["across"].field == "model.g_widths"
     found = [[cell and cell.number for cell in cells] for _, cells in table["lines"]]
@@ -354,14 +349,13 @@ def test_picture_matrix_places_trials_by_their_values(shown: tuple[Plan, list[Tr
     assert report.picture_matrix(plan_of("optim.g_lr=1e-5..1e-3", sampler="tpe"), trials) is None
 
 
-def test_draw_scores_of_ranges_and_single_seeds() -> None:
-    plan = plan_of("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe")
-    trials = [
-        Trial(n, "finished", {"optim.g_lr": 10.0 ** (-5 + n), "model.init": init}, [ended(frechet=1.0 + n)])
-        for n, init in enumerate(("normal", "xavier", "normal"))
-    ]
-    for theme in report.THEMES:
-        assert report.draw_scores(plan.varies, trials, theme).startswith(b"\x89PNG")
+def test_draw_scores_of_ranges_and_single_seeds(begin: Callable[[Plan], Study]) -> None:
+    study = begin(plan_of("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe", trials=3))
+    while (trial := study.ask()) is not None:
+        study.tell(trial, [ended(frechet=1.0 + trial.number)])
+        for measure in report.MEASURES:
+            with Image.open(io.BytesIO(report.draw_scores(study.optuna_study, measure))) as picture:
+                assert picture.width > 300
 
 
 def test_shared_settings_leave_out_varied_fields() -> None:
@@ -516,11 +510,12 @@ def test_score_without_recall_has_no_recall(tmp_path: Path) -> None:
     assert "recall" not in found
 
 
-def test_draw_scores_of_runs_without_recall() -> None:
-    plan = plan_of("model.z_dim=4,8")
-    runs = [{name: value for name, value in ended().items() if name != "recall"}]
-    trials = [Trial(number, "finished", {"model.z_dim": z}, runs) for number, z in enumerate((4, 8))]
-    assert report.draw_scores(plan.varies, trials).startswith(b"\x89PNG")
+def test_report_page_of_runs_without_recall_has_no_chart_of_it(begin: Callable[[Plan], Study], tmp_path: Path) -> None:
+    study = begin(plan_of("model.z_dim=4,8"))
+    while (trial := study.ask()) is not None:
+        study.tell(trial, [{name: value for name, value in ended().items() if name != "recall"}])
+    page = report.write(tmp_path, study).read_text(encoding="utf-8")
+    assert page.count("against each field") == 1
 
 
 def test_check_folder_ignores_the_name(tmp_path: Path) -> None:
