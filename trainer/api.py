@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from rich.console import Console
 
 from artifacts.command_line import command_name
+from artifacts.onnx_metadata import metadata_of
 from imagesets import ImageSet
 from trainer import distributed, networks
 from trainer.config.loading import flatten, override, to_json
@@ -186,7 +187,7 @@ def export_optimized(
             plain = optimize.load_plain(source, name)
         else:
             plain = optimize.load_plain(exporter.export(content, Path(folder), name=name, ema=ema).path)
-    path = exporter.output_path(exporter.read_metadata(plain)["name"], output)
+    path = exporter.output_path(metadata_of(plain)["name"], output)
     if path.exists() and source.exists() and path.samefile(source):
         raise TrainerError(
             f"this would replace {source}, the float32 file it is made from; give another --output or --name"

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from trainer.api import Run
     from trainer.onnx_export.exporter import ExportResult
 
+
+class Commands(OneLineErrors):
+    """The commands, whose errors are one line each."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was given."""
+        with one_line_errors():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     help="Train GANs on an image set and export their generators.\n\n"
@@ -65,26 +75,25 @@ def train(
 
     Ctrl-C finishes the step, saves, and prints how to continue.
     """
-    with one_line_errors():
-        from trainer.config import loading
-        from trainer.names import is_onnx_path, name_of_file
+    from trainer.config import loading
+    from trainer.names import is_onnx_path, name_of_file
 
-        if not dry_run:
-            _check_export(export)
-        default = name_of_file(export) if export is not None and is_onnx_path(export) else None
-        config = loading.resolve(preset, set_ or (), name, default)
-        if dry_run:
-            from trainer.data import with_channels
-            from trainer.distributed import environment
-            from trainer.training import devices
+    if not dry_run:
+        _check_export(export)
+    default = name_of_file(export) if export is not None and is_onnx_path(export) else None
+    config = loading.resolve(preset, set_ or (), name, default)
+    if dry_run:
+        from trainer.data import with_channels
+        from trainer.distributed import environment
+        from trainer.training import devices
 
-            if environment.rank() == 0:
-                config = devices.resolve_auto(with_channels(config, data_root))
-                typer.echo(loading.to_json(config), nl=False)
-            return
-        from trainer import api
+        if environment.rank() == 0:
+            config = devices.resolve_auto(with_channels(config, data_root))
+            typer.echo(loading.to_json(config), nl=False)
+        return
+    from trainer import api
 
-        _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export)
+    _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export)
 
 
 @app.command()
@@ -113,12 +122,11 @@ def resume(
     export: ExportAfter = None,
 ) -> None:
     """Continue an interrupted run as if it had never stopped (bit for bit on a CPU with the same threads)."""
-    with one_line_errors():
-        from trainer import api
+    from trainer import api
 
-        _check_export(export)
-        run = api.resume_run(run_dir, set_ or (), kimg=kimg, data_root=data_root, other_images=other_images)
-        _finish(run, export)
+    _check_export(export)
+    run = api.resume_run(run_dir, set_ or (), kimg=kimg, data_root=data_root, other_images=other_images)
+    _finish(run, export)
 
 
 def _check_export(output: Path | None) -> None:
@@ -199,53 +207,52 @@ def export(
 
     With --optimize, build an optimized version too; write it if it passes the checks on speed, pixels and score.
     """
-    with one_line_errors():
-        from trainer import api
-        from trainer.errors import TrainerError
-        from trainer.names import is_onnx_path
-        from trainer.onnx_export import exporter
+    from trainer import api
+    from trainer.errors import TrainerError
+    from trainer.names import is_onnx_path
+    from trainer.onnx_export import exporter
 
-        is_file = is_onnx_path(source) and not best
-        if (reference is None) != (extractor is None):
-            raise TrainerError("a score needs both --reference and --extractor")
-        if optimize == "none" and (reference or force):
-            raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
-        if num_images is not None and reference is None:
-            raise TrainerError("--num-images needs a score: --reference and --extractor")
-        if optimize == "none" and is_file and name is None:
-            raise TrainerError(
-                f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
-                "makes a faster version of it"
-            )
-        if not ema and is_file:
-            raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
-        if optimize == "none" and is_file and name is not None:
-            path, digest = exporter.rename(source, output, name)
-            say(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
-            return
-        content = None if is_file else _load_checkpoint(source, best)
-        if content is not None and not user_code:
-            from trainer.training.checkpoint import reject_user_code
-
-            reject_user_code(content, source)
-        if optimize == "none":
-            assert content is not None
-            _print_export(exporter.export(content, output, name=name or _name_of(output), ema=ema))
-            return
-        result = api.export_optimized(
-            source,
-            content,
-            output,
-            optimize,
-            name=name or (None if is_file else _name_of(output)),
-            ema=ema,
-            scoring=(reference, extractor) if reference and extractor else None,
-            num_images=num_images or 10_000,
-            force=force,
+    is_file = is_onnx_path(source) and not best
+    if (reference is None) != (extractor is None):
+        raise TrainerError("a score needs both --reference and --extractor")
+    if optimize == "none" and (reference or force):
+        raise TrainerError("--reference, --extractor and --force belong to --optimize int8 or fp16")
+    if num_images is not None and reference is None:
+        raise TrainerError("--num-images needs a score: --reference and --extractor")
+    if optimize == "none" and is_file and name is None:
+        raise TrainerError(
+            f"{source} is a generator file already; --name renames its model, --optimize int8 or fp16 "
+            "makes a faster version of it"
         )
-        for line in result.summary():
-            say(line)
-        say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
+    if not ema and is_file:
+        raise TrainerError(f"--no-ema chooses between a checkpoint's two generators; {source} holds one")
+    if optimize == "none" and is_file and name is not None:
+        path, digest = exporter.rename(source, output, name)
+        say(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
+        return
+    content = None if is_file else _load_checkpoint(source, best)
+    if content is not None and not user_code:
+        from trainer.training.checkpoint import reject_user_code
+
+        reject_user_code(content, source)
+    if optimize == "none":
+        assert content is not None
+        _print_export(exporter.export(content, output, name=name or _name_of(output), ema=ema))
+        return
+    result = api.export_optimized(
+        source,
+        content,
+        output,
+        optimize,
+        name=name or (None if is_file else _name_of(output)),
+        ema=ema,
+        scoring=(reference, extractor) if reference and extractor else None,
+        num_images=num_images or 10_000,
+        force=force,
+    )
+    for line in result.summary():
+        say(line)
+    say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
 
 
 @app.command("import")
@@ -282,27 +289,26 @@ def import_(
     Layers are matched by shape and order, not by name; layers that do not match are reported. A state dict does not
     contain activations, BatchNorm's ε, strides or the distribution of latents: the command prints what it assumes.
     """
-    with one_line_errors():
-        from trainer.names import name_of_file
-        from trainer.networks.weightless_layers import Layers
-        from trainer.onnx_export import exporter, state_dict_import
+    from trainer.names import name_of_file
+    from trainer.networks.weightless_layers import Layers
+    from trainer.onnx_export import exporter, state_dict_import
 
-        given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
-        layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
-        exporter.require_runtime()
-        name = name or _name_of(output) or name_of_file(file)
-        made = state_dict_import.import_state_dict(
-            file,
-            architecture,
-            name=name,
-            dataset=dataset,
-            z_distribution=z_distribution,
-            images_seen=images_seen,
-            layers=layers,
-            key=key,
-        )
-        _print_export(exporter.export(made, output, name=name))
-        say(state_dict_import.assumptions(layers, architecture, z_distribution, file))
+    given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
+    layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
+    exporter.require_runtime()
+    name = name or _name_of(output) or name_of_file(file)
+    made = state_dict_import.import_state_dict(
+        file,
+        architecture,
+        name=name,
+        dataset=dataset,
+        z_distribution=z_distribution,
+        images_seen=images_seen,
+        layers=layers,
+        key=key,
+    )
+    _print_export(exporter.export(made, output, name=name))
+    say(state_dict_import.assumptions(layers, architecture, z_distribution, file))
 
 
 @app.command()
@@ -315,22 +321,21 @@ def sample(
     ema: Ema = True,
 ) -> None:
     """Draw a grid of a run's images. The service returns the same images for the same seeds."""
-    with one_line_errors():
-        from artifacts.latents import NUM_SEEDS
-        from trainer.errors import TrainerError
-        from trainer.reports import image_grids
-        from trainer.training import checkpoint
+    from artifacts.latents import NUM_SEEDS
+    from trainer.errors import TrainerError
+    from trainer.reports import image_grids
+    from trainer.training import checkpoint
 
-        if seed + count > NUM_SEEDS:
-            raise TrainerError(f"the last seed is {NUM_SEEDS - 1}; --seed {seed} and {count} images exceed it")
-        if output.suffix != ".png":
-            raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
-        content = _load_checkpoint(source, best)
-        z_distribution = checkpoint.config_of(content).model.z_distribution
-        G = checkpoint.generator_of(content, ema=ema)
-        images = image_grids.sample(G, range(seed, seed + count), z_distribution)
-        image_grids.write_png(image_grids.grid(images), output)
-        say(f"{output}: seeds {seed} to {seed + count - 1}")
+    if seed + count > NUM_SEEDS:
+        raise TrainerError(f"the last seed is {NUM_SEEDS - 1}; --seed {seed} and {count} images exceed it")
+    if output.suffix != ".png":
+        raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
+    content = _load_checkpoint(source, best)
+    z_distribution = checkpoint.config_of(content).model.z_distribution
+    G = checkpoint.generator_of(content, ema=ema)
+    images = image_grids.sample(G, range(seed, seed + count), z_distribution)
+    image_grids.write_png(image_grids.grid(images), output)
+    say(f"{output}: seeds {seed} to {seed + count - 1}")
 
 
 @app.command()
@@ -339,20 +344,18 @@ def animate(
     fps: Annotated[float, typer.Option(help="Ticks per second.", min=0.5, max=50)] = 8.0,
 ) -> None:
     """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new seeds)."""
-    with one_line_errors():
-        from trainer.reports import pages
+    from trainer.reports import pages
 
-        for kind in pages.KINDS:
-            say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
+    for kind in pages.KINDS:
+        say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
 
 
 @app.command()
 def report(run_dir: RunArgument) -> None:
     """Write a run's curves.png, animations and report.html now; a run also writes them at its end."""
-    with one_line_errors():
-        from trainer.reports import pages
+    from trainer.reports import pages
 
-        say(pages.write_report(run_dir))
+    say(pages.write_report(run_dir))
 
 
 @app.command()
@@ -361,19 +364,18 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("compare"),
 ) -> None:
     """Compare runs after equally many real images: compare.html with parameters, time, curves, images, quality."""
-    with one_line_errors():
-        from rich.table import Table
+    from rich.table import Table
 
-        from trainer.console import print_table
-        from trainer.reports import pages
+    from trainer.console import print_table
+    from trainer.reports import pages
 
-        page = pages.compare(run_dirs, output)
-        comparison = pages.read_json(output / "compare.json")
-        table = Table("", *map(printable, comparison["runs"]), box=None)
-        for title, values in comparison["rows"].items():
-            table.add_row(printable(title), *map(printable, values))
-        print_table(table)
-        say(f"{page}: at {comparison['images_seen'] / 1000:g} kimg")
+    page = pages.compare(run_dirs, output)
+    comparison = pages.read_json(output / "compare.json")
+    table = Table("", *map(printable, comparison["runs"]), box=None)
+    for title, values in comparison["rows"].items():
+        table.add_row(printable(title), *map(printable, values))
+    print_table(table)
+    say(f"{page}: at {comparison['images_seen'] / 1000:g} kimg")
 
 
 @app.command()
@@ -420,63 +422,60 @@ def sweep(
 
     A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest Fréchet distance.
     """
-    with one_line_errors():
-        from trainer.sweep import runner, study
+    from trainer.sweep import runner, study
 
-        plan = study.make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
-        plan = runner.with_channels(plan, data_root)
-        folder = output or plan.default_folder
-        if dry_run:
-            for line in plan.list_trials(folder):
-                say(line)
-            return
+    plan = study.make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+    plan = runner.with_channels(plan, data_root)
+    folder = output or plan.default_folder
+    if dry_run:
+        for line in plan.list_trials(folder):
+            say(line)
+        return
 
-        from trainer.console import progress_console
+    from trainer.console import progress_console
 
-        code = runner.run_sweep(plan, folder, data_root, jobs, progress_console())
+    code = runner.run_sweep(plan, folder, data_root, jobs, progress_console())
     raise typer.Exit(code)
 
 
 @app.command()
 def presets() -> None:
     """List the presets: data, networks with their parameters, objective, length."""
-    with one_line_errors():
-        from rich.table import Table
+    from rich.table import Table
 
-        from trainer import networks
-        from trainer.config import loading
-        from trainer.console import print_table
+    from trainer import networks
+    from trainer.config import loading
+    from trainer.console import print_table
 
-        columns = ("preset", "data", "networks", "G / D parameters", "objective", "batch", "length (kimg)")
-        table = Table(*columns, box=None)
-        for name in loading.preset_names():
-            config = loading.resolve(name)
-            data = f"{config.data.source} {config.data.resolution} px"
-            parameters = " / ".join(f"{networks.parameter_count(network):,}" for network in networks.build(config))
-            objective, batch = config.objective.name, str(config.optim.batch_size)
-            kimg = f"{config.run.total_kimg:g}"
-            table.add_row(name, data, config.model.architecture, parameters, objective, batch, kimg)
-        print_table(table)
+    columns = ("preset", "data", "networks", "G / D parameters", "objective", "batch", "length (kimg)")
+    table = Table(*columns, box=None)
+    for name in loading.preset_names():
+        config = loading.resolve(name)
+        data = f"{config.data.source} {config.data.resolution} px"
+        parameters = " / ".join(f"{networks.parameter_count(network):,}" for network in networks.build(config))
+        objective, batch = config.objective.name, str(config.optim.batch_size)
+        kimg = f"{config.run.total_kimg:g}"
+        table.add_row(name, data, config.model.architecture, parameters, objective, batch, kimg)
+    print_table(table)
 
 
 @app.command()
 def datasets() -> None:
     """List the image sets, and how to use your own images."""
-    with one_line_errors():
-        from rich.table import Table
+    from rich.table import Table
 
-        from imagesets import list_sources
-        from trainer.console import print_table
+    from imagesets import list_sources
+    from trainer.console import print_table
 
-        table = Table("source", "splits", "size", "description", box=None)
-        for source in list_sources():
-            size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
-            table.add_row(source.name, ", ".join(source.splits), size, source.description)
-        print_table(table)
-        typer.echo(
-            "\nUse SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
-            "--set model.conditional=false"
-        )
+    table = Table("source", "splits", "size", "description", box=None)
+    for source in list_sources():
+        size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
+        table.add_row(source.name, ", ".join(source.splits), size, source.description)
+    print_table(table)
+    typer.echo(
+        "\nUse SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
+        "--set model.conditional=false"
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,13 @@ from artifacts.command_line import command_name
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
+from artifacts.onnx_metadata import metadata_of
 from trainer import __version__
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
+from trainer.onnx_export import throughput
 from trainer.reports import image_grids
 from trainer.training import checkpoint as checkpoints
 
@@ -112,9 +114,8 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
     G = checkpoints.generator_of(checkpoint, ema=ema)
     model = to_onnx(G)
     set_metadata(model, build_metadata(config, checkpoint, name, ema=ema))
-    with write_errors(path), atomic_path(path) as partial:
-        partial.write_bytes(model.SerializeToString())
-        differences = verify(partial, G, config)
+    differences = verify(model, G, config)
+    write_model(model, path)
     return ExportResult(path, name, digest(model), path.stat().st_size, *differences, replaced)
 
 
@@ -153,7 +154,7 @@ def load_generator_file(path: Path, name: str | None = None) -> onnx.ModelProto:
     except Exception as error:  # protobuf and onnx raise their own types
         what = LFS_HINT if is_lfs_pointer_file(path) else "not an ONNX file that can be read"
         raise TrainerError(f"{path} is {what}") from error
-    properties = read_metadata(model)
+    properties = metadata_of(model)
     if properties.pop("digest", None) != digest(model):
         raise TrainerError(f"{path} is not a generator file, or was altered: its digest does not match its content")
     if name is not None and name != properties["name"]:
@@ -162,16 +163,10 @@ def load_generator_file(path: Path, name: str | None = None) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, atomically."""
-    with write_errors(path), atomic_path(path) as partial:
-        partial.write_bytes(model.SerializeToString())
-
-
-@contextlib.contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Raise TrainerError for an OSError, naming the path."""
+    """Write a model, atomically; raise TrainerError if it cannot be written."""
     try:
-        yield
+        with atomic_path(path) as partial:
+            partial.write_bytes(model.SerializeToString())
     except OSError as error:
         raise TrainerError(f"could not write {path}: {error.strerror or error}") from error
 
@@ -186,7 +181,7 @@ def describe_file(path: Path) -> str | None:
     import onnx
 
     try:
-        properties = read_metadata(onnx.load(path, load_external_data=False))
+        properties = metadata_of(onnx.load(path, load_external_data=False))
     except FileNotFoundError:
         return None
     except Exception:  # protobuf and onnx raise their own types
@@ -228,9 +223,12 @@ def to_onnx(G: Generator) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    return remove_notes(program.model_proto)
+
+
+def remove_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what tools note in a model for themselves, such as source paths of this machine, and return it."""
     graph = model.graph
-    # The exporter notes for its own debugging, such as source paths of this machine.
     for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph, model):
         del item.metadata_props[:]
     for node in graph.node:
@@ -268,11 +266,6 @@ def redact_path(source: str) -> str:
     return f"{kind}{colon}{Path(path).name}" if colon else source
 
 
-def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """Return a model's metadata."""
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
 def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
     """Replace the model's metadata, and add the digest over both."""
     model.producer_name, model.producer_version = "gan-atelier", __version__
@@ -288,8 +281,8 @@ def make_feed(seeds: range, z_dim: int, z_distribution: ZDistribution, classes: 
     return {"latents": latents} if labels is None else {"latents": latents, "labels": labels}
 
 
-def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
-    """Check a generator file, and compare its images with torch's.
+def verify(model: onnx.ModelProto, G: Generator, config: Config) -> tuple[int, int, int]:
+    """Check the model of a generator file, and compare its images with torch's.
 
     Returns:
         The largest difference in levels of 255, how many values differ, and how many were compared.
@@ -298,15 +291,10 @@ def verify(path: Path, G: Generator, config: Config) -> tuple[int, int, int]:
         TrainerError: If a value differs by more than one level.
     """
     import onnx
-    import onnxruntime
 
-    content = path.read_bytes()  # Given a path, neither library opens a file whose name is not UTF-8.
-    onnx.checker.check_model(content, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    onnx.checker.check_model(model, full_check=True)
     feed = make_feed(VERIFY_SEEDS, G.z_dim, config.model.z_distribution, G.classes)
-    (theirs,) = session.run(["images"], feed)
+    (theirs,) = throughput.make_session(model).run(["images"], feed)
     ours = image_grids.sample(G, VERIFY_SEEDS, config.model.z_distribution)
     if theirs.shape != ours.shape or theirs.dtype != np.uint8:
         raise TrainerError(f"the exported graph gives {theirs.dtype} {theirs.shape}, torch gives {ours.shape}")

@@ -17,21 +17,21 @@ from typing import Any, Literal, cast
 
 import onnx
 
-from artifacts.files import atomic_path
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
+from artifacts.onnx_metadata import metadata_of
 from trainer.errors import TrainerError
 from trainer.onnx_export import throughput
 from trainer.onnx_export.exporter import (
     load_generator_file,
     make_feed,
-    read_metadata,
+    remove_notes,
     set_metadata,
-    write_errors,
     write_model,
 )
 from trainer.onnx_export.rewrite import rewrite
-from trainer.onnx_export.throughput import Feed, OutputDifference, Scorer, Throughput
+from trainer.onnx_export.throughput import Feed, OutputDifference, Scorer
+from trainer.training import run_folder
 
 Method = Literal["fp16", "int8"]
 
@@ -46,78 +46,49 @@ UNSCORED_IMAGES = 1024
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """What was requested, what was written, and the figures that decided."""
+    """What was written.
+
+    Attributes:
+        path: The generator file.
+        report: The content of the JSON report next to it: what was requested, and the figures that decided.
+    """
 
     path: Path
-    digest: str
-    requested: Method
-    written: Literal["none", "fp16", "int8"]  # "none" is the float32 model
-    why: str
-    plain_bytes: int
-    optimized_bytes: int
-    provider: str  # the execution provider that was measured
-    throughputs: dict[int, Throughput]  # by batch size
-    difference: OutputDifference
-    machine: dict[str, Any]
+    report: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the generator file."""
+        return str(self.report["digest"])
 
     @property
     def report_path(self) -> Path:
         """The JSON report next to the generator file."""
         return self.path.with_suffix(".optimize.json")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
-        return {
-            "file": self.path.name,
-            "digest": self.digest,
-            "asked": self.requested,
-            "written": self.written,
-            "why": self.why,
-            "provider": self.provider,
-            "bytes": {"fp32": self.plain_bytes, self.requested: self.optimized_bytes},
-            "images_per_s": {
-                str(batch): {
-                    "fp32": round(measured.plain, 1),
-                    self.requested: round(measured.optimized, 1),
-                    "ratio": round(measured.ratio, 3),
-                }
-                for batch, measured in self.throughputs.items()
-            },
-            "difference": {**asdict(self.difference), "score_change": self.difference.score_change},
-            "machine": self.machine,
-        }
-
     def summary(self) -> list[str]:
         """Return the report for people, one line each."""
-        method, off = self.requested, self.difference
-        rows = [
-            ("", "fp32", method, ""),
-            (
-                "size",
-                f"{self.plain_bytes / 1000:,.0f} kB",
-                f"{self.optimized_bytes / 1000:,.0f} kB",
-                f"x {self.optimized_bytes / self.plain_bytes:.2f}",
-            ),
-            *(
-                (f"images/s, batch {batch}", f"{one.plain:,.0f}", f"{one.optimized:,.0f}", f"x {one.ratio:.2f}")
-                for batch, one in self.throughputs.items()
-            ),
-        ]
-        if off.metric is not None and off.score_change is not None:
-            rows.append(
-                (off.metric, f"{off.plain_score:.3f}", f"{off.optimized_score:.3f}", f"{off.score_change:+.2%}")
-            )
+        report, method, off = self.report, self.report["asked"], self.report["difference"]
+        plain, optimized = report["bytes"].values()
+        rows = [("", "fp32", method, "")]
+        rows += [("size", f"{plain / 1000:,.0f} kB", f"{optimized / 1000:,.0f} kB", f"x {optimized / plain:.2f}")]
+        for batch, rates in report["images_per_s"].items():
+            before, after, ratio = rates.values()
+            rows += [(f"images/s, batch {batch}", f"{before:,.0f}", f"{after:,.0f}", f"x {ratio:.2f}")]
+        if off["score_change"] is not None:
+            scores = f"{off['plain_score']:.3f}", f"{off['optimized_score']:.3f}"
+            rows += [(off["metric"], *scores, f"{off['score_change']:+.2%}")]
         first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [
             "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], rest, strict=True))])
             for row in rows
         ]
         lines.append(
-            f"pixels differ by {off.mean:.3f} levels of 255 on average and {off.maximum} at most, "
-            f"{off.changed:.1%} of them at all, on {off.images:,} latents"
+            f"pixels differ by {off['mean']:.3f} levels of 255 on average and {off['maximum']} at most, "
+            f"{off['changed']:.1%} of them at all, on {off['images']:,} latents"
         )
-        kept = self.written == "none"
-        lines.append(f"kept float32: {self.why} (--force writes {method} anyway)" if kept else f"{method}: {self.why}")
+        kept = f"kept float32: {report['why']} (--force writes {method} anyway)"
+        lines.append(kept if report["written"] == "none" else f"{method}: {report['why']}")
         return [line.rstrip() for line in lines]
 
 
@@ -128,7 +99,7 @@ def load_plain(path: Path, name: str | None = None) -> onnx.ModelProto:
         TrainerError: If the file is not a generator file, was altered, or is optimized already.
     """
     model = load_generator_file(path, name)
-    if method := read_metadata(model).get("optimize"):
+    if method := metadata_of(model).get("optimize"):
         raise TrainerError(f"{path} is {method} already; optimize the float32 file")
     return model
 
@@ -136,7 +107,7 @@ def load_plain(path: Path, name: str | None = None) -> onnx.ModelProto:
 def check_replaceable(path: Path, method: Method) -> None:
     """Raise TrainerError if a file at `path` holds another optimized form, which would be lost."""
     try:
-        existing = read_metadata(onnx.load(path, load_external_data=False)).get("optimize", method)
+        existing = metadata_of(onnx.load(path, load_external_data=False)).get("optimize", method)
     except Exception:  # there is no such file, or it is not an ONNX file
         return
     if existing != method:
@@ -170,7 +141,7 @@ def optimize(
     Raises:
         TrainerError: If there is nothing to optimize, or the file cannot be written.
     """
-    properties = read_metadata(plain)
+    properties = metadata_of(plain)
     check_replaceable(path, method)
     if scorer:
         scorer.check_resolution(int(properties["height"]))
@@ -202,22 +173,24 @@ def optimize(
 
     keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, provider, force)
     chosen = optimized if keep else plain
-    result = OptimizationResult(
-        path,
-        digest(chosen),
-        method,
-        method if keep else "none",
-        why,
-        plain.ByteSize(),
-        optimized.ByteSize(),
-        provider,
-        throughputs,
-        difference,
-        machine,
-    )
+    report = {
+        "file": path.name,
+        "digest": digest(chosen),
+        "asked": method,
+        "written": method if keep else "none",  # "none" is the float32 model
+        "why": why,
+        "provider": provider,
+        "bytes": {"fp32": plain.ByteSize(), method: optimized.ByteSize()},
+        "images_per_s": {
+            str(batch): {"fp32": round(one.plain, 1), method: round(one.optimized, 1), "ratio": round(one.ratio, 3)}
+            for batch, one in throughputs.items()
+        },
+        "difference": {**asdict(difference), "score_change": difference.score_change},
+        "machine": machine,
+    }
+    result = OptimizationResult(path, report)
     write_model(chosen, path)
-    with write_errors(result.report_path), atomic_path(result.report_path) as partial:
-        partial.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    run_folder.write_text(result.report_path, json.dumps(report, indent=2) + "\n")
     return result
 
 
@@ -298,7 +271,8 @@ def to_int8(model: onnx.ModelProto, calibration: Iterator[Feed]) -> onnx.ModelPr
         )
         quantized = onnx.load(written)
     quantized.graph.name = model.graph.name
-    return _without_notes(quantized)
+    del quantized.graph.value_info[:]
+    return remove_notes(quantized)
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -318,17 +292,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
             half, keep_io_types=True, node_block_list=[node.name for node in half.graph.node[last + 1 :]]
         )
     OnnxModel(converted).topological_sort()  # The converter appends the casts of the inputs at the end.
-    return _without_notes(converted)
-
-
-def _without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what the tools note for themselves."""
-    del model.metadata_props[:]
-    del model.graph.value_info[:]
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    return model
+    del converted.graph.value_info[:]
+    return remove_notes(converted)
 
 
 @contextlib.contextmanager
