@@ -25,7 +25,7 @@ from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.reports import pages, plots
 from trainer.training import checkpoint, devices, loop, run_folder
-from trainer.training.logger import NullLogger, RunLogger
+from trainer.training.logger import RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
 from trainer.training.state import TrainState
 
@@ -324,7 +324,7 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
         checkpoint.save(state, run_dir, keep=config.run.keep_checkpoints)
 
     callback: AbstractContextManager[loop.Callback] = (
-        RunLogger(state, run_dir, console, images.images) if group.is_main else nullcontext(NullLogger())
+        RunLogger(state, run_dir, console, images.images) if group.is_main else nullcontext(loop.Callback())
     )
     with run_folder.graceful_stop(impatient=group.size == 1) as stop_requested, callback as logger:
         finished = loop.train(state, batches, logger, save, lambda: group.any(stop_requested()), measure)

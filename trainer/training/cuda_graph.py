@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,23 +33,11 @@ def unsupported_reason(config: Config) -> str | None:
     return None
 
 
-class CapturedGraph(Protocol):
-    """What CUDA captures; tests have a stand-in for it."""
-
-    def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        """Capture what `step` launches, without running it; return the tensors with its results after each replay."""
-        ...
-
-    def replay(self) -> None:
-        """Run the captured kernels."""
-        ...
-
-
-class CudaCapturedGraph:
+class CapturedGraph:
     """A `torch.cuda.CUDAGraph`."""
 
     def capture(self, step: Callable[[], dict[str, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
-        """Capture `step`; see CapturedGraph."""
+        """Capture what `step` launches, without running it; return the tensors with its results after each replay."""
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(generator)
         with torch.cuda.graph(self.graph):
@@ -67,7 +54,7 @@ class CudaGraphStep:
     def __init__(
         self,
         step: Callable[[TrainState, RealBatches], None],
-        make_graph: Callable[[], CapturedGraph] = CudaCapturedGraph,
+        make_graph: Callable[[], CapturedGraph] = CapturedGraph,
     ) -> None:
         """Wrap the eager `step`."""
         self.step, self.make_graph = step, make_graph

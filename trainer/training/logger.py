@@ -25,6 +25,7 @@ from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
+from trainer.training.loop import Callback
 from trainer.training.state import TrainState
 
 GRID_SEEDS = range(64)
@@ -42,17 +43,7 @@ class NullBoard:
         return lambda *_, **__: None
 
 
-class NullLogger:
-    """The callback of processes other than rank 0: it does nothing."""
-
-    def on_step(self, state: TrainState) -> None:
-        """Do nothing."""
-
-    def on_tick(self, state: TrainState, means: dict[str, float]) -> None:
-        """Do nothing."""
-
-
-class RunLogger:
+class RunLogger(Callback):
     """A callback of the loop that writes into a run folder and prints progress, as plain lines without a terminal."""
 
     def __init__(self, state: TrainState, run_dir: Path, console: Console, reals: np.ndarray) -> None:
@@ -82,7 +73,7 @@ class RunLogger:
             console.print(f"warning: no TensorBoard events: the name of {run_dir} is not UTF-8")
         if state.steps == 0:
             self._board.add_text("config", f"```json\n{loading.to_json(state.config)}```", 0)
-        self._speed = Speed(state)
+        self._last_tick = state.images_seen, state.seconds
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -146,6 +137,8 @@ class RunLogger:
 
     def _tick(self, state: TrainState, means: dict[str, float]) -> None:
         fixed = self._write_grids(state)
+        images, seconds = state.images_seen - self._last_tick[0], state.seconds - self._last_tick[1]
+        self._last_tick = state.images_seen, state.seconds
         means = means | {
             "saturated/fake": image_grids.saturated(fixed),
             "saturated/real": image_grids.saturated(self._reals),
@@ -154,7 +147,7 @@ class RunLogger:
             "step": state.steps,
             "images_seen": state.images_seen,
             **{name: round(value, 6) for name, value in means.items()},
-            "images_per_second": round(self._speed.since_last(state), 1),
+            "images_per_second": round(images / seconds if seconds > 0 else 0.0, 1),
             "memory_mb": round(memory_mb(state.device)),
             "seconds": round(state.seconds, 3),
         }
@@ -242,36 +235,18 @@ def memory_mb(device: torch.device) -> float:
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-class Speed:
-    """Images per second between two ticks, from the state's counters."""
-
-    def __init__(self, state: TrainState) -> None:
-        """Start at the present state."""
-        self._images, self._seconds = state.images_seen, state.seconds
-
-    def since_last(self, state: TrainState) -> float:
-        """Return the images per second since the last call."""
-        images, seconds = state.images_seen - self._images, state.seconds - self._seconds
-        self._images, self._seconds = state.images_seen, state.seconds
-        return images / seconds if seconds > 0 else 0.0
-
-
 def truncate_metrics(metrics: Path, step: int) -> None:
-    """Remove the lines that a run wrote after the checkpoint it resumes from, so that each step is in one line."""
-    if not metrics.is_file():
-        return
-    kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with atomic_path(metrics) as partial:
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    """Remove the lines that a run wrote after the checkpoint it resumes from, so that each step is in one line.
 
-
-def _step_of(line: str) -> float:
-    """Return the step of a line; an incomplete line, of a run that was killed, counts as after everything."""
-    try:
-        record: Any = json.loads(line)
-        return int(record["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+    An incomplete line, of a run that was killed, is removed too.
+    """
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            kept += [line + "\n"] if json.loads(line)["step"] <= step else []
+    if metrics.is_file():
+        with atomic_path(metrics) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
 
 
 def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
@@ -281,43 +256,26 @@ def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
         ticks: The metrics of all ticks, as metrics.jsonl has them.
         objective: `objective.name`.
     """
-    checks = (_discriminator_wins(ticks, objective), _mode_collapse(ticks), _saturation(ticks))
-    return [line for line in checks if line]
-
-
-def _discriminator_wins(ticks: Sequence[Mapping[str, float]], objective: str) -> str | None:
-    """D's loss is near zero, and G's grew over the last three ticks. This does not apply to a Wasserstein critic."""
-    if objective == "wasserstein" or len(ticks) < 3:
-        return None
-    first, middle, last = (tick["loss/G"] for tick in ticks[-3:])
-    if ticks[-1]["loss/D"] < D_WINS and last > middle > first:
-        return (
-            f"D wins: its loss is {ticks[-1]['loss/D']:.3f} while G's grows ({first:.2f} → {last:.2f}). Hold D back: "
+    last, found = ticks[-1], list[str]()
+    losses = [tick["loss/G"] for tick in ticks[-3:]]
+    grows = len(losses) == 3 and losses[2] > losses[1] > losses[0]
+    if objective != "wasserstein" and grows and last["loss/D"] < D_WINS:
+        found.append(
+            f"D wins: its loss is {last['loss/D']:.3f} while G's grows ({losses[0]:.2f} → {losses[2]:.2f}). Hold D back: "
             "a lower optim.d_lr, objective.r1_gamma=1, model.d_spectral_norm=true, or data.augment for a small set"
         )
-    return None
-
-
-def _mode_collapse(ticks: Sequence[Mapping[str, float]]) -> str | None:
-    """Recall fell below half of its best and keeps falling."""
     recalls = [tick["quality/recall"] for tick in ticks if "quality/recall" in tick]
-    if len(recalls) < 3 or "quality/recall" not in ticks[-1]:
-        return None
-    best = max(recalls[:-1])
-    if best >= 0.05 and recalls[-1] <= recalls[-2] < best and recalls[-1] < COLLAPSED * best:
-        return (
-            f"diversity falls: recall is {recalls[-1]:.2f}, after {best:.2f}. G may be collapsing onto few images: "
-            "lower optim.g_lr, raise optim.batch_size, or go back to the best checkpoint"
+    if len(recalls) >= 3 and "quality/recall" in last:
+        best = max(recalls[:-1])
+        if best >= 0.05 and recalls[-1] <= recalls[-2] < best and recalls[-1] < COLLAPSED * best:
+            found.append(
+                f"diversity falls: recall is {recalls[-1]:.2f}, after {best:.2f}. G may be collapsing onto few images: "
+                "lower optim.g_lr, raise optim.batch_size, or go back to the best checkpoint"
+            )
+    fakes, reals = last.get("saturated/fake"), last.get("saturated/real")
+    if fakes is not None and reals is not None and fakes >= reals + SATURATED:
+        found.append(
+            f"saturated outputs: {fakes:.0%} of the generated values are 0 or 255, {reals:.0%} of the real ones. "
+            "tanh has no slope there: lower optim.g_lr, or start again with a smaller model.init_std"
         )
-    return None
-
-
-def _saturation(ticks: Sequence[Mapping[str, float]]) -> str | None:
-    """Far more of the generated values than of the real ones are 0 or 255."""
-    fakes, reals = ticks[-1].get("saturated/fake"), ticks[-1].get("saturated/real")
-    if fakes is None or reals is None or fakes < reals + SATURATED:
-        return None
-    return (
-        f"saturated outputs: {fakes:.0%} of the generated values are 0 or 255, {reals:.0%} of the real ones. "
-        "tanh has no slope there: lower optim.g_lr, or start again with a smaller model.init_std"
-    )
+    return found

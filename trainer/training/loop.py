@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from trainer.training.state import RealBatches, TrainState, ema_decay, update_em
 Step = Callable[[TrainState, RealBatches], None]
 
 
-class Callback(Protocol):
-    """What the loop calls as it progresses; see logger.py."""
+class Callback:
+    """What the loop calls as it progresses. This one does nothing; see logger.py."""
 
     def on_step(self, state: TrainState) -> None:
         """Called after each iteration."""
@@ -61,7 +61,7 @@ def train(
     """
     run = state.config.run
     tick_images = run.tick_kimg * 1000
-    step = make_step(state)
+    step = CudaGraphStep(train_step) if run.cuda_graphs is True and state.group.size == 1 else train_step
     started = time.perf_counter() - state.seconds
     while not state.finished:
         if should_stop():
@@ -86,11 +86,6 @@ def train(
         if is_best or is_due(before, state, run.checkpoint_ticks):
             save(state)
     return True
-
-
-def make_step(state: TrainState) -> Step:
-    """Return `train_step`, as a CUDA graph where the run uses one."""
-    return CudaGraphStep(train_step) if state.config.run.cuda_graphs is True and state.group.size == 1 else train_step
 
 
 def train_iteration(state: TrainState, batches: Batches, step: Step | None = None) -> None:
