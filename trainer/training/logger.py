@@ -260,8 +260,9 @@ def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
     losses = [tick["loss/G"] for tick in ticks[-3:]]
     grows = len(losses) == 3 and losses[2] > losses[1] > losses[0]
     if objective != "wasserstein" and grows and last["loss/D"] < D_WINS:
+        rise = f"{losses[0]:.2f} → {losses[2]:.2f}"
         found.append(
-            f"D wins: its loss is {last['loss/D']:.3f} while G's grows ({losses[0]:.2f} → {losses[2]:.2f}). Hold D back: "
+            f"D wins: its loss is {last['loss/D']:.3f} while G's grows ({rise}). Hold D back: "
             "a lower optim.d_lr, objective.r1_gamma=1, model.d_spectral_norm=true, or data.augment for a small set"
         )
     recalls = [tick["quality/recall"] for tick in ticks if "quality/recall" in tick]
