@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from artifacts.command_line import command_name
-from artifacts.onnx_metadata import metadata_of
 from imagesets import ImageSet
 from trainer import distributed, networks
 from trainer.config.loading import flatten, override, to_json
@@ -23,14 +21,12 @@ from trainer.console import progress_console
 from trainer.data import Batches, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
+from trainer.names import name_of_output
 from trainer.reports import pages, plots
 from trainer.training import checkpoint, devices, loop, run_folder
 from trainer.training.logger import RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
 from trainer.training.state import TrainState
-
-if TYPE_CHECKING:
-    from trainer.onnx_export.optimize import OptimizationResult
 
 
 class Checkpoints(NamedTuple):
@@ -141,58 +137,12 @@ def export(
     Raises:
         TrainerError: If there is no such checkpoint, or the file cannot be written.
     """
-    from trainer.names import is_onnx_path, name_of_file
     from trainer.onnx_export import exporter
 
     source, output = run.path if isinstance(run, Run) else Path(run), Path(output or "models")
     exporter.require_runtime()
-    default = name_of_file(output) if is_onnx_path(output) else None
-    return exporter.export(load_checkpoint(source, best=best), output, name=name or default, ema=ema).path
-
-
-def export_optimized(
-    source: Path,
-    content: dict[str, Any] | None,
-    output: Path,
-    method: Literal["fp16", "int8"],
-    *,
-    name: str | None = None,
-    ema: bool = True,
-    scoring: tuple[Path, Path] | None = None,
-    num_images: int = 10_000,
-    force: bool = False,
-) -> OptimizationResult:
-    """Write a faster form of a generator, if it gains over the float32 form.
-
-    Args:
-        source: The run, checkpoint or generator file.
-        content: The content of the checkpoint; None where `source` is a generator file.
-        output: A folder, or the path of the .onnx file.
-        method: int8 for CPUs with VNNI, fp16 for GPUs.
-        name: Name of the served model.
-        ema: Whether to use the averaged generator.
-        scoring: Reference statistics and extractor file that both forms are scored with.
-        num_images: Number of latents to score.
-        force: Whether to write the faster form without a gain.
-
-    Raises:
-        TrainerError: If the output is the source, or a file cannot be used.
-    """
-    from trainer.onnx_export import exporter, optimize, throughput
-
-    exporter.require_runtime()
-    scorer = throughput.Scorer(*scoring) if scoring else None
-    with tempfile.TemporaryDirectory() as folder:
-        if content is None:
-            plain = optimize.load_plain(source, name)
-        else:
-            plain = optimize.load_plain(exporter.export(content, Path(folder), name=name, ema=ema).path)
-    path = exporter.output_path(metadata_of(plain)["name"], output)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise TrainerError(
-            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
-        )
-    return optimize.optimize(plain, path, method, scorer=scorer, num_images=num_images, force=force)
+    name = name or name_of_output(output)
+    return exporter.export(load_checkpoint(source, best=best), output, name=name, ema=ema).path
 
 
 def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], None] | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,6 @@ from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
     from trainer.api import Run
-    from trainer.onnx_export.exporter import ExportResult
 
 
 class Commands(OneLineErrors):
@@ -76,12 +76,11 @@ def train(
     Ctrl-C finishes the step, saves, and prints how to continue.
     """
     from trainer.config import loading
-    from trainer.names import is_onnx_path, name_of_file
+    from trainer.names import name_of_output
 
     if not dry_run:
         _check_export(export)
-    default = name_of_file(export) if export is not None and is_onnx_path(export) else None
-    config = loading.resolve(preset, set_ or (), name, default)
+    config = loading.resolve(preset, set_ or (), name, name_of_output(export) if export else None)
     if dry_run:
         from trainer.data import with_channels
         from trainer.distributed import environment
@@ -143,6 +142,7 @@ def _finish(run: Run, output: Path | None) -> None:
     from trainer import api
     from trainer.config.loading import has_default_name
     from trainer.distributed import environment
+    from trainer.names import name_of_output
     from trainer.onnx_export.exporter import export
 
     if not run.finished:
@@ -152,19 +152,12 @@ def _finish(run: Run, output: Path | None) -> None:
     if output is None:
         say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}")
         return
-    name = _name_of(output) if has_default_name(run.config) else None
-    _print_export(export(api.load_checkpoint(run.path), output, name=name))
+    name = name_of_output(output) if has_default_name(run.config) else None
+    _print_lines(export(api.load_checkpoint(run.path), output, name=name).summary())
 
 
-def _name_of(output: Path) -> str | None:
-    """Return the name that an output path gives to the model in it; None where the path is a folder."""
-    from trainer.names import is_onnx_path, name_of_file
-
-    return name_of_file(output) if is_onnx_path(output) else None
-
-
-def _print_export(made: ExportResult) -> None:
-    for line in made.summary():
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
         say(line)
 
 
@@ -207,9 +200,8 @@ def export(
 
     With --optimize, build an optimized version too; write it if it passes the checks on speed, pixels and score.
     """
-    from trainer import api
     from trainer.errors import TrainerError
-    from trainer.names import is_onnx_path
+    from trainer.names import is_onnx_path, name_of_output
     from trainer.onnx_export import exporter
 
     is_file = is_onnx_path(source) and not best
@@ -230,28 +222,27 @@ def export(
         path, digest = exporter.rename(source, output, name)
         say(f"renamed: {path} (model {name}, sha256 {digest[:12]}…)")
         return
-    content = None if is_file else _load_checkpoint(source, best)
-    if content is not None and not user_code:
+    content = {} if is_file else _load_checkpoint(source, best)
+    if content:
         from trainer.training.checkpoint import reject_user_code
 
-        reject_user_code(content, source)
+        name = name or name_of_output(output)
+        if not user_code:
+            reject_user_code(content, source)
     if optimize == "none":
-        assert content is not None
-        _print_export(exporter.export(content, output, name=name or _name_of(output), ema=ema))
+        _print_lines(exporter.export(content, output, name=name, ema=ema).summary())
         return
-    result = api.export_optimized(
-        source,
-        content,
-        output,
-        optimize,
-        name=name or (None if is_file else _name_of(output)),
-        ema=ema,
-        scoring=(reference, extractor) if reference and extractor else None,
-        num_images=num_images or 10_000,
-        force=force,
-    )
-    for line in result.summary():
-        say(line)
+
+    from trainer.onnx_export.optimize import load_plain
+    from trainer.onnx_export.optimize import optimize as make_optimized
+    from trainer.onnx_export.throughput import Scorer
+
+    exporter.require_runtime()
+    scorer = Scorer(reference, extractor) if reference and extractor else None
+    plain = exporter.make_model(content, name, ema=ema)[0] if content else load_plain(source, name)
+    images = num_images or 10_000
+    result = make_optimized(plain, output, optimize, source=source, scorer=scorer, num_images=images, force=force)
+    _print_lines(result.summary())
     say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
 
 
@@ -289,14 +280,14 @@ def import_(
     Layers are matched by shape and order, not by name; layers that do not match are reported. A state dict does not
     contain activations, BatchNorm's ε, strides or the distribution of latents: the command prints what it assumes.
     """
-    from trainer.names import name_of_file
+    from trainer.names import name_of_file, name_of_output
     from trainer.networks.weightless_layers import Layers
     from trainer.onnx_export import exporter, state_dict_import
 
     given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
     layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]
     exporter.require_runtime()
-    name = name or _name_of(output) or name_of_file(file)
+    name = name or name_of_output(output) or name_of_file(file)
     made = state_dict_import.import_state_dict(
         file,
         architecture,
@@ -307,7 +298,7 @@ def import_(
         layers=layers,
         key=key,
     )
-    _print_export(exporter.export(made, output, name=name))
+    _print_lines(exporter.export(made, output, name=name).summary())
     say(state_dict_import.assumptions(layers, architecture, z_distribution, file))
 
 
@@ -428,8 +419,7 @@ def sweep(
     plan = runner.with_channels(plan, data_root)
     folder = output or plan.default_folder
     if dry_run:
-        for line in plan.list_trials(folder):
-            say(line)
+        _print_lines(plan.list_trials(folder))
         return
 
     from trainer.console import progress_console

@@ -64,6 +64,11 @@ def name_of_file(path: Path) -> str:
     return slug(path.stem) or "model"
 
 
+def name_of_output(output: Path) -> str | None:
+    """Return the name that an output path gives to the model in it; None where the path is a folder."""
+    return name_of_file(output) if is_onnx_path(output) else None
+
+
 def is_onnx_path(output: Path) -> bool:
     """Return whether an output path names a generator file, not a folder to put one in."""
     return output.suffix.lower() == ".onnx"

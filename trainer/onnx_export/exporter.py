@@ -106,17 +106,34 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
         TrainerError: If ONNX Runtime's images differ from torch's by more than one level, or the file cannot be
             written. What was at `output` stays then.
     """
+    model, differences = make_model(checkpoint, name, ema=ema)
+    name = metadata_of(model)["name"]
+    path = output_path(name, output)
+    replaced = describe_file(path)
+    write_model(model, path)
+    return ExportResult(path, name, digest(model), path.stat().st_size, *differences, replaced)
+
+
+def make_model(
+    checkpoint: Mapping[str, Any], name: str | None = None, *, ema: bool = True
+) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
+    """Return the model of a checkpoint's generator file, and how far its images are from torch's (see `verify`).
+
+    Args:
+        checkpoint: The content of a checkpoint.
+        name: The model's name; see `export`.
+        ema: Whether to use the averaged generator.
+
+    Raises:
+        TrainerError: If ONNX Runtime's images differ from torch's by more than one level.
+    """
     require_runtime()
     config = checkpoints.config_of(checkpoint)
     name = checked_name(name or (config.name if ema else f"{config.name}-last"))
-    path = output_path(name, output)
-    replaced = describe_file(path)
     G = checkpoints.generator_of(checkpoint, ema=ema)
     model = to_onnx(G)
     set_metadata(model, build_metadata(config, checkpoint, name, ema=ema))
-    differences = verify(model, G, config)
-    write_model(model, path)
-    return ExportResult(path, name, digest(model), path.stat().st_size, *differences, replaced)
+    return model, verify(model, G, config)
 
 
 def rename(source: Path, output: Path, name: str) -> tuple[Path, str]:
@@ -268,10 +285,10 @@ def redact_path(source: str) -> str:
 
 def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
     """Replace the model's metadata, and add the digest over both."""
+    import onnx
+
     model.producer_name, model.producer_version = "gan-atelier", __version__
-    del model.metadata_props[:]
-    for key, value in properties.items():
-        model.metadata_props.add(key=key, value=value)
+    onnx.helper.set_model_props(model, dict(properties))
     model.metadata_props.add(key="digest", value=digest(model))
 
 

@@ -25,6 +25,7 @@ from trainer.onnx_export import throughput
 from trainer.onnx_export.exporter import (
     load_generator_file,
     make_feed,
+    output_path,
     remove_notes,
     set_metadata,
     write_model,
@@ -116,9 +117,10 @@ def check_replaceable(path: Path, method: Method) -> None:
 
 def optimize(
     plain: onnx.ModelProto,
-    path: Path,
+    output: Path,
     method: Method,
     *,
+    source: Path,
     scorer: Scorer | None = None,
     num_images: int = 10_000,
     force: bool = False,
@@ -129,8 +131,9 @@ def optimize(
 
     Args:
         plain: The model of a float32 generator file.
-        path: The file to write.
-        method: int8 or fp16.
+        output: A folder, or the path of the .onnx file.
+        method: int8 for CPUs with VNNI, fp16 for GPUs.
+        source: The run, checkpoint or generator file that `plain` was made from.
         scorer: Scores the images of both models; None leaves the score out.
         num_images: How many images are compared and scored, from seed 0 on (1,024 without a scorer).
         force: Whether to write the faster form in any case.
@@ -139,9 +142,16 @@ def optimize(
         What was written, and the figures that decided.
 
     Raises:
-        TrainerError: If there is nothing to optimize, or the file cannot be written.
+        TrainerError: If there is nothing to optimize, the output is the source, or the file cannot be written.
     """
+    import onnxruntime
+
     properties = metadata_of(plain)
+    path = output_path(properties["name"], output)
+    if path.exists() and source.exists() and path.samefile(source):
+        raise TrainerError(
+            f"this would replace {source}, the float32 file it is made from; give another --output or --name"
+        )
     check_replaceable(path, method)
     if scorer:
         scorer.check_resolution(int(properties["height"]))
@@ -160,7 +170,8 @@ def optimize(
     onnx.checker.check_model(optimized, full_check=True)
 
     machine = throughput.machine()
-    provider = throughput.best_provider() if method == "fp16" else "CPUExecutionProvider"
+    on_gpu = method == "fp16" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     sessions = throughput.make_session(plain, provider), throughput.make_session(optimized, provider)
     largest = max(throughput.BATCHES)
     feed = next(feeds(range(largest), *latent, batch=largest))
@@ -171,7 +182,7 @@ def optimize(
     compared = range(num_images if scorer else UNSCORED_IMAGES)
     difference = throughput.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
 
-    keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, provider, force)
+    keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, on_gpu, force)
     chosen = optimized if keep else plain
     report = {
         "file": path.name,
@@ -194,9 +205,8 @@ def optimize(
     return result
 
 
-def _decide(method: Method, ratio: float, difference: OutputDifference, provider: str, force: bool) -> tuple[bool, str]:
+def _decide(method: Method, ratio: float, difference: OutputDifference, on_gpu: bool, force: bool) -> tuple[bool, str]:
     """Return whether to keep the optimized model, and why."""
-    on_gpu = provider.startswith("CUDA")
     gain = f"{ratio:.2f} times float32's images/s on {'the GPU' if on_gpu else 'this CPU'}"
     change = difference.score_change
     against = []

@@ -30,16 +30,8 @@ TURN_SECONDS = 0.15  # at least, per session and round
 Feed = Mapping[str, np.ndarray]
 
 
-def best_provider() -> str:
-    """Return where float16 is computed: on the GPU where ONNX Runtime has one."""
-    import onnxruntime
-
-    cuda = "CUDAExecutionProvider"
-    return cuda if cuda in onnxruntime.get_available_providers() else "CPUExecutionProvider"
-
-
 def make_session(
-    model: onnx.ModelProto, provider: str = "CPUExecutionProvider", *, threads: int = 0, spinning: bool = False
+    model: onnx.ModelProto, provider: str = "CPUExecutionProvider", *, threads: int = 0
 ) -> onnxruntime.InferenceSession:
     """Return a session with the service's settings: all available cores (`threads` 0), and no spinning threads."""
     import onnxruntime
@@ -48,7 +40,7 @@ def make_session(
     options.intra_op_num_threads = threads or available_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[provider])
 
 
