@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -202,12 +202,10 @@ class Runner:
     data_root: Path
     should_stop: Callable[[], bool]
     on_trial_end: Callable[[], object]
-    _queue: list[Job] = field(default_factory=list)
-    _waiting: set[Job] = field(default_factory=set)  # for another process that trains in the folder; printed once
     _workers: list[Worker] = field(default_factory=list)
-    _results: dict[int, list[RunResult]] = field(default_factory=dict)
+    _held: list[Job] = field(default_factory=list)  # another process, of an earlier sweep, trains in their folders
+    _results: dict[int, list[RunResult]] = field(default_factory=dict)  # of the trials that have begun
     _interrupted: bool = False
-    _all_begun: bool = False
     _error: TrainerError | None = None  # what ended a run that its setting did not
 
     def run(self) -> bool:
@@ -220,19 +218,23 @@ class Runner:
             TrainerError: After the other runs have saved, if a run ended for a reason that is not its setting.
         """
         self._count_trials()
-        stopping = False
+        jobs, stopping = self._remaining_jobs(), False
         try:
-            while self._workers or not (stopping or (self._all_begun and not self._queue)):
+            while True:
                 if (self.should_stop() or self._error) and not stopping:
                     stopping = True
                     self.progress.console.print("stopping: the runs finish their step and save …")
                     for worker in self._workers:
                         worker.stop()
-                if not stopping:
-                    self._start_workers()
+                while not stopping and len(self._workers) < self.jobs and (job := self._next_job(jobs)):
+                    worker = Worker(job, self.data_root, self.threads)
+                    self._workers.append(worker)
+                    self.progress.started(job, resumed=worker.resumed)
+                if not self._workers and (stopping or not self._held):
+                    break
                 self._collect_results()
                 self._show_progress()
-                time.sleep(POLL_INTERVAL if self._workers or self._queue else 0)
+                time.sleep(POLL_INTERVAL)
         except KeyboardInterrupt:  # the second Ctrl-C
             for worker in self._workers:
                 worker.end(timeout=0)
@@ -244,38 +246,33 @@ class Runner:
             raise self._error
         return not stopping and not self._interrupted
 
-    def _start_workers(self) -> None:
-        while len(self._workers) < self.jobs and (job := self._next_job()):
-            worker = Worker(job, self.data_root, self.threads)
-            self._workers.append(worker)
-            self.progress.started(job, resumed=worker.resumed)
+    def _remaining_jobs(self) -> Iterator[Job]:
+        """Yield the runs that have not ended. A trial begins only when its first run is due."""
+        while (trial := self.study.ask()) is not None:
+            results = self._results[trial.number] = []
+            remaining = []
+            try:
+                for job in jobs_of(trial, self.study.plan, self.folder, self.threads):
+                    if (result := job.finished_result()) is None:
+                        remaining.append(job)
+                    else:
+                        results.append(result)
+            except TrainerError as error:  # The sampler drew values that do not go together.
+                results += [{"seed": seed, "reason": str(error)} for seed in self.study.plan.run_seeds]
+            self._end_if_complete(trial)
+            yield from remaining
 
-    def _next_job(self) -> Job | None:
-        """Return the first job whose folder no other process trains in; None while there is none."""
-        while not (free := [job for job in self._queue if job.is_free()]):
-            for job in [job for job in self._queue if job not in self._waiting]:
-                self._waiting.add(job)
-                self.progress.console.print(f"{job.name} is still being trained by an earlier sweep; waiting")
-            trial = None if self._all_begun else self.study.ask()
-            if trial is None:
-                self._all_begun = True
-                return None
-            self._begin(trial)
-        self._queue.remove(free[0])
-        return free[0]
-
-    def _begin(self, trial: Trial) -> None:
-        """Queue the runs of a trial that have not ended."""
-        results = self._results[trial.number] = []
-        try:
-            for job in jobs_of(trial, self.study.plan, self.folder, self.threads):
-                if (result := job.finished_result()) is None:
-                    self._queue.append(job)
-                else:
-                    results.append(result)
-        except TrainerError as error:  # The sampler drew values that do not go together.
-            results += [{"seed": seed, "reason": str(error)} for seed in self.study.plan.run_seeds]
-        self._end_if_complete(trial)
+    def _next_job(self, jobs: Iterator[Job]) -> Job | None:
+        """Return the next run whose folder no other process trains in; None while there is none."""
+        if free := next((job for job in self._held if job.is_free()), None):
+            self._held.remove(free)
+            return free
+        for job in jobs:
+            if job.is_free():
+                return job
+            self._held.append(job)
+            self.progress.console.print(f"{job.name} is still being trained by an earlier sweep; waiting")
+        return None
 
     def _collect_results(self) -> None:
         for worker in list(self._workers):

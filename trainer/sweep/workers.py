@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from artifacts.files import atomic_path
 from artifacts.processes import TERMINATION, child_environment, end_with, python_module
+from artifacts.resources import POOLS
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
@@ -99,7 +100,6 @@ class Worker:
     def __init__(self, job: Job, data_root: Path, threads: int) -> None:
         self.job = job
         arguments = [*self._arguments(), "--data-root", str(data_root)]
-        threading = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         self._log = job.log.open("ab")
         self._log.write(f"$ trainer {shlex.join(arguments)}\n".encode())
         self._log.flush()
@@ -109,7 +109,7 @@ class Worker:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=child_environment() | threading,
+            env=child_environment() | dict.fromkeys(POOLS, str(threads)),
             start_new_session=True,  # A terminal's Ctrl-C reaches only the sweep, which stops each worker once.
         )
 
