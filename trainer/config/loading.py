@@ -90,50 +90,37 @@ def load_preset(preset: str) -> dict[str, Any]:
 def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None, default: str | None = None) -> Config:
     """Return the checked config of a preset with overrides.
 
+    With another `data.source` the preset's `data.channels` no longer applies where it could lose the images' colors:
+    unless it is given too, the new source decides. The preset's `data.class_names` never apply to another source.
+
     Args:
         preset: The name of a preset, or the path of a YAML or JSON file.
         overrides: `section.field=value` each; values are read as YAML.
         name: The name of the run, which overrides all others.
-        default: The name of a run that has no name otherwise.
+        default: The name of a run that has no name otherwise; without it, that of the user's images or of the preset.
 
     Raises:
         TrainerError: If a field is unknown, a value is out of range or fields disagree; one line per problem.
     """
-    sections = merge_overrides(preset, overrides)
+    overrides = list(overrides)
+    given = {setting.partition("=")[0] for setting in overrides}
+    sections = load_preset(preset)
+    is_gray = sections.get("data", {}).get("channels") == 1
+    apply_overrides(sections, overrides)
+    data = sections.get("data", {})
+    source = data.get("source")
+    if "data.source" in given:
+        if "data.channels" not in given and (is_gray or str(source).startswith("folder:")):
+            data.pop("channels", None)
+        if "data.class_names" not in given:
+            data.pop("class_names", None)
     if name is not None:
         sections["name"] = checked_name(name)
-    return parse(with_name(sections, preset, default))
-
-
-def merge_overrides(preset: str, overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the sections of `preset` with overrides, unchecked.
-
-    With another `data.source` the preset's `data.channels` no longer applies where it could lose the images' colors:
-    unless it is given too, the new source decides. The preset's `data.class_names` never apply to another source.
-    """
-    overrides = list(overrides)
-    sections = load_preset(preset)
-    given = {setting.partition("=")[0] for setting in overrides}
-    preset_channels = (sections.get("data") or {}).get("channels")
-    sections = apply_overrides(sections, overrides)
-    source = sections.get("data", {}).get("source")
-    may_lose_color = preset_channels == 1 or str(source).startswith("folder:")
-    if may_lose_color and "data.source" in given and "data.channels" not in given:
-        sections["data"].pop("channels", None)
-    if "data.source" in given and "data.class_names" not in given:
-        sections["data"].pop("class_names", None)
-    return sections
-
-
-def with_name(sections: dict[str, Any], preset: str, default: str | None = None) -> dict[str, Any]:
-    """Return sections with a name: their own, else `default`, that of the user's images, or the preset's."""
-    if "name" not in sections:
-        source = sections.get("data", {}).get("source")
-        images = name_of_source(source) if isinstance(source, str) else None
-        sections["name"] = (
-            default or images or (preset if preset in preset_names() else slug(Path(preset).stem) or "run")
-        )
-    return sections
+    elif "name" not in sections:
+        of_images = name_of_source(source) if isinstance(source, str) else None
+        of_preset = preset if preset in preset_names() else slug(Path(preset).stem) or "run"
+        sections["name"] = default or of_images or of_preset
+    return parse(sections)
 
 
 def has_default_name(config: Config) -> bool:

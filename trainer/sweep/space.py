@@ -153,14 +153,11 @@ def base_config(preset: str, sets: Sequence[str], varies: Sequence[Vary]) -> Con
     Raises:
         TrainerError: If the config is not valid, or a field is both set and varied.
     """
-    sections = loading.merge_overrides(preset, sets)
     fixed = {setting.partition("=")[0] for setting in sets}
     for vary in varies:
         if vary.field in fixed:
             raise TrainerError(f"{vary.field} is in --set and in --vary; remove one of them")
-        section, _, name = vary.field.partition(".")
-        sections.setdefault(section, {})[name] = vary.values[0]
-    return loading.parse(loading.with_name(sections, preset))
+    return loading.resolve(preset, [*sets, *(f"{vary.field}={json.dumps(vary.values[0])}" for vary in varies)])
 
 
 def combinations(varies: Sequence[Vary]) -> Iterator[Setting]:
