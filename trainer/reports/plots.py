@@ -24,15 +24,19 @@ PANELS: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_metrics(path: Path) -> list[Tick]:
-    """Return the lines of a metrics.jsonl, without one that is being written.
+def read_metrics(path: Path, *, growing: bool = False) -> list[Tick]:
+    """Return the lines of a metrics.jsonl.
+
+    Args:
+        path: The file.
+        growing: Whether to leave out a last line that is being written.
 
     Raises:
         TrainerError: If there is no such file, or it cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1 if growing else None].splitlines()]
     except FileNotFoundError:
         raise TrainerError(f"no metrics at {path}; is it a run folder with metrics?") from None
     except ValueError as error:

@@ -197,7 +197,7 @@ def score(run_dir: Path) -> dict[str, Any] | None:
 def read_ticks(run_dir: Path) -> list[plots.Tick]:
     """Return the ticks so far, none without a readable file."""
     try:
-        return plots.read_metrics(run_dir / "metrics.jsonl")
+        return plots.read_metrics(run_dir / "metrics.jsonl", growing=True)
     except (OSError, TrainerError):
         return []
 

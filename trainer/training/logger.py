@@ -222,17 +222,16 @@ def memory_mb(device: torch.device) -> float:
     """Return the peak memory of a CUDA device, else the present resident memory of the process, in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
+    with contextlib.suppress(OSError, IndexError, ValueError, AttributeError):  # no /proc
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except (OSError, IndexError, ValueError, AttributeError):  # no /proc
-        try:
-            import resource
-        except ImportError:  # Windows
-            return 0.0
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
         # The peak, in bytes on macOS, else in kB.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return 0.0
 
 
 def truncate_metrics(metrics: Path, step: int) -> None:
