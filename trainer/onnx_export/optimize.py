@@ -10,8 +10,8 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,7 +31,7 @@ from trainer.onnx_export.exporter import (
     write_model,
 )
 from trainer.onnx_export.rewrite import rewrite
-from trainer.onnx_export.throughput import Feed, OutputDifference, Scorer
+from trainer.onnx_export.throughput import Feed, Scorer
 from trainer.training import run_folder
 
 Method = Literal["fp16", "int8"]
@@ -47,15 +47,10 @@ UNSCORED_IMAGES = 1024
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """What was written.
-
-    Attributes:
-        path: The generator file.
-        report: The content of the JSON report next to it: what was requested, and the figures that decided.
-    """
+    """What was written."""
 
     path: Path
-    report: dict[str, Any]
+    report: dict[str, Any]  # the JSON document next to the file: what was requested, and the figures that decided
 
     @property
     def digest(self) -> str:
@@ -196,7 +191,7 @@ def optimize(
             str(batch): {"fp32": round(one.plain, 1), method: round(one.optimized, 1), "ratio": round(one.ratio, 3)}
             for batch, one in throughputs.items()
         },
-        "difference": {**asdict(difference), "score_change": difference.score_change},
+        "difference": difference,
         "machine": machine,
     }
     result = OptimizationResult(path, report)
@@ -205,10 +200,10 @@ def optimize(
     return result
 
 
-def _decide(method: Method, ratio: float, difference: OutputDifference, on_gpu: bool, force: bool) -> tuple[bool, str]:
+def _decide(method: Method, ratio: float, difference: Mapping[str, Any], on_gpu: bool, force: bool) -> tuple[bool, str]:
     """Return whether to keep the optimized model, and why."""
     gain = f"{ratio:.2f} times float32's images/s on {'the GPU' if on_gpu else 'this CPU'}"
-    change = difference.score_change
+    mean, change = difference["mean"], difference["score_change"]
     against = []
     if method == "fp16" and not on_gpu:
         against.append(
@@ -217,12 +212,10 @@ def _decide(method: Method, ratio: float, difference: OutputDifference, on_gpu: 
     elif ratio < MIN_GAIN:
         without_vnni = method == "int8" and throughput.has_vnni() is False
         against.append(f"it is not faster: {gain}" + (", which has no VNNI" if without_vnni else ""))
-    if difference.mean > MAX_MEAN_DIFFERENCE:
-        against.append(
-            f"its pixels are off by {difference.mean:.2f} levels on average, {MAX_MEAN_DIFFERENCE:g} at most"
-        )
+    if mean > MAX_MEAN_DIFFERENCE:
+        against.append(f"its pixels are off by {mean:.2f} levels on average, {MAX_MEAN_DIFFERENCE:g} at most")
     if change is not None and change > MAX_SCORE_LOSS:
-        against.append(f"its {difference.metric} is {change:.1%} worse, {MAX_SCORE_LOSS:.0%} at most")
+        against.append(f"its {difference['metric']} is {change:.1%} worse, {MAX_SCORE_LOSS:.0%} at most")
     if not against:
         return True, gain
     return force, "forced, though " * force + "; ".join(against)

@@ -81,26 +81,6 @@ def measure(
     return Throughput(*(statistics.median(values) for values in (rates["plain"], rates["optimized"], ratios)))
 
 
-@dataclass(frozen=True)
-class OutputDifference:
-    """The difference between two models' images of the same latents, in levels of 255, and both Fréchet distances."""
-
-    images: int
-    mean: float
-    maximum: int
-    changed: float  # the share of values that differ at all
-    metric: str | None = None  # the name of the Fréchet distance
-    plain_score: float | None = None
-    optimized_score: float | None = None
-
-    @property
-    def score_change(self) -> float | None:
-        """The relative change of the distance: 0.01 is one percent worse."""
-        if self.plain_score is None or self.optimized_score is None:
-            return None
-        return self.optimized_score / self.plain_score - 1
-
-
 class Scorer:
     """An extractor, and reference statistics made with it: `fd_classifier10k` or `fid10k` of images."""
 
@@ -141,8 +121,13 @@ def compare_outputs(
     optimized: onnxruntime.InferenceSession,
     feeds: Iterable[Feed],
     scorer: Scorer | None = None,
-) -> OutputDifference:
+) -> dict[str, Any]:
     """Compare the images of two models on all of `feeds`, and score both if there is a scorer.
+
+    Returns:
+        The number of images, the mean and maximum difference in levels of 255, and the share of values that differ at
+        all (`changed`). The name of the Fréchet distance, both distances and their relative change (0.01 is one
+        percent worse) are None without a scorer.
 
     Raises:
         TrainerError: If the shape or type of the images differs.
@@ -162,12 +147,14 @@ def compare_outputs(
         if scorer:
             for statistic, pixels in zip(seen, (a, b), strict=True):
                 statistic.update(scorer.extractor(pixels).features)
-    pixels_differ = (images, total / values, maximum, changed / values)
+    found = {"images": images, "mean": total / values, "maximum": maximum, "changed": changed / values}
     if not scorer:
-        return OutputDifference(*pixels_differ)
+        return found | dict.fromkeys(("metric", "plain_score", "optimized_score", "score_change"))
     real = scorer.reference
-    scores = [float(frechet_distance(one.mu, one.sigma, real.mu, real.sigma)) for one in seen]
-    return OutputDifference(*pixels_differ, result_name("fid", scorer.extractor.metric, images), *scores)
+    before, after = (float(frechet_distance(one.mu, one.sigma, real.mu, real.sigma)) for one in seen)
+    metric = result_name("fid", scorer.extractor.metric, images)
+    scores = {"metric": metric, "plain_score": before, "optimized_score": after, "score_change": after / before - 1}
+    return found | scores
 
 
 def has_vnni() -> bool | None:

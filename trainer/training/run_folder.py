@@ -96,21 +96,13 @@ def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """How a run resumes.
+    """How a run resumes."""
 
-    Attributes:
-        path: The checkpoint it resumes from.
-        content: The content of the checkpoint.
-        config: The run's config with what the user changes.
-        changes_source: Whether the user gives a new path of the same images.
-        notes: Lines for the user.
-    """
-
-    path: Path
-    content: dict[str, Any]
-    config: Config
-    changes_source: bool
-    notes: tuple[str, ...]
+    path: Path  # of the checkpoint it resumes from
+    content: dict[str, Any]  # of the checkpoint
+    config: Config  # with what the user changes
+    changes_source: bool  # whether the user gives a new path of the same images
+    notes: list[str]  # lines for the user
 
     @property
     def kimg(self) -> float:
@@ -160,24 +152,17 @@ def plan_resume(run_dir: Path, overrides: Iterable[str] = (), kimg: float | None
         config = override(config, [f"{field}=auto" for field in ("run.device", "run.precision") if field not in given])
     if config.run.device != recorded.run.device and "run.cuda_graphs" not in given:
         config = override(config, ["run.cuda_graphs=auto"])  # it was resolved for the other device
-    return ResumePlan(path, content, devices.resolve_auto(config), "data.source" in given, tuple(notes))
+    return ResumePlan(path, content, devices.resolve_auto(config), "data.source" in given, notes)
 
 
 @dataclass(frozen=True)
 class FoundImages:
-    """The images that a run resumes on.
-
-    Attributes:
-        images: The images.
-        record: The new content of the image record, if it changes.
-        note: A line for the user.
-        changed: Whether they differ from those that the run was started on.
-    """
+    """The images that a run resumes on."""
 
     images: ImageSet
-    record: dict[str, Any] | None
-    note: str | None
-    changed: bool
+    record: dict[str, Any] | None  # the new content of the image record, if it changes
+    note: str | None  # a line for the user
+    changed: bool  # whether they differ from those that the run was started on
 
 
 def find_images(
