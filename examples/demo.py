@@ -1,6 +1,6 @@
-"""The whole line on the embedded digits: train, export, serve, generate, interpolate, score.
+"""Run all components on the embedded digits: train, export, serve, generate, interpolate, score.
 
-Every step is the command a user would type, shown before it runs. What it makes lies in demo/.
+Every step is a command that a user would type, printed before it runs. The results are in demo/.
 
     make demo
 """
@@ -21,8 +21,8 @@ from artifacts.processes import child_environment, interruptible, python_module
 from artifacts.terminal import prepare_streams
 from examples.serving import service
 
-NUM_IMAGES = 1500  # as many as the train split has, which is shown beside
-JUDGED = 256
+NUM_IMAGES = 1500  # as many as in the train split, whose score is shown next to it
+NUM_CHECKED = 256
 
 
 def run(*words: str) -> None:
@@ -46,8 +46,8 @@ def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:
 def main() -> None:
     prepare_streams()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything is put")
-    parser.add_argument("--kimg", type=float, help="train for less or more than the preset says")
+    parser.add_argument("--folder", type=Path, default=Path("demo"), help="folder of the results")
+    parser.add_argument("--kimg", type=float, help="length of the training; default: the preset's")
     arguments = parser.parse_args()
     folder, kimg = arguments.folder, arguments.kimg
     try:
@@ -60,7 +60,7 @@ def main() -> None:
     runs, models = folder / "runs", folder / "models"
     run("trainer", "train", "--preset", "digits-dcgan", *length, "--runs", str(runs), "--export", str(models))
 
-    extractor, judge = folder / "classifier.onnx", folder / "judge.onnx"
+    extractor, checker = folder / "classifier.onnx", folder / "checker.onnx"
     with service(models, folder / "service.log") as url:
         seeds = {"seed": 0, "n": 64, "scale": 2}
         fetch(f"{url}/v1/generate", seeds, "image/png", folder / "grid.png")
@@ -68,15 +68,15 @@ def main() -> None:
         fetch(f"{url}/v1/interpolate", path, "image/gif", folder / "morph.gif")
 
         run("evaluation", "extractor", "classifier", "--images", "digits", "--output", str(extractor))
-        report, opinion = folder / "report", folder / "readable.json"
+        report, shares = folder / "report", folder / "readable.json"
         run(
             *("evaluation", "score", url, "--reference", "digits@test", "--extractor", str(extractor)),
             *("--metrics", "fid,precision,recall", "--num-images", str(NUM_IMAGES), "--output", str(report)),
         )
-        run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(judge))
+        run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(checker))
         run(
-            *("evaluation", "classify", url, "--extractor", str(judge), "--num-images", str(JUDGED)),
-            *("--sure", "0.9", "--output", str(opinion)),
+            *("evaluation", "classify", url, "--extractor", str(checker), "--num-images", str(NUM_CHECKED)),
+            *("--sure", "0.9", "--output", str(shares)),
         )
 
     print(f"\nDone in {time.monotonic() - started:.0f} s. Look at")
@@ -85,11 +85,11 @@ def main() -> None:
         "its training": next(iter(sorted(runs.iterdir(), reverse=True))),
         "64 served images": folder / "grid.png",
         "a served interpolation": folder / "morph.gif",
-        "the score": report / "report.json",
-        "how readable they are": opinion,
+        "the score": report / "report.html",
+        "recognizable images": shares,
     }.items():
         print(f"  {what + ':':<24} {where}")
-    print(f"and serve it yourself: MODEL_DIR={shlex.quote(str(models))} make serve")
+    print(f"To serve the generator: MODEL_DIR={shlex.quote(str(models))} make serve")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ function show(status) {
   else setState("good", status.requests ? `ready, answers in ${ms(status.latency_ms.p50)}` : "ready, and idle");
   waited = waits > 0; // once may be this page's own request
   const facts = {
-    "Typical answer": ms(status.latency_ms.p50),
-    "Slow answer (1 in 20)": ms(status.latency_ms.p95),
+    "Median response": ms(status.latency_ms.p50),
+    "Slowest 5 % above": ms(status.latency_ms.p95),
     "Images per second": status.images_per_s.toFixed(1),
     "Images waiting": String(waits),
     "Requests refused": status.refused ? String(status.refused) : "",
