@@ -203,6 +203,9 @@ def test_settings_page_has_every_setting(built: dict[str, Page]) -> None:
 
 def test_python_pages_have_the_public_functions(built: dict[str, Page]) -> None:
     ids = {one for address, page in built.items() if address.startswith("reference/python/") for one in page.ids}
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/reference/python").glob("*.md"))
+    for module, members in re.findall(r"^::: (\S+)\n    options:\n      members: \[(.*)\]", text, re.MULTILINE):
+        assert {f"{module}.{name}" for name in members.split(", ")} - ids == set()
     assert ids >= {
         "imagesets.registry.load",
         "trainer.training.losses.hinge_d",
