@@ -84,7 +84,7 @@ def test_site_pages_fetch_nothing_from_elsewhere(site: Path, built: dict[str, Pa
 # What does not fit: tables and code wider than the column, cells that hide their content, identifiers in two lines.
 # On a phone, code and tables may scroll within their boxes.
 MISFITS = """phone => {
-  const column = document.querySelector("article").getBoundingClientRect().right + 1;
+  const column = phone ? innerWidth : document.querySelector("article").getBoundingClientRect().right + 1;
   const found = document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : [];
   const name = element => element.textContent.trim().replace(/\\s+/g, " ").slice(0, 60);
   for (const table of document.querySelectorAll("article table")) {
