@@ -22,6 +22,7 @@ from rich.table import Table
 
 from artifacts.files import atomic_path
 from trainer.config import loading
+from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
 from trainer.training.loop import Callback
@@ -155,6 +156,13 @@ class RunLogger(Callback):
         self._ticks.append(line)
         for name in line.keys() - {"step", "images_seen", "seconds"}:
             self._board.add_scalar(name, line[name], state.images_seen)
+        if state.finished:
+            self._board.add_hparams(
+                hyperparameters(state.config),
+                {f"final/{name}": value for name, value in means.items()},
+                run_name=".",
+                global_step=state.images_seen,
+            )
         self._print(state, line)
 
     def _write_grids(self, state: TrainState) -> np.ndarray:
@@ -200,6 +208,14 @@ def metrics_table(line: dict[str, float]) -> Table:
     table.add_column("memory", justify="right")
     table.add_row(*values, f"{line['memory_mb']:,} MB")
     return table
+
+
+def hyperparameters(config: Config) -> dict[str, str | float | int | bool]:
+    """Return the fields of a config as values that TensorBoard's hparams accept."""
+    return {
+        field: value if isinstance(value, (str, float, int, bool)) else json.dumps(value)
+        for field, value in loading.flatten(config).items()
+    }
 
 
 def memory_mb(device: torch.device) -> float:
