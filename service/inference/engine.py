@@ -1,27 +1,24 @@
 """The inference engine: the models, a batcher for each, and threads that encode the images."""
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.types import Receive
 
 from service.errors import ClientDisconnectedError
 from service.inference.admission import Admission
 from service.inference.batcher import Batcher, InferencePool, deadline_exceeded
+from service.inference.inputs import InferenceInputs
 from service.models.repository import Repository
 from service.models.served_model import ServedModel
 from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from starlette.types import Receive
-
-    from service.inference.inputs import InferenceInputs
-
-    Encode = Callable[[NDArray[np.uint8]], bytes]
+Encode = Callable[[NDArray[np.uint8]], bytes]
 
 
 class InferenceEngine:
@@ -29,7 +26,7 @@ class InferenceEngine:
 
     def __init__(self, settings: Settings, metrics: Metrics):
         self.settings, self.metrics = settings, metrics
-        self.repository = Repository(settings, metrics, self._remove_batcher)
+        self.repository = Repository(settings, metrics, lambda model: self._batchers.pop(model, None))
         self.admission = Admission(settings.max_encoding_pixels, metrics.rejected.labels("queue_full").inc)
         self._pool = InferencePool(self.repository.parallel_batches)
         self._batchers: MutableMapping[ServedModel, Batcher] = {}
@@ -42,10 +39,10 @@ class InferenceEngine:
 
     async def answer(
         self,
-        inputs: "InferenceInputs",
+        inputs: InferenceInputs,
         pixels: int,
-        encode: "Encode",
-        receive: "Receive | None" = None,
+        encode: Encode,
+        receive: Receive | None = None,
         inline: bool = False,
     ) -> bytes:
         """Run inputs and encode the images, within one deadline for waiting, inference and encoding.
@@ -67,7 +64,7 @@ class InferenceEngine:
         work = self._admit_and_run(inputs, pixels, encode, inline)
         return await (work if receive is None else _while_connected(work, receive))
 
-    async def _admit_and_run(self, inputs: "InferenceInputs", pixels: int, encode: "Encode", inline: bool) -> bytes:
+    async def _admit_and_run(self, inputs: InferenceInputs, pixels: int, encode: Encode, inline: bool) -> bytes:
         deadline = asyncio.get_running_loop().time() + self.settings.deadline_s
         # The batcher's own deadline is enough, unless the model has to be loaded first.
         if inline and inputs.generator.loaded and self.admission.try_acquire(pixels):
@@ -88,7 +85,7 @@ class InferenceEngine:
         except TimeoutError:
             raise deadline_exceeded(self.metrics, self.settings.deadline_s) from None
 
-    async def _infer(self, inputs: "InferenceInputs") -> "NDArray[np.uint8]":
+    async def _infer(self, inputs: InferenceInputs) -> NDArray[np.uint8]:
         generator = inputs.generator
         if not generator.loaded:  # its session was evicted
             await self.repository.reload(generator)
@@ -108,27 +105,28 @@ class InferenceEngine:
                 generator.metadata.name,
             )
         if generator.replaced:  # replaced since this request chose it; the batcher is for this request only
-            self._remove_batcher(generator)
+            self._batchers.pop(generator, None)
         return batcher
 
-    def _remove_batcher(self, generator: ServedModel) -> None:
-        """Forget the batcher of a replaced generator; requests that wait for it are still answered."""
-        self._batchers.pop(generator, None)
 
-
-async def _while_connected(work: Any, receive: "Receive") -> Any:
+async def _while_connected(work: Awaitable[bytes], receive: Receive) -> bytes:
     """Await `work`, cancelled if the client disconnects first."""
+    task, gone = asyncio.current_task(), False
+    assert task is not None
 
-    async def disconnected() -> None:
+    async def watch() -> None:
+        nonlocal gone
         while (await receive())["type"] != "http.disconnect":
             pass
-
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnectedError
-    finally:
+        gone = True
         task.cancel()
-        gone.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone and not task.uncancel():  # nothing else cancels the request
+            raise ClientDisconnectedError from None
+        raise
+    finally:
+        watching.cancel()
