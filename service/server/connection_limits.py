@@ -6,7 +6,8 @@ response, or open more connections than the process may have files, and keep its
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 SWEEP_S = 0.5
 RESERVED_FILES = 48  # for model files, logs, the workers' shared files, and a connection that is refused
@@ -41,48 +42,30 @@ SYMBOLS = (
 )
 
 
-class LimitedConnection(Protocol):
-    """A connection, as the limits see it."""
-
-    sending_since: float
-
-    def abort(self) -> None:
-        """Close it without a response."""
-
-    def check(self, now: float) -> None:
-        """Close it if its client has taken too long."""
-
-    def unsent_bytes(self) -> int:
-        """Return the bytes of its responses that the client has not read."""
-
-
+@dataclass(eq=False)
 class ConnectionLimits:
-    """The limits of a worker's connections, and the connections that wait for their client."""
+    """The limits of a worker's connections (`connections.BoundedConnection`), and those that wait for their client.
 
-    def __init__(
-        self,
-        *,
-        header_timeout_s: float = 10.0,
-        body_timeout_s: float = 30.0,
-        write_timeout_s: float = 20.0,
-        max_connections: int = 1024,
-    ):
-        """Make limits without connections.
+    Attributes:
+        header_timeout_s: Time for a request's head to arrive.
+        body_timeout_s: Time for a request's body to arrive.
+        write_timeout_s: Time for which a client may read nothing of its response.
+        max_connections: The most open connections.
+        on_rejected: Called with the reason for which a client is rejected.
+        on_count: Called with the number of connections.
+        waiting_for_head: Connections that wait for a head, and since when, the oldest first.
+        waiting_for_body: The same for a body.
+    """
 
-        Args:
-            header_timeout_s: Time for a request's head to arrive.
-            body_timeout_s: Time for a request's body to arrive.
-            write_timeout_s: Time for which a client may read nothing of its response.
-            max_connections: The most open connections.
-        """
-        self.header_timeout_s, self.body_timeout_s = header_timeout_s, body_timeout_s
-        self.write_timeout_s, self.max_connections = write_timeout_s, max_connections
-        self.on_rejected: Callable[[str], Any] = lambda _reason: None
-        self.on_count: Callable[[int], Any] = lambda _count: None
-        # since when, the oldest first
-        self.waiting_for_head: dict[LimitedConnection, float] = {}
-        self.waiting_for_body: dict[LimitedConnection, float] = {}
-        self._sweeping = False
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    write_timeout_s: float = 20.0
+    max_connections: int = 1024
+    on_rejected: Callable[[str], Any] = lambda _reason: None
+    on_count: Callable[[int], Any] = lambda _count: None
+    waiting_for_head: dict[Any, float] = field(default_factory=dict)
+    waiting_for_body: dict[Any, float] = field(default_factory=dict)
+    _sweeping: bool = False
 
     def make_room(self, now: float) -> bool:
         """Close the connection that has been without a request the longest; none with a whole request is closed."""
@@ -93,7 +76,7 @@ class ConnectionLimits:
                 return True
         return False
 
-    def forget(self, connection: LimitedConnection) -> None:
+    def forget(self, connection: Any) -> None:
         """Note that a connection no longer waits for its client."""
         self.waiting_for_head.pop(connection, None)
         self.waiting_for_body.pop(connection, None)
@@ -104,7 +87,7 @@ class ConnectionLimits:
             self._sweeping = True
             loop.call_later(SWEEP_S, self._sweep, loop, connections)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: Iterable[LimitedConnection]) -> None:
+    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: Iterable[Any]) -> None:
         now, current = loop.time(), list(connections)
         self.on_count(len(current))
         for connection in current:
@@ -112,7 +95,7 @@ class ConnectionLimits:
         self._close_slow_readers(now, connections)
         loop.call_later(SWEEP_S, self._sweep, loop, connections)
 
-    def _close_slow_readers(self, now: float, connections: Iterable[LimitedConnection]) -> None:
+    def _close_slow_readers(self, now: float, connections: Iterable[Any]) -> None:
         """Close connections with the largest unread responses while all of them together are too much memory.
 
         A client that reads a little at a time is never idle, so that no timeout ends it.

@@ -22,10 +22,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from service.server.compatibility import is_supported
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.worker import Worker
 
 log = logging.getLogger("bentoml.atelier")
 
@@ -39,19 +41,7 @@ ACCEPT_S = 0.3  # for the requests of connections that were just made
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # Linux; Python's socket does not name them
 
 
-class Worker(Protocol):
-    """What is stopped."""
-
-    settings: Settings
-
-    def drain(self) -> None:
-        """Announce the stop: /readyz is 503, and responses close their connections."""
-
-    def stop(self) -> None:
-        """Release everything."""
-
-
-def install(worker: Worker, all_draining: Callable[[], bool]) -> None:
+def install(worker: "Worker", all_draining: Callable[[], bool]) -> None:
     """Handle signals before uvicorn does; call it on the event loop.
 
     Under another server, as in tests, nothing is done. Where uvicorn lacks what this needs, its own shutdown remains.
@@ -84,7 +74,7 @@ class GracefulShutdown:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: "Worker",
         all_draining: Callable[[], bool],
         server: Any,
         uvicorn_handler: Callable[[int, FrameType | None], Any],
