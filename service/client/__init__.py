@@ -74,14 +74,7 @@ class Client:
         Raises:
             ServiceError: If the address, the key, or a proxy variable of the environment cannot be used.
         """
-        self._transport = Transport(
-            base_url,
-            connections=connections,
-            timeout=timeout,
-            patience_s=patience_s,
-            api_key=api_key,
-            max_answer_bytes=max_answer_bytes,
-        )
+        self._transport = Transport(base_url, connections, timeout, patience_s, api_key, max_answer_bytes)
         self.base_url = self._transport.base_url
         self._connections, self._max_answer_bytes = connections, max_answer_bytes
 

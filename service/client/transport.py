@@ -37,7 +37,6 @@ class Transport:
     def __init__(
         self,
         base_url: str,
-        *,
         connections: int,
         timeout: float,
         patience_s: float,
@@ -162,7 +161,10 @@ class Transport:
     def _refusal(self, answer: httpx.Response) -> ServiceError:
         if answer.has_redirect_location:
             # not followed, because the key would go to another host, and a POST may become a GET
-            target = str(answer.url.join(answer.headers["Location"])) if _has_valid_location(answer) else "nowhere"
+            try:
+                target = str(answer.url.join(answer.headers["Location"]))
+            except (httpx.InvalidURL, ValueError):
+                target = "nowhere"
             return ServiceError(
                 f"{self.base_url} answered {answer.status_code} and points to {target[:500]}; use the address that "
                 "it points to",
@@ -186,15 +188,6 @@ def _number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not a number, a text or a list of them")
 
 
-def _has_valid_location(answer: httpx.Response) -> bool:
-    """Return whether the Location of a redirect is an address."""
-    try:
-        answer.url.join(answer.headers["Location"])
-    except (httpx.InvalidURL, ValueError):
-        return False
-    return True
-
-
 def _bearer(api_key: str | None) -> str | None:
     """Return a key without the blanks around it, such as the last line break of a file.
 
@@ -210,13 +203,11 @@ def _bearer(api_key: str | None) -> str | None:
 
 
 def _to_json(body: dict[str, Any]) -> bytes:
-    fields = {k: v for k, v in body.items() if v is not None}
-    try:
-        return json.dumps(fields, allow_nan=False, default=_number).encode()
-    except (ValueError, TypeError):
-        for field, value in fields.items():
-            try:
-                json.dumps(value, allow_nan=False, default=_number)
-            except (ValueError, TypeError) as error:
-                raise ServiceError(f"{field} cannot be written as JSON: {error}") from None
-        raise
+    members = []
+    for field, value in body.items():
+        try:
+            if value is not None:
+                members.append(f'"{field}": {json.dumps(value, allow_nan=False, default=_number)}')
+        except (ValueError, TypeError) as error:
+            raise ServiceError(f"{field} cannot be written as JSON: {error}") from None
+    return f"{{{', '.join(members)}}}".encode()
