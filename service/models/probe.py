@@ -16,10 +16,12 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
+
+from pydantic import BaseModel, ConfigDict
 
 from artifacts.files import LockTakenError, lock_handle
 from service import runtime_folder
@@ -40,9 +42,11 @@ INHERITED = frozenset(
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a trial may use, and how a worker will run the model."""
+class TrialRequest:
+    """A file to try, what that may use, and how a worker will run the model."""
 
+    path: Path
+    signature: FileSignature
     max_bytes: int
     memory_bytes: int
     timeout_s: float
@@ -50,9 +54,20 @@ class Limits:
     max_batch: int
     batch_bytes: int
 
+    @cached_property
+    def key(self) -> str:
+        """A name of the file and the limits."""
+        return hashlib.sha256(json.dumps(self._fields()).encode()).hexdigest()
 
-@dataclass(frozen=True)
-class Verdict:
+    def line(self) -> bytes:
+        """Return the request as the process reads it."""
+        return json.dumps({"id": self.key, **self._fields()}).encode() + b"\n"
+
+    def _fields(self) -> dict[str, Any]:
+        return {**asdict(self), "path": os.fsencode(self.path.absolute()).hex()}
+
+
+class Verdict(BaseModel):
     """The result of a trial.
 
     Attributes:
@@ -65,6 +80,8 @@ class Verdict:
         heavy: Whether even one row takes more memory than a batch should.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     ok: bool
     reason: str = ""
     unreadable: bool = False
@@ -72,17 +89,6 @@ class Verdict:
     shape: tuple[int, int, int] | None = None
     rows: int = 1
     heavy: bool = False
-
-    @classmethod
-    def parse(cls, found: dict[str, Any]) -> "Verdict":
-        """Return the verdict in a line of the process or in a file of the folder.
-
-        Raises:
-            ValueError: If it is not a verdict.
-            TypeError: If it is not a verdict.
-        """
-        shape = found.get("shape")
-        return cls(**{**found, "shape": None if shape is None else tuple(shape)})
 
 
 @lru_cache(maxsize=1)
@@ -98,65 +104,55 @@ class Prober:
         """Make a prober; its process is started with the first request.
 
         Args:
-            folder: Where the workers share verdicts. Default: the runtime folder, if there is one.
+            folder: Where the workers share verdicts. Default: the runtime folder.
         """
-        shared = folder or runtime_folder.shared()
-        self._folder = None if shared is None else shared / "verdicts"
+        self._folder = (folder or runtime_folder.shared() or runtime_folder.make("probe")) / "verdicts"
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
-        self._pending: dict[str, tuple[dict[str, Any], IO[bytes] | None]] = {}  # requests, and the lock on each
+        self._pending: dict[str, tuple[TrialRequest, IO[bytes] | None]] = {}  # requests, and the lock on each
         self._crashes: dict[str, int] = {}  # how often the process ended with a request
         self._found: OrderedDict[str, Verdict] = OrderedDict()
         self._slow: set[str] = set()
 
-    def request(self, path: Path, found: FileSignature, limits: Limits) -> None:
+    def request(self, trial: TrialRequest) -> None:
         """Have a file tried, unless it was tried or another worker is trying it."""
-        key = _key(path, found, limits)
         with self._changed:
-            self._request(key, path, found, limits)
+            self._request(trial)
 
-    def verdict(self, path: Path, found: FileSignature, limits: Limits, stop: threading.Event) -> Verdict | None:
+    def verdict(self, trial: TrialRequest, stop: threading.Event) -> Verdict | None:
         """Wait for the verdict on a file.
 
         Args:
-            path: The file.
-            found: Its signature.
-            limits: What the trial may use.
+            trial: The file and its limits.
             stop: Ends the wait.
 
         Returns:
             The verdict; None if the trial is slow or `stop` is set. The trial continues: call this again later.
         """
-        key = _key(path, found, limits)
         end = time.monotonic() + PATIENCE_S
         with self._changed:
             while True:
-                verdict = self._request(key, path, found, limits)
-                if verdict is not None or self._is_slow(key) or stop.is_set() or time.monotonic() > end:
+                verdict = self._request(trial)
+                slow = trial.key in self._slow or self._file("slow", trial.key).exists()
+                if verdict is not None or slow or stop.is_set() or time.monotonic() > end:
                     return verdict
                 # another worker's verdict arrives as a file, without notice
-                self._changed.wait(0.2 if key in self._pending else 0.03)
+                self._changed.wait(0.2 if trial.key in self._pending else 0.03)
 
-    def begin_loading(self, path: Path, found: FileSignature, limits: Limits) -> bool:
+    def begin_loading(self, trial: TrialRequest) -> bool:
         """Note that this worker begins to load a file; return False if too many workers ended while they did."""
-        if self._folder is None:
-            return True
-        mark = self._folder / f"loading-{_key(path, found, limits)}"
-        try:
-            crashes = len(mark.read_bytes()) if mark.exists() else 0
-            if crashes >= MAX_CRASHES:
+        mark = self._file("loading", trial.key)
+        with suppress(OSError):
+            if mark.exists() and mark.stat().st_size >= MAX_CRASHES:
                 return False
             with mark.open("ab") as file:
                 file.write(b".")
-        except OSError:
-            pass
         return True
 
-    def end_loading(self, path: Path, found: FileSignature, limits: Limits) -> None:
+    def end_loading(self, trial: TrialRequest) -> None:
         """Note that the file has been loaded or rejected."""
-        if self._folder is not None:
-            with suppress(OSError):
-                (self._folder / f"loading-{_key(path, found, limits)}").unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file("loading", trial.key).unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the process, and with it the trials."""
@@ -165,26 +161,29 @@ class Prober:
             for _, lock in self._pending.values():
                 _release(lock)
             self._pending.clear()
-        if process is not None and process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
+        if process is not None:
+            _close_input(process)
 
-    def _request(self, key: str, path: Path, found: FileSignature, limits: Limits) -> Verdict | None:
+    def _file(self, kind: str, key: str) -> Path:
+        return self._folder / f"{kind}-{key}"
+
+    def _request(self, trial: TrialRequest) -> Verdict | None:
+        key = trial.key
         if (verdict := self._known(key)) is not None or key in self._pending:
             return verdict
-        claimed, lock = self._claim(key)
-        if not claimed:
+        try:
+            lock = self._claim(key)
+        except LockTakenError:
             return None
         if (verdict := self._known(key)) is not None:  # it came just before
             _release(lock)
             return verdict
-        request = {"id": key, "path": os.fsencode(path.absolute()).hex(), "signature": list(found), **vars(limits)}
-        self._pending[key] = request, lock
+        self._pending[key] = trial, lock
         try:
-            self._send(request)
+            self._send(trial)
         except OSError as error:
             _release(self._pending.pop(key)[1])
-            return Verdict(False, f"the process that tries it does not start: {error.strerror}", unreadable=True)
+            return _not_started(error, unreadable=True)
         return None
 
     def _known(self, key: str) -> Verdict | None:
@@ -193,50 +192,44 @@ class Prober:
             if verdict.unreadable or verdict.changed:
                 del self._found[key]  # returned once
             return verdict
-        if self._folder is None:
-            return None
         try:
-            verdict = Verdict.parse(json.loads((self._folder / f"verdict-{key}").read_bytes()))
-        except (OSError, ValueError, TypeError):
+            verdict = Verdict.model_validate_json(self._file("verdict", key).read_bytes())
+        except (OSError, ValueError):
             return None
         self._keep(key, verdict)
         return verdict
 
-    def _is_slow(self, key: str) -> bool:
-        return key in self._slow or (self._folder is not None and (self._folder / f"slow-{key}").exists())
+    def _claim(self, key: str) -> IO[bytes] | None:
+        """Return the lock on a file to try, which the kernel releases if the worker dies.
 
-    def _claim(self, key: str) -> tuple[bool, IO[bytes] | None]:
-        """Return whether this worker is to try a file, and its lock, which the kernel releases if the worker dies."""
-        if self._folder is None:
-            return True, None
-        lock = None
+        Returns:
+            The lock; None on a full disk, where each worker tries for itself.
+
+        Raises:
+            LockTakenError: If another worker tries the file, or has just done so.
+        """
+        path, lock = self._file("lock", key), None
         try:
             self._folder.mkdir(exist_ok=True)
-            path = self._folder / f"lock-{key}"
             lock = path.open("ab")
             lock_handle(lock.fileno(), path, blocking=False)
             if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
-                return True, lock
-        except (LockTakenError, FileNotFoundError):
-            pass  # another worker tries it, or has just done so
-        except OSError:  # a full disk: then each worker tries for itself
+                return lock
+            raise LockTakenError
+        except OSError as error:
             if lock is not None:
                 lock.close()
-            return True, None
-        if lock is not None:
-            lock.close()
-        return False, None
+            if isinstance(error, (LockTakenError, FileNotFoundError)):
+                raise LockTakenError from None
+            return None
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _send(self, trial: TrialRequest) -> None:
         """Write a request to the process, which is started if it does not run; OSError if it cannot be."""
         for again in (True, False):
-            if self._process is None:
-                self._start()
-            process = self._process
-            assert process is not None
-            assert process.stdin is not None
+            process = self._process = self._process or self._start()
             try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
+                assert process.stdin is not None
+                process.stdin.write(trial.line())
                 process.stdin.flush()
                 return
             except OSError:
@@ -244,11 +237,11 @@ class Prober:
                 if not again:
                     raise
 
-    def _start(self) -> None:
+    def _start(self) -> "subprocess.Popen[bytes]":
         inherited = {name: value for name, value in os.environ.items() if name in INHERITED}
         # one thread: a process that has others cannot be forked safely
         environment = {**inherited, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -257,12 +250,12 @@ class Prober:
             cwd="/",
             start_new_session=True,
         )
-        threading.Thread(target=self._listen, args=(self._process,), name="verdicts", daemon=True).start()
+        threading.Thread(target=self._listen, args=(process,), name="verdicts", daemon=True).start()
+        return process
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         """Receive verdicts, on a thread, until the process ends or has had nothing to do for a while."""
         assert process.stdout is not None
-        assert process.stdin is not None
         descriptor, unread, idle_since = process.stdout.fileno(), b"", time.monotonic()
         while True:
             if not select.select([descriptor], [], [], 1.0)[0]:
@@ -271,8 +264,7 @@ class Prober:
                         idle_since = time.monotonic()
                     elif time.monotonic() > idle_since + IDLE_S:
                         self._process = None
-                        with suppress(OSError):
-                            process.stdin.close()
+                        _close_input(process)
                 continue
             part = os.read(descriptor, 65536)
             if not part:
@@ -282,8 +274,7 @@ class Prober:
                 self._receive(json.loads(line))
             idle_since = time.monotonic()
         process.wait()
-        with suppress(OSError):
-            process.stdin.close()
+        _close_input(process)
         process.stdout.close()
         with self._changed:
             if self._process is process:
@@ -293,46 +284,44 @@ class Prober:
             self._changed.notify_all()
 
     def _receive(self, message: dict[str, Any]) -> None:
+        key = message["id"]
         with self._changed:
             if "slow" in message:
-                self._slow.add(message["id"])
-                if self._folder is not None:
-                    with suppress(OSError):
-                        (self._folder / f"slow-{message['id']}").touch()
+                self._slow.add(key)
+                with suppress(OSError):
+                    self._file("slow", key).touch()
             else:
                 try:
-                    verdict = Verdict.parse(message["verdict"])
-                except (TypeError, ValueError):
-                    verdict = Verdict(False, "the process that tries it gave no verdict")
-                self._conclude(message["id"], verdict)
+                    verdict = Verdict.model_validate(message["verdict"])
+                except ValueError:
+                    verdict = Verdict(ok=False, reason="the process that tries it gave no verdict")
+                self._conclude(key, verdict)
             self._changed.notify_all()
 
     def _handle_crash(self) -> None:
         """Send the pending requests once more, because the process itself has ended."""
-        for key, (request, _) in list(self._pending.items()):
+        for key, (trial, _) in list(self._pending.items()):
             self._crashes[key] = self._crashes.get(key, 0) + 1
             if self._crashes[key] > 1:
-                self._conclude(key, Verdict(False, "the process that tries it ends"))
+                self._conclude(key, Verdict(ok=False, reason="the process that tries it ends"))
                 continue
             try:
-                self._send(request)
+                self._send(trial)
             except OSError as error:
-                self._conclude(key, Verdict(False, f"the process that tries it does not start: {error.strerror}"))
+                self._conclude(key, _not_started(error))
 
     def _conclude(self, key: str, verdict: Verdict) -> None:
-        _, lock = self._pending.pop(key, ({}, None))
+        _, lock = self._pending.pop(key, (None, None))
         self._crashes.pop(key, None)
         self._slow.discard(key)
-        if self._folder is not None:
-            with suppress(OSError):
-                (self._folder / f"slow-{key}").unlink(missing_ok=True)
         self._keep(key, verdict)
-        if self._folder is not None and not verdict.unreadable and not verdict.changed:
-            with suppress(OSError):
+        with suppress(OSError):
+            self._file("slow", key).unlink(missing_ok=True)
+            if not verdict.unreadable and not verdict.changed:
                 self._folder.mkdir(exist_ok=True)
-                partial = self._folder / f"partial-{os.getpid()}"
-                partial.write_text(json.dumps(vars(verdict)), encoding="utf-8")
-                partial.replace(self._folder / f"verdict-{key}")
+                partial = self._file("partial", str(os.getpid()))
+                partial.write_text(verdict.model_dump_json(), encoding="utf-8")
+                partial.replace(self._file("verdict", key))
                 old = sorted(self._folder.glob("verdict-*"), key=lambda path: path.stat().st_mtime)
                 for path in old[:-KEPT]:
                     path.unlink(missing_ok=True)
@@ -344,13 +333,19 @@ class Prober:
             self._found.popitem(last=False)
 
 
+def _not_started(error: OSError, unreadable: bool = False) -> Verdict:
+    reason = f"the process that tries it does not start: {error.strerror}"
+    return Verdict(ok=False, reason=reason, unreadable=unreadable)
+
+
+def _close_input(process: "subprocess.Popen[bytes]") -> None:
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+
+
 def _release(lock: IO[bytes] | None) -> None:
     if lock is not None:
         with suppress(OSError):
             Path(lock.name).unlink()
         lock.close()
-
-
-def _key(path: Path, found: FileSignature, limits: Limits) -> str:
-    identity = repr((os.fsencode(path.absolute()), found, limits))
-    return hashlib.sha256(identity.encode()).hexdigest()

@@ -5,7 +5,6 @@ file. Whatever a file does there (crash, loop, take all memory) becomes a verdic
 output. The process ends with its standard input, so it never outlives the worker.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -22,7 +21,6 @@ from typing import Any
 PARALLEL_TRIALS = 2  # without the slow ones
 SLOW_S = 5.0  # after which the others no longer wait for a trial; slow ones continue one at a time
 MEASURE_S = 5.0  # for measuring larger batches
-PR_SET_PDEATHSIG = 1
 REPLY_BYTES = 2**20
 
 
@@ -99,8 +97,8 @@ def main() -> None:
                         return
                     *lines, unread = (unread + part).split(b"\n")
                     waiting.extend(json.loads(line) for line in lines)
-                else:
-                    _collect(key.data)
+                elif len(key.data.reply) < REPLY_BYTES:
+                    key.data.reply += os.read(key.fd, 65536)
             for trial in list(trials.values()):
                 _watch(trial, selector, trials, slow)
             running_slow = sum(trial.slow for trial in trials.values())
@@ -114,16 +112,11 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def send(message: dict[str, Any]) -> None:
-    """Write one line to the worker."""
+def send(message: dict[str, Any], descriptor: int = 1) -> None:
+    """Write one line of JSON, by default to the worker."""
     content = json.dumps(message).encode() + b"\n"
     while content:
-        content = content[os.write(1, content) :]
-
-
-def _collect(trial: Trial) -> None:
-    if len(trial.reply) < REPLY_BYTES:
-        trial.reply += os.read(trial.pipe, 65536)
+        content = content[os.write(descriptor, content) :]
 
 
 def _start(request: dict[str, Any], selector: selectors.BaseSelector, trials: dict[int, Trial]) -> Trial:
@@ -177,19 +170,18 @@ def _run_child(request: dict[str, Any], writing: int) -> None:
             verdict = try_file(request)
         except MemoryError:
             verdict = rejection(out_of_memory(request))
-        content = json.dumps(verdict).encode()
-        while content:
-            content = content[os.write(writing, content) :]
+        send(verdict, writing)
     finally:
         os._exit(0)
 
 
 def _limit(request: dict[str, Any]) -> None:
     """Have the kernel limit memory and processor time, forbid writing files, and end this process with its parent."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        with suppress(OSError):  # where memory runs out, this is the process to end
-            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    from artifacts.processes import end_with
+
+    end_with(os.getppid(), signal.SIGKILL)
+    with suppress(OSError):  # where memory runs out, this is the process to end
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     seconds = int(request["timeout_s"] * max(1, request["threads"])) + 5
     bounds = [
         (resource.RLIMIT_CORE, 0),

@@ -28,10 +28,9 @@ from service.models.model_files import (
     signature_bytes,
     validate_model,
 )
-from service.models.probe import Limits, Verdict, prober
-from service.models.served_model import ServedModel
+from service.models.probe import TrialRequest, Verdict, prober
+from service.models.served_model import ServedModel, SessionCache
 from service.models.session import ProviderError, Runtime, RunWatchdog, choose_provider
-from service.models.session_cache import SessionCache
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
@@ -57,7 +56,7 @@ class Repository:
         self,
         settings: Settings,
         metrics: Metrics | None = None,
-        on_replaced: Callable[[ServedModel], None] = lambda _model: None,
+        on_replaced: Callable[[ServedModel], object] = lambda _model: None,
     ):
         """Make a repository without models.
 
@@ -114,8 +113,16 @@ class Repository:
 
     def load_all(self) -> None:
         """Read every file. A bad file does not stop the others; nothing is raised."""
+        s = self._settings
         try:
-            self._runtime = self._choose_runtime()
+            self._runtime = Runtime(
+                self.threads,
+                s.max_batch,
+                choose_provider(s.provider),
+                strict=s.provider == "cuda",
+                parallel_batches=self.parallel_batches,
+                watchdog=RunWatchdog(s.deadline_s + RUN_GRACE_S),
+            )
         except ImportError as error:
             needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
             self._not_ready = f"{needs} ({onnx_error_message(error)})"
@@ -129,7 +136,7 @@ class Repository:
             self._read_all(self._files, "start")
             self._loading = False
             self._serve(self._catalog.entries)
-        if self._settings.model_dir is None and any(path.parent == BUNDLED for path in self._files):
+        if s.model_dir is None and any(path.parent == BUNDLED for path in self._files):
             log.warning(
                 "no generator file (*.onnx) in %s and no MODEL_DIR: serving the bundled example, the model %s",
                 Path("models").absolute(),
@@ -137,8 +144,13 @@ class Repository:
             )
         if not self._not_ready:
             self.get(None).load()  # where not all have room, the default has
-        while not self._settings.watch_s and any(e.reason == PROBING for e in self._catalog.entries.values()):
-            self._await_slow_probes()
+        while not s.watch_s and any(entry.reason == PROBING for entry in self._catalog.entries.values()):
+            if self._stopping.wait(0.2):
+                return
+            with self._scanning:
+                entries = self._catalog.entries
+                slow = {path: self._files.get(path) for path, entry in entries.items() if entry.reason == PROBING}
+                self._read_all(slow, "start")
 
     def _read_all(self, files: Mapping[Path, FileSignature | None], why: str) -> None:
         """Have files tried, and serve each as soon as it is warm, small ones first."""
@@ -152,14 +164,6 @@ class Repository:
             entry = self._read(path, found, old, why)
             if entry is not None and entry != old:
                 self._serve({**self._catalog.entries, path: entry})
-
-    def _await_slow_probes(self) -> None:
-        """Read the files that were still being tried when the others were ready; for a service that does not watch."""
-        if self._stopping.wait(0.2):
-            return
-        with self._scanning:
-            waiting = [path for path, entry in self._catalog.entries.items() if entry.reason == PROBING]
-            self._read_all({path: self._files.get(path) for path in waiting}, "start")
 
     def give_up(self, error: Exception) -> None:
         """Report that `load_all` ended early as the reason for having no models; the next scan tries again."""
@@ -186,13 +190,10 @@ class Repository:
         with self._scanning:
             before, self._files = self._files, {path: file_signature(path) for path in self._list_files()}
             self._update_ignored()
-
-            def changed(path: Path, found: FileSignature | None) -> bool:
-                old = self._catalog.entries.get(path)
-                return (old is None or old.signature is None or old.signature != found) and before[path] == found
-
-            again = {path: found for path, found in self._files.items() if path in before and changed(path, found)}
-            self._read_all(again, "changed")
+            known = {path: entry.signature for path, entry in self._catalog.entries.items() if entry.signature}
+            whole = {path: found for path, found in self._files.items() if path in before and before[path] == found}
+            changed = {path: found for path, found in whole.items() if path not in known or known[path] != found}
+            self._read_all(changed, "changed")
             entries = self._catalog.entries
             kept = {path: entry for path, entry in entries.items() if path in self._files or path in before}
             if self._settings.model_dir is None and not any(e.model for p, e in kept.items() if p in self._files):
@@ -259,18 +260,6 @@ class Repository:
             "not_ready": self._not_ready,
         }
 
-    def _choose_runtime(self) -> Runtime:
-        s = self._settings
-        provider = choose_provider(s.provider)
-        return Runtime(
-            self.threads,
-            s.max_batch,
-            provider,
-            strict=s.provider == "cuda",
-            parallel_batches=self.parallel_batches,
-            watchdog=RunWatchdog(s.deadline_s + RUN_GRACE_S),
-        )
-
     def _list_files(self) -> list[Path]:
         try:
             return self.files()
@@ -290,11 +279,13 @@ class Repository:
             log.warning("%s is left out: %s", file, why)
         self._ignored = found
 
-    def _limits(self, found: FileSignature) -> Limits:
+    def _trial(self, path: Path, found: FileSignature) -> TrialRequest:
         s = self._settings
         half = (available_memory() or 2 * DEFAULT_LOAD_BYTES) // 2
         memory = s.max_load_bytes or min(DEFAULT_LOAD_BYTES, half)
-        return Limits(
+        return TrialRequest(
+            path,
+            found,
             max_bytes=s.max_model_bytes,
             memory_bytes=memory + MEMORY_FACTOR * signature_bytes(found),
             timeout_s=s.load_timeout_s,
@@ -310,7 +301,7 @@ class Repository:
         except ContractError:
             return
         if found is not None and path.parent != BUNDLED:
-            prober().request(path, found, self._limits(found))
+            prober().request(self._trial(path, found))
 
     def _probe(self, path: Path, found: FileSignature | None) -> Verdict | None:
         """Return the verdict of the probe process on a file; None if it is not known yet.
@@ -320,10 +311,10 @@ class Repository:
         """
         check_readable(path, self._settings.max_model_bytes)
         if found is None:
-            return Verdict(False, changed=True)
+            return Verdict(ok=False, changed=True)
         if path.parent == BUNDLED:  # part of this package, as its code is
-            return Verdict(True, rows=self._settings.max_batch)
-        verdict = prober().verdict(path, found, self._limits(found), self._stopping)
+            return Verdict(ok=True, rows=self._settings.max_batch)
+        verdict = prober().verdict(self._trial(path, found), self._stopping)
         if verdict is None or verdict.ok or verdict.changed:
             return verdict
         raise (UnreadableFileError if verdict.unreadable else ContractError)(verdict.reason)
@@ -344,8 +335,8 @@ class Repository:
             if verdict.changed:
                 return old
             assert found is not None
-            limits = self._limits(found)
-            if not prober().begin_loading(path, found, limits):
+            trial = self._trial(path, found)
+            if not prober().begin_loading(trial):
                 raise ContractError("loading it ended several workers; it is not loaded again until it changes")
             try:
                 file = read_model_bytes(path, self._settings.max_model_bytes)
@@ -353,7 +344,7 @@ class Repository:
                     return old
                 return ModelEntry(found, self._make(path, file, verdict, why), None)
             finally:
-                prober().end_loading(path, found, limits)
+                prober().end_loading(trial)
         except ContractError as error:
             reason = str(error)
             if isinstance(error, UnreadableFileError):

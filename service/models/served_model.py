@@ -1,6 +1,12 @@
-"""One generator that is served: its metadata, and the session that runs it while it is in memory."""
+"""The generators that are served, and their sessions, of which the least recently used are evicted from memory."""
 
 import hashlib
+import itertools
+import logging
+import shutil
+import threading
+import weakref
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +15,12 @@ from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
 from artifacts.onnx_metadata import onnx_error_message
+from service import runtime_folder
 from service.models.model_files import ValidatedModel, display_name, read_model_bytes, validate_model
 from service.models.session import Runtime, Session
-from service.models.session_cache import SessionCache
+from service.observability.metrics import Metrics
+
+log = logging.getLogger("bentoml.atelier")
 
 
 class ServedModel:
@@ -27,7 +36,7 @@ class ServedModel:
     """
 
     def __init__(
-        self, path: Path, file: bytes, model: ValidatedModel, runtime: Runtime, cache: SessionCache, reason: str
+        self, path: Path, file: bytes, model: ValidatedModel, runtime: Runtime, cache: "SessionCache", reason: str
     ):
         """Make the session, run it once in each size, and add it to the cache.
 
@@ -44,9 +53,11 @@ class ServedModel:
         """
         self._runtime, self._cache, self._batch = runtime, cache, model.batch
         self._kept: Session | None = None  # once replaced, because the cache drops it
+        self.loading = threading.Lock()  # held while an evicted session is made again
+        self.copy: Path | None = None  # of the content, once its session was evicted
         self.replaced = False
         self.update_source(path, file, model.metadata)
-        session = self._make_session(model.content)
+        session = self.make_session(model.content)
         self.provider = session.provider
         self.batch_rows = session.best_batch(self.metadata.z_dim, self.metadata.num_classes, runtime.max_batch)
         cache.put(self, session, reason)
@@ -64,23 +75,14 @@ class ServedModel:
     def run(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, exclusive: bool = True
     ) -> NDArray[np.uint8]:
-        """Generate images.
-
-        Args:
-            latents: float32 [N, z_dim].
-            labels: int64 [N] if the model is conditional.
-            exclusive: Run on all the worker's threads, not on the share of one of several parallel batches.
-
-        Returns:
-            Images, uint8 [N, H, W, C].
-        """
+        """Generate images, within the deadline of a request; see `Session.run`."""
         return self.load().run(latents, labels, exclusive, limited=True)
 
     def load(self) -> Session:
         """Return the session; make it again if it was evicted."""
         if self._kept is not None:
             return self._kept
-        session = self._cache.get(self, self._make_session)
+        session = self._cache.get(self)
         if self.replaced:
             self._kept = session
             self._cache.pop(self)
@@ -89,9 +91,7 @@ class ServedModel:
     def mark_replaced(self) -> None:
         """Take the session out of the cache; it lives until the last request that needs it."""
         self.replaced = True
-        session = self._cache.pop(self)
-        if session is not None:
-            self._kept = session
+        self._kept = self._cache.pop(self) or self._kept
 
     def update_source(self, path: Path, file: bytes, metadata: Metadata) -> None:
         """Take note that the same generator is in another file: renamed, touched, or with new scores."""
@@ -110,7 +110,7 @@ class ServedModel:
         height, width, channels = self.metadata.image_shape
         return validate_model(self.path, file, (channels, height, width)).content
 
-    def _make_session(self, content: bytes) -> Session:
+    def make_session(self, content: bytes) -> Session:
         """Make a session and run the smallest and the largest batch (on a GPU each size), and the last class."""
         m, largest = self.metadata, self._runtime.max_batch
         try:
@@ -134,6 +134,101 @@ class ServedModel:
             "provider": self.provider,
             "loaded": self.loaded,
         }
+
+
+class SessionCache:
+    """Sessions of up to `max_bytes` of model files, and always the newest one. Thread-safe.
+
+    Before a session is evicted, its content is copied to a folder of this process, so that the same session can be
+    made again even if the file has been overwritten or removed. A model that cannot be copied is not evicted.
+    """
+
+    def __init__(self, max_bytes: int, metrics: Metrics, max_model_bytes: int = 2**30):
+        self._max_bytes, self._metrics, self._max_model_bytes = max_bytes, metrics, max_model_bytes
+        self._lock = threading.Lock()  # over `_sessions`; never held while a file is read
+        self._evicting = threading.Lock()
+        self._sessions: OrderedDict[ServedModel, Session] = OrderedDict()  # the least recently used first
+        self._folder: Path | None = None
+        self._numbers = itertools.count()
+
+    def __contains__(self, model: ServedModel) -> bool:
+        return model in self._sessions
+
+    def get(self, model: ServedModel) -> Session:
+        """Return a model's session, and mark it as used; if it was evicted, make it again from the saved content."""
+        session = self._touch(model)
+        if session is None:
+            with model.loading:
+                session = self._touch(model)
+                if session is None:
+                    assert model.copy is not None
+                    session = model.make_session(model.copy.read_bytes())
+                    self.put(model, session, "recalled")
+        return session
+
+    def put(self, model: ServedModel, session: Session, reason: str) -> None:
+        """Add a session that was just made (`reason` is for the metrics), and evict others if there is no room."""
+        self._metrics.model_loads.labels(model.name, reason).inc()
+        with self._evicting:
+            with self._lock:
+                self._sessions[model] = session
+                self._sessions.move_to_end(model)
+                others = [other for other in self._sessions if other is not model]
+                excess = sum(m.size for m in self._sessions) - self._max_bytes
+            for other in others:
+                if excess <= 0:
+                    break
+                if self._save_copy(other):
+                    self.pop(other)
+                    excess -= other.size
+            self._report()
+
+    def pop(self, model: ServedModel) -> Session | None:
+        """Remove and return a model's session, or None if there is none."""
+        with self._lock:
+            session = self._sessions.pop(model, None)
+        self._report()
+        return session
+
+    def close(self) -> None:
+        """Remove the copies."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _touch(self, model: ServedModel) -> Session | None:
+        with self._lock:
+            session = self._sessions.get(model)
+            if session is not None:
+                self._sessions.move_to_end(model)
+            return session
+
+    def _report(self) -> None:
+        self._metrics.models_loaded.set(len(self._sessions))
+
+    def _save_copy(self, model: ServedModel) -> bool:
+        """Copy a model's content to the folder, unless it is there; return whether it is."""
+        if model.copy is not None:
+            return True
+        try:
+            content = model.read_content(self._max_model_bytes)
+            if content is None:
+                return False
+            if self._folder is None:
+                self._folder = runtime_folder.make("models")
+            path = self._folder / f"{next(self._numbers)}.onnx"
+            try:
+                runtime_folder.allocate(path, len(content))
+                with path.open("r+b") as copy:
+                    copy.write(content)
+            except BaseException:
+                path.unlink(missing_ok=True)  # a partial copy is of no use, and takes room
+                raise
+        except Exception as error:
+            log.warning("%s stays in memory: its file could not be copied (%s)", model.name, error)
+            return False
+        model.copy = path
+        weakref.finalize(model, path.unlink, missing_ok=True)
+        return True
 
 
 def check_run(session: Session, metadata: Metadata, rows: int, label: int) -> None:

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from service.models import probe
 from service.models.model_files import display_name, file_signature, list_ignored_files
-from service.models.probe import Limits, Prober, Verdict
+from service.models.probe import Prober, TrialRequest, Verdict
 from service.models.probe_child import Trial
 from service.models.repository import PROBING, Repository
 from service.settings import Settings
@@ -28,7 +28,12 @@ from tests.support.service.hostile_models import WIDTH, drawing, endless, expone
 from tests.support.tiny_generator import tiny_generator, write_tiny_generator
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
-LIMITS = Limits(2**30, 2**31, 60.0, 1, 64, 2**29)
+
+
+def trial(path: Path) -> TrialRequest:
+    found = file_signature(path)
+    assert found is not None
+    return TrialRequest(path, found, 2**30, 2**31, 60.0, 1, 64, 2**29)
 
 
 def loaded(folder: Path, **settings: Any) -> Repository:
@@ -193,9 +198,7 @@ def test_repository_reads_capital_suffixes_and_lists_ignored(tmp_path: Path) -> 
 
 
 def asked(prober: Prober, path: Path) -> Verdict:
-    found = file_signature(path)
-    assert found is not None
-    verdict = prober.verdict(path, found, LIMITS, threading.Event())
+    verdict = prober.verdict(trial(path), threading.Event())
     assert verdict is not None
     return verdict
 
@@ -223,9 +226,9 @@ def test_probe_crashing_file_is_tried_at_most_twice(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 def test_probe_crash_names_the_signal(number: signal.Signals) -> None:
-    trial = Trial.__new__(Trial)
-    trial.late, trial.reply = False, b""
-    verdict = trial.verdict(int(number))
+    ended = Trial.__new__(Trial)
+    ended.late, ended.reply = False, b""
+    verdict = ended.verdict(int(number))
     assert not verdict["ok"]
     assert number.name in verdict["reason"]
 
@@ -233,24 +236,20 @@ def test_probe_crash_names_the_signal(number: signal.Signals) -> None:
 def test_probe_file_that_ends_workers_is_not_loaded_again(tmp_path: Path) -> None:
     path = write_tiny_generator(tmp_path / "a.onnx")
     (tmp_path / "verdicts").mkdir()
-    found = file_signature(path)
-    assert found is not None
     for _ in range(3):
-        assert Prober(tmp_path).begin_loading(path, found, LIMITS)
-    assert not Prober(tmp_path).begin_loading(path, found, LIMITS)
+        assert Prober(tmp_path).begin_loading(trial(path))
+    assert not Prober(tmp_path).begin_loading(trial(path))
     write_tiny_generator(path, seed=2)
-    changed = file_signature(path)
-    assert changed is not None
-    assert Prober(tmp_path).begin_loading(path, changed, LIMITS)
+    assert Prober(tmp_path).begin_loading(trial(path))
 
 
 def test_probe_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) -> None:
     write(tmp_path / "a.onnx", endless())
     code = (
         "import threading; from pathlib import Path; from service.models.model_files import file_signature;"
-        "from service.models.probe import Limits, Prober;"
-        f"prober = Prober(); path = Path({str(tmp_path / 'a.onnx')!r});"
-        f"prober.request(path, file_signature(path), {LIMITS!r});"
+        "from service.models.probe import Prober, TrialRequest;"
+        f"prober = Prober(Path({str(tmp_path)!r})); path = Path({str(tmp_path / 'a.onnx')!r});"
+        "prober.request(TrialRequest(path, file_signature(path), 2**30, 2**31, 60.0, 1, 64, 2**29));"
         "print(prober._process.pid, flush=True); threading.Event().wait()"
     )
     environment = {**os.environ, "ATELIER_API_KEYS": "s3cret", "AWS_SECRET_ACCESS_KEY": "s3cret"}

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 from service.models.model_files import read_model_bytes, validate_model
-from service.models.served_model import ServedModel
+from service.models.served_model import ServedModel, SessionCache
 from service.models.session import Runtime
-from service.models.session_cache import SessionCache
 from service.observability.metrics import Metrics
 
 
