@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from artifacts import version
 from service.errors import ApiError, error_response
@@ -18,6 +18,7 @@ from service.routes import health, images, models, openapi, studio
 from service.server import addresses, shutdown
 from service.server.connection_limits import ConnectionLimits
 from service.settings import Settings, settings
+from service.worker import Worker
 
 ROUTERS = [module.router for module in (images, models, health, studio)]
 
@@ -27,8 +28,6 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        from service.worker import Worker  # imports numpy, scipy and Pillow, which a supervisor does not need
-
         app.state.worker = worker = await asyncio.to_thread(Worker, app.state.settings)
         if connection_limits is not None:
             connection_limits.on_count = worker.metrics.connections.set
@@ -54,7 +53,6 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
     app.state.settings = config or settings()
     for router in ROUTERS:
         app.include_router(router)
-    app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(RequestMiddleware, worker=lambda: app.state.worker, route=route_template)
     if app.state.settings.cors_origins:
@@ -64,17 +62,14 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
 
 
 def _matching_routes(scope: Any) -> list[Any]:
-    routes = (route for router in ROUTERS for route in router.routes)
-    return [route for route in routes if route.matches(scope)[0] != Match.NONE]
+    # in the app's own list an included router is one entry, which is no Route
+    routes = (route for router in (*ROUTERS, scope["app"].router) for route in router.routes)
+    return [route for route in routes if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE]
 
 
 def route_template(scope: Any) -> str:
     """Return the path template of a request that a middleware rejected before it reached its route."""
     return next((str(route.path) for route in _matching_routes(scope)), "unmatched")
-
-
-async def _api_error(_request: Request, error: Any) -> Response:
-    return error_response(error)
 
 
 async def _http_error(request: Request, error: Any) -> Response:

@@ -38,7 +38,8 @@ def serve(host: str, port: str) -> None:
         StartError: If the service cannot run here.
         SettingsError: If a setting cannot be used.
     """
-    check_system()
+    if not is_supported():
+        raise StartError(UNSUPPORTED)
     check_machine(MACHINE)
     keys = ApiKeys(settings())
     if os.environ.get("ATELIER_API_KEY") and not keys:
@@ -53,12 +54,6 @@ def serve(host: str, port: str) -> None:
     command = [*python_module("bentoml"), "serve", "service.service:GanAtelier", "--host", host, "--port", port]
     limit_thread_pools()
     os.execve(command[0], command, child_environment())
-
-
-def check_system() -> None:
-    """Raise StartError on Windows, which lacks the locks and limits that the workers need."""
-    if not is_supported():
-        raise StartError(UNSUPPORTED)
 
 
 def check_machine(record: Path) -> None:

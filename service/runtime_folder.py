@@ -21,17 +21,6 @@ def shared() -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def make_shared() -> Path:
-    """Make the shared folder and name it to child processes; it is removed when this process ends.
-
-    Raises:
-        OSError: If the folder for temporary files cannot be written.
-    """
-    folder = make("metrics")
-    os.environ[SHARED] = str(folder)
-    return folder
-
-
 def keep_temporary_files() -> None:
     """Have this worker's temporary files (BentoML makes some) in the shared folder, with which they are removed.
 

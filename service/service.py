@@ -11,6 +11,7 @@ import numpy as np
 from bentoml.validators import DType
 
 from service.app import create_app
+from service.routes.images import NATIVE_ROUTE
 from service.server import bentoml_adapter, process_setup
 
 _settings, _connection_limits = process_setup.set_up()
@@ -30,7 +31,7 @@ app = create_app(_settings, _connection_limits)
 class GanAtelier:
     """GAN Atelier: images from trained generators; one seed is one image."""
 
-    @bentoml.api(route=bentoml_adapter.GENERATE)  # type: ignore[untyped-decorator]
+    @bentoml.api(route=NATIVE_ROUTE)  # type: ignore[untyped-decorator]
     async def generate(
         self,
         ctx: bentoml.Context,

@@ -6,6 +6,8 @@ import logging
 from service.errors import ApiError
 from service.inference.engine import InferenceEngine
 from service.middleware.auth import ApiKeys
+from service.middleware.client_address import TrustedProxies
+from service.middleware.cross_origin import allowed_origins
 from service.middleware.rate_limit import RateLimiter
 from service.observability import tracing
 from service.observability.logs import AccessLog
@@ -26,6 +28,8 @@ class Worker:
         self.settings = settings
         self.metrics = Metrics()
         self.keys = ApiKeys(settings)
+        self.allowed_origins = allowed_origins(settings.cors_origins)
+        self.proxies = TrustedProxies(settings.trusted_proxies)
         self.rate_limiter = (
             RateLimiter(settings.rate_limit, settings.rate_burst, shared_dir()) if settings.rate_limit else None
         )

@@ -136,11 +136,6 @@ class Batcher:
         self._steps = 0  # steps that run or wait for a thread
         self._row_seconds = 0.0  # moving average of one thread's time per row
 
-    @property
-    def waiting_rows(self) -> int:
-        """Rows that are in no batch yet."""
-        return self._waiting
-
     async def submit(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, deadline_s: float
     ) -> NDArray[np.uint8]:

@@ -47,15 +47,8 @@ def slerp(a: NDArray[np.floating], b: NDArray[np.floating], t: Floats) -> Floats
 
 def ease(t: Floats, easing: Easing) -> Floats:
     """Map t in [0, 1] to [0, 1], increasing, with 0 and 1 fixed; `ease_in_out` is the smoothstep 3t² − 2t³."""
-    match easing:
-        case "linear":
-            return t
-        case "ease_in":
-            return t * t
-        case "ease_out":
-            return t * (2.0 - t)
-        case "ease_in_out":
-            return t * t * (3.0 - 2.0 * t)
+    curves = {"linear": t, "ease_in": t * t, "ease_out": t * (2.0 - t), "ease_in_out": t * t * (3.0 - 2.0 * t)}
+    return curves[easing]
 
 
 def frame_count(keyframes: int, steps: int, loop: bool) -> int:

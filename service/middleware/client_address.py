@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 from collections.abc import Iterable
-from functools import lru_cache
 
 from service.environment import unquote
 
@@ -37,8 +36,6 @@ def parse_address(text: str) -> Address | None:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if address.sixtofour:
             return address.sixtofour
-        if address.teredo:
-            return address.teredo[1]
     return address
 
 
@@ -109,9 +106,3 @@ def _network(entry: str) -> Network:
     if mapped and network.prefixlen >= 96:
         return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
     return network
-
-
-@lru_cache(maxsize=16)
-def trusted_proxies(setting: str | None) -> TrustedProxies:
-    """Return the proxies of `ATELIER_TRUSTED_PROXIES`, one object per process and value."""
-    return TrustedProxies(setting)

@@ -1,7 +1,6 @@
 """Which web pages may call the service: CORS headers for named origins, and 403 for cross-site requests."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.responses import Response
@@ -48,7 +47,6 @@ def normalize(origin: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port is not None and port != _PORTS.get(scheme) else "")
 
 
-@lru_cache(maxsize=16)
 def allowed_origins(setting: str | None) -> frozenset[str]:
     """Return the origins that `ATELIER_CORS_ORIGINS` names.
 

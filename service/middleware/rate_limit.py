@@ -91,6 +91,7 @@ def _key(client: str) -> int:
     return int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest()) or 1
 
 
+@lru_cache(maxsize=4096)
 def client_id(host: str) -> str:
     """Return the name under which the client at an address is counted.
 
@@ -98,11 +99,6 @@ def client_id(host: str) -> str:
     share theirs, so each is a client. An IPv6 address that represents an IPv4 address counts as that address: all
     IPv4 clients of a socket that listens on `::` would otherwise be one.
     """
-    return _client_network(host[:64])
-
-
-@lru_cache(maxsize=4096)
-def _client_network(host: str) -> str:
     parsed = parse_address(host)
     if parsed is None:
         return host

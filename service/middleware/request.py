@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from artifacts import version
 from service.errors import INTERNAL_ERROR, ApiError, ClientDisconnectedError, error_response
 from service.middleware import auth, cross_origin, rate_limit
-from service.middleware.client_address import trusted_proxies
 from service.observability import logs, tracing
 
 if TYPE_CHECKING:
@@ -50,9 +49,7 @@ class RequestMiddleware:
         route: Returns the label of a request that reached no route.
     """
 
-    def __init__(
-        self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str] = lambda _: "unmatched"
-    ):
+    def __init__(self, app: ASGIApp, worker: "Callable[[], Worker]", route: Callable[[Scope], str]):
         tracing.configure(version())
         self.app, self._worker, self._route = app, worker, route
         self._handle = tracing.instrument(self._handle_request)
@@ -68,7 +65,7 @@ class RequestMiddleware:
         exchange = _Exchange(self._worker(), scope, receive, send, self._route)
         logs.current_request.set(exchange.id)
         try:
-            exchange.client = _admit(exchange.worker, scope, exchange.headers)
+            exchange.client = admit(exchange.worker, scope, exchange.headers)
             if exchange.announces_too_much():
                 exchange.rejection = exchange.too_large()
             else:
@@ -190,33 +187,30 @@ class _Exchange:
             )
 
 
-def _admit(worker: "Worker", scope: Scope, headers: dict[bytes, bytes]) -> str | None:
-    """Return the owner of the request's key, if it has a valid one.
+def admit(worker: "Worker", scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+    """Return the owner of a request's key, if it has a valid one.
 
     Raises:
         ApiError: 401, 403, 415 or 429.
     """
-    settings, rejected = worker.settings, worker.metrics.rejected
-    owner = None
-    is_open = auth.is_open(scope["path"])
+    keys, rate_limiter, rejected = worker.keys, worker.rate_limiter, worker.metrics.rejected
     # Before the rate limit: what a page tries must not use up its visitor's share.
-    is_safe = scope["method"] in cross_origin.SAFE_METHODS
-    if not is_safe and cross_origin.is_cross_site(headers, cross_origin.allowed_origins(settings.cors_origins)):
+    if scope["method"] not in cross_origin.SAFE_METHODS and cross_origin.is_cross_site(headers, worker.allowed_origins):
         rejected.labels("cross_site").inc()
         raise cross_origin.cross_site_error(headers)
-    if worker.keys and not is_open:
-        owner = worker.keys.authenticate(headers.get(b"authorization", b""))
-    if worker.rate_limiter and not is_open:
-        # A client without a key is counted by its address, so that it cannot guess keys at speed.
-        peer = scope["client"][0] if scope.get("client") else ""
-        proxies = trusted_proxies(settings.trusted_proxies)
-        client = owner or rate_limit.client_id(proxies.client(peer, scope["headers"]))
-        if wait_s := worker.rate_limiter.take(client):
-            rejected.labels("rate_limited").inc()
-            raise rate_limit.too_many_requests(wait_s)
-    if worker.keys and not is_open and owner is None:
-        rejected.labels("unauthorized").inc()
-        raise auth.UNAUTHORIZED
+    owner = None
+    if (keys or rate_limiter) and not auth.is_open(scope["path"]):
+        owner = keys.authenticate(headers.get(b"authorization", b"")) if keys else None
+        if rate_limiter:
+            # A client without a key is counted by its address, so that it cannot guess keys at speed.
+            peer = scope["client"][0] if scope.get("client") else ""
+            client = owner or rate_limit.client_id(worker.proxies.client(peer, scope["headers"]))
+            if wait_s := rate_limiter.take(client):
+                rejected.labels("rate_limited").inc()
+                raise rate_limit.too_many_requests(wait_s)
+        if keys and owner is None:
+            rejected.labels("unauthorized").inc()
+            raise auth.UNAUTHORIZED
     if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         # A megabyte of gzip may unpack to a gigabyte.
         message = "send the body without Content-Encoding"

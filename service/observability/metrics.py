@@ -4,8 +4,8 @@ import logging
 import os
 import struct
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from service import runtime_folder
 from service.observability.status import StatusWindow, living_files
@@ -43,7 +43,8 @@ def configure_multiprocess_dir(workers: int, supervising: bool = False) -> None:
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     folder = None if supervising else runtime_folder.shared()
     if folder is None:
-        folder = runtime_folder.make_shared()
+        folder = runtime_folder.make("metrics")
+        os.environ[runtime_folder.SHARED] = str(folder)
         if workers > 1:
             room = folder / "room"
             runtime_folder.allocate(room, workers * WORKER_BYTES)
@@ -84,31 +85,25 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = CollectorRegistry()
-        in_registry: dict[str, Any] = {"registry": self.registry}
-        times: dict[str, Any] = {
-            "buckets": (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-            **in_registry,
-        }
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        times = partial(histogram, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+        total = partial(Gauge, registry=self.registry, multiprocess_mode="livesum")
+        self.requests = counter("atelier_requests", "Requests answered", ["method", "route", "status"])
+        self.seconds = times("atelier_request_seconds", "Time to the whole answer", ["route"])
+        self.images = counter("atelier_images", "Images answered", ["model"])
+        self.rejected = counter("atelier_rejected", "Requests rejected, by reason", ["reason"])
         rows = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-        live_sum: dict[str, Any] = {"multiprocess_mode": "livesum", **in_registry}
-        self.requests = Counter("atelier_requests", "Requests answered", ["method", "route", "status"], **in_registry)
-        self.seconds = Histogram("atelier_request_seconds", "Time to the whole answer", ["route"], **times)
-        self.images = Counter("atelier_images", "Images answered", ["model"], **in_registry)
-        self.rejected = Counter("atelier_rejected", "Requests rejected, by reason", ["reason"], **in_registry)
-        self.batch_rows = Histogram("atelier_batch_rows", "Rows per inference", buckets=rows, **in_registry)
-        self.queue_seconds = Histogram("atelier_queue_seconds", "Wait until the first row is run", **times)
-        self.inference_seconds = Histogram("atelier_inference_seconds", "Time per inference", **times)
-        self.model_loads = Counter("atelier_model_loads", "Sessions made, by reason", ["model", "why"], **in_registry)
-        self.model_load_failures = Counter(
-            "atelier_model_load_failures", "Files that could not be loaded", ["file"], **in_registry
-        )
-        self.model_load_seconds = Histogram("atelier_model_load_seconds", "Time until a model is warm", **times)
-        self.models_loaded = Gauge("atelier_models_loaded", "Sessions in memory", **live_sum)
-        self.models_failed = Gauge(
-            "atelier_models_failed", "Files rejected at present", multiprocess_mode="livemax", **in_registry
-        )
-        self.queue_rows = Gauge("atelier_queue_rows", "Rows waiting", **live_sum)
-        self.connections = Gauge("atelier_connections", "Open connections", **live_sum)
+        self.batch_rows = histogram("atelier_batch_rows", "Rows per inference", buckets=rows)
+        self.queue_seconds = times("atelier_queue_seconds", "Wait until the first row is run")
+        self.inference_seconds = times("atelier_inference_seconds", "Time per inference")
+        self.model_loads = counter("atelier_model_loads", "Sessions made, by reason", ["model", "why"])
+        self.model_load_failures = counter("atelier_model_load_failures", "Files that could not be loaded", ["file"])
+        self.model_load_seconds = times("atelier_model_load_seconds", "Time until a model is warm")
+        self.models_loaded = total("atelier_models_loaded", "Sessions in memory")
+        self.models_failed = total("atelier_models_failed", "Files rejected at present", multiprocess_mode="livemax")
+        self.queue_rows = total("atelier_queue_rows", "Rows waiting")
+        self.connections = total("atelier_connections", "Open connections")
         self.recent = StatusWindow(shared_dir())
 
     def grow(self) -> None:

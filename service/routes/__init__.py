@@ -10,6 +10,8 @@ from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from service.encoding import format_ranges
+
 if TYPE_CHECKING:
     from service.inference.engine import InferenceEngine
     from service.inference.inputs import InferenceInputs
@@ -39,11 +41,8 @@ def get_engine(request: Request) -> "InferenceEngine":
 
 def response_headers(inputs: "InferenceInputs") -> dict[str, str]:
     """Return the headers of an answer with images: model, digest, number of images, seeds and labels."""
-    from service.encoding import format_ranges
-
     m = inputs.generator.metadata
     headers = {
-        "Cache-Control": "no-store",
         "Atelier-Model": m.name,
         "Atelier-Digest": m.digest,
         "Atelier-Images": str(len(inputs)),

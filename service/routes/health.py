@@ -42,7 +42,7 @@ STATUS = {
 @router.head("/livez", include_in_schema=False, response_model=None)
 async def livez() -> JSONResponse:
     """Report that the process answers."""
-    return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+    return JSONResponse({"status": "alive"})
 
 
 @router.get("/readyz", **openapi.responses({JSON: None}, 503))
@@ -50,7 +50,7 @@ async def livez() -> JSONResponse:
 async def readyz(request: Request) -> JSONResponse:
     """Report that the models are loaded and warm; until then 503 and the reason."""
     get_worker(request).require_ready()
-    return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+    return JSONResponse({"status": "ready"})
 
 
 @router.get("/v1/status", **openapi.responses({JSON: STATUS}))
@@ -60,9 +60,8 @@ async def status(request: Request) -> JSONResponse:
     worker = get_worker(request)
     reason = worker.engine.repository.not_ready
     state = "draining" if worker.draining else "not_ready" if reason else "ready"
-    report = {"status": state, "reason": reason, "scope": "all_workers"}
-    report |= await asyncio.to_thread(worker.metrics.recent.report)
-    return JSONResponse(report, headers={"Cache-Control": "no-store"})
+    report = await asyncio.to_thread(worker.metrics.recent.report)
+    return JSONResponse({"status": state, "reason": reason, "scope": "all_workers", **report})
 
 
 @router.get("/metrics", **openapi.responses({"text/plain": None}))
@@ -70,4 +69,4 @@ async def status(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     text, content_type = await asyncio.to_thread(get_worker(request).metrics.exposition)
-    return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+    return Response(text, headers={"Content-Type": content_type})

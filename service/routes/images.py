@@ -2,23 +2,25 @@
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.types import Receive
 
 from artifacts import version
+from service.encoding import INLINE_BYTES, JSON_BYTES_PER_VALUE, encode_json_arrays
 from service.errors import ApiError
+from service.inference.engine import InferenceEngine
+from service.inference.inputs import require_digest, resolve_generate, resolve_interpolate, resolve_mix
 from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
 from service.routes.negotiation import JPEG, NPY, PNG, WEBP, Body
-from service.routes.schemas import GenerateRequest, ImageQuery, InterpolateRequest, MixRequest
-
-if TYPE_CHECKING:
-    from service.inference.engine import InferenceEngine
-    from service.routes.rendering import Answer
+from service.routes.rendering import Answer, array_pixels, render
+from service.routes.schemas import GenerateRequest, ImageQuery, ImageSpec, InterpolateRequest, MixRequest
 
 router = APIRouter(route_class=RawRoute)
 
+NATIVE_ROUTE = "/v1/native/generate"
 STRIP_COLUMNS = 16
 SUFFIXES = {"png": PNG, "webp": WEBP, "jpg": JPEG}
 
@@ -30,9 +32,6 @@ SUFFIXES = {"png": PNG, "webp": WEBP, "jpg": JPEG}
 )
 async def generate(request: Request) -> Response:
     """Generate images from seeds or latents."""
-    from service.inference.inputs import resolve_generate
-    from service.routes.rendering import Answer
-
     engine, media_type, body = await _read(request, GenerateRequest, negotiation.GENERATE_MEDIA_TYPES)
     inputs = resolve_generate(body, engine.repository, engine.settings)
     n = len(inputs)
@@ -54,9 +53,6 @@ async def generate(request: Request) -> Response:
 )
 async def interpolate(request: Request) -> Response:
     """Generate frames along a path through latent space: as images, an animation or a strip."""
-    from service.inference.inputs import resolve_interpolate
-    from service.routes.rendering import Answer
-
     engine, media_type, body = await _read(request, InterpolateRequest, negotiation.INTERPOLATE_MEDIA_TYPES)
     inputs = resolve_interpolate(body, engine.repository, engine.settings)
     n = len(inputs)
@@ -68,7 +64,6 @@ async def interpolate(request: Request) -> Response:
         names=[f"frame-{i:04}" for i in range(n)],
         entries=[{"frame": i} for i in range(n)],
         fields={"fps": body.fps, "loop": body.loop},
-        animation=body,
     )
     return await _respond(request, answer)
 
@@ -80,9 +75,6 @@ async def interpolate(request: Request) -> Response:
 )
 async def mix(request: Request) -> Response:
     """Generate the image of a weighted sum of latents; formats that hold several images have each term's after it."""
-    from service.inference.inputs import resolve_mix
-    from service.routes.rendering import Answer
-
     engine, media_type, body = await _read(request, MixRequest, negotiation.MIX_MEDIA_TYPES)
     inputs = resolve_mix(body, engine.repository)
     if media_type in (PNG, WEBP, JPEG):
@@ -101,19 +93,36 @@ async def mix(request: Request) -> Response:
     return await _respond(request, answer)
 
 
+@router.post(NATIVE_ROUTE, include_in_schema=False)
+async def native_generate(request: Request) -> Response:
+    """Answer BentoML's own client."""
+    return await respond_native(get_engine(request), await negotiation.read_body(request, ImageSpec), request.receive)
+
+
+async def respond_native(engine: InferenceEngine, body: ImageSpec, receive: Receive | None = None) -> Response:
+    """Return images as nested JSON numbers [N][H][W][C], with the headers of /v1/generate.
+
+    Args:
+        engine: The engine.
+        body: The images to generate.
+        receive: The request's channel, to notice when the client disconnects.
+    """
+    inputs = resolve_generate(body, engine.repository, engine.settings)
+    pixels = array_pixels(inputs, engine.settings, JSON_BYTES_PER_VALUE)
+    content = await engine.answer(inputs, pixels, encode_json_arrays, receive)
+    return Response(content, media_type=negotiation.JSON, headers=response_headers(inputs))
+
+
 async def _read(
     request: Request, schema: type[Body], media_types: tuple[str, ...]
-) -> tuple["InferenceEngine", str, Body]:
+) -> tuple[InferenceEngine, str, Body]:
     """Return the engine, the media type that `Accept` chooses, and the body."""
     media_type = negotiation.choose_media_type(negotiation.get_header(request, "accept"), media_types)
     return get_engine(request), media_type, await negotiation.read_body(request, schema)
 
 
-async def _respond(request: Request, answer: "Answer") -> Response:
+async def _respond(request: Request, answer: Answer) -> Response:
     """Generate the images of an answer, and encode them."""
-    from service.encoding import INLINE_BYTES
-    from service.routes.rendering import render
-
     engine, inputs = get_engine(request), answer.inputs
     pixels, encode = render(answer, engine.settings)
     inline = answer.media_type == NPY and pixels * inputs.generator.metadata.channels <= INLINE_BYTES
@@ -136,9 +145,6 @@ async def _respond(request: Request, answer: "Answer") -> Response:
 @router.head("/v1/models/{name}/images/{seed}.{form}", include_in_schema=False, response_model=None)
 async def image(request: Request) -> Response:
     """Return one seed's image as a resource (.png, .webp or .jpg) with a strong ETag, which any HTTP cache may keep."""
-    from service.inference.inputs import require_digest, resolve_generate
-    from service.routes.rendering import Answer, render
-
     engine, keys = get_engine(request), get_worker(request).keys
     media_type, query, body = _read_image_url(request)
     try:

@@ -14,7 +14,7 @@ from service.errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that some programs write before JSON (RFC 8259, section 8.1)
 _JSON_TYPE = re.compile(r"application/json|[\w.+-]+/[\w.+-]+\+json", re.ASCII)
 
 JSON, PNG, GIF, WEBP, JPEG = "application/json", "image/png", "image/gif", "image/webp", "image/jpeg"
@@ -81,7 +81,7 @@ async def read_body(request: Request, schema: type[Body]) -> Body:
     if not _JSON_TYPE.fullmatch(content_type):
         given = f"not {content_type[:100]}" if content_type else "with that Content-Type"
         raise ApiError(415, "unsupported_media_type", f"send the body as {JSON}, {given}", "Content-Type")
-    body = strip_bom(await request.body())
+    body = (await request.body()).removeprefix(BYTE_ORDER_MARK)
     if len(body) <= LARGE_BODY:
         return parse_json(body, schema)
     return await asyncio.get_running_loop().run_in_executor(_parsing, parse_json, body, schema)
@@ -107,11 +107,6 @@ def parse_json(body: bytes, schema: type[Body]) -> Body:
 def get_header(request: Request, name: str) -> str:
     """Return a header's value; several lines of one header are one list (RFC 9110, section 5.3)."""
     return ", ".join(request.headers.getlist(name))
-
-
-def strip_bom(body: bytes) -> bytes:
-    """Remove the byte order mark that some programs write before JSON (RFC 8259, section 8.1)."""
-    return body.removeprefix(BYTE_ORDER_MARK)
 
 
 def _limit_values(body: bytes) -> None:

@@ -33,6 +33,7 @@ ERROR = {
         }
     },
 }
+_REFUSED = {"description": "Refused", "content": {JSON: {"schema": {"$ref": _REF.format(model="Error")}}}}
 _SEED = {"type": ["integer", "null"]}
 _LABEL = {"type": "integer"}
 _IMAGE = {"type": "string", "description": "The image in `output_format`, base64", "contentEncoding": "base64"}
@@ -86,9 +87,11 @@ def _query(schema: type[BaseModel]) -> list[dict[str, Any]]:
     return parameters
 
 
+_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+MODEL_PARAMETERS: dict[str, Any] = {"parameters": [_NAME]}
 IMAGE_PARAMETERS: dict[str, Any] = {
     "parameters": [
-        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+        _NAME,
         {
             "name": "seed",
             "in": "path",
@@ -109,7 +112,7 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """Return `openapi_extra` of a route with this JSON body, whose schema the document will have."""
     _bodies[schema.__name__] = schema
     ref = {"$ref": _REF.format(model=schema.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": ref}}}}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": ref}}}}
 
 
 IMAGE_HEADERS = {
@@ -145,13 +148,12 @@ def responses(
         headers: Headers of a 200.
         others: Further responses by status.
     """
-    error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
     ok = {kind: {"schema": schema or _default_schema(kind)} for kind, schema in media_types.items()}
     return {
         "response_model": None,
         "response_class": Response,  # FastAPI's default would add JSON
         "responses": {200: {"description": "The answer", "content": ok, "headers": headers or {}}}
-        | {status: {"description": "Refused", "content": error} for status in (*errors, 500)}
+        | dict.fromkeys((*errors, 500), _REFUSED)
         | (others or {}),
     }
 
@@ -164,25 +166,14 @@ def _default_schema(media_type: str) -> dict[str, Any]:
 
 def _add_middleware_errors(document: dict[str, Any], keys: bool) -> None:
     """Add the responses of the rate limit, and of the API key if one is required."""
-    refused = {"description": "Refused", "content": {JSON: {"schema": {"$ref": _REF.format(model="Error")}}}}
     for path, operations in document["paths"].items():
         for operation in operations.values() if not is_open(path) else ():
-            operation["responses"]["429"] = refused
+            operation["responses"]["429"] = _REFUSED
             if keys:
-                operation["responses"]["401"] = refused
+                operation["responses"]["401"] = _REFUSED
                 operation["security"] = [{"key": []}]
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-
-
-def _remove_fastapi_errors(document: dict[str, Any]) -> None:
-    """Remove the 422 that FastAPI documents wherever a path has a parameter; all our errors have the envelope."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
 
 
 def install(app: FastAPI) -> None:
@@ -203,7 +194,6 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
-            _remove_fastapi_errors(result)
             _add_middleware_errors(result, bool(ApiKeys(app.state.settings)))
             app.openapi_schema = result
         return app.openapi_schema

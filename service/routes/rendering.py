@@ -30,7 +30,6 @@ class Answer:
         entries: JSON fields, one dict per image.
         fields: Further JSON fields of the document.
         rest_key: JSON key of the list of all images but the first; None for one list.
-        animation: Frames per second and looping, if GIF and WebP are animations.
     """
 
     media_type: str
@@ -41,12 +40,11 @@ class Answer:
     entries: Sequence[dict[str, Any]] = ()
     fields: dict[str, Any] = field(default_factory=dict)
     rest_key: str | None = None
-    animation: InterpolateRequest | None = None
 
     @property
     def is_animated(self) -> bool:
         """Whether the answer is an animation."""
-        return self.animation is not None and self.media_type in (GIF, WEBP)
+        return isinstance(self.options, InterpolateRequest) and self.media_type in (GIF, WEBP)
 
     @property
     def image_format(self) -> str:
@@ -95,8 +93,9 @@ def _render_grid(answer: Answer, images: Images) -> bytes:
 
 
 def _render_animation(answer: Answer, images: Images) -> bytes:
-    assert answer.animation is not None
-    frames, options = encoding.enlarge(images, answer.options.scale), answer.animation
+    options = answer.options
+    assert isinstance(options, InterpolateRequest)
+    frames = encoding.enlarge(images, options.scale)
     return encoding.encode_animation(frames, answer.image_format, options.fps, options.loop, options.quality)
 
 

@@ -69,7 +69,7 @@ async def held(machine: Machine, b: Batcher) -> asyncio.Task[np.ndarray]:
 
 
 async def queued(b: Batcher, count: int) -> None:
-    while b.waiting_rows != count:
+    while b._waiting != count:
         await asyncio.sleep(0)
 
 
@@ -213,7 +213,7 @@ def test_batcher_deadline_is_503_and_frees_the_rows(machine: Machine, lane: Infe
         with pytest.raises(ApiError) as refusal:
             await b.submit(rows(1), None, 0.01)
         assert refusal.value.code == "deadline_exceeded"
-        assert b.waiting_rows == 0
+        assert b._waiting == 0
         assert b._metrics.queue_rows._value.get() == 0
         machine.open.set()
         await first
@@ -249,7 +249,7 @@ def test_batcher_requests_of_all_sizes_return_their_rows(machine: Machine, lane:
         wanted = [[(7 * i + j) % 60 for j in range(n)] for i, n in enumerate(sizes)]
         answers = await asyncio.gather(*(b.submit(rows(*w), None, 20) for w in wanted))
         assert [values(a) for a in answers] == wanted
-        assert b.waiting_rows == 0
+        assert b._waiting == 0
 
     asyncio.run(scenario())
 

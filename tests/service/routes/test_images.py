@@ -321,5 +321,5 @@ def test_error_message_shortens_a_long_number(client: TestClient) -> None:
 
 
 def test_internal_error_is_500_without_its_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.inputs.resolve_generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.routes.images.resolve_generate", lambda *_: 1 / 0)
     assert "division" not in refusal(client.post("/v1/generate", json={}), 500, "internal_error")["message"]
