@@ -72,10 +72,7 @@ reproduce: setup ## Train the presets of published GANs (ONLY=kunal627 MINUTES=1
 	$(BIN)/python -m scripts.reproduce $(ONLY) --data-root $(call quoted,$(DATA_ROOT)) $(addprefix --minutes ,$(strip $(MINUTES))) $(ARGS)
 
 test: setup ## Lint and run every test, JOBS files at a time, then those that need the machine to themselves
-	@{ $(LINT); } & lint=$$!; \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'; tests=$$?; \
-	wait $$lint || { echo "lint found something, above the tests: make lint"; exit 1; }; exit $$tests
-	$(BIN)/python -m pytest -m alone
+	@.ci/test $(JOBS) '$(LINT)'
 
 quick: setup ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -80,9 +79,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return IMAGES if nodeid.startswith(IMAGES) else file_of(nodeid)
 
     return ByFile(config, log)
-
-
-# A shell starts what it runs in the background with SIGINT ignored, and children inherit that: what the tests interrupt
-# would never hear of it.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -78,17 +78,21 @@ def remove_left_over(shared: Path) -> None:
 
 
 def stop_on_signals() -> None:
-    """Have SIGTERM and SIGHUP end the session as Ctrl-C does: each fixture stops what it started."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Have Ctrl-C, SIGTERM and SIGHUP end the session in the same way: each fixture stops what it started.
+
+    A shell starts what it runs in the background with SIGINT ignored, and children inherit that, so the programs that
+    tests interrupt would ignore it too.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(ValueError):  # not the main thread
-            if signal.getsignal(number) is signal.SIG_DFL:
+            if number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _interrupt)
 
 
 _interrupted: list[int] = []
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     _interrupted.append(number)
-    if len(_interrupted) == 1:  # fixtures stop what they started, undisturbed
+    if len(_interrupted) == 1 or number == signal.SIGINT:  # SIGTERM after another signal does not disturb the fixtures
         raise KeyboardInterrupt

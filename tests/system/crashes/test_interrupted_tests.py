@@ -74,6 +74,26 @@ def test_session_leaves_nothing(tmp_path: Path, number: signal.Signals | None, p
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ci_test_interrupted_ends_lint_and_tests(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Lint and pytest are stand-ins, which write their process ids and wait."""
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho $$ > tests-started\nexec sleep 600\n", encoding="utf-8")
+    python.chmod(0o755)
+    lint = "sh -c 'echo $$ > lint-started; exec sleep 600' && true"
+    session = subprocess.Popen([ROOT / ".ci" / "test", "2", lint], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    started = [tmp_path / "tests-started", tmp_path / "lint-started"]
+    try:
+        wait_until(lambda: all(path.is_file() and path.read_text(encoding="utf-8") for path in started))
+        session.send_signal(number)
+        assert session.wait(30) == code
+    finally:
+        session.kill()
+    for path in started:
+        wait_until(lambda pid=int(path.read_text(encoding="utf-8")): not is_running(pid))  # type: ignore[misc]
+
+
 def test_remove_left_over_removes_folders_of_dead_sessions(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead, alive, other = (tmp_path / f"{PREFIX}{pid}" for pid in (f"{int(ended.stdout)}-a", f"{os.getpid()}-b", "c"))
