@@ -6,15 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.testclient import TestClient
 
 from tests.support.service.responses import JSON
-
-
-@pytest.fixture
-def client(serve, folder: Path) -> Any:
-    return serve(folder)
 
 
 def content(client: Any, path: str, method: str = "get") -> dict[str, Any]:
