@@ -164,8 +164,10 @@ def draw_scores(study: optuna.Study, measure: str) -> bytes:
         warnings.simplefilter("ignore")
         plot_slice(study, target=mean, target_name=MEASURES[measure])
         figure = pyplot.gcf()
-        for axes in figure.axes:  # lists of widths are long
-            axes.tick_params(axis="x", labelrotation=30)
+        figure.suptitle("")
+        for axes in figure.axes:
+            axes.set_title("")
+            pyplot.setp(axes.get_xticklabels(), rotation=30, ha="right")  # lists of widths are long
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": "GAN Atelier"})
         pyplot.close(figure)
     return buffer.getvalue()
