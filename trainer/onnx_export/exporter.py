@@ -117,16 +117,7 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
 def make_model(
     checkpoint: Mapping[str, Any], name: str | None = None, *, ema: bool = True
 ) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
-    """Return the model of a checkpoint's generator file, and how far its images are from torch's (see `verify`).
-
-    Args:
-        checkpoint: The content of a checkpoint.
-        name: The model's name; see `export`.
-        ema: Whether to use the averaged generator.
-
-    Raises:
-        TrainerError: If ONNX Runtime's images differ from torch's by more than one level.
-    """
+    """Return the model that `export` writes, and how far its images are from torch's, as `verify` returns it."""
     require_runtime()
     config = checkpoints.config_of(checkpoint)
     name = checked_name(name or (config.name if ema else f"{config.name}-last"))
@@ -195,16 +186,23 @@ def output_path(name: str, output: Path) -> Path:
 
 def describe_file(path: Path) -> str | None:
     """Return what the generator file at `path` holds, for the user whose file is replaced; None where there is none."""
+    properties = metadata_at(path)
+    if not properties:
+        return None if properties is None else "a file that is not a generator file"
+    dataset, created, known = (properties.get(key, "unknown") for key in ("dataset", "created", "digest"))
+    return f"a generator of {dataset}, made at {created} (sha256 {known[:12]}…)"
+
+
+def metadata_at(path: Path) -> dict[str, str] | None:
+    """Return the metadata of the ONNX file at `path`, empty for a file of another kind; None where there is none."""
     import onnx
 
     try:
-        properties = metadata_of(onnx.load(path, load_external_data=False))
+        return metadata_of(onnx.load(path, load_external_data=False))
     except FileNotFoundError:
         return None
     except Exception:  # protobuf and onnx raise their own types
-        return "a file that is not a generator file"
-    dataset, created, known = (properties.get(key, "unknown") for key in ("dataset", "created", "digest"))
-    return f"a generator of {dataset}, made at {created} (sha256 {known[:12]}…)"
+        return {}
 
 
 class ToUint8(nn.Module):

@@ -25,6 +25,7 @@ from trainer.onnx_export import throughput
 from trainer.onnx_export.exporter import (
     load_generator_file,
     make_feed,
+    metadata_at,
     output_path,
     remove_notes,
     set_metadata,
@@ -102,10 +103,7 @@ def load_plain(path: Path, name: str | None = None) -> onnx.ModelProto:
 
 def check_replaceable(path: Path, method: Method) -> None:
     """Raise TrainerError if a file at `path` holds another optimized form, which would be lost."""
-    try:
-        existing = metadata_of(onnx.load(path, load_external_data=False)).get("optimize", method)
-    except Exception:  # there is no such file, or it is not an ONNX file
-        return
+    existing = (metadata_at(path) or {}).get("optimize", method)
     if existing != method:
         raise TrainerError(f"{path} holds the {existing} form; give another --output or --name for {method}")
 
