@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve service.service:GanAtelier`.
 
 BentoML starts and supervises the worker processes, builds bentos and images that contain the service and its models,
-and offers a native endpoint for its own clients. The FastAPI app, which BentoML mounts, answers everything else.
+and describes a native endpoint to its own clients. The FastAPI app, which BentoML mounts, answers every request.
 """
 
 from typing import Annotated, Any

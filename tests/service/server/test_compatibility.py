@@ -124,11 +124,15 @@ def test_service_without_private_symbols_answers_and_stops(tmp_path: Path) -> No
         encoding="utf-8",
     )
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "ATELIER_MODEL_DIR": str(tmp_path / "models")}
+    env["ATELIER_API_KEYS"] = "right"
+    key = {"Authorization": "Bearer right"}
     with running("reduced:GanAtelier", free_port(), tmp_path / "log", env, cwd=tmp_path) as server:
-        answer = httpx.post(f"{server.url}/v1/generate", json={"n": 2}, headers={"Accept": "application/x-npy"})
+        npy = {"Accept": "application/x-npy"}
+        answer = httpx.post(f"{server.url}/v1/generate", json={"n": 2}, headers=key | npy)
         assert answer.status_code == 200
-        native = httpx.post(f"{server.url}/v1/native/generate", json={"n": 1})
-        assert native.status_code == 200
+        native = f"{server.url}/v1/native/generate"
+        assert httpx.post(native, json={"n": 1}, headers=key).status_code == 200
+        assert httpx.post(native, json={"n": 1}).status_code == 401
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
         for feature in ("limits on slow and idle connections", "draining before a stop", "replacing dead workers"):
