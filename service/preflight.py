@@ -11,11 +11,11 @@ from pathlib import Path
 from artifacts.processes import child_environment, python_module
 from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
-from service import runtime_folder
 from service.errors import UserError
 from service.middleware.auth import ApiKeys
 from service.observability import metrics
-from service.server.posix import UNSUPPORTED, is_supported
+from service.server import runtime_folder
+from service.server.posix_modules import UNSUPPORTED, is_supported
 from service.settings import settings
 
 # The output of `uname -m` where a container image was built

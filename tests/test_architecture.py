@@ -138,7 +138,7 @@ def test_service_never_imports_torch() -> None:
         ("evaluation.scoring.job", {"torch", "torchvision"}),
         ("evaluation.metrics.frechet", {"torch", "onnxruntime"}),
         ("service.client", {"torch", "bentoml", "fastapi", "onnx", "onnxruntime", "pydantic", "scipy"}),
-        ("service.__main__", {"bentoml", "fastapi", "onnx", "onnxruntime", "scipy"}),
+        ("service.cli", {"bentoml", "fastapi", "onnx", "onnxruntime", "scipy"}),
         ("trainer", {"torch", "numpy", "pydantic"}),
         ("trainer.cli", {"torch", "numpy", "pydantic"}),
     ],

@@ -22,7 +22,7 @@ def _import(path: Path) -> Any:
 
 
 def _optimize(path: Path) -> Any:
-    from trainer.onnx_export.optimize import load_plain
+    from trainer.onnx_export.quantize import load_plain
 
     return load_plain(path)
 

@@ -233,9 +233,9 @@ def export(
         _print_lines(exporter.export(content, output, name=name, ema=ema).summary())
         return
 
-    from trainer.onnx_export.optimize import load_plain
-    from trainer.onnx_export.optimize import optimize as make_optimized
-    from trainer.onnx_export.throughput import Scorer
+    from trainer.onnx_export.compare_models import Scorer
+    from trainer.onnx_export.quantize import load_plain
+    from trainer.onnx_export.quantize import optimize as make_optimized
 
     exporter.require_runtime()
     scorer = Scorer(reference, extractor) if reference and extractor else None
@@ -281,7 +281,7 @@ def import_(
     contain activations, BatchNorm's ε, strides or the distribution of latents: the command prints what it assumes.
     """
     from trainer.names import name_of_file, name_of_output
-    from trainer.networks.weightless_layers import Layers
+    from trainer.networks.imported_activations import Layers
     from trainer.onnx_export import exporter, state_dict_import
 
     given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}

@@ -61,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def cli() -> str:
     """Return the page of all commands."""
     from evaluation.cli import app as evaluation
-    from service.__main__ import app as service
+    from service.cli import app as service
     from trainer.cli import app as trainer
 
     parts = [CLI]

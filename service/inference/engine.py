@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive
 
 from service.errors import ClientDisconnectedError
-from service.inference.admission import Admission
+from service.inference.answer_admission import Admission
 from service.inference.batcher import Batcher, InferencePool, deadline_exceeded
 from service.inference.inputs import InferenceInputs
 from service.models.repository import Repository

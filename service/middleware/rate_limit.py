@@ -15,7 +15,7 @@ from typing import Any
 
 from service.errors import ApiError
 from service.middleware.client_address import parse_address
-from service.server.posix import fcntl
+from service.server.posix_modules import fcntl
 
 log = logging.getLogger("bentoml.atelier")
 

@@ -24,8 +24,8 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.files import LockTakenError, lock_handle
-from service import runtime_folder
 from service.models.model_files import FileSignature
+from service.server import runtime_folder
 
 log = logging.getLogger("bentoml.atelier")
 

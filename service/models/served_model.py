@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
 from artifacts.onnx_metadata import onnx_error_message
-from service import runtime_folder
 from service.models.model_files import ValidatedModel, display_name, read_model_bytes, validate_model
 from service.models.session import Runtime, Session
 from service.observability.metrics import Metrics
+from service.server import runtime_folder
 
 log = logging.getLogger("bentoml.atelier")
 

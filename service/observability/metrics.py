@@ -7,8 +7,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from service import runtime_folder
-from service.observability.status import StatusWindow, living_files
+from service.observability.status_window import StatusWindow, living_files
+from service.server import runtime_folder
 
 log = logging.getLogger("bentoml.atelier")
 

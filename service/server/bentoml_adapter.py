@@ -17,7 +17,7 @@ from service.middleware.request import admit
 from service.routes import negotiation
 from service.routes.images import NATIVE_ROUTE, respond_native
 from service.routes.schemas import ImageSpec
-from service.server.compatibility import is_supported
+from service.server.private_symbols import is_supported
 
 SYMBOLS = (
     "_bentoml_sdk.service.factory:Service.to_asgi",

@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 import bentoml
 
-from service import preflight, runtime_folder
+from service import preflight
 from service.middleware.auth import ApiKeys
 from service.observability import logs, metrics
-from service.server import compatibility, connection_limits, supervision
+from service.server import connection_limits, private_symbols, runtime_folder, supervision
 from service.server.connection_limits import ConnectionLimits
-from service.server.posix import UNSUPPORTED, is_supported, resource
+from service.server.posix_modules import UNSUPPORTED, is_supported, resource
 from service.settings import Settings, SettingsError, settings
 
 
@@ -67,7 +67,7 @@ def install_connection_limits(settings: Settings) -> ConnectionLimits:
     )
     # uvicorn would trust X-Forwarded-For from any process on this machine
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    if compatibility.is_supported("limits on slow and idle connections", connection_limits.SYMBOLS):
+    if private_symbols.is_supported("limits on slow and idle connections", connection_limits.SYMBOLS):
         import uvicorn.config
 
         from service.server.connections import BoundedConnection

@@ -24,7 +24,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from service.server.compatibility import is_supported
+from service.server.private_symbols import is_supported
 
 if TYPE_CHECKING:
     from service.worker import Worker

@@ -18,7 +18,7 @@ from typing import Any
 import bentoml
 
 from artifacts.processes import end_with, is_alive
-from service.server.compatibility import is_supported
+from service.server.private_symbols import is_supported
 from service.server.shutdown import EXIT_S
 from service.settings import settings
 

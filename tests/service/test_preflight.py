@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service import health, preflight
+from service import healthcheck, preflight
 from service.errors import ApiError, error_response
 from service.settings import settings
 from tests.support.paths import ROOT
@@ -145,14 +145,16 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 def test_health_check_reports_ready_or_the_reason() -> None:
     not_ready = bytes(error_response(ApiError(503, "not_ready", "the model folder is empty")).body)
     with answering(200, b"{}") as url:
-        assert health.not_ready_reason(url) is None
+        assert healthcheck.not_ready_reason(url) is None
     with answering(503, not_ready) as url:
-        assert health.not_ready_reason(url) == "the model folder is empty"
-        done = subprocess.run([sys.executable, "-m", "service.health", url], cwd=ROOT, capture_output=True, text=True)
+        assert healthcheck.not_ready_reason(url) == "the model folder is empty"
+        done = subprocess.run(
+            [sys.executable, "-m", "service.healthcheck", url], cwd=ROOT, capture_output=True, text=True
+        )
         assert (done.returncode, done.stdout, done.stderr) == (1, "not ready: the model folder is empty\n", "")
     with answering(502, b"<html>") as url:
-        assert health.not_ready_reason(url) == "/readyz answered 502"
-    assert "no answer at" in str(health.not_ready_reason(url))
+        assert healthcheck.not_ready_reason(url) == "/readyz answered 502"
+    assert "no answer at" in str(healthcheck.not_ready_reason(url))
 
 
 def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +172,7 @@ def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatc
     [
         "sys.argv[1:] = ['serve']; sys.modules['fcntl'] = sys.modules['resource'] = None; "
         "import runpy; runpy.run_module('service', run_name='__main__')",
-        "import service.server.posix; service.server.posix.fcntl = None; import service.service",
+        "import service.server.posix_modules; service.server.posix_modules.fcntl = None; import service.service",
     ],
 )
 def test_serve_without_posix_modules_says_what_is_supported(command: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service.__main__ import app
-from service.environment import default_port
+from service.cli import app
+from service.environment_values import default_port
 from service.middleware.auth import ApiKeys
 from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins

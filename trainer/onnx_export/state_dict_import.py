@@ -20,7 +20,7 @@ from trainer import networks
 from trainer.config import loading
 from trainer.config.schema import initial_resolution
 from trainer.errors import TrainerError
-from trainer.networks.weightless_layers import LEAKY_RELU, LEAKY_SLOPE, Layers
+from trainer.networks.imported_activations import LEAKY_RELU, LEAKY_SLOPE, Layers
 from trainer.onnx_export import state_dict_file
 from trainer.onnx_export.state_dict_file import Weights
 from trainer.training import checkpoint

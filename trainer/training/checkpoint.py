@@ -23,7 +23,7 @@ from trainer.config.loading import differences, parse
 from trainer.config.schema import Config
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import TrainerError
-from trainer.networks.weightless_layers import Layers
+from trainer.networks.imported_activations import Layers
 from trainer.training.state import TrainState
 
 FORMAT_VERSION = 1

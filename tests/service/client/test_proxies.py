@@ -272,6 +272,6 @@ def test_client_leaves_out_blanks_around_a_key() -> None:
 def test_health_check_ignores_proxies() -> None:
     with service(lambda path, body: (200, {}, b"{}")) as url:
         environment = {**os.environ, "HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
-        command = [sys.executable, "-m", "service.health", url]
+        command = [sys.executable, "-m", "service.healthcheck", url]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

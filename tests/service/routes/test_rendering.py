@@ -54,7 +54,7 @@ def test_encoding_without_room_waits_and_small_images_pass(
 
 
 def test_encoding_beyond_the_waiting_room_is_503(serve: Serve, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.admission.MAX_WAITING", 0)
+    monkeypatch.setattr("service.inference.answer_admission.MAX_WAITING", 0)
     client = serve(folder, max_encoding_pixels=2048)
     held = Held(monkeypatch)
     body, png = {"seed": 0, "n": 4, "scale": 2}, {"Accept": "image/png"}

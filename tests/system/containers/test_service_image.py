@@ -47,7 +47,7 @@ def served(service_image: Image, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_service_image_has_labels_and_an_unprivileged_user(service_image: Image) -> None:
     config = service_image.config
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(config["User"]))
-    assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "service.health"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "service.healthcheck"]
     assert "3000/tcp" in config["ExposedPorts"]
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == "gan-atelier/service"

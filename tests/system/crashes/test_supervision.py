@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service import preflight, runtime_folder
+from service import preflight
 from service.observability import metrics
+from service.server import runtime_folder
 from tests.support.paths import ROOT
 from tests.support.polling import wait_until
 from tests.support.service.service_process import Server, served
@@ -77,7 +78,7 @@ def test_stop_with_a_suspended_worker_ends(server: Server, tmp_path: Path) -> No
 
 
 def test_runtime_folder_of_a_dead_owner_is_removed(tmp_path: Path) -> None:
-    code = "from service import runtime_folder; print(runtime_folder.make('x'), flush=True); input()"
+    code = "from service.server import runtime_folder; print(runtime_folder.make('x'), flush=True); input()"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", code]
     owner = subprocess.Popen(

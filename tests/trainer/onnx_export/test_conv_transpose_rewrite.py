@@ -16,7 +16,7 @@ from artifacts.latents import seeds_to_labels, seeds_to_latents
 from tests.support.trainer.generators import CLASSES, random_generator
 from trainer.config.schema import Config
 from trainer.onnx_export import exporter
-from trainer.onnx_export.rewrite import rewrite
+from trainer.onnx_export.conv_transpose_rewrite import rewrite
 
 Tiny = Callable[..., Config]
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.errors import ApiError
-from service.inference import admission
-from service.inference.admission import Admission
+from service.inference import answer_admission
+from service.inference.answer_admission import Admission
 from service.middleware import request
 from service.server import connection_limits
 
@@ -88,7 +88,7 @@ def test_admission_too_many_waiting_answers_are_503(monkeypatch: pytest.MonkeyPa
         room.release(100)
         await waiting
 
-    monkeypatch.setattr(admission, "MAX_WAITING", 1)
+    monkeypatch.setattr(answer_admission, "MAX_WAITING", 1)
     asyncio.run(scenario())
 
 

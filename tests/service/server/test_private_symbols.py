@@ -13,7 +13,7 @@ import pytest
 import uvicorn.config
 
 from service.server import bentoml_adapter, connection_limits, process_setup, shutdown, supervision
-from service.server.compatibility import TESTED, find_missing, is_supported
+from service.server.private_symbols import TESTED, find_missing, is_supported
 from service.settings import Settings
 from tests.support.paths import ROOT
 from tests.support.service.service_process import free_port, running
@@ -118,7 +118,7 @@ def test_supervision_without_a_symbol_leaves_circus_as_it_is() -> None:
 def test_service_without_private_symbols_answers_and_stops(tmp_path: Path) -> None:
     write_tiny_generator(tmp_path / "models" / "tiny.onnx")
     (tmp_path / "reduced.py").write_text(
-        "from service.server import compatibility\n"
+        "from service.server import private_symbols\n"
         "compatibility.find_missing = lambda symbols: ['uvicorn:renamed']\n"
         "from service.service import GanAtelier\n",
         encoding="utf-8",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.observability.status import WINDOW_S, StatusWindow, percentile
+from service.observability.status_window import WINDOW_S, StatusWindow, percentile
 from tests.support.polling import wait_until
 
 
@@ -72,7 +72,7 @@ def test_percentile_of_one_is_its_bin_of_none_is_none() -> None:
 
 def test_status_adds_up_living_workers(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
+        "import sys; from pathlib import Path; from service.observability.status_window import StatusWindow\n"
         f"r = StatusWindow(Path({str(tmp_path)!r})); r.accept_connections(loading=False)\n"
         "r.count_images(5); r.count_queued(3); r.count_request(200, 0.01)\n"
         "print('there', flush=True); sys.stdin.read()"
@@ -93,7 +93,7 @@ def test_status_adds_up_living_workers(tmp_path: Path) -> None:
 
 def test_status_starting_workers_take_turns(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from service.observability.status import StatusWindow\n"
+        "import sys; from pathlib import Path; from service.observability.status_window import StatusWindow\n"
         f"r = StatusWindow(Path({str(tmp_path)!r})); print('there', flush=True)\n"
         "for line in sys.stdin:\n"
         "    load = eval(line); print(r.others_accept(), r.others_load() if load is None else load, flush=True)"

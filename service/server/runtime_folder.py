@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from service.server.posix import fcntl
+from service.server.posix_modules import fcntl
 
 SHARED = "ATELIER_METRICS_FOLDER"  # not a setting: the supervisor names the folder to its workers
 PREFIX, LOCK = "atelier-", "owner"

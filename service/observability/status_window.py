@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.processes import is_alive
-from service import runtime_folder
+from service.server import runtime_folder
 
 log = logging.getLogger("bentoml.atelier")
 

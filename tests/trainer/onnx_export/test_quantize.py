@@ -22,8 +22,8 @@ from tests.support.service.served_models import load_model
 from tests.support.trainer.generators import CLASSES, random_generator
 from trainer.cli import app
 from trainer.config.schema import Config
-from trainer.onnx_export import exporter, optimize, throughput
-from trainer.onnx_export.throughput import Throughput
+from trainer.onnx_export import compare_models, exporter, quantize
+from trainer.onnx_export.compare_models import Throughput
 
 Tiny = Callable[..., Config]
 
@@ -52,7 +52,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set the ratio of throughputs that is measured, which tests cannot leave to the machine."""
 
     def set_ratio(ratio: float) -> None:
-        monkeypatch.setattr(throughput, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
+        monkeypatch.setattr(compare_models, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
 
     return set_ratio
 
@@ -105,7 +105,7 @@ def test_optimize_without_gain_writes_float32_and_the_reason(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_speed(0.7)
-    monkeypatch.setattr(throughput, "has_vnni", lambda: False)
+    monkeypatch.setattr(compare_models, "has_vnni", lambda: False)
     path = tmp_path / "models" / "tiny.onnx"
     code, output = run(conditional, "--optimize", "int8", "--output", path)
     assert code == 0
@@ -141,7 +141,7 @@ def test_optimize_with_a_scorer_reports_and_decides_by_score(
     assert document["score_change"] == pytest.approx(document["optimized_score"] / document["plain_score"] - 1)
     assert "fd_tiny1k" in output
 
-    monkeypatch.setattr(optimize, "MAX_SCORE_LOSS", document["score_change"] - 1e-9)
+    monkeypatch.setattr(quantize, "MAX_SCORE_LOSS", document["score_change"] - 1e-9)
     code, output = run(conditional, "--optimize", "int8", "--output", tmp_path / "models", *options)
     assert code == 0
     assert "kept float32: its fd_tiny1k is" in output
@@ -154,9 +154,11 @@ def test_optimize_with_a_scorer_reports_and_decides_by_score(
 
 def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None:
     model = onnx.load(conditional)
-    session = throughput.make_session(model, threads=1)
+    session = compare_models.make_session(model, threads=1)
     feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
-    document = throughput.measure(session, throughput.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02)
+    document = compare_models.measure(
+        session, compare_models.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02
+    )
     assert document.plain > 0
     assert 0.2 < document.ratio < 5  # the same model twice, on a machine that may be doing much else
 

@@ -1,4 +1,4 @@
-"""The health check: `python -m service health`, or, faster, `python -m service.health`, as containers run it."""
+"""The health check: `python -m service health`, or, faster, `python -m service.healthcheck`, as containers run it."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 
 from artifacts.terminal import prepare_streams, say
-from service.environment import default_port
+from service.environment_values import default_port
 
 
 def not_ready_reason(url: str) -> str | None:

@@ -21,7 +21,9 @@ from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
 from artifacts.onnx_metadata import metadata_of
 from trainer.errors import TrainerError
-from trainer.onnx_export import throughput
+from trainer.onnx_export import compare_models
+from trainer.onnx_export.compare_models import Feed, Scorer
+from trainer.onnx_export.conv_transpose_rewrite import rewrite
 from trainer.onnx_export.exporter import (
     load_generator_file,
     make_feed,
@@ -31,8 +33,6 @@ from trainer.onnx_export.exporter import (
     set_metadata,
     write_model,
 )
-from trainer.onnx_export.rewrite import rewrite
-from trainer.onnx_export.throughput import Feed, Scorer
 from trainer.training import run_folder
 
 Method = Literal["fp16", "int8"]
@@ -162,18 +162,18 @@ def optimize(
     set_metadata(optimized, kept | {"optimize": method})
     onnx.checker.check_model(optimized, full_check=True)
 
-    machine = throughput.machine()
+    machine = compare_models.machine()
     on_gpu = method == "fp16" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
-    sessions = throughput.make_session(plain, provider), throughput.make_session(optimized, provider)
-    largest = max(throughput.BATCHES)
+    sessions = compare_models.make_session(plain, provider), compare_models.make_session(optimized, provider)
+    largest = max(compare_models.BATCHES)
     feed = next(feeds(range(largest), *latent, batch=largest))
     throughputs = {
-        batch: throughput.measure(*sessions, {key: rows[:batch] for key, rows in feed.items()})
-        for batch in throughput.BATCHES
+        batch: compare_models.measure(*sessions, {key: rows[:batch] for key, rows in feed.items()})
+        for batch in compare_models.BATCHES
     }
     compared = range(num_images if scorer else UNSCORED_IMAGES)
-    difference = throughput.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
+    difference = compare_models.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
 
     keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, on_gpu, force)
     chosen = optimized if keep else plain
@@ -208,7 +208,7 @@ def _decide(method: Method, ratio: float, difference: Mapping[str, Any], on_gpu:
             f"float16 is for GPUs, a CPU computes it in float32: {gain}; --force writes it for a GPU elsewhere"
         )
     elif ratio < MIN_GAIN:
-        without_vnni = method == "int8" and throughput.has_vnni() is False
+        without_vnni = method == "int8" and compare_models.has_vnni() is False
         against.append(f"it is not faster: {gain}" + (", which has no VNNI" if without_vnni else ""))
     if mean > MAX_MEAN_DIFFERENCE:
         against.append(f"its pixels are off by {mean:.2f} levels on average, {MAX_MEAN_DIFFERENCE:g} at most")

@@ -1,0 +1,120 @@
+"""`python -m service serve|settings|health|store`. Heavy imports happen inside the commands."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from artifacts.command_line import OneLineErrors
+from artifacts.terminal import say
+from service.environment_values import default_host, default_port
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Serve generators over HTTP.\n\nTry it: python -m service serve",
+)
+store_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Put generators into BentoML's model store, and build bentos."
+)
+app.add_typer(store_app, name="store")
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Generator files (*.onnx).", show_default=False)]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Print errors that the user can fix as one line, and exit with code 2."""
+    from service.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        say(f"error: {error}", error=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on (0.0.0.0: all interfaces). Default: $ATELIER_BIND, else 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(help="Port to listen on. Default: $PORT, else $ATELIER_PORT, else 3000.")
+    ] = None,
+) -> None:
+    """Check settings, port and folders, then serve the models in $MODEL_DIR (default: ./models) with BentoML."""
+    with plain_errors():
+        from service import preflight
+
+        preflight.serve(default_host() if host is None else host, default_port() if port is None else port)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the defaults as a Markdown table for the documentation.")
+    ] = False,
+) -> None:
+    """List every setting with its current value and its effect."""
+    with plain_errors():
+        from service import settings as module
+        from service.middleware.auth import ApiKeys
+
+        if markdown:
+            print(module.markdown_table(), end="")
+            return
+        values = module.settings()
+        ApiKeys(values)
+        rows = module.describe_settings(values)
+        width = max(len(f"{variable}={value}") for variable, value, _ in rows)
+        for variable, value, description in rows:
+            say(f"{f'{variable}={value}':<{min(width, 60)}}  {description}")
+
+
+@app.command()
+def health(
+    url: Annotated[
+        str | None, typer.Argument(metavar="URL", help="Address of the service. Default: the service on this machine.")
+    ] = None,
+) -> None:
+    """Exit with code 0 if a service is ready; else print the reason and exit with code 1."""
+    from service.healthcheck import check
+
+    raise typer.Exit(check(url))
+
+
+@store_app.command()
+def put(files: Files) -> None:
+    """Put each file into BentoML's model store, and print its tag, NAME:DIGEST."""
+    with plain_errors():
+        for path in files:
+            say(_store().put(path))
+
+
+@store_app.command()
+def build(files: Files) -> None:
+    """Put the files into the model store, build a bento that serves them, and print its tag."""
+    with plain_errors():
+        say(_store().build(files))
+
+
+def _store() -> ModuleType:
+    import logging
+
+    from service.models import bento_store
+
+    logging.getLogger("bentoml").setLevel(logging.ERROR)
+    return bento_store
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="python -m service")
