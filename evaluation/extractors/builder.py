@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evaluation.atomic import atomic_output
+from evaluation.documents import now
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import FORMAT_VERSION, extractor_digest, metadata_strings
 from evaluation.extractors.resize import RESIZES, GraphBuilder, add_resize
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Largest difference between ONNX Runtime's and torch's outputs. A damaged export is wrong by far more; 1e-5 is usual.
 _MAX_EXPORT_ERROR = 1e-4
 
@@ -124,13 +125,9 @@ def seal(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     """Write metadata, time and digest into the model."""
     from onnx import helper
 
-    values = {
-        "format_version": FORMAT_VERSION,
-        **metadata,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    helper.set_model_props(model, metadata_strings(values))
-    helper.set_model_props(model, {**metadata_strings(values), "digest": extractor_digest(model)})
+    values = metadata_strings({"format_version": FORMAT_VERSION, **metadata, "created": now()})
+    helper.set_model_props(model, values)
+    helper.set_model_props(model, {**values, "digest": extractor_digest(model)})
 
 
 def write_extractor(

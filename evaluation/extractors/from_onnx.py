@@ -14,7 +14,7 @@ import numpy as np
 from artifacts.onnx_metadata import onnx_error_message
 from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import OPSET, hash_arrays, preprocessing_model, seal
+from evaluation.extractors.builder import IMAGENET_MEAN, IMAGENET_STD, OPSET, hash_arrays, preprocessing_model, seal
 from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.onnx_inspection import NetworkInput, find_features, find_input, read_network
 from evaluation.extractors.resize import RESIZES
@@ -24,7 +24,6 @@ from evaluation.onnx_runtime import create_session, run_session
 if TYPE_CHECKING:
     import onnx
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OWN_RESIZE = "its own graph's"
 MAX_SIDE = 4096
 _PREFIX = "network/"
@@ -142,8 +141,8 @@ def _add_preprocessing(
             f"{path} takes floats and {problem}: {', '.join(RESIZES)} (which one is part of the metric)"
         )
     channels = source.channels or 3
-    default = IMAGENET if channels == 3 else ((0.5,), (0.5,))
-    mean, std = mean or default[0], std or default[1]
+    gray = (0.5,)
+    mean, std = mean or (IMAGENET_MEAN if channels == 3 else gray), std or (IMAGENET_STD if channels == 3 else gray)
     for option, values in (("--mean", mean), ("--std", std)):
         if len(values) != channels or not np.isfinite(values).all():
             raise EvaluationError(f"{option} needs {channels} finite numbers for {path}, not {list(values)}")

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from evaluation.atomic import check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, weights_sha256, write_extractor
+from evaluation.extractors.builder import IMAGENET_MEAN, IMAGENET_STD, BuiltExtractor, weights_sha256, write_extractor
 from evaluation.extractors.resize import RESIZES, Resize
 from evaluation.metrics.registry import invalid_name_reason
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Normalized(nn.Module):
