@@ -119,7 +119,7 @@ def test_service_without_private_symbols_answers_and_stops(tmp_path: Path) -> No
     write_tiny_generator(tmp_path / "models" / "tiny.onnx")
     (tmp_path / "reduced.py").write_text(
         "from service.server import private_symbols\n"
-        "compatibility.find_missing = lambda symbols: ['uvicorn:renamed']\n"
+        "private_symbols.find_missing = lambda symbols: ['uvicorn:renamed']\n"
         "from service.service import GanAtelier\n",
         encoding="utf-8",
     )
