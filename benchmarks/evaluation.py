@@ -141,7 +141,7 @@ def inception(rounds: int) -> dict[str, Any]:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     from evaluation.extractors import load_extractor
-    from evaluation.extractors.builder import centered_relative_error
+    from evaluation.extractors.extractor_export import centered_relative_error
 
     with tempfile.TemporaryDirectory() as folder:
         weights = random_weights(Path(folder) / "random.pth")
@@ -508,7 +508,7 @@ def write_extractor(path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from evaluation.extractors.builder import seal
+    from evaluation.extractors.extractor_export import seal
 
     random, inside = np.random.default_rng(0), 16 * 16 * 3
     constants = {

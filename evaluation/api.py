@@ -10,11 +10,11 @@ from typing import Any
 
 from evaluation.extractors import Extractor
 from evaluation.metrics import Metric, MetricOptions
-from evaluation.references.cache import DataPaths
-from evaluation.report.schema import summary_lines
-from evaluation.scoring import job
+from evaluation.references.data_paths import DataPaths
+from evaluation.report.writer import summary_lines
+from evaluation.scoring import run_job
 from evaluation.scoring.distance import distance_between
-from evaluation.scoring.inputs import ScoreOptions, find_extractor, metrics_named
+from evaluation.scoring.job import ScoreOptions, find_extractor, metrics_named
 from evaluation.scoring.report import output_paths
 from evaluation.sources import ImagesLike, SamplingOptions, resolve
 
@@ -152,7 +152,7 @@ def score(
         on_warning=_warn,
     )
     with output_paths(None if output is None else Path(output)) as files:
-        report = job.score(images, reference, loaded, options, files)
+        report = run_job.score(images, reference, loaded, options, files)
         if files.images is not None:
             from evaluation.report.render import write_views
 

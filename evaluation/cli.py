@@ -70,8 +70,8 @@ def classifier(
 ) -> None:
     """Train a small classifier on an image set, for `fd_classifier` scores and for `classify`."""
     with one_line_errors():
-        from evaluation.atomic import check_writable
         from evaluation.extractors.default import require_torch
+        from evaluation.output_files import check_writable
 
         check_writable(output)
         require_torch()
@@ -192,10 +192,11 @@ def reference(
 ) -> None:
     """Compute statistics of real images as a reference; `score --reference SOURCE@SPLIT` does this by default."""
     with one_line_errors():
-        from evaluation.atomic import check_writable
         from evaluation.extractors import load_extractor
-        from evaluation.references.cache import DataPaths, default_path, make_reference
+        from evaluation.output_files import check_writable
+        from evaluation.references.data_paths import DataPaths
         from evaluation.references.importers import import_reference
+        from evaluation.references.reference_set import default_path, make_reference
 
         if output is not None:
             check_writable(output)
@@ -244,7 +245,7 @@ def fid(
 ) -> None:
     """Print the Fréchet distance between two sets of images. For intervals, metrics and a report use `score`."""
     with one_line_errors():
-        from evaluation.references.cache import DataPaths
+        from evaluation.references.data_paths import DataPaths
         from evaluation.scoring.distance import distance_between
 
         paths = DataPaths(data_root, cache_root)
@@ -277,11 +278,11 @@ def classify(
 ) -> None:
     """Print the share of images that a classifier recognizes with confidence, and the share of each class."""
     with one_line_errors():
-        from evaluation.atomic import check_writable
-        from evaluation.classification import classify_images, failed_limits
+        from evaluation.class_shares import classify_images, failed_limits
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
-        from evaluation.report.schema import write_report
+        from evaluation.output_files import check_writable
+        from evaluation.report.writer import write_report
         from evaluation.sources import open_source
 
         if output is not None:
@@ -313,7 +314,7 @@ def report(
 ) -> None:
     """Write the Markdown and HTML of one report again, or compare reports of the same protocol."""
     with one_line_errors():
-        from evaluation.atomic import check_writable
+        from evaluation.output_files import check_writable
         from evaluation.report.compare import compare
         from evaluation.report.reader import report_path
         from evaluation.report.render import comparison_lines, write_comparison, write_views

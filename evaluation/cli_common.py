@@ -37,7 +37,7 @@ Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twi
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn failures that a user can act on into one line on stderr and an exit code, without a traceback."""
-    from evaluation.atomic import shorten_path
+    from evaluation.output_files import shorten_path
     from imagesets import ImageSetError
 
     log_to_stderr()

@@ -88,9 +88,9 @@ def score(
     """Score images against real ones. After an interruption the same command resumes."""
     with one_line_errors():
         from evaluation.extractors import load_extractor
-        from evaluation.references.cache import DataPaths
-        from evaluation.scoring import job
-        from evaluation.scoring.inputs import ScoreOptions, metrics_named, recorded_extractor
+        from evaluation.references.data_paths import DataPaths
+        from evaluation.scoring import run_job
+        from evaluation.scoring.job import ScoreOptions, metrics_named, recorded_extractor
         from evaluation.scoring.report import output_paths
         from evaluation.scoring.shards import parse_shard, score_shard
         from evaluation.sources import SamplingOptions, checkpoints_of, is_run, resolve
@@ -123,9 +123,9 @@ def score(
                 say(score_shard(source, reference, loaded, options, output))
                 return
             if all_checkpoints:
-                document = job.score_checkpoints(checkpoints_of(Path(source)), reference, loaded, options, files)
+                document = run_job.score_checkpoints(checkpoints_of(Path(source)), reference, loaded, options, files)
             else:
-                document = job.score(source, reference, loaded, options, files)
+                document = run_job.score(source, reference, loaded, options, files)
             _finish(document, files, stamp)
 
 
@@ -149,7 +149,7 @@ def merge(
 ) -> None:
     """Merge shards into one score, equal to that of one job."""
     with one_line_errors():
-        from evaluation.references.cache import DataPaths
+        from evaluation.references.data_paths import DataPaths
         from evaluation.scoring.report import output_paths
         from evaluation.scoring.shards import merge_shards
 
@@ -174,7 +174,7 @@ def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) ->
     """Stamp and print the scores, and write the report's views; raise CheckFailedError if a threshold was missed."""
     from evaluation.report.generator_scores import stamp as stamp_scores
     from evaluation.report.render import write_views
-    from evaluation.report.schema import summary_lines
+    from evaluation.report.writer import summary_lines
 
     for text in [] if stamp is None else stamp_scores(stamp, document):
         warn(text)

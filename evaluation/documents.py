@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts import version
-from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
+from evaluation.output_files import atomic_output
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -135,7 +135,7 @@ def test_service_never_imports_torch() -> None:
         ("imagesets", {"torch", "torchvision", "sklearn"}),
         ("evaluation", {"torch", "onnxruntime", "scipy"}),
         ("evaluation.cli", {"torch", "onnxruntime", "scipy"}),
-        ("evaluation.scoring.job", {"torch", "torchvision"}),
+        ("evaluation.scoring.run_job", {"torch", "torchvision"}),
         ("evaluation.metrics.frechet", {"torch", "onnxruntime"}),
         ("service.client", {"torch", "bentoml", "fastapi", "onnx", "onnxruntime", "pydantic", "scipy"}),
         ("service.cli", {"bentoml", "fastapi", "onnx", "onnxruntime", "scipy"}),

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, weights_sha256, write_extractor
+from evaluation.extractors.extractor_export import BuiltExtractor, weights_sha256, write_extractor
 from evaluation.sources import resolve
 from imagesets import ImageSet, load
 

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from artifacts.onnx_metadata import onnx_error_message
-from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import IMAGENET_MEAN, IMAGENET_STD, OPSET, hash_arrays, preprocessing_model, seal
 from evaluation.extractors.extractor import Extractor, load_extractor
+from evaluation.extractors.extractor_export import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OPSET,
+    hash_arrays,
+    preprocessing_model,
+    seal,
+)
 from evaluation.extractors.onnx_inspection import NetworkInput, find_features, find_input, read_network
 from evaluation.extractors.resize import RESIZES
-from evaluation.metrics.registry import invalid_name_reason
+from evaluation.metrics.result_names import invalid_name_reason
 from evaluation.onnx_runtime import create_session, run_session
+from evaluation.output_files import atomic_output, check_writable
 
 if TYPE_CHECKING:
     import onnx

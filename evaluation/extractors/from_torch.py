@@ -10,11 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluation.atomic import check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import IMAGENET_MEAN, IMAGENET_STD, BuiltExtractor, weights_sha256, write_extractor
+from evaluation.extractors.extractor_export import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BuiltExtractor,
+    weights_sha256,
+    write_extractor,
+)
 from evaluation.extractors.resize import RESIZES, Resize
-from evaluation.metrics.registry import invalid_name_reason
+from evaluation.metrics.result_names import invalid_name_reason
+from evaluation.output_files import check_writable
 
 
 class Normalized(nn.Module):

@@ -19,10 +19,10 @@ from torchvision.models import inception as blocks
 
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.resources import available_cpus
-from evaluation.atomic import atomic_output, check_writable
 from evaluation.errors import EvaluationError
-from evaluation.extractors.builder import BuiltExtractor, write_extractor
 from evaluation.extractors.extractor import FID_NETWORK, FID_WEIGHTS_FILE, FID_WEIGHTS_SHA256, weights_path
+from evaluation.extractors.extractor_export import BuiltExtractor, write_extractor
+from evaluation.output_files import atomic_output, check_writable
 
 WEIGHTS_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FID_WEIGHTS_FILE}"
 WEIGHTS_SHA256_PREFIX = "6726825d"

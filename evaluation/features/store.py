@@ -15,9 +15,9 @@ import numpy as np
 
 from artifacts.arrays import count_of, read_npy, read_npz
 from artifacts.files import sync_file
-from evaluation.atomic import atomic_output, reraise_write_errors
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics
+from evaluation.output_files import atomic_output, reraise_write_errors
 
 ROWS = ("features", "logits", "labels", "samples")
 SAMPLES = 64  # images kept for the report

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.files import LockTakenError, lock_handle
-from evaluation.atomic import reraise_write_errors
 from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
+from evaluation.output_files import reraise_write_errors
 
 
 def key_of(arguments: dict[str, Any]) -> str:

@@ -9,10 +9,9 @@ from evaluation.metrics.registry import (
     parse_metrics,
     required_inputs,
     resolve,
-    result_name,
     rows_to_keep,
-    short_count,
 )
+from evaluation.metrics.result_names import result_name, short_count
 
 __all__ = [
     "METRICS",

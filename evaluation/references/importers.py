@@ -13,7 +13,7 @@ from evaluation.documents import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
-from evaluation.references.file import Reference, load_reference, save_reference
+from evaluation.references.reference_file import Reference, load_reference, save_reference
 from evaluation.references.stylegan_statistics import read_stylegan_statistics
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
 from artifacts.onnx_metadata import digest_of, metadata_of
-from evaluation.atomic import atomic_output
 from evaluation.documents import without_surrogates
 from evaluation.errors import EvaluationError
-from evaluation.metrics.registry import current_name
+from evaluation.metrics.result_names import current_name
 from evaluation.onnx_runtime import read_model
+from evaluation.output_files import atomic_output
 
 PREFIX, PROTOCOL = "evaluation.", ".protocol"
 # Parts of a protocol that decide a score, and their fields.

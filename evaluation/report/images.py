@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from artifacts.arrays import read_npy
-from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
+from evaluation.output_files import atomic_output
 
 COLUMNS, GAP = 8, 4
 # Pixels of a tile: smaller images are enlarged, larger ones reduced.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.atomic import atomic_output
 from evaluation.documents import write_json
+from evaluation.output_files import atomic_output
 from evaluation.report.charts import (
     extrapolation,
     extrapolation_chart,

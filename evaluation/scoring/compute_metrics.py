@@ -17,8 +17,9 @@ from evaluation.features.store import FeatureSet
 from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name, rows_to_keep
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval
-from evaluation.references.cache import DataPaths, ReferenceSet, cached_reference, other_split
-from evaluation.references.file import Reference
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_file import Reference
+from evaluation.references.reference_set import ReferenceSet, cached_reference, other_split
 from evaluation.sources import ImageSource
 
 # The metrics that have an interval, whose spread is that of fresh seeds.

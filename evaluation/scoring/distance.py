@@ -15,11 +15,12 @@ from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureSet
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.references.cache import DataPaths, cached_reference, is_constant, size_warnings
-from evaluation.references.file import Reference, load_statistics
-from evaluation.scoring.inputs import DEFAULT_NUM_IMAGES, find_extractor
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_file import Reference, load_statistics
+from evaluation.references.reference_set import cached_reference, is_constant, size_warnings
+from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor
 from evaluation.sources import ImagesLike, Location, SeedRange, open_source, resolve
-from evaluation.sources.arrays import conversion_warnings
+from evaluation.sources.image_sets import conversion_warnings
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.atomic import check_writable, reraise_write_errors
 from evaluation.documents import now, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureStore, count_images, read_state
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
-from evaluation.references.cache import is_constant
-from evaluation.references.file import Reference
-from evaluation.report.schema import FORMAT_VERSION, NAME, check_threshold, score_document
+from evaluation.output_files import check_writable, reraise_write_errors
+from evaluation.references.reference_file import Reference
+from evaluation.references.reference_set import is_constant
+from evaluation.report.schema import FORMAT_VERSION, NAME
+from evaluation.report.writer import check_threshold, score_document
 from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
-from evaluation.scoring.inputs import Job
+from evaluation.scoring.job import Job
 from evaluation.scoring.samples import save_sample_images
 from imagesets import ImageSetError
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.atomic import atomic_output
 from evaluation.errors import EvaluationError
 from evaluation.features.store import SAMPLES, FeatureStore
 from evaluation.metrics.neighbors import nearest
-from evaluation.references.cache import DataPaths
-from evaluation.references.file import Reference
-from evaluation.scoring.inputs import Job
+from evaluation.output_files import atomic_output
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_file import Reference
+from evaluation.scoring.job import Job
 from evaluation.sources import random_subset
 from imagesets import ImageSetError
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from evaluation.sources.arrays import ArraySource, ImageSetSource, ResizedSource, array_image_set, array_source
+from evaluation.sources.arrays import ArraySource, array_image_set, array_source
 from evaluation.sources.base import ImageBatch, ImageSource, SamplingOptions, SeedRange, random_subset
-from evaluation.sources.generator import CheckpointSource, FunctionSource, GeneratorSource, checkpoints_of, is_run
+from evaluation.sources.checkpoint import CheckpointSource, checkpoints_of, is_run
+from evaluation.sources.function import FunctionSource
+from evaluation.sources.generator import GeneratorSource
+from evaluation.sources.image_sets import ImageSetSource, ResizedSource
 from evaluation.sources.location import ImagesLike, Location, open_source, resolve
 from evaluation.sources.service import PATIENCE_S, ServiceSource
 

@@ -11,9 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.sources.arrays import IMAGE_KEYS, ImageSetSource, array_source
+from evaluation.sources.arrays import IMAGE_KEYS, array_source
 from evaluation.sources.base import ImageSource, SamplingOptions
-from evaluation.sources.generator import CheckpointSource, FunctionSource, GeneratorSource, is_run
+from evaluation.sources.checkpoint import CheckpointSource, is_run
+from evaluation.sources.function import FunctionSource
+from evaluation.sources.generator import GeneratorSource
+from evaluation.sources.image_sets import ImageSetSource
 from evaluation.sources.service import PATIENCE_S, ServiceSource
 from imagesets import list_sources, load_image_set
 

@@ -11,7 +11,7 @@ import pytest
 
 from artifacts import files
 from artifacts.files import atomic_path
-from evaluation.atomic import atomic_output
+from evaluation.output_files import atomic_output
 
 
 def with_atomic_path(path: Path) -> None:

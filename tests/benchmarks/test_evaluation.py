@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from benchmarks import evaluation, report
-from evaluation.extractors import builder
 from tests.support.evaluation.inception import exported_once
 
 LOAD = {"load_average": [0.0, 0.0]}
@@ -37,7 +36,7 @@ def test_metrics_of_equal_features_agree_with_torch_fidelity(monkeypatch: pytest
 
 @pytest.mark.slow
 def test_features_and_commands_agree_with_the_peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "export_network", exported_once())
+    monkeypatch.setattr("evaluation.extractors.extractor_export.export_network", exported_once())
     monkeypatch.setattr(evaluation, "BATCH", 4)
     monkeypatch.setattr(evaluation, "SQUARE", 64)
     found = evaluation.inception(rounds=1)

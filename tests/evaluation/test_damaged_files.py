@@ -16,7 +16,7 @@ from artifacts.arrays import read_npz
 from evaluation.errors import EvaluationError
 from evaluation.features.store import count_images
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
-from evaluation.references.file import load_reference
+from evaluation.references.reference_file import load_reference
 from evaluation.scoring.shards import find_shards, merge_features
 from evaluation.sources.arrays import array_source
 from tests.support.evaluation.commands import one_line, run

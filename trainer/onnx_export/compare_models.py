@@ -92,7 +92,7 @@ class Scorer:
         """
         from evaluation.errors import EvaluationError
         from evaluation.extractors import load_extractor
-        from evaluation.references.file import load_reference
+        from evaluation.references.reference_file import load_reference
 
         try:
             self.reference = load_reference(reference)

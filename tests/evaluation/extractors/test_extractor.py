@@ -14,7 +14,7 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.builder import preprocessing_model, seal
+from evaluation.extractors.extractor_export import preprocessing_model, seal
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 from tests.support.tiny_generator import write_tiny_generator
 

@@ -12,7 +12,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
-from evaluation.extractors.builder import centered_relative_error
+from evaluation.extractors.extractor_export import centered_relative_error
 from evaluation.extractors.from_torch import IMAGENET_MEAN, IMAGENET_STD, Normalized, build_extractor
 from evaluation.extractors.resize import RESIZES
 from evaluation.metrics import result_name

@@ -26,8 +26,8 @@ from torch_fidelity.interpolate_compat_tensorflow import (
 )
 
 from evaluation.errors import EvaluationError
-from evaluation.extractors import builder, inception, load_extractor
-from evaluation.extractors.builder import centered_relative_error, preprocessing_model
+from evaluation.extractors import inception, load_extractor
+from evaluation.extractors.extractor_export import centered_relative_error, preprocessing_model
 from evaluation.extractors.inception import build_inception, load_network
 from evaluation.extractors.resize import RESIZES
 from imagesets import load_image_set
@@ -46,10 +46,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An extractor file a resize, made by the builder; the network, which they share, is exported once."""
+    """An extractor file a resize, made by `export`; the network, which they share, is exported once."""
     folder = tmp_path_factory.mktemp("extractors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "export_network", exported_once())
+        patch.setattr("evaluation.extractors.extractor_export.export_network", exported_once())
         for resize in RESIZE_NAMES:
             build_inception(weights, resize, folder / f"{resize}.onnx", expected_sha256_prefix=None)
     return {resize: folder / f"{resize}.onnx" for resize in RESIZE_NAMES}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import METRICS, MetricInputs, MetricOptions, parse_metrics, resolve, result_name
-from evaluation.metrics.registry import RESERVED, current_name, former_name, invalid_name_reason
+from evaluation.metrics.registry import RESERVED
+from evaluation.metrics.result_names import current_name, former_name, invalid_name_reason
 from tests.support.evaluation.commands import one_line, run
 
 CUSTOM = """

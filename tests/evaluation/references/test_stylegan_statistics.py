@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.references.file import load_reference
+from evaluation.references.reference_file import load_reference
 from evaluation.references.stylegan_statistics import read_stylegan_statistics
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor

@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from evaluation.extractors.builder import seal
+from evaluation.extractors.extractor_export import seal
 from tests.support.evaluation.commands import one_line, run, score
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 from tests.support.image_files import write_pictures

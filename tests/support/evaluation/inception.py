@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx
 
-from evaluation.extractors import builder
+from evaluation.extractors import extractor_export
 
 
 def exported_once() -> Callable[..., onnx.ModelProto]:
-    """In place of `graph.export_network`, for builds of one network: exported for the first, copied for the rest."""
-    export, exported = builder.export_network, []
+    """In place of `export_network`, for builds of one network: exported for the first, copied for the rest."""
+    export, exported = extractor_export.export_network, []
 
     def once(*arguments: Any) -> onnx.ModelProto:
         if not exported:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from evaluation.extractors.builder import seal
+from evaluation.extractors.extractor_export import seal
 
 
 def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: int = 0, **metadata: Any) -> Path:

@@ -23,7 +23,8 @@ from images import Engine, ImageError, find_engine, make_base
 
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
-from evaluation.references.cache import DataPaths, make_reference
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_set import make_reference
 from tests.support.containers import BUNDLED, Given, Image, Served, Volume
 from tests.support.service.service_process import free_port
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from artifacts import generator_file
 from evaluation.extractors.extractor import load_extractor
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.references.file import save_reference
+from evaluation.references.reference_file import save_reference
 from evaluation.sources import SeedRange, open_source
 from service.models.session import Runtime
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor

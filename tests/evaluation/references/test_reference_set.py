@@ -12,8 +12,9 @@ import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path
 
 from evaluation.extractors import load_extractor
-from evaluation.references.cache import DataPaths, cached_reference
-from evaluation.references.file import load_reference, sidecar_path
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_file import load_reference, sidecar_path
+from evaluation.references.reference_set import cached_reference
 from imagesets import ImageSetError
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,60 +20,13 @@ from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureSet
 from evaluation.features.workdir import open_workdir, remove_workdir
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.references.file import ROWS, Reference, load_reference, save_reference
-from evaluation.sources import ImageSetSource, ImagesLike, SeedRange, array_image_set, resolve
-from evaluation.sources.location import expand
-from imagesets import ImageSet, ImageSetError, load_image_set
-from imagesets.cache import default_cache_root
+from evaluation.references.data_paths import DataPaths
+from evaluation.references.reference_file import ROWS, Reference, load_reference, save_reference
+from evaluation.sources import ImageSetSource, ImagesLike, SeedRange
+from imagesets import ImageSet, ImageSetError
 
 # What decides a cached reference, next to the extractor and the number of images.
 _KEY_FIELDS = ("source", "split", "crop", "resize", "resolution", "channels", "fingerprint")
-
-
-@dataclass(frozen=True)
-class DataPaths:
-    """Where data sets are, and where what is made of them is cached; None is $ATELIER_CACHE, else ~/.cache."""
-
-    data_root: Path = Path("data")
-    cache_root: Path | None = None
-
-    @property
-    def references(self) -> Path:
-        """The folder of cached references."""
-        return self._cache / "references"
-
-    @property
-    def extractors(self) -> Path:
-        """The folder of cached extractor files."""
-        return self._cache / "extractors"
-
-    @property
-    def _cache(self) -> Path:
-        root = self.cache_root or os.environ.get("ATELIER_CACHE")
-        return expand(str(root)) if root else default_cache_root().parent
-
-    def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """Load real images: an image set, folder, zip, array file or array; anything else is an EvaluationError.
-
-        `resolution` (in pixels) and `channels` are by default the images' own. Arrays keep their channels.
-        """
-        location = resolve(images).require_real_images()
-        if location.kind == "statistics":
-            raise EvaluationError(
-                f"{location.text} holds statistics, where images are needed; `evaluation reference {location.text} "
-                "--import-as NAME` imports those of another tool"
-            )
-        if location.kind == "arrays":
-            value = location.path if location.value is None else location.value
-            assert value is not None
-            return array_image_set(value, resolution)
-        return load_image_set(
-            location.name,
-            resolution=resolution,
-            channels=channels,
-            data_root=self.data_root,
-            cache_root=self.cache_root,
-        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.metrics.frechet import FeatureStatistics
-from evaluation.references.file import load_reference, save_reference
+from evaluation.references.reference_file import load_reference, save_reference
 
 PROVENANCE = {"extractor": {"name": "x"}, "image_set": {"name": "y", "resolution": 8}}
 

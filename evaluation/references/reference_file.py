@@ -18,12 +18,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
-from evaluation.atomic import atomic_output
 from evaluation.documents import first_error
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureSet
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
+from evaluation.output_files import atomic_output
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")

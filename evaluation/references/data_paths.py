@@ -1,0 +1,59 @@
+"""The folders of image sets, of the references made from them, and of their extractors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.errors import EvaluationError
+from evaluation.sources import ImagesLike, array_image_set, resolve
+from evaluation.sources.location import expand
+from imagesets import ImageSet, load_image_set
+from imagesets.cache import default_cache_root
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where data sets are, and where what is made of them is cached; None is $ATELIER_CACHE, else ~/.cache."""
+
+    data_root: Path = Path("data")
+    cache_root: Path | None = None
+
+    @property
+    def references(self) -> Path:
+        """The folder of cached references."""
+        return self._cache / "references"
+
+    @property
+    def extractors(self) -> Path:
+        """The folder of cached extractor files."""
+        return self._cache / "extractors"
+
+    @property
+    def _cache(self) -> Path:
+        root = self.cache_root or os.environ.get("ATELIER_CACHE")
+        return expand(str(root)) if root else default_cache_root().parent
+
+    def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
+        """Load real images: an image set, folder, zip, array file or array; anything else is an EvaluationError.
+
+        `resolution` (in pixels) and `channels` are by default the images' own. Arrays keep their channels.
+        """
+        location = resolve(images).require_real_images()
+        if location.kind == "statistics":
+            raise EvaluationError(
+                f"{location.text} holds statistics, where images are needed; `evaluation reference {location.text} "
+                "--import-as NAME` imports those of another tool"
+            )
+        if location.kind == "arrays":
+            value = location.path if location.value is None else location.value
+            assert value is not None
+            return array_image_set(value, resolution)
+        return load_image_set(
+            location.name,
+            resolution=resolution,
+            channels=channels,
+            data_root=self.data_root,
+            cache_root=self.cache_root,
+        )
