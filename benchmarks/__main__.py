@@ -2,10 +2,10 @@
 
     python -m benchmarks [training] [serving] [evaluation] [--data-root data] [--peer …/dcgan/main.py] [--quick]
 
-Writes bench.json (every ratio with its counterpart, spread, load and machine) and bench.md (the same as a table, with
-the commands that fetch the peers) into benchmarks/results, next to each part's own results. What cannot be measured (no
-wrk, a peer that is not installed) is one line, and the rest continues. After an interruption both files hold what was
-finished. Exit 1: something could not be measured, or a target was missed.
+Writes bench.json (every ratio with its counterpart, spread, load and machine) and bench.md (the same as a table) into
+benchmarks/results, next to each part's own results. What cannot be measured (no wrk, a peer that is not installed) is
+one line, and the rest continues. After an interruption both files hold what was finished. Exit 1: something could not
+be measured, or a target was missed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from benchmarks import report
-from benchmarks.harness import (
-    RESULTS,
-    ROOT,
-    describe_machine,
-    existing_file,
-    folder_to_write,
-    load_average,
-    read,
-    write,
-)
+from benchmarks import harness, report
 
-QUICK = ROOT / "build" / "bench"
+QUICK = harness.ROOT / "build" / "bench"
 STOP_TIMEOUT = 60.0  # seconds for a part to end its servers and loops
 
 
@@ -48,25 +37,11 @@ class Part:
     results: tuple[str, ...]
 
 
+ROUNDS, ONE_ROUND = ("--rounds", "3", "--seconds", "3"), ("--rounds", "1", "--seconds", "1")
 PARTS = {
-    "training": Part(
-        "benchmarks.training",
-        ("--rounds", "3", "--seconds", "3"),
-        ("--rounds", "1", "--seconds", "1"),
-        ("train_step",),
-    ),
-    "serving": Part(
-        "benchmarks.serving",
-        ("--rounds", "3", "--seconds", "3"),
-        ("--rounds", "1", "--seconds", "1"),
-        ("serving", "serving_peers"),
-    ),
-    "evaluation": Part(
-        "benchmarks.evaluation",
-        ("frechet", "inception", "metrics", "command", "score", "--rounds", "2"),
-        ("frechet", "inception", "metrics", "command", "score", "--rounds", "1"),
-        ("evaluation",),
-    ),
+    "training": Part("benchmarks.training", ROUNDS, ONE_ROUND, ("train_step",)),
+    "serving": Part("benchmarks.serving", ROUNDS, ONE_ROUND, ("serving", "serving_peers")),
+    "evaluation": Part("benchmarks.evaluation", ("--rounds", "2"), ("--rounds", "1"), ("evaluation",)),
 }
 
 
@@ -77,26 +52,21 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="where the image sets are")
-    parser.add_argument(
-        "--peer", action="append", type=existing_file, default=[], help="a training script: see benchmarks.training"
-    )
-    parser.add_argument("--quick", action="store_true", help=f"one short round, into {QUICK.relative_to(ROOT)}")
-    parser.add_argument("--output", type=folder_to_write, help="the folder of the results")
+    peer = "a training script: see benchmarks.training"
+    parser.add_argument("--peer", action="append", type=harness.existing_file, default=[], help=peer)
+    parser.add_argument("--quick", action="store_true", help=f"one short round, into {QUICK.relative_to(harness.ROOT)}")
+    parser.add_argument("--output", type=harness.folder_to_write, help="the folder of the results")
     args = parser.parse_args()
     chosen = list(dict.fromkeys(args.parts or PARTS))
     if unknown := [name for name in chosen if name not in PARTS]:
         parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    signal.signal(signal.SIGTERM, _interrupt)
-    raise SystemExit(run(chosen, args, args.output or (QUICK if args.quick else RESULTS)))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise SystemExit(run(chosen, args, args.output or (QUICK if args.quick else harness.RESULTS)))
 
 
 def run(chosen: list[str], args: argparse.Namespace, output: Path) -> int:
     """Measure the parts, write after each, and return the exit code."""
-    began, before, machine = time.monotonic(), load_average(), describe_machine()
+    began, before, machine = time.monotonic(), harness.load_average(), harness.describe_machine()
     documents: dict[str, dict[str, Any]] = {}
     seconds: dict[str, float] = {}
     not_measured: dict[str, str] = {}
@@ -109,39 +79,36 @@ def run(chosen: list[str], args: argparse.Namespace, output: Path) -> int:
             "minutes": round((time.monotonic() - began) / 60, 1),
             "seconds_a_part": seconds,
             "machine": machine,
-            "load_average": [before, load_average()],
+            "load_average": [before, harness.load_average()],
             "not_measured": not_measured,
             "rows": report.rows(documents),
         }
         if document["rows"]:
-            write(output / "bench.json", document)
+            harness.write(output / "bench.json", document)
             (output / "bench.md").write_text(report.page(document), encoding="utf-8")
         return document
 
-    for index, name in enumerate(chosen, 1):
-        print(f"[{index}/{len(chosen)}] {name}", flush=True)
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                fault = measure(PARTS[name], args, Path(folder))
-            except KeyboardInterrupt:
-                collect(name, Path(folder), documents, not_measured)
-                found = (
-                    f"what was finished is in {output / 'bench.json'}"
-                    if summarize()["rows"]
-                    else "nothing was finished"
-                )
-                print(f"\ninterrupted; {found}", file=sys.stderr)
-                return 130
-            collect(name, Path(folder), documents, not_measured)
-            keep(PARTS[name], Path(folder), output)
-        seconds[name] = round(time.monotonic() - started, 1)
-        if fault:
-            not_measured[name] = fault
-            print(f"{name}: not measured: {fault}", file=sys.stderr, flush=True)
-        document = summarize()
+    try:
+        for index, name in enumerate(chosen, 1):
+            print(f"[{index}/{len(chosen)}] {name}", flush=True)
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    fault = measure(PARTS[name], args, Path(folder))
+                finally:
+                    collect(name, Path(folder), documents, not_measured)
+                keep(PARTS[name], Path(folder), output)
+            seconds[name] = round(time.monotonic() - started, 1)
+            if fault:
+                not_measured[name] = fault
+                print(f"{name}: not measured: {fault}", file=sys.stderr, flush=True)
+            document = summarize()
+    except KeyboardInterrupt:
+        kept = f"what was finished is in {output / 'bench.json'}" if summarize()["rows"] else "nothing was finished"
+        print(f"\ninterrupted; {kept}", file=sys.stderr)
+        return 130
     if document["rows"]:
-        print(f"\n{report.bench_table(document)}\n\n→ {output / 'bench.json'}, {output / 'bench.md'}")
+        print(f"\n{report.page(document)}\n→ {output / 'bench.json'}, {output / 'bench.md'}")
     return int(bool(not_measured) or any(each["met"] is False for each in document["rows"]))
 
 
@@ -154,7 +121,7 @@ def measure(part: Part, args: argparse.Namespace, folder: Path) -> str | None:
         command += [word for script in args.peer for word in ("--peer", str(script.resolve()))]
     with (folder / "errors.txt").open("w+b") as errors:
         # In its own process group, so that an interruption of the terminal is passed on once.
-        process = subprocess.Popen(command, cwd=ROOT, stderr=errors, process_group=0)
+        process = subprocess.Popen(command, cwd=harness.ROOT, stderr=errors, process_group=0)
         try:
             process.wait()
         except KeyboardInterrupt:
@@ -188,9 +155,9 @@ def keep(part: Part, folder: Path, output: Path) -> None:
     """Put a part's own results where its script writes them; earlier results that it did not measure again stay."""
     for name in part.results:
         path, kept = folder / f"{name}.json", output / f"{name}.json"
-        measured = read(path)
+        measured = harness.read(path)
         if measured and report.rows({name: measured}):
-            write(kept, read(kept) | measured)
+            harness.write(kept, harness.read(kept) | measured)
 
 
 if __name__ == "__main__":

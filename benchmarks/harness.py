@@ -11,10 +11,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from artifacts.resources import available_cpus, available_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -82,18 +84,6 @@ def file_to_write(text: str) -> Path:
 
 
 @contextmanager
-def user_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Report the errors of the trainer and the image sets as the parser does its own: one line, exit code 2."""
-    from imagesets import ImageSetError
-    from trainer.errors import TrainerError
-
-    try:
-        yield
-    except (TrainerError, ImageSetError) as error:
-        parser.error(str(error))
-
-
-@contextmanager
 def attempt(name: str, failed: dict[str, str]) -> Iterator[None]:
     """Record a failure in `failed`, print it in one line, and continue; an interruption is raised."""
     try:
@@ -146,27 +136,9 @@ def format_spread(ratio: Mapping[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
 
 
-def target(what: str, value: float, sense: str, limit: float) -> dict[str, Any]:
-    """Return a target and whether it was met; `sense` is "at least" or "at most"."""
-    met = value >= limit if sense == "at least" else value <= limit
-    return {"target": what, "value": value, sense: limit, "met": met}
-
-
-def print_targets(targets: list[dict[str, Any]]) -> None:
-    """Print which targets were met; exit 1 when one was not."""
-    for one in targets:
-        sense = "at least" if "at least" in one else "at most"
-        print(f"{'met' if one['met'] else 'MISSED'}: {one['target']} {one['value']:.3g} ({sense} {one[sense]:g})")
-    if not all(one["met"] for one in targets):
-        raise SystemExit(1)
-
-
-def write(path: Path, result: Mapping[str, Any], digits: int | None = None) -> None:
-    """Write a result as JSON, its numbers rounded to `digits` decimals if given."""
-    text = json.dumps(result)
-    rounded = json.loads(
-        text, parse_float=lambda number: float(number) if digits is None else round(float(number), digits)
-    )
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result as JSON, its numbers rounded to five significant digits."""
+    rounded = json.loads(json.dumps(result), parse_float=lambda number: float(f"{float(number):.5g}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
 
@@ -181,15 +153,18 @@ def describe_machine() -> dict[str, Any]:
 
     A package that is not installed is left out; a GPU that is missing is None.
     """
-    info = Path("/proc/cpuinfo")
+    info, versions = Path("/proc/cpuinfo"), {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         **read_cpuinfo(info.read_text(encoding="utf-8") if info.is_file() else ""),
-        "cores": available_cores(),
-        "memory_gib": _memory_gib(),
+        "cores": available_cpus(),
+        "memory_gib": round((available_memory() or 0) / 2**30, 1) or None,
         "system": system(),
         "gpu": _gpu(),
         "python": platform.python_version(),
-        **_versions(),
+        **versions,
         "load_average_before": load_average(),
     }
 
@@ -211,18 +186,6 @@ def read_cpuinfo(text: str) -> dict[str, Any]:
     }
 
 
-def available_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def system() -> str:
     """Return distribution, kernel (major and minor only, as the rest identifies a host) and architecture."""
     try:
@@ -239,16 +202,6 @@ def _gpu() -> str | None:
     except ImportError:
         return None
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def load_average() -> float:

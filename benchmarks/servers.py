@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import psutil
 
-from benchmarks.harness import ROOT, available_cores
+from artifacts.resources import available_cpus
+from benchmarks.harness import ROOT
 
 PRESETS = ("cifar10-dcgan", "mnist-dcgan")
 NPY, JSON = "application/x-npy", "application/json"
@@ -30,36 +31,18 @@ WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "%(accept)s"
-local seed, wait, answers = 0, 0, {}
-function setup(thread) main = thread end
+local seed = 0
 function request()
   seed = seed + %(n)d
   return wrk.format(nil, nil, nil, string.format('%(body)s', %(values)s))
-end
-if %(count)s then
-  status_200, status_503, others = 0, 0, 0
-  function response(status, headers)
-    wait = 0
-    if status == 200 then status_200 = status_200 + 1
-    elseif status == 503 then
-      status_503 = status_503 + 1
-      wait = 1000 * tonumber(headers["retry-after"])
-    else others = others + 1 end
-  end
-  function delay() local w = wait; wait = 0; return w end
 end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format('RESULT {"requests":%%d,"seconds":%%f,"refused":%%d', summary.requests,
     summary.duration / 1e6, e.status))
   io.write(string.format(',"broken":%%d,"closed":%%d,"timed_out":%%d', e.connect + e.write, e.read, e.timeout))
-  io.write(string.format(',"p50_ms":%%f,"p99_ms":%%f',
+  io.write(string.format(',"p50_ms":%%f,"p99_ms":%%f}\\n',
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
-  if %(count)s then
-    io.write(string.format(',"status_200":%%d,"status_503":%%d,"others":%%d',
-      main:get("status_200"), main:get("status_503"), main:get("others")))
-  end
-  io.write("}\\n")
 end
 """
 
@@ -131,8 +114,6 @@ def wrk(
     n: int,
     seconds: float,
     accept: str = NPY,
-    *,
-    count: bool = False,
     seeds: bool = False,
 ) -> dict[str, float]:
     """Request n images per request in a loop, and return wrk's figures.
@@ -143,13 +124,12 @@ def wrk(
         n: Images per request.
         seconds: Length of the load.
         accept: The requested media type.
-        count: Count responses by status, and wait for Retry-After after a 503.
         seeds: List the seeds in the body.
     """
     body, values = ('{"seed":%d,"n":' + str(n) + "}", "seed")
     if seeds:
         body, values = '{"seeds":[' + ",".join(["%d"] * n) + "]}", ",".join(f"seed+{i}" for i in range(n))
-    fields = {"n": n, "accept": accept, "body": body, "values": values, "count": "true" if count else "false"}
+    fields = {"n": n, "accept": accept, "body": body, "values": values}
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".lua") as script:
         script.write(WRK_SCRIPT % fields)
         script.flush()
@@ -167,66 +147,45 @@ def require_wrk() -> None:
         raise SystemExit(2)
 
 
-def bare_session(path: Path, spinning: bool = False, threads: int = 0) -> ort.InferenceSession:
-    """Return a session with all cores (`threads` 0)."""
+def bare_session(path: Path, spinning: bool = False) -> ort.InferenceSession:
+    """Return a session with all cores."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_cores()
+    options.intra_op_num_threads = available_cpus()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def bare_feed(session: ort.InferenceSession, batch: int) -> dict[str, Any]:
-    """Return random inputs."""
-    rng = np.random.default_rng(0)
-    feed: dict[str, Any] = {"latents": rng.standard_normal((batch, session.get_inputs()[0].shape[1]), np.float32)}
-    if len(session.get_inputs()) > 1:
-        feed["labels"] = np.zeros(batch, np.int64)
-    return feed
+def bare_times(session: ort.InferenceSession, batch: int, seconds: float) -> list[float]:
+    """Return the seconds of each run of a loop that only runs the session, on random inputs."""
+    latents = np.random.default_rng(0).standard_normal((batch, session.get_inputs()[0].shape[1]), np.float32)
+    feed = {"latents": latents, "labels": np.zeros(batch, np.int64)}
+    feed = {one.name: feed[one.name] for one in session.get_inputs()}
+    session.run(None, feed)
+    times, end = [], time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        session.run(None, feed)
+        times.append(time.perf_counter() - began)
+    return times
 
 
 def bare_rate(session: ort.InferenceSession, batch: int, seconds: float) -> float:
-    """Return the images/s of a loop that only runs the session."""
-    feed = bare_feed(session, batch)
-    session.run(None, feed)
-    runs, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        session.run(None, feed)
-        runs += 1
-    return runs * batch / (time.perf_counter() - began)
+    """Return the images/s of that loop."""
+    times = bare_times(session, batch, seconds)
+    return len(times) * batch / sum(times)
 
 
-def tree(root: int) -> set[int]:
+def tree(root: int) -> list[psutil.Process]:
     """Return a process and all its descendants."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {root}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+    process = psutil.Process(root)
+    return [process, *process.children(recursive=True)]
 
 
 def tree_pss_mb(root: int) -> float:
     """Return the proportional set size of a process and its descendants, MB (10^6 bytes)."""
-    return _rollup_mb(root, "Pss")
-
-
-def tree_anonymous_mb(root: int) -> float:
-    """Return the memory of a process and its descendants that no file backs, MB: a leak makes it grow."""
-    return _rollup_mb(root, "Anonymous")
-
-
-def _rollup_mb(root: int, field: str) -> float:
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in tree(root)]
-    found = [re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE) for text in texts]
-    return sum(int(match[1]) for match in found if match) * 1024 / 1e6
+    return sum(one.memory_full_info().pss for one in tree(root)) / 1e6
 
 
 def tree_cpu_s(root: int) -> float:
     """Return the processor seconds, user and system, of a process and its descendants."""
-    stats = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in tree(root)]
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+    return sum(sum(one.cpu_times()[:2]) for one in tree(root))

@@ -1,17 +1,15 @@
 """Images/s of the trainer's loop against plain loops and against the authors' own scripts, at the same networks.
 
-    python -m benchmarks.training --data-root data
-    python -m benchmarks.training --peer kunal/code/gan/train_gan.py --peer pytorch-examples/dcgan/main.py
+    python -m benchmarks.training [--data-root data] [--peer …/train_gan.py] [--peer …/dcgan/main.py]
 
 training_loops.py describes the plain loops, one per source and one in the manner of PyTorch's example. `--peer` runs a
 script unmodified: Kunal627's code/gan/train_gan.py and train_dcgan.py (with model.py and common.py next to them), and
 PyTorch's examples/dcgan/main.py. Then three alternate: the peer, our plain loop at its settings, and the trainer. A
 plain loop that is not within 10% of the peer does not represent it fairly, and the result says so.
 
-Each loop is a process that is stopped outside its turns, and its speed is read only from its output, so that all are
-measured alike and none shares an allocator, a thread pool or a garbage collector with another. A round gives each a
-turn of a few seconds; ratios are taken per round. A case that cannot be run is reported in one line, and the others
-continue; results are written after each. Exit 1: a case could not be run.
+Each loop is a process that is stopped outside its turns, and its speed is read only from its output, so that none
+shares an allocator or a thread pool with another. A round gives each a turn; ratios are taken per round. A case that
+cannot be run is reported in one line, and the others continue. Exit 1: a case could not be run.
 """
 
 from __future__ import annotations
@@ -27,25 +25,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.harness import (
-    ROOT,
-    at_least_one,
-    attempt,
-    describe_machine,
-    existing_file,
-    format_spread,
-    load_average,
-    make_parser,
-    spread,
-    write,
-)
+from benchmarks import harness, report
 from imagesets import ImageSetError, load_image_set
 from trainer.config import loading
 from trainer.config.schema import Config
@@ -81,34 +69,36 @@ CASES = {
     "examples-dcgan-128": Case("celeba-dcgan", "examples"),  # for a GPU
 }
 DEFAULT = ("mnist-dcgan", "mnist-gan", "examples-dcgan", "cifar10-dcgan", "cifar10-wgan", "mnist-dcgan-64")
+RATIOS = {
+    "ratio_to_plain": ("trainer", "plain"),
+    "ratio_to_peer": ("trainer", "peer"),
+    "plain_to_peer": ("plain", "peer"),
+}
 BY_PEER = {case.peer: name for name, case in CASES.items() if case.peer}
 
 
-def load_images(config: Config, data_root: Path) -> tuple[np.ndarray, str]:
-    """Return the config's images, uint8 [N, H, W, C], and their name; another set of that size where it is missing."""
+def load_images(config: Config, data_root: Path, stored: int | None) -> tuple[dict[str, np.ndarray], str]:
+    """Return the config's images, uint8 [N, H, W, C], and their name; another set of that size where it is missing.
+
+    With `stored`, their first ones also at that side, as they are before the plain loop enlarges them.
+    """
     data = config.data
+    sides = {"images": data.resolution} | ({"stored": stored} if stored else {})
     for source in (data.source, "cifar10", "digits"):
-        try:
-            found = load_image_set(source, resolution=data.resolution, channels=data.channels, data_root=data_root)
-        except ImageSetError:
-            continue
-        return np.asarray(found.images), source
+        with suppress(ImageSetError):
+            sets = {
+                name: load_image_set(source, resolution=side, channels=data.channels, data_root=data_root).images
+                for name, side in sides.items()
+            }
+            return {name: np.asarray(images[: STORED if stored else None]) for name, images in sets.items()}, source
     raise SystemExit(f"no images in {data_root}")
 
 
-def stored_images(config: Config, source: str, side: int, data_root: Path) -> np.ndarray:
-    """Return the images of `load_images` before they are enlarged, uint8 [N, side, side, C]."""
-    found = load_image_set(source, resolution=side, channels=config.data.channels, data_root=data_root)
-    return np.asarray(found.images[:STORED])
-
-
-def write_images(images: np.ndarray, folder: Path, style: str, stored: np.ndarray | None = None) -> None:
-    """Write the images as the loops read them: arrays, MNIST's own files, or a folder of PNGs."""
-    if stored is not None:
-        np.save(folder / "images.npy", images[:STORED])
-        np.save(folder / "stored.npy", stored)
-        return
-    np.save(folder / "images.npy", images)
+def write_images(arrays: dict[str, np.ndarray], folder: Path, style: str) -> None:
+    """Write the images as the loops read them: arrays, and MNIST's own files or a folder of PNGs."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    images = arrays["images"]
     if style == "documents":
         raw = folder / "data" / "MNIST" / "raw"
         raw.mkdir(parents=True)
@@ -118,71 +108,66 @@ def write_images(images: np.ndarray, folder: Path, style: str, stored: np.ndarra
                 (raw / f"{prefix}-{name}-ubyte").write_bytes(header + array.tobytes())
                 with gzip.open(raw / f"{prefix}-{name}-ubyte.gz", "wb", compresslevel=1) as file:
                     file.write(header)
-    else:
+    elif style == "examples":
         (folder / "folder" / "one").mkdir(parents=True)
         for index, image in enumerate(images[:FILES]):
             Image.fromarray(image).save(folder / "folder" / "one" / f"{index:05d}.png")
 
 
 def parse_step(line: str) -> int | None:
-    """Return N of the line `step N` of training_loops.py."""
-    match = re.search(r"step (\d+)$", line)  # possibly after a progress bar
-    return int(match[1]) if match else None
+    """Return the step that a line of output reports, or None.
+
+    `step N` is of training_loops.py, possibly after a progress bar; `Epoch 2/50: 10%|# | 94/938 [` is tqdm's, of
+    Kunal627's scripts; `[epoch/epochs][step/steps] Loss_D: …` is of the PyTorch example, which counts epochs from 0.
+    """
+    if match := re.search(r"step (\d+)$", line):
+        return int(match[1])
+    if match := re.search(r"Epoch \[?(\d+)/\d+\]?: .* (\d+)/(\d+) \[", line):
+        return (int(match[1]) - 1) * int(match[3]) + int(match[2])
+    if match := re.match(r"\[(\d+)/\d+\]\[(\d+)/(\d+)\] Loss_D", line):
+        return int(match[1]) * int(match[3]) + int(match[2])
+    return None
 
 
-def parse_tqdm(line: str) -> int | None:
-    """Return the step of tqdm's `Epoch 2/50: 10%|# | 94/938 [`, of Kunal627's scripts."""
-    match = re.search(r"Epoch \[?(\d+)/\d+\]?: .* (\d+)/(\d+) \[", line)
-    return (int(match[1]) - 1) * int(match[3]) + int(match[2]) if match else None
-
-
-def parse_brackets(line: str) -> int | None:
-    """Return the step of `[epoch/epochs][step/steps] Loss_D: …`, of the PyTorch example."""
-    match = re.match(r"\[(\d+)/\d+\]\[(\d+)/(\d+)\] Loss_D", line)
-    return int(match[1]) * int(match[3]) + int(match[2]) if match else None
-
-
-def peer_command(case: Case, script: Path, config: Config, folder: Path) -> tuple[list[str], Callable[..., int | None]]:
-    """Return the command of a peer's script, unmodified, and the parser of its output."""
+def peer_command(case: Case, script: Path, config: Config, folder: Path) -> list[str]:
+    """Return the command of a peer's script, unmodified."""
     if case.style == "documents":
         for name in ("images", "out"):  # its scripts save pictures there
             (folder / name).mkdir(exist_ok=True)
-        return [sys.executable, str(script)], parse_tqdm
+        return [sys.executable, str(script)]
     arguments = ["--dataset", "folder", "--dataroot", str(folder / "folder"), "--outf", str(folder)]
     arguments += ["--batchSize", str(config.optim.batch_size)]
     if config.run.device == "cuda":
         arguments.append("--accel")
-    return [sys.executable, str(script), *arguments], parse_brackets
+    return [sys.executable, str(script), *arguments]
 
 
-def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, object]:
+def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure a case: the peer if there is one, the plain loop and the trainer."""
     case = CASES[name]
     config = devices.resolve_auto(loading.resolve(case.preset, case.sets))
-    images, shown = load_images(config, data_root)
-    stored = None if case.stored is None else stored_images(config, shown, case.stored, data_root)
-    before = load_average()
+    arrays, shown = load_images(config, data_root, case.stored)
+    before = harness.load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_images(images, folder, case.style, stored)
+        write_images(arrays, folder, case.style)
         (folder / "config.json").write_text(loading.to_json(config), encoding="utf-8")
-        contenders = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
-        for kind, loop in (("plain", case.style), ("trainer", "ours")):
-            code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.training_loops import main; main()"
-            contenders[kind] = (
-                [sys.executable, "-c", code, loop, str(folder / "config.json"), str(folder)],
-                parse_step,
-            )
+        code = (
+            f"import sys; sys.path.insert(0, {str(harness.ROOT)!r}); from benchmarks.training_loops import main; main()"
+        )
+        commands = {} if peer is None else {"peer": peer_command(case, peer, config, folder)}
+        for kind, style in (("plain", case.style), ("trainer", "ours")):
+            commands[kind] = [sys.executable, "-c", code, style, str(folder / "config.json"), str(folder)]
+        names = {"peer": str(peer), "plain": f"the plain loop ({case.style})", "trainer": "the trainer's loop"}
         loops = []
-        for kind, (command, step_of) in contenders.items():
+        for kind, command in commands.items():
             (folder / kind).mkdir()
             cwd = folder if kind == "peer" else folder / kind
-            images_per_step = config.optim.batch_size * config.optim.n_critic
-            names = {"peer": str(peer), "plain": f"the plain loop ({case.style})", "trainer": "the trainer's loop"}
-            loops.append(Loop(command, step_of, images_per_step, cwd, names[kind]))
+            loops.append(Loop(command, config.optim.batch_size * config.optim.n_critic, cwd, names[kind]))
         with alternate_loops(loops, warm_up_s=min(seconds, 2.0)) as turn:
-            measured = [dict(zip(contenders, turn(seconds), strict=True)) for _ in range(rounds)]
+            measured = [dict(zip(commands, turn(seconds), strict=True)) for _ in range(rounds)]
 
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "case": name,
         "preset": case.preset,
         "set": list(case.sets),
@@ -193,50 +178,21 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
         "device": config.run.device,
         "precision": config.run.precision,
         "threads": config.run.threads,
-        "images_per_second": {
-            kind: round(statistics.median(each[kind] for each in measured), 1) for kind in contenders
-        },
-        "ratio_to_plain": spread([each["trainer"] / each["plain"] for each in measured]),
+        "images_per_second": {kind: statistics.median(each[kind] for each in measured) for kind in commands},
     }
-    if peer is not None:
-        result["ratio_to_peer"] = spread([each["trainer"] / each["peer"] for each in measured])
-        result["plain_to_peer"] = spread([each["plain"] / each["peer"] for each in measured])
-    result |= {
-        "rounds": [{kind: round(rate, 1) for kind, rate in each.items()} for each in measured],
-        "seconds_a_turn": seconds,
-        "load_average": [before, load_average()],
-    }
-    print(summarize(result), flush=True)
-    return result
-
-
-def summarize(result: dict[str, object]) -> str:
-    """Return a result in one line."""
-    speeds = ", ".join(f"{kind} {rate:.0f}" for kind, rate in result["images_per_second"].items())  # type: ignore[attr-defined]
-    line = f"{result['case']}: {speeds} img/s"
-    for what in ("ratio_to_plain", "ratio_to_peer", "plain_to_peer"):
-        if what in result:
-            line += f"; {what.replace('_', ' ')} {format_spread(result[what])}"  # type: ignore[arg-type]
-    if "plain_to_peer" in result and not 0.9 <= result["plain_to_peer"]["median"] <= 1.1:  # type: ignore[index]
-        line += " [the plain loop is not within 10% of the peer: read the peer's ratio]"
-    return f"{line} ({result['images']}, batch {result['batch_size']}, {result['device']} {result['precision']})"
+    for what, (ours, theirs) in RATIOS.items():
+        if theirs in commands:
+            result[what] = harness.spread([each[ours] / each[theirs] for each in measured])
+    if peer is not None and not 0.9 <= result["plain_to_peer"]["median"] <= 1.1:
+        print(f"{name}: the plain loop is not within 10% of the peer: read the peer's ratio", flush=True)
+    return result | {"rounds": measured, "seconds_a_turn": seconds, "load_average": [before, harness.load_average()]}
 
 
 class Loop:
-    """A process that trains, stopped but for its turns. `step_of` reads a line of its output as the step it ended.
+    """A process that trains, stopped but for its turns; `name` is what an error calls it."""
 
-    `name` is what an error calls it; by default its command.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        step_of: Callable[[str], int | None],
-        batch: int,
-        cwd: Path,
-        name: str | None = None,
-    ) -> None:
-        self.step_of, self.batch, self.name = step_of, batch, name or " ".join(command)
+    def __init__(self, command: Sequence[str], batch: int, cwd: Path, name: str = "loop") -> None:
+        self.batch, self.name = batch, name
         self.log = cwd / "output.txt"
         self.seen: list[tuple[float, int]] = []  # when a step ended, and how many steps had by then
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
@@ -259,16 +215,16 @@ class Loop:
                 log.flush()
                 *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
                 for line in lines:
-                    step = self.step_of(line.decode(errors="replace"))
+                    step = parse_step(line.decode(errors="replace"))
                     if step is not None and (not self.seen or step > self.seen[-1][1]):
                         self.seen.append((time.perf_counter(), step))
 
     def warm_up(self, seconds: float) -> None:
         """Let it train for `seconds` after its first step, then stop it."""
         self._signal(signal.SIGCONT)
-        self._wait_for(lambda: bool(self.seen), START_S)
+        self._wait_for(lambda: bool(self.seen))
         time.sleep(seconds)
-        self._wait_for(lambda: len(self.seen) >= 2, START_S)
+        self._wait_for(lambda: len(self.seen) >= 2)
         self._signal(signal.SIGSTOP)
 
     def turn(self, seconds: float) -> float:
@@ -276,7 +232,7 @@ class Loop:
         self._signal(signal.SIGCONT)
         time.sleep(SETTLE_S)
         first = len(self.seen)
-        self._wait_for(lambda: len(self.seen) > first + 1, START_S)
+        self._wait_for(lambda: len(self.seen) > first + 1)
         left = seconds - (time.perf_counter() - self.seen[first][0])
         time.sleep(max(left, 0))
         self._signal(signal.SIGSTOP)
@@ -294,7 +250,7 @@ class Loop:
         except ProcessLookupError:
             raise SystemExit(f"{self.name} ended by itself; its output:\n{self._tail()}") from None
 
-    def _wait_for(self, happened: Callable[[], bool], seconds: float) -> None:
+    def _wait_for(self, happened: Callable[[], bool], seconds: float = START_S) -> None:
         deadline = time.perf_counter() + seconds
         while not happened():
             if self.process.poll() is not None:
@@ -323,11 +279,13 @@ def alternate_loops(loops: Sequence[Loop], warm_up_s: float) -> Iterator[Callabl
 
 def main() -> None:
     """Measure the requested cases."""
-    parser = make_parser(__doc__, "train_step")
+    parser = harness.make_parser(__doc__, "train_step")
     parser.add_argument("--case", nargs="+", choices=CASES, help=f"default: {', '.join(DEFAULT)}")
-    parser.add_argument("--peer", action="append", type=existing_file, default=[], help="a script to compare with")
+    parser.add_argument(
+        "--peer", action="append", type=harness.existing_file, default=[], help="a script to compare with"
+    )
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--rounds", type=at_least_one, default=5)
+    parser.add_argument("--rounds", type=harness.at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn, which has at least two steps")
     args = parser.parse_args()
     peers: dict[str, Path] = {}
@@ -335,14 +293,15 @@ def main() -> None:
         if script.name not in BY_PEER:
             parser.error(f"--peer requires {', '.join(BY_PEER)}, not {script}")
         peers[BY_PEER[script.name]] = script.resolve()
-    results: list[dict[str, object]] = []
+    results: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    document = {"machine": describe_machine(), "results": results, "failed": failed}
+    document = {"machine": harness.describe_machine(), "results": results, "failed": failed}
     for name in dict.fromkeys(args.case or [*DEFAULT, *peers]):
-        with attempt(name, failed):
+        with harness.attempt(name, failed):
             results.append(compare(name, peers.get(name), args.data_root, args.rounds, args.seconds))
+            report.print_rows({"train_step": {"results": results[-1:]}})
         if results or not args.output.exists():
-            write(args.output, document)
+            harness.write(args.output, document)
     print(f"→ {args.output}")
     raise SystemExit(1 if failed else 0)
 

@@ -82,7 +82,6 @@ def make_training(
 
 
 def documents(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `documents`."""
     from torchvision.datasets import MNIST
     from tqdm import tqdm
 
@@ -116,7 +115,6 @@ def documents(config: Config, folder: Path, device: torch.device) -> Iterator[No
 
 
 def examples(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `examples`."""
     from torchvision.datasets import ImageFolder
 
     optim, z_dim = config.optim, config.model.z_dim
@@ -171,7 +169,6 @@ def enlarging_loader(config: Config, folder: Path) -> torch.utils.data.DataLoade
 
 
 def dcgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `dcgan_notebook`."""
     z_dim = config.model.z_dim
     G, D, g_optimizer, d_optimizer, criterion = make_training(config, device)
     loader = enlarging_loader(config, folder)
@@ -197,7 +194,6 @@ def dcgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterat
 
 
 def wgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `wgan_notebook`."""
     optim, z_dim, bound = config.optim, config.model.z_dim, config.objective.clip
     assert bound is not None
     G, with_sigmoid = plain_networks(config)
@@ -225,7 +221,6 @@ def wgan_notebook(config: Config, folder: Path, device: torch.device) -> Iterato
 
 
 def digits_notebook(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `digits_notebook`."""
     z_dim = config.model.z_dim
     G, D, g_optimizer, d_optimizer, criterion = make_training(config, device)
     loader = enlarging_loader(config, folder)
@@ -250,7 +245,6 @@ def digits_notebook(config: Config, folder: Path, device: torch.device) -> Itera
 
 
 def ours(config: Config, folder: Path, device: torch.device) -> Iterator[None]:
-    """Train as `ours`."""
     devices.configure_process(config)
     state = TrainState.create(config)
     batches = Batches(np.load(folder / "images.npy"), config.optim.batch_size, seed=0, device=device)

@@ -11,15 +11,12 @@ from tests.support.evaluation.inception import exported_once
 LOAD = {"load_average": [0.0, 0.0]}
 
 
-def test_frechet_compares_both_tools_and_reports_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frechet_distances_of_both_tools_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "FEATURES", 48)
     cases = (("full_rank", 200), ("singular", 20), ("nearly_full_rank", 40))
     monkeypatch.setattr(evaluation, "FRECHET_CASES", cases)
     found = evaluation.frechet(rounds=2)
     assert found["full_rank"]["relative_difference"] == pytest.approx({"pytorch_fid": 0, "torch_fidelity": 0}, abs=1e-6)
-    for case in ("singular", "nearly_full_rank"):
-        assert found[case]["relative_error"]["ours"] < 1e-9
-        assert found[case]["identical_inputs"]["ours"] == pytest.approx(0, abs=1e-9)
     rows = report.rows({"evaluation": {"frechet": found | LOAD}})
     assert [row["counterpart"] for row in rows] == ["pytorch-fid", "torch-fidelity"] * 3
 
@@ -38,7 +35,6 @@ def test_metrics_of_equal_features_agree_with_torch_fidelity(monkeypatch: pytest
 def test_features_and_commands_agree_with_the_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.extractors.extractor_export.export_network", exported_once())
     monkeypatch.setattr(evaluation, "BATCH", 4)
-    monkeypatch.setattr(evaluation, "SQUARE", 64)
     found = evaluation.inception(rounds=1)
     assert max(found["features_differ"].values()) < 1e-4
     assert len(report.rows({"evaluation": {"inception": found | LOAD}})) == 2

@@ -61,9 +61,7 @@ def test_describe_machine_is_json_with_versions(monkeypatch: pytest.MonkeyPatch)
     assert found["memory_gib"] > 0.1
     assert {"cpu", "instructions", "system", "gpu", "python", "numpy", "load_average_before"} <= set(found)
     assert "there-is-no-such-package" not in found
-    words = report.describe(found)
-    assert found["cpu"] in words
-    assert f"numpy {found['numpy']}" in words
+    assert found["cpu"] in report.describe(found)
 
 
 def test_alternate_runs_in_order_and_ratios_are_per_round() -> None:

@@ -20,7 +20,7 @@ def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("page", "tables"),
     [
-        ("results/performance.md", {"peers", "bench", "serving", "serving_peers", "train_step"}),
+        ("results/performance.md", {"bench", "serving", "serving_peers", "train_step"}),
         ("operations/scaling.md", {"scaling"}),
     ],
 )
@@ -40,12 +40,9 @@ def test_scaling_page_has_the_figures_of_the_formulas() -> None:
     page = (ROOT / "docs" / "operations" / "scaling.md").read_text(encoding="utf-8")
     kept = json.loads((ROOT / "benchmarks" / "results" / "scaling.json").read_text(encoding="utf-8"))
     generator = kept["generators"]["mnist-dcgan"]
-    rate = report.core_rate(generator, images_per_request=4)
+    rate = report.core_rate(generator)
     assert f"makes {rate:.0f} images/s per core" in page
     assert f"need {report.replicas(10_000, rate)} replicas" in page
-    for images in (1, 4):
-        loop_ms = generator["one_worker_one_core"]["npy"][-1]["loop_ms_per_request"]
-        assert f"{1000 * images / loop_ms:,.0f}" in page
 
 
 def test_report_keeps_tables_without_a_result(
@@ -53,13 +50,15 @@ def test_report_keeps_tables_without_a_result(
 ) -> None:
     document, folder = tmp_path / "page.md", tmp_path / "results"
     folder.mkdir()
-    soak = {"early_mb": 100.0, "late_mb": 101.0, "minutes": 1.0, "answers": {"a 200": 3, "b 200": 4}}
-    (folder / "serving_soak.json").write_text(json.dumps(soak), encoding="utf-8")
+    run = {"npy": [{"images_per_s": 7.0, "p50_ms": 1.0, "p99_ms": 2.0}], "pss_mb": 3.0}
+    ways = dict.fromkeys(report.SCALING_WAYS, run)
+    (folder / "scaling.json").write_text(json.dumps({"generators": {"mine": ways}}), encoding="utf-8")
     document.write_text(
-        "<!-- serving_soak -->\nold\n<!-- /serving_soak -->\n<!-- bench -->\nnone\n<!-- /bench -->\n", encoding="utf-8"
+        "<!-- scaling -->\nold\n<!-- /scaling -->\n<!-- bench -->\nnone\n<!-- /bench -->\n",
+        encoding="utf-8",
     )
     write(document, "--results", str(folder), monkeypatch=monkeypatch)
-    assert "7 requests in 1 minutes; 100.0 MB, then 101.0 MB: +1.00 %." in document.read_text(encoding="utf-8")
+    assert "| `mine` | 1 worker, 1 core | 7.00 | 1 / 2 ms | 3 MB |" in document.read_text(encoding="utf-8")
     assert "<!-- bench -->\nnone\n" in document.read_text(encoding="utf-8")
     assert "without a result: bench" in capsys.readouterr().out
 
@@ -81,14 +80,13 @@ def test_between_replaces_one_place_literally() -> None:
 
 
 def test_table_with_a_row_of_another_width_raises() -> None:
-    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+    assert table("a | b", "{x} | 2", [{"x": "1"}]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     with pytest.raises(ValueError, match="does not fit"):
-        table(["a", "b"], [["1"]])
+        table("a | b", "{x}", [{"x": "1"}])
 
 
 def test_replicas_of_measured_rates_are_enough_and_at_least_two() -> None:
-    full = {"inference_ms_per_image": 9.0, "loop_ms_per_request": 4.0}
-    rate = report.core_rate({"one_worker_one_core": {"npy": [full]}}, images_per_request=4)
+    rate = report.core_rate({"one_worker_one_core": {"npy": [{"images_per_s": 100.0}]}})
     assert rate == 100.0
     assert report.replicas(1, rate) == 2
     assert report.replicas(14_000, rate) == 100

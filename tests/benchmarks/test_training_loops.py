@@ -33,7 +33,7 @@ def test_loop_changes_both_networks_at_every_step(name: str, tmp_path: Path, mon
     config = loading.resolve(case.preset, (*case.sets, *SMALL))
     shape = (8, case.stored, case.stored, config.data.channels)
     stored = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    training.write_images(stored, tmp_path, case.style, stored)
+    training.write_images({"images": stored, "stored": stored}, tmp_path, case.style)
     assert len(training_loops.Stored(tmp_path, 64)) == 8
     assert training_loops.Stored(tmp_path, 64)[0][0].shape == (config.data.channels, 64, 64)
 

@@ -227,7 +227,7 @@ def main() -> None:
     worst = {what: max(costs, key=lambda each: float(each[what])) for what in ("stall_s", "peak_mb")}
     for what, found in worst.items():
         print(f"worst {what}: {found[what]:.3g} ({found['body']})")
-    write(args.output, {"machine": describe_machine(), "bytes": args.bytes, "bodies": costs}, 3)
+    write(args.output, {"machine": describe_machine(), "bytes": args.bytes, "bodies": costs})
     if worst["stall_s"]["stall_s"] > MAX_STALL_S or worst["peak_mb"]["peak_mb"] > MAX_MB:
         raise SystemExit(1)
 

@@ -53,11 +53,6 @@ SERVING: dict[str, Any] = {
             "load_average": LOAD,
         }
     },
-    "targets": [
-        {"target": "mnist-dcgan: npy, share of the bare loop", "value": 0.65, "at least": 0.7, "met": False},
-        {"target": "mnist-dcgan: json, share of the bare loop", "value": 0.6, "at least": 0.5, "met": True},
-        {"target": "mnist-dcgan: alone, ms over the bare single run", "value": 1.0, "at most": 4.0, "met": True},
-    ],
 }
 SERVING_PEERS: dict[str, Any] = {
     "machine": MACHINE,
