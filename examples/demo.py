@@ -10,27 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
 
-from artifacts.processes import child_environment, interruptible, python_module
+from artifacts.processes import interruptible
 from artifacts.terminal import prepare_streams
-from examples.serving import service
+from examples.serving import run, service
 
 NUM_IMAGES = 1500  # as many as in the train split, whose score is shown next to it
 NUM_CHECKED = 256
-
-
-def run(*words: str) -> None:
-    """Show a command and run it; end the demo with its exit code when it fails."""
-    print(f"\n$ {shlex.join(words)}", flush=True)
-    code = subprocess.run([*python_module(words[0]), *words[1:]], env=child_environment(), check=False).returncode
-    if code:
-        sys.exit(code)
 
 
 def fetch(url: str, body: dict[str, object], accept: str, path: Path) -> None:
@@ -58,26 +49,23 @@ def main() -> None:
 
     length = ["--set", f"run.total_kimg={kimg}"] if kimg else []
     runs, models = folder / "runs", folder / "models"
-    run("trainer", "train", "--preset", "digits-dcgan", *length, "--runs", str(runs), "--export", str(models))
+    run("trainer", "train", "--preset", "digits-dcgan", *length, "--runs", runs, "--export", models)
 
+    classifier = ("evaluation", "extractor", "classifier", "--images", "digits")
     extractor, checker = folder / "classifier.onnx", folder / "checker.onnx"
+    report, shares = folder / "report", folder / "readable.json"
     with service(models, folder / "service.log") as url:
         seeds = {"seed": 0, "n": 64, "scale": 2}
         fetch(f"{url}/v1/generate", seeds, "image/png", folder / "grid.png")
         path = {"keyframes": [1, 2, 3, 4], "labels": [8], "steps": 15, "loop": True, "fps": 20, "scale": 6}
         fetch(f"{url}/v1/interpolate", path, "image/gif", folder / "morph.gif")
 
-        run("evaluation", "extractor", "classifier", "--images", "digits", "--output", str(extractor))
-        report, shares = folder / "report", folder / "readable.json"
-        run(
-            *("evaluation", "score", url, "--reference", "digits@test", "--extractor", str(extractor)),
-            *("--metrics", "fid,precision,recall", "--num-images", str(NUM_IMAGES), "--output", str(report)),
-        )
-        run("evaluation", "extractor", "classifier", "--images", "digits", "--seed", "1", "--output", str(checker))
-        run(
-            *("evaluation", "classify", url, "--extractor", str(checker), "--num-images", str(NUM_CHECKED)),
-            *("--sure", "0.9", "--output", str(shares)),
-        )
+        run(*classifier, "--output", extractor)
+        words = ("score", url, "--reference", "digits@test", "--extractor", extractor)
+        run("evaluation", *words, "--metrics", "fid,precision,recall", "--num-images", NUM_IMAGES, "--output", report)
+        run(*classifier, "--seed", "1", "--output", checker)
+        words = ("classify", url, "--extractor", checker, "--num-images", NUM_CHECKED)
+        run("evaluation", *words, "--sure", "0.9", "--output", shares)
 
     print(f"\nDone in {time.monotonic() - started:.0f} s. Look at")
     for what, where in {

@@ -42,19 +42,13 @@ def execute(notebook: Path, folder: Path, timeout_s: float = 600) -> Any:
     for cell in document.cells:
         cell.metadata.pop("execution", None)
     with tempfile.TemporaryDirectory(prefix="notebook-") as scratch:
-        places = {"JUPYTER_RUNTIME_DIR": scratch, "IPYTHONDIR": scratch}
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        places = {"JUPYTER_RUNTIME_DIR": scratch, "IPYTHONDIR": scratch, "TMPDIR": scratch, "PYTHONPATH": path}
         manager = OwnPython(transport="ipc", ip=str(Path(scratch) / "kernel"), connection_file=f"{scratch}/kernel.json")
-        client = NotebookClient(
-            document,
-            km=manager,
-            timeout=timeout_s,
-            record_timing=False,
-            coalesce_streams=True,
-            resources={"metadata": {"path": str(folder)}},
-        )
+        options = {"timeout": timeout_s, "record_timing": False, "coalesce_streams": True}
+        client = NotebookClient(document, km=manager, resources={"metadata": {"path": str(folder)}}, **options)
         try:
-            client.execute(env=os.environ | places | {"PYTHONPATH": path, "TMPDIR": scratch})
+            client.execute(env=os.environ | places)
         finally:
             if manager.has_kernel:  # one that is given to the client is not the client's to end
                 run_sync(manager.shutdown_kernel)(now=True)

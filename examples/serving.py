@@ -1,4 +1,4 @@
-"""A service started for as long as an example needs it, as a user would start it."""
+"""Commands of this repository, shown before they run, and a service started for as long as an example needs it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ from artifacts.processes import child_environment, python_module
 START_S = 120  # many generators are measured one after another as they are loaded
 
 
+def run(module: str, *words: object) -> None:
+    """Show a command and run it. Raises SystemExit with its exit code when it fails."""
+    print(f"\n$ {shlex.join([module, *map(str, words)])}", flush=True)
+    command = [*python_module(module), *map(str, words)]
+    if code := subprocess.run(command, env=child_environment(), check=False).returncode:
+        raise SystemExit(code)
+
+
 @contextlib.contextmanager
 def service(models: Path, log: Path) -> Iterator[str]:
     """The address of a running service of the generators in `models`, on a free port; stopped at the end.
@@ -30,17 +38,14 @@ def service(models: Path, log: Path) -> Iterator[str]:
     words = ["serve", "--host", "127.0.0.1", "--port", str(port)]
     print(f"\n$ MODEL_DIR={shlex.quote(str(models))} {shlex.join(['python', '-m', 'service', *words])} &", flush=True)
     environment = child_environment() | {"MODEL_DIR": str(models)}
-    started = time.monotonic()
+    command, started = [*python_module("service"), *words], time.monotonic()
     with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [*python_module("service"), *words], env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             while not is_ready(url):
                 if process.poll() is not None or time.monotonic() - started > START_S:
-                    raise SystemExit(
-                        f"the service did not start; its log is {log}:\n{log.read_text(encoding='utf-8')[-2000:]}"
-                    )
+                    tail = log.read_text(encoding="utf-8")[-2000:]
+                    raise SystemExit(f"the service did not start; its log is {log}:\n{tail}")
                 time.sleep(0.1)
             print(f"ready after {time.monotonic() - started:.1f} s: {url}", flush=True)
             yield url

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from artifacts.processes import TERMINATION, child_environment, python_module
 from artifacts.terminal import prepare_streams
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
+from examples.serving import run as call
 from examples.serving import service
 from scripts import fid_mistakes
 from trainer import networks
@@ -72,6 +74,7 @@ RUNS = (
     Run("cifar10-small", (), "cifar10", 200, 5),
     Run("cifar10-best", (), "cifar10", 12_800, 4),
 )
+say = partial(print, flush=True)
 SOURCES = tuple(dict.fromkeys(source for run in RUNS for source in run.sources))
 
 
@@ -95,9 +98,8 @@ class ReproductionContext:
     def run_dir(self, run: Run) -> Path:
         return self.folder / "runs" / run.preset
 
-    @property
-    def models(self) -> Path:
-        return self.folder / "models"
+    def model(self, run: Run, step: float, averaged: bool) -> Path:
+        return self.folder / "models" / f"{run.preset}-{step:08.0f}{'' if averaged else '-last'}.onnx"
 
     def extractor(self, dataset: str) -> Path:
         return self.folder / "extractors" / f"{dataset}.onnx"
@@ -112,8 +114,7 @@ class ReproductionContext:
 def main() -> None:
     prepare_streams()
     arguments = parse_arguments()
-    runs = select(arguments.only)
-    output = arguments.output or RESULTS
+    runs, output = select(arguments.only), arguments.output or RESULTS
     index = output / "index.md"
     if index.is_file() and not TABLE.search(index.read_text(encoding="utf-8", errors="replace")):
         raise fail(f"{index} has no place for the tables; give another --output")
@@ -125,23 +126,14 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise fail(f"could not make {folder}: {error.strerror or error}") from None
-    context = ReproductionContext(
-        arguments.work,
-        arguments.data_root,
-        {dataset: getattr(arguments, dataset) or dataset for dataset in NUM_IMAGES},
-        arguments.minutes,
-        arguments.inception,
-        tuple(arguments.set),
-        arguments.num_images,
-    )
+    images = {dataset: getattr(arguments, dataset) for dataset in NUM_IMAGES}
+    options = (arguments.minutes, arguments.inception, tuple(arguments.set), arguments.num_images)
+    context = ReproductionContext(arguments.work, arguments.data_root, images, *options)
     try:
         if not arguments.pages:
             for run in runs:
                 if is_available(context, run):
                     train(context, run)
-        if arguments.train:
-            return
-        if not arguments.pages:
             score_all(context)
         output = arguments.output or results_folder(context)
         write(context, output)
@@ -158,14 +150,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("only", nargs="*", metavar="ONLY", help=f"{names}, or a preset; default: all")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("DATA_ROOT", "data")))
     for dataset in NUM_IMAGES:
-        parser.add_argument(f"--{dataset}", metavar="SOURCE", help=f"replaces {dataset}, for example folder:PATH")
+        replaces = f"replaces {dataset}, for example folder:PATH"
+        parser.add_argument(f"--{dataset}", default=dataset, metavar="SOURCE", help=replaces)
     parser.add_argument("--minutes", type=float, help="of training per run, at most; default: the full length")
     parser.add_argument("--inception", type=Path, help="an Inception extractor file, for FID as well")
     parser.add_argument("--num-images", type=int, help="per score; default: 10,000, for CIFAR-10 5,000")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every run")
     parser.add_argument("--work", type=Path, default=Path("reproduce"), help="folder for runs and scores")
     parser.add_argument("--output", type=Path, help=f"folder for the pages; default: {RESULTS}")
-    parser.add_argument("--train", action="store_true", help="only train; the same command without it continues")
     parser.add_argument("--pages", action="store_true", help="only write the pages")
     arguments = parser.parse_args()
     if arguments.minutes is not None and not 0 < arguments.minutes < math.inf:
@@ -173,10 +165,9 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.num_images is not None and arguments.num_images < 2:
         parser.error("--num-images must be at least 2")
     for dataset in NUM_IMAGES:
-        source = getattr(arguments, dataset) or ""
-        if "@" in source:
-            split = source.rpartition("@")[2]
-            parser.error(f"--{dataset} {source}: both splits are used, train and test; leave out @{split}")
+        source, at, split = getattr(arguments, dataset).rpartition("@")
+        if at:
+            parser.error(f"--{dataset} {source}@{split}: both splits are used, train and test; leave out @{split}")
     if arguments.inception is not None:
         try:
             load_extractor(arguments.inception)
@@ -199,10 +190,6 @@ def fail(reason: str) -> SystemExit:
     return SystemExit(2)
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def is_available(context: ReproductionContext, run: Run) -> bool:
     """Whether the run's images can be loaded; prints why where they cannot."""
     try:
@@ -213,28 +200,20 @@ def is_available(context: ReproductionContext, run: Run) -> bool:
     return True
 
 
-def call(module: str, *words: object) -> None:
-    """Print a command and run it. Raises SystemExit with its exit code when it fails."""
-    say(f"\n$ {shlex.join([module, *map(str, words)])}")
-    command = [*python_module(module), *map(str, words)]
-    if code := subprocess.run(command, env=child_environment(), check=False).returncode:
-        raise SystemExit(code)
-
-
-def read_ticks(run_dir: Path) -> list[dict[str, Any]]:
+def read_ticks(run_dir: Path) -> list[dict[str, float]]:
     """Return the lines of a run's metrics.jsonl, oldest first; none yet: an empty list."""
     path = run_dir / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def checkpoint_of(run_dir: Path, step: int) -> Path:
-    return run_dir / f"checkpoint-{step:08d}.pt"
-
-
-def last_tick(run_dir: Path, images_seen: float = math.inf) -> dict[str, Any] | None:
+def last_tick(run_dir: Path, images_seen: float = math.inf) -> dict[str, float] | None:
     """Return the last tick within so many images that has a checkpoint."""
     ticks = [tick for tick in read_ticks(run_dir) if tick["images_seen"] <= images_seen]
-    return next((tick for tick in reversed(ticks) if checkpoint_of(run_dir, int(tick["step"])).is_file()), None)
+    return next((tick for tick in reversed(ticks) if checkpoint_of(run_dir, tick).is_file()), None)
+
+
+def checkpoint_of(run_dir: Path, tick: dict[str, float]) -> Path:
+    return run_dir / f"checkpoint-{tick['step']:08.0f}.pt"
 
 
 def trained(context: ReproductionContext) -> tuple[Run, ...]:
@@ -265,7 +244,8 @@ def train(context: ReproductionContext, run: Run) -> None:
         words = ["train", "--preset", run.preset, "--run-dir", str(run_dir)]
         words += [word for setting in settings for word in ("--set", setting)]
     words += ["--data-root", str(context.data_root)]
-    say(f"\n$ {shlex.join(['trainer', *words])}" + ("" if left is None else f"    # stopped after {left / 60:.1f} min"))
+    limit = "" if left is None else f"    # stopped after {left / 60:.1f} min"
+    say(f"\n$ {shlex.join(['trainer', *words])}{limit}")
     process = subprocess.Popen([*python_module("trainer"), *words], env=child_environment(), process_group=0)
     code = wait(process, left, run_dir)
     if code not in (0, 130):
@@ -300,18 +280,14 @@ def wait(process: subprocess.Popen[bytes], seconds: float | None, run_dir: Path)
         raise
 
 
-def ticks_to_score(context: ReproductionContext, run: Run) -> list[dict[str, Any]]:
+def ticks_to_score(context: ReproductionContext, run: Run) -> list[dict[str, float]]:
     """Return a run's last tick and, for the two compared runs, the last one within the images that both saw."""
-    end = last_tick(context.run_dir(run))
-    compared = [other for other in trained(context) if "comparison" in other.sources]
-    if run not in compared or end is None or len(compared) < 2:
-        return [end] if end else []
-    shared = min((last_tick(context.run_dir(other)) or end)["images_seen"] for other in compared)
-    return [end, *filter(None, [last_tick(context.run_dir(run), shared)])]
-
-
-def model_name(run: Run, step: int, averaged: bool) -> str:
-    return f"{run.preset}-{step:08d}" + ("" if averaged else "-last")
+    ends = {other: tick for other in RUNS if (tick := last_tick(context.run_dir(other)))}
+    compared = [tick["images_seen"] for other, tick in ends.items() if "comparison" in other.sources]
+    ticks = [ends.get(run)]
+    if "comparison" in run.sources and len(compared) == 2:
+        ticks.append(last_tick(context.run_dir(run), min(compared)))
+    return [tick for tick in ticks if tick]
 
 
 def score_all(context: ReproductionContext) -> None:
@@ -322,17 +298,17 @@ def score_all(context: ReproductionContext) -> None:
             continue
         for tick in ticks_to_score(context, run):
             for averaged in (True, False) if run.sources else (True,):
-                name = model_name(run, int(tick["step"]), averaged)
-                if not (context.models / f"{name}.onnx").is_file():
-                    words = ["export", checkpoint_of(context.run_dir(run), int(tick["step"])), "--name", name]
-                    call("trainer", *words, "--output", context.models, "--ema" if averaged else "--no-ema")
-                missing += [(run.dataset, name, *job) for job in unscored(context, run.dataset, name)]
+                model = context.model(run, tick["step"], averaged)
+                if not model.is_file():
+                    words = ["export", checkpoint_of(context.run_dir(run), tick), "--name", model.stem]
+                    call("trainer", *words, "--output", model.parent, "--ema" if averaged else "--no-ema")
+                missing += [(run.dataset, model.stem, *job) for job in unscored(context, run.dataset, model.stem)]
     if not missing:
         return
-    with service(context.models, context.folder / "service.log") as url:
+    with service(context.folder / "models", context.folder / "service.log") as url:
         for dataset, name, extractor, report in dict.fromkeys(missing):
             words = ["score", url, "--model", name, "--reference", f"{context.images[dataset]}@test"]
-            words += ["--metrics", METRICS, "--extractor", extractor, "--num-images", str(context.count(dataset))]
+            words += ["--metrics", METRICS, "--extractor", extractor, "--num-images", context.count(dataset)]
             words += ["--resolution", "reference", "--data-root", context.data_root, "--output", report]
             call("evaluation", *words)
 
@@ -387,8 +363,8 @@ def row_of(context: ReproductionContext, run: Run) -> tuple[dict[str, Any], dict
     }
     real: dict[str, Any] = {}
     for name, tick in zip(("end", "at_equal_images"), ticks_to_score(context, run), strict=False):
-        averaged, found = read_scores(context, run.dataset, model_name(run, int(tick["step"]), averaged=True))
-        last, _ = read_scores(context, run.dataset, model_name(run, int(tick["step"]), averaged=False))
+        averaged, found = read_scores(context, run.dataset, context.model(run, tick["step"], averaged=True).stem)
+        last, _ = read_scores(context, run.dataset, context.model(run, tick["step"], averaged=False).stem)
         real |= found
         row[name] = {"step": tick["step"], "kimg": tick["images_seen"] / 1000, "seconds": round(tick["seconds"], 1)}
         row[name] |= {"averaged": averaged, "last_step": last}
@@ -420,10 +396,9 @@ def mistakes(context: ReproductionContext, dataset: str, runs: tuple[Run, ...]) 
     tick = last_tick(context.run_dir(run)) if run else None
     if run is None or tick is None or not context.extractor(dataset).is_file():
         return []
-    model = context.models / f"{model_name(run, int(tick['step']), averaged=False)}.onnx"
+    model = context.model(run, tick["step"], averaged=False)
     places = (context.images[dataset], context.data_root)
-    rows = fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
-    return list(rows)
+    return fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
 
 
 def save_images(run_dir: Path, folder: Path, name: str) -> None:

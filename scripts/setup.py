@@ -45,34 +45,26 @@ def cpu_requirements(constraints: str) -> list[str]:
 def pip(arguments: Sequence[str], what: str) -> bool:
     """Run `pip install`; show the package in progress, write everything to the log, return whether it succeeded."""
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *arguments]
-    started, packages = time.monotonic(), 0
+    started, shown, packages = time.monotonic(), 0.0, 0
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, errors="replace")
         assert process.stdout
         for line in process.stdout:
             log.write(line)
-            if line.startswith(("Collecting ", "Installing collected")):
-                packages += line.startswith("Collecting ")
+            packages += line.startswith("Collecting ")
+            # A terminal shows each package; elsewhere a line every 20 seconds is enough.
+            if line.startswith(("Collecting ", "Installing collected")) and (_CLEAR or time.monotonic() - shown > 20):
+                shown = time.monotonic()
                 state = "unpacking" if line.startswith("Inst") else f"{packages} packages, {line.split()[1]}"
-                _show(f"{what}: {time.monotonic() - started:.0f} s, {state}")
+                text = f"{_CLEAR}{what}: {shown - started:.0f} s, {state}"
+                print(text[:100] if _CLEAR else text, end="" if _CLEAR else "\n", flush=True)
     succeeded = process.wait() == 0
     print(f"{_CLEAR}{what}: {'done' if succeeded else 'failed'} after {time.monotonic() - started:.0f} s", flush=True)
     return succeeded
 
 
 _CLEAR = "\r\033[K" if sys.stdout.isatty() else ""
-_last_shown = 0.0
-
-
-def _show(line: str) -> None:
-    """Rewrite the line of progress on a terminal; elsewhere print a line every 20 seconds."""
-    global _last_shown
-    if _CLEAR:
-        print(f"{_CLEAR}{line}"[:100], end="", flush=True)
-    elif time.monotonic() - _last_shown > 20:
-        _last_shown = time.monotonic()
-        print(line, flush=True)
 
 
 def main() -> int:

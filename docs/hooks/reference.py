@@ -155,17 +155,15 @@ def words(schema: Schema) -> str:
     # Pydantic writes `ge` and `lt` in place of JSON Schema's words behind some validators.
     signs = {"minimum": "≥", "ge": "≥", "exclusiveMinimum": ">", "maximum": "≤", "le": "≤", "exclusiveMaximum": "<"}
     signs |= {"gt": ">", "lt": "<"}
-    bounds = [f"{sign}\N{NO-BREAK SPACE}{number(schema[name])}" for name, sign in signs.items() if name in schema]
-    sizes = [schema.get(f"{end}{of}") for of in ("Items", "Length") for end in ("min", "max")]
-    low, high = next(((a, b) for a, b in (sizes[:2], sizes[2:]) if a or b), (None, None))
-    unit = "items" if schema.get("type") == "array" else "characters"
-    count = (
-        [f"{low or 0} {'or more' if high is None else f'to {high:,}'} {unit}"]
-        if (low or high) and "prefixItems" not in schema
-        else []
-    )
-    pattern = [f"`{schema['pattern']}`"] if "pattern" in schema else []
-    return ", ".join([kind, *bounds, *count, *pattern])
+    found = [
+        kind,
+        *(f"{sign}\N{NO-BREAK SPACE}{number(schema[name])}" for name, sign in signs.items() if name in schema),
+    ]
+    for of, unit in (("Items", "items"), ("Length", "characters")):
+        low, high = schema.get(f"min{of}"), schema.get(f"max{of}")
+        if (low or high) and "prefixItems" not in schema:
+            found.append(f"{low or 0} {'or more' if high is None else f'to {high:,}'} {unit}")
+    return ", ".join([*found, *([f"`{schema['pattern']}`"] if "pattern" in schema else [])])
 
 
 def number(value: float) -> str:
