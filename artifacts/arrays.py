@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -42,15 +42,11 @@ def read_npy(path: Path, kinds: str = NUMBERS) -> np.ndarray:
         OSError: If it cannot be read.
         ValueError: For anything else that is wrong with it.
     """
-    try:
+    with _one_kind_of_error(path):
         with path.open("rb") as file:
             _check_header(file, path.stat().st_size, kinds)
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
-    except OSError:
-        raise
-    except Exception as error:  # the header's tokenizer and parser let their own through
-        raise ValueError(LFS_HINT if is_lfs_pointer_file(path) else _first_words(error)) from error
 
 
 def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -65,22 +61,28 @@ def read_npz(path: Path, names: Collection[str], text: Collection[str] = ()) -> 
         OSError: If it cannot be read.
         ValueError: For anything else that is wrong with it, such as an array beyond 2 GiB.
     """
+    found: dict[str, np.ndarray] = {}
+    with _one_kind_of_error(path), zipfile.ZipFile(path) as archive:
+        inside = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for name in (name for name in names if name in inside):
+            info = inside[name]
+            if info.file_size > MAX_BYTES:
+                raise ValueError(f"{name} has more than {MAX_BYTES // 2**30} GiB")
+            with archive.open(info) as packed:
+                _check_header(packed, info.file_size, NUMBERS + "US" if name in text else NUMBERS)
+            with archive.open(info) as packed:
+                found[name] = np.lib.format.read_array(packed, allow_pickle=False)
+    return found
+
+
+@contextlib.contextmanager
+def _one_kind_of_error(path: Path) -> Iterator[None]:
+    """Turn what numpy and zipfile raise on a damaged file into ValueError; OSErrors pass."""
     try:
-        found = {}
-        with zipfile.ZipFile(path) as archive:
-            inside = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for name in (name for name in names if name in inside):
-                info = inside[name]
-                if info.file_size > MAX_BYTES:
-                    raise ValueError(f"{name} has more than {MAX_BYTES // 2**30} GiB")
-                with archive.open(info) as packed:
-                    _check_header(packed, info.file_size, NUMBERS + "US" if name in text else NUMBERS)
-                with archive.open(info) as packed:
-                    found[name] = np.lib.format.read_array(packed, allow_pickle=False)
-        return found
+        yield
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # the header's tokenizer and parser let their own through
         raise ValueError(LFS_HINT if is_lfs_pointer_file(path) else _first_words(error)) from error
 
 

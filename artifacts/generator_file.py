@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from artifacts.onnx_metadata import digest_of
+from artifacts.onnx_metadata import digest_of, metadata_of
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +76,7 @@ def check(model: "onnx.ModelProto") -> Metadata:
         ContractError: If it is not one: metadata is missing or malformed, the graph has other inputs or outputs than
             the metadata describes, weights are in other files, or the digest does not match.
     """
-    props = {p.key: p.value for p in model.metadata_props}
+    props = metadata_of(model)
     if len(props) != len(model.metadata_props):
         raise ContractError("a metadata key appears twice")
     if missing := [key for key in REQUIRED if key not in props]:

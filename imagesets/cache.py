@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from artifacts.arrays import RowWriter, drop_page_cache
 from artifacts.files import file_lock, sync_folder
 from artifacts.resources import available_cpus
-from artifacts.terminal import printable
+from artifacts.terminal import printable, progress
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 
 log = logging.getLogger("imagesets")
@@ -57,35 +58,33 @@ def default_cache_root() -> Path:
         ) from error
 
 
+def _key_fields(spec: DatasetSpec) -> dict[str, Any]:
+    """Return everything that decides the pixels."""
+    fields = {name: getattr(spec, name) for name in ("source", "split", "crop", "resize", "resolution", "channels")}
+    return fields | {"identity": spec.content_hash}
+
+
 def cache_key(spec: DatasetSpec) -> str:
     """Return an entry's name: the source and 20 hex digits over everything that decides the pixels."""
-    fields = {
-        "format": FORMAT_VERSION,
-        "source": spec.source,
-        "split": spec.split,
-        "crop": spec.crop,
-        "resize": spec.resize,
-        "resolution": spec.resolution,
-        "channels": spec.channels,
-        "identity": spec.content_hash,
-    }
+    fields = {"format": FORMAT_VERSION, **_key_fields(spec)}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:20]
     slug = re.sub(r"[^a-z0-9]+", "-", spec.source.lower()).strip("-")[-40:]
     return f"{slug}-{re.sub(r'[^0-9A-Za-z_.-]+', '-', spec.split)[:40]}-{digest}"
 
 
-def load_or_build(spec: DatasetSpec, name: str, cache_root: Path, progress: bool) -> ImageSet:
+def load_or_build(spec: DatasetSpec, name: str, cache_root: Path, show_progress: bool) -> ImageSet:
     """Return the cached image set of a dataset, decoded first if it is absent, stale or damaged."""
     spec = with_native_format(spec, name, cache_root)
     entry = cache_root / cache_key(spec)
     found = _read(entry, name)
     if found is None:
-        with _cache_errors(cache_root):
-            cache_root.mkdir(parents=True, exist_ok=True)
-        with _lock(cache_root / f".{entry.name}.lock"):
+        with contextlib.ExitStack() as stack:
+            with _cache_errors(cache_root):
+                cache_root.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(file_lock(cache_root / f".{entry.name}.lock"))
             found = _read(entry, name)  # another process may have built it while we waited
             if found is None:
-                _build(spec, name, entry, progress)
+                _build(spec, name, entry, show_progress)
                 found = _read(entry, name)
     if found is None:
         raise ImageSetError(f"the image cache at {entry} was damaged while it was written; check the disk")
@@ -160,7 +159,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
     return ImageSet(name, images, labels, tuple(info["class_names"]), info)
 
 
-def _build(spec: DatasetSpec, name: str, entry: Path, progress: bool) -> None:
+def _build(spec: DatasetSpec, name: str, entry: Path, show_progress: bool) -> None:
     for left_over in entry.parent.glob(f".{entry.name}.tmp-*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     items = _open_dataset(spec, name)
@@ -168,7 +167,7 @@ def _build(spec: DatasetSpec, name: str, entry: Path, progress: bool) -> None:
         _require_room(items, name, entry.parent)
         building = Path(tempfile.mkdtemp(prefix=f".{entry.name}.tmp-", dir=entry.parent))
     try:
-        info = _decode_into(building, items, spec, name, progress)
+        info = _decode_into(building, items, spec, name, show_progress)
         with _cache_errors(entry.parent):
             _write_durably(building / "info.json", json.dumps(info, indent=2).encode())
             building.chmod(0o755)
@@ -202,7 +201,9 @@ def _require_room(items: OpenedDataset, name: str, folder: Path) -> None:
     )
 
 
-def _decode_into(building: Path, items: OpenedDataset, spec: DatasetSpec, name: str, progress: bool) -> dict[str, Any]:
+def _decode_into(
+    building: Path, items: OpenedDataset, spec: DatasetSpec, name: str, show_progress: bool
+) -> dict[str, Any]:
     path = building / "images.npy"
     with _cache_errors(building.parent):
         rows = RowWriter(path, (items.resolution, items.resolution, items.channels))
@@ -219,13 +220,15 @@ def _decode_into(building: Path, items: OpenedDataset, spec: DatasetSpec, name: 
                 results.append(_first_line(error))
         return results
 
-    starts = range(0, items.count, _CHUNK)
-    with rows, _progress_bar(name, items.count, progress) as advance, ThreadPoolExecutor(_threads()) as pool:
+    threads, starts = min(16, available_cpus()), range(0, items.count, _CHUNK)
+    shown = show_progress and items.count >= PROGRESS_FROM
+    bar = progress(f"preparing {name}", items.count) if shown else contextlib.nullcontext(lambda _: None)
+    with rows, bar as advance, ThreadPoolExecutor(threads) as pool:
         # A window of submitted chunks, not map(): what is decoded but not yet written stays bounded.
         window: list[Any] = []
         queue = iter(starts)
         for start in starts:
-            while len(window) < 2 * _threads() and (upcoming := next(queue, None)) is not None:
+            while len(window) < 2 * threads and (upcoming := next(queue, None)) is not None:
                 window.append(pool.submit(decode, upcoming))
             for i, result in enumerate(window.pop(0).result(), start):
                 if isinstance(result, str):
@@ -242,7 +245,7 @@ def _decode_into(building: Path, items: OpenedDataset, spec: DatasetSpec, name: 
                     with _cache_errors(building.parent):
                         rows.append(result)
                     kept.append(i)
-                advance()
+                advance(1)
         with _cache_errors(building.parent):
             rows.finish()
     labels = None
@@ -255,55 +258,17 @@ def _decode_into(building: Path, items: OpenedDataset, spec: DatasetSpec, name: 
     content = content_fingerprint(np.load(path, mmap_mode="r", allow_pickle=False), labels)
     return {
         "format_version": FORMAT_VERSION,
-        "source": spec.source,
-        "split": spec.split,
-        "crop": spec.crop,
-        "resize": spec.resize,
-        "resolution": items.resolution,
-        "channels": items.channels,
+        **_key_fields(spec),
         "n": len(kept),
         "labels": labels is not None,
         "class_names": list(items.class_names),
         "fingerprint": content,
-        "identity": spec.content_hash,
         "skipped": skipped,
         "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": {"numpy": np.__version__, "pillow": PIL.__version__},
     }
-
-
-def _versions() -> dict[str, str]:
-    import PIL
-
-    return {"numpy": np.__version__, "pillow": PIL.__version__}
-
-
-def _threads() -> int:
-    return min(16, available_cpus())
-
-
-@contextlib.contextmanager
-def _progress_bar(name: str, total: int, wanted: bool) -> Iterator[Any]:
-    if not wanted or total < PROGRESS_FROM:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"preparing {name}", total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        with _cache_errors(path.parent):
-            stack.enter_context(file_lock(path))
-        yield
 
 
 @contextlib.contextmanager

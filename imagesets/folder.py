@@ -12,7 +12,7 @@ import numpy as np
 
 from artifacts.terminal import printable
 from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
-from imagesets.image_files import Contents, ImageFile, RelocatedFile, file_name, files_signature, strip_common_folders
+from imagesets.image_files import Contents, ImageFile, file_name, files_signature, strip_common_folders
 from imagesets.listing import list_files
 from imagesets.splits import SplitLayout, select_split, split_family
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset
@@ -167,7 +167,7 @@ def all_contents(path: Path) -> Contents:
         split = _split_of_zip(stem)
         # A split's folders are judged together with the other splits', by layout.arrange.
         members = inside.members if split else strip_common_folders(inside.members)
-        contents.members += [RelocatedFile(f"{split or stem}/{member.path}", member) for member in members]
+        contents.members += [member.at(f"{split or stem}/{member.path}") for member in members]
         contents.left_out = contents.left_out + inside.left_out - Counter({file.suffix: 1})
         contents.notes += inside.notes
     contents.members.sort(key=lambda member: member.path)

@@ -10,10 +10,9 @@ import threading
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from artifacts.terminal import printable
 from imagesets.decode import MAX_FILE_BYTES
@@ -23,53 +22,39 @@ _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the UTF-8 form of a name
 
 
-class ImageFile(Protocol):
-    """One image file: a relative path with `/`, a version that changes with the content, and its bytes.
-
-    `real` is the file behind the links to folders that led to it, or "" where no link did in the whole source;
-    `linked` whether a link to a folder led to this member.
-    """
-
-    @property
-    def path(self) -> str:
-        """Path relative to the source."""
-
-    @property
-    def version(self) -> str:
-        """Text that changes with the content."""
-
-    @property
-    def real(self) -> str:
-        """Path without links."""
-
-    @property
-    def linked(self) -> bool:
-        """Whether a link led here."""
-
-    def read(self) -> bytes:
-        """Return the content; raise BrokenImageError."""
-
-
 @dataclass(frozen=True)
-class FolderFile:
-    """A file in a folder."""
+class ImageFile:
+    """One image file of a folder or a zip.
+
+    Attributes:
+        path: Its path in the source, with `/`; split and wrapping folders are removed later.
+        version: Text that changes with the content.
+        read: Returns the content; raises BrokenImageError.
+        real: The file behind the links to folders that led to it, or "" where no link did in the whole source.
+        linked: Whether a link to a folder led to this file.
+    """
 
     path: str
     version: str
-    file: Path
+    read: Callable[[], bytes] = field(repr=False)
     real: str = ""
     linked: bool = False
 
-    def read(self) -> bytes:
-        """Return the content; raise BrokenImageError."""
-        try:
-            with self.file.open("rb") as handle:
-                data = handle.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise BrokenImageError(error.strerror or str(error)) from error
-        if len(data) > MAX_FILE_BYTES:
-            raise BrokenImageError(f"the file is larger than {MAX_FILE_BYTES:,} bytes")
-        return data
+    def at(self, path: str) -> ImageFile:
+        """Return the file under another path."""
+        return replace(self, path=path)
+
+
+def read_file(file: Path) -> bytes:
+    """Return a file's content; raise BrokenImageError."""
+    try:
+        with file.open("rb") as handle:
+            data = handle.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BrokenImageError(error.strerror or str(error)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise BrokenImageError(f"the file is larger than {MAX_FILE_BYTES:,} bytes")
+    return data
 
 
 class Archive:
@@ -79,9 +64,10 @@ class Archive:
         self.path = path
         self._local = threading.local()
 
-    def read(self, name: str) -> bytes:
-        """Return a member's content; raise BrokenImageError."""
-        """Return the content; raise BrokenImageError."""
+    def read(self, name: str, problem: str | None = None) -> bytes:
+        """Return a member's content; raise BrokenImageError, also with a `problem` that the zip's directory shows."""
+        if problem:
+            raise BrokenImageError(problem)
         try:
             if not hasattr(self._local, "zip"):
                 self._local.zip = zipfile.ZipFile(self.path)
@@ -92,52 +78,6 @@ class Archive:
         if len(data) > MAX_FILE_BYTES:
             raise BrokenImageError(f"the member unpacks to more than {MAX_FILE_BYTES:,} bytes")
         return data
-
-
-@dataclass(frozen=True)
-class ZippedFile:
-    """A member of a zip. `problem` says why it cannot be read, if the zip's directory shows it already."""
-
-    path: str
-    version: str
-    name: str
-    archive: Archive
-    problem: str | None = None
-    real: str = ""
-    linked: bool = False
-
-    def read(self) -> bytes:
-        """Return the content; raise BrokenImageError."""
-        if self.problem:
-            raise BrokenImageError(self.problem)
-        return self.archive.read(self.name)
-
-
-@dataclass(frozen=True)
-class RelocatedFile:
-    """A member under another path: split or wrapping folders removed, or a zip's split put in front."""
-
-    path: str
-    inner: ImageFile
-
-    @property
-    def version(self) -> str:
-        """See ImageFile."""
-        return self.inner.version
-
-    @property
-    def real(self) -> str:
-        """See ImageFile."""
-        return self.inner.real
-
-    @property
-    def linked(self) -> bool:
-        """See ImageFile."""
-        return self.inner.linked
-
-    def read(self) -> bytes:
-        """Return the content; raise BrokenImageError."""
-        return self.inner.read()
 
 
 @dataclass
@@ -164,7 +104,7 @@ def strip_common_folders(members: list[ImageFile], keep: Set[str] = frozenset())
         top = {class_name(member.path.split("/", 1)[0]) for member in members}
         if len(top) > 1 or top <= keep:
             break
-        members = [RelocatedFile(member.path.split("/", 1)[1], member) for member in members]
+        members = [member.at(member.path.split("/", 1)[1]) for member in members]
     return members
 
 

@@ -7,17 +7,17 @@ import stat
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
 from imagesets.image_files import (
     Archive,
     Contents,
-    FolderFile,
     ImageFile,
-    ZippedFile,
     file_name,
     is_utf8,
+    read_file,
     strip_common_folders,
     zip_name,
 )
@@ -82,7 +82,7 @@ def _list_folder(root: Path) -> Contents:
     A link back up is not followed, and links enter a folder at most `_MOST_VISITS` times.
     """
     contents = Contents([])
-    found: list[FolderFile] = []
+    found: list[ImageFile] = []
     not_entered: dict[str, set[str]] = {}
     visits: Counter[str] = Counter()
     real_root = os.path.realpath(root)
@@ -120,7 +120,8 @@ def _list_folder(root: Path) -> Contents:
             elif (version := _file_version(entry)) is None:
                 contents.left_out["pipe, socket or device"] += 1
             else:
-                found.append(FolderFile(path, version, Path(entry.path), file_name(here) if linked else "", linked))
+                read = partial(read_file, Path(entry.path))
+                found.append(ImageFile(path, version, read, file_name(here) if linked else "", linked))
     if any(member.linked for member in found):
         base = file_name(real_root)
         found = [member if member.linked else replace(member, real=f"{base}/{member.path}") for member in found]
@@ -163,7 +164,7 @@ def _list_zip(path: Path) -> Contents:
         raise ImageSetError(f"{printable(path)} is not a readable zip file ({printable(reason)})") from error
     contents = Contents([])
     shared = Archive(path)
-    found: dict[str, ZippedFile] = {}
+    found: dict[str, ImageFile] = {}
     unknown = 0
     for entry in entries:
         name, known = zip_name(entry)
@@ -185,7 +186,7 @@ def _list_zip(path: Path) -> Contents:
                     "unpack it, and name the folder"
                 )
             contents.left_out["member that is repeated"] += 1
-        found[member_path] = ZippedFile(member_path, version, entry.filename, shared, _problem(entry))
+        found[member_path] = ImageFile(member_path, version, partial(shared.read, entry.filename, _problem(entry)))
     if unknown:
         contents.notes.append(f"names in an unknown encoding: {unknown:,}")
     contents.members.extend(found.values())

@@ -24,18 +24,7 @@ from imagesets.types import DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 log = logging.getLogger("imagesets")
 
 DIGITS = tuple("0123456789")
-FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_IDENTITY = "CIFAR-10 python version, md5 c58f30108f718f92721af3b95e74349a"
 DIGITS_TEST_SEED = 0
@@ -302,11 +291,8 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
     from imagesets.listing import members_of
 
     base = data_root / "celeba"
-    folder, packed, partition = (
-        base / "img_align_celeba",
-        base / "img_align_celeba.zip",
-        base / "list_eval_partition.txt",
-    )
+    folder, packed = base / "img_align_celeba", base / "img_align_celeba.zip"
+    partition = base / "list_eval_partition.txt"
     if not partition.is_file() or not (folder.is_dir() or packed.is_file()):
         absent = (
             f"celeba is not here: looked for img_align_celeba/*.jpg (or img_align_celeba.zip) and "
@@ -333,16 +319,12 @@ def _celeba(source: str, split: str, resolution: int, channels: int, data_root: 
             f"{missing[0]} among them; unpack img_align_celeba.zip again"
         )
     members = [every[file] for file in sorted(expected)]
-    return DatasetSpec(
-        source,
-        split,
-        "centre-178",
-        RESIZE,
-        resolution,
-        channels,
-        files_signature(members),
-        lambda: open_image_files(members, resolution, channels, str(base)),
-    )
+    content = files_signature(members)
+
+    def open_dataset() -> OpenedDataset:
+        return open_image_files(members, resolution, channels, str(base))
+
+    return DatasetSpec(source, split, "centre-178", RESIZE, resolution, channels, content, open_dataset)
 
 
 def _download(dataset: str, absent: str, data_root: Path, **options: Any) -> Any:

@@ -12,19 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.image_files import ImageFile, RelocatedFile, class_name, drop_duplicates, strip_common_folders
+from imagesets.image_files import ImageFile, class_name, drop_duplicates, strip_common_folders
 from imagesets.types import ImageSetError
 
 # What people call the folder of a split, in any case
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}
+SPLIT_NAMES = {name: name for name in ("train", "test", "val")}
+SPLIT_NAMES |= {"training": "train", "testing": "test", "valid": "val", "validation": "val"}
 TEST_TENTHS = 1  # of ten: the hold-out of a folder without splits
 STRAY_SHARE = 0.01  # of the images may be next to class folders without ending the classes; at least one
 
@@ -75,10 +68,9 @@ def select_split(members: list[ImageFile], split: str | None, path: Path) -> Spl
             layout.left_out["image outside the splits"] += outside
         members = _level(layout, groups)
         layout.counts = {folder: len(group) for folder, group in groups.items()}
-        layout.chosen = drop_duplicates(_of_folder(members, split, folders, path))
-        layout.left_out["image that a link repeats"] += len(_of_folder(members, split, folders, path)) - len(
-            layout.chosen
-        )
+        wanted = _of_folder(members, split, folders, path)
+        layout.chosen = drop_duplicates(wanted)
+        layout.left_out["image that a link repeats"] += len(wanted) - len(layout.chosen)
     else:
         every = drop_duplicates(members)
         layout.left_out["image that a link repeats"] += len(members) - len(every)
@@ -153,7 +145,7 @@ def _split_folders(members: list[ImageFile], split: str | None, path: Path) -> f
                 f"name a split ({where}@train), or move the rest away"
             )
     elif len(families) == 1 and others:
-        (name,) = named if len(named) == 1 else (sorted(named)[0],)
+        name = min(named)
         raise ImageSetError(
             f"{where} has a folder {printable(name)} next to {_few([printable(top) for top in others])}: a split or a "
             f"class? Name the folder ({where}/{printable(name)}), or rename it"
@@ -174,7 +166,7 @@ def _by_split(members: list[ImageFile], folders: Set[str]) -> dict[str, list[Ima
     for member in members:
         top, _, rest = member.path.partition("/")
         if rest and top in groups:
-            groups[top].append(RelocatedFile(rest, member))
+            groups[top].append(member.at(rest))
     return groups
 
 
@@ -185,7 +177,7 @@ def _level(layout: SplitLayout, groups: dict[str, list[ImageFile]]) -> list[Imag
     """
     known = {name for group in groups.values() for name in _tops(without_strays(group)[0])}
     return [
-        RelocatedFile(f"{folder}/{member.path}", member)
+        member.at(f"{folder}/{member.path}")
         for folder, group in groups.items()
         for member in _aside(layout, *without_strays(group, keep=known))
     ]
