@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -32,37 +33,32 @@ def cpu_quota(proc_cgroup: Path | None = None, root: Path | None = None) -> floa
         proc_cgroup: `/proc/self/cgroup`, which lists the groups.
         root: Where the control groups are mounted.
     """
-    proc_cgroup, root = proc_cgroup or PROC_CGROUP, root or CGROUP_ROOT
-    try:
-        lines = proc_cgroup.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
-        if controllers == "":
-            quotas += [quota for folder in _folders(root, group) if (quota := _quota_v2(folder)) is not None]
-        elif "cpu" in controllers.split(","):
-            for mount in dict.fromkeys((root / controllers, root / "cpu", root / "cpu,cpuacct")):
-                quotas += [quota for folder in _folders(mount, group) if (quota := _quota_v1(folder)) is not None]
-    return min(quotas, default=None)
+    quotas = [
+        _ratio(*[*_read(folder / "cpu.max").split(), "", ""][:2])
+        if unified
+        else _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+        for unified, folder in _control_groups("cpu", proc_cgroup, root)
+    ]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _folders(mount: Path, group: str) -> list[Path]:
-    """The group's folder and its parents' up to the mount.
+def _control_groups(controller: str, proc_cgroup: Path | None, root: Path | None) -> Iterator[tuple[bool, Path]]:
+    """Yield whether the hierarchy is version 2, and the folder, of each group of the process and of its parents.
 
-    Inside a container the mount often shows the group itself as its root, while `group` is the host's path.
+    Inside a container the mount often shows the group itself as its root, while /proc names the host's path.
     """
-    parts = [part for part in group.split("/") if part not in ("", ".", "..")]
-    return [mount.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
-
-
-def _quota_v2(folder: Path) -> float | None:
-    return _ratio(*[*_read(folder / "cpu.max").split(), "", ""][:2])
-
-
-def _quota_v1(folder: Path) -> float | None:
-    return _ratio(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+    root = root or CGROUP_ROOT
+    for line in _read(proc_cgroup or PROC_CGROUP).splitlines():
+        _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+        parts = [part for part in group.split("/") if part not in ("", ".", "..")]
+        if controllers == "":
+            mounts = [root]
+        elif controller in controllers.split(","):
+            mounts = list(dict.fromkeys(root / name for name in (controllers, controller, "cpu,cpuacct")))
+        else:
+            continue
+        for mount in mounts:
+            yield from ((controllers == "", mount.joinpath(*parts[:n])) for n in range(len(parts), -1, -1))
 
 
 def _ratio(quota: str, period: str) -> float | None:
@@ -109,16 +105,7 @@ def available_memory(
     """
     lines = _read(meminfo or PROC_MEMINFO).splitlines()
     limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:")]
-    root = root or CGROUP_ROOT
-    for line in _read(proc_cgroup or PROC_CGROUP).splitlines():
-        _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
-        if controllers == "":
-            limits += [_memory_limit(folder / "memory.max") for folder in _folders(root, group)]
-        elif "memory" in controllers.split(","):
-            limits += [_memory_limit(folder / "memory.limit_in_bytes") for folder in _folders(root / "memory", group)]
+    for unified, folder in _control_groups("memory", proc_cgroup, root):
+        text = _read(folder / ("memory.max" if unified else "memory.limit_in_bytes"))
+        limits.append(int(text) if text.isdecimal() else 0)
     return min((limit for limit in limits if limit), default=None)
-
-
-def _memory_limit(path: Path) -> int:
-    text = _read(path)
-    return int(text) if text.isdecimal() else 0

@@ -144,11 +144,6 @@ def _split_name(split: str | None) -> str:
     return "all" if split is None else known if known in ("train", "test") else printable(split)
 
 
-def all_files(path: Path) -> list[ImageFile]:
-    """Return the images of a zip, of a folder, or of the zips in a folder, each under its split or its name."""
-    return all_contents(path).members
-
-
 def all_contents(path: Path) -> Contents:
     """List a zip, a folder, or the zips in a folder, the images of each under its split or its name."""
     contents = list_files(path)
