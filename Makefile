@@ -83,11 +83,14 @@ coverage: setup ## Measure the branch coverage of the packages by every test exc
 	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage html --quiet --fail-under 0 && $(BIN)/python -m coverage report && exit $$tests
 
 test-versions: setup ## Test the service's use of private parts on the lowest and the newest VERSIONS that pyproject.toml allows
-	@for versions in $(VERSIONS); do \
+	@index=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}}; \
+	if [ "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	for versions in $(VERSIONS); do \
 		folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT INT TERM && \
 		$(BIN)/uv venv --quiet --python $(BIN)/python "$$folder" && \
 		$(BIN)/uv pip install --quiet --python "$$folder/bin/python" --resolution "$$versions" \
-			--editable '.[serve,cpu]' 'httpx>=0.27' 'psutil>=6' 'pytest>=8' 'pytest-timeout>=2.3' && \
+			--editable '.[serve,cpu]' 'httpx>=0.27' 'psutil>=6' 'pytest>=8' 'pytest-timeout>=2.3' || \
+			{ echo "error: could not install the $$versions versions; is the package index reachable?"; exit 1; }; \
 		"$$folder/bin/python" -m pytest -p no:cacheprovider $(SERVER_TESTS) || exit 1; \
 		rm -rf "$$folder"; \
 	done

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 import imagesets
-from artifacts.processes import TERMINATION, child_environment, python_module
+from artifacts.processes import child_environment, interruptible, python_module
 from artifacts.terminal import prepare_streams
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
@@ -118,9 +118,6 @@ def main() -> None:
     index = output / "index.md"
     if index.is_file() and not TABLE.search(index.read_text(encoding="utf-8", errors="replace")):
         raise fail(f"{index} has no place for the tables; give another --output")
-    for number in TERMINATION:  # handled like Ctrl-C: the current training saves and stops
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
     for folder in (arguments.work, output):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -130,13 +127,14 @@ def main() -> None:
     options = (arguments.minutes, arguments.inception, tuple(arguments.set), arguments.num_images)
     context = ReproductionContext(arguments.work, arguments.data_root, images, *options)
     try:
-        if not arguments.pages:
-            for run in runs:
-                if is_available(context, run):
-                    train(context, run)
-            score_all(context)
-        output = arguments.output or results_folder(context)
-        write(context, output)
+        with interruptible():  # also by SIGTERM and SIGHUP: the current training saves and stops
+            if not arguments.pages:
+                for run in runs:
+                    if is_available(context, run):
+                        train(context, run)
+                score_all(context)
+            output = arguments.output or results_folder(context)
+            write(context, output)
     except KeyboardInterrupt:
         raise SystemExit("\nstopped; give the same command again to resume") from None
     say(f"\nwritten: {output / 'index.md'}")
