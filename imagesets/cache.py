@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 
 from artifacts.arrays import RowWriter, drop_page_cache
 from artifacts.files import file_lock, sync_folder
@@ -267,7 +267,7 @@ def _decode_into(
         "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"numpy": np.__version__, "pillow": PIL.__version__},
+        "versions": {name: version(name) for name in ("numpy", "pillow")},
     }
 
 

@@ -167,7 +167,7 @@ def args() -> argparse.Namespace:
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "describe_machine", lambda: results.MACHINE)
+    monkeypatch.setattr(bench.harness, "describe_machine", lambda: results.MACHINE)
 
 
 def test_bench_failing_part_is_one_line_and_others_run(
@@ -226,7 +226,7 @@ import sys
 from pathlib import Path
 from benchmarks import __main__ as bench
 from tests.support.benchmarks import results
-bench.describe_machine = lambda: results.MACHINE
+bench.harness.describe_machine = lambda: results.MACHINE
 bench.PARTS = {
     name: bench.Part("tests.support.benchmarks.stand_in", ("--results", path, "--then", then), (), (result,))
     for name, result, path, then in zip(*[iter(sys.argv[2:])] * 4)
