@@ -393,7 +393,7 @@ def mistakes(context: ReproductionContext, dataset: str, runs: tuple[Run, ...]) 
     if run is None or tick is None or not context.extractor(dataset).is_file():
         return []
     places, sizes = (context.images[dataset], context.data_root), (SIDES[dataset], context.count(dataset))
-    return fid_mistakes.measure(context.extractor(dataset), context.model(run, tick), *places, *sizes)
+    return list(fid_mistakes.measure(context.extractor(dataset), context.model(run, tick), *places, *sizes))
 
 
 def save_images(run_dir: Path, folder: Path, name: str) -> None:
