@@ -44,9 +44,9 @@ def changed(text: str, diff: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repo_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages and their tests with every example in it."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("repo")
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -62,15 +62,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcomes(house: Path) -> dict[str, list[str]]:
+def outcomes(repo_copy: Path) -> dict[str, list[str]]:
     """Of each of the examples' tests: what failed in it, by the name of its file; and how many were run."""
     tests = [path for _, path, _ in FILES if path.startswith("tests/")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=found.xml", *tests]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=house, env=environment, capture_output=True, text=True, check=False)
-    assert (house / "found.xml").is_file(), done.stdout + done.stderr
+    done = subprocess.run(command, cwd=repo_copy, env=environment, capture_output=True, text=True, check=False)
+    assert (repo_copy / "found.xml").is_file(), done.stdout + done.stderr
     found: dict[str, list[str]] = {path: [] for path in tests}
-    for case in ElementTree.parse(house / "found.xml").iter("testcase"):
+    for case in ElementTree.parse(repo_copy / "found.xml").iter("testcase"):
         path = case.attrib["classname"].replace(".", "/") + ".py"
         problems = [child.text or child.tag for child in case if child.tag in ("failure", "error", "skipped")]
         found[path].append(f"{case.attrib['name']}: {problems[0]}" if problems else "")
@@ -96,11 +96,15 @@ def test_example_test_passes(section: str, outcomes: dict[str, list[str]]) -> No
 
 
 @pytest.mark.slow
-def test_examples_pass_the_linter(house: Path) -> None:
+def test_examples_pass_the_linter(repo_copy: Path) -> None:
     for command in (["format", "--check"], ["check"]):
         words = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", "pyproject.toml"]
         done = subprocess.run(
-            [*words, *{path for _, path, _ in FILES + CHANGES}], cwd=house, capture_output=True, text=True, check=False
+            [*words, *{path for _, path, _ in FILES + CHANGES}],
+            cwd=repo_copy,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

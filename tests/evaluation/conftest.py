@@ -10,7 +10,7 @@ from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: pictures/ with train and test, e.onnx (an extractor), g.onnx (a generator), a cache."""
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ def images(n: int = 60) -> np.ndarray:
     return np.stack([noise(seed) for seed in range(n)])
 
 
-def test_score_of_an_array_has_values_provenance_and_report(place: Path) -> None:
+def test_score_of_an_array_has_values_provenance_and_report(workspace: Path) -> None:
     scores = evaluation.score(images(), "pictures@test", ["fid", "recall"], **E)
     assert list(scores) == ["fd_tiny60", "recall_tiny60"]
     score = scores["fd_tiny60"]
@@ -41,10 +41,10 @@ def test_score_of_an_array_has_values_provenance_and_report(place: Path) -> None
     assert score.provenance["extractor_digest"] == load_extractor("e.onnx").digest
     assert report["source"]["kind"] == "array"
     assert "fd_tiny60 = " in repr(scores)
-    assert not list(place.glob("report*")), "nothing is written without output"
+    assert not list(workspace.glob("report*")), "nothing is written without output"
 
 
-def test_score_equals_the_command_and_writes_the_same_report(place: Path) -> None:
+def test_score_equals_the_command_and_writes_the_same_report(workspace: Path) -> None:
     scores = evaluation.score("g.onnx", "pictures@test", "fid", num_images=50, output="api", **E)
     words = ("--reference", "pictures@test", "--extractor", "e.onnx", "--num-images", 50, "-o", "cli")
     assert run("score", "g.onnx", *words).exit_code == 0
@@ -55,7 +55,7 @@ def test_score_equals_the_command_and_writes_the_same_report(place: Path) -> Non
 
 
 @pytest.mark.parametrize("seeded", [False, True])
-def test_score_of_a_function_calls_it_with_seeds_or_a_number(place: Path, seeded: bool) -> None:
+def test_score_of_a_function_calls_it_with_seeds_or_a_number(workspace: Path, seeded: bool) -> None:
     def by_seed(seeds: np.ndarray) -> np.ndarray:
         return np.stack([noise(seed) for seed in seeds])
 
@@ -69,7 +69,7 @@ def test_score_of_a_function_calls_it_with_seeds_or_a_number(place: Path, seeded
     assert scores["fd_tiny60"] == evaluation.score(images(), "pictures@test", **options)["fd_tiny60"]
 
 
-def test_score_of_a_function_rejects_what_is_not_images(place: Path) -> None:
+def test_score_of_a_function_rejects_what_is_not_images(workspace: Path) -> None:
     for function, reason in (
         (lambda n: np.zeros((n, 8)), r"not images \[1"),
         (lambda n: np.zeros((n, 8, 8, 1)), "uint8"),
@@ -78,7 +78,7 @@ def test_score_of_a_function_rejects_what_is_not_images(place: Path) -> None:
             evaluation.score(function, "pictures@test", num_images=20, **E)
 
 
-def test_score_against_an_array_and_a_file_of_statistics(place: Path) -> None:
+def test_score_against_an_array_and_a_file_of_statistics(workspace: Path) -> None:
     real = images(40)
     assert evaluation.score(real, real, num_images=40, **E)["fd_tiny40"] < 1e-9
     assert run("reference", "pictures@test", "--extractor", "e.onnx", "-o", "r.npz").exit_code == 0
@@ -86,22 +86,22 @@ def test_score_against_an_array_and_a_file_of_statistics(place: Path) -> None:
     assert scores["fd_tiny40"] < 1e-9, "with the extractor that the file names, of all images"
 
 
-def test_score_takes_a_metric_of_a_module_and_an_object(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_takes_a_metric_of_a_module_and_an_object(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "from evaluation.metrics import Metric, MetricValue\n"
         "MINE = Metric('mine', 'Mine', 'lower', {'statistics'}, lambda inputs: MetricValue(float(inputs.mu[0])))\n"
     )
     Path("api_metrics.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.syspath_prepend(str(workspace))
     mine = Metric("mine", "Mine", "lower", frozenset({"statistics"}), lambda inputs: MetricValue(float(inputs.mu[0])))
     by_name = evaluation.score(images(), "pictures@test", ["api_metrics:MINE"], **E)
     by_object = evaluation.score(images(), "pictures@test", [mine], **E)
     assert list(by_name.values()) == list(by_object.values())
     assert list(by_object) == ["mine_tiny60"]
-    assert not list((place / "cache/references").glob("baseline-*")), "what it computes can change"
+    assert not list((workspace / "cache/references").glob("baseline-*")), "what it computes can change"
 
 
-def test_fid_is_the_distance_of_two_of_anything(place: Path) -> None:
+def test_fid_is_the_distance_of_two_of_anything(workspace: Path) -> None:
     zero = evaluation.fid(images(), images(), **E)
     assert zero < 1e-9
     np.save("a.npy", images())
@@ -113,7 +113,7 @@ def test_fid_is_the_distance_of_two_of_anything(place: Path) -> None:
         assert evaluation.fid(url, "a.npy", num_images=60, **E) < 1e-9
 
 
-def test_fid_command_prints_name_value_and_both_numbers(place: Path) -> None:
+def test_fid_command_prints_name_value_and_both_numbers(workspace: Path) -> None:
     done = run("fid", "pictures@train", "pictures@test", "--extractor", "e.onnx")
     assert done.exit_code == 0, done.output
     value = evaluation.fid("pictures@train", "pictures@test", **E)
@@ -123,24 +123,24 @@ def test_fid_command_prints_name_value_and_both_numbers(place: Path) -> None:
     assert (report["name"], report["n"], report["n_reference"]) == ("fd_tiny30", 30, 30)
 
 
-def test_fid_of_other_sizes_warns_that_the_extractor_resizes(place: Path) -> None:
+def test_fid_of_other_sizes_warns_that_the_extractor_resizes(workspace: Path) -> None:
     np.save("big.npy", np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8))
     done = run("fid", "big.npy", "pictures@test", "--extractor", "e.onnx")
     assert done.exit_code == 0, done.output
     assert "WARNING: the images are 16x16 with 3 channels and 8x8 with 1" in done.stderr
 
 
-def test_fid_without_an_extractor_names_the_commands(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATELIER_WEIGHTS", str(place / "none"))
+def test_fid_without_an_extractor_names_the_commands(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_WEIGHTS", str(workspace / "none"))
     line = one_line(run("fid", "pictures@train", "pictures@test"))
     assert "evaluation extractor inception --resize torch" in line
     assert "evaluation extractor classifier" in line
-    write_tiny_extractor(place / "cache/extractors/inception-torch.onnx")
+    write_tiny_extractor(workspace / "cache/extractors/inception-torch.onnx")
     assert run("fid", "pictures@train", "pictures@test").exit_code == 0, "built before"
 
 
 @pytest.mark.parametrize("name", ["absent/x", "e.txt"])
-def test_fid_of_nothing_is_one_line(place: Path, name: str) -> None:
+def test_fid_of_nothing_is_one_line(workspace: Path, name: str) -> None:
     Path("e.txt").write_text("x", encoding="utf-8")
     one_line(run("fid", name, "pictures@test", "--extractor", "e.onnx"))
 

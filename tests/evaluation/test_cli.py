@@ -22,17 +22,17 @@ from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
-def place(place: Path) -> Path:
+def workspace(workspace: Path) -> Path:
     """A folder with pictures, an extractor and reference statistics of the pictures' test split."""
     done = run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz")
     assert done.exit_code == 0, done.output
-    return place
+    return workspace
 
 
-def test_score_of_a_generator_file_reports_the_baseline(place: Path) -> None:
+def test_score_of_a_generator_file_reports_the_baseline(workspace: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--output", "out/report.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "out/report.json").read_text(encoding="utf-8"))
     assert list(report["scores"]) == ["fd_tiny50"], "in no features but Inception's is it called FID"
     assert report["baseline"]["image_set"].endswith("pictures@train")
     assert report["baseline"]["n"] == report["n"] == 50
@@ -45,10 +45,10 @@ def test_score_of_a_generator_file_reports_the_baseline(place: Path) -> None:
     assert protocol in done.stdout.splitlines()[0]
     again = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 50, "--no-baseline", "-o", "b.json")
     assert again.exit_code == 0
-    assert json.loads((place / "b.json").read_text(encoding="utf-8"))["scores"] == report["scores"]
+    assert json.loads((workspace / "b.json").read_text(encoding="utf-8"))["scores"] == report["scores"]
 
 
-def test_score_is_the_distance_of_the_seeds_features(place: Path) -> None:
+def test_score_is_the_distance_of_the_seeds_features(workspace: Path) -> None:
     from evaluation.sources import SeedRange, open_source
 
     run("score", "g.onnx", "--reference", "r.npz", "--num-images", 70, "--seed", 5, "-o", "r.json", "--no-baseline")
@@ -56,66 +56,66 @@ def test_score_is_the_distance_of_the_seeds_features(place: Path) -> None:
     features = load_extractor("e.onnx")(images).features.astype(np.float64)
     with np.load("r.npz") as real:
         expected = frechet_distance(features.mean(0), np.cov(features, rowvar=False), real["mu"], real["sigma"])
-    (value,) = json.loads((place / "r.json").read_text(encoding="utf-8"))["scores"].values()
+    (value,) = json.loads((workspace / "r.json").read_text(encoding="utf-8"))["scores"].values()
     assert value == pytest.approx(expected, rel=1e-9)
 
 
-def test_score_of_a_service_is_that_of_its_images(place: Path) -> None:
+def test_score_of_a_service_is_that_of_its_images(workspace: Path) -> None:
     with fake_service(noise) as url:
         done = run("score", url, "--reference", "r.npz", "--num-images", 200, "--output", "report.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "report.json").read_text(encoding="utf-8"))
     assert report["source"]["url"] == url
     assert report["digest"] == "a" * 64
     assert report["scores"]["fd_tiny200"] < 3 * report["baseline"]["scores"]["fd_tiny60"], "noise against noise"
 
 
-def test_score_of_the_reference_images_is_zero(place: Path) -> None:
+def test_score_of_the_reference_images_is_zero(workspace: Path) -> None:
     done = run("score", "folder:pictures@test", "--reference", "r.npz", "--output", "z.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "z.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "z.json").read_text(encoding="utf-8"))
     assert report["scores"]["fd_tiny40"] < 1e-9
     assert report["seeds"] is None
     assert any("only 40 images" in text for text in report["warnings"])
 
 
-def test_score_missing_its_threshold_exits_1_and_reports_it(place: Path) -> None:
+def test_score_missing_its_threshold_exits_1_and_reports_it(workspace: Path) -> None:
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "-o", "r.json", "--fail-above", 0.0001)
     assert "above 0.0001" in one_line(done, 1)
-    assert json.loads((place / "r.json").read_text(encoding="utf-8"))["threshold"]["passed"] is False
+    assert json.loads((workspace / "r.json").read_text(encoding="utf-8"))["threshold"]["passed"] is False
     done = run("score", "g.onnx", "--reference", "r.npz", "--num-images", 30, "--fail-above", 1e9)
     assert done.exit_code == 0
 
 
-def test_score_negative_extrapolation_warns_and_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_negative_extrapolation_warns_and_fails(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Extrapolation(-2.47, (20, 30), (1.0, 0.5), 0.75)
     monkeypatch.setattr(fid_infinity, "fid_infinity", lambda *arguments, **settings: found)
     words = ("--metrics", "fid_infinity", "--num-images", 30, "--fail-above", 5, "--no-baseline", "-o", "r.json")
     done = run("score", "g.onnx", "--reference", "r.npz", *words)
     assert one_line(done, 1) == "failed: fd_tiny_infinity30 -2.4700 is negative, so not a distance: use more images"
     assert "WARNING: fd_tiny_infinity30 is -2.4700" in done.stderr
-    report = json.loads((place / "r.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "r.json").read_text(encoding="utf-8"))
     assert report["threshold"]["passed"] is False
     assert report["results"][0]["details"]["standard_error"] == 0.75
     assert any("standard error 0.7500" in text for text in report["warnings"])
 
 
-def test_score_extrapolation_of_few_images_fails_first(place: Path) -> None:
-    write_tiny_extractor(place / "wide.onnx", dim=50)
+def test_score_extrapolation_of_few_images_fails_first(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "wide.onnx", dim=50)
     words = ("--reference", "folder:pictures@test", "--extractor", "wide.onnx", "--metrics", "fid_infinity")
     for more in ((), ("--shard", "0/2", "--output", "parts")):
         done = run("score", "g.onnx", *words, "--num-images", 200, *more)
         assert "fid_infinity needs 225 images or more for 50 features, and there are 200" in one_line(done)
 
 
-def test_score_of_fewer_images_than_features_warns(place: Path) -> None:
-    write_tiny_extractor(place / "wide.onnx", dim=50)
+def test_score_of_fewer_images_than_features_warns(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "wide.onnx", dim=50)
     run("reference", "folder:pictures@test", "--extractor", "wide.onnx", "--output", "wide.npz")
     done = run("score", "g.onnx", "--reference", "wide.npz", "--num-images", 20, "-o", "r.json")
     assert done.exit_code == 0, done.output
     assert "WARNING: 20 images for 50 features" in done.stderr
     assert "WARNING: 40 reference images for 50 features" in done.stderr
-    assert len(json.loads((place / "r.json").read_text(encoding="utf-8"))["warnings"]) == 2
+    assert len(json.loads((workspace / "r.json").read_text(encoding="utf-8"))["warnings"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -126,26 +126,26 @@ def test_score_of_fewer_images_than_features_warns(place: Path) -> None:
         ({"shape": (16, 16, 1)}, "16x16"),
     ],
 )
-def test_score_of_a_service_that_fails_midway_leaves_no_report(place: Path, options: dict, reason: str) -> None:
+def test_score_of_a_service_that_fails_midway_leaves_no_report(workspace: Path, options: dict, reason: str) -> None:
     import re
 
     with fake_service(noise, **options) as url:
         done = run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report.json")
     assert re.search(reason, one_line(done))
-    assert not list(place.glob("report*"))
+    assert not list(workspace.glob("report*"))
 
 
-def test_score_of_images_of_another_size_than_listed_fails(place: Path) -> None:
+def test_score_of_images_of_another_size_than_listed_fails(workspace: Path) -> None:
     with fake_service(lambda seed: np.zeros((9, 9, 1), np.uint8)) as url:
         assert "[9, 9, 1]" in one_line(run("score", url, "--reference", "r.npz", "--num-images", 100))
 
 
-def test_score_user_error_is_one_line(place: Path) -> None:
-    write_tiny_extractor(place / "other.onnx", seed=9)
-    write_tiny_generator(place / "big.onnx", size=16)
-    write_tiny_generator(place / "forged.onnx", digest="0" * 64)
-    (place / "cut.onnx").write_bytes((place / "g.onnx").read_bytes()[:-200])
-    (place / "cut.npz").write_bytes((place / "r.npz").read_bytes()[:-200])
+def test_score_user_error_is_one_line(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "other.onnx", seed=9)
+    write_tiny_generator(workspace / "big.onnx", size=16)
+    write_tiny_generator(workspace / "forged.onnx", digest="0" * 64)
+    (workspace / "cut.onnx").write_bytes((workspace / "g.onnx").read_bytes()[:-200])
+    (workspace / "cut.npz").write_bytes((workspace / "r.npz").read_bytes()[:-200])
     score = ("score", "g.onnx", "--reference", "r.npz", "--num-images", 30)
     for arguments, reason in (
         ((*score, "--extractor", "other.onnx"), "cannot be compared"),
@@ -170,15 +170,15 @@ def test_score_user_error_is_one_line(place: Path) -> None:
         (("extractor", "inception", "--weights", "r.npz", "--resize", "torch", "-o", "i.onnx"), "sha256"),
     ):
         assert reason in one_line(run(*arguments)), arguments
-    (place / "e.onnx").unlink()
+    (workspace / "e.onnx").unlink()
     assert "give --extractor" in one_line(run(*score))
 
 
-def test_classify_reports_confidence_and_shares_with_minimums(place: Path) -> None:
+def test_classify_reports_confidence_and_shares_with_minimums(workspace: Path) -> None:
     done = run("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", 64, "--sure", 0.5, "-o", "c.json")
     assert done.exit_code == 0, done.output
     assert "confidence of at least 0.5: 100.0% of 64 images" in done.stdout
-    report = json.loads((place / "c.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "c.json").read_text(encoding="utf-8"))
     assert sum(report["class_shares"].values()) == pytest.approx(1)
     line = one_line(run("classify", "g.onnx", "--extractor", "e.onnx", "--sure", 1, "--min-sure-share", 0.9), 1)
     assert "with confidence 1, less than 90.0%" in line
@@ -202,19 +202,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert min(times) < 1.0, "seconds of the processor: half of one by itself, whatever else the machine does"
 
 
-def test_score_needs_no_torch(place: Path) -> None:
+def test_score_needs_no_torch(workspace: Path) -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'torchvision', 'sklearn'): sys.modules[name] = None\n"
         "from evaluation.cli import app\n"
         "app(['score', 'g.onnx', '--reference', 'r.npz', '--num-images', '20'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workspace, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("fd_tiny20 = ")
 
 
-def test_option_misspelled_is_one_line(place: Path) -> None:
+def test_option_misspelled_is_one_line(workspace: Path) -> None:
     words = ("score", "g.onnx", "--reference", "r.npz")
     assert "'--num-images'" in one_line(run(*words, "--num-images", 1))
     assert "--sead" in one_line(run(*words, "--sead", 1))
@@ -226,7 +226,7 @@ def test_option_misspelled_is_one_line(place: Path) -> None:
     assert run("score", "--help").exit_code == 0
 
 
-def test_data_root_is_that_of_the_trainer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_root_is_that_of_the_trainer(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_OFFLINE", "1")
     monkeypatch.setenv("DATA_ROOT", "elsewhere")
     for words in (("reference", "mnist@test"), ("score", "g.onnx", "--reference", "mnist@test")):

@@ -25,12 +25,12 @@ FEW = ("--num-images", 20, "--no-baseline")
 
 
 @pytest.mark.parametrize("option", ["--fail-above", "--truncation", "--patience"])
-def test_option_not_finite_is_one_line(place: Path, option: str) -> None:
+def test_option_not_finite_is_one_line(workspace: Path, option: str) -> None:
     assert "inf is not a finite number" in one_line(run(*score("g.onnx", option, "inf")))
     assert f"Invalid value for '{option}'" in one_line(run(*score("g.onnx", option, "nan")))
 
 
-def test_score_of_too_large_statistics_is_one_line(place: Path) -> None:
+def test_score_of_too_large_statistics_is_one_line(workspace: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "-o", "r.npz").exit_code == 0
     with np.load("r.npz") as stored:
         np.savez("large.npz", **{**stored, "mu": stored["mu"] * 1e200})
@@ -42,7 +42,7 @@ def test_score_of_too_large_statistics_is_one_line(place: Path) -> None:
     assert not Path("d.json").exists()
 
 
-def test_score_of_a_name_that_is_not_text_reports_it(place: Path) -> None:
+def test_score_of_a_name_that_is_not_text_reports_it(workspace: Path) -> None:
     np.save(os.fsdecode(b"bad\xff.npy"), np.stack([noise(i) for i in range(30)]))
     done = run(*score(os.fsdecode(b"bad\xff.npy"), *FEW))
     assert done.exit_code == 0, done.output
@@ -50,13 +50,13 @@ def test_score_of_a_name_that_is_not_text_reports_it(place: Path) -> None:
     assert r"bad\xff.npy" in Path("report/report.html").read_text(encoding="utf-8")
 
 
-def test_score_url_credentials_are_used_and_not_reported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_url_credentials_are_used_and_not_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_service(noise) as url:
         secret = url.replace("://", "://user:p@ss%21@")
         monkeypatch.setattr(sys, "argv", ["evaluation", "score", secret])
         done = run(*score(secret, *FEW))
     assert done.exit_code == 0, done.output
-    reported = {path.name: path.read_text(encoding="utf-8") for path in place.glob("report/report.*")}
+    reported = {path.name: path.read_text(encoding="utf-8") for path in workspace.glob("report/report.*")}
     assert set(reported) == {"report.json", "report.html", "report.md"}
     assert json.loads(reported["report.json"])["service"] == {"url": url}
     for text in (*reported.values(), done.output):
@@ -69,7 +69,7 @@ def test_score_url_credentials_are_used_and_not_reported(place: Path, monkeypatc
     assert without_credentials("http://host/a@b") == "http://host/a@b"
 
 
-def test_output_on_a_pipe_or_device_is_not_replaced(place: Path) -> None:
+def test_output_on_a_pipe_or_device_is_not_replaced(workspace: Path) -> None:
     os.mkfifo("pipe.npz")
     line = one_line(run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "pipe.npz"))
     assert "not a file" in line
@@ -78,7 +78,7 @@ def test_output_on_a_pipe_or_device_is_not_replaced(place: Path) -> None:
     assert stat.S_ISFIFO(Path("pipe.npz").stat().st_mode)
 
 
-def test_output_over_a_link_keeps_link_and_mode(place: Path) -> None:
+def test_output_over_a_link_keeps_link_and_mode(workspace: Path) -> None:
     Path("private.json").write_text("{}", encoding="utf-8")
     Path("private.json").chmod(0o600)
     Path("link.json").symlink_to("private.json")
@@ -88,7 +88,7 @@ def test_output_over_a_link_keeps_link_and_mode(place: Path) -> None:
     assert stat.S_IMODE(Path("private.json").stat().st_mode) == 0o600
 
 
-def test_stamp_through_a_link_keeps_the_link(place: Path) -> None:
+def test_stamp_through_a_link_keeps_the_link(workspace: Path) -> None:
     Path("link.onnx").symlink_to("g.onnx")
     done = run(*score("g.onnx", *FEW, "--stamp", "link.onnx"))
     assert done.exit_code == 0, done.output
@@ -96,14 +96,14 @@ def test_stamp_through_a_link_keeps_the_link(place: Path) -> None:
     assert b"evaluation.fd_tiny" in Path("g.onnx").read_bytes()
 
 
-def test_score_without_output_claims_to_keep_nothing(place: Path) -> None:
+def test_score_without_output_claims_to_keep_nothing(workspace: Path) -> None:
     np.save("same.npy", np.zeros((30, 8, 8, 1), np.uint8))
     words = ("score", "same.npy", "--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
     assert "(20 of 20 images were scored; give --output to keep them)" in one_line(run(*words))
     assert "(20 of 20 images are kept in report/.partial/" in one_line(run(*words, "-o", "report"))
 
 
-def test_score_memorization_without_a_split_fails_first(place: Path) -> None:
+def test_score_memorization_without_a_split_fails_first(workspace: Path) -> None:
     words = (
         "--reference",
         "folder:pictures/test",
@@ -119,7 +119,7 @@ def test_score_memorization_without_a_split_fails_first(place: Path) -> None:
     assert not list(Path("report").glob(".partial/*/part-0")), "no image was scored"
 
 
-def test_output_where_no_folder_can_be_made_is_one_line(place: Path) -> None:
+def test_output_where_no_folder_can_be_made_is_one_line(workspace: Path) -> None:
     Path("dangling").symlink_to("nowhere/at/all")
     for where in ("dangling", "/proc/none", "n" * 300, "n" * 5000):
         words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", *FEW)
@@ -136,11 +136,11 @@ def test_rows_file_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["\u00b2", "\u0661\u0666", "9" * 5000, "0", "-1"])
-def test_option_resolution_not_a_number_is_one_line(place: Path, side: str) -> None:
+def test_option_resolution_not_a_number_is_one_line(workspace: Path, side: str) -> None:
     assert "--resolution is `reference` or a side in pixels" in one_line(run(*score("g.onnx", "--resolution", side)))
 
 
-def test_score_of_a_too_long_name_is_one_line(place: Path) -> None:
+def test_score_of_a_too_long_name_is_one_line(workspace: Path) -> None:
     for name in ("n" * 5000, "n" * 5000 + ".onnx", "n" * 5000 + ".npy"):
         assert len(one_line(run(*score(name)))) < 400
 
@@ -156,19 +156,19 @@ def test_score_of_a_too_long_name_is_one_line(place: Path) -> None:
         {"class_names": 5},
     ],
 )
-def test_score_of_a_service_with_invalid_metadata_is_one_line(place: Path, reported: dict[str, Any]) -> None:
+def test_score_of_a_service_with_invalid_metadata_is_one_line(workspace: Path, reported: dict[str, Any]) -> None:
     with fake_service(noise, result=reported) as url:
         line = one_line(run(*score(url, *FEW)))
     assert "does not answer as a generation service does" in line
     assert not Path("report/report.json").exists()
 
 
-def test_score_of_a_service_with_endless_brackets_is_one_line(place: Path) -> None:
+def test_score_of_a_service_with_endless_brackets_is_one_line(workspace: Path) -> None:
     with fake_service(noise, models=b"[" * 200_000) as url:
         assert "is not the list of models" in one_line(run(*score(url)))
 
 
-def test_reference_import_of_other_many_features_is_one_line(place: Path) -> None:
+def test_reference_import_of_other_many_features_is_one_line(workspace: Path) -> None:
     np.save("f.npy", np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
     words = ("--extractor", "e.onnx", "--import-as", "x@test", "--resolution", 8, "-o", "r.npz")
     assert "features of 30 images, not of --num-images 20" in one_line(
@@ -176,7 +176,7 @@ def test_reference_import_of_other_many_features_is_one_line(place: Path) -> Non
     )
 
 
-def test_merge_uses_the_subset_size_of_its_shards(place: Path) -> None:
+def test_merge_uses_the_subset_size_of_its_shards(workspace: Path) -> None:
     words = (*score("g.onnx", *FEW), "--metrics", "kid", "--kid-subset-size", 10)
     assert all(run(*words, "--shard", f"{i}/2").exit_code == 0 for i in range(2))
     done = run("merge", "report", "-o", "merged", "--no-baseline")
@@ -193,7 +193,7 @@ def test_help_shows_every_option_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--all-checkpoints" in reported
 
 
-def test_service_key_of_the_environment_is_never_printed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_key_of_the_environment_is_never_printed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(0, 256, (99, 8, 8, 1), dtype=np.uint8)
     with fake_service(lambda seed: image[seed], key="k-1234567") as url:
         words = ("score", url, "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 20)
@@ -204,7 +204,7 @@ def test_service_key_of_the_environment_is_never_printed(place: Path, monkeypatc
     assert all(b"k-1234567" not in path.read_bytes() for path in Path("report").rglob("*") if path.is_file())
 
 
-def test_score_of_folder_names_not_utf8_works(place: Path) -> None:
+def test_score_of_folder_names_not_utf8_works(workspace: Path) -> None:
     odd = os.fsdecode(b"p\xff")
     Path("pictures").rename(odd)
     words = ("--reference", f"{odd}@test", "--extractor", "e.onnx", "--num-images", 30, "-o", os.fsdecode(b"out\xfe"))
@@ -216,7 +216,7 @@ def test_score_of_folder_names_not_utf8_works(place: Path) -> None:
     assert run("report", folder).exit_code == 0
 
 
-def test_score_of_class_names_not_utf8_keeps_them_apart(place: Path) -> None:
+def test_score_of_class_names_not_utf8_keeps_them_apart(workspace: Path) -> None:
     for name in (b"a\xfe", b"a\xff"):
         for split in ("train", "test"):
             target = Path("classes", split, os.fsdecode(name))
@@ -230,7 +230,7 @@ def test_score_of_class_names_not_utf8_keeps_them_apart(place: Path) -> None:
     assert [one["class"] for one in result["details"]["classes"]] == [r"a\xfe", r"a\xff"]
 
 
-def test_report_control_characters_of_names_are_escaped(place: Path) -> None:
+def test_report_control_characters_of_names_are_escaped(workspace: Path) -> None:
     np.save("a\x1b[31mred\u202e.npy", np.stack([noise(i) for i in range(30)]))
     assert run(*score("a\x1b[31mred\u202e.npy", *FEW)).exit_code == 0
     for name in ("report.md", "report.html"):
@@ -240,7 +240,7 @@ def test_report_control_characters_of_names_are_escaped(place: Path) -> None:
         assert r"\x1b[31mred" in text.replace("\\\\", "\\").replace("\\[", "[")
 
 
-def test_score_without_its_home_folder_is_one_line(place: Path) -> None:
+def test_score_without_its_home_folder_is_one_line(workspace: Path) -> None:
     for source, reference in (("~nobody-here/p", "pictures@test"), ("g.onnx", "folder:~nobody-here/p")):
         line = one_line(run("score", source, "--reference", reference, "--extractor", "e.onnx"))
         assert "no such home folder" in line
@@ -257,7 +257,7 @@ def test_score_without_its_home_folder_is_one_line(place: Path) -> None:
         ("seeds", {"first": 0}),
     ],
 )
-def test_report_with_odd_values_is_one_line(place: Path, part: str, change: dict) -> None:
+def test_report_with_odd_values_is_one_line(workspace: Path, part: str, change: dict) -> None:
     assert run(*score("g.onnx", *FEW)).exit_code == 0
     path = Path("report/report.json")
     document = json.loads(path.read_text(encoding="utf-8"))

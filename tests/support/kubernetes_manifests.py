@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tests.support.paths import ROOT
-from tests.support.programs import tool
+from tests.support.programs import find_program
 
 KUBERNETES = ROOT / "docker" / "kubernetes"
 
@@ -17,7 +17,9 @@ SUFFIX = yaml.safe_load((KUBERNETES / "evaluation" / "kustomization.yaml").read_
 
 def render(folder: Path) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; kubectl holds kustomize and asks no cluster here."""
-    done = subprocess.run([tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [find_program("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr  # deprecated fields are reported there
     return [document for document in yaml.safe_load_all(done.stdout) if document]

@@ -66,7 +66,7 @@ def noise(n: int, channels: int = 3, side: int = SIDE) -> np.ndarray:
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_seal_network_of_floats_gets_normalized_pixels(place: Path, resize: str) -> None:
+def test_seal_network_of_floats_gets_normalized_pixels(workspace: Path, resize: str) -> None:
     weight = network()
     done = seal("--resize", resize, "--mean", "0.1,0.2,0.3", "--std", "0.5,0.25,0.125")
     assert done.exit_code == 0, done.output
@@ -79,7 +79,7 @@ def test_seal_network_of_floats_gets_normalized_pixels(place: Path, resize: str)
     assert extractor(noise(2, 1, 50)).features.shape == (2, DIM), "gray, and of another size"
 
 
-def test_seal_extractor_scores_under_its_own_name(place: Path) -> None:
+def test_seal_extractor_scores_under_its_own_name(workspace: Path) -> None:
     network()
     assert seal("--resize", "clean").exit_code == 0
     words = ("--extractor", "own.onnx", "--num-images", 50, "--no-baseline", "-o", "r.json")
@@ -88,7 +88,7 @@ def test_seal_extractor_scores_under_its_own_name(place: Path) -> None:
     assert list(json.loads(Path("r.json").read_text(encoding="utf-8"))["scores"]) == ["fd_own2_50"]
 
 
-def test_seal_graph_of_pixels_keeps_its_own_resize(place: Path) -> None:
+def test_seal_graph_of_pixels_keeps_its_own_resize(workspace: Path) -> None:
     weight = network(shape=("N", SIDE, SIDE, 3), kind=TensorProto.UINT8)
     done = seal()
     assert done.exit_code == 0, done.output
@@ -99,7 +99,7 @@ def test_seal_graph_of_pixels_keeps_its_own_resize(place: Path) -> None:
     assert (extractor(gray).features == extractor(gray.repeat(3, axis=3)).features).all()
 
 
-def test_seal_graph_of_gray_pixels_takes_luma(place: Path) -> None:
+def test_seal_graph_of_gray_pixels_takes_luma(workspace: Path) -> None:
     weight = network(shape=("N", SIDE, SIDE, 1), kind=TensorProto.UINT8)
     assert seal().exit_code == 0
     images = noise(5)
@@ -120,7 +120,7 @@ def test_seal_graph_of_gray_pixels_takes_luma(place: Path) -> None:
         {"save_as_external_data": True, "location": "net.data", "size_threshold": 0},
     ],
 )
-def test_seal_other_network_layouts_are_accepted(place: Path, options: dict[str, Any]) -> None:
+def test_seal_other_network_layouts_are_accepted(workspace: Path, options: dict[str, Any]) -> None:
     network(**options)
     side = ("--side", SIDE) if "h" in options.get("shape", ()) else ()
     done = seal("--resize", "torch", *side)
@@ -134,7 +134,7 @@ def pooled(nodes: list) -> list:
     return [*nodes[:3], shape, helper.make_node("Reshape", ["product", "shape"], ["y"])]
 
 
-def test_seal_output_of_a_pooling_layer_is_flattened(place: Path) -> None:
+def test_seal_output_of_a_pooling_layer_is_flattened(workspace: Path) -> None:
     network(nodes=pooled, output_shape=("N", "d", 1, 1))
     assert seal("--resize", "torch").exit_code == 0
     assert load_extractor("own.onnx")(noise(3)).features.shape == (3, DIM)
@@ -144,7 +144,7 @@ def second_output(nodes: list) -> list:
     return [*nodes, helper.make_node("Tanh", ["product"], ["z"])]
 
 
-def test_seal_several_outputs_uses_the_named_one(place: Path) -> None:
+def test_seal_several_outputs_uses_the_named_one(workspace: Path) -> None:
     network(nodes=second_output, outputs=("y", "z"))
     assert "name one with --features" in one_line(seal("--resize", "torch"))
     assert "has no output 'w'; it has y, z" in one_line(seal("--resize", "torch", "--features", "w"))
@@ -220,14 +220,14 @@ def unknown_operation(nodes: list) -> list:
     ],
 )
 def test_seal_invalid_network_is_a_one_line_error(
-    place: Path, options: dict[str, Any], words: tuple, reason: str
+    workspace: Path, options: dict[str, Any], words: tuple, reason: str
 ) -> None:
     network(**options)
     assert reason in one_line(seal(*words))
     assert not Path("own.onnx").exists()
 
 
-def test_seal_other_file_is_a_one_line_error(place: Path) -> None:
+def test_seal_other_file_is_a_one_line_error(workspace: Path) -> None:
     network()
     Path("cut.onnx").write_bytes(Path("net.onnx").read_bytes()[:200])
     Path("text.onnx").write_text("no network", encoding="utf-8")
@@ -235,7 +235,7 @@ def test_seal_other_file_is_a_one_line_error(place: Path) -> None:
     Path("empty.onnx").touch()
     network("apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0)
     Path("apart.data").unlink()
-    write_tiny_extractor(place / "sealed.onnx")
+    write_tiny_extractor(workspace / "sealed.onnx")
     for file, reason in {
         "absent.onnx": "does not exist",
         "pictures": "is a folder",

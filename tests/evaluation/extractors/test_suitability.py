@@ -34,46 +34,46 @@ def test_accuracy_limits_of_any_chance_are_reachable(chance: float, limits: tupl
     assert accuracy_limits(chance) == pytest.approx(limits)
 
 
-def test_score_with_a_chance_classifier_fails(place: Path) -> None:
-    write_classifier(place / "e.onnx", 0.11, dataset=f"folder:{place / 'pictures'}@train")
+def test_score_with_a_chance_classifier_fails(workspace: Path) -> None:
+    write_classifier(workspace / "e.onnx", 0.11, dataset=f"folder:{workspace / 'pictures'}@train")
     done = run(*SCORE, "--output", "out")
     assert done.exit_code == 2
     (line,) = done.stderr.strip().splitlines()
     assert "accuracy of 11.0%, and chance is 10.0%" in line
     assert "--force" in line
-    assert not (place / "out").exists()
+    assert not (workspace / "out").exists()
 
 
-def test_score_with_force_warns_at_the_top_of_the_report(place: Path) -> None:
-    dataset = f"folder:{place / 'pictures'}@train"
-    write_classifier(place / "e.onnx", 0.11, dataset=dataset)
+def test_score_with_force_warns_at_the_top_of_the_report(workspace: Path) -> None:
+    dataset = f"folder:{workspace / 'pictures'}@train"
+    write_classifier(workspace / "e.onnx", 0.11, dataset=dataset)
     done = run(*SCORE, "--output", "out", "--force")
     assert done.exit_code == 0, done.output
     text = f"tiny, trained on {dataset}, has an accuracy of 11.0%"
     assert f"WARNING: the classifier {text}" in done.stderr
-    document = json.loads((place / "out/report.json").read_text(encoding="utf-8"))
+    document = json.loads((workspace / "out/report.json").read_text(encoding="utf-8"))
     assert any(text in warning for warning in document["warnings"])
-    page = (place / "out/report.html").read_text(encoding="utf-8")
+    page = (workspace / "out/report.html").read_text(encoding="utf-8")
     assert page.index("has an accuracy of 11.0%") < page.index("fd_tiny30")
 
 
-def test_score_with_a_classifier_of_another_set_warns(place: Path) -> None:
-    write_classifier(place / "e.onnx", 0.98)
+def test_score_with_a_classifier_of_another_set_warns(workspace: Path) -> None:
+    write_classifier(workspace / "e.onnx", 0.98)
     done = run(*SCORE, "--output", "out.json")
     assert done.exit_code == 0, done.output
     assert "trained on digits@train, has an accuracy of 98.0%, and the real images are of folder:" in done.stderr
 
 
-def test_merge_and_shards_with_a_chance_classifier_fail(place: Path) -> None:
-    write_classifier(place / "e.onnx", 0.11)
+def test_merge_and_shards_with_a_chance_classifier_fail(workspace: Path) -> None:
+    write_classifier(workspace / "e.onnx", 0.11)
     assert run(*SCORE, "--shard", "0/1", "--output", "parts").exit_code == 2
     assert run(*SCORE, "--shard", "0/1", "--output", "parts", "--force").exit_code == 0
     assert "--force" in run("merge", "parts", "--output", "merged").stderr
     assert run("merge", "parts", "--output", "merged", "--force").exit_code == 0
 
 
-def test_classify_with_a_chance_classifier_fails(place: Path) -> None:
-    write_classifier(place / "e.onnx", 0.11)
+def test_classify_with_a_chance_classifier_fails(workspace: Path) -> None:
+    write_classifier(workspace / "e.onnx", 0.11)
     words = ("classify", "g.onnx", "--extractor", "e.onnx", "--num-images", "8")
     assert run(*words).exit_code == 2
     done = run(*words, "--force")
@@ -156,13 +156,15 @@ def test_load_extractor_accuracy_above_1_fails(key: str, value: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["../../../evil/x", "/absolute/x", "..", "a/b", "über ß", "~/x"])
-def test_file_stem_of_any_name_stays_inside_the_cache(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATELIER_CACHE", str(place / "a/b/c/cache"))
-    write_tiny_extractor(place / "e.onnx", name=name)
-    before = {path for path in place.rglob("*") if path.is_file()}
+def test_file_stem_of_any_name_stays_inside_the_cache(
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(workspace / "a/b/c/cache"))
+    write_tiny_extractor(workspace / "e.onnx", name=name)
+    before = {path for path in workspace.rglob("*") if path.is_file()}
     assert run(*SCORE, "--output", "out.json").exit_code == 0
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx").exit_code == 0
-    made = {path for path in place.rglob("*") if path.is_file()} - before - {place / "out.json"}
+    made = {path for path in workspace.rglob("*") if path.is_file()} - before - {workspace / "out.json"}
     assert any(path.suffix == ".npz" for path in made)
     for path in made:
-        assert path.is_relative_to(place / "a/b/c/cache") or path.parent == place / "reference"
+        assert path.is_relative_to(workspace / "a/b/c/cache") or path.parent == workspace / "reference"

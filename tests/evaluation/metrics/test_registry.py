@@ -97,10 +97,10 @@ def test_invalid_name_reason_invalid_name_is_given(name: str) -> None:
 
 
 @pytest.fixture
-def custom(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def custom(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a metric in a module of the user's own."""
-    (place / "my_metrics.py").write_text(CUSTOM, encoding="utf-8")
-    monkeypatch.syspath_prepend(place)
+    (workspace / "my_metrics.py").write_text(CUSTOM, encoding="utf-8")
+    monkeypatch.syspath_prepend(workspace)
     return "my_metrics:MEAN"
 
 
@@ -135,14 +135,14 @@ def test_resolve_former_name_is_accepted() -> None:
     assert [metric.name for metric in parse_metrics("memorization,memorization")] == ["memorization"]
 
 
-def test_score_custom_metric_is_reported(custom: str, place: Path) -> None:
+def test_score_custom_metric_is_reported(custom: str, workspace: Path) -> None:
     words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 30)
     done = run(*words, "--metrics", f"fid,{custom}", "--output", "report")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report/report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "report/report.json").read_text(encoding="utf-8"))
     assert [one["name"] for one in report["results"]] == ["fd_tiny30", "mean_feature_tiny30"]
     assert report["results"][1]["metric"] == custom
-    assert "Mean feature" in (place / "report/report.html").read_text(encoding="utf-8")
+    assert "Mean feature" in (workspace / "report/report.html").read_text(encoding="utf-8")
     assert one_line(run(*words, "--metrics", "no_such_module:X")).startswith(
         "error: no_such_module:X: there is no module"
     )

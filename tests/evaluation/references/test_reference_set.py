@@ -20,7 +20,7 @@ from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 
-def test_cached_reference_is_made_once_per_protocol(place: Path) -> None:
+def test_cached_reference_is_made_once_per_protocol(workspace: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     first = cached_reference("folder:pictures@test", extractor, paths)
     assert first.path is not None
@@ -37,36 +37,38 @@ def test_cached_reference_is_made_once_per_protocol(place: Path) -> None:
         cached_reference("folder:pictures@train", extractor, paths),
         cached_reference("folder:pictures@test", extractor, paths, resolution=16),
         cached_reference("folder:pictures@test", extractor, paths, num_images=30),
-        cached_reference("folder:pictures@test", load_extractor(write_tiny_extractor(place / "o.onnx", seed=2)), paths),
+        cached_reference(
+            "folder:pictures@test", load_extractor(write_tiny_extractor(workspace / "o.onnx", seed=2)), paths
+        ),
     ]
     assert len({reference.path for reference in (first, *others)}) == 5
-    (place / "pictures/test/new.png").write_bytes((place / "pictures/train/000.png").read_bytes())
+    (workspace / "pictures/test/new.png").write_bytes((workspace / "pictures/train/000.png").read_bytes())
     assert cached_reference("folder:pictures@test", extractor, paths).n == 41, "another content, another entry"
     first.path.write_bytes(b"damaged")
-    (place / "pictures/test/new.png").unlink()
+    (workspace / "pictures/test/new.png").unlink()
     assert cached_reference("folder:pictures@test", extractor, paths).n == 40, "made again"
 
 
-def test_cached_reference_of_changed_images_is_made_again(place: Path) -> None:
+def test_cached_reference_of_changed_images_is_made_again(workspace: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     first = cached_reference("folder:pictures@test", extractor, paths)
-    file = sorted((place / "pictures/test").rglob("*.png"))[0]
+    file = sorted((workspace / "pictures/test").rglob("*.png"))[0]
     data, found = bytearray(file.read_bytes()), file.stat()
-    other = sorted((place / "pictures/train").rglob("*.png"))[0].read_bytes()
+    other = sorted((workspace / "pictures/train").rglob("*.png"))[0].read_bytes()
     padding = max(0, len(data) - len(other))
     file.write_bytes((other + bytes(padding))[: max(len(data), len(other))])
     os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert cached_reference("folder:pictures@test", extractor, paths).path != first.path
 
 
-def test_cached_reference_has_the_class_names_of_now(place: Path) -> None:
+def test_cached_reference_has_the_class_names_of_now(workspace: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     for name in "ab":
-        (place / "set" / name).mkdir(parents=True)
-        for file in sorted((place / "pictures/test").rglob("*.png"))[:20]:
-            (place / "set" / name / file.name).write_bytes(file.read_bytes())
+        (workspace / "set" / name).mkdir(parents=True)
+        for file in sorted((workspace / "pictures/test").rglob("*.png"))[:20]:
+            (workspace / "set" / name / file.name).write_bytes(file.read_bytes())
     first = cached_reference("folder:set", extractor, paths)
-    (place / "set/b").rename(place / "set/c")
+    (workspace / "set/b").rename(workspace / "set/c")
     second = cached_reference("folder:set", extractor, paths)
     assert second.path == first.path
     assert second.image_set["class_names"] == ["a", "c"]
@@ -84,23 +86,23 @@ def test_data_paths_without_a_home_name_the_variable(monkeypatch: pytest.MonkeyP
         _ = DataPaths().references
 
 
-def test_score_from_a_file_equals_score_from_the_cache(place: Path) -> None:
+def test_score_from_a_file_equals_score_from_the_cache(workspace: Path) -> None:
     words = ("--extractor", "e.onnx", "--num-images", 50, "--metrics", "fid,kid,precision", "--kid-subset-size", 20)
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     scores = []
     for reference in ("r.npz", "folder:pictures@test", "folder:pictures@test"):
         done = run("score", "g.onnx", "--reference", reference, *words, "--output", "report")
         assert done.exit_code == 0, done.output
-        report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((workspace / "report" / "report.json").read_text(encoding="utf-8"))
         scores.append((report["scores"], report["baseline"]))
     assert scores[0] == scores[1] == scores[2]
-    assert list((place / "cache" / "references").glob("baseline-*.json")), "for the next time"
+    assert list((workspace / "cache" / "references").glob("baseline-*.json")), "for the next time"
 
 
-def test_reference_files_are_exchanged_with_pytorch_fid(place: Path) -> None:
+def test_reference_files_are_exchanged_with_pytorch_fid(workspace: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
     ours = load_reference("r.npz")
-    mu, sigma = compute_statistics_of_path(str(place / "r.npz"), None, 1, 4, "cpu")
+    mu, sigma = compute_statistics_of_path(str(workspace / "r.npz"), None, 1, 4, "cpu")
     assert (mu == ours.mu).all()
     assert (sigma == ours.sigma).all()
     np.savez("theirs.npz", mu=ours.mu, sigma=ours.sigma)  # as its --save-stats does
@@ -115,7 +117,7 @@ def test_reference_files_are_exchanged_with_pytorch_fid(place: Path) -> None:
     for reference in ("r.npz", "imported.npz"):
         done = run("score", "g.onnx", "--reference", reference, "--num-images", 60, "--no-baseline", "-o", "s.json")
         assert done.exit_code == 0, done.output
-        scores.append(next(iter(json.loads((place / "s.json").read_text(encoding="utf-8"))["scores"].values())))
+        scores.append(next(iter(json.loads((workspace / "s.json").read_text(encoding="utf-8"))["scores"].values())))
     assert "was not verified" in done.stderr
     assert scores[0] == pytest.approx(scores[1], rel=1e-9)
     images = load_extractor("e.onnx")
@@ -130,7 +132,7 @@ def test_reference_files_are_exchanged_with_pytorch_fid(place: Path) -> None:
     assert "needs the features of the real images" in line
 
 
-def test_reference_import_of_features_runs_no_code(place: Path) -> None:
+def test_reference_import_of_features_runs_no_code(workspace: Path) -> None:
     features = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     np.savez("clean_kid.npz", feats=features)  # clean-fid's for KID
     np.save("features.npy", features)
@@ -145,22 +147,22 @@ def test_reference_import_of_features_runs_no_code(place: Path) -> None:
 
     class Trap:
         def __reduce__(self) -> tuple:
-            return (Path.touch, (place / "sprung",))
+            return (Path.touch, (workspace / "sprung",))
 
-    (place / "stylegan.pkl").write_bytes(pickle.dumps({"raw_mean": Trap()}))
-    (place / "torch.pt").write_bytes(pickle.dumps({"raw_mean": Trap()}))
+    (workspace / "stylegan.pkl").write_bytes(pickle.dumps({"raw_mean": Trap()}))
+    (workspace / "torch.pt").write_bytes(pickle.dumps({"raw_mean": Trap()}))
     np.save("object.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     assert "is not read" in one_line(run("reference", "stylegan.pkl", *words))
     assert "is a pickle, which runs code" in one_line(run("reference", "torch.pt", *words))
     assert "object.npy" in one_line(run("reference", "object.npy", *words))
-    assert not (place / "sprung").exists()
+    assert not (workspace / "sprung").exists()
     np.savez("wide.npz", mu=np.zeros(7), sigma=np.eye(7))
     assert "tiny has 4 features" in one_line(run("reference", "wide.npz", *words, "--num-images", 9))
     np.savez("bent.npz", mu=np.zeros(4), sigma=np.arange(16.0).reshape(4, 4))
     assert "not symmetric" in one_line(run("reference", "bent.npz", *words, "--num-images", 9))
 
 
-def test_score_with_features_of_another_reference_fails(place: Path) -> None:
+def test_score_with_features_of_another_reference_fails(workspace: Path) -> None:
     for split in ("test", "train"):
         assert (
             run(

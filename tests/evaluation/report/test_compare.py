@@ -23,7 +23,7 @@ from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reports `a` and `b` of two generators, in one protocol."""
     root = tmp_path_factory.mktemp("comparison")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,13 +45,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def load_report(place: Path, name: str) -> dict[str, Any]:
-    return json.loads((place / name / "report.json").read_text(encoding="utf-8"))
+def load_report(workspace: Path, name: str) -> dict[str, Any]:
+    return json.loads((workspace / name / "report.json").read_text(encoding="utf-8"))
 
 
-def changed(place: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+def changed(workspace: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A copy of `b` with something changed in each of its results, also where the report repeats it."""
-    document = load_report(place, "b")
+    document = load_report(workspace, "b")
     del document["baseline"]
     for result in document["results"]:
         change(result)
@@ -70,12 +70,12 @@ def written(folder: Path, document: dict[str, Any]) -> Path:
     return folder
 
 
-def test_compare_marks_the_best_and_shows_differences(place: Path, tmp_path: Path) -> None:
-    done = run("report", place / "a", place / "b" / "report.json", "--output", tmp_path / "out")
+def test_compare_marks_the_best_and_shows_differences(workspace: Path, tmp_path: Path) -> None:
+    done = run("report", workspace / "a", workspace / "b" / "report.json", "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output
     compared = json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8"))
     assert [one["label"] for one in compared["reports"]] == ["<a>", "<b>"]
-    a, b = load_report(place, "a"), load_report(place, "b")
+    a, b = load_report(workspace, "a"), load_report(workspace, "b")
     page = Page((tmp_path / "out/comparison.html").read_text(encoding="utf-8"))
     marked = [attributes for attributes in page.of("td") if "best" in str(attributes.get("class"))]
     assert len(marked) == len(compared["results"]) == 2
@@ -93,15 +93,15 @@ def test_compare_marks_the_best_and_shows_differences(place: Path, tmp_path: Pat
     assert "<a>" not in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
 
 
-def test_compare_without_output_prints_only(place: Path) -> None:
-    before = sorted(place.rglob("*"))
-    assert run("report", place / "a", place / "b").exit_code == 0
-    assert sorted(place.rglob("*")) == before
+def test_compare_without_output_prints_only(workspace: Path) -> None:
+    before = sorted(workspace.rglob("*"))
+    assert run("report", workspace / "a", workspace / "b").exit_code == 0
+    assert sorted(workspace.rglob("*")) == before
 
 
-def test_compare_overlapping_intervals_are_marked(place: Path, tmp_path: Path) -> None:
+def test_compare_overlapping_intervals_are_marked(workspace: Path, tmp_path: Path) -> None:
     def near(result: dict[str, Any]) -> None:
-        first = next(one for one in load_report(place, "a")["results"] if one["metric"] == result["metric"])
+        first = next(one for one in load_report(workspace, "a")["results"] if one["metric"] == result["metric"])
         result["value"] = first["value"] * 1.001
         if first["interval"]:
             result["interval"] = first["interval"] | {"mean": result["value"]}
@@ -115,21 +115,21 @@ def test_compare_overlapping_intervals_are_marked(place: Path, tmp_path: Path) -
             result["value"] = shifted["mean"]
 
     for change, open_order in ((near, True), (far, False)):
-        other = changed(place, tmp_path / change.__name__, change)
-        rows = {row.metric: row for row in compare([place / "a", other]).rows}
+        other = changed(workspace, tmp_path / change.__name__, change)
+        rows = {row.metric: row for row in compare([workspace / "a", other]).rows}
         assert rows["fid"].intervals_overlap is open_order
         assert rows["recall"].intervals_overlap is False, "recall has no interval, so nothing is known"
-        assert ("≈" in run("report", place / "a", other).stdout) is open_order
+        assert ("≈" in run("report", workspace / "a", other).stdout) is open_order
 
 
-def test_compare_missing_metric_is_a_dash_equal_values_no_best(place: Path, tmp_path: Path) -> None:
-    document = load_report(place, "a")
+def test_compare_missing_metric_is_a_dash_equal_values_no_best(workspace: Path, tmp_path: Path) -> None:
+    document = load_report(workspace, "a")
     document["results"] = document["results"][:1]
     written(tmp_path, document)
-    rows = {row.metric: row for row in compare([place / "a", tmp_path]).rows}
+    rows = {row.metric: row for row in compare([workspace / "a", tmp_path]).rows}
     assert rows["recall"].results[1] is None
     assert rows["recall"].best == rows["fid"].best == frozenset()
-    done = run("report", place / "a", tmp_path, place / "b")
+    done = run("report", workspace / "a", tmp_path, workspace / "b")
     assert done.exit_code == 0, "three, of which two are of one name"
     assert str(tmp_path) in done.stdout
 
@@ -138,8 +138,8 @@ def test_compare_missing_metric_is_a_dash_equal_values_no_best(place: Path, tmp_
     ("other", "words"),
     [("fewer.json", "their N is 50 and 40"), ("other.json", "their extractor is tiny")],
 )
-def test_compare_different_protocols_fails(place: Path, other: str, words: str) -> None:
-    assert words in one_line(run("report", place / "a", place / other))
+def test_compare_different_protocols_fails(workspace: Path, other: str, words: str) -> None:
+    assert words in one_line(run("report", workspace / "a", workspace / other))
 
 
 @pytest.mark.parametrize(
@@ -151,74 +151,74 @@ def test_compare_different_protocols_fails(place: Path, other: str, words: str) 
         ("details", {"k": 7}, "the k of "),
     ],
 )
-def test_compare_different_settings_fails(place: Path, tmp_path: Path, key: str, value: Any, words: str) -> None:
-    other = changed(place, tmp_path, lambda result: result.update({key: value}))
-    assert words in one_line(run("report", place / "a", other))
+def test_compare_different_settings_fails(workspace: Path, tmp_path: Path, key: str, value: Any, words: str) -> None:
+    other = changed(workspace, tmp_path, lambda result: result.update({key: value}))
+    assert words in one_line(run("report", workspace / "a", other))
 
 
-def test_compare_one_report_twice_fails(place: Path) -> None:
-    assert "given twice" in one_line(run("report", place / "a", place / "a/report.json"))
+def test_compare_one_report_twice_fails(workspace: Path) -> None:
+    assert "given twice" in one_line(run("report", workspace / "a", workspace / "a/report.json"))
 
 
-def scored(place: Path, patch: pytest.MonkeyPatch, *words: object) -> Path:
-    """A report in `place` of the generator `a` against what the words say."""
-    patch.setenv("ATELIER_CACHE", str(place / "cache"))
-    patch.chdir(place)
+def scored(workspace: Path, patch: pytest.MonkeyPatch, *words: object) -> Path:
+    """A report in `workspace` of the generator `a` against what the words say."""
+    patch.setenv("ATELIER_CACHE", str(workspace / "cache"))
+    patch.chdir(workspace)
     output = str(words[-1])
     done = run(
         "score", "a.onnx", "--extractor", "e.onnx", "--num-images", 50, "--no-baseline", *words[:-1], "-o", output
     )
     assert done.exit_code == 0, done.output
-    return place / output
+    return workspace / output
 
 
-def test_compare_one_content_under_two_paths_is_compared(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(place / "pictures", place / "elsewhere")
-    other = scored(place, monkeypatch, "--reference", "folder:elsewhere@test", "elsewhere.json")
-    assert run("report", place / "a", other).exit_code == 0
+def test_compare_one_content_under_two_paths_is_compared(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(workspace / "pictures", workspace / "elsewhere")
+    other = scored(workspace, monkeypatch, "--reference", "folder:elsewhere@test", "elsewhere.json")
+    assert run("report", workspace / "a", other).exit_code == 0
 
 
-def test_compare_two_contents_under_one_path_fails(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(place / "moving")
-    before = scored(place, monkeypatch, "--reference", "folder:moving@test", "before.json")
-    Image.fromarray(np.zeros((8, 8), np.uint8)).save(place / "moving/test/000.png")
-    after = scored(place, monkeypatch, "--reference", "folder:moving@test", "after.json")
+def test_compare_two_contents_under_one_path_fails(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(workspace / "moving")
+    before = scored(workspace, monkeypatch, "--reference", "folder:moving@test", "before.json")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(workspace / "moving/test/000.png")
+    after = scored(workspace, monkeypatch, "--reference", "folder:moving@test", "after.json")
     assert "had other content" in one_line(run("report", before, after))
 
 
-def test_compare_imported_statistics_uses_their_content(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+def test_compare_imported_statistics_uses_their_content(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
     dim = load_extractor("e.onnx").dim
     for name, scale in (("one", 1.0), ("copy", 1.0), ("two", 2.0)):
         np.savez(f"{name}.npz", mu=np.zeros(dim), sigma=scale * np.eye(dim))
     for file, called, output in (("one", "a", "r1"), ("copy", "b", "r2"), ("two", "a", "r3")):
         words = ("--extractor", "e.onnx", "--import-as", called, "--resolution", 8, "--num-images", 40)
         assert run("reference", f"{file}.npz", *words, "--output", f"{output}.npz").exit_code == 0
-    reports = [scored(place, monkeypatch, "--reference", f"r{i}.npz", f"imported{i}.json") for i in (1, 2, 3)]
+    reports = [scored(workspace, monkeypatch, "--reference", f"r{i}.npz", f"imported{i}.json") for i in (1, 2, 3)]
     assert run("report", *reports[:2]).exit_code == 0, "one content under two names"
     assert "had other content" in one_line(run("report", reports[0], reports[2])), "two under one"
-    assert "cannot be compared" in one_line(run("report", place / "a", reports[0]))
+    assert "cannot be compared" in one_line(run("report", workspace / "a", reports[0]))
 
 
-def test_compare_copy_of_a_report_fails(place: Path, tmp_path: Path) -> None:
-    shutil.copy(place / "a/report.json", tmp_path / "again.json")
-    assert "copies of one report" in one_line(run("report", place / "a", tmp_path / "again.json"))
+def test_compare_copy_of_a_report_fails(workspace: Path, tmp_path: Path) -> None:
+    shutil.copy(workspace / "a/report.json", tmp_path / "again.json")
+    assert "copies of one report" in one_line(run("report", workspace / "a", tmp_path / "again.json"))
 
 
-def test_compare_report_of_an_earlier_version_works(place: Path, tmp_path: Path) -> None:
-    document = load_report(place, "b")
+def test_compare_report_of_an_earlier_version_works(workspace: Path, tmp_path: Path) -> None:
+    document = load_report(workspace, "b")
     del document["report_digest"], document["reference"]["statistics_sha256"]
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
-    assert run("report", place / "a", tmp_path).exit_code == 0
+    assert run("report", workspace / "a", tmp_path).exit_code == 0
 
 
-def test_read_report_altered_fails(place: Path, tmp_path: Path) -> None:
-    document = load_report(place, "b")
+def test_read_report_altered_fails(workspace: Path, tmp_path: Path) -> None:
+    document = load_report(workspace, "b")
     document["results"][0]["value"] = 0.5
     (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
     assert "altered" in one_line(run("report", tmp_path))
     (tmp_path / "report.json").write_text(
-        json.dumps(load_report(place, "b"), indent=7, sort_keys=True), encoding="utf-8"
+        json.dumps(load_report(workspace, "b"), indent=7, sort_keys=True), encoding="utf-8"
     )
     assert run("report", tmp_path).exit_code == 0, "another layout is no other content"
 
@@ -245,12 +245,12 @@ def test_read_report_altered_fails(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_read_report_with_contradiction_fails(
-    place: Path, tmp_path: Path, at: int, change: dict[str, Any], words: str
+    workspace: Path, tmp_path: Path, at: int, change: dict[str, Any], words: str
 ) -> None:
-    document = load_report(place, "b")
+    document = load_report(workspace, "b")
     document["results"][at] |= change
     assert words in one_line(run("report", written(tmp_path, document)))
-    assert words in one_line(run("report", place / "a", tmp_path))
+    assert words in one_line(run("report", workspace / "a", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -264,16 +264,18 @@ def test_read_report_with_contradiction_fails(
         ({"n": 60}, "results.0: n is 50"),
     ],
 )
-def test_read_report_whose_parts_differ_fails(place: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    document = load_report(place, "b") | change
+def test_read_report_whose_parts_differ_fails(
+    workspace: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    document = load_report(workspace, "b") | change
     write_report(tmp_path / "report.json", document)
     assert words in one_line(run("report", tmp_path))
 
 
-def test_compare_extrapolations_of_other_sizes_fails(place: Path, tmp_path: Path) -> None:
+def test_compare_extrapolations_of_other_sizes_fails(workspace: Path, tmp_path: Path) -> None:
     folders = []
     for name, sizes in (("a", [20, 50]), ("b", [20, 50]), ("b", [5, 50])):
-        document = load_report(place, name)
+        document = load_report(workspace, name)
         details = {"curve": {"n": sizes, "value": [0.3, 0.2]}}
         changes = {"metric": "fid_infinity", "name": "fd_tiny_infinity50", "better": "lower", "details": details}
         document["results"].append(document["results"][0] | changes | {"value": 0.1, "std": None, "interval": None})

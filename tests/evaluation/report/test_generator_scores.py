@@ -19,11 +19,11 @@ from tests.support.tiny_generator import write_tiny_generator
 
 
 @pytest.fixture
-def place(place: Path) -> Path:
+def workspace(workspace: Path) -> Path:
     for split in ("test", "train"):
         done = run("reference", f"folder:pictures@{split}", "--extractor", "e.onnx", "--output", f"{split}.npz")
         assert done.exit_code == 0, done.output
-    return place
+    return workspace
 
 
 def score(*words: object, reference: str = "test.npz", n: int = 30, stamp: str = "g.onnx") -> tuple:
@@ -35,8 +35,8 @@ def stamped(path: str = "g.onnx") -> dict:
     return check(onnx.load(path)).evaluation
 
 
-def test_stamp_keeps_the_digest_and_is_read_by_the_service(place: Path) -> None:
-    write_tiny_generator(place / "other.onnx", seed=3)
+def test_stamp_keeps_the_digest_and_is_read_by_the_service(workspace: Path) -> None:
+    write_tiny_generator(workspace / "other.onnx", seed=3)
     before = check(onnx.load("g.onnx")).digest
     done = run(*score("--metrics", "fid,precision"))
     assert done.exit_code == 0, done.output
@@ -48,7 +48,7 @@ def test_stamp_keeps_the_digest_and_is_read_by_the_service(place: Path) -> None:
     assert "its digest is" in one_line(run(*score(stamp="other.onnx")))
 
 
-def test_stamp_each_score_has_its_own_protocol(place: Path) -> None:
+def test_stamp_each_score_has_its_own_protocol(workspace: Path) -> None:
     assert run(*score("--metrics", "fid,precision")).exit_code == 0
     first = stamped()
     assert run(*score("--truncation", 0.7, "--intervals", n=31, reference="train.npz")).exit_code == 0
@@ -70,7 +70,7 @@ def test_stamp_each_score_has_its_own_protocol(place: Path) -> None:
     assert other["interval"]["low"] < other["interval"]["high"]
 
 
-def test_stamp_score_of_the_same_name_is_replaced(place: Path) -> None:
+def test_stamp_score_of_the_same_name_is_replaced(workspace: Path) -> None:
     assert run(*score()).exit_code == 0
     first = stamped()
     model = onnx.load("g.onnx")
@@ -93,7 +93,7 @@ def set_scores(**scores: tuple[float, dict]) -> None:
     onnx.save(model, "g.onnx")
 
 
-def test_stamp_former_names_become_the_present_ones(place: Path) -> None:
+def test_stamp_former_names_become_the_present_ones(workspace: Path) -> None:
     distance = {"metric": "fid", "n": 10_000}
     kernel = {"metric": "kid", "n": 10_000, "details": {"subset_size": 500}}
     set_scores(
@@ -114,8 +114,8 @@ def test_stamp_former_names_become_the_present_ones(place: Path) -> None:
     assert json.loads(json.dumps(stamped()["fd_dinov2_10k.protocol"])) == distance
 
 
-def test_stamp_different_scores_do_not_replace_each_other(place: Path) -> None:
-    write_tiny_extractor(place / "i.onnx", metric="fd_tiny_infinity", name="tiny_infinity")
+def test_stamp_different_scores_do_not_replace_each_other(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "i.onnx", metric="fd_tiny_infinity", name="tiny_infinity")
     assert run(*score("--metrics", "fid_infinity,kid", "--kid-subset-size", 10, "--extractor", "e.onnx")).exit_code == 0
     words = ("--metrics", "fid,kid", "--kid-subset-size", 15, "--extractor", "i.onnx")
     assert run(*score(*words, reference="folder:pictures@test")).exit_code == 0
@@ -128,7 +128,7 @@ def test_stamp_different_scores_do_not_replace_each_other(place: Path) -> None:
     }
 
 
-def test_stamp_over_a_score_of_another_protocol_warns(place: Path) -> None:
+def test_stamp_over_a_score_of_another_protocol_warns(workspace: Path) -> None:
     assert run(*score()).exit_code == 0
     assert "replaces" not in run(*score()).stderr, "the same score again"
     old = stamped()["fd_tiny30"]
@@ -137,7 +137,7 @@ def test_stamp_over_a_score_of_another_protocol_warns(place: Path) -> None:
     assert f"fd_tiny30 replaces the stamped {old}, which was made with another reference" in done.stderr
 
 
-def test_stamp_two_jobs_at_once_keeps_both(place: Path) -> None:
+def test_stamp_two_jobs_at_once_keeps_both(workspace: Path) -> None:
     documents = []
     for n in (30, 31, 32, 33):
         assert run(*score(n=n)[:-3], "--no-baseline", "-o", f"{n}.json").exit_code == 0

@@ -21,7 +21,7 @@ from tests.support.evaluation.reports import NASTY, Page, embedded, score_in
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `report/` of a job with everything that needs no labels, of a model with markup in its name."""
     root = tmp_path_factory.mktemp("report")
     score_in(root)
@@ -29,13 +29,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def document(place: Path) -> dict[str, Any]:
-    return json.loads((place / "report/report.json").read_text(encoding="utf-8"))
+def document(workspace: Path) -> dict[str, Any]:
+    return json.loads((workspace / "report/report.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def page(place: Path) -> Page:
-    return Page((place / "report/report.html").read_text(encoding="utf-8"))
+def page(workspace: Path) -> Page:
+    return Page((workspace / "report/report.html").read_text(encoding="utf-8"))
 
 
 def write(folder: Path, document: dict[str, Any]) -> Path:
@@ -44,8 +44,8 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
     return folder / "report.json"
 
 
-def test_score_writes_all_views(place: Path) -> None:
-    left = {path.name for path in (place / "report").iterdir()}
+def test_score_writes_all_views(workspace: Path) -> None:
+    left = {path.name for path in (workspace / "report").iterdir()}
     assert left == {"report.json", "report.md", "report.html", "samples.png", "reals.png", "neighbours.png", "images"}
 
 
@@ -69,26 +69,26 @@ def test_page_shows_each_score_with_spread_and_real_value(document: dict[str, An
     assert f"50 images against 40 of {real}, 8 px; extractor tiny, resize none" in page.words
 
 
-def test_page_embeds_its_images_and_requests_nothing(place: Path, document: dict[str, Any], page: Page) -> None:
+def test_page_embeds_its_images_and_requests_nothing(workspace: Path, document: dict[str, Any], page: Page) -> None:
     pictures = embedded(page)
     pairs = next(pair for pair in document["results"] if pair["metric"] == "memorization")["details"]["nearest"][:8]
     assert len(pictures) == 2 + len(pairs)
-    samples = np.load(place / "report/images/samples.npy")
+    samples = np.load(workspace / "report/images/samples.npy")
     factor = MIN_TILE // 8
     first = np.asarray(pictures[0].convert("L"))[: factor * 8, : factor * 8]
     np.testing.assert_array_equal(first[::factor, ::factor], samples[0, ..., 0])
     np.testing.assert_array_equal(first, np.kron(samples[0, ..., 0], np.ones((factor, factor), np.uint8)))
-    raw = (place / "report/report.html").read_text(encoding="utf-8")
+    raw = (workspace / "report/report.html").read_text(encoding="utf-8")
     assert not page.of("script")
     assert not page.of("link")
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)\w+:", raw), "an address outside of the page"
     assert "default-src 'none'" in raw
 
 
-def test_page_name_with_markup_is_text(page: Page, place: Path) -> None:
+def test_page_name_with_markup_is_text(page: Page, workspace: Path) -> None:
     assert NASTY in page.words
-    assert "<script" not in (place / "report/report.html").read_text(encoding="utf-8")
-    markdown = (place / "report/report.md").read_text(encoding="utf-8")
+    assert "<script" not in (workspace / "report/report.html").read_text(encoding="utf-8")
+    markdown = (workspace / "report/report.md").read_text(encoding="utf-8")
     assert "<script" not in markdown
     heading = markdown.splitlines()[0]
     assert heading == '# &lt;script&gt;alert("1")&lt;/script&gt; &amp; \\| \\*b\\*'
@@ -103,12 +103,12 @@ def test_escape_markdown_markup_is_rendered_as_text(text: str) -> None:
     assert {tag for tag, _ in html.elements} == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
-def test_page_shows_nearest_training_images_by_seed(document: dict[str, Any], page: Page, place: Path) -> None:
+def test_page_shows_nearest_training_images_by_seed(document: dict[str, Any], page: Page, workspace: Path) -> None:
     result = next(one for one in document["results"] if one["metric"] == "memorization")
     for pair in result["details"]["nearest"][:8]:
         assert f"seed {7 + pair['sample']}, distance {number(pair['distance'])}" in page.words
     assert f"{100 * result['value']:.2f}%" in page.words or f"{100 * result['value']:.1f}%" in page.words
-    rows = np.load(place / "report/images/neighbours.npy")
+    rows = np.load(workspace / "report/images/neighbours.npy")
     shown = np.asarray(embedded(page)[2].convert("L"))
     side = MIN_TILE
     for i in range(rows.shape[1]):  # the sample, a gap, then its neighbours
@@ -116,18 +116,18 @@ def test_page_shows_nearest_training_images_by_seed(document: dict[str, Any], pa
         np.testing.assert_array_equal(shown[:side:7, left : left + side : 7], rows[0, i, ..., 0])
 
 
-def test_page_curve_against_n_has_each_point_and_limit(document: dict[str, Any], page: Page, place: Path) -> None:
+def test_page_curve_against_n_has_each_point_and_limit(document: dict[str, Any], page: Page, workspace: Path) -> None:
     result = next(one for one in document["results"] if one["metric"] == "fid_infinity")
     curve = result["details"]["curve"]
     assert "Fréchet distance against N" in page.headings
     for n, value in zip(curve["n"], curve["value"], strict=True):
         assert f"{number(n)}: {number(value)}" in page.words
-        assert f"| {n} | {number(value)} |" in (place / "report/report.md").read_text(encoding="utf-8")
+        assert f"| {n} | {number(value)} |" in (workspace / "report/report.md").read_text(encoding="utf-8")
     assert f"N → ∞: {number(result['details']['first_range'])}" in page.words, "the limit of the curve that is drawn"
 
 
-def test_page_shows_how_the_score_was_made(document: dict[str, Any], page: Page, place: Path) -> None:
-    markdown = (place / "report/report.md").read_text(encoding="utf-8")
+def test_page_shows_how_the_score_was_made(document: dict[str, Any], page: Page, workspace: Path) -> None:
+    markdown = (workspace / "report/report.md").read_text(encoding="utf-8")
     for text in (
         document["digest"],
         document["reference"]["sha256"],
@@ -201,14 +201,14 @@ def test_page_checkpoints_are_a_curve_against_images_seen(document: dict[str, An
     assert "best" not in alike.words[alike.words.index("Score against images seen") :].split("checkpoint", 1)[0]
 
 
-def test_page_classes_are_a_table_with_real_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
-    monkeypatch.chdir(place)
+def test_page_classes_are_a_table_with_real_values(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(workspace / "cache"))
+    monkeypatch.chdir(workspace)
     words = ("score", "digits@train", "--reference", "digits@test", "--extractor", "e.onnx", "--num-images", 300)
     done = run(*words, "--metrics", "per_class", "--output", "classes")
     assert done.exit_code == 0, done.output
-    document = json.loads((place / "classes/report.json").read_text(encoding="utf-8"))
-    page = Page((place / "classes/report.html").read_text(encoding="utf-8"))
+    document = json.loads((workspace / "classes/report.json").read_text(encoding="utf-8"))
+    page = Page((workspace / "classes/report.html").read_text(encoding="utf-8"))
     (result,) = document["results"]
     (real,) = document["baseline"]["results"]
     for one, beside in zip(result["details"]["classes"], real["details"]["classes"], strict=True):
@@ -216,25 +216,25 @@ def test_page_classes_are_a_table_with_real_values(place: Path, monkeypatch: pyt
         assert row in page.rows
 
 
-def test_merge_writes_the_views_of_a_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATELIER_CACHE", str(place / "cache"))
-    monkeypatch.chdir(place)
+def test_merge_writes_the_views_of_a_whole_job(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(workspace / "cache"))
+    monkeypatch.chdir(workspace)
     words = ("score", "g.onnx", "--reference", "folder:pictures@test", "--extractor", "e.onnx", "--num-images", 50)
     for index in range(2):
         assert run(*words, "--output", "parts", "--shard", f"{index}/2").exit_code == 0
     done = run("merge", "parts", "--output", "merged")
     assert done.exit_code == 0, done.output
-    page = Page((place / "merged/report.html").read_text(encoding="utf-8"))
+    page = Page((workspace / "merged/report.html").read_text(encoding="utf-8"))
     assert len(embedded(page)) == 2
     assert "shards took" in page.words
 
 
-def test_report_command_renders_in_place_or_elsewhere(place: Path, tmp_path: Path) -> None:
-    before = (place / "report/report.html").read_bytes()
-    (place / "report/report.html").unlink()
-    assert run("report", place / "report").exit_code == 0
-    assert (place / "report/report.html").read_bytes() == before
-    done = run("report", place / "report/report.json", "--output", tmp_path / "there")
+def test_report_command_renders_in_place_or_elsewhere(workspace: Path, tmp_path: Path) -> None:
+    before = (workspace / "report/report.html").read_bytes()
+    (workspace / "report/report.html").unlink()
+    assert run("report", workspace / "report").exit_code == 0
+    assert (workspace / "report/report.html").read_bytes() == before
+    done = run("report", workspace / "report/report.json", "--output", tmp_path / "there")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "there/report.html").read_bytes() == before
     assert (tmp_path / "there/samples.png").is_file()

@@ -22,10 +22,10 @@ from tests.support.image_files import write_pictures
 from tests.support.tiny_generator import tiny_generator, write_tiny_generator
 
 
-def kept(place: Path) -> dict:
+def kept(workspace: Path) -> dict:
     """The one partial result in the work folder."""
-    (path,) = (place / "report" / ".partial").glob("*/partial.json")
-    assert not (place / "report" / "report.json").exists()
+    (path,) = (workspace / "report" / ".partial").glob("*/partial.json")
+    assert not (workspace / "report" / "report.json").exists()
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -43,42 +43,42 @@ def altered(path: Path, to: Path, change: Callable[[dict[str, np.ndarray]], None
     return to
 
 
-def test_score_of_an_empty_source_is_one_line(place: Path) -> None:
-    (place / "nothing").mkdir()
+def test_score_of_an_empty_source_is_one_line(workspace: Path) -> None:
+    (workspace / "nothing").mkdir()
     np.save("none.npy", np.zeros((0, 8, 8, 1), np.uint8))
     assert "no images" in one_line(run(*score("nothing")))
     assert "needs 2 images or more, not 0" in one_line(run(*score("none.npy")))
 
 
-def test_score_of_one_image_is_one_line(place: Path) -> None:
-    (place / "one").mkdir()
-    (place / "one" / "only.png").write_bytes((place / "pictures/test/000.png").read_bytes())
+def test_score_of_one_image_is_one_line(workspace: Path) -> None:
+    (workspace / "one").mkdir()
+    (workspace / "one" / "only.png").write_bytes((workspace / "pictures/test/000.png").read_bytes())
     assert "needs 2 images or more, not 1" in one_line(run(*score("one")))
     assert "equal to 2" in run(*score("g.onnx", "--num-images", 1)).output, "not by asking either"
     line = one_line(run("reference", "folder:one", "--extractor", "e.onnx", "--output", "r.npz"))
     assert "need 2 images or more; folder:" in line
 
 
-def test_score_of_truncated_images_names_or_omits_them(place: Path) -> None:
+def test_score_of_truncated_images_names_or_omits_them(workspace: Path) -> None:
     """More than one in a hundred is refused by name; fewer are left out, which the report says."""
-    cut = place / "pictures/train/007.png"
+    cut = workspace / "pictures/train/007.png"
     cut.write_bytes(cut.read_bytes()[:60])
     line = one_line(run(*score("folder:pictures@train")))
     assert "007.png" in line
     assert "repair or remove" in line
-    many = place / "many"
+    many = workspace / "many"
     write_pictures(many, n_train=120, n_test=0)
     (many / "train/003.png").write_bytes(b"\x89PNG cut short")
     done = run(*score("many/train"))
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["n"] == 119
     assert "1 broken images were skipped" in report["warnings"]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_score_of_files_of_mixed_modes_warns(place: Path, packed: bool) -> None:
-    folder, random = place / "mixed", np.random.default_rng(0)
+def test_score_of_files_of_mixed_modes_warns(workspace: Path, packed: bool) -> None:
+    folder, random = workspace / "mixed", np.random.default_rng(0)
     folder.mkdir()
     for i, mode in enumerate(["RGBA"] * 3 + ["P"] * 2 + ["RGB"] * 25):
         pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -89,17 +89,17 @@ def test_score_of_files_of_mixed_modes_warns(place: Path, packed: bool) -> None:
     done = run(*score("mixed.zip" if packed else "mixed"))
     assert done.exit_code == 0, done.output
     assert warning in " ".join(done.stderr.split())
-    assert warning in json.loads((place / "report/report.json").read_text(encoding="utf-8"))["warnings"]
-    assert warning in (place / "report/report.html").read_text(encoding="utf-8")
+    assert warning in json.loads((workspace / "report/report.json").read_text(encoding="utf-8"))["warnings"]
+    assert warning in (workspace / "report/report.html").read_text(encoding="utf-8")
     for file in folder.glob("0[0-4].png"):
         file.unlink()
     assert run(*score("mixed")).exit_code == 0
-    assert "converted" not in (place / "report/report.json").read_text(encoding="utf-8"), (
+    assert "converted" not in (workspace / "report/report.json").read_text(encoding="utf-8"), (
         "files of one mode need no warning"
     )
 
 
-def test_score_of_identical_images_reports_collapse(place: Path) -> None:
+def test_score_of_identical_images_reports_collapse(workspace: Path) -> None:
     same = tiny_generator()
     (weight,) = (tensor for tensor in same.graph.initializer if tensor.name == "W")
     weight.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(weight)), "W"))
@@ -108,52 +108,52 @@ def test_score_of_identical_images_reports_collapse(place: Path) -> None:
     set_metadata(same, digest=digest(same))
     onnx.save(same, "collapsed.onnx")
     assert "identical: the generator has collapsed" in one_line(run(*score("collapsed.onnx", "--num-images", 100)))
-    assert kept(place)["n"] == 100
+    assert kept(workspace)["n"] == 100
 
 
-def test_score_of_constant_features_is_one_line(place: Path) -> None:
+def test_score_of_constant_features_is_one_line(workspace: Path) -> None:
     def blind(weights: dict[str, np.ndarray]) -> None:
         weights["W"][:] = 0
 
-    altered(place / "e.onnx", place / "blind.onnx", blind)
+    altered(workspace / "e.onnx", workspace / "blind.onnx", blind)
     line = one_line(run(*score("g.onnx", extractor="blind.onnx")))
     assert "all have the same features" in line
 
 
-def test_score_of_features_not_finite_is_one_line(place: Path) -> None:
+def test_score_of_features_not_finite_is_one_line(workspace: Path) -> None:
     def nan(weights: dict[str, np.ndarray]) -> None:
         weights["W"][0, 0] = np.nan
 
-    altered(place / "e.onnx", place / "nan.onnx", nan)
+    altered(workspace / "e.onnx", workspace / "nan.onnx", nan)
     assert "not finite; is it damaged?" in one_line(run(*score("g.onnx", extractor="nan.onnx")))
 
 
-def test_score_of_more_features_than_images_warns(place: Path) -> None:
-    write_tiny_extractor(place / "wide.onnx", dim=90)
+def test_score_of_more_features_than_images_warns(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "wide.onnx", dim=90)
     done = run(*score("g.onnx", "--num-images", 80, extractor="wide.onnx"))
     assert done.exit_code == 0, done.output
     assert "WARNING: 80 images for 90 features: the covariance is singular" in done.stderr
     assert "WARNING: 40 reference images for 90 features" in done.stderr
 
 
-def test_score_with_a_wrong_digest_is_one_line(place: Path) -> None:
-    write_tiny_generator(place / "forged.onnx", digest="0" * 64)
+def test_score_with_a_wrong_digest_is_one_line(workspace: Path) -> None:
+    write_tiny_generator(workspace / "forged.onnx", digest="0" * 64)
     assert "changed after" in one_line(run(*score("forged.onnx")))
-    model = onnx.load(place / "e.onnx")
+    model = onnx.load(workspace / "e.onnx")
     model.graph.node[0].name = "other"
-    onnx.save(model, place / "bent.onnx")
+    onnx.save(model, workspace / "bent.onnx")
     assert "its digest does not match" in one_line(run(*score("g.onnx", extractor="bent.onnx")))
 
 
-def test_score_against_another_extractors_statistics_is_one_line(place: Path) -> None:
+def test_score_against_another_extractors_statistics_is_one_line(workspace: Path) -> None:
     assert run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz").exit_code == 0
-    write_tiny_extractor(place / "other.onnx", seed=4)
+    write_tiny_extractor(workspace / "other.onnx", seed=4)
     line = one_line(run("score", "g.onnx", "--reference", "r.npz", "--extractor", "other.onnx", "-o", "report"))
     assert "was made with extractor tiny" in line
     assert "cannot be compared" in line
 
 
-def test_score_of_a_service_that_returns_html_is_one_line(place: Path) -> None:
+def test_score_of_a_service_that_returns_html_is_one_line(workspace: Path) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = b"<html><body>It works!</body></html>"
@@ -175,17 +175,17 @@ def test_score_of_a_service_that_returns_html_is_one_line(place: Path) -> None:
     assert "not a GAN Atelier service" in line
 
 
-def test_score_of_mixed_sizes_needs_a_resolution(place: Path) -> None:
-    (place / "mixed").mkdir()
+def test_score_of_mixed_sizes_needs_a_resolution(workspace: Path) -> None:
+    (workspace / "mixed").mkdir()
     rng = np.random.default_rng(0)
     for index in range(20):
         side, mode = (8, 12)[index % 2], ("L", "RGB")[index % 3 == 0]
         shape = (side, side) if mode == "L" else (side, side, 3)
-        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(place / "mixed" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(workspace / "mixed" / f"{index}.png")
     assert "different sizes (8x8, 12x12, ...)" in one_line(run(*score("mixed")))
     done = run(*score("mixed", "--resolution", "reference"))
     assert done.exit_code == 0, done.output
     assert "images of another size were resized to 8x8 (crop centre-square, pil-bilinear)" in done.stderr
-    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["source"]["resize"] == "pil-bilinear"
     assert report["source"]["channels"] == 3, "one picture in colour makes all of them so"

@@ -31,7 +31,7 @@ METRICS = "fid,precision,is"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures", n_train=60, n_test=40)
@@ -62,7 +62,7 @@ def seen(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_score_killed_repeatedly_gives_the_identical_numbers(place: Path) -> None:
+def test_score_killed_repeatedly_gives_the_identical_numbers(workspace: Path) -> None:
     words = ("--reference", "r.npz", "--num-images", "700", "--metrics", METRICS, "--no-baseline")
     kills, resumed = 0, False
     with fake_service(noise) as url:
@@ -70,9 +70,9 @@ def test_score_killed_repeatedly_gives_the_identical_numbers(place: Path) -> Non
     with fake_service(slowed(noise, 0.03)) as url:  # so that it has saved thrice before it is through
         command = [sys.executable, "-m", "evaluation", "score", url, *words, "--output", "killed"]
         for _ in range(3):
-            before = seen(place / "killed")
+            before = seen(workspace / "killed")
             job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-            until(lambda: seen(place / "killed") > before or job.poll() is not None)  # noqa: B023
+            until(lambda: seen(workspace / "killed") > before or job.poll() is not None)  # noqa: B023
             time.sleep(0.05 * kills)  # not always in the same place between two saves
             job.send_signal(signal.SIGKILL)
             kills += job.wait() == -signal.SIGKILL
@@ -84,14 +84,14 @@ def test_score_killed_repeatedly_gives_the_identical_numbers(place: Path) -> Non
     assert resumed
     assert "resuming: " in done.stderr
     whole, killed = (
-        json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
+        json.loads((workspace / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
     )
     assert whole["scores"] == killed["scores"], "to the last bit"
     assert [result["std"] for result in whole["results"]] == [result["std"] for result in killed["results"]]
-    assert not (place / "killed" / ".partial").exists()
+    assert not (workspace / "killed" / ".partial").exists()
     for name in ("samples", "reals"):
-        assert (place / "killed/images" / f"{name}.npy").read_bytes() == (
-            place / "whole/images" / f"{name}.npy"
+        assert (workspace / "killed/images" / f"{name}.npy").read_bytes() == (
+            workspace / "whole/images" / f"{name}.npy"
         ).read_bytes()
 
 
@@ -124,14 +124,14 @@ def test_extract_features_stopped_after_any_batch_is_identical(tmp_path: Path) -
             assert (again.rows(what) == whole.rows(what)).all(), what
 
 
-def test_workdir_of_other_arguments_is_neither_used_nor_removed(place: Path) -> None:
-    write_tiny_generator(place / "g.onnx")
+def test_workdir_of_other_arguments_is_neither_used_nor_removed(workspace: Path) -> None:
+    write_tiny_generator(workspace / "g.onnx")
     with fake_service(noise, fail_after=9) as url:
         words = ("score", url, "--reference", "r.npz", "--output", "report")
         line = one_line(run(*words, "--num-images", 1000))
     assert "it broke (" in line
     assert "of 1000 images are kept in report/.partial/" in line
-    (kept,) = (place / "report" / ".partial").glob("*/partial.json")
+    (kept,) = (workspace / "report" / ".partial").glob("*/partial.json")
     partial = json.loads(kept.read_text(encoding="utf-8"))
     assert partial["n"] >= 64
     assert list(partial["scores"]) == [f"fd_tiny{partial['n']}"]
@@ -143,11 +143,11 @@ def test_workdir_of_other_arguments_is_neither_used_nor_removed(place: Path) -> 
     assert kept.exists()
 
 
-def test_score_of_a_model_replaced_midway_fails_and_keeps_work(place: Path) -> None:
+def test_score_of_a_model_replaced_midway_fails_and_keeps_work(workspace: Path) -> None:
     with fake_service(noise, change_after=9) as url:
         line = one_line(run("score", url, "--reference", "r.npz", "--num-images", 1000, "--output", "report"))
     assert "changed" in line or "replaced" in line
-    (kept,) = (place / "report" / ".partial").glob("*/partial.json")
+    (kept,) = (workspace / "report" / ".partial").glob("*/partial.json")
     assert 0 < json.loads(kept.read_text(encoding="utf-8"))["n"] < 1000
 
 
@@ -175,12 +175,12 @@ def test_score_resumed_on_another_model_fails(tmp_path: Path) -> None:
     assert count_images(tmp_path / "work") == 64
 
 
-def test_score_twice_at_once_in_one_workdir_fails(place: Path) -> None:
+def test_score_twice_at_once_in_one_workdir_fails(workspace: Path) -> None:
     with fake_service(slowed(noise, 0.01)) as url:
         words = ("score", url, "--reference", "r.npz", "--num-images", 400, "--output", "report", "--no-baseline")
         command = [sys.executable, "-m", "evaluation", *map(str, words)]
         first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-        until(lambda: list((place / "report").glob(".partial/*/arguments.json")) or first.poll() is not None)
+        until(lambda: list((workspace / "report").glob(".partial/*/arguments.json")) or first.poll() is not None)
         line = one_line(run(*words))
         first.kill()
         first.wait()
@@ -188,7 +188,7 @@ def test_score_twice_at_once_in_one_workdir_fails(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_score_while_the_service_restarts_continues(place: Path) -> None:
+def test_score_while_the_service_restarts_continues(workspace: Path) -> None:
     """The port is silent for a while in the middle, then answers 503, then is there again."""
     words = ("--reference", "r.npz", "--num-images", "600", "--no-baseline")
     with fake_service(noise) as url:
@@ -199,15 +199,15 @@ def test_score_while_the_service_restarts_continues(place: Path) -> None:
         job.start()
         job.join(60)
     assert done[0].exit_code == 0, done[0].output
-    calm, rough = (json.loads((place / name).read_text(encoding="utf-8")) for name in ("calm.json", "rough.json"))
+    calm, rough = (json.loads((workspace / name).read_text(encoding="utf-8")) for name in ("calm.json", "rough.json"))
     assert calm["scores"] == rough["scores"]
     assert rough["timing"]["seconds"] > 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_score_ended_by_a_signal_leaves_no_temporary_files(number: int, place: Path) -> None:
-    temporary = place / "tmp"
+def test_score_ended_by_a_signal_leaves_no_temporary_files(number: int, workspace: Path) -> None:
+    temporary = workspace / "tmp"
     temporary.mkdir()
     words = ("--reference", "r.npz", "--num-images", "700", "--metrics", "fid", "--no-baseline")
     with fake_service(slowed(noise, 0.05)) as url:

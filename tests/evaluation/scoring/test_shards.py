@@ -40,9 +40,9 @@ def test_feature_statistics_of_parts_add_up(dim: int) -> None:
 
 
 @pytest.mark.parametrize("dim", [4, 90])
-def test_merge_of_all_shards_equals_the_whole_job(place: Path, dim: int) -> None:
+def test_merge_of_all_shards_equals_the_whole_job(workspace: Path, dim: int) -> None:
     """Also with more features than reference images (40), where the covariance has not full rank."""
-    write_tiny_extractor(place / "e.onnx", dim=dim)
+    write_tiny_extractor(workspace / "e.onnx", dim=dim)
     metrics = "fid,precision,is,fid_infinity" if dim == 4 else "fid,precision,is"
     words = ("--metrics", metrics, "--intervals", "--no-baseline")
     assert run(*score(61, *words, "--output", "whole")).exit_code == 0
@@ -53,7 +53,7 @@ def test_merge_of_all_shards_equals_the_whole_job(place: Path, dim: int) -> None
     done = run("merge", "parts", "--output", "merged", "--no-baseline")
     assert done.exit_code == 0, done.output
     whole, merged = (
-        json.loads((place / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "merged")
+        json.loads((workspace / name / "report.json").read_text(encoding="utf-8")) for name in ("whole", "merged")
     )
     assert list(whole["scores"]) == list(merged["scores"])
     for name, value in whole["scores"].items():
@@ -66,7 +66,7 @@ def test_merge_of_all_shards_equals_the_whole_job(place: Path, dim: int) -> None
     assert (np.load("merged/images/samples.npy") == np.load("whole/images/samples.npy")).all()
 
 
-def test_merge_of_shards_of_different_jobs_fails(place: Path) -> None:
+def test_merge_of_shards_of_different_jobs_fails(workspace: Path) -> None:
     for index in (0, 1):
         assert run(*score(40, "--output", "parts", "--shard", f"{index}/3")).exit_code == 0
     assert "shard 2 of 3 is missing" in one_line(run("merge", "parts"))
@@ -87,16 +87,18 @@ def test_merge_of_shards_of_different_jobs_fails(place: Path) -> None:
             parse_shard(text)
 
 
-def test_score_interval_is_over_disjoint_seeds(place: Path) -> None:
+def test_score_interval_is_over_disjoint_seeds(workspace: Path) -> None:
     done = run(*score(30, "--intervals", "--seed", 100, "-o", "five.json", "--no-baseline"))
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "five.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "five.json").read_text(encoding="utf-8"))
     (result,) = report["results"]
     assert report["seeds"] == {"first": 100, "last": 249}
     apart = []
     for first in range(100, 250, 30):
         assert run(*score(30, "--seed", first, "-o", f"{first}.json", "--no-baseline")).exit_code == 0
-        apart.append(next(iter(json.loads((place / f"{first}.json").read_text(encoding="utf-8"))["scores"].values())))
+        apart.append(
+            next(iter(json.loads((workspace / f"{first}.json").read_text(encoding="utf-8"))["scores"].values()))
+        )
     assert result["interval"]["values"] == apart
     assert result["value"] == report["scores"][result["name"]] == pytest.approx(np.mean(apart), rel=1e-12)
     assert result["details"]["first_range"] == apart[0], "what the same job without intervals would have said"
@@ -105,28 +107,28 @@ def test_score_interval_is_over_disjoint_seeds(place: Path) -> None:
     assert "5 x 30 images, and there are 60; take --num-images 12" in line
 
 
-def test_score_of_classes_scores_each_and_a_choice(place: Path) -> None:
+def test_score_of_classes_scores_each_and_a_choice(workspace: Path) -> None:
     """A conditional generator against a labelled set of the same classes, whatever their order."""
     rng = np.random.default_rng(2)
     np.savez("real.npz", images=rng.integers(0, 256, (90, 8, 8, 1), dtype=np.uint8), labels=np.arange(90) % 3)
     from PIL import Image
 
     for index, image in enumerate(np.load("real.npz")["images"]):
-        folder = place / "real" / ("2", "0", "1")[index % 3]
+        folder = workspace / "real" / ("2", "0", "1")[index % 3]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[:, :, 0]).save(folder / f"{index}.png")
-    write_tiny_generator(place / "c.onnx", num_classes=3)
+    write_tiny_generator(workspace / "c.onnx", num_classes=3)
     words = ("--reference", "folder:real", "--extractor", "e.onnx", "--num-images", 60, "--no-baseline")
     done = run("score", "c.onnx", *words, "--metrics", "per_class", "--labels", "balanced", "-o", "c.json")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "c.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "c.json").read_text(encoding="utf-8"))
     assert report["labels"] == "balanced"
     assert not any("classes have too few" in text for text in report["warnings"])
-    write_tiny_extractor(place / "wide.onnx", dim=25)
+    write_tiny_extractor(workspace / "wide.onnx", dim=25)
     wide = run("score", "c.onnx", *words, "--extractor", "wide.onnx", "--metrics", "per_class", "-o", "w.json")
     assert wide.exit_code == 0, wide.output
     (warning,) = (
-        text for text in json.loads((place / "w.json").read_text(encoding="utf-8"))["warnings"] if "classes" in text
+        text for text in json.loads((workspace / "w.json").read_text(encoding="utf-8"))["warnings"] if "classes" in text
     )
     assert warning.startswith("3 of 3 classes have too few images for 25 features (class "), "60 in all are enough"
     assert warning in " ".join(wide.stderr.split())
@@ -141,23 +143,23 @@ def test_score_of_classes_scores_each_and_a_choice(place: Path) -> None:
     assert "a class (0, 1, 2), not '7'" in one_line(run("score", "c.onnx", *words, "--labels", "7"))
     assert "has no classes" in one_line(run("score", "g.onnx", *words, "--labels", "balanced"))
     assert "needs images with labels" in one_line(run("score", "g.onnx", *words, "--metrics", "per_class"))
-    write_tiny_generator(place / "d.onnx", num_classes=2)
+    write_tiny_generator(workspace / "d.onnx", num_classes=2)
     assert "not the same" in one_line(run("score", "d.onnx", *words, "--metrics", "per_class"))
 
 
-def test_score_with_truncation_records_it_and_lowers_diversity(place: Path) -> None:
+def test_score_with_truncation_records_it_and_lowers_diversity(workspace: Path) -> None:
     reports = {}
     for truncation in ("0.1", "2"):
         assert run(*score(60, "--truncation", truncation, "-o", f"{truncation}.json")).exit_code == 0
-        reports[truncation] = json.loads((place / f"{truncation}.json").read_text(encoding="utf-8"))
+        reports[truncation] = json.loads((workspace / f"{truncation}.json").read_text(encoding="utf-8"))
     assert reports["0.1"]["truncation"] == 0.1
     assert reports["0.1"]["scores"] != reports["2"]["scores"]
-    write_tiny_generator(place / "u.onnx", z_distribution="uniform")
+    write_tiny_generator(workspace / "u.onnx", z_distribution="uniform")
     words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--truncation", 1)
     assert "are uniform" in one_line(run("score", "u.onnx", *words))
 
 
-def test_score_of_memorized_images_finds_and_shows_them(place: Path) -> None:
+def test_score_of_memorized_images_finds_and_shows_them(workspace: Path) -> None:
     """A source that repeats training images beside one that does not, with the pairs to look at."""
     from imagesets import load_image_set
 
@@ -168,7 +170,7 @@ def test_score_of_memorized_images_finds_and_shows_them(place: Path) -> None:
     words = ("--reference", "folder:pictures@test", "--extractor", "e.onnx", "--metrics", "memorization")
     done = run("score", "copies.npy", *words, "--output", "report")
     assert done.exit_code == 0, done.output
-    report = json.loads((place / "report" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((workspace / "report" / "report.json").read_text(encoding="utf-8"))
     (result,) = report["results"]
     assert result["value"] >= 0.5
     held_out = result["details"]["held_out_share"]
@@ -177,15 +179,15 @@ def test_score_of_memorized_images_finds_and_shows_them(place: Path) -> None:
     assert result["details"]["median_ratio"] == ratio < 0.9, "half of them lie at 0"
     assert f"(real images: {held_out:.4f})" in " ".join(done.stdout.split())
     for view in ("report.md", "report.html"):
-        text = " ".join((place / "report" / view).read_text(encoding="utf-8").split())
+        text = " ".join((workspace / "report" / view).read_text(encoding="utf-8").split())
         assert f"{ratio:.4g}; well below 1" in text
-    neighbours = np.load(place / "report" / report["pictures"]["neighbours"])
+    neighbours = np.load(workspace / "report" / report["pictures"]["neighbours"])
     assert neighbours.shape == (8, 5, 8, 8, 1)
     assert (neighbours[:, 0] == neighbours[:, 1]).all(), "each beside the training image that it is"
     assert report["baseline"] is None, "the held-out images beside are its own"
 
 
-def test_merge_of_both_spellings_of_memorization_is_one_job(place: Path) -> None:
+def test_merge_of_both_spellings_of_memorization_is_one_job(workspace: Path) -> None:
     for index in (0, 1):
         assert run(*score(40, "--output", "parts", "--metrics", "memorization", "--shard", f"{index}/2")).exit_code == 0
     manifest = Path("parts/shard-0-of-2/shard.json")

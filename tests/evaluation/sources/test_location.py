@@ -17,7 +17,7 @@ from tests.support.evaluation.fake_service import fake_service, noise
 
 
 @pytest.fixture
-def place(place: Path) -> Path:
+def workspace(workspace: Path) -> Path:
     """The same real images as a folder, a zip, an npy and an npz."""
     images = np.stack([np.asarray(Image.open(path)) for path in sorted(Path("pictures/test").iterdir())])
     np.save("real.npy", images)
@@ -25,12 +25,12 @@ def place(place: Path) -> Path:
     with zipfile.ZipFile("real.zip", "w") as archive:
         for path in sorted(Path("pictures").rglob("*.png")):
             archive.write(path, path.relative_to("pictures"))
-    (place / "UP.ZIP").write_bytes((place / "real.zip").read_bytes())
-    (place / "runs").mkdir()
-    (place / "runs/config.json").write_text("{}", encoding="utf-8")
+    (workspace / "UP.ZIP").write_bytes((workspace / "real.zip").read_bytes())
+    (workspace / "runs").mkdir()
+    (workspace / "runs/config.json").write_text("{}", encoding="utf-8")
     np.savez("statistics.npz", mu=np.zeros(4), sigma=np.eye(4))
-    (place / "mnist").mkdir()
-    return place
+    (workspace / "mnist").mkdir()
+    return workspace
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def place(place: Path) -> Path:
         ("./mnist", "images", "folder:./mnist"),
     ],
 )
-def test_resolve_names_are_of_one_kind_each(place: Path, text: str, kind: str, name: str) -> None:
+def test_resolve_names_are_of_one_kind_each(workspace: Path, text: str, kind: str, name: str) -> None:
     found = resolve(text)
     assert (found.kind, found.name) == (kind, name)
 
@@ -74,7 +74,7 @@ def test_resolve_names_are_of_one_kind_each(place: Path, text: str, kind: str, n
         ("e.txt", "not a source"),
     ],
 )
-def test_resolve_of_nothing_known_fails(place: Path, text: str, words: str) -> None:
+def test_resolve_of_nothing_known_fails(workspace: Path, text: str, words: str) -> None:
     Path("e.txt").write_text("x", encoding="utf-8")
     with pytest.raises(EvaluationError, match=words):
         resolve(text)
@@ -84,7 +84,7 @@ NAMES = ("pictures@test", "folder:pictures@test", "real.zip@test", "folder:real.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_score_each_name_is_taken_on_both_sides(place: Path, name: str) -> None:
+def test_score_each_name_is_taken_on_both_sides(workspace: Path, name: str) -> None:
     words = ("--extractor", "e.onnx", "--num-images", 40, "--no-baseline", "--metrics", "fid,recall", "-o", "r.json")
     done = run("score", name, "--reference", "UP.ZIP@test", *words)
     assert done.exit_code == 0, done.output
@@ -99,7 +99,7 @@ def test_score_each_name_is_taken_on_both_sides(place: Path, name: str) -> None:
     assert len(contents) == 1, "one content under any name"
 
 
-def test_reference_of_an_array_file_is_made_and_used(place: Path) -> None:
+def test_reference_of_an_array_file_is_made_and_used(workspace: Path) -> None:
     assert run("reference", "real.npy", "--extractor", "e.onnx", "-o", "made.npz").exit_code == 0
     done = run("score", "real.zip@test", "--reference", "made.npz", "--num-images", 40)
     assert done.exit_code == 0, done.output
@@ -107,13 +107,13 @@ def test_reference_of_an_array_file_is_made_and_used(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["g.onnx", "http://127.0.0.1:9", "runs"])
-def test_reference_of_a_generator_fails(place: Path, name: str) -> None:
+def test_reference_of_a_generator_fails(workspace: Path, name: str) -> None:
     line = one_line(run("score", "g.onnx", "--reference", name, "--extractor", "e.onnx"))
     assert "a reference is of real images" in line
     assert "a reference is of real images" in one_line(run("reference", name, "--extractor", "e.onnx"))
 
 
-def test_reference_array_file_of_another_size_fails(place: Path) -> None:
+def test_reference_array_file_of_another_size_fails(workspace: Path) -> None:
     np.save("large.npy", np.zeros((5, 16, 16), np.uint8))
     line = one_line(run("score", "g.onnx", "--reference", "large.npy", "--extractor", "e.onnx"))
     assert "16x16 and 8x8 are needed" in line
@@ -121,7 +121,7 @@ def test_reference_array_file_of_another_size_fails(place: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "wrong"])
-def test_service_with_a_key_names_the_variable(place: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_service_with_a_key_names_the_variable(workspace: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("ATELIER_API_KEY", key)
     with fake_service(noise, key="right") as url:
         line = one_line(run("score", url, "--reference", "pictures@test", "--extractor", "e.onnx"))
@@ -129,14 +129,16 @@ def test_service_with_a_key_names_the_variable(place: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("key", ["a b", "ключ", "a\nb"])
-def test_service_key_that_no_header_carries_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_service_key_that_no_header_carries_is_one_line(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
     monkeypatch.setenv("ATELIER_API_KEY", key)
     line = one_line(run("score", "http://127.0.0.1:9", "--reference", "pictures@test", "--extractor", "e.onnx"))
     assert "$ATELIER_API_KEY is not a key" in line
     assert key not in line
 
 
-def test_service_key_may_end_in_a_line_break(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_key_may_end_in_a_line_break(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_API_KEY", "right\r\n")
     with fake_service(noise, key="right") as url:
         done = run("score", url, "--reference", "pictures@test", "--extractor", "e.onnx", "--num-images", 20)

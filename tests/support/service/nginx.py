@@ -12,7 +12,7 @@ import httpx
 from tests.support.paths import ROOT
 from tests.support.polling import wait_until
 from tests.support.process_cleanup import end_with_parent
-from tests.support.programs import tool
+from tests.support.programs import find_program
 from tests.support.service.service_process import free_port
 
 DOCUMENTED = (ROOT / "docs" / "guides" / "nginx.conf").read_text(encoding="utf-8")
@@ -38,38 +38,39 @@ class Nginx:
 
 def certificate(folder: Path) -> Path:
     """Make a self-signed certificate of HOST and of loopback; return its path without the ending."""
-    place = folder / HOST
+    stem = folder / HOST
     subprocess.run(
         [
-            *(tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *(find_program("openssl"), "req", "-x509", "-nodes"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
             *("-days", "2", "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},IP:127.0.0.1"),
-            *("-keyout", f"{place}.key", "-out", f"{place}.pem"),
+            *("-keyout", f"{stem}.key", "-out", f"{stem}.pem"),
         ],
         check=True,
         capture_output=True,
     )
-    return place
+    return stem
 
 
 @contextmanager
 def in_front(
-    origin: str, place: Path, prefix: str = PREFIX, changed: tuple[tuple[str, str], ...] = ()
+    origin: str, workspace: Path, prefix: str = PREFIX, changed: tuple[tuple[str, str], ...] = ()
 ) -> Iterator[Nginx]:
     """Run nginx with the documented configuration before the service at `origin`.
 
     Args:
         origin: The service's address.
-        place: An empty folder.
+        workspace: An empty folder.
         prefix: The path below which the service is; "" for the root.
         changed: Texts of the configuration to replace, each of which it must hold.
     """
-    nginx, port, plain_port, tls = tool("nginx"), free_port(), free_port(), certificate(place)
+    nginx, port, plain_port, tls = find_program("nginx"), free_port(), free_port(), certificate(workspace)
     text = DOCUMENTED.replace(PREFIX, prefix)
     for written, here in (
         (LISTEN, f"listen 127.0.0.1:{plain_port};"),
         (LISTEN_TLS, f"listen 127.0.0.1:{port} ssl http2;"),
         (SERVER, f"server {origin.removeprefix('http://')};"),
-        (CACHE, str(place / "cache")),
+        (CACHE, str(workspace / "cache")),
         *changed,
     ):
         assert text.count(written) == 1, written
@@ -77,17 +78,17 @@ def in_front(
     assert text.count(CERTIFICATES) == 2
     text = text.replace(CERTIFICATES, str(tls))
     temporary = "".join(
-        f"{name}_temp_path {place / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{name}_temp_path {workspace / name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    (place / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {place / 'pid'}; error_log stderr; events {{}}\n"
+    (workspace / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {workspace / 'pid'}; error_log stderr; events {{}}\n"
         f"http {{ access_log off; {temporary}\n{text} }}\n",
         encoding="utf-8",
     )
-    log = place / "log"
+    log = workspace / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [nginx, "-p", str(place), "-c", str(place / "nginx.conf")],
+            [nginx, "-p", str(workspace), "-c", str(workspace / "nginx.conf")],
             stdout=out,
             stderr=out,
             preexec_fn=end_with_parent,

@@ -19,7 +19,7 @@ COLOURS = """selector => {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `report/` of a job with everything that needs no labels, of a model with markup in its name."""
     root = tmp_path_factory.mktemp("report")
     score_in(root)
@@ -37,7 +37,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_page_in_a_browser_fits_and_is_readable(
     browser: Any,
-    place: Path,
+    workspace: Path,
     scheme: str,
     width: int,
 ) -> None:
@@ -45,8 +45,8 @@ def test_page_in_a_browser_fits_and_is_readable(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("request", lambda request: request.url.startswith("data:") or complaints.append(request.url))
-    page.goto((place / "report/report.html").as_uri())
-    assert complaints == [(place / "report/report.html").as_uri()], "it asks for itself alone, and breaks no policy"
+    page.goto((workspace / "report/report.html").as_uri())
+    assert complaints == [(workspace / "report/report.html").as_uri()], "it asks for itself alone, and breaks no policy"
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing hangs over the edge"
     assert page.title() == f"{NASTY} · GAN Atelier"
     sizes = page.eval_on_selector_all("img", "found => found.map(one => [one.complete, one.naturalWidth])")

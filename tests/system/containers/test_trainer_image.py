@@ -28,15 +28,15 @@ def trainer_image(built) -> Image:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     for name in ("runs", "models", "reports", "cache"):
         writable(folder / name)
     return folder
 
 
-def volumes(place: Path, *but: str) -> tuple[Volume, ...]:
-    return tuple(Volume(place / n, f"/{n}", writable=True) for n in ("runs", "models", "cache") if n not in but)
+def volumes(workspace: Path, *but: str) -> tuple[Volume, ...]:
+    return tuple(Volume(workspace / n, f"/{n}", writable=True) for n in ("runs", "models", "cache") if n not in but)
 
 
 def test_trainer_image_has_an_unprivileged_user(trainer_image: Image) -> None:
@@ -48,36 +48,36 @@ def test_trainer_image_generator_is_served_and_scored(
     trainer_image: Image,
     service_image: Image,
     evaluation_image: Image,
-    place: Path,
+    workspace: Path,
     given: Given,
 ) -> None:
-    done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(place), environment=ONE_THREAD)
+    done = trainer_image.run(*SHORT, "--export", "/models", volumes=volumes(workspace), environment=ONE_THREAD)
     assert done.returncode == 0, done.stdout
-    (path,) = (place / "models").glob("*.onnx")
+    (path,) = (workspace / "models").glob("*.onnx")
     assert path.stat().st_uid == 10001
     properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert properties["dataset"] == "digits"
 
     port = free_port()
-    models = Volume(place / "models", "/models")
+    models = Volume(workspace / "models", "/models")
     with service_image.start(volumes=(models,), environment={"PORT": str(port)}) as container:
         assert Served(container, port).why_not_ready() == ""
         url = f"http://127.0.0.1:{port}"
         (model,) = httpx.get(f"{url}/v1/models").json()["data"]
         assert model["digest"] == properties["digest"]
         words = ("score", url, *SCORE, "--num-images", "200", "--output", "/reports/trained")
-        done = evaluation_image.run(*words, volumes=given.volumes(place / "reports"))
+        done = evaluation_image.run(*words, volumes=given.volumes(workspace / "reports"))
         assert done.returncode == 0, done.stdout
         code, _ = container.stopped()
         assert code == 0
     assert properties["digest"] in json.dumps(
-        json.loads((place / "reports" / "trained" / "report.json").read_text(encoding="utf-8"))
+        json.loads((workspace / "reports" / "trained" / "report.json").read_text(encoding="utf-8"))
     )
 
 
-def test_trainer_image_stopped_saves_a_checkpoint(trainer_image: Image, place: Path, tmp_path: Path) -> None:
+def test_trainer_image_stopped_saves_a_checkpoint(trainer_image: Image, workspace: Path, tmp_path: Path) -> None:
     runs = Volume(writable(tmp_path / "runs"), "/runs", writable=True)
-    with trainer_image.start(*LONG, volumes=(runs, *volumes(place, "runs")), environment=ONE_THREAD) as job:
+    with trainer_image.start(*LONG, volumes=(runs, *volumes(workspace, "runs")), environment=ONE_THREAD) as job:
         job.wait_until(lambda: list(runs.here.glob("*/metrics.jsonl")), seconds=300)
         code, seconds = job.stopped(signal.SIGTERM)
         assert "resume" in job.log
@@ -87,14 +87,14 @@ def test_trainer_image_stopped_saves_a_checkpoint(trainer_image: Image, place: P
 
 
 @pytest.mark.parametrize("name", ["runs", "models", "cache"])
-def test_trainer_image_without_a_volume_is_one_line(trainer_image: Image, place: Path, name: str) -> None:
+def test_trainer_image_without_a_volume_is_one_line(trainer_image: Image, workspace: Path, name: str) -> None:
     """What lies at its place in the image is part of the read-only file system."""
-    line = refused(trainer_image, *SHORT, "--export", "/models", volumes=volumes(place, name))
+    line = refused(trainer_image, *SHORT, "--export", "/models", volumes=volumes(workspace, name))
     assert name in line
 
 
-def test_trainer_image_without_its_data_is_one_line(trainer_image: Image, place: Path) -> None:
+def test_trainer_image_without_its_data_is_one_line(trainer_image: Image, workspace: Path) -> None:
     words = ("-c", "ATELIER_OFFLINE=1 exec trainer train --preset mnist-dcgan")
-    done = trainer_image.run(*words, entrypoint=("sh",), volumes=volumes(place))
+    done = trainer_image.run(*words, entrypoint=("sh",), volumes=volumes(workspace))
     assert done.returncode == 2, done.stdout
     assert "$ATELIER_OFFLINE forbids downloading" in done.stdout

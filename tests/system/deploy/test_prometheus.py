@@ -15,7 +15,7 @@ import yaml
 from tests.support.kubernetes_manifests import KUBERNETES
 from tests.support.paths import ROOT
 from tests.support.process_cleanup import end_with_parent
-from tests.support.programs import tool
+from tests.support.programs import find_program
 from tests.support.service.service_process import Server
 
 CONFIGURATION = ROOT / "docker" / "prometheus" / "prometheus.yml"
@@ -70,7 +70,7 @@ def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
     result["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
     (place / "prometheus.yml").write_text(yaml.safe_dump(result), encoding="utf-8")
     port = free()
-    command = [tool("prometheus"), f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
+    command = [find_program("prometheus"), f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log, preexec_fn=end_with_parent
@@ -95,7 +95,7 @@ def free() -> int:
 
 def test_prometheus_configuration_is_valid(tmp_path: Path) -> None:
     def check(path: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([tool("promtool"), "check", "config", str(path)], capture_output=True, text=True)
+        return subprocess.run([find_program("promtool"), "check", "config", str(path)], capture_output=True, text=True)
 
     done = check(CONFIGURATION)
     assert done.returncode == 0, done.stderr

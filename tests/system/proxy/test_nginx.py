@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.support.programs import tool
+from tests.support.programs import find_program
 from tests.support.service.nginx import DOCUMENTED, HOST, LISTEN, LISTEN_TLS, SERVER, Nginx, in_front
 from tests.support.service.service_process import served
 from tests.support.tiny_generator import write_tiny_generator
@@ -102,9 +102,9 @@ def test_cached_answer_carries_the_request_id_of_its_own_request(tmp_path: Path)
 
 
 def empty(folder: Path) -> Path:
-    place = folder / "nginx"
-    place.mkdir()
-    return place
+    workspace = folder / "nginx"
+    workspace.mkdir()
+    return workspace
 
 
 # The clients' addresses
@@ -220,7 +220,7 @@ def test_http2_of_the_proxy_reaches_the_service(keyed: tuple[Nginx, str]) -> Non
     address = f"https://127.0.0.1:{nginx.port}/gan/v1/generate"
     done = subprocess.run(
         [
-            *(tool("curl"), "-sk", "--http2", "-m", "20", "-w", "\n%{http_version} %{http_code}", address),
+            *(find_program("curl"), "-sk", "--http2", "-m", "20", "-w", "\n%{http_version} %{http_code}", address),
             *("-H", "Authorization: Bearer right", "-H", "Content-Type: application/json", "-d", '{"seed": 1}'),
         ],
         capture_output=True,
