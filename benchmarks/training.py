@@ -35,9 +35,9 @@ from PIL import Image
 
 from benchmarks import harness, report
 from imagesets import ImageSetError, load_image_set
+from trainer import devices
 from trainer.config import loading
 from trainer.config.schema import Config
-from trainer.training import devices
 
 FILES = 2000  # PNGs in a folder for the loops that decode files
 STORED = 10_000  # images for the loops that enlarge them

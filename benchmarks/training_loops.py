@@ -32,11 +32,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from trainer import networks
+from trainer import devices, networks
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
-from trainer.training import devices
 from trainer.training import loop as trainers
 from trainer.training.state import TrainState
 

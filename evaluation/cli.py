@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from artifacts.command_line import OneLineErrors
+from artifacts.cli_errors import OneLineErrors
 from artifacts.terminal import say
 from evaluation.cli_common import (
     CacheRoot,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from artifacts.command_line import NO_HOME, is_missing_home_error
+from artifacts.cli_errors import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
 from evaluation.errors import CheckFailedError, EvaluationError

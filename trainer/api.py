@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from artifacts.command_line import command_name
+from artifacts.cli_errors import command_name
 from imagesets import ImageSet
-from trainer import distributed, networks
+from trainer import devices, distributed, networks
 from trainer.config.loading import flatten, override, to_json
 from trainer.config.schema import Config
 from trainer.console import progress_console
@@ -23,7 +23,7 @@ from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.names import name_of_output
 from trainer.reports import pages, plots
-from trainer.training import checkpoint, devices, loop, run_folder
+from trainer.training import checkpoint, loop, resume, run_folder
 from trainer.training.logger import RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
 from trainer.training.state import TrainState
@@ -209,21 +209,21 @@ def resume_run(
 
     Args:
         run_dir: The run folder.
-        overrides: `section.field=value` each; see `run_folder.plan_resume`.
+        overrides: `section.field=value` each; see `resume.plan_resume`.
         kimg: A new length, in thousands of images.
         data_root: Folder of the named image sets; None for the one that the run was started with.
         other_images: Whether to continue even though the images have changed.
         quiet: Print no progress.
     """
     console = progress_console(quiet=quiet or environment.rank() > 0)
-    plan = run_folder.plan_resume(run_dir, overrides, kimg)
+    plan = resume.plan_resume(run_dir, overrides, kimg)
     for note in plan.notes:
         console.print(note)
     config, content = plan.config, plan.content
     if plan.finished:
         console.print(f"{run_dir} is finished at {plan.kimg:g} kimg; train it longer with --kimg, above {plan.kimg:g}")
         return Run(run_dir, config)
-    found = run_folder.find_images(run_dir, config, data_root, moved=plan.changes_source, accept_changes=other_images)
+    found = resume.find_images(run_dir, config, data_root, moved=plan.changes_source, accept_changes=other_images)
     if found.note:
         console.print(found.note)
     if found.changed:

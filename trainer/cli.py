@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.command_line import OneLineErrors, command_name
+from artifacts.cli_errors import OneLineErrors, command_name
 from artifacts.terminal import printable, say
 from trainer.cli_errors import one_line_errors
 
@@ -82,9 +82,9 @@ def train(
         _check_export(export)
     config = loading.resolve(preset, set_ or (), name, name_of_output(export) if export else None)
     if dry_run:
+        from trainer import devices
         from trainer.data import with_channels
         from trainer.distributed import environment
-        from trainer.training import devices
 
         if environment.rank() == 0:
             config = devices.resolve_auto(with_channels(config, data_root))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from artifacts.command_line import NO_HOME, is_missing_home_error
+from artifacts.cli_errors import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import say
 from trainer.distributed import environment

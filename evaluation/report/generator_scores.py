@@ -11,7 +11,7 @@ from typing import Any
 
 from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
-from artifacts.onnx_metadata import digest_of, metadata_of
+from artifacts.onnx_files import digest_of, metadata_of
 from evaluation.documents import without_surrogates
 from evaluation.errors import EvaluationError
 from evaluation.metrics.result_names import current_name

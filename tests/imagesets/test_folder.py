@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imagesets import ImageSetError, native_channels
-from imagesets.splits import is_held_out
+from imagesets.folder_layout import is_held_out
 from tests.support.image_files import encoded, tree
 
 

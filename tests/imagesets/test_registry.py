@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from imagesets import ImageSetError, list_sources, load_image_set
-from imagesets.registry import digits_test_mask
+from imagesets.builtin_datasets import digits_test_mask
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from trainer.config.schema import Config
 from trainer.data import ImageRecord, describe_difference, load_images, record_images
 from trainer.errors import TrainerError
 from trainer.sweep.runner import check_same_images
-from trainer.training import run_folder
+from trainer.training import resume, run_folder
 
 SMALL: dict[str, Any] = {
     "name": "tiny",
@@ -56,7 +56,7 @@ def moved(config: Config, source: str) -> Config:
 
 
 def test_image_record_of_equal_images_is_kept(config: Config, run_dir: Path) -> None:
-    found = run_folder.find_images(run_dir, config, None)
+    found = resume.find_images(run_dir, config, None)
     assert len(found.images) == 8
     assert (found.record, found.note, found.changed) == (None, None, False)
 
@@ -66,14 +66,14 @@ def test_image_record_finds_images_from_another_directory(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    found = run_folder.find_images(run_dir, config, None)
+    found = resume.find_images(run_dir, config, None)
     assert (found.record, found.note, found.changed) == (None, None, False)
 
 
 def test_resume_with_missing_images_names_the_count(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
     with pytest.raises(TrainerError, match=r"are not those that .*r began with: images 8 → 7\. Give the path"):
-        run_folder.find_images(run_dir, config, None)
+        resume.find_images(run_dir, config, None)
 
 
 def test_resume_with_exchanged_images_names_the_fingerprints(config: Config, run_dir: Path) -> None:
@@ -81,12 +81,12 @@ def test_resume_with_exchanged_images_names_the_fingerprints(config: Config, run
     with pytest.raises(
         TrainerError, match=r"as many images, with other pixels or labels \(fingerprint \w{12} → \w{12}\)"
     ):
-        run_folder.find_images(run_dir, config, None)
+        resume.find_images(run_dir, config, None)
 
 
 def test_resume_with_changed_images_on_request_warns(config: Config, run_dir: Path) -> None:
     Path("set/3.png").unlink()
-    found = run_folder.find_images(run_dir, config, None, accept_changes=True)
+    found = resume.find_images(run_dir, config, None, accept_changes=True)
     assert (len(found.images), found.changed) == (7, True)
     assert str(found.note).startswith("warning: the images have changed since")
     assert found.record is not None
@@ -98,8 +98,8 @@ def test_resume_with_moved_images_names_the_option(config: Config, run_dir: Path
     with pytest.raises(
         TrainerError, match=r"if the same images are elsewhere now: trainer resume .*r --set data\.source"
     ):
-        run_folder.find_images(run_dir, config, None)
-    found = run_folder.find_images(run_dir, moved(config, "folder:moved"), None, moved=True)
+        resume.find_images(run_dir, config, None)
+    found = resume.find_images(run_dir, moved(config, "folder:moved"), None, moved=True)
     assert (found.note, found.changed) == (None, False)
     assert found.record is not None
     assert found.record["image_set"]["source"] == f"folder:{Path('moved').absolute()}"
@@ -108,7 +108,7 @@ def test_resume_with_moved_images_names_the_option(config: Config, run_dir: Path
 
 def test_resume_of_a_record_without_fingerprint_gives_a_note(config: Config, run_dir: Path) -> None:
     (run_dir / ImageRecord.FILE).write_text("{", encoding="utf-8")
-    found = run_folder.find_images(run_dir, config, None)
+    found = resume.find_images(run_dir, config, None)
     assert "has no fingerprint" in str(found.note)
     assert found.record is not None
     assert found.record["image_set"]["n"] == 8

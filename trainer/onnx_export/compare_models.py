@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from artifacts.resources import available_cpus
+from trainer.devices import cpu_name
 from trainer.errors import TrainerError
-from trainer.training.devices import cpu_name
 
 if TYPE_CHECKING:
     import onnx

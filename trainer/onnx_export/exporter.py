@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artifacts.command_line import command_name
+from artifacts.cli_errors import command_name
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
-from artifacts.onnx_metadata import metadata_of
+from artifacts.onnx_files import metadata_of
 from trainer import __version__
 from trainer.config.schema import Config
 from trainer.errors import TrainerError

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imagesets import ImageSet
+from trainer import devices
 from trainer.data import ImageRecord, load_images
 from trainer.data import with_channels as with_image_channels
 from trainer.distributed import environment
@@ -20,7 +21,7 @@ from trainer.errors import TrainerError
 from trainer.sweep import report, space
 from trainer.sweep.study import Plan, RunResult, Study, Trial, check_folder, import_optuna, ranked
 from trainer.sweep.workers import Job, Worker, jobs_of
-from trainer.training import devices, run_folder
+from trainer.training import run_folder
 
 SAVE_TIMEOUT = 120.0  # seconds that a worker has to finish its step and save
 POLL_INTERVAL = 0.2  # seconds

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.distributed.process_group import ShardedRNG
+from trainer.distributed.sharded_rng import ShardedRNG
 
 
 def uniform(images: Tensor, rng: ShardedRNG) -> Tensor:

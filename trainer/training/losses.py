@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.distributed.process_group import ShardedRNG
+from trainer.distributed.sharded_rng import ShardedRNG
 from trainer.errors import TrainerError
 from trainer.plugins import load_plugin
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trainer import networks
 from trainer.config.schema import Config, Ema
-from trainer.distributed.process_group import ProcessGroup, ShardedRNG
+from trainer.distributed.process_group import ProcessGroup
+from trainer.distributed.sharded_rng import ShardedRNG
 from trainer.training.losses import AdversarialLoss, get_loss
 
 RealBatches = list[tuple[Tensor, Tensor | None]]  # the real images of one step's batches, with their labels

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from imagesets.types import ImageSet
-from trainer import api
+from trainer import api, devices
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.data import record_images
-from trainer.training import checkpoint, devices, run_folder
+from trainer.training import checkpoint, run_folder
 from trainer.training.state import TrainState
 
 

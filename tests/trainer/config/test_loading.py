@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from trainer import devices
 from trainer.config import loading
 from trainer.config.schema import Ema
 from trainer.errors import TrainerError
-from trainer.training import devices
 
 
 def test_set_overrides_the_preset() -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tests.support.trainer.tiny_run import tensors
+from trainer import devices
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
-from trainer.training import checkpoint, cuda_graph, devices, loop
+from trainer.training import checkpoint, cuda_graph, loop
 from trainer.training.cuda_graph import CudaGraphStep
 from trainer.training.state import TrainState
 

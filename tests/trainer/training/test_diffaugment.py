@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.distributed.process_group import ShardedRNG
+from trainer.distributed.sharded_rng import ShardedRNG
 from trainer.training import diffaugment
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer.config.schema import OBJECTIVES, SMOOTHABLE
-from trainer.distributed.process_group import ShardedRNG
+from trainer.distributed.sharded_rng import ShardedRNG
 from trainer.training import losses
 
 

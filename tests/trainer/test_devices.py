@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from trainer.training import devices
+from trainer import devices
 
 
 def test_describe_names_no_kernel_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
