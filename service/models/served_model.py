@@ -52,7 +52,7 @@ class ServedModel:
             ContractError: If it does not run, or its images are not those that the metadata promises.
         """
         self._runtime, self._cache, self._batch = runtime, cache, model.batch
-        self._kept: Session | None = None  # once replaced, because the cache drops it
+        self.kept: Session | None = None  # once replaced, because the cache drops it
         self.loading = threading.Lock()  # held while an evicted session is made again
         self.copy: Path | None = None  # of the content, once its session was evicted
         self.replaced = False
@@ -70,7 +70,7 @@ class ServedModel:
     @property
     def loaded(self) -> bool:
         """Whether its session is in memory."""
-        return self._kept is not None or self in self._cache
+        return self.kept is not None or self in self._cache
 
     def run(
         self, latents: NDArray[np.float32], labels: NDArray[np.int64] | None, exclusive: bool = True
@@ -80,18 +80,19 @@ class ServedModel:
 
     def load(self) -> Session:
         """Return the session; make it again if it was evicted."""
-        if self._kept is not None:
-            return self._kept
+        if self.kept is not None:
+            return self.kept
         session = self._cache.get(self)
         if self.replaced:
-            self._kept = session
+            self.kept = session
             self._cache.pop(self)
         return session
 
     def mark_replaced(self) -> None:
         """Take the session out of the cache; it lives until the last request that needs it."""
         self.replaced = True
-        self._kept = self._cache.pop(self) or self._kept
+        self.kept = self._cache.touch(self) or self.kept  # before the cache drops it: a request may be looking for it
+        self._cache.pop(self)
 
     def update_source(self, path: Path, file: bytes, metadata: Metadata) -> None:
         """Take note that the same generator is in another file: renamed, touched, or with new scores."""
@@ -156,10 +157,10 @@ class SessionCache:
 
     def get(self, model: ServedModel) -> Session:
         """Return a model's session, and mark it as used; if it was evicted, make it again from the saved content."""
-        session = self._touch(model)
+        session = self.touch(model)
         if session is None:
             with model.loading:
-                session = self._touch(model)
+                session = self.touch(model) or model.kept
                 if session is None:
                     assert model.copy is not None
                     session = model.make_session(model.copy.read_bytes())
@@ -195,7 +196,8 @@ class SessionCache:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _touch(self, model: ServedModel) -> Session | None:
+    def touch(self, model: ServedModel) -> Session | None:
+        """Return a model's session and mark it as used, or None if it is not in memory."""
         with self._lock:
             session = self._sessions.get(model)
             if session is not None:
