@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from artifacts.cli_errors import OneLineErrors
 from artifacts.terminal import say
+from artifacts.typer_group import OneLineErrors
 from evaluation.cli_common import (
     CacheRoot,
     DataRoot,
@@ -278,7 +278,7 @@ def classify(
 ) -> None:
     """Print the share of images that a classifier recognizes with confidence, and the share of each class."""
     with one_line_errors():
-        from evaluation.class_shares import classify_images, failed_limits
+        from evaluation.classify import classify_images, failed_limits
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.output_files import check_writable

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from artifacts.cli_errors import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
+from artifacts.typer_group import NO_HOME, is_missing_home_error
 from evaluation.errors import CheckFailedError, EvaluationError
 
 DataRoot = Annotated[

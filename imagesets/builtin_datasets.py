@@ -15,23 +15,11 @@ import numpy as np
 from imagesets.types import DatasetSpec, ImageSetError, OpenedDataset
 
 DIGITS = tuple("0123456789")
-
-
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
-
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 CIFAR10_IDENTITY = "CIFAR-10 python version, md5 c58f30108f718f92721af3b95e74349a"
-
-
 DIGITS_TEST_SEED = 0
-
-
 DIGITS_TEST_SIZE = 297
-
-
 CELEBA_SPLITS = {"train": {"0"}, "valid": {"1"}, "test": {"2"}, "all": {"0", "1", "2"}}
 
 

@@ -15,7 +15,7 @@ from service.errors import ApiError, error_response
 from service.middleware.cross_origin import CrossOriginMiddleware, allowed_origins
 from service.middleware.request import RequestMiddleware
 from service.routes import images, models, monitoring, openapi, studio
-from service.server import listening_addresses, shutdown
+from service.server import exposure_warning, shutdown
 from service.server.connection_limits import ConnectionLimits
 from service.settings import Settings, settings
 from service.worker import Worker
@@ -34,7 +34,7 @@ def create_app(config: Settings | None = None, connection_limits: ConnectionLimi
             connection_limits.on_rejected = lambda reason: worker.metrics.rejected.labels(reason).inc()
         shutdown.install(worker, worker.metrics.recent.all_drain)
         if not worker.keys:
-            listening_addresses.warn_if_public()
+            exposure_warning.warn_if_public()
         loading = asyncio.create_task(asyncio.to_thread(worker.load))
         await worker.join(loading)
         yield

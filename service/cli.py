@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from artifacts.cli_errors import OneLineErrors
 from artifacts.terminal import say
+from artifacts.typer_group import OneLineErrors
 from service.environment_values import default_host, default_port
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ from service.middleware.rate_limit import RateLimiter
 from service.observability import tracing
 from service.observability.logs import AccessLog
 from service.observability.metrics import Metrics, shared_dir
-from service.server.listening_addresses import service_url
+from service.server.exposure_warning import service_url
 from service.settings import Settings
 
 log = logging.getLogger("bentoml.atelier")

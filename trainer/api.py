@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from artifacts.cli_errors import command_name
+from artifacts.typer_group import command_name
 from imagesets import ImageSet
 from trainer import devices, distributed, networks
 from trainer.config.loading import flatten, override, to_json

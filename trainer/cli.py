@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from artifacts.cli_errors import OneLineErrors, command_name
 from artifacts.terminal import printable, say
+from artifacts.typer_group import OneLineErrors, command_name
 from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def export(
         _print_lines(exporter.export(content, output, name=name, ema=ema).summary())
         return
 
-    from trainer.onnx_export.compare_models import Scorer
+    from trainer.onnx_export.benchmark import Scorer
     from trainer.onnx_export.quantize import load_plain
     from trainer.onnx_export.quantize import optimize as make_optimized
 

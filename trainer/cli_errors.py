@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import typer
 
-from artifacts.cli_errors import NO_HOME, is_missing_home_error
 from artifacts.processes import interruptible
 from artifacts.terminal import say
+from artifacts.typer_group import NO_HOME, is_missing_home_error
 from trainer.distributed import environment
 from trainer.errors import TrainerError, TrainingDiverged, WorkerLost
 

@@ -1,11 +1,4 @@
-"""The metrics that `--metrics` names: what each needs, how it is computed, and what its result is called.
-
-The name of a result is its protocol: the metric, the features and N, so that no two scores share a name. `fid10k` is
-computed in the features of Inception's published weights, `clean_fid10k` in the same with clean-fid's resize. In any
-other features the name contains theirs: `fd_classifier10k`. N follows directly, except where the features' name ends
-in a digit, an underscore or a reserved word: then `_` separates them, as in `fd_dinov2_10k`. A kernel distance also
-names the size of its subsets: `kid10k_subset1k`.
-"""
+"""The metrics that `--metrics` names: what each needs, and how it is computed."""
 
 from __future__ import annotations
 
@@ -33,9 +26,9 @@ InputKind = Literal[
 ]
 
 # A name that ends in one of these would read as another metric: `fd_classifier_infinity10k`.
-_SUFFIXES = ("infinity", "per_class")
+SUFFIXES = ("infinity", "per_class")
 # Names for which `fd_NAME` or NAME already has a meaning.
-RESERVED = frozenset({"classifier", "clean_fid", "fid", "inception", "inception_unverified", *_SUFFIXES})
+RESERVED = frozenset({"classifier", "clean_fid", "fid", "inception", "inception_unverified", *SUFFIXES})
 MAX_NAME = 64
 # Metrics of earlier versions, accepted for one release.
 FORMER_METRICS = {"memorisation": "memorization"}

@@ -1,18 +1,22 @@
-"""What the result of a metric is called: the metric, the features and N, so that no two scores share a name."""
+"""What the result of a metric is called.
+
+The name of a result is its protocol: the metric, the features and N, so that no two scores share a name. `fid10k` is
+computed in the features of Inception's published weights, `clean_fid10k` in the same with clean-fid's resize. In any
+other features the name contains theirs: `fd_classifier10k`. N follows directly, except where the features' name ends
+in a digit, an underscore or a reserved word: then `_` separates them, as in `fd_dinov2_10k`. A kernel distance also
+names the size of its subsets: `kid10k_subset1k`.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from evaluation.metrics.registry import (
-    _SUFFIXES,
     FORMER_METRICS,
     MAX_NAME,
     METRICS,
     RESERVED,
+    SUFFIXES,
     Metric,
     MetricOptions,
     resolve,
@@ -82,10 +86,10 @@ def invalid_name_reason(name: str) -> str | None:
         return f"an extractor's name is 1 to {MAX_NAME} letters, digits, - and _, not {name[: MAX_NAME + 1]!r}"
     if not name[0].isalnum() or not name[-1].isalnum():
         return f"an extractor's name begins and ends with a letter or digit, not as {name!r}"
-    if name.lower() in RESERVED or name.lower().endswith(tuple(f"_{suffix}" for suffix in _SUFFIXES)):
+    if name.lower() in RESERVED or name.lower().endswith(tuple(f"_{suffix}" for suffix in SUFFIXES)):
         return (
             f"the name {name!r} is reserved, because `fd_{name}` has another meaning; reserved are "
-            f"{', '.join(sorted(RESERVED))} and names that end in _{' or _'.join(_SUFFIXES)}"
+            f"{', '.join(sorted(RESERVED))} and names that end in _{' or _'.join(SUFFIXES)}"
         )
     return None
 
@@ -103,4 +107,4 @@ def _needs_separator(metric: Metric, start: str) -> bool:
         return True
     # The suffix of the metric itself is not part of the features' name.
     own_suffix = metric.template.rpartition("}")[2]
-    return not own_suffix and any(start.endswith(f"_{suffix}") for suffix in _SUFFIXES)
+    return not own_suffix and any(start.endswith(f"_{suffix}") for suffix in SUFFIXES)

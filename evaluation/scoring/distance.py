@@ -20,7 +20,7 @@ from evaluation.references.reference_file import Reference, load_statistics
 from evaluation.references.reference_set import cached_reference, is_constant, size_warnings
 from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor
 from evaluation.sources import ImagesLike, Location, SeedRange, open_source, resolve
-from evaluation.sources.image_sets import conversion_warnings
+from evaluation.sources.resized import conversion_warnings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import Reference, load_reference, load_statistics
 from evaluation.references.reference_set import ReferenceSet, reference_features, size_warnings
-from evaluation.report.generator_scores import check_stampable
+from evaluation.report.stamp_generator import check_stampable
 from evaluation.report.writer import check_threshold
 from evaluation.scoring.compute_metrics import check_metrics
 from evaluation.sources import (
@@ -37,7 +37,7 @@ from evaluation.sources import (
     resolve,
 )
 from evaluation.sources.arrays import RESIZE_PROTOCOL
-from evaluation.sources.image_sets import conversion_warnings
+from evaluation.sources.resized import conversion_warnings
 from imagesets import list_sources
 
 DEFAULT_NUM_IMAGES = 10_000

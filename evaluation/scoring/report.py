@@ -24,7 +24,7 @@ from evaluation.report.schema import FORMAT_VERSION, NAME
 from evaluation.report.writer import check_threshold, score_document
 from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
 from evaluation.scoring.job import Job
-from evaluation.scoring.samples import save_sample_images
+from evaluation.scoring.report_images import save_sample_images
 from imagesets import ImageSetError
 
 

@@ -7,8 +7,9 @@ from evaluation.sources.base import ImageBatch, ImageSource, SamplingOptions, Se
 from evaluation.sources.checkpoint import CheckpointSource, checkpoints_of, is_run
 from evaluation.sources.function import FunctionSource
 from evaluation.sources.generator import GeneratorSource
-from evaluation.sources.image_sets import ImageSetSource, ResizedSource
+from evaluation.sources.image_sets import ImageSetSource
 from evaluation.sources.location import ImagesLike, Location, open_source, resolve
+from evaluation.sources.resized import ResizedSource
 from evaluation.sources.service import PATIENCE_S, ServiceSource
 
 __all__ = [

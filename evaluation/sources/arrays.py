@@ -1,4 +1,4 @@
-"""Images in arrays: in memory, in npy and npz files, in image sets, and resized ones of any source."""
+"""Images in arrays: in memory, and in npy and npz files."""
 
 from __future__ import annotations
 

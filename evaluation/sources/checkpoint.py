@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ from typing import Any
 from artifacts.processes import child_environment, python_module
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import SamplingOptions
-from evaluation.sources.generator import _CHECKPOINT, GeneratorSource
+from evaluation.sources.generator import GeneratorSource
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 class CheckpointSource(GeneratorSource):
@@ -28,7 +31,7 @@ class CheckpointSource(GeneratorSource):
             raise EvaluationError(f"{path} has no checkpoint yet; `trainer resume {shlex.quote(str(path))}` makes one")
         super().__init__(_export(path), sampling)
         self.description |= {"kind": "checkpoint", "path": str(path)}
-        if match := _CHECKPOINT.fullmatch(path.name):
+        if match := CHECKPOINT.fullmatch(path.name):
             self.description["step"] = int(match[1])
 
 
@@ -39,7 +42,7 @@ def is_run(path: Path) -> bool:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """Return the checkpoints of a run folder, oldest first."""
-    found = [(int(match[1]), path) for path in run.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in run.iterdir() if (match := CHECKPOINT.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 

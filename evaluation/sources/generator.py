@@ -1,8 +1,7 @@
-"""Images made in this process: by a generator file, a checkpoint that is exported to one, or a Python function."""
+"""The images of a generator file, made in this process."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from artifacts.latents import seeds_to_latents
 from evaluation.errors import EvaluationError
 from evaluation.onnx_runtime import create_session, read_model, run_session
 from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
-
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 class GeneratorSource:

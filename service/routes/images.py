@@ -13,9 +13,10 @@ from service.encoding import INLINE_BYTES, JSON_BYTES_PER_VALUE, encode_json_arr
 from service.errors import ApiError
 from service.inference.engine import InferenceEngine
 from service.inference.inputs import require_digest, resolve_generate, resolve_interpolate, resolve_mix
-from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, response_headers
-from service.routes.negotiation import JPEG, NPY, PNG, WEBP, Body
+from service.routes import RawRoute, get_engine, get_worker, negotiation, openapi, request_parsing, response_headers
+from service.routes.negotiation import JPEG, NPY, PNG, WEBP
 from service.routes.rendering import Answer, array_pixels, render
+from service.routes.request_parsing import Body
 from service.routes.schemas import GenerateRequest, ImageQuery, ImageSpec, InterpolateRequest, MixRequest
 
 router = APIRouter(route_class=RawRoute)
@@ -96,7 +97,9 @@ async def mix(request: Request) -> Response:
 @router.post(NATIVE_ROUTE, include_in_schema=False)
 async def native_generate(request: Request) -> Response:
     """Answer BentoML's own client."""
-    return await respond_native(get_engine(request), await negotiation.read_body(request, ImageSpec), request.receive)
+    return await respond_native(
+        get_engine(request), await request_parsing.read_body(request, ImageSpec), request.receive
+    )
 
 
 async def respond_native(engine: InferenceEngine, body: ImageSpec, receive: Receive | None = None) -> Response:
@@ -117,8 +120,8 @@ async def _read(
     request: Request, schema: type[Body], media_types: tuple[str, ...]
 ) -> tuple[InferenceEngine, str, Body]:
     """Return the engine, the media type that `Accept` chooses, and the body."""
-    media_type = negotiation.choose_media_type(negotiation.get_header(request, "accept"), media_types)
-    return get_engine(request), media_type, await negotiation.read_body(request, schema)
+    media_type = negotiation.choose_media_type(request_parsing.get_header(request, "accept"), media_types)
+    return get_engine(request), media_type, await request_parsing.read_body(request, schema)
 
 
 async def _respond(request: Request, answer: Answer) -> Response:
@@ -167,7 +170,7 @@ async def image(request: Request) -> Response:
     del headers["Vary"]
     if keys:
         headers["Vary"] = "Authorization"
-    if negotiation.etag_matches(negotiation.get_header(request, "if-none-match"), headers["ETag"]):
+    if negotiation.etag_matches(request_parsing.get_header(request, "if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     await request.body()
     content = await engine.answer(inputs, pixels, encode, request.receive)
@@ -187,7 +190,7 @@ def _read_image_url(request: Request) -> tuple[str, ImageQuery, GenerateRequest]
         raise ApiError(404, "route_not_found", "an image is .png, .webp or .jpg")
     if not (seed.isascii() and seed.isdigit() and len(seed) <= 16 and str(int(seed)) == seed):
         raise ApiError(422, "invalid_field", "seed: a seed is an integer from 0 to 2^53 - 1", "seed")
-    query = negotiation.read_query(request, ImageQuery)
+    query = request_parsing.read_query(request, ImageQuery)
     fields: dict[str, Any] = {
         "model": name,
         "seed": int(seed),
@@ -196,7 +199,7 @@ def _read_image_url(request: Request) -> tuple[str, ImageQuery, GenerateRequest]
         "scale": query.scale,
         "quality": query.quality,
     }
-    return SUFFIXES[suffix], query, negotiation.validate(GenerateRequest, fields)
+    return SUFFIXES[suffix], query, request_parsing.validate(GenerateRequest, fields)
 
 
 def _etag(*parts: Any) -> str:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.routes.negotiation import etag_matches, get_header
+from service.routes.negotiation import etag_matches
+from service.routes.request_parsing import get_header
 
 FOLDER = Path(__file__).parents[1] / "studio"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

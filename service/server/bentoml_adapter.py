@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ApiError, error_response
 from service.middleware.request import admit
-from service.routes import negotiation
+from service.routes import request_parsing
 from service.routes.images import NATIVE_ROUTE, respond_native
 from service.routes.schemas import ImageSpec
 from service.server.private_symbols import is_supported
@@ -69,7 +69,7 @@ async def generate(app: FastAPI, context: bentoml.Context, fields: dict[str, Any
     worker, scope = app.state.worker, context.request.scope
     try:
         admit(worker, scope, dict(scope["headers"]))
-        return await respond_native(worker.engine, negotiation.validate(ImageSpec, fields))
+        return await respond_native(worker.engine, request_parsing.validate(ImageSpec, fields))
     except ApiError as error:
         context.response.status_code = error.status  # BentoML passes a response through, but for its status
         return error_response(error)

@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from artifacts.cli_errors import command_name
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
 from artifacts.onnx_files import metadata_of
+from artifacts.typer_group import command_name
 from trainer import __version__
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
-from trainer.onnx_export import compare_models
+from trainer.onnx_export import benchmark
 from trainer.reports import image_grids
 from trainer.training import checkpoint as checkpoints
 
@@ -309,7 +309,7 @@ def verify(model: onnx.ModelProto, G: Generator, config: Config) -> tuple[int, i
 
     onnx.checker.check_model(model, full_check=True)
     feed = make_feed(VERIFY_SEEDS, G.z_dim, config.model.z_distribution, G.classes)
-    (theirs,) = compare_models.make_session(model).run(["images"], feed)
+    (theirs,) = benchmark.make_session(model).run(["images"], feed)
     ours = image_grids.sample(G, VERIFY_SEEDS, config.model.z_distribution)
     if theirs.shape != ours.shape or theirs.dtype != np.uint8:
         raise TrainerError(f"the exported graph gives {theirs.dtype} {theirs.shape}, torch gives {ours.shape}")

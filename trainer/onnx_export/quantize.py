@@ -21,8 +21,8 @@ from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
 from artifacts.onnx_files import metadata_of
 from trainer.errors import TrainerError
-from trainer.onnx_export import compare_models
-from trainer.onnx_export.compare_models import Feed, Scorer
+from trainer.onnx_export import benchmark
+from trainer.onnx_export.benchmark import Feed, Scorer
 from trainer.onnx_export.conv_transpose_rewrite import rewrite
 from trainer.onnx_export.exporter import (
     load_generator_file,
@@ -162,18 +162,18 @@ def optimize(
     set_metadata(optimized, kept | {"optimize": method})
     onnx.checker.check_model(optimized, full_check=True)
 
-    machine = compare_models.machine()
+    machine = benchmark.machine()
     on_gpu = method == "fp16" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
-    sessions = compare_models.make_session(plain, provider), compare_models.make_session(optimized, provider)
-    largest = max(compare_models.BATCHES)
+    sessions = benchmark.make_session(plain, provider), benchmark.make_session(optimized, provider)
+    largest = max(benchmark.BATCHES)
     feed = next(feeds(range(largest), *latent, batch=largest))
     throughputs = {
-        batch: compare_models.measure(*sessions, {key: rows[:batch] for key, rows in feed.items()})
-        for batch in compare_models.BATCHES
+        batch: benchmark.measure(*sessions, {key: rows[:batch] for key, rows in feed.items()})
+        for batch in benchmark.BATCHES
     }
     compared = range(num_images if scorer else UNSCORED_IMAGES)
-    difference = compare_models.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
+    difference = benchmark.compare_outputs(*sessions, feeds(compared, *latent, batch=64), scorer)
 
     keep, why = _decide(method, throughputs[DECIDING_BATCH].ratio, difference, on_gpu, force)
     chosen = optimized if keep else plain
@@ -208,7 +208,7 @@ def _decide(method: Method, ratio: float, difference: Mapping[str, Any], on_gpu:
             f"float16 is for GPUs, a CPU computes it in float32: {gain}; --force writes it for a GPU elsewhere"
         )
     elif ratio < MIN_GAIN:
-        without_vnni = method == "int8" and compare_models.has_vnni() is False
+        without_vnni = method == "int8" and benchmark.has_vnni() is False
         against.append(f"it is not faster: {gain}" + (", which has no VNNI" if without_vnni else ""))
     if mean > MAX_MEAN_DIFFERENCE:
         against.append(f"its pixels are off by {mean:.2f} levels on average, {MAX_MEAN_DIFFERENCE:g} at most")

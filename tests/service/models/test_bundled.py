@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from artifacts.generator_file import check
-from evaluation.class_shares import classify_images
+from evaluation.classify import classify_images
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
 from evaluation.sources import open_source

@@ -11,7 +11,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.errors import ApiError
-from service.routes import negotiation
+from service.routes import negotiation, request_parsing
 from service.routes.schemas import GenerateRequest, ImageSpec
 from tests.support.paths import ROOT
 from tests.support.service.body_costs import SIZE, outcome
@@ -50,13 +50,13 @@ def test_parse_json_of_a_longer_body_may_have_more_values() -> None:
     row = b"[" + b",".join([b"0.1234567890123456"] * 512) + b"]"
     body = b'{"latents":[' + b",".join([row] * 1024) + b"]}"
     assert len(body) > 2 * SIZE
-    assert len(negotiation.parse_json(body, ImageSpec).latents or ()) == 1024
+    assert len(request_parsing.parse_json(body, ImageSpec).latents or ()) == 1024
 
 
 @pytest.mark.parametrize("field", ["seeds", "labels", "latents"])
 def test_parse_json_list_stops_at_its_first_invalid_value(field: str) -> None:
     with pytest.raises(ApiError) as error:
-        negotiation.parse_json(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
+        request_parsing.parse_json(b'{"%b": ["","",""]}' % field.encode(), GenerateRequest)
     assert (error.value.param, "more)" in error.value.message) == (f"{field}.0", False)
 
 
@@ -73,9 +73,9 @@ def test_read_body_large_is_parsed_on_another_thread(monkeypatch: pytest.MonkeyP
         async def body(self) -> bytes:
             return b" " * self.size
 
-    monkeypatch.setattr(negotiation, "parse_json", parse_json)
-    for size in (100, negotiation.LARGE_BODY + 1):
-        asyncio.run(negotiation.read_body(Request(size), ImageSpec))  # type: ignore[arg-type]
+    monkeypatch.setattr(request_parsing, "parse_json", parse_json)
+    for size in (100, request_parsing.LARGE_BODY + 1):
+        asyncio.run(request_parsing.read_body(Request(size), ImageSpec))  # type: ignore[arg-type]
     assert threads[0] == "MainThread"
     assert threads[1].startswith("parsing")
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from service.errors import ApiError
-from service.routes import negotiation
+from service.routes import request_parsing
 from service.routes.schemas import GenerateRequest, ImageSpec, InterpolateRequest, MixRequest
 from tests.support import hostile_bodies
 
@@ -26,7 +26,7 @@ SCHEMAS = {
 def outcome(body: bytes, schema: Any) -> str:
     """The code of the refusal, or an empty text."""
     try:
-        negotiation.parse_json(body, schema)
+        request_parsing.parse_json(body, schema)
     except ApiError as error:
         return error.code if "\n" not in error.message and len(error.message) < 1000 else error.message
     return ""

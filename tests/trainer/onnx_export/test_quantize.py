@@ -22,8 +22,8 @@ from tests.support.service.served_models import load_model
 from tests.support.trainer.generators import CLASSES, random_generator
 from trainer.cli import app
 from trainer.config.schema import Config
-from trainer.onnx_export import compare_models, exporter, quantize
-from trainer.onnx_export.compare_models import Throughput
+from trainer.onnx_export import benchmark, exporter, quantize
+from trainer.onnx_export.benchmark import Throughput
 
 Tiny = Callable[..., Config]
 
@@ -52,7 +52,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set the ratio of throughputs that is measured, which tests cannot leave to the machine."""
 
     def set_ratio(ratio: float) -> None:
-        monkeypatch.setattr(compare_models, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
+        monkeypatch.setattr(benchmark, "measure", lambda *_: Throughput(100.0, 100.0 * ratio, ratio))
 
     return set_ratio
 
@@ -105,7 +105,7 @@ def test_optimize_without_gain_writes_float32_and_the_reason(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_speed(0.7)
-    monkeypatch.setattr(compare_models, "has_vnni", lambda: False)
+    monkeypatch.setattr(benchmark, "has_vnni", lambda: False)
     path = tmp_path / "models" / "tiny.onnx"
     code, output = run(conditional, "--optimize", "int8", "--output", path)
     assert code == 0
@@ -154,11 +154,9 @@ def test_optimize_with_a_scorer_reports_and_decides_by_score(
 
 def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None:
     model = onnx.load(conditional)
-    session = compare_models.make_session(model, threads=1)
+    session = benchmark.make_session(model, threads=1)
     feed = {"latents": np.zeros((4, 4), np.float32), "labels": np.zeros(4, np.int64)}
-    document = compare_models.measure(
-        session, compare_models.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02
-    )
+    document = benchmark.measure(session, benchmark.make_session(model, threads=1), feed, rounds=5, turn_seconds=0.02)
     assert document.plain > 0
     assert 0.2 < document.ratio < 5  # the same model twice, on a machine that may be doing much else
 

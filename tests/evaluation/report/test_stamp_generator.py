@@ -12,7 +12,7 @@ import pytest
 from artifacts.generator_file import check
 from evaluation.extractors import load_extractor
 from evaluation.references.reference_file import load_reference
-from evaluation.report.generator_scores import stamp
+from evaluation.report.stamp_generator import stamp
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 from tests.support.tiny_generator import write_tiny_generator

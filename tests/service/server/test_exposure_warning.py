@@ -11,7 +11,7 @@ import yaml
 
 from service import preflight
 from service.environment_values import default_host
-from service.server import listening_addresses
+from service.server import exposure_warning
 from tests.support.paths import ROOT
 from tests.support.service.service_process import free_port, listening_hosts, running
 from tests.support.tiny_generator import write_tiny_generator
@@ -49,20 +49,20 @@ def test_containers_set_the_address_to_listen_on() -> None:
     ],
 )
 def test_is_public_of_loopback_only_is_false(host: str, public: bool) -> None:
-    assert listening_addresses.is_public(host) is public
+    assert exposure_warning.is_public(host) is public
 
 
 def test_listening_addresses_finds_sockets_that_accept() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        assert server.getsockname() in listening_addresses.listening_addresses()
+        assert server.getsockname() in exposure_warning.listening_addresses()
         opened = len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
-        assert ("127.0.0.1", 0) not in listening_addresses.listening_addresses()
+        assert ("127.0.0.1", 0) not in exposure_warning.listening_addresses()
         assert opened == (len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0)
 
 
 def test_preflight_public_address_without_keys_warns(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server, caplog.at_level(logging.WARNING):
-        listening_addresses.warn_if_public()
+        exposure_warning.warn_if_public()
         assert f"listening on 0.0.0.0 port {server.getsockname()[1]} without API keys" in caplog.text
 
 

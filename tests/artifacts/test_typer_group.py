@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.cli_errors import command_name
+from artifacts.typer_group import command_name
 
 
 @pytest.fixture

@@ -1,0 +1,59 @@
+"""The images of any source at another size, and what a conversion changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from evaluation.sources.arrays import RESIZE_PROTOCOL
+from evaluation.sources.base import ImageBatch, ImageSource, SeedRange
+
+
+class ResizedSource:
+    """Another source's images, resized to [side, side] by `RESIZE_PROTOCOL`, which the description names."""
+
+    def __init__(self, source: ImageSource, side: int) -> None:
+        self._source, self._side = source, side
+        height, width, channels = source.shape
+        self.shape = (side, side, channels)
+        self.seeded, self.class_names, self.num_images = source.seeded, source.class_names, source.num_images
+        self.description = source.description | {"resized": {"from": [height, width], "by": RESIZE_PROTOCOL}}
+
+    def batches(self, seeds: SeedRange, start: int, stop: int, batch_size: int) -> Iterator[ImageBatch]:
+        """Yield the other source's images, resized."""
+        for batch in self._source.batches(seeds, start, stop, batch_size):
+            # Images of an unexpected shape pass unchanged: the feature extraction rejects them with their shape.
+            expected = batch.images.dtype == np.uint8 and batch.images.shape[1:] == self._source.shape
+            yield ImageBatch(resize(batch.images, self._side), batch.digest, batch.labels) if expected else batch
+
+
+def resize(images: np.ndarray, side: int) -> np.ndarray:
+    """Resize uint8 [N, H, W, C] to uint8 [N, side, side, C] by `RESIZE_PROTOCOL`."""
+    from PIL import Image
+
+    if images.shape[1:3] == (side, side):
+        return images
+    resized = np.empty((len(images), side, side, images.shape[3]), np.uint8)
+    for row, image in zip(resized, images, strict=True):
+        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+        row[:] = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)).reshape(row.shape)
+    return resized
+
+
+def conversion_warnings(description: dict[str, Any], what: str) -> list[str]:
+    """Return a warning if image files were converted from several modes, or from one with a palette or alpha.
+
+    Files that are all RGB, or all grayscale, are compared as the report's `channels` states, without a warning.
+    """
+    modes = description.get("modes") or {}
+    if set(modes) in (set(), {"RGB"}, {"L"}):
+        return []
+    target = "L" if description["channels"] == 1 else "RGB"
+    others = {mode: count for mode, count in modes.items() if mode != target}
+    transparent = any("A" in mode or "a" in mode for mode in others)  # RGBA, LA, PA, …+transparency
+    return [
+        f"{sum(others.values())} of {sum(modes.values())} {what} were {'/'.join(others)} and were converted to {target}"
+        + (", transparency laid over white" if transparent else "")
+    ]
