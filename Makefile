@@ -75,7 +75,7 @@ test: setup ## Lint and run every test, JOBS files at a time, then those that ne
 	@.ci/test $(JOBS) '$(LINT)'
 
 quick: setup ## Run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not alone'
 
 coverage: setup ## Measure the branch coverage of the packages by every test except those of load and of container images
 	rm -rf build/coverage
