@@ -18,7 +18,7 @@ from trainer.config import loading
 
 RESULTS = ROOT / "docs" / "results"
 TINY = (
-    ("run.total_kimg", 1.92),
+    ("run.total_kimg", 0.64),
     ("run.tick_kimg", 0.64),
     ("run.quality_ticks", 0),
     ("run.threads", 1),
@@ -46,13 +46,13 @@ def test_reproduce_trains_serves_scores_and_resumes(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "pages" / "results.json").read_text(encoding="utf-8"))
     assert [run["preset"] for run in results["runs"]] == ["mnist-gan", "mnist-best"]
     for run in results["runs"]:
-        assert run["end"]["kimg"] == pytest.approx(1.92)
+        assert run["end"]["kimg"] == pytest.approx(0.64)
         assert run["end"]["averaged"]["fd_classifier60"] > 0
     assert results["real"]["mnist"]["fd_classifier60"] > 0
     assert [row["count"] for row in results["mistakes"]["mnist"]] == [2, 2, 60]
     index = (tmp_path / "pages" / "index.md").read_text(encoding="utf-8")
     assert f"| real images | | | | {results['real']['mnist']['fd_classifier60']:.2f} |" in index
-    assert re.search(r"\| `mnist-gan` \| no \| 2 of 1,500 kimg \| \d+\.\d min \| (collapsed|\d+\.\d\d) \|", index)
+    assert re.search(r"\| `mnist-gan` \| no \| 1 of 1,500 kimg \| \d+\.\d min \| (collapsed|\d+\.\d\d) \|", index)
     for target in re.findall(r"\]\(([^)#]+)\)", index):
         assert (tmp_path / "pages" / target).is_file(), target
 

@@ -44,9 +44,9 @@ def board(runs: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.slow
 def test_training_killed_at_random_equals_an_uninterrupted_run(tmp_path: Path) -> None:
-    reported = ran(tmp_path / "killed", kills=24)
-    assert reported["kills"] >= 20
-    assert reported["while_writing"] >= 5
+    reported = ran(tmp_path / "killed", kills=12)
+    assert reported["kills"] >= 10
+    assert reported["while_writing"] >= 3
     ran(tmp_path / "whole", kills=0)
 
     ours, theirs = (checkpoint.load_latest(tmp_path / name / "0001-crash")[1] for name in ("killed", "whole"))
