@@ -22,6 +22,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["trainer", "evaluation", "trainer.sweep.workers"])
 def test_python_module_hostile_folder_runs_ours(hostile: Path, module: str) -> None:
     command = [*python_module(module), *([str(os.getpid())] if module.endswith("workers") else []), "--help"]

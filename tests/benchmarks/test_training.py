@@ -26,6 +26,7 @@ def test_parse_step_reads_the_step_of_each_script() -> None:
 COUNT = "import time\nfor i in range(10**6): print('step', i, flush=True); time.sleep({pause})"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="turns use SIGSTOP and SIGCONT")
 def test_loops_run_only_in_their_turns_and_the_faster_wins(tmp_path: Path) -> None:
     loops = []

@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 EXAMPLE = ROOT / "examples/custom_extractor.py"
 
 
+@pytest.mark.slow
 def test_custom_extractor_example_prints_a_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
     command = [sys.executable, str(EXAMPLE), "mine.onnx"]

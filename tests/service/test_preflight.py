@@ -167,6 +167,7 @@ def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatc
         preflight.check_writable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

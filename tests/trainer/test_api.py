@@ -56,6 +56,7 @@ def test_load_config_overrides_may_be_values() -> None:
         trainer.load_config("digits-dcgan", {"optim.bach_size": 3})
 
 
+@pytest.mark.slow
 def test_train_resume_and_export_from_python(preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = trainer.load_config(preset, {"run.quality_ticks": 1, "run.quality_images": 16})
     run = trainer.train(config, quiet=True)

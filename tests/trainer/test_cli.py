@@ -192,6 +192,7 @@ def test_train_conditional_without_labels_names_the_option(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_sampled_and_exported(tiny: Callable[..., Config], tmp_path: Path) -> None:
     state = TrainState.create(tiny())
     state.steps, state.best = 5, {"step": 5, "frechet": 1.0}
@@ -231,6 +232,7 @@ def test_resume_after_learning_rates_reached_0_fails(tiny: Callable[..., Config]
     assert "ends at 0.16 kimg, where its learning rates have fallen to 0" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("--set", "run.device=cpu"), ("--set", "data.source=digits")])
 def test_resume_of_a_gpu_run_works_without_one(
     extra: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -251,6 +253,7 @@ def test_resume_of_a_gpu_run_works_without_one(
     assert json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["images_seen"] >= 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirect", [">&-", "<&- >&- 2>&-", "| true", ">/dev/full"])
 def test_presets_without_a_stdout_ends_without_traceback(redirect: str, tmp_path: Path) -> None:
     command = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "-", sys.executable, "-m", "trainer", "presets"]

@@ -65,6 +65,7 @@ def test_config_other_name_is_rejected_with_the_choices(name: str) -> None:
         loading.parse(tiny(objective={"name": name}))
 
 
+@pytest.mark.slow
 def test_train_resume_and_export_use_the_user_module(module: str, tmp_path: Path) -> None:
     names = {"objective.name": f"{module}:LOSS", "model.architecture": f"{module}:ARCHITECTURE"}
     (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
@@ -119,6 +120,7 @@ def test_get_loss_plugin_without_targets_rejects_smoothing(module: str) -> None:
         get_loss(f"{module}:LOSS", real_label=0.9)
 
 
+@pytest.mark.slow
 def test_plugin_is_found_in_the_working_directory_of_a_process(module: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
     code = "from trainer.__main__ import main; main()"

@@ -25,6 +25,7 @@ def bright_and_dark(root: Path) -> str:
     return f"folder:{root}"
 
 
+@pytest.mark.slow
 def test_build_classifier_same_seed_gives_same_file(tmp_path: Path) -> None:
     images = bright_and_dark(tmp_path / "pictures")
     built = [

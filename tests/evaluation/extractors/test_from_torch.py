@@ -25,6 +25,7 @@ def small_transformer() -> nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 def test_build_extractor_vision_transformer_is_normalized(tmp_path: Path) -> None:
     network = small_transformer()
     built = build_extractor(network, tmp_path / "vit.onnx", name="small-vit", side=32)
@@ -61,6 +62,7 @@ class PixelMeans(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", RESIZES)
 def test_build_extractor_white_and_black_are_1_and_0(resize: str, tmp_path: Path) -> None:
     built = build_extractor(

@@ -32,6 +32,7 @@ def test_fid_infinity_last_point_is_whole_set_seed_fixes_rest() -> None:
         fid_infinity(rows[:26], np.zeros(6), np.eye(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [320, 640, 2000])
 def test_fid_infinity_of_one_distribution_is_not_negative(n: int) -> None:
     """Against 1,000 images of the same Gaussian, whose own bias is left in."""

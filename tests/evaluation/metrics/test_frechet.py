@@ -145,6 +145,7 @@ def test_frechet_any_condition_against_itself_is_zero(d: int, kind: str) -> None
         assert between(sigma, sigma) <= BOUND * 2 * np.trace(sigma), condition
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["few large", "one small", "geometric"])
 @pytest.mark.parametrize("d", [4, 16, 64, 384])
 def test_frechet_any_condition_scaled_by_9_is_4_traces(d: int, kind: str) -> None:

@@ -20,6 +20,7 @@ def test_interval_five_values_is_students_t() -> None:
         interval([1.0])
 
 
+@pytest.mark.slow
 def test_interval_of_disjoint_ranges_contains_the_expectation() -> None:
     """Of fresh sets the interval holds the expected figure about as often as it says; resampled ones are biased."""
     d, n, origin = 40, 300, (np.zeros(40), np.eye(40))

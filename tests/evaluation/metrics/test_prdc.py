@@ -57,6 +57,7 @@ def test_prdc_points_on_a_line_equals_hand_computation() -> None:
     assert got == {"precision": 0.5, "recall": 1.0, "density": 2 / 2, "coverage": 0.5}
 
 
+@pytest.mark.slow
 def test_prdc_any_block_size_is_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake, real = normal(0, 130), normal(1, 110, mean=0.3)
     np.save(tmp_path / "fake.npy", fake)

@@ -36,6 +36,7 @@ def test_feature_statistics_bad_rows_fails() -> None:
         _ = statistics.sigma
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_metrics_of_a_mapped_file_release_its_memory(tmp_path: Path) -> None:
     """64 MB of features: statistics, neighbours and subsets leave no more than a block of them in memory."""

@@ -20,6 +20,7 @@ from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 
 
+@pytest.mark.slow
 def test_cached_reference_is_made_once_per_protocol(workspace: Path) -> None:
     extractor, paths = load_extractor("e.onnx"), DataPaths()
     first = cached_reference("folder:pictures@test", extractor, paths)

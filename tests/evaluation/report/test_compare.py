@@ -70,6 +70,7 @@ def written(folder: Path, document: dict[str, Any]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_compare_marks_the_best_and_shows_differences(workspace: Path, tmp_path: Path) -> None:
     done = run("report", workspace / "a", workspace / "b" / "report.json", "--output", tmp_path / "out")
     assert done.exit_code == 0, done.output

@@ -143,6 +143,7 @@ def test_checkpoint_source_leaves_torch_to_another_process(tmp_path: Path) -> No
         open_source(str(tmp_path / "broken.pt"))
 
 
+@pytest.mark.slow
 def test_checkpoint_source_next_to_a_trainer_py_runs_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text("print('FOREIGN')\nraise SystemExit(3)\n", encoding="utf-8")
     (tmp_path / "checkpoint-00000001.pt").write_bytes(b"not a checkpoint")

@@ -97,6 +97,7 @@ def test_probe_memory_bomb_fails(tmp_path: Path) -> None:
     assert reason(tmp_path, max_load_bytes=2**28).endswith("256 MiB of memory (ATELIER_MAX_LOAD_BYTES)")
 
 
+@pytest.mark.slow
 def test_probe_slow_file_delays_no_other(tmp_path: Path, no_process: None) -> None:
     write(tmp_path / "bad.onnx", endless())
     write_tiny_generator(tmp_path / "good.onnx", name="good")
@@ -264,6 +265,7 @@ def test_probe_process_has_no_secret_and_ends_with_its_worker(tmp_path: Path) ->
     wait_until(lambda: not any(member.is_running() and member.status() != "zombie" for member in family), 10)
 
 
+@pytest.mark.slow
 def test_probe_running_leaves_requests_answered(tmp_path: Path, serve: Callable[..., TestClient]) -> None:
     write_tiny_generator(tmp_path / "good.onnx", name="good")
     client = serve(tmp_path, load_timeout_s=2, watch_s=0.05)

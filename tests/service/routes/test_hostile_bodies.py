@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.service.body_costs import SIZE, outcome
 
 
+@pytest.mark.slow
 def test_parse_json_of_4_mib_costs_below_half_a_second_and_100_mb() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.service.body_costs"],

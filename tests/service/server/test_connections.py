@@ -49,6 +49,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch, sent: bytes, wait: float = 20.0) -
     return asyncio.run(run()), most
 
 
+@pytest.mark.slow
 def test_connection_with_pipelined_requests_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     body, _ = exchange(monkeypatch, FAST + SLOW + SLOW + LAST)
     assert body.count(b"HTTP/1.1 200") == 4

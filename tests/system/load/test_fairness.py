@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 from service.models.repository import BUNDLED
 from tests.support.service.service_process import served
@@ -11,6 +12,7 @@ from tests.support.service.service_process import served
 HOGS = 3
 
 
+@pytest.mark.slow
 def test_small_images_are_answered_while_large_ones_are_made(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(next(BUNDLED.glob("*.onnx")).read_bytes())
     large = {"seed": 0, "n": 64, "scale": 16, "output_format": "webp"}

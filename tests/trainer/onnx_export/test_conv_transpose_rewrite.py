@@ -74,6 +74,7 @@ def widen(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_rewrite_of_a_generator_is_the_same_function(kind: str, tiny: Tiny) -> None:
     config = tiny(**GENERATORS[kind])

@@ -48,6 +48,7 @@ GENERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_export_file_keeps_the_contract(kind: str, tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(**GENERATORS[kind])
@@ -105,6 +106,7 @@ def test_digest_covers_all_but_scores(tiny: Tiny, payload_of: PayloadOf, tmp_pat
     assert generator_file.digest(model) != before
 
 
+@pytest.mark.slow
 def test_export_of_a_differing_graph_keeps_the_old_file(
     tiny: Tiny, payload_of: PayloadOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_export_to_an_unwritable_path_raises(tiny: Tiny, payload_of: PayloadOf, 
         exporter.export(payload_of(tiny()), tmp_path / "file" / "models")
 
 
+@pytest.mark.slow
 def test_export_twice_has_equal_digests(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     first, second = (exporter.export(payload, tmp_path / f"{name}.onnx") for name in "ab")
@@ -144,6 +147,7 @@ def test_export_under_an_invalid_name_raises(name: str, tiny: Tiny, payload_of: 
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_export_without_ema_is_g_of_the_last_step(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     config = tiny(optim={"g_lr": 0.05}, ema={"halflife_kimg": 0.1, "warmup": 0})
     payload = payload_of(config)
@@ -185,6 +189,7 @@ def test_rename_of_another_file_raises(content: bytes, tmp_path: Path) -> None:
     assert not (tmp_path / "b.onnx").exists()
 
 
+@pytest.mark.slow
 def test_export_over_a_file_reports_what_it_replaced(tiny: Tiny, payload_of: PayloadOf, tmp_path: Path) -> None:
     payload = payload_of(tiny())
     first = exporter.export(payload, tmp_path / "models")

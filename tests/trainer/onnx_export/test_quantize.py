@@ -62,6 +62,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["int8", "fp16"])
 def test_optimized_file_is_read_by_service_and_evaluation(
     how: str, conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
@@ -92,6 +93,7 @@ def test_optimized_file_is_read_by_service_and_evaluation(
     assert ("QuantizeLinear" in kinds) is (how == "int8")
 
 
+@pytest.mark.slow
 def test_optimize_twice_writes_equal_files(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
@@ -101,6 +103,7 @@ def test_optimize_twice_writes_equal_files(
     assert (tmp_path / "a" / "tiny.onnx").read_bytes() == (tmp_path / "b" / "tiny.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_optimize_without_gain_writes_float32_and_the_reason(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +124,7 @@ def test_optimize_without_gain_writes_float32_and_the_reason(
     assert path.read_bytes() != conditional.read_bytes()
 
 
+@pytest.mark.slow
 def test_optimize_with_a_scorer_reports_and_decides_by_score(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +156,7 @@ def test_optimize_with_a_scorer_reports_and_decides_by_score(
     assert "make a reference with --resolution 16" in output
 
 
+@pytest.mark.slow
 def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None:
     model = onnx.load(conditional)
     session = benchmark.make_session(model, threads=1)
@@ -161,6 +166,7 @@ def test_measure_of_equal_models_has_a_ratio_near_one(conditional: Path) -> None
     assert 0.2 < document.ratio < 5  # the same model twice, on a machine that may be doing much else
 
 
+@pytest.mark.slow
 def test_optimize_without_inner_layers_raises(tiny: Tiny, tmp_path: Path) -> None:
     code, output = run(write_generator(tiny(), tmp_path), "--optimize", "int8", "--output", tmp_path / "models")
     assert (code, output.count("\n")) == (2, 1)
@@ -168,6 +174,7 @@ def test_optimize_without_inner_layers_raises(tiny: Tiny, tmp_path: Path) -> Non
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_optimize_invalid_input_raises_one_line(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
@@ -193,6 +200,7 @@ def test_optimize_invalid_input_raises_one_line(
         assert words in output
 
 
+@pytest.mark.slow
 def test_optimize_fp16_on_a_cpu_writes_float32(
     conditional: Path, tmp_path: Path, set_speed: Callable[[float], None]
 ) -> None:
@@ -203,6 +211,7 @@ def test_optimize_fp16_on_a_cpu_writes_float32(
     assert (tmp_path / "models" / "tiny.onnx").read_bytes() == conditional.read_bytes()
 
 
+@pytest.mark.slow
 def test_optimize_never_replaces_its_source(conditional: Path) -> None:
     before = conditional.read_bytes()
     for output in (conditional, conditional.parent):
@@ -212,6 +221,7 @@ def test_optimize_never_replaces_its_source(conditional: Path) -> None:
     assert conditional.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -167,6 +167,7 @@ BUILT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILT)
 def test_import_with_the_layers_named_draws_the_same_images(kind: str, tmp_path: Path) -> None:
     between, last, eps, options = BUILT[kind]

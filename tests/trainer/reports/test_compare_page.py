@@ -36,6 +36,7 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_compare_uses_the_images_seen_by_the_shortest_run(two: list[Path], tmp_path: Path) -> None:
     page = pages.compare(two, tmp_path / "out").read_text(encoding="utf-8")
     document = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
@@ -57,6 +58,7 @@ def test_compare_uses_the_images_seen_by_the_shortest_run(two: list[Path], tmp_p
         assert sheet.crop((0, 0, one.width, one.height)).tobytes() == one.convert("RGB").tobytes()
 
 
+@pytest.mark.slow
 def test_compare_curves_end_with_the_shortest_run(
     two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +74,7 @@ def test_compare_curves_end_with_the_shortest_run(
     assert drawn == [80, 80]
 
 
+@pytest.mark.slow
 def test_compare_command_prints_the_table(two: list[Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", *map(str, two), "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
@@ -79,6 +82,7 @@ def test_compare_command_prints_the_table(two: list[Path], tmp_path: Path) -> No
     assert "at 0.08 kimg" in result.output
 
 
+@pytest.mark.slow
 def test_compare_invalid_runs_raise_one_line(two: list[Path], tmp_path: Path) -> None:
     for runs, says in (
         ([two[0]], "two runs or more"),
@@ -98,6 +102,7 @@ def test_run_labels_of_equal_names_have_the_parent() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_compare_differing_settings_have_a_row(two: list[Path], tmp_path: Path) -> None:
     pages.compare(two, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["rows"]

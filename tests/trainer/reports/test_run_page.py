@@ -95,6 +95,7 @@ def test_training_keeps_the_best_and_the_newest_checkpoint(tiny: Tiny, tmp_path:
     assert {path.name for path in run_dir.glob("*.sha256")} == {f"{path.name}.sha256" for path in (best, newest)}
 
 
+@pytest.mark.slow
 def test_training_terminal_shows_the_last_tick(tiny: Tiny, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=200)

@@ -36,6 +36,7 @@ def shown(tmp_path: Path) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_report_page_ranks_trials_and_embeds_all_pictures(shown: Study, tmp_path: Path) -> None:
     page = report.write(tmp_path, shown).read_text(encoding="utf-8")
     document = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
@@ -72,6 +73,7 @@ def test_picture_matrix_places_trials_by_their_values(shown: Study) -> None:
     assert report.picture_matrix(plan_of("optim.g_lr=1e-5..1e-3", sampler="tpe"), trials) is None
 
 
+@pytest.mark.slow
 def test_draw_scores_of_ranges_and_single_seeds(begin: Callable[[Plan], Study]) -> None:
     study = begin(plan_of("optim.g_lr=1e-5..1e-3:log", "model.init=normal,xavier", sampler="tpe", trials=3))
     while (trial := study.ask()) is not None:

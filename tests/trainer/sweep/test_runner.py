@@ -44,6 +44,7 @@ def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.Monkey
         return runner.Runner(study, folder, progress, 1, 1, folder, lambda: False, lambda: None).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "says"),
     [

@@ -98,6 +98,7 @@ def test_plan_images_count_seeds_and_varied_lengths() -> None:
     assert plan_of("model.z_dim=4..8", sampler="random", trials=7, **{"run.total_kimg": 2}).images == 14_000
 
 
+@pytest.mark.slow
 def test_study_grid_asks_each_setting_once_in_order(begin: Callable[[Plan], Study]) -> None:
     plan = plan_of("model.g_widths=[8,8,8],[16,8,8]", "model.z_dim=4,8")
     study = begin(plan)
@@ -143,6 +144,7 @@ def test_study_interrupted_sampler_draws_the_same_settings(tmp_path: Path) -> No
     assert len({json.dumps(setting) for setting in drawn[0]}) == 4
 
 
+@pytest.mark.slow
 def test_study_tell_scores_the_mean_and_fails_with_a_failed_seed(begin: Callable[[Plan], Study]) -> None:
     study = begin(plan_of("model.z_dim=4,8", seeds=2))
     first, second = study.ask(), study.ask()

@@ -173,6 +173,7 @@ def test_cuda_graph_run_is_saved_and_resumes_without_it(tiny: Tiny, batches_of: 
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_cuda_graph_captures_only_supported_steps(tiny: Tiny) -> None:
     on_cuda = {"device": "cuda"}
     assert cuda_graph.unsupported_reason(tiny(run=on_cuda)) is None

@@ -115,6 +115,7 @@ def test_graceful_stop_under_nohup_trains_on() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_create_at_hint_quotes_the_path(tiny: Callable[..., Config], tmp_path: Path) -> None:
     folder = tmp_path / "my runs"
     folder.mkdir()
