@@ -290,10 +290,12 @@ def test_fabric_dead_process_ends_the_other_in_one_line(tmp_path: Path, environm
 
 def test_fabric_hanging_process_times_out(tmp_path: Path, environment: dict[str, str]) -> None:
     command = torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY)
-    impatient = {"TRAINER_TIMEOUT_S": "3", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "1"}
-    with Launch(command, tmp_path, environment | impatient) as launch:
+    with Launch(command, tmp_path, environment | {"TRAINER_TIMEOUT_S": "3"}) as launch:
         launch.wait_for("loss/D")
-        launch.of_rank(1).suspend()
+        hanging = launch.of_rank(1)
+        hanging.suspend()
+        launch.wait_for("error:")
+        hanging.kill()  # as torchrun does after 30 s
         assert launch.process.wait(240) == 1
         (line,) = launch.errors()
         assert "did not answer for 3 s" in line
