@@ -1,8 +1,8 @@
-"""Measures training, serving and evaluation, each against its counterparts: `make bench`.
+"""Measure training, serving and evaluation, each against its counterparts: `make bench`.
 
     python -m benchmarks [training] [serving] [evaluation] [--data-root data] [--peer …/dcgan/main.py] [--quick]
 
-Writes bench.json (every ratio with its counterpart, spread, load and machine) and bench.md (the same as a table) into
+Write bench.json (every ratio with its counterpart, spread, load and machine) and bench.md (the same as a table) into
 benchmarks/results, next to each part's own results. What cannot be measured (no wrk, a peer that is not installed) is
 one line, and the rest continues. After an interruption both files hold what was finished. Exit 1: something could not
 be measured, or a target was missed.
@@ -51,11 +51,11 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="where the image sets are")
-    peer = "a training script: see benchmarks.training"
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the downloaded datasets")
+    peer = "a training script to compare with: see benchmarks.training"
     parser.add_argument("--peer", action="append", type=harness.existing_file, default=[], help=peer)
     parser.add_argument("--quick", action="store_true", help=f"one short round, into {QUICK.relative_to(harness.ROOT)}")
-    parser.add_argument("--output", type=harness.folder_to_write, help="the folder of the results")
+    parser.add_argument("--output", type=harness.folder_to_write, help="folder of the results")
     args = parser.parse_args()
     chosen = list(dict.fromkeys(args.parts or PARTS))
     if unknown := [name for name in chosen if name not in PARTS]:

@@ -132,7 +132,9 @@ def times_as_fast(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, f
 
 
 def format_spread(ratio: Mapping[str, float]) -> str:
-    """Return `2.56 (2.34–2.66)`."""
+    """Return `2.56 (2.34–2.66)`, without the median where the rounds differ by a factor of two or more."""
+    if ratio["max"] >= 2 * ratio["min"]:
+        return f"too noisy: {ratio['min']:.2f}–{ratio['max']:.2f}"
     return f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"
 
 

@@ -1,8 +1,8 @@
-"""The tables of the benchmarks, from their result files.
+"""Print the tables of the benchmarks, from their result files.
 
     python -m benchmarks.report [--write docs/results/performance.md]
 
-Prints them; --write puts each between its markers, `<!-- serving -->` and `<!-- /serving -->`, and leaves those without
+With --write, put each between its markers, `<!-- serving -->` and `<!-- /serving -->`, and leave those without
 a result as they are. `make bench` writes the table `bench`, every ratio with its counterpart.
 """
 

@@ -66,7 +66,8 @@ def test_describe_machine_is_json_with_versions(monkeypatch: pytest.MonkeyPatch)
 
 def test_alternate_runs_in_order_and_ratios_are_per_round() -> None:
     assert times_as_fast([1.0, 2.0, 4.0], [2.0, 2.0, 2.0]) == {"median": 1.0, "min": 0.5, "max": 2.0}
-    assert format_spread(spread([1.0, 2.0, 4.0])) == "2.00 (1.00–4.00)"
+    assert format_spread(spread([2.0, 2.5, 3.0])) == "2.50 (2.00–3.00)"
+    assert format_spread(spread([1.0, 2.0, 4.0])) == "too noisy: 1.00–4.00"
     order: list[str] = []
     seconds, values = alternate({name: lambda name=name: order.append(name) or name for name in "ab"}, rounds=3)
     assert order == list("ababab")
