@@ -3,6 +3,7 @@
 import json
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from artifacts.terminal import prepare_streams, say
@@ -25,8 +26,24 @@ def not_ready_reason(url: str) -> str | None:
         return f"no answer at {url}: {error}"
 
 
+def is_http_url(text: str) -> bool:
+    """Return whether a text is an http(s) URL with a host."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or a broken IPv6 address
+        return False
+
+
 def check(url: str | None) -> int:
-    """Print why a service is not ready, by default this machine's; return the exit code, 0 if it is ready, else 1."""
+    """Print why a service is not ready, by default this machine's.
+
+    Returns:
+        The exit code: 0 if it is ready, 1 if it is not, 2 for an address that is not an http(s) URL.
+    """
+    if url is not None and not is_http_url(url):
+        say(f"error: {url} is not an http:// or https:// address of a service", error=True)
+        return 2
     reason = not_ready_reason(url or f"http://127.0.0.1:{default_port()}")
     if reason is not None:
         say(f"not ready: {reason}")

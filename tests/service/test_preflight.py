@@ -157,6 +157,14 @@ def test_health_check_reports_ready_or_the_reason() -> None:
     assert "no answer at" in str(healthcheck.not_ready_reason(url))
 
 
+@pytest.mark.parametrize("argument", ["--help", "localhost:3000", "file:///etc/passwd", "http://", "http://[::1"])
+def test_healthcheck_of_no_url_is_one_line_and_exit_code_2(argument: str) -> None:
+    command = [sys.executable, "-m", "service.healthcheck", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {argument} is not an http:// or https:// address of a service\n"
+
+
 def test_serve_without_a_home_names_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
