@@ -1,4 +1,4 @@
-"""What the typer command lines share: safe streams, and a mistaken option reported in one line."""
+"""Shared parts of the typer command lines: safe streams, one-line usage errors, examples in the help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from artifacts.resources import limit_thread_pools
 from artifacts.terminal import exit_code, prepare_streams, printable, say
@@ -43,6 +43,19 @@ def command_name(command: str) -> str:
         path = here / sys.executable
     below = here != Path(here.anchor) and path.is_relative_to(here)
     return shlex.quote(str(path.relative_to(here) if below else path))
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: example command lines, which click does not wrap after a backspace."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+class FilesCommand(TyperCommand):
+    """A command that takes several paths, whose type is shown as that of one path."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help with `<path>` for `<list[Path]>`, padded so that the columns stay aligned."""
+        return super().get_help(ctx).replace("<list[Path]>", f"{'<path>':12}")
 
 
 class OneLineErrors(TyperGroup):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from artifacts.terminal import say
-from artifacts.typer_group import OneLineErrors
+from artifacts.typer_group import FilesCommand, OneLineErrors, examples
 from evaluation.cli_common import (
     CacheRoot,
     DataRoot,
@@ -18,7 +18,6 @@ from evaluation.cli_common import (
     Force,
     Seed,
     ServiceModel,
-    examples,
     finite,
     one_line_errors,
     warn,
@@ -35,40 +34,46 @@ app = typer.Typer(
     help="Score images of a running service, a generator, a checkpoint or any files against real ones.",
     epilog=examples(
         "evaluation fid generated/ photos/ --extractor inception.onnx",
-        "evaluation score http://127.0.0.1:3000 --reference mnist@test --extractor mnist.onnx -o report",
+        "evaluation score http://127.0.0.1:3000 --reference mnist@test \\",
+        "    --extractor mnist.onnx -o report",
         "evaluation report report-a report-b",
     ),
 )
 extractor_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Make a feature extractor file (`classifier` and `inception` need PyTorch).",
+    help="Make a feature extractor file. `classifier` and `inception` need PyTorch.",
+    epilog=examples("evaluation extractor classifier --images mnist -o mnist.onnx"),
 )
 app.add_typer(extractor_app, name="extractor")
 app.command(
     epilog=examples(
-        "evaluation score http://127.0.0.1:3000 --reference mnist@test --extractor mnist.onnx -o report",
-        "evaluation score model.onnx --reference cifar10@train --extractor inception.onnx --metrics fid,recall",
-        "evaluation score runs/my-run --all-checkpoints --reference mnist.npz --fail-above 20",
+        "evaluation score http://127.0.0.1:3000 --reference mnist@test \\",
+        "    --extractor mnist.onnx -o report",
+        "evaluation score model.onnx --reference cifar10@train \\",
+        "    --extractor inception.onnx --metrics fid,recall",
+        "evaluation score runs/my-run --all-checkpoints \\",
+        "    --reference mnist.npz --fail-above 20",
     )
 )(score)
-app.command(epilog=examples("evaluation merge parts -o report"))(merge)
+app.command(cls=FilesCommand, epilog=examples("evaluation merge parts -o report"))(merge)
 
 
 @extractor_app.command(epilog=examples("evaluation extractor classifier --images mnist -o mnist.onnx"))
 def classifier(
-    images: Annotated[
-        str, typer.Option(help="The labeled image set, such as mnist; accuracy is measured on its @test.")
-    ],
+    images: Annotated[str, typer.Option(help="The labeled dataset, such as mnist; accuracy is measured on its @test.")],
     output: ExtractorOutput,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
     resolution: Annotated[int | None, typer.Option(help="Input side in pixels.", min=8, max=64)] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.", min=0)] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the set; default: by its size.", min=1)] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the extractor; default: that of the file.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the set.", min=1, show_default="by its size")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the extractor.", show_default="that of the file")] = None,
 ) -> None:
-    """Train a small classifier on an image set, for `fd_classifier` scores and for `classify`."""
+    """Train a small classifier on a dataset.
+
+    It is an extractor for `fd_classifier` scores and for `classify`.
+    """
     with one_line_errors():
         from evaluation.extractors.default import require_torch
         from evaluation.output_files import check_writable
@@ -97,15 +102,23 @@ def classifier(
 @extractor_app.command(epilog=examples("evaluation extractor inception --resize torch -o inception.onnx"))
 def inception(
     output: ExtractorOutput,
-    resize: Annotated[str, typer.Option(help="tf1 (torch-fidelity), torch (pytorch-fid) or clean (clean-fid).")],
+    resize: Annotated[
+        str,
+        typer.Option(
+            metavar="<tf1|torch|clean>", help="As in torch-fidelity (tf1), pytorch-fid (torch) or clean-fid (clean)."
+        ),
+    ],
     weights: Annotated[
-        Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth; default: download it.")
+        Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth.", show_default="download it")
     ] = None,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Accept weights of another hash; the metric is then not called FID.")
     ] = False,
 ) -> None:
-    """Build FID's Inception from its published weights, with one resize protocol."""
+    """Build FID's Inception with one resize protocol.
+
+    Its published weights are downloaded, or read with --weights.
+    """
     with one_line_errors():
         from evaluation.extractors.default import require_torch
 
@@ -118,25 +131,38 @@ def inception(
 
 
 @extractor_app.command(
-    "seal", epilog=examples("evaluation extractor seal dinov2.onnx --name dinov2 --resize clean -o extractor.onnx")
+    "seal",
+    epilog=examples("evaluation extractor seal dinov2.onnx --name dinov2 \\", "    --resize clean -o extractor.onnx"),
 )
 def seal_(
-    file: Annotated[Path, typer.Argument(help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d].")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="An ONNX file: uint8 [N, H, W, C] or float [N, C, S, S] to [N, d]."),
+    ],
     name: Annotated[str, typer.Option(help="Names its metrics: dinov2 gives fd_dinov2_10k.")],
     output: ExtractorOutput,
     resize: Annotated[
         str | None,
-        typer.Option(help="For float inputs: tf1, torch, clean or linear-antialias, added before the network."),
+        typer.Option(
+            metavar="<tf1|torch|clean|linear-antialias>",
+            help="Resize to add before the network, for float inputs.",
+        ),
     ] = None,
     side: Annotated[int | None, typer.Option(help="Input side in pixels, if the file leaves it open.")] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Per channel, of pixels in [0, 1], separated by commas; default: ImageNet's.")
+        str | None,
+        typer.Option(help="Per channel, of pixels in [0, 1], separated by commas.", show_default="ImageNet's"),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, separated by commas; default: ImageNet's.")] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Per channel, separated by commas.", show_default="ImageNet's")
+    ] = None,
     features: Annotated[str | None, typer.Option(help="The output with the features, if there are several.")] = None,
     logits: Annotated[str | None, typer.Option(help="The output with class logits, for `--metrics is`.")] = None,
 ) -> None:
-    """Check your own ONNX file, run it on noise, and write it as an extractor file."""
+    """Check your own ONNX file and write it as an extractor file.
+
+    It is run on noise: its features must be finite and deterministic. The digest of the file shows later changes.
+    """
     with one_line_errors():
         from evaluation.extractors.from_onnx import seal_onnx
 
@@ -163,21 +189,31 @@ def seal_(
 
 @app.command(
     epilog=examples(
-        "evaluation reference cifar10@train --extractor inception.onnx -o cifar10.npz",
-        "evaluation reference cifar10.pkl --import-as cifar10@train --resolution 32 --extractor inception.onnx",
+        "evaluation reference cifar10@train \\",
+        "    --extractor inception.onnx -o cifar10.npz",
+        "evaluation reference cifar10.pkl --import-as cifar10@train \\",
+        "    --resolution 32 --extractor inception.onnx",
     )
 )
 def reference(
     images: Annotated[
-        str, typer.Argument(help="An image set, a folder, .zip, .npy or .npz of images; or a file to import.")
+        str,
+        typer.Argument(
+            metavar="IMAGES", help="A dataset, a folder, .zip, .npy or .npz of images; or a file to import."
+        ),
     ],
     extractor: ExtractorFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The statistics file to write; default: reference/….npz.")
+        Path | None,
+        typer.Option("--output", "-o", help="The statistics file to write.", show_default="reference/….npz"),
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Side in pixels; default: the set's own.", min=1)] = None,
-    channels: Annotated[int | None, typer.Option(help="1 or 3; default: the set's own.")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Size of a fixed subset; default: all.", min=2)] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side in pixels.", min=1, show_default="the dataset's own")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(metavar="<1|3>", help="Channels of the images.", show_default="the dataset's own")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(help="Size of a fixed subset.", min=2, show_default="all")] = None,
     features: Annotated[
         bool, typer.Option(help="Keep the features next to the statistics: most metrics need them.")
     ] = True,
@@ -190,7 +226,10 @@ def reference(
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Compute statistics of real images as a reference; `score --reference SOURCE@SPLIT` does this by default."""
+    """Compute statistics of real images as a reference.
+
+    `score --reference SOURCE@SPLIT` does this by default.
+    """
     with one_line_errors():
         from evaluation.extractors import load_extractor
         from evaluation.output_files import check_writable
@@ -229,21 +268,28 @@ def reference(
     )
 )
 def fid(
-    a: Annotated[str, typer.Argument(help="A folder, .zip, .npy, .npz, image set, generator, checkpoint or URL.")],
-    b: Annotated[str, typer.Argument(help="The same, or a file of `evaluation reference`.")],
+    a: Annotated[
+        str,
+        typer.Argument(metavar="IMAGES", help="A folder, .zip, .npy, .npz, dataset, generator, checkpoint or URL."),
+    ],
+    b: Annotated[str, typer.Argument(metavar="OTHER", help="The same, or a file of `evaluation reference`.")],
     extractor: Annotated[
-        Path | None, typer.Option(help="The extractor file; default: Inception, if its weights are cached.")
+        Path | None,
+        typer.Option(help="The extractor file.", show_default="Inception, if its weights are cached"),
     ] = None,
     num_images: Annotated[
         int | None,
-        typer.Option(help="Maximum number of images of each; default: all, or 10,000 of a generator.", min=2),
+        typer.Option(help="Maximum number of images of each.", min=2, show_default="all, or 10,000 of a generator"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     force: Force = False,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Print the Fréchet distance between two sets of images. For intervals, metrics and a report use `score`."""
+    """Print the Fréchet distance between two sets of images.
+
+    The result is called FID only with Inception. For intervals, other metrics and a report use `score`.
+    """
     with one_line_errors():
         from evaluation.references.data_paths import DataPaths
         from evaluation.scoring.distance import distance_between
@@ -255,15 +301,25 @@ def fid(
         say(json.dumps(vars(distance), ensure_ascii=False, allow_nan=False) if as_json else distance)
 
 
-@app.command(epilog=examples("evaluation classify http://127.0.0.1:3000 --extractor mnist.onnx --min-sure-share 0.9"))
+@app.command(
+    epilog=examples("evaluation classify http://127.0.0.1:3000 \\", "    --extractor mnist.onnx --min-sure-share 0.9")
+)
 def classify(
-    source: Annotated[str, typer.Argument(help="http://… of a service, a generator .onnx, or an image set.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="http://… of a service, a generator .onnx, or a dataset.")
+    ],
     extractor: ExtractorFile,
     model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
     seed: Seed = 0,
     sure: Annotated[
-        float, typer.Option(help="Confidence from which an image counts as recognized.", min=0, max=1, callback=finite)
+        float,
+        typer.Option(
+            help="An image counts as recognized if the probability of its most likely class is at least this.",
+            min=0,
+            max=1,
+            callback=finite,
+        ),
     ] = 0.9,
     min_sure_share: Annotated[
         float | None, typer.Option(help="Exit 1 if a smaller share is recognized.", min=0, max=1, callback=finite)
@@ -276,7 +332,10 @@ def classify(
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
 ) -> None:
-    """Print the share of images that a classifier recognizes with confidence, and the share of each class."""
+    """Print the share of images that a classifier recognizes.
+
+    Also print the share of each class.
+    """
     with one_line_errors():
         from evaluation.classify import classify_images, failed_limits
         from evaluation.extractors import load_extractor
@@ -305,14 +364,23 @@ def classify(
             raise CheckFailedError("; ".join(failures))
 
 
-@app.command(epilog=examples("evaluation report report", "evaluation report report-a report-b -o comparison"))
+@app.command(
+    cls=FilesCommand,
+    epilog=examples("evaluation report report", "evaluation report report-a report-b -o comparison"),
+)
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of `score --output`, or their report.json.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="REPORT", help="Folders of `score --output`, or their report.json.")
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write to; default for one report: its own.")
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write to.", show_default="that of a single report"),
     ] = None,
 ) -> None:
-    """Write the Markdown and HTML of one report again, or compare reports of the same protocol."""
+    """Write the pages of a report again, or compare reports.
+
+    Only reports of the same protocol can be compared.
+    """
     with one_line_errors():
         from evaluation.output_files import check_writable
         from evaluation.report.compare import compare

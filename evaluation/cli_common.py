@@ -22,14 +22,15 @@ from evaluation.errors import CheckFailedError, EvaluationError
 
 DataRoot = Annotated[
     Path,
-    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets."),
+    typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded datasets."),
 ]
 CacheRoot = Annotated[
-    Path | None, typer.Option(help="The image cache; default: $ATELIER_CACHE, else in ~/.cache/gan-atelier.")
+    Path | None,
+    typer.Option(help="The image cache.", show_default="$ATELIER_CACHE, else ~/.cache/gan-atelier"),
 ]
 ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor file.")]
 ExtractorOutput = Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")]
-ServiceModel = Annotated[str | None, typer.Option(help="The service's model; default: the service's default.")]
+ServiceModel = Annotated[str | None, typer.Option(help="The service's model.", show_default="the service's default")]
 Seed = Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)]
 Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 
@@ -66,11 +67,6 @@ def one_line_errors() -> Iterator[None]:
         say("interrupted; `score` with the same --output resumes from here", error=True)
         code = 130
     raise typer.Exit(code)
-
-
-def examples(*lines: str) -> str:
-    """Return the end of a command's help: example command lines, which click does not wrap after a backspace."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def finite(value: float | None) -> float | None:

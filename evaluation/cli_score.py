@@ -20,26 +20,30 @@ Output = Annotated[
 ]
 FailAbove = Annotated[float | None, typer.Option(help="Exit 1 if the first metric is larger.", min=0, callback=finite)]
 Baseline = Annotated[bool, typer.Option(help="Also score real images, train against test, for comparison.")]
-METRICS_HELP = f"{', '.join(METRICS)}, or your own as my_package.metrics:MY_METRIC; separated by commas."
+METRICS_HELP = (
+    f"{', '.join(METRICS)}, or your own as my_package.metrics:MY_METRIC; separated by commas. fid requests the Fréchet "
+    "distance; the result is called FID only with Inception."
+)
 
 
 def score(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="http://… of a service, a generator .onnx, a checkpoint .pt or run folder, a folder or .zip of "
-            "images, a .npy or .npz, or an image set."
+            "images, a .npy or .npz, or a dataset.",
         ),
     ],
     reference: Annotated[
         str,
         typer.Option(
-            help="An image set, such as mnist@test, a folder or .zip of images, a .npy or .npz, or a file of "
+            help="A dataset, such as mnist@test, a folder or .zip of images, a .npy or .npz, or a file of "
             "`evaluation reference`."
         ),
     ],
     extractor: Annotated[
-        Path | None, typer.Option(help="The extractor file; default: the one that made the reference file.")
+        Path | None, typer.Option(help="The extractor file.", show_default="the one that made the reference file")
     ] = None,
     metrics: Annotated[str, typer.Option(help=METRICS_HELP)] = "fid",
     model: ServiceModel = None,
@@ -55,12 +59,18 @@ def score(
         float | None, typer.Option(help="Truncate normal latents to [-t, t].", min=0.01, callback=finite)
     ] = None,
     labels: Annotated[
-        str, typer.Option(help="For a conditional generator: drawn (by the seeds), balanced, or one class.")
+        str,
+        typer.Option(
+            metavar="<drawn|balanced|CLASS>",
+            help="Labels for a conditional generator: drawn by the seeds, balanced, or one class.",
+        ),
     ] = "drawn",
     resolution: Annotated[
         str | None,
         typer.Option(
-            help="Side in pixels at which to compare, or `reference` for the reference's; default: the images'."
+            metavar="<PIXELS|reference>",
+            help="Side at which to compare, or `reference` for the reference's.",
+            show_default="the images' own",
         ),
     ] = None,
     kid_subset_size: Annotated[int, typer.Option(help="Images per subset of KID; 1,000 is usual.", min=2)] = 1000,
@@ -80,7 +90,7 @@ def score(
     ] = None,
     force: Force = False,
     patience: Annotated[
-        float, typer.Option(help="Seconds to wait for a service that does not answer.", min=0, callback=finite)
+        float, typer.Option(help="Seconds to repeat a request while a service does not answer.", min=0, callback=finite)
     ] = 120.0,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
@@ -130,14 +140,18 @@ def score(
 
 
 def merge(
-    paths: Annotated[list[Path], typer.Argument(help="The folder that the shards are in, or the shards.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="SHARD", help="The folder that the shards are in, or the shards.")
+    ],
     metrics: Annotated[
-        str | None, typer.Option(help="Metrics, separated by commas; default: those of the shards.")
+        str | None, typer.Option(help="Metrics, separated by commas.", show_default="those of the shards")
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="The reference; default: that of the shards.")] = None,
-    extractor: Annotated[Path | None, typer.Option(help="The extractor file; default: that of the shards.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The reference.", show_default="that of the shards")] = None,
+    extractor: Annotated[
+        Path | None, typer.Option(help="The extractor file.", show_default="that of the shards")
+    ] = None,
     kid_subset_size: Annotated[
-        int | None, typer.Option(help="Images per subset of KID; default: that of the shards.", min=2)
+        int | None, typer.Option(help="Images per subset of KID.", min=2, show_default="that of the shards")
     ] = None,
     output: Output = None,
     fail_above: FailAbove = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from artifacts.terminal import say
-from artifacts.typer_group import OneLineErrors
+from artifacts.typer_group import FilesCommand, OneLineErrors, examples
 from service.environment_values import default_host, default_port
 
 app = typer.Typer(
@@ -18,10 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
-    help="Serve generators over HTTP.\n\nTry it: python -m service serve",
+    help="Serve generators over HTTP.",
+    epilog=examples("python -m service serve", "MODEL_DIR=models python -m service serve --port 8000"),
 )
 store_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Put generators into BentoML's model store, and build bentos."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Put generators into BentoML's model store, and build bentos.",
+    epilog=examples("python -m service store build models/mnist-dcgan.onnx"),
 )
 app.add_typer(store_app, name="store")
 
@@ -40,24 +44,29 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-@app.command()
+@app.command(epilog=examples("MODEL_DIR=models python -m service serve --port 8000"))
 def serve(
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on (0.0.0.0: all interfaces). Default: $ATELIER_BIND, else 127.0.0.1."),
+        typer.Option(
+            help="Address to listen on (0.0.0.0: all interfaces).", show_default="$ATELIER_BIND, else 127.0.0.1"
+        ),
     ] = None,
     port: Annotated[
-        str | None, typer.Option(help="Port to listen on. Default: $PORT, else $ATELIER_PORT, else 3000.")
+        str | None, typer.Option(help="Port to listen on.", show_default="$PORT, else $ATELIER_PORT, else 3000")
     ] = None,
 ) -> None:
-    """Check settings, port and folders, then serve the models in $MODEL_DIR (default: ./models) with BentoML."""
+    """Serve the models in $MODEL_DIR (default: ./models).
+
+    Settings, port and folders are checked first.
+    """
     with plain_errors():
         from service import preflight
 
         preflight.serve(default_host() if host is None else host, default_port() if port is None else port)
 
 
-@app.command()
+@app.command(epilog=examples("python -m service settings"))
 def settings(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the defaults as a Markdown table for the documentation.")
@@ -79,29 +88,39 @@ def settings(
             say(f"{f'{variable}={value}':<{min(width, 60)}}  {description}")
 
 
-@app.command()
+@app.command(epilog=examples("python -m service health http://127.0.0.1:3000"))
 def health(
     url: Annotated[
-        str | None, typer.Argument(metavar="URL", help="Address of the service. Default: the service on this machine.")
+        str | None,
+        typer.Argument(metavar="URL", help="Address of the service.", show_default="the service on this machine"),
     ] = None,
 ) -> None:
-    """Exit with code 0 if a service is ready; else print the reason and exit with code 1."""
+    """Exit with 0 if a service is ready, else with 1.
+
+    If it is not ready, print the reason. An address that is not an http(s) URL is an error (exit code 2).
+    """
     from service.healthcheck import check
 
     raise typer.Exit(check(url))
 
 
-@store_app.command()
+@store_app.command(cls=FilesCommand, epilog=examples("python -m service store put models/*.onnx"))
 def put(files: Files) -> None:
-    """Put each file into BentoML's model store, and print its tag, NAME:DIGEST."""
+    """Put each file into BentoML's model store.
+
+    Print its tag, NAME:DIGEST.
+    """
     with plain_errors():
         for path in files:
             say(_store().put(path))
 
 
-@store_app.command()
+@store_app.command(cls=FilesCommand, epilog=examples("python -m service store build models/mnist-dcgan.onnx"))
 def build(files: Files) -> None:
-    """Put the files into the model store, build a bento that serves them, and print its tag."""
+    """Build a bento that serves the files, and print its tag.
+
+    The files are put into the model store first.
+    """
     with plain_errors():
         say(_store().build(files))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from artifacts.terminal import printable, say
-from artifacts.typer_group import OneLineErrors, command_name
+from artifacts.typer_group import FilesCommand, OneLineErrors, command_name, examples
 from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -31,18 +31,22 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
-    help="Train GANs on an image set and export their generators.\n\n"
-    "Try it: trainer train --preset digits-dcgan --export models",
+    rich_markup_mode=None,
+    help="Train GANs on your images and export their generators.",
+    epilog=examples(
+        "trainer train --preset digits-dcgan --export models",
+        "trainer resume runs/0001-digits-dcgan",
+        "trainer export runs/0001-digits-dcgan -o models",
+    ),
 )
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded image sets.")]
+DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded datasets.")]
+OnnxOutput = Annotated[Path, typer.Option("--output", "-o", help="A folder, or the path of the .onnx file.")]
 Best = Annotated[
-    bool, typer.Option("--best", help="Use the best checkpoint (lowest Fréchet distance) instead of the latest.")
+    bool, typer.Option("--best", help="Use the checkpoint with the lowest proxy distance instead of the latest.")
 ]
-Ema = Annotated[
-    bool, typer.Option("--ema/--no-ema", help="Use the averaged generator, or G's weights after the last step.")
-]
+Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Use the EMA generator, or G's weights after the last step.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
@@ -52,7 +56,14 @@ ExportAfter = Annotated[
 ]
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "trainer train --preset mnist-dcgan --export models",
+        "trainer train --preset cifar10-small \\",
+        "    --set data.source=folder:photos --export models",
+        "trainer train --preset digits-dcgan --set optim.g_lr=1e-3 --dry-run",
+    )
+)
 def train(
     preset: Annotated[
         str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
@@ -61,8 +72,9 @@ def train(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the run, its generator file and the served model. Default: the `name` in the preset file, "
-            "else that of the .onnx file in --export, of your images, or of the preset."
+            help="Name of the run, its generator file and the served model.",
+            show_default="the `name` in the preset file, else that of the .onnx file in --export, of your images, or "
+            "of the preset",
         ),
     ] = None,
     data_root: DataRoot = Path("data"),
@@ -71,9 +83,10 @@ def train(
     export: ExportAfter = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
 ) -> None:
-    """Train a new run: a run folder with checkpoints, metrics, TensorBoard events and sample grids.
+    """Train a new run and write its folder.
 
-    Ctrl-C finishes the step, saves, and prints how to continue.
+    The run folder holds checkpoints, metrics, TensorBoard events and sample grids. Ctrl-C finishes the step, saves, and
+    prints how to continue.
     """
     from trainer.config import loading
     from trainer.names import name_of_output
@@ -95,7 +108,9 @@ def train(
     _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export)
 
 
-@app.command()
+@app.command(
+    epilog=examples("trainer resume runs/0001-mnist-dcgan", "trainer resume runs/0001-mnist-dcgan --kimg 1200")
+)
 def resume(
     run_dir: RunArgument,
     set_: Annotated[
@@ -112,7 +127,8 @@ def resume(
         typer.Option(
             "--data-root",
             envvar="DATA_ROOT",
-            help="Folder of the downloaded image sets. Default: the folder that the run used before.",
+            help="Folder of the downloaded datasets.",
+            show_default="the folder that the run used before",
         ),
     ] = None,
     other_images: Annotated[
@@ -120,7 +136,10 @@ def resume(
     ] = False,
     export: ExportAfter = None,
 ) -> None:
-    """Continue an interrupted run as if it had never stopped (bit for bit on a CPU with the same threads)."""
+    """Continue an interrupted run as if it had never stopped.
+
+    On a CPU with the same number of threads it continues bit for bit.
+    """
     from trainer import api
 
     _check_export(export)
@@ -167,7 +186,13 @@ def _load_checkpoint(source: Path, best: bool = False) -> dict[str, Any]:
     return api.load_checkpoint(source, best=best, warn=lambda line: say(line, error=True))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "trainer export runs/0001-mnist-dcgan -o models",
+        "trainer export models/mnist-dcgan.onnx --name digits",
+        "trainer export models/mnist-dcgan.onnx --optimize int8 -o fast",
+    )
+)
 def export(
     source: Annotated[
         Path,
@@ -175,10 +200,12 @@ def export(
             metavar="RUN", help="A run folder or a checkpoint file; with --name or --optimize also a generator file."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
+    output: OnnxOutput = Path("models"),
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the served model. Default: of the .onnx file in --output, else of the run."),
+        typer.Option(
+            help="Name of the served model.", show_default="that of the .onnx file in --output, else of the run"
+        ),
     ] = None,
     best: Best = False,
     ema: Ema = True,
@@ -189,16 +216,23 @@ def export(
         Path | None, typer.Option(help="Reference statistics to score both versions against, with --extractor.")
     ] = None,
     extractor: Annotated[Path | None, typer.Option(help="The extractor file that made --reference.")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Number of images to score; default: 10,000.", min=2)] = None,
+    num_images: Annotated[
+        int | None, typer.Option(help="Number of images to score.", min=2, show_default="10000")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the optimized version even if a check fails.")] = False,
     user_code: Annotated[
         bool,
-        typer.Option("--user-code/--no-user-code", help="Import the user's own module if the checkpoint names one."),
+        typer.Option(
+            "--user-code/--no-user-code",
+            help="Allow importing your own module that the checkpoint names (runs its code).",
+        ),
     ] = True,
 ) -> None:
-    """Export a run's generator (its average, unless --no-ema) to a generator file, and compare it with PyTorch.
+    """Export a run's generator to a generator file.
 
-    With --optimize, build an optimized version too; write it if it passes the checks on speed, pixels and score.
+    It is the EMA generator (exponential moving average of G's weights) unless --no-ema is given, and is compared with
+    PyTorch. With --optimize, build an optimized version too; write it if it passes the checks on speed, pixels and
+    score.
     """
     from trainer.errors import TrainerError
     from trainer.names import is_onnx_path, name_of_output
@@ -246,15 +280,20 @@ def export(
     say(f"exported: {result.path} (sha256 {result.digest[:12]}…), the report {result.report_path}")
 
 
-@app.command("import")
+@app.command(
+    "import",
+    epilog=examples(
+        "trainer import netG_epoch_24.pth --architecture dcgan \\", "    --dataset celeba --name faces -o models"
+    ),
+)
 def import_(
     file: Annotated[
         Path,
         typer.Argument(metavar="CHECKPOINT", help="A third-party state dict (.pth, .pt, .ckpt, .safetensors)."),
     ],
     architecture: Annotated[Literal["dcgan", "mlp"], typer.Option(help="Architecture of the generator.")],
-    output: Annotated[Path, typer.Option(help="A folder, or the path of the .onnx file.")] = Path("models"),
-    name: Annotated[str | None, typer.Option(help="Name of the served model. Default: the file's name.")] = None,
+    output: OnnxOutput = Path("models"),
+    name: Annotated[str | None, typer.Option(help="Name of the served model.", show_default="the file's name")] = None,
     dataset: Annotated[str, typer.Option(help="Dataset name to store in the file's metadata.")] = "unknown",
     z_distribution: Annotated[
         Literal["normal", "uniform"], typer.Option(help="The distribution of its latents.")
@@ -263,22 +302,27 @@ def import_(
     activation: Annotated[
         str | None,
         typer.Option(
-            help="Between its layers: relu (default), leaky-relu, leaky-relu:0.1, elu, selu, gelu, silu, tanh."
+            help="Activation between its layers: relu, leaky-relu, leaky-relu:0.1, elu, selu, gelu, silu, tanh.",
+            show_default="relu",
         ),
     ] = None,
     output_activation: Annotated[
-        str | None, typer.Option(help="After its last layer: tanh (default), sigmoid or none.")
+        str | None,
+        typer.Option(metavar="<tanh|sigmoid|none>", help="Activation after its last layer.", show_default="tanh"),
     ] = None,
-    batchnorm_eps: Annotated[float | None, typer.Option(help="ε of its BatchNorm layers. Default: 1e-05.")] = None,
+    batchnorm_eps: Annotated[
+        float | None, typer.Option(help="ε of its BatchNorm layers.", show_default="1e-05")
+    ] = None,
     key: Annotated[
         str | None,
         typer.Option(help="The key of the generator in the file: g_ema, params_ema, state_dict.generator …"),
     ] = None,
 ) -> None:
-    """Convert a third-party generator to a generator file, such as the PyTorch examples' netG_epoch_N.pth.
+    """Convert a third-party generator to a generator file.
 
-    Layers are matched by shape and order, not by name; layers that do not match are reported. A state dict does not
-    contain activations, BatchNorm's ε, strides or the distribution of latents: the command prints what it assumes.
+    An example is netG_epoch_N.pth of the PyTorch examples. Layers are matched by shape and order, not by name; layers
+    that do not match are reported. A state dict does not contain activations, BatchNorm's ε, strides or the
+    distribution of latents: the command prints what it assumes.
     """
     from trainer.names import name_of_file, name_of_output
     from trainer.networks.imported_activations import Layers
@@ -302,16 +346,19 @@ def import_(
     say(state_dict_import.assumptions(layers, architecture, z_distribution, file))
 
 
-@app.command()
+@app.command(epilog=examples("trainer sample runs/0001-mnist-dcgan --seed 100 --num-images 16 -o early.png"))
 def sample(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a checkpoint file.")],
-    output: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path("samples.png"),
     seed: Annotated[int, typer.Option(help="Seed of the first image; the others follow.", min=0)] = 0,
     count: Annotated[int, typer.Option("--num-images", help="Number of images.", min=1, max=4096)] = 64,
     best: Best = False,
     ema: Ema = True,
 ) -> None:
-    """Draw a grid of a run's images. The service returns the same images for the same seeds."""
+    """Draw a grid of a run's images.
+
+    The service returns the same images for the same seeds.
+    """
     from artifacts.latents import NUM_SEEDS
     from trainer.errors import TrainerError
     from trainer.reports import image_grids
@@ -329,32 +376,41 @@ def sample(
     say(f"{output}: seeds {seed} to {seed + count - 1}")
 
 
-@app.command()
+@app.command(epilog=examples("trainer animate runs/0001-mnist-dcgan --fps 2"))
 def animate(
     run_dir: RunArgument,
     fps: Annotated[float, typer.Option(help="Ticks per second.", min=0.5, max=50)] = 8.0,
 ) -> None:
-    """Draw a run's progress: fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new seeds)."""
+    """Draw a run's progress as animations.
+
+    Write fixed.gif and .webp (the same seeds each tick), random.gif and .webp (new seeds).
+    """
     from trainer.reports import pages
 
     for kind in pages.KINDS:
         say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
 
 
-@app.command()
+@app.command(epilog=examples("trainer report runs/0001-mnist-dcgan"))
 def report(run_dir: RunArgument) -> None:
-    """Write a run's curves.png, animations and report.html now; a run also writes them at its end."""
+    """Write a run's curves.png, animations and report.html now.
+
+    A run also writes them at its end.
+    """
     from trainer.reports import pages
 
     say(pages.write_report(run_dir))
 
 
-@app.command()
+@app.command(cls=FilesCommand, epilog=examples("trainer compare runs/0001-mnist-gan runs/0002-mnist-dcgan -o compare"))
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders, two or more.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, two or more.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path("compare"),
 ) -> None:
-    """Compare runs after equally many real images: compare.html with parameters, time, curves, images, quality."""
+    """Compare runs after equally many real images.
+
+    Write compare.html with parameters, time, curves, images and quality.
+    """
     from rich.table import Table
 
     from trainer.console import print_table
@@ -369,7 +425,20 @@ def compare(
     say(f"{page}: at {comparison['images_seen'] / 1000:g} kimg")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "# which latent size?",
+        "trainer sweep --vary model.z_dim=8,24,100 --set run.total_kimg=40",
+        "# two learning rates, three seeds of each pair, two runs at a time:",
+        "trainer sweep --preset mnist-dcgan --seeds 3 --jobs 2 \\",
+        "    --vary optim.g_lr=1e-4,2e-4,4e-4 --vary optim.d_lr=1e-4,2e-4",
+        "# narrower or wider, fewer or more layers (a value may be a list):",
+        "trainer sweep --vary 'model.g_widths=[96,32,8],[192,64,16],[192,96,32,8]'",
+        "# thirty settings that Optuna chooses within ranges:",
+        "trainer sweep --sampler tpe --trials 30 \\",
+        "    --vary optim.g_lr=1e-5..1e-2:log --vary optim.batch_size=16..128",
+    )
+)
 def sweep(
     vary: Annotated[
         list[str] | None,
@@ -379,39 +448,28 @@ def sweep(
     set_: Set = None,
     seeds: Annotated[int, typer.Option(help="Runs per setting, reported as mean ± std.", min=1, max=100)] = 1,
     sampler: Annotated[
-        str, typer.Option(help="grid: every combination; random or tpe: --trials settings, also from ranges.")
+        str,
+        typer.Option(
+            metavar="<grid|random|tpe>",
+            help="grid: every combination; random or tpe: --trials settings, also from ranges.",
+        ),
     ] = "grid",
-    trials: Annotated[int | None, typer.Option(help="Settings to draw; default: 20.", min=1, max=100_000)] = None,
+    trials: Annotated[int | None, typer.Option(help="Settings to draw.", min=1, max=100_000, show_default="20")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time; they share the cores.", min=1, max=256)] = 1,
     data_root: DataRoot = Path("data"),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The sweep's folder. Default: sweeps/PRESET-FIELD.")
+        Path | None,
+        typer.Option("--output", "-o", help="The sweep's folder.", show_default="sweeps/PRESET-FIELD"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials, count the images, and stop.")] = False,
 ) -> None:
-    r"""Train one preset with many settings and find the best: images, plots and a table in sweep.html.
+    """Train one preset with many settings and find the best.
 
-    Which latent size?
+    Write sweep.html with images, plots and a table. However the sweep was stopped (Ctrl-C, kill -9, a power cut), the
+    same command resumes it.
 
-        trainer sweep --vary model.z_dim=8,24,100 --set run.total_kimg=40
-
-    Two learning rates, three seeds of each pair, two runs at a time:
-
-        trainer sweep --preset mnist-dcgan --seeds 3 --jobs 2 \
-            --vary optim.g_lr=1e-4,2e-4,4e-4 --vary optim.d_lr=1e-4,2e-4
-
-    Narrower or wider, fewer or more layers (a value may be a list):
-
-        trainer sweep --vary 'model.g_widths=[96,32,8],[192,64,16],[192,96,32,8]'
-
-    Thirty settings that Optuna chooses within ranges:
-
-        trainer sweep --sampler tpe --trials 30 \
-            --vary optim.g_lr=1e-5..1e-2:log --vary optim.batch_size=16..128
-
-    However it was stopped (Ctrl-C, kill -9, a power cut), the same command resumes it.
-
-    A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest Fréchet distance.
+    A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest proxy distance
+    (random features).
     """
     from trainer.sweep import runner, study
 
@@ -430,7 +488,7 @@ def sweep(
 
 @app.command()
 def presets() -> None:
-    """List the presets: data, networks with their parameters, objective, length."""
+    """List the presets with their networks, objective and length."""
     from rich.table import Table
 
     from trainer import networks
@@ -451,16 +509,17 @@ def presets() -> None:
 
 @app.command()
 def datasets() -> None:
-    """List the image sets, and how to use your own images."""
+    """List the datasets, and how to use your own images."""
     from rich.table import Table
 
     from imagesets import list_sources
     from trainer.console import print_table
 
-    table = Table("source", "splits", "size", "description", box=None)
+    table = Table("source", "splits", "size", "channels", "description", box=None)
     for source in list_sources():
-        size = "any" if source.resolution is None else f"{source.resolution} px x {source.channels}"
-        table.add_row(source.name, ", ".join(source.splits), size, source.description)
+        size = "any" if source.resolution is None else f"{source.resolution} px"
+        channels = "any" if source.resolution is None else str(source.channels)
+        table.add_row(source.name, ", ".join(source.splits), size, channels, source.description)
     print_table(table)
     typer.echo(
         "\nUse SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "

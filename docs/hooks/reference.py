@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ CLI = """# Command line
 Made from the commands' code. `python -m trainer` is the same as `trainer`. Exit codes: 0 success, 1 a check or
 threshold failed, 2 a user error (one line on stderr), 130 interrupted.
 """
-HTTP = """# HTTP endpoints
+HTTP = """# HTTP schema (generated)
 
 Made from the service's [openapi.json](../openapi.json), which a running service returns at `/openapi.json`.
 [HTTP API](http-api.md) explains it with examples. Unknown fields are rejected. GET routes also answer
@@ -41,12 +43,13 @@ Made from the code.
 unknown or contradicting values are rejected before training starts. Defaults apply where a preset sets nothing.
 
 {config}"""
+EXAMPLES = re.compile(r"\x08\nExamples:\n((?: .*\n)+)")  # written by artifacts.typer_group.examples
 OTHERS = {  # read by their names in the code, which a test looks for
-    "DATA_ROOT": "Folder of downloaded image sets: `--data-root` of `trainer` and `evaluation`",
+    "DATA_ROOT": "Folder of downloaded datasets: `--data-root` of `trainer` and `evaluation`",
     "PORT": "Port of `python -m service serve`; 3000 if not set",
-    "ATELIER_CACHE": "Decoded image sets and reference statistics; `~/.cache/gan-atelier` if not set",
+    "ATELIER_CACHE": "Decoded images and reference statistics; `~/.cache/gan-atelier` if not set",
     "ATELIER_WEIGHTS": "Inception's downloaded weights; `~/.cache/gan-atelier/weights` if not set",
-    "ATELIER_OFFLINE": "`1` prevents downloads of image sets and weights",
+    "ATELIER_OFFLINE": "`1` prevents downloads of datasets and weights",
     "ATELIER_API_KEY": "The key that `evaluation` sends to a service",
     "TRAINER_TIMEOUT_S": "Seconds after which an unresponsive process ends a distributed training; 600 if not set",
 }
@@ -68,8 +71,13 @@ def cli() -> str:
     for name, app in (("trainer", trainer), ("evaluation", evaluation), ("python -m service", service)):
         command = typer.main.get_command(app)
         docs = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name=name), name=name)
-        parts.append(f"\n{docs}".replace("\n#", "\n##"))
+        parts.append(EXAMPLES.sub(_examples_block, f"\n{docs}".replace("\n#", "\n##")))
     return "\n".join(parts)
+
+
+def _examples_block(match: re.Match[str]) -> str:
+    """Return the examples at the end of a command's help as a code block."""
+    return f"**Examples**:\n\n```sh\n{textwrap.dedent(match[1])}```\n"
 
 
 @functools.cache
