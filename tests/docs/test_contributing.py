@@ -25,11 +25,11 @@ BLOCKS = [
 ]
 FILES = [(section, path, block) for section, path, language, block in BLOCKS if language == "python"]
 CHANGES = [(section, path, block) for section, path, language, block in BLOCKS if language == "diff"]
-SECTIONS = ("A loss", "A network", "An image set", "A metric", "An endpoint")
+SECTIONS = ("A loss", "A network", "A dataset", "A metric", "An endpoint")
 OWN_MODULES = (
     "A loss",
     "A network",
-    "An image set",
+    "A dataset",
     "A metric",
 )  # named as `package.module:NAME`, so nothing is registered
 
