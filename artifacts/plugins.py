@@ -1,4 +1,4 @@
-"""Objects of a user's own modules, named as `package.module:NAME`."""
+"""Objects from user modules, named `package.module:NAME`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_plugin(name: str) -> bool:
 
 
 def import_object(name: str) -> Any:
-    """Import an object of a user's own module.
+    """Import an object from a user module.
 
     The module is looked up on `sys.path` and in the working directory. Importing runs its code: call this only for
     names that the user gave, never for names from a downloaded file.

@@ -1,4 +1,6 @@
-"""Score any source of images against real ones. Torch is needed only to build an extractor.
+"""Score any source of images against real ones. PyTorch is needed only to build an extractor or to score a checkpoint.
+
+A checkpoint is scored through `trainer export` in a process.
 
 >>> scores = evaluation.score(images, "cifar10@test", ["fid", "kid"], extractor="inception.onnx")  # doctest: +SKIP
 >>> evaluation.fid("generated/", "photos/", extractor="inception.onnx")  # doctest: +SKIP

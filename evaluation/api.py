@@ -109,9 +109,9 @@ def score(
 
     Args:
         images: A uint8 array [N, H, W, C], a folder, a .zip, .npy, .npz, generator .onnx or checkpoint .pt file, an
-            image set such as mnist, the URL of a service, or a function that returns such an array for a number of
+            dataset such as mnist, the URL of a service, or a function that returns such an array for a number of
             images or, if its parameter is called `seeds`, for an int64 array of seeds.
-        reference: Real images: an image set such as mnist@test, an array, folder or file; or statistics in a .npz.
+        reference: Real images: a dataset such as mnist@test, an array, folder or file; or statistics in a .npz.
         metrics: Names, or `my_package.metrics:MY_METRIC` for your own.
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached.
         num_images: N; None: all images of a set, or 10,000 of a generator.
@@ -125,7 +125,7 @@ def score(
         kid_subset_size: Images per subset of the kernel distance.
         force: Use a classifier below twice chance accuracy.
         output: The folder of the report to write, or a .json file; the same call resumes there.
-        data_root: Where the data sets are, or are downloaded to.
+        data_root: Where the datasets are, or are downloaded to.
         cache_root: The image cache; None: $ATELIER_CACHE or ~/.cache.
 
     Returns:
@@ -180,7 +180,7 @@ def fid(
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached.
         num_images: At most so many images of each; None: all, or 10,000 of a generator.
         force: Use a classifier below twice chance accuracy.
-        data_root: Where the data sets are, or are downloaded to.
+        data_root: Where the datasets are, or are downloaded to.
         cache_root: The image cache; None: $ATELIER_CACHE or ~/.cache.
 
     Raises:

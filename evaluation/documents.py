@@ -1,4 +1,4 @@
-"""JSON documents: written whole, with the time and the versions that made them, and identified by digests."""
+"""Helpers for JSON files: atomic writes, digests, timestamps and package versions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def first_error(error: ValidationError) -> str:
 
 
 def without_surrogates(text: str, backslash: str = "\\") -> str:
-    r"""Return text that UTF-8 can encode: a byte of a name that is not UTF-8 becomes `\xff`, half a pair `\ud800`.
+    r"""Return text that UTF-8 can encode: a byte of a name that is not UTF-8 becomes `\xff`, a lone surrogate `\ud800`.
 
     Args:
         text: Text in which Python holds such bytes as lone surrogates.

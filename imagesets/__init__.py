@@ -8,4 +8,4 @@ from imagesets.types import ImageSet, ImageSetError
 
 __all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load", "load_image_set", "native_channels"]
 
-load_image_set = load
+load_image_set = load  # the former name of `load`

@@ -139,7 +139,7 @@ def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_
 
 
 def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> DatasetSpec:
-    """Call a user's own function `package.module:FUNCTION` with the split, and describe the images it returns."""
+    """Call a user's function `package.module:FUNCTION` with the split, and describe the images it returns."""
     source, _, split = name.partition("@")
     split = split or "train"
     try:

@@ -84,7 +84,7 @@ class ReproductionContext:
 
     folder: Path
     data_root: Path
-    images: dict[str, str]  # data set → the name that imagesets knows it by
+    images: dict[str, str]  # dataset → the name that imagesets knows it by
     minutes: float | None = None  # of training per run; None: the full length
     inception: Path | None = None  # an extractor file, for FID in addition to the classifier's distance
     sets: tuple[str, ...] = ()  # for every run
@@ -311,7 +311,7 @@ def score_all(context: ReproductionContext) -> None:
 
 
 def make_extractor(context: ReproductionContext, dataset: str) -> bool:
-    """Train the classifier whose features score a data set; returns False where the images have no labels."""
+    """Train the classifier whose features score a dataset; returns False where the images have no labels."""
     path, source = context.extractor(dataset), context.images[dataset]
     if not path.is_file():
         if imagesets.load(source, data_root=context.data_root).labels is None:
@@ -387,7 +387,7 @@ def write(context: ReproductionContext, output: Path) -> None:
 
 
 def mistakes(context: ReproductionContext, dataset: str, runs: tuple[Run, ...]) -> list[dict[str, Any]]:
-    """Return the rows of fid_mistakes for the first run of a data set that a source describes."""
+    """Return the rows of fid_mistakes for the first run of a dataset that a source describes."""
     run = next((run for run in runs if run.dataset == dataset and run.sources), None)
     tick = last_tick(context.run_dir(run)) if run else None
     if run is None or tick is None or not context.extractor(dataset).is_file():

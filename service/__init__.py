@@ -1,4 +1,4 @@
-"""Serve generators over HTTP. It imports none of its modules, so that `service.client` needs only httpx and numpy."""
+"""Serve generators over HTTP. This file imports no submodule, so that `service.client` needs only httpx and numpy."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Train GANs on an image set and export their generators.
+"""Train GANs on your images and export their generators.
 
 >>> import trainer
 >>> config = trainer.load_config("digits-dcgan", overrides={"run.total_kimg": 20})

@@ -78,7 +78,7 @@ def train(
     Args:
         config: A config of `load_config`. When resuming it may be None, or change fields of its `run` section.
         runs: Where the new, numbered run folder is created.
-        data_root: Folder of the downloaded image sets. Default: "data", or that of the resumed run.
+        data_root: Folder of the downloaded datasets. Default: "data", or that of the resumed run.
         device: cpu, cuda or mps; "auto" is the config's choice.
         resume: A run, or its folder, to continue instead of training a new one.
         quiet: Print no progress.
@@ -211,7 +211,7 @@ def resume_run(
         run_dir: The run folder.
         overrides: `section.field=value` each; see `resume.plan_resume`.
         kimg: A new length, in thousands of images.
-        data_root: Folder of the named image sets; None for the one that the run was started with.
+        data_root: Folder of the datasets; None for the one that the run was started with.
         other_images: Whether to continue even though the images have changed.
         quiet: Print no progress.
     """

@@ -79,7 +79,7 @@ class ImageRecord:
 
     Attributes:
         content: The file's content. `image_set` is the document of the image set (ImageSet.info), with its absolute
-            path and a fingerprint of its pixels and labels; `data_root` is the folder of the named image sets.
+            path and a fingerprint of its pixels and labels; `data_root` is the folder of the datasets.
     """
 
     content: Mapping[str, Any]
@@ -112,7 +112,7 @@ class ImageRecord:
 
     @property
     def data_root(self) -> Path | None:
-        """The folder of the named image sets; None if it no longer exists."""
+        """The folder of the datasets; None if it no longer exists."""
         text = self.content.get("data_root")
         return Path(text) if isinstance(text, str) and Path(text).is_dir() else None
 

@@ -37,7 +37,7 @@ def slug(text: str) -> str:
 
 
 def name_of_source(source: str) -> str | None:
-    """Return the default name of a run on a user's own images, `folder:PATH`.
+    """Return the default name of a run on a user's images, `folder:PATH`.
 
     Args:
         source: A source as `data.source` has it.

@@ -1,4 +1,4 @@
-"""Losses and networks of a user's own module, named as "package.module:NAME" in a config."""
+"""Losses and networks from user modules, named "package.module:NAME" in a config."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def announce_import(field: str, name: str) -> None:
 def load_plugin(field: str, name: str, kind: type[T]) -> T:
     """Import the object that a config names.
 
-    This runs the module's code: it is called only where a user's own command trains, resumes, samples or exports. The
+    This runs the module's code: it is called only where a user's command trains, resumes, samples or exports. The
     first import of a module is reported on stderr, so that a checkpoint from elsewhere runs nothing unnoticed.
 
     Args:

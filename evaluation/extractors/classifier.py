@@ -71,9 +71,9 @@ def build_classifier(
     The same seed gives the same weights on the same machine with the same number of threads.
 
     Args:
-        images: An image set, folder or .zip with labels.
+        images: A dataset, folder or .zip with labels.
         output: The file to write.
-        data_root: Folder of downloaded image sets.
+        data_root: Folder of downloaded datasets.
         cache_root: Folder of the image cache.
         resolution: Height and width that the classifier works at, 8 to 64; default: the set's, at most 64.
         seed: Seed of weights, order and shifts.

@@ -1,4 +1,4 @@
-"""Write an ONNX network of a user's own as an extractor file: inspect, adapt to the contract, try, seal."""
+"""Write a user's ONNX network as an extractor file: inspect, adapt to the contract, try, seal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read an ONNX network of a user's own and find its input and outputs."""
+"""Read a user's ONNX network and find its input and outputs."""
 
 from __future__ import annotations
 

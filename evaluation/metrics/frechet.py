@@ -13,15 +13,17 @@ from scipy import linalg
 
 from artifacts.arrays import drop_page_cache
 
-# Below this smallest squared pivot of a covariance whose diagonal is near 1, the plain Cholesky factor may contain
-# noise where the covariance is singular.
+# If the smallest squared pivot is below this, treat the covariance as singular (its diagonal is scaled to about 1).
 _SINGULAR = 1e-11
-# Largest error of the root's trace, as a share of that trace, that the eigenvalues of MMᵀ may be expected to leave.
+# Accept eigenvalues of MMᵀ (M = L₁ᵀL₂) if their estimated relative error of the trace is below this; otherwise use an
+# SVD.
 _TOLERANCE = 3e-13
 # Asymmetry and negative eigenvalues, as a share of the largest value, that float32 and sums that were not centered
 # leave in a covariance.
 _ROUNDING = 1e-6
-_BLOCK = 2048
+# Rows per update: of all rows, and of chosen ones. The sizes decide the rounding of the sums, so changing one would
+# change the last digits of scores.
+_BLOCK, _CHOSEN_BLOCK = 1024, 2048
 
 
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
@@ -29,7 +31,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
 
     The trace of the root is the sum of the singular values of L₁ᵀL₂ for any factors Σ = LLᵀ, so that no root of a
     matrix is taken. The factor of a singular covariance (fewer samples than features, a dead feature) has as many
-    columns as the covariance has ranks, which keeps rounding out of the distance.
+    columns as its rank, which keeps rounding out of the distance.
 
     The error of the algorithm is below 1e-12 of ‖μ₁ - μ₂‖² + tr Σ₁ + tr Σ₂, for covariances of any condition and
     both orders of the arguments. A covariance with eigenvalues below 1e-16 of its largest has lost them to float64
@@ -116,7 +118,7 @@ def _nuclear_norm(product: np.ndarray) -> float:
 
 
 def _factor_product(first: _Factor, second: _Factor) -> np.ndarray:
-    """Return L₁ᵀL₂ [rank₁, rank₂], at half the work where L₁ is a triangle but for the order of its rows."""
+    """Return L₁ᵀL₂ [rank₁, rank₂], at half the work where L₁ is triangular up to a row permutation."""
     other = second.dense()
     product: np.ndarray
     if not first.triangular:
@@ -253,7 +255,7 @@ class FeatureStatistics:
             rows: Indices of the rows to use, int [n]; default: all.
         """
         statistics = cls(features.shape[1])
-        block = 1024 if rows is None else _BLOCK
+        block = _BLOCK if rows is None else _CHOSEN_BLOCK
         for start in range(0, len(features if rows is None else rows), block):
             chosen = slice(start, start + block) if rows is None else rows[start : start + block]
             statistics.update(np.asarray(features[chosen]))

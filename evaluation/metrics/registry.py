@@ -127,7 +127,7 @@ class Metric:
     """A metric that `--metrics` can name.
 
     Attributes:
-        name: Its name, or `package.module:ATTRIBUTE` for a metric of a user's own module.
+        name: Its name, or `package.module:ATTRIBUTE` for a metric from a user module.
         title: Its title in reports.
         better: Whether lower or higher values are better.
         needs: The inputs that it is computed from.
@@ -164,7 +164,7 @@ def resolve(name: str) -> Metric:
         name: A key of `METRICS`, or `package.module:ATTRIBUTE`, a `Metric` of a module that Python can import.
 
     Returns:
-        The metric. One of a user's own module is called `package.module:ATTRIBUTE`.
+        The metric. One from a user module is called `package.module:ATTRIBUTE`.
 
     Raises:
         ValueError: If there is no such metric, or its module cannot be imported.

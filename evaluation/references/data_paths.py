@@ -15,7 +15,7 @@ from imagesets.cache import default_cache_root
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Where data sets are, and where what is made of them is cached; None is $ATELIER_CACHE, else ~/.cache."""
+    """Where datasets are, and where what is made of them is cached; None is $ATELIER_CACHE, else ~/.cache."""
 
     data_root: Path = Path("data")
     cache_root: Path | None = None

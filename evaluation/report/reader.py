@@ -130,7 +130,7 @@ def _contradictions(report: Report) -> Iterator[str]:
 def _check_results(results: Sequence[Result], where: str, expected: dict[str, Any], features: str) -> Iterator[str]:
     for i, one in enumerate(results):
         at = f"{where}.{i}"
-        # A metric of a user's own module is not imported to read a report.
+        # A metric from a user module is not imported to read a report.
         is_custom = ":" in one.metric
         if not is_custom and one.metric not in METRICS:
             yield f"{at}: the metric {one.metric[:40]!r} is not known"

@@ -48,7 +48,7 @@ class ScoreOptions:
     """How to score; see `evaluation.score`.
 
     `shard` (i, n) is the i-th of n shards of every range of images, from 0. `fail_above` limits the first metric.
-    `stamp` is a generator file of the scored model, which is checked before the work. `paths` are where data sets and
+    `stamp` is a generator file of the scored model, which is checked before the work. `paths` are where datasets and
     the cache are, and `on_warning` is called with every warning as it arises; all are in the report.
     """
 

@@ -7,7 +7,7 @@ from imagesets import ImageSet
 
 
 class ImageSetSource(ArraySource):
-    """An image set: a named data set, or a folder or zip of images."""
+    """An image set: a named dataset, or a folder or zip of images."""
 
     def __init__(self, images: ImageSet) -> None:
         description = {

@@ -139,7 +139,7 @@ def open_source(
         patience_s: Seconds to wait for a service that does not answer.
         resolution: Side in pixels that image sets and folders are resized to as they are read.
         channels: Channels of image sets and folders, likewise.
-        data_root: Where the data sets are.
+        data_root: Where the datasets are.
         cache_root: Where decoded images are kept.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The example of a user's own extractor runs and prints a distance."""
+"""The example of a user's extractor runs and prints a distance."""
 
 from __future__ import annotations
 

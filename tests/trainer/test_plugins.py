@@ -1,4 +1,4 @@
-"""Losses and networks of a user's own module: trained, resumed and exported by name, never imported silently."""
+"""Losses and networks from a user module: trained, resumed and exported by name, never imported silently."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from artifacts.plugins import is_plugin
 from trainer.names import NAME_PATTERN
 
-# What trainer.networks and trainer.training.losses define. A user's own object is named as "module:NAME".
+# What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
 OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
@@ -55,7 +55,7 @@ class Data(Section):
     channels: Literal[1, 3] = Field(1, description="1 gray, 3 RGB; default: those of the images")
     flip: bool = Field(False, description="mirror each real image left to right with probability 0.5")
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
-        (), description="DiffAugment policies on all images that D sees; for small image sets"
+        (), description="DiffAugment policies on all images that D sees; for small datasets"
     )
     noise_std: float = Field(
         0, ge=0, le=10, description="standard deviation of Gaussian noise on all images that D sees; 0: off"
@@ -63,7 +63,7 @@ class Data(Section):
     noise_kimg: float | None = Field(
         None, gt=0, le=10_000_000, description="kimg over which the noise decreases linearly to 0; default: constant"
     )
-    class_names: tuple[str, ...] = Field((), description="names of the labels; default: those of the image set")
+    class_names: tuple[str, ...] = Field((), description="names of the labels; default: those of the dataset")
 
 
 class Model(Section):
@@ -134,7 +134,7 @@ class Optim(Section):
 
 
 class Ema(Section):
-    """The averaged generator, which is sampled and exported."""
+    """The EMA generator (exponential moving average of G's weights), which is sampled and exported."""
 
     halflife_kimg: float = Field(2.0, ge=0, le=100_000, description="half-life of the average; 0: G_ema is G itself")
     warmup: float = Field(0.05, ge=0, le=1, description="the half-life is at most this share of the images seen")
@@ -183,7 +183,7 @@ class Config(Section):
         return len(self.data.class_names) if self.model.conditional else 0
 
     def plugins(self) -> Iterator[tuple[str, str]]:
-        """Yield the field and the name of each object of a user's own module."""
+        """Yield the field and the name of each object from a user module."""
         for field, name in (("model.architecture", self.model.architecture), ("objective.name", self.objective.name)):
             if is_plugin(name):
                 yield field, name

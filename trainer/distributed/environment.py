@@ -1,4 +1,4 @@
-"""What torchrun's environment says: rank, number of processes, and the store that its agent keeps. Imports no torch."""
+"""Read torchrun's environment: rank, number of processes, and the store that its agent keeps. Imports no torch."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
     """Return G and D, initialized from torch's global random state, on the CPU in float32.
 
     Raises:
-        TrainerError: If a user's own architecture cannot be imported, or rejects the config.
+        TrainerError: If a user's architecture cannot be imported, or rejects the config.
     """
     model, data = config.model, config.data
     if is_plugin(model.architecture):

@@ -39,7 +39,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
     Args:
         plan: What to train.
         folder: The sweep's folder. A sweep of the same plan resumes.
-        data_root: The folder of the named image sets.
+        data_root: The folder of the datasets.
         jobs: The number of runs at a time.
         console: Where progress is printed.
 

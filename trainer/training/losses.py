@@ -97,7 +97,7 @@ def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> Adv
     """Return the losses of `objective.name`, whose `d` takes (real logits, fake logits) for the given targets.
 
     Args:
-        name: A key of LOSSES, or "module:NAME", an AdversarialLoss of a user's own module.
+        name: A key of LOSSES, or "module:NAME", an AdversarialLoss from a user module.
         real_label: D's target for real images.
         fake_label: D's target for fake images.
 

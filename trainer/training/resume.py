@@ -98,7 +98,7 @@ def find_images(
     Args:
         run_dir: The run folder. Its record says where the images were, whatever the working directory is now.
         config: The config of the run.
-        data_root: The folder of the named image sets; None for the recorded one.
+        data_root: The folder of the datasets; None for the recorded one.
         moved: Whether `config.data.source` is a new path, which replaces the recorded one.
         accept_changes: Whether images that have changed are accepted.
 

@@ -69,13 +69,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
-    """Write the record of a run's images and machine."""
+    """Write `made_by.json`, the record of a run's images and machine."""
     write_text(run_dir / ImageRecord.FILE, json.dumps(record, indent=2, default=str) + "\n")
 
 
 @contextmanager
 def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
-    """Hold the lock of a run folder.
+    """Hold the lock of a run folder, so that only one process at a time writes into it.
+
+    Args:
+        run_dir: The folder. Partial files of a process that was killed while it wrote are removed.
+        doing: What the process does, for the error message.
 
     Raises:
         TrainerError: If another process holds it.
@@ -98,8 +102,8 @@ def graceful_stop(impatient: bool = True) -> Iterator[Callable[[], bool]]:
     systemd sends it right after SIGTERM. Outside the main thread signals are left alone.
 
     Args:
-        impatient: Whether a second signal interrupts. False under torchrun, where Ctrl-C reaches a process twice: from
-            the terminal and from torchrun.
+        impatient: Whether a second signal interrupts the step at once. False under torchrun, where Ctrl-C reaches a
+            process twice: from the terminal and from torchrun.
 
     Yields:
         A function that returns whether a stop was requested.

@@ -62,7 +62,7 @@ class TrainState:
             group: The processes that train together; this one has its share of each batch.
 
         Raises:
-            TrainerError: If the networks or the loss of a user's own module cannot be loaded.
+            TrainerError: If the networks or the loss from a user module cannot be loaded.
         """
         run, objective, group = config.run, config.objective, group or ProcessGroup()
         device = group.device(run.device)
