@@ -1,4 +1,4 @@
-"""The training algorithm: what one iteration computes, and what happens once per tick.
+"""The training algorithm: one iteration (the updates of D and G), and what happens once per tick.
 
 Goodfellow et al. 2014, algorithm 1, with n_critic and clipping of Arjovsky et al. 2017.
 """
