@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from evaluation.cli import app as evaluation
+from service.cli import app as service
 from tests.support.image_files import tree
 from tests.support.paths import ROOT
 from trainer.cli import app as trainer
@@ -64,3 +65,19 @@ def test_command_on_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: p
             extras = set(target.removeprefix(".[").removesuffix("]").split(","))
             assert extras <= project["optional-dependencies"].keys()
             assert (ROOT / constraints).is_file()
+
+
+@pytest.mark.parametrize("app", [trainer, evaluation, service], ids=["trainer", "evaluation", "service"])
+def test_help_of_every_command_is_whole_at_80_columns(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    waiting: list[tuple[list[str], Any]] = [([], typer.main.get_command(app))]
+    while waiting:
+        words, command = waiting.pop()
+        below = getattr(command, "commands", {})
+        waiting += [([*words, name], one) for name, one in below.items()]
+        text = CliRunner().invoke(app, [*words, "--help"]).output
+        assert max(map(len, text.splitlines())) <= 80, words
+        summaries = text.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
+        assert len(summaries) == len(below)
+        assert not [line for line in summaries if line.endswith("...")]
+        assert "<list[" not in text
