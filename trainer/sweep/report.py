@@ -7,10 +7,9 @@ import json
 import math
 import shlex
 import statistics
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -19,9 +18,6 @@ from trainer.reports import pages
 from trainer.sweep.space import format_value
 from trainer.sweep.study import Plan, Study, Trial, ranked
 from trainer.training.logger import GRID_SEEDS
-
-if TYPE_CHECKING:
-    import optuna
 
 PAGE = "sweep.html"
 CROP = 4  # of a sheet's 8 by 8 images, 4 by 4
@@ -36,7 +32,7 @@ def write(folder: Path, study: Study) -> Path:
     best = ranked(trials)
     pictures = {trial.number: read_picture(folder, plan, trial) for trial in best[:MAX_PICTURES]}
     measured = [measure for measure in MEASURES if any(trial.values(measure) for trial in best)]
-    charts = {MEASURES[measure]: draw_scores(study.optuna_study, measure) for measure in measured}
+    charts = {MEASURES[measure]: draw_scores(plan, trials, measure) for measure in measured}
     pages.write_text(json.dumps(to_dict(plan, trials), indent=2, ensure_ascii=False) + "\n", folder / "sweep.json")
     page = pages.render(
         PAGE,
@@ -150,24 +146,30 @@ def next_commands(folder: Path, best: Sequence[Trial]) -> dict[str, str]:
     return commands
 
 
-def draw_scores(study: optuna.Study, measure: str) -> bytes:
-    """Draw a measure of every finished trial, the mean over its seeds, against each field; return the PNG."""
-    from matplotlib import pyplot
-    from optuna.visualization.matplotlib import plot_slice
+def draw_scores(plan: Plan, trials: Sequence[Trial], measure: str) -> bytes:
+    """Draw a measure of every finished trial against each varied field: a dot per run, a bar of one std; as PNG."""
+    from matplotlib.figure import Figure
 
-    def mean(trial: optuna.trial.FrozenTrial) -> float:
-        values = [run[measure] for run in trial.user_attrs["runs"] if measure in run]
-        return statistics.fmean(values) if values else math.nan
-
+    figure = Figure(figsize=(4.5 * len(plan.varies), 2.8), layout="constrained")
+    for axes, vary in zip(figure.subplots(1, len(plan.varies), squeeze=False)[0], plan.varies, strict=True):
+        drawn = [
+            (trial, values) for trial in trials if (values := trial.values(measure)) and vary.field in trial.setting
+        ]
+        places = {format_value(value): place for place, value in enumerate(vary.values)}
+        for trial, values in drawn:
+            value = trial.setting[vary.field]
+            place = value if vary.is_range else places[format_value(value)]
+            axes.plot([place] * len(values), values, ".", color="tab:blue", alpha=0.4)
+            std = statistics.stdev(values) if len(values) > 1 else 0
+            axes.errorbar(place, statistics.fmean(values), std, fmt="o", markersize=5, capsize=4, color="tab:blue")
+        if not vary.is_range:
+            axes.set_xticks(range(len(places)), list(places), rotation=30 * (max(map(len, places)) > 6))
+        elif vary.log:
+            axes.set_xscale("log")
+        axes.set_title(MEASURES[measure], fontsize=10)
+        axes.set_xlabel(vary.field, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), pyplot.rc_context():  # Optuna's plots are experimental, and change the style
-        warnings.simplefilter("ignore")
-        plot_slice(study, target=mean, target_name=MEASURES[measure])
-        figure = pyplot.gcf()
-        figure.suptitle("")
-        for axes in figure.axes:
-            axes.set_title("")
-            pyplot.setp(axes.get_xticklabels(), rotation=30, ha="right")  # lists of widths are long
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": "GAN Atelier"})
-        pyplot.close(figure)
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": "GAN Atelier"})
     return buffer.getvalue()

@@ -231,13 +231,13 @@ class Study:
         with atomic_path(folder / "plan.json") as partial:
             partial.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
         with self._storage_errors():
-            self.optuna_study: optuna.Study = self._optuna.create_study(
+            self._study: optuna.Study = self._optuna.create_study(
                 storage=f"sqlite:///{self._path.resolve()}", study_name="sweep", load_if_exists=True
             )
-            stored = self.optuna_study.get_trials(deepcopy=False)
+            stored = self._study.get_trials(deepcopy=False)
             self._unfinished = [frozen for frozen in stored if frozen.state.name == "RUNNING"]
             for setting in plan.grid[len(stored) :]:
-                self.optuna_study.enqueue_trial({field: _encode(value) for field, value in setting.items()})
+                self._study.enqueue_trial({field: _encode(value) for field, value in setting.items()})
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:
@@ -257,23 +257,23 @@ class Study:
         """Return an unfinished trial, or the next new one; None when all have begun."""
         with self._storage_errors(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            stored = self.optuna_study.get_trials(deepcopy=False)
+            stored = self._study.get_trials(deepcopy=False)
             waiting = any(frozen.state.name == "WAITING" for frozen in stored)
             if not self._unfinished and not waiting and len(stored) >= self.plan.trials:
                 return None
             # Seeded by the trial's number, so that an interrupted sweep draws the same settings
             seed = self._unfinished[0].number if self._unfinished else len(stored)
             samplers = self._optuna.samplers
-            self.optuna_study.sampler = (
+            self._study.sampler = (
                 samplers.TPESampler(seed=seed, constant_liar=True)  # --jobs runs several trials at a time
                 if self.plan.sampler == "tpe"
                 else samplers.RandomSampler(seed=seed)
             )
             if self._unfinished:
                 # Optuna has no public way to get a running trial again: `ask` returns new trials only.
-                trial = self._optuna.trial.Trial(self.optuna_study, self._unfinished.pop(0)._trial_id)
+                trial = self._optuna.trial.Trial(self._study, self._unfinished.pop(0)._trial_id)
             else:
-                trial = self.optuna_study.ask()
+                trial = self._study.ask()
             for vary in self.plan.varies:
                 _suggest(trial, vary)
             self._asked[trial.number] = trial
@@ -288,15 +288,15 @@ class Study:
             asked.set_user_attr("runs", list(runs))
             if reasons:
                 asked.set_user_attr("reason", "; ".join(reasons))
-                self.optuna_study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
+                self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
             else:
-                self.optuna_study.tell(asked, statistics.fmean(run["frechet"] for run in runs))
+                self._study.tell(asked, statistics.fmean(run["frechet"] for run in runs))
         return self.trials()[trial.number]
 
     def trials(self) -> list[Trial]:
         """Return every trial by number, those that wait included."""
         with self._storage_errors():
-            stored = self.optuna_study.get_trials(deepcopy=False)
+            stored = self._study.get_trials(deepcopy=False)
         return [
             Trial(
                 frozen.number,

@@ -79,7 +79,7 @@ def test_draw_scores_of_ranges_and_single_seeds(begin: Callable[[Plan], Study]) 
     while (trial := study.ask()) is not None:
         study.tell(trial, [ended(frechet=1.0 + trial.number)])
         for measure in report.MEASURES:
-            with Image.open(io.BytesIO(report.draw_scores(study.optuna_study, measure))) as picture:
+            with Image.open(io.BytesIO(report.draw_scores(study.plan, study.trials(), measure))) as picture:
                 assert picture.width > 300
 
 

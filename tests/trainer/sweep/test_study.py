@@ -153,7 +153,7 @@ def test_study_tell_scores_the_mean_and_fails_with_a_failed_seed(begin: Callable
     ended_trial = study.tell(first, [ended(0, frechet=1.0), ended(1, frechet=4.0)])
     assert (ended_trial.state, ended_trial.score) == ("finished", 2.5)
     assert ended_trial.mean_and_std("frechet") == "2.500 ± 2.121"
-    assert study.optuna_study.best_value == 2.5
+    assert study._study.best_value == 2.5
     ended_trial = study.tell(second, [ended(0), {"seed": 1, "reason": "loss/D became NaN"}])
     assert (ended_trial.state, ended_trial.reason) == ("failed", "seed 1: loss/D became NaN")
 
