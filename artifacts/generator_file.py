@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from artifacts.onnx_files import digest_of, metadata_of
+from artifacts.onnx_metadata import digest_of, metadata_of
 
 if TYPE_CHECKING:
     import onnx

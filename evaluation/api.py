@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.extractors import Extractor
 from evaluation.metrics import Metric, MetricOptions
 from evaluation.references.data_paths import DataPaths
-from evaluation.report.writer import summary_lines
+from evaluation.report.document import summary_lines
 from evaluation.scoring import run_job
 from evaluation.scoring.distance import distance_between
 from evaluation.scoring.job import ScoreOptions, find_extractor, metrics_named

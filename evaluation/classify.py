@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from artifacts.terminal import progress
-from evaluation.documents import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.extraction import iter_features
 from evaluation.features.store import Timing
+from evaluation.json_files import now, versions
 from evaluation.metrics.classifier_confidence import classifier_confidence
 from evaluation.sources import ImageSource, SeedRange
 

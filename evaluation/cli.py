@@ -341,7 +341,7 @@ def classify(
         from evaluation.extractors import load_extractor
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.output_files import check_writable
-        from evaluation.report.writer import write_report
+        from evaluation.report.document import write_report
         from evaluation.sources import open_source
 
         if output is not None:

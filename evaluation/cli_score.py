@@ -186,9 +186,9 @@ def merge(
 
 def _finish(document: dict[str, Any], files: OutputPaths, stamp: Path | None) -> None:
     """Stamp and print the scores, and write the report's views; raise CheckFailedError if a threshold was missed."""
+    from evaluation.report.document import summary_lines
     from evaluation.report.render import write_views
     from evaluation.report.stamp_generator import stamp as stamp_scores
-    from evaluation.report.writer import summary_lines
 
     for text in [] if stamp is None else stamp_scores(stamp, document):
         warn(text)

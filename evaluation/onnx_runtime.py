@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 from artifacts.resources import available_cpus
 from evaluation.errors import EvaluationError
 

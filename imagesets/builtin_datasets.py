@@ -117,8 +117,8 @@ def cifar10(source: str, split: str, resolution: int, channels: int, data_root: 
 def celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
     """CelebA's aligned 178x218 images, the centre 178x178, then resized (as the DCGAN tutorials do)."""
     from imagesets.folder import RESIZE, open_image_files
+    from imagesets.folder_contents import files_signature
     from imagesets.folder_scan import members_of
-    from imagesets.image_files import files_signature
 
     base = data_root / "celeba"
     folder, packed = base / "img_align_celeba", base / "img_align_celeba.zip"

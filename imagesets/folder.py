@@ -12,9 +12,9 @@ import numpy as np
 
 from artifacts.terminal import printable
 from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
+from imagesets.folder_contents import Contents, ImageFile, file_name, files_signature, strip_common_folders
 from imagesets.folder_layout import SplitLayout, select_split, split_family
 from imagesets.folder_scan import list_files
-from imagesets.image_files import Contents, ImageFile, file_name, files_signature, strip_common_folders
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset
 
 RESIZE: Filter = "pil-bilinear"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.image_files import ImageFile, class_name, drop_duplicates, strip_common_folders
+from imagesets.folder_contents import ImageFile, class_name, drop_duplicates, strip_common_folders
 from imagesets.types import ImageSetError
 
 # What people call the folder of a split, in any case

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
-from imagesets.image_files import (
+from imagesets.folder_contents import (
     Archive,
     Contents,
     ImageFile,

@@ -10,7 +10,7 @@ import typer
 
 from artifacts.terminal import say
 from artifacts.typer_group import FilesCommand, OneLineErrors, examples
-from service.environment_values import default_host, default_port
+from service.default_address import default_host, default_port
 
 app = typer.Typer(
     cls=OneLineErrors,

@@ -7,7 +7,7 @@ import urllib.parse
 import urllib.request
 
 from artifacts.terminal import prepare_streams, say
-from service.environment_values import default_port
+from service.default_address import default_port
 
 
 def not_ready_reason(url: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.environment_values import unquote
+from service.default_address import unquote
 from service.errors import UserError
 from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins

@@ -13,7 +13,7 @@ import yaml
 import artifacts
 import trainer
 from artifacts import version
-from evaluation.documents import versions
+from evaluation.json_files import versions
 from tests.support.paths import ROOT
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]

@@ -21,8 +21,8 @@ from trainer.console import progress_console
 from trainer.data import Batches, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
-from trainer.names import name_of_output
 from trainer.reports import pages, plots
+from trainer.run_names import name_of_output
 from trainer.training import checkpoint, loop, resume, run_folder
 from trainer.training.logger import RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics

@@ -89,7 +89,7 @@ def train(
     prints how to continue.
     """
     from trainer.config import loading
-    from trainer.names import name_of_output
+    from trainer.run_names import name_of_output
 
     if not dry_run:
         _check_export(export)
@@ -161,8 +161,8 @@ def _finish(run: Run, output: Path | None) -> None:
     from trainer import api
     from trainer.config.loading import has_default_name
     from trainer.distributed import environment
-    from trainer.names import name_of_output
     from trainer.onnx_export.exporter import export
+    from trainer.run_names import name_of_output
 
     if not run.finished:
         raise typer.Exit(130)
@@ -235,8 +235,8 @@ def export(
     score.
     """
     from trainer.errors import TrainerError
-    from trainer.names import is_onnx_path, name_of_output
     from trainer.onnx_export import exporter
+    from trainer.run_names import is_onnx_path, name_of_output
 
     is_file = is_onnx_path(source) and not best
     if (reference is None) != (extractor is None):
@@ -324,9 +324,9 @@ def import_(
     that do not match are reported. A state dict does not contain activations, BatchNorm's ε, strides or the
     distribution of latents: the command prints what it assumes.
     """
-    from trainer.names import name_of_file, name_of_output
     from trainer.networks.imported_activations import Layers
     from trainer.onnx_export import exporter, state_dict_import
+    from trainer.run_names import name_of_file, name_of_output
 
     given = {"activation": activation, "output_activation": output_activation, "batchnorm_eps": batchnorm_eps}
     layers = Layers(**{field: value for field, value in given.items() if value is not None})  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ from imagesets import ImageSet, load_image_set, native_channels
 from trainer.config.schema import Config
 from trainer.distributed import environment
 from trainer.errors import TrainerError
-from trainer.names import FOLDER
 from trainer.plugins import announce_import
+from trainer.run_names import FOLDER
 
 # An image set above this size stays on disk, memory-mapped, and is copied to the device batch by batch.
 DEVICE_BYTES = 4 * 2**30

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from artifacts.onnx_files import digest_of, metadata_of
+from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.errors import EvaluationError
 from evaluation.onnx_runtime import create_session, read_model, run_session
 

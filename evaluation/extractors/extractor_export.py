@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.documents import now
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import FORMAT_VERSION, extractor_digest, metadata_strings
 from evaluation.extractors.resize import RESIZES, GraphBuilder, add_resize
+from evaluation.json_files import now
 from evaluation.output_files import atomic_output
 
 if TYPE_CHECKING:

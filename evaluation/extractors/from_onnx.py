@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import Extractor, load_extractor
 from evaluation.extractors.extractor_export import (

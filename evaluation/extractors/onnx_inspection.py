@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from artifacts.onnx_files import metadata_of, onnx_error_message
+from artifacts.onnx_metadata import metadata_of, onnx_error_message
 from evaluation.errors import EvaluationError
 from evaluation.onnx_runtime import read_model
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.files import LockTakenError, lock_handle
-from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
+from evaluation.json_files import json_digest, write_json
 from evaluation.output_files import reraise_write_errors
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from artifacts.arrays import read_npy, read_npz
-from evaluation.documents import now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.json_files import now, versions
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 from evaluation.references.reference_file import Reference, load_reference, save_reference
 from evaluation.references.stylegan_statistics import read_stylegan_statistics

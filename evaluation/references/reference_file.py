@@ -18,10 +18,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from artifacts.arrays import count_of, drop_page_cache, read_npy, read_npz
-from evaluation.documents import first_error
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureSet
+from evaluation.json_files import first_error
 from evaluation.metrics.frechet import FeatureStatistics, invalid_statistics_reason
 from evaluation.output_files import atomic_output
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from artifacts.files import lock_handle
-from evaluation.documents import json_digest, now, versions
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.extractor import file_stem
 from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureSet
 from evaluation.features.workdir import open_workdir, remove_workdir
+from evaluation.json_files import json_digest, now, versions
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import ROWS, Reference, load_reference, save_reference

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from evaluation.report.document import best_value
 from evaluation.report.formatting import number
 from evaluation.report.schema import Checkpoint, Report
 from evaluation.report.templates import render
-from evaluation.report.writer import best_value
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 16, 46

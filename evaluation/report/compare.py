@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.documents import now
 from evaluation.errors import EvaluationError
+from evaluation.json_files import now
 from evaluation.report import formatting
+from evaluation.report.document import best_value
 from evaluation.report.reader import read_report, report_path
 from evaluation.report.schema import FORMAT_VERSION, ReferenceInfo, Report, Result
-from evaluation.report.writer import best_value
 
 # Fields that must be equal, their names, and the remedy. The reference is compared by its content, see
 # `_check_reference`.

@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from artifacts.terminal import printable
-from evaluation.documents import first_error
 from evaluation.errors import EvaluationError
+from evaluation.json_files import first_error
 from evaluation.metrics.registry import METRICS, MetricOptions
 from evaluation.metrics.result_names import former_name, result_name
+from evaluation.report.document import passes_threshold, report_digest
 from evaluation.report.schema import DETAILS, FORMAT_VERSION, NAME, Report, Result
-from evaluation.report.writer import passes_threshold, report_digest
 
 # Rounding of means and of differences of large numbers.
 _ROUNDING = 1e-6

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.documents import write_json
+from evaluation.json_files import write_json
 from evaluation.output_files import atomic_output
 from evaluation.report.charts import (
     extrapolation,

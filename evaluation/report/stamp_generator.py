@@ -11,9 +11,9 @@ from typing import Any
 
 from artifacts.files import lock_handle
 from artifacts.generator_file import is_unsealed
-from artifacts.onnx_files import digest_of, metadata_of
-from evaluation.documents import without_surrogates
+from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.errors import EvaluationError
+from evaluation.json_files import without_surrogates
 from evaluation.metrics.result_names import current_name
 from evaluation.onnx_runtime import read_model
 from evaluation.output_files import atomic_output

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.documents import json_digest, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureSet
+from evaluation.json_files import json_digest, write_json
 from evaluation.metrics import METRICS, Metric, MetricInputs, MetricOptions, required_inputs, result_name, rows_to_keep
 from evaluation.metrics.fid_infinity import min_images
 from evaluation.metrics.intervals import interval

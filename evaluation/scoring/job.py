@@ -21,8 +21,8 @@ from evaluation.metrics.intervals import REPETITIONS
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import Reference, load_reference, load_statistics
 from evaluation.references.reference_set import ReferenceSet, reference_features, size_warnings
+from evaluation.report.document import check_threshold
 from evaluation.report.stamp_generator import check_stampable
-from evaluation.report.writer import check_threshold
 from evaluation.scoring.compute_metrics import check_metrics
 from evaluation.sources import (
     PATIENCE_S,

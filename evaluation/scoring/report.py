@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.documents import now, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.features.store import FeatureStore, count_images, read_state
+from evaluation.json_files import now, write_json
 from evaluation.metrics import result_name
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.output_files import check_writable, reraise_write_errors
 from evaluation.references.reference_file import Reference
 from evaluation.references.reference_set import is_constant
+from evaluation.report.document import check_threshold, score_document
 from evaluation.report.schema import FORMAT_VERSION, NAME
-from evaluation.report.writer import check_threshold, score_document
 from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
 from evaluation.scoring.job import Job
 from evaluation.scoring.report_images import save_sample_images

@@ -13,7 +13,7 @@ from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureStore, count_images
 from evaluation.features.workdir import key_of, open_workdir, remove_workdir, unfinished_work
 from evaluation.metrics import rows_to_keep
-from evaluation.report.writer import write_report
+from evaluation.report.document import write_report
 from evaluation.scoring.compute_metrics import FRECHET
 from evaluation.scoring.job import Job, ScoreOptions, open_job
 from evaluation.scoring.report import OutputPaths, make_report, recording_partial

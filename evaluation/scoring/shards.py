@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluation.documents import first_error, now, versions, write_json
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.features.store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
 from evaluation.features.workdir import open_workdir
+from evaluation.json_files import first_error, now, versions, write_json
 from evaluation.metrics import MetricOptions
 from evaluation.metrics.frechet import FeatureStatistics
 from evaluation.output_files import atomic_output
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import load_statistics
+from evaluation.report.document import write_report
 from evaluation.report.schema import MetricName
-from evaluation.report.writer import write_report
 from evaluation.scoring.job import Job, ScoreOptions, add_reference, metrics_named, open_job, shard_bounds
 from evaluation.scoring.report import OutputPaths, make_report, recording_partial
 from evaluation.scoring.run_job import extract_ranges

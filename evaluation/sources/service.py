@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from artifacts.latents import seeds_to_labels
-from evaluation.documents import without_credentials
 from evaluation.errors import EvaluationError
+from evaluation.json_files import without_credentials
 from evaluation.sources.base import ImageBatch, SamplingOptions, SeedRange
 
 CONNECTIONS = 4

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 
-from service.environment_values import unquote
+from service.default_address import unquote
 from service.errors import ApiError
 from service.settings import Settings, SettingsError
 

@@ -4,7 +4,7 @@ import ipaddress
 import logging
 from collections.abc import Iterable
 
-from service.environment_values import unquote
+from service.default_address import unquote
 
 log = logging.getLogger("bentoml.atelier")
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.environment_values import unquote
+from service.default_address import unquote
 from service.errors import ApiError, error_response
 
 ANY = "*"

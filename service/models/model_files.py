@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.generator_file import ContractError, Metadata, check
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 from service.models.third_party_onnx import adapt, embed_external_weights, is_third_party, weights_path
 
 NOT_UTF8 = "its names or metadata are not UTF-8: the file is damaged, or was written by another tool"

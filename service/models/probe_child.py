@@ -224,7 +224,7 @@ def out_of_memory(request: dict[str, Any]) -> str:
 def try_file(request: dict[str, Any]) -> dict[str, Any]:
     """Read, check and run a file as a worker will, and return the verdict."""
     from artifacts.generator_file import ContractError
-    from artifacts.onnx_files import onnx_error_message
+    from artifacts.onnx_metadata import onnx_error_message
     from service.models.model_files import UnreadableFileError, file_signature, read_model_bytes, validate_model
     from service.models.session import Runtime, Session
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.generator_file import ContractError
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 from artifacts.resources import available_cpus, available_memory
 from service.errors import ApiError
 from service.models.bento_store import bento_generator_files

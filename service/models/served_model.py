@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.generator_file import ContractError, Metadata
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 from service.models.model_files import ValidatedModel, display_name, read_model_bytes, validate_model
 from service.models.session import Runtime, Session
 from service.observability.metrics import Metrics

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.documents import without_credentials, write_json
 from evaluation.errors import EvaluationError
 from evaluation.features.store import RowsFile
+from evaluation.json_files import without_credentials, write_json
 from evaluation.output_files import atomic_output, check_writable
-from evaluation.report.writer import write_report
+from evaluation.report.document import write_report
 from tests.support.evaluation.commands import one_line, run, score
 from tests.support.evaluation.fake_service import fake_service, noise
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from artifacts.terminal import printable
 from imagesets import ImageSetError
+from imagesets.folder_contents import class_name
 from imagesets.folder_scan import exclusion_reason, list_files
-from imagesets.image_files import class_name
 from tests.support.image_files import UTF8_FLAG, encoded, packed, tree, with_flags
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.environment_values import default_port
+from service.default_address import default_port
 from service.middleware.auth import ApiKeys
 from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from trainer.config.schema import RENAMED_FIELDS, Config, Section
 from trainer.errors import TrainerError
-from trainer.names import checked_name, name_of_source, slug
+from trainer.run_names import checked_name, name_of_source, slug
 
 PRESETS = Path(__file__).with_name("presets")
 LITERAL_FIELDS = {"name", "data.source"}  # taken as written, not as YAML

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from artifacts.plugins import is_plugin
-from trainer.names import NAME_PATTERN
+from trainer.run_names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution, seeds_to_latents
-from artifacts.onnx_files import metadata_of
+from artifacts.onnx_metadata import metadata_of
 from artifacts.typer_group import command_name
 from trainer import __version__
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.names import checked_name, is_onnx_path
 from trainer.networks import Generator
 from trainer.onnx_export import benchmark
 from trainer.reports import image_grids
+from trainer.run_names import checked_name, is_onnx_path
 from trainer.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:

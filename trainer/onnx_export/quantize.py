@@ -19,7 +19,7 @@ import onnx
 
 from artifacts.generator_file import digest
 from artifacts.latents import ZDistribution
-from artifacts.onnx_files import metadata_of
+from artifacts.onnx_metadata import metadata_of
 from trainer.errors import TrainerError
 from trainer.onnx_export import benchmark
 from trainer.onnx_export.benchmark import Feed, Scorer

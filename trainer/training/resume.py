@@ -15,7 +15,7 @@ from trainer.config.schema import Config
 from trainer.data import ImageRecord, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
-from trainer.names import FOLDER
+from trainer.run_names import FOLDER
 from trainer.training import checkpoint
 
 

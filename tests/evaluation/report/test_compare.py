@@ -14,7 +14,7 @@ from PIL import Image
 
 from evaluation.extractors import load_extractor
 from evaluation.report.compare import compare
-from evaluation.report.writer import write_report
+from evaluation.report.document import write_report
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.reports import Page, embedded, set_model_name
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor

@@ -12,10 +12,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from evaluation.report.charts import Series, line_chart, strip, ticks
+from evaluation.report.document import write_report
 from evaluation.report.formatting import escape_markdown, number, percent
 from evaluation.report.images import GAP, MIN_TILE, draw_grid, draw_neighbors, tile
 from evaluation.report.render import write_views
-from evaluation.report.writer import write_report
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.reports import NASTY, Page, embedded, score_in
 

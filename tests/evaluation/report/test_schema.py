@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.report.writer import check_threshold
+from evaluation.report.document import check_threshold
 
 
 @pytest.mark.parametrize(("value", "metric", "passed"), [(-0.1, "fid_infinity", False), (0.0, "fid_infinity", True)])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from service import preflight
-from service.environment_values import default_host
+from service.default_address import default_host
 from service.server import exposure_warning
 from tests.support.paths import ROOT
 from tests.support.service.service_process import free_port, listening_hosts, running

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from evaluation.report.document import write_report
 from evaluation.report.render import write_views
-from evaluation.report.writer import write_report
 from tests.support.evaluation.commands import run
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
 from tests.support.image_files import write_pictures

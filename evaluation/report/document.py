@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.documents import json_text, now, versions, without_credentials, write_json
 from evaluation.errors import EvaluationError
+from evaluation.json_files import json_text, now, versions, without_credentials, write_json
 from evaluation.report.schema import FORMAT_VERSION
 
 

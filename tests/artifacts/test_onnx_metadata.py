@@ -1,7 +1,7 @@
 import pytest
 
 from artifacts.files import is_lfs_pointer, is_lfs_pointer_file
-from artifacts.onnx_files import onnx_error_message
+from artifacts.onnx_metadata import onnx_error_message
 
 SIGNATURE = (
     "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/graph/model.cc:256 onnxruntime::Model::Model("

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from trainer import names
+from trainer import run_names
 from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
@@ -61,24 +61,24 @@ def name_in(path: Path) -> str:
     ],
 )
 def test_name_of_source_is_that_of_the_users_folder(source: str, name: str | None) -> None:
-    assert names.name_of_source(source) == name
+    assert run_names.name_of_source(source) == name
 
 
 def test_name_of_source_here_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Cats").mkdir()
     monkeypatch.chdir(tmp_path / "Cats")
-    assert names.name_of_source("folder:.") == "cats"
+    assert run_names.name_of_source("folder:.") == "cats"
 
 
 def test_name_of_source_keeps_an_at_sign_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "me@home").mkdir()
-    assert names.name_of_source(f"folder:{tmp_path}/me@home") == "me-home"
+    assert run_names.name_of_source(f"folder:{tmp_path}/me@home") == "me-home"
 
 
 @pytest.mark.parametrize("name", ["", "My Cats", "../x", "x" * 65, "-a"])
 def test_checked_name_invalid_in_a_url_fails(name: str) -> None:
     with pytest.raises(TrainerError, match="a model's name has the characters"):
-        names.checked_name(name)
+        run_names.checked_name(name)
 
 
 def test_resolve_takes_the_most_explicit_name(tmp_path: Path) -> None:
