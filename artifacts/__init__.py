@@ -1,4 +1,4 @@
-"""What the packages share: the generator file, latents, atomic files, processes. It imports none of the others."""
+"""What the packages share: the generator file, latents, and utilities for files, plugins, processes and terminals."""
 
 from __future__ import annotations
 

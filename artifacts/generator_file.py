@@ -82,7 +82,7 @@ def check(model: "onnx.ModelProto") -> Metadata:
     if missing := [key for key in REQUIRED if key not in props]:
         raise ContractError(f"not a generator file: metadata lacks {', '.join(missing)}")
     if props["format_version"] != FORMAT_VERSION:
-        raise ContractError(f"format_version is {props['format_version']!r}; this service reads {FORMAT_VERSION!r}")
+        raise ContractError(f"format_version is {props['format_version']!r}; this version reads {FORMAT_VERSION!r}")
     metadata = _parse(props)
     _check_graph(model, metadata)
     if holds_external_weights(model):

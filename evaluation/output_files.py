@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, fsynced, renamed."""
+"""Output files: checked to be writable before the work, written atomically, with one-line errors."""
 
 from __future__ import annotations
 

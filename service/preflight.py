@@ -1,4 +1,4 @@
-"""Checks before `bentoml serve`: whatever would keep the service from starting is reported in one line."""
+"""Check settings, port and folders, report in one line what would keep the service from starting, and start it."""
 
 import errno
 import os

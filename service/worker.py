@@ -10,7 +10,7 @@ from service.middleware.client_address import TrustedProxies
 from service.middleware.cross_origin import allowed_origins
 from service.middleware.rate_limit import RateLimiter
 from service.observability import tracing
-from service.observability.logs import AccessLog
+from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics, shared_dir
 from service.server.exposure_warning import service_url
 from service.settings import Settings

@@ -414,15 +414,15 @@ def compare(
     from rich.table import Table
 
     from trainer.console import print_table
-    from trainer.reports import pages
+    from trainer.reports import comparison, pages
 
-    page = pages.compare(run_dirs, output)
-    comparison = pages.read_json(output / "compare.json")
-    table = Table("", *map(printable, comparison["runs"]), box=None)
-    for title, values in comparison["rows"].items():
+    page = comparison.compare(run_dirs, output)
+    document = pages.read_json(output / "compare.json")
+    table = Table("", *map(printable, document["runs"]), box=None)
+    for title, values in document["rows"].items():
         table.add_row(printable(title), *map(printable, values))
     print_table(table)
-    say(f"{page}: at {comparison['images_seen'] / 1000:g} kimg")
+    say(f"{page}: at {document['images_seen'] / 1000:g} kimg")
 
 
 @app.command(
@@ -471,9 +471,10 @@ def sweep(
     A failed run is recorded with its reason, and the sweep continues. The score is a run's lowest proxy distance
     (random features).
     """
-    from trainer.sweep import runner, study
+    from trainer.sweep import runner
+    from trainer.sweep.plan import make_plan
 
-    plan = study.make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
+    plan = make_plan(preset, set_ or (), vary or (), sampler=sampler, trials=trials, seeds=seeds)
     plan = runner.with_channels(plan, data_root)
     folder = output or plan.default_folder
     if dry_run:

@@ -35,7 +35,7 @@ def extract_features(
 ) -> FeatureStore:
     """Extract the features of images start … stop-1 of a range, resuming what an earlier run left in `folder`.
 
-    `keep` names those of `feature_store.ROWS` to keep. Whatever ends it, what was extracted until then is kept.
+    `keep` names those of `store.ROWS` to keep. Whatever ends it, what was extracted until then is kept.
 
     Raises:
         EvaluationError: As `iter_features` does, and if the model changed since the earlier run.

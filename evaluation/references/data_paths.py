@@ -1,4 +1,4 @@
-"""The folders of image sets, of the references made from them, and of their extractors."""
+"""Load real images, and name the folders of datasets, of the references made from them, and of their extractors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result document `report.json`: its fields, and how it is written."""
+"""The result document `report.json`: its fields, checked when it is read."""
 
 from __future__ import annotations
 

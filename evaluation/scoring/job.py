@@ -130,7 +130,7 @@ def recorded_extractor(reference: Location) -> Path:
 
 
 def open_job(images: ImagesLike, reference: ImagesLike, extractor: Extractor, options: ScoreOptions) -> Job:
-    """Open both sides at one resolution and check that the metrics can be computed; see `job.score`."""
+    """Open both sides at one resolution and check that the metrics can be computed; see `run_job.score`."""
     # Both raise before any work: for a threshold on what should be high, and for a classifier near chance.
     first = options.metrics[0]
     check_threshold([{"better": first.better, "name": first.name, "value": 0.0}], options.fail_above)

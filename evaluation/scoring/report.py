@@ -22,8 +22,9 @@ from evaluation.references.reference_file import Reference
 from evaluation.references.reference_set import is_constant
 from evaluation.report.document import check_threshold, score_document
 from evaluation.report.schema import FORMAT_VERSION, NAME
-from evaluation.scoring.compute_metrics import WITHOUT_BASELINE, compute_metrics, real_baseline
+from evaluation.scoring.compute_metrics import compute_metrics
 from evaluation.scoring.job import Job
+from evaluation.scoring.real_baseline import WITHOUT_BASELINE, real_baseline
 from evaluation.scoring.report_images import save_sample_images
 from imagesets import ImageSetError
 

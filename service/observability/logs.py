@@ -1,10 +1,9 @@
-"""The service's log and access log: JSON lines for programs, short lines for a terminal.
+"""The service's log: JSON lines for programs, short lines for a terminal.
 
 A thread writes the lines (`QueueListener`), so that a pipe without a reader never blocks a request. What waits for it
 is bounded: further lines are dropped and counted.
 """
 
-import asyncio
 import atexit
 import json
 import logging
@@ -18,16 +17,11 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from logging.handlers import QueueHandler, QueueListener
-from typing import TextIO
 
 from service.settings import Settings
 
 MAX_QUEUED = 1000  # records
 EXIT_WAIT_S = 1.0  # for the queued records
-MAX_ACCESS_LINES = 10_000  # that wait for the next write
-ACCESS_WRITE_S = 0.2  # between two writes: a record per request would take ten times as long
-ACCESS_BACKLOG = 10  # queued records from which on the reader is too slow, and access lines wait
-QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/v1/status"})  # requested every few seconds
 _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)  # id of the request in work
@@ -46,7 +40,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = {
-            "time": f"{_utc(int(record.created))}.{int(record.msecs):03}Z",
+            "time": f"{utc(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -64,13 +58,14 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         request = current_request.get()
-        line = f"{_utc(int(record.created))[11:]} {record.levelname.lower()} {record.getMessage()}"
+        line = f"{utc(int(record.created))[11:]} {record.levelname.lower()} {record.getMessage()}"
         line += f" [{request}]" if request else ""
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 @lru_cache(maxsize=1)
-def _utc(second: int) -> str:
+def utc(second: int) -> str:
+    """Return a time as ISO 8601, without a fraction."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
@@ -83,7 +78,7 @@ class DroppingQueueHandler(QueueHandler):
         """Queue a record, after a line on those that were dropped."""
         try:
             if self.dropped:
-                self.queue.put_nowait(_as_record(_dropped_line("log lines dropped", self.dropped)))
+                self.queue.put_nowait(as_record(dropped_line("log lines dropped", self.dropped)))
                 self.dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
@@ -105,16 +100,18 @@ class _DescriptorListener(QueueListener):
                 data = data[os.write(self._descriptor, data) :]
 
 
-def _as_record(lines: str) -> logging.LogRecord:
+def as_record(lines: str) -> logging.LogRecord:
+    """Return a record whose message is `lines`, already formatted."""
     return logging.makeLogRecord({"msg": lines})
 
 
-def _dropped_line(event: str, count: int) -> str:
+def dropped_line(event: str, count: int) -> str:
+    """Return the JSON line that says how many lines were dropped."""
     return json.dumps({"level": "warning", "event": event, "lines": count})
 
 
 @lru_cache(maxsize=8)
-def _queue_for(descriptor: int) -> "queue.Queue[logging.LogRecord]":
+def queue_for(descriptor: int) -> "queue.Queue[logging.LogRecord]":
     """Start the thread that writes to a file descriptor, and return its queue."""
     records: queue.Queue[logging.LogRecord] = queue.Queue(MAX_QUEUED)
     _DescriptorListener(records, descriptor).start()
@@ -143,7 +140,7 @@ def configure(settings: Settings) -> None:
             handler.setFormatter(formatter)
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 with suppress(OSError, ValueError):  # a stream without a file descriptor cannot block
-                    queueing = DroppingQueueHandler(_queue_for(handler.stream.fileno()))
+                    queueing = DroppingQueueHandler(queue_for(handler.stream.fileno()))
                     queueing.setFormatter(formatter)
                     queueing.setLevel(handler.level)
                     queueing.filters = handler.filters
@@ -151,81 +148,3 @@ def configure(settings: Settings) -> None:
                     logger.addHandler(queueing)
         # Messages of uvicorn and circus below a warning are of no use to an operator.
         logger.setLevel(level if name == "bentoml" else max(level, logging.WARNING))
-
-
-class AccessLog:
-    """One line per request, formatted at once and written several at a time.
-
-    Args:
-        settings: Which requests are logged, and in which format.
-        stream: Where to; standard output by default.
-    """
-
-    def __init__(self, settings: Settings, stream: TextIO | None = None):
-        self._which, self._sample, self._json = settings.access_log, settings.access_log_sample, uses_json(settings)
-        self._stream = stream
-        self._lines: list[str] = []
-        self._dropped = 0
-        self._scheduled = False
-
-    def is_logged(self, route: str, status: int) -> bool:
-        """Return whether a request is logged: errors unless the log is off, others unless sampled out."""
-        if status >= 400 and status != 499:
-            return self._which != "off"
-        if self._which != "all" or route in QUIET_ROUTES:
-            return False
-        return self._sample >= 1 or random.random() < self._sample
-
-    def log(
-        self,
-        method: str,
-        route: str,
-        status: int,
-        seconds: float,
-        request: str,
-        model: str | None = None,
-        rows: int | None = None,
-        client: str | None = None,
-        trace: str | None = None,
-    ) -> None:
-        """Log one request, on the event loop."""
-        if len(self._lines) >= MAX_ACCESS_LINES:
-            self._dropped += 1
-            return
-        now, ms = time.time(), seconds * 1000
-        if self._json:
-            # By hand, in a third of the time of `json`: only the names of models and clients can need escapes.
-            line = (
-                f'{{"time":"{_utc(int(now))}.{int(now % 1 * 1000):03}Z","level":"info","event":"request",'
-                f'"request_id":"{request}","method":"{method}","route":"{route}","status":{status},"ms":{ms:.2f}'
-            )
-            line += f',"rows":{rows},"model":{json.dumps(model)}' if rows is not None else ""
-            line += f',"client":{json.dumps(client)}' if client is not None else ""
-            line += f',"trace_id":"{trace}"' if trace is not None else ""
-            self._lines.append(line + "}")
-        else:
-            images = f" {rows} rows of {model}" if rows is not None else ""
-            time_of_day = _utc(int(now))[11:]
-            self._lines.append(f"{time_of_day} {status} {method} {route} {ms:.1f} ms{images} [{request}]")
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_later(ACCESS_WRITE_S, self.flush)
-
-    def flush(self) -> None:
-        """Hand the lines to the thread that writes them, unless its queue shows that the reader is too slow."""
-        self._scheduled = False
-        stream = self._stream or sys.stdout
-        try:
-            records = _queue_for(stream.fileno())
-        except (OSError, ValueError):  # a stream without a file descriptor: a test's
-            stream.write("".join(f"{line}\n" for line in self._take()))
-            return
-        if records.qsize() < ACCESS_BACKLOG and (lines := self._take()):
-            records.put(_as_record("\n".join(lines)))
-
-    def _take(self) -> list[str]:
-        lines, self._lines = self._lines, []
-        if self._dropped:
-            lines.append(_dropped_line("access lines dropped", self._dropped))
-            self._dropped = 0
-        return lines

@@ -1,5 +1,5 @@
-"""Everything that depends on private parts of BentoML, uvicorn and circus.
+"""How the server processes run: connections, shutdown, supervision; all private parts of BentoML, uvicorn, circus.
 
-Each module lists in SYMBOLS the private parts that it needs. Where a version lacks one, a warning names the feature
-that is off, and the public behavior of the package remains (see `compatibility`).
+A module that needs private parts lists them in SYMBOLS. Where a version lacks one, a warning names the feature that is
+off, and the public behavior of that package remains (see `private_symbols`).
 """

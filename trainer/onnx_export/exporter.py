@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.files import LFS_HINT, atomic_path, is_lfs_pointer_file
-from artifacts.generator_file import digest
+from artifacts.generator_file import FORMAT_VERSION, digest
 from artifacts.latents import ZDistribution, seeds_to_latents
 from artifacts.onnx_metadata import metadata_of
 from artifacts.typer_group import command_name
@@ -40,7 +40,6 @@ from trainer.training import checkpoint as checkpoints
 if TYPE_CHECKING:
     import onnx
 
-FORMAT_VERSION = "1"
 OPSET = 18
 VERIFY_SEEDS = range(1_000_000, 1_000_064)  # not those of the training grids
 

@@ -1,4 +1,4 @@
-"""HTML pages that hold all their pictures: `report.html` of a run, and `compare.html` of several."""
+"""The HTML page of a run, `report.html`, which holds all its pictures; what every page needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from PIL import Image
 
 from artifacts.files import atomic_path
@@ -26,16 +25,6 @@ from trainer.training import checkpoint
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FRAMES = 60  # of an animation; of a longer run, evenly spaced ticks
 KINDS = ("fixed", "random")
-# Settings that have a row under a plain name in a comparison, or follow from another.
-NAMED_ROWS = {
-    "name",
-    "data.source",
-    "data.resolution",
-    "data.class_names",
-    "model.architecture",
-    "objective.name",
-    "optim.batch_size",
-}
 Item = TypeVar("Item")
 
 
@@ -73,63 +62,6 @@ def write_page(run_dir: Path) -> Path:
         made_by=record,
     )
     return write_text(page, run_dir / "report.html")
-
-
-def compare(run_dirs: Sequence[Path], output: Path) -> Path:
-    """Compare runs at equal images seen: those of the shortest run.
-
-    Args:
-        run_dirs: Two run folders or more.
-        output: The folder of `compare.html`, `compare.json`, `curves.png`, `fixed.png`, `fixed.gif` and `fixed.webp`.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        TrainerError: For fewer than two runs, for one that is given twice, or for one without a tick or its pictures.
-    """
-    run_dirs = [path.resolve() for path in run_dirs]
-    if len(run_dirs) < 2 or len(set(run_dirs)) < len(run_dirs):
-        raise TrainerError(
-            "compare two runs or more, each once: trainer compare runs/0001-mnist-gan runs/0002-mnist-dcgan"
-        )
-    metrics = [plots.read_metrics(path / "metrics.jsonl") for path in run_dirs]
-    for path, ticks in zip(run_dirs, metrics, strict=True):
-        if not ticks:
-            raise TrainerError(f"{path} has no metrics yet; there is nothing to compare")
-    seen = min(ticks[-1]["images_seen"] for ticks in metrics)
-    metrics = [[tick for tick in ticks if tick["images_seen"] <= seen] for ticks in metrics]
-    for path, ticks in zip(run_dirs, metrics, strict=True):
-        if not ticks:
-            raise TrainerError(
-                f"{path} has no tick within the {seen / 1000:g} kimg of the shortest run; lower run.tick_kimg"
-            )
-    names = run_labels(run_dirs)
-    rows = comparison_rows([read_config(path) for path in run_dirs], metrics)
-    curves = plots.draw_curves(dict(zip(names, metrics, strict=True)))
-    moments = thin([int(tick["images_seen"]) for tick in min(metrics, key=len)])
-    sheets = [[np.asarray(read_sheet(path, moment)) for path in run_dirs] for moment in moments]
-    frames = [image_grids.to_pil(image_grids.side_by_side(*pictures)) for pictures in sheets]
-
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output / "curves.png") as partial:
-        partial.write_bytes(curves)
-    with atomic_path(output / "fixed.png") as partial:
-        frames[-1].save(partial, format="PNG")
-    for suffix in ("gif", "webp"):
-        image_grids.write_animation(frames, output / f"fixed.{suffix}")
-    document = {"images_seen": seen, "runs": names, "rows": rows}
-    write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", output / "compare.json")
-    page = render(
-        "compare.html",
-        names=names,
-        kimg=f"{seen / 1000:g}",
-        rows=rows,
-        sheets={name: png_url(read_sheet(path, seen)) for name, path in zip(names, run_dirs, strict=True)},
-        curves=embed(output / "curves.png"),
-        animation=embed(output / "fixed.webp"),
-    )
-    return write_text(page, output / "compare.html")
 
 
 def animate(run_dir: Path, kind: str, fps: float = 8.0) -> list[Path]:
@@ -211,57 +143,6 @@ def run_labels(run_dirs: Sequence[Path]) -> list[str]:
     """Return the folders' names, with the parent's name where two are equal."""
     names = [path.name for path in run_dirs]
     return [str(Path(path.parent.name) / path.name) if names.count(path.name) > 1 else path.name for path in run_dirs]
-
-
-def comparison_rows(configs: Sequence[Config], metrics: Sequence[Sequence[Tick]]) -> dict[str, list[str]]:
-    """Return the table of a comparison: a row per fact, with one value per run.
-
-    Args:
-        configs: The runs' configs. Every setting that they do not share has a row, under its name.
-        metrics: The runs' ticks that count.
-    """
-    rows: dict[str, list[str]] = {}
-    settings = differing_settings(configs)
-    for config, ticks in zip(configs, metrics, strict=True):
-        G, D = networks.build(config)
-        tick = ticks[-1]
-        scores = next((earlier for earlier in reversed(ticks) if "quality/frechet" in earlier), {})
-        facts = {
-            "images": f"{config.data.source}, {config.data.resolution} px",
-            "networks": config.model.architecture,
-            "G parameters": f"{networks.parameter_count(G):,}",
-            "D parameters": f"{networks.parameter_count(D):,}",
-            "objective": config.objective.name,
-            "batch": str(config.optim.batch_size),
-            "kimg": f"{tick['images_seen'] / 1000:g}",
-            "steps": f"{tick['step']:,}",
-            "time": f"{tick['seconds']:,.0f} s",
-            "images/s": f"{tick['images_seen'] / max(tick['seconds'], 1e-9):,.0f}",
-            "loss D": f"{tick['loss/D']:.3f}",
-            "loss G": f"{tick['loss/G']:.3f}",
-            "Fréchet distance": _score(scores, "quality/frechet"),
-            "recall": _score(scores, "quality/recall"),
-        }
-        for title, value in facts.items():
-            rows.setdefault(title, []).append(value)
-            if title == "batch":
-                rows |= settings
-    return rows
-
-
-def _score(tick: Tick, name: str) -> str:
-    return f"{tick[name]:.3f}" if name in tick else "not measured"
-
-
-def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
-    """Return each setting that is not the same in all configs, with its values in the configs' order."""
-    documents = [loading.flatten(config) for config in configs]
-    found: dict[str, list[str]] = {}
-    for field in documents[0]:
-        values = [document[field] for document in documents]
-        if field not in NAMED_ROWS and any(value != values[0] for value in values):
-            found[field] = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    return found
 
 
 def render(template: str, **values: Any) -> str:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from trainer.errors import TrainerError
 from trainer.reports import pages
+from trainer.sweep.plan import Plan
 from trainer.sweep.space import format_value
-from trainer.sweep.study import Plan, Study, Trial, ranked
+from trainer.sweep.study import Study, Trial, ranked
 from trainer.training.logger import GRID_SEEDS
 
 PAGE = "sweep.html"

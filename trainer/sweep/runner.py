@@ -19,7 +19,8 @@ from trainer.data import with_channels as with_image_channels
 from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.sweep import report, space
-from trainer.sweep.study import Plan, RunResult, Study, Trial, check_folder, import_optuna, ranked
+from trainer.sweep.plan import Plan, check_folder
+from trainer.sweep.study import RunResult, Study, Trial, import_optuna, ranked
 from trainer.sweep.workers import Job, Worker, jobs_of
 from trainer.training import run_folder
 

@@ -24,7 +24,8 @@ from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import plots
 from trainer.sweep import space
-from trainer.sweep.study import Plan, RunResult, Trial
+from trainer.sweep.plan import Plan
+from trainer.sweep.study import RunResult, Trial
 from trainer.training import checkpoint, run_folder
 
 # Exit code of a run whose setting diverged or broke. Code 2, on a full disk for one, is not the setting's fault.

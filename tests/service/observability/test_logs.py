@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from service.observability import logs
-from service.observability.logs import MAX_ACCESS_LINES, AccessLog, request_id
+from service.observability.access_log import MAX_ACCESS_LINES, AccessLog
+from service.observability.logs import request_id
 from service.settings import Settings
 from tests.support.polling import wait_until
 

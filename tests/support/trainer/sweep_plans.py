@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.sweep.study import Plan, make_plan
+from trainer.sweep.plan import Plan, make_plan
 
 
 def plan_of(*varies: str, sampler: str = "grid", trials: int | None = None, seeds: int = 1, **sets: Any) -> Plan:

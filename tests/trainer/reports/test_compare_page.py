@@ -15,7 +15,7 @@ from tests.support.trainer.killed_training import images
 from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.reports import pages
+from trainer.reports import comparison, pages
 from trainer.training import run_folder
 
 Tiny = Callable[..., Config]
@@ -38,7 +38,7 @@ def two(tiny: Tiny, tmp_path: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_compare_uses_the_images_seen_by_the_shortest_run(two: list[Path], tmp_path: Path) -> None:
-    page = pages.compare(two, tmp_path / "out").read_text(encoding="utf-8")
+    page = comparison.compare(two, tmp_path / "out").read_text(encoding="utf-8")
     document = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert document["images_seen"] == 80
     assert document["rows"]["kimg"] == ["0.08", "0.08"]
@@ -70,7 +70,7 @@ def test_compare_curves_end_with_the_shortest_run(
         return draw(runs)
 
     monkeypatch.setattr(pages.plots, "draw_curves", record)
-    pages.compare(two, tmp_path / "out")
+    comparison.compare(two, tmp_path / "out")
     assert drawn == [80, 80]
 
 
@@ -90,7 +90,7 @@ def test_compare_invalid_runs_raise_one_line(two: list[Path], tmp_path: Path) ->
         ([two[0], tmp_path], "run folder"),
     ):
         with pytest.raises(TrainerError, match=says):
-            pages.compare(runs, tmp_path / "out")
+            comparison.compare(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -104,7 +104,7 @@ def test_run_labels_of_equal_names_have_the_parent() -> None:
 
 @pytest.mark.slow
 def test_compare_differing_settings_have_a_row(two: list[Path], tmp_path: Path) -> None:
-    pages.compare(two, tmp_path / "out")
+    comparison.compare(two, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["rows"]
     assert rows["run.total_kimg"] == ["0.16", "0.08"]
     assert rows["run.quality_ticks"] == ["0", "1"]

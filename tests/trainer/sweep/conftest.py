@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.sweep.study import Plan, Study
+from trainer.sweep.plan import Plan
+from trainer.sweep.study import Study
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from PIL import Image
 from tests.support.trainer.sweep_plans import ended, plan_of
 from trainer.reports import image_grids
 from trainer.sweep import report
-from trainer.sweep.study import Plan, Study
+from trainer.sweep.plan import Plan
+from trainer.sweep.study import Study
 from trainer.training import logger
 
 

@@ -22,8 +22,9 @@ from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.sweep import runner
+from trainer.sweep.plan import Plan
 from trainer.sweep.runner import SweepProgress
-from trainer.sweep.study import Plan, Study, Trial
+from trainer.sweep.study import Study, Trial
 from trainer.sweep.workers import Job, jobs_of
 
 FIELDS = """

@@ -13,7 +13,8 @@ from tests.support.paths import ROOT
 from tests.support.trainer.sweep_plans import ended, plan_of
 from trainer.errors import TrainerError
 from trainer.sweep import space
-from trainer.sweep.study import Plan, Study, check_folder
+from trainer.sweep.plan import Plan, check_folder
+from trainer.sweep.study import Study
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import load_images
 from trainer.errors import TrainerError
-from trainer.sweep import runner, study
+from trainer.sweep import plan, runner
 from trainer.training import run_folder
 
 
@@ -85,7 +85,7 @@ def test_load_images_without_channels_takes_those_of_the_images(
     again, unchanged = load_images(loading.override(config, []), tmp_path)  # as a resumed run has it
     assert unchanged == config
     assert again.fingerprint == images.fingerprint
-    planned = study.make_plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
+    planned = plan.make_plan("digits-dcgan", sets, ["model.z_dim=8,16"], sampler="grid", trials=None, seeds=1)
     assert runner.with_channels(planned, tmp_path).config.data.channels == channels
 
 
