@@ -3,9 +3,18 @@
 It imports only `artifacts` of our packages, and torch or scikit-learn only for a dataset that needs them.
 """
 
-from imagesets.registry import SourceInfo, list_sources, load, native_channels
+from imagesets.registry import SourceInfo, full_name, list_sources, load, native_channels
 from imagesets.types import ImageSet, ImageSetError
 
-__all__ = ["ImageSet", "ImageSetError", "SourceInfo", "list_sources", "load", "load_image_set", "native_channels"]
+__all__ = [
+    "ImageSet",
+    "ImageSetError",
+    "SourceInfo",
+    "full_name",
+    "list_sources",
+    "load",
+    "load_image_set",
+    "native_channels",
+]
 
 load_image_set = load  # the former name of `load`

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +46,7 @@ class SourceInfo:
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     resolution: int | None = None,
     channels: int | None = None,
@@ -57,7 +59,8 @@ def load(
     Args:
         name: `SOURCE` or `SOURCE@SPLIT`: a named dataset (without a split, its train split), `folder:PATH` for a folder
             or zip of images (without a split, all of them), or `package.module:FUNCTION`, a function of your own that
-            returns images uint8 [N, H, W] or [N, H, W, C], or a tuple of images, labels [N] and class names.
+            returns images uint8 [N, H, W] or [N, H, W, C], or a tuple of images, labels [N] and class names. The path
+            of a folder or zip may also be given without `folder:`, if no dataset has that name.
         resolution: Side in pixels; None is the source's own.
         channels: 1 (gray) or 3 (RGB); None is the source's own.
         data_root: Folder of the datasets that are downloaded.
@@ -71,10 +74,7 @@ def load(
     Raises:
         ImageSetError: In one line, for anything that the user can correct.
     """
-    if resolution is not None and not 1 <= resolution <= MAX_RESOLUTION:
-        raise ImageSetError(f"resolution {resolution} is not between 1 and {MAX_RESOLUTION}")
-    if channels not in (None, 1, 3):
-        raise ImageSetError(f"channels {channels} is neither 1 (gray) nor 3 (RGB)")
+    name, resolution, channels = full_name(name), _checked_resolution(resolution), _checked_channels(channels)
     data_root, root = _data_paths(data_root, cache_root)
     spec = _dataset_spec(name, resolution, channels, data_root)
     found = load_or_build(spec, f"{spec.source}@{spec.split}", root, progress)
@@ -89,7 +89,7 @@ def load(
 
 
 def native_channels(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     resolution: int | None = None,
     data_root: Path | str = "data",
@@ -102,11 +102,57 @@ def native_channels(
     Raises:
         ImageSetError: If there is no such source.
     """
+    name, resolution = full_name(name), _checked_resolution(resolution)
     data_root, root = _data_paths(data_root, cache_root)
     if not name.startswith("folder:") and not is_plugin(name.partition("@")[0]):
         return _find_source(name)[0].channels or 3
     spec = _dataset_spec(name, resolution, None, data_root)
     return with_native_format(spec, f"{spec.source}@{spec.split}", root).channels or 3
+
+
+def full_name(name: str | os.PathLike[str]) -> str:
+    """Return the name of an image set, with `folder:` before the path of an existing file or folder.
+
+    The name of a dataset is that dataset even if a folder has the same name.
+
+    Raises:
+        ImageSetError: If it is neither a text nor a path.
+    """
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
+        shown = repr(text)[:80] if text is None or isinstance(text, (bool, int, float, bytes)) else type(text).__name__
+        raise ImageSetError(
+            f"an image set is named by a text or a path, such as 'digits' or 'folder:photos', not {shown}"
+        )
+    source = text.partition("@")[0]
+    if text.startswith("folder:") or is_plugin(source) or source in _named_sources():
+        return text
+    return f"folder:{text}" if _exists(text) or _exists(text.rpartition("@")[0]) else text
+
+
+def _exists(path: str) -> bool:
+    try:
+        return bool(path) and Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, ~ without a home, a null character
+        return False
+
+
+def _checked_resolution(resolution: Any) -> int | None:
+    if resolution is None:
+        return None
+    if not isinstance(resolution, (int, np.integer)) or isinstance(resolution, bool):
+        raise ImageSetError(f"resolution {str(resolution)[:80]!r} is not a whole number of pixels, such as 32")
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise ImageSetError(f"resolution {resolution} is not between 1 and {MAX_RESOLUTION}")
+    return int(resolution)
+
+
+def _checked_channels(channels: Any) -> int | None:
+    if channels is None:
+        return None
+    if not isinstance(channels, (int, np.integer)) or isinstance(channels, bool) or channels not in (1, 3):
+        raise ImageSetError(f"channels {str(channels)[:80]} is neither 1 (gray) nor 3 (RGB)")
+    return int(channels)
 
 
 def _data_paths(data_root: Path | str, cache_root: Path | str | None) -> tuple[Path, Path]:
@@ -148,17 +194,7 @@ def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> Dat
         raise ImageSetError(str(error)) from error
     except Exception as error:  # whatever the user's function raises
         raise ImageSetError(f"{source}({split!r}) failed: {type(error).__name__}: {error}") from error
-    images, labels, class_names = returned if isinstance(returned, tuple) else (returned, None, ())
-    images, labels = np.asarray(images), None if labels is None else np.asarray(labels)
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))):
-        raise ImageSetError(
-            f"{source}({split!r}) returned {images.dtype} {list(images.shape)}; return uint8 [N, H, W] or [N, H, W, C]"
-        )
-    if images.ndim == 4 and images.shape[3] == 1:
-        images = images[..., 0]
-    class_names = tuple(map(str, class_names))
-    if labels is not None and (labels.shape != images.shape[:1] or len(class_names) <= labels.max(initial=-1)):
-        raise ImageSetError(f"{source}({split!r}): return one label per image and a name for every label")
+    images, labels, class_names = _check_returned(f"{source}({split!r})", returned)
     resolution, channels = resolution or min(images.shape[1:3]), channels or (1 if images.ndim == 3 else 3)
     content = content_fingerprint(images, labels) + "".join(f" {name}" for name in class_names)
 
@@ -168,15 +204,59 @@ def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> Dat
     return DatasetSpec(source, split, "center-square", "pil-bilinear", resolution, channels, content, open_dataset)
 
 
+def _check_returned(call: str, returned: Any) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Return images [N, H, W] or [N, H, W, 3], labels and class names; raise ImageSetError for any other result."""
+
+    def error(found: str) -> ImageSetError:
+        return ImageSetError(
+            f"{call} returned {found}; return uint8 [N, H, W] or [N, H, W, C], where C is 1 or 3, or a tuple of such "
+            "images, integer labels [N] and class names"
+        )
+
+    parts = returned if isinstance(returned, tuple) else (returned, None, ())
+    if len(parts) != 3:
+        raise error(f"a tuple of {len(parts)}")
+    try:
+        images, labels = np.asarray(parts[0]), None if parts[1] is None else np.asarray(parts[1])
+    except Exception as reason:  # ragged lists, or whatever an array type of the user raises
+        raise error(f"what is not an array ({type(reason).__name__}: {reason})") from reason
+    is_image_shape = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    if images.dtype != np.uint8 or not is_image_shape or 0 in images.shape:
+        found = f"{images.dtype} {list(images.shape)}" if images.ndim else type(parts[0]).__name__
+        raise error(found)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    names = () if parts[2] is None else parts[2]
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise error(f"{type(names).__name__} as class names")
+    class_names = tuple(map(str, names))
+    if labels is None:
+        return images, None, class_names
+    if labels.dtype.kind not in "iu":
+        raise error(f"labels {labels.dtype} {list(labels.shape)}")
+    advice = f"{call}: return one label per image and a name for every label"
+    if labels.shape != images.shape[:1]:
+        raise ImageSetError(f"{advice}; there are {len(images):,} images and labels {list(labels.shape)}")
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ImageSetError(
+            f"{advice}, counted from 0; labels are {labels.min()} to {labels.max()}, number of names: {len(class_names):,}"
+        )
+    return images, labels, class_names
+
+
+def _named_sources() -> dict[str, SourceInfo]:
+    return {info.name: info for info in _SOURCES if info.make_spec}
+
+
 def _find_source(name: str) -> tuple[SourceInfo, str]:
     """Return a named source and the split, or raise ImageSetError for one that does not exist."""
     source, _, split = name.partition("@")
     split = split or "train"
-    known = {info.name: info for info in _SOURCES if info.make_spec}
+    known = _named_sources()
     if source not in known:
         close = difflib.get_close_matches(source, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)} and folder:PATH"
-        raise ImageSetError(f"there is no image source {source!r}; {hint}")
+        hint = f"did you mean {close[0]}?" if close else f"datasets: {', '.join(info.name for info in _SOURCES)}"
+        raise ImageSetError(f"there is no file, folder or dataset {source!r}; {hint}")
     if split not in known[source].splits:
         raise ImageSetError(f"{source} has no split {split!r}; it has {', '.join(known[source].splits)}")
     return known[source], split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.machinery
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagesets import ImageSetError, list_sources, load_image_set
+from imagesets import ImageSetError, list_sources, load_image_set, native_channels
 from imagesets.builtin_datasets import digits_test_mask
 
 
@@ -180,15 +181,32 @@ def test_celeba_crops_the_center_and_follows_the_partition(tmp_path: Path) -> No
     ("name", "options", "reason"),
     [
         ("mnits", {}, "did you mean mnist"),
-        ("imagenet", {}, "folder:PATH"),
+        (
+            "photoz",
+            {},
+            r"no file, folder or dataset 'photoz'; datasets: digits, .*, folder:PATH, package\.module:FUNCTION",
+        ),
+        ("", {}, "no file, folder or dataset ''"),
+        ("missing.zip@train", {}, r"no file, folder or dataset 'missing\.zip'"),
+        ("a" * 5000, {}, "no file, folder or dataset"),
+        ("a\0b", {}, "no file, folder or dataset"),
+        (None, {}, "named by a text or a path, such as 'digits' or 'folder:photos', not None"),
+        (np.zeros(3), {}, "named by a text or a path, .* not ndarray"),
         ("mnist@dev", {}, "has no split 'dev'"),
         ("digits", {"channels": 2}, "neither 1"),
+        ("digits", {"channels": "gray"}, "channels gray is neither 1"),
+        ("digits", {"resolution": 32.0}, "resolution '32.0' is not a whole number of pixels"),
+        ("digits", {"resolution": "32"}, "resolution '32' is not a whole number of pixels"),
+        ("digits", {"resolution": True}, "resolution 'True' is not a whole number of pixels"),
         ("digits", {"resolution": 0}, "not between"),
     ],
 )
-def test_load_image_set_invalid_name_or_option_is_explained(name: str, options: dict[str, int], reason: str) -> None:
-    with pytest.raises(ImageSetError, match=reason):
+def test_load_image_set_invalid_name_or_option_is_explained(
+    name: object, options: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ImageSetError, match=reason) as caught:
         load_image_set(name, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
 
 
 def test_list_sources_imports_nothing_heavy() -> None:
@@ -230,3 +248,82 @@ def test_load_function_of_the_user_returns_its_images(tmp_path: Path, monkeypatc
         load_image_set("own_data:floats", cache_root=tmp_path / "cache")
     with pytest.raises(ImageSetError, match="own_data has no absent"):
         load_image_set("own_data:absent", cache_root=tmp_path / "cache")
+
+
+def write_photos(folder: Path) -> Path:
+    folder.mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 50 * number).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_load_path_without_folder_is_the_same_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_path: bool
+) -> None:
+    write_photos(tmp_path / "photos")
+    shutil.make_archive("packed", "zip", tmp_path / "photos")
+    shutil.move("packed.zip", tmp_path / "packed.zip")
+    monkeypatch.chdir(tmp_path)
+    for words in ("photos", "photos/../photos", "packed.zip"):
+        named, found = load_image_set(f"folder:{words}"), load_image_set(Path(words) if as_path else words)
+        assert (found.name, found.info) == (named.name, named.info)
+        assert native_channels(Path(words) if as_path else words) == 1
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 2
+
+
+def test_load_dataset_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    assert load_image_set("digits@test", resolution=np.int64(16)).name == "digits@test"
+    assert load_image_set("./digits").name.startswith("folder:")
+
+
+def test_load_file_that_is_no_image_set_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("", encoding="utf-8")
+    with pytest.raises(ImageSetError, match=r"notes\.txt is neither a folder nor a \.zip file"):
+        load_image_set(tmp_path / "notes.txt")
+
+
+IMAGES = np.zeros((4, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (None, "returned NoneType; return uint8"),
+        ((IMAGES, np.zeros(4, int)), "returned a tuple of 2; return uint8"),
+        ((IMAGES, None, (), 1), "returned a tuple of 4; return uint8"),
+        (IMAGES[0], r"returned uint8 \[8, 8\]; return uint8"),
+        (IMAGES[:0], r"returned uint8 \[0, 8, 8\]; return uint8"),
+        (np.zeros((4, 8, 8, 2), np.uint8), r"returned uint8 \[4, 8, 8, 2\]; return uint8"),
+        (np.zeros((4, 8, 8), np.int64), r"returned int64 \[4, 8, 8\]; return uint8"),
+        ([[1], [1, 2]], "returned what is not an array .*; return uint8"),
+        ((IMAGES, np.zeros(4), ("a",)), r"returned labels float64 \[4\]; .* integer labels \[N\]"),
+        ((IMAGES, ["a"] * 4, ("a",)), r"returned labels <U1 \[4\]; .* integer labels \[N\]"),
+        ((IMAGES, [0] * 4, "names"), "returned str as class names"),
+        ((IMAGES, [0] * 4, 3), "returned int as class names"),
+        ((IMAGES, [0] * 3, ("a",)), r"one label per image .*; there are 4 images and labels \[3\]"),
+        (
+            (IMAGES, [0, 0, 0, -1], ("a",)),
+            "a name for every label, counted from 0; labels are -1 to 0, number of names: 1",
+        ),
+        ((IMAGES, [0, 1, 2, 3], ("a", "b")), "labels are 0 to 3, number of names: 2"),
+        ((IMAGES, [0] * 4, None), "labels are 0 to 0, number of names: 0"),
+        (ValueError("two\nlines"), r"failed: ValueError: two\\nlines"),
+    ],
+)
+def test_load_function_with_a_wrong_result_names_it(
+    monkeypatch: pytest.MonkeyPatch, result: object, reason: str
+) -> None:
+    def made(split: str) -> object:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setitem(sys.modules, "own_results", types.ModuleType("own_results"))
+    monkeypatch.setattr(sys.modules["own_results"], "made", made, raising=False)
+    with pytest.raises(ImageSetError, match=reason) as caught:
+        load_image_set("own_results:made")
+    assert str(caught.value).startswith("own_results:made('train')")
+    assert "\n" not in str(caught.value)
