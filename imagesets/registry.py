@@ -239,7 +239,8 @@ def _check_returned(call: str, returned: Any) -> tuple[np.ndarray, np.ndarray | 
         raise ImageSetError(f"{advice}; there are {len(images):,} images and labels {list(labels.shape)}")
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise ImageSetError(
-            f"{advice}, counted from 0; labels are {labels.min()} to {labels.max()}, number of names: {len(class_names):,}"
+            f"{advice}, counted from 0; labels are {labels.min()} to {labels.max()}, "
+            f"number of names: {len(class_names):,}"
         )
     return images, labels, class_names
 
