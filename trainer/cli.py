@@ -30,6 +30,7 @@ class Commands(OneLineErrors):
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
     help="Train GANs on your images and export their generators.",
