@@ -79,7 +79,7 @@ def build(paths: list[Path]) -> str:
         The bento's tag.
 
     Raises:
-        StoreError: If a file is rejected, or two have the same name.
+        StoreError: If a file is rejected, two have the same name, or this is not a checkout.
     """
     import bentoml
     import yaml
@@ -87,7 +87,10 @@ def build(paths: list[Path]) -> str:
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         raise StoreError(f"two files have one name: {', '.join(sorted(names))}")
-    recipe = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
+    bentofile_path = ROOT / "bentofile.yaml"
+    if not bentofile_path.is_file():  # an installed wheel
+        raise StoreError(f"store build needs a checkout: bentofile.yaml is not at {bentofile_path}")
+    recipe = yaml.safe_load(bentofile_path.read_text(encoding="utf-8"))
     recipe["models"] = [put(path) for path in paths]
     recipe["python"]["packages"] = pin_versions(recipe["python"]["packages"], ROOT / "constraints.txt")
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as bentofile:

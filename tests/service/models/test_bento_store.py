@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from artifacts.latents import seeds_to_latents
+from service.errors import UserError
 from service.models import bento_store
 from tests.support.paths import ROOT
 from tests.support.service.onnx_fixtures import write_plain
@@ -31,6 +32,12 @@ def home(tmp_path: Path) -> dict[str, str]:
 def stored(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "store", *words]
     return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_build_outside_a_checkout_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bento_store, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"store build needs a checkout: bentofile\.yaml is not at .+bentofile\.yaml$"):
+        bento_store.build([tmp_path / "model.onnx"])
 
 
 def test_bento_serves_its_models(tmp_path: Path, home: dict[str, str]) -> None:
