@@ -100,9 +100,9 @@ def role_bom(whole: dict[str, Any], role: str) -> dict[str, Any]:
     }
 
 
-def licences(bom: dict[str, Any]) -> str:
+def licenses(bom: dict[str, Any]) -> str:
     """Return a Markdown table of the components and the licenses that their metadata declare."""
-    lines = ["| package | version | licence |", "|---|---|---|"]
+    lines = ["| package | version | license |", "|---|---|---|"]
     for component in sorted(bom["components"], key=lambda c: str(c["name"]).lower()):
         declared = [
             entry.get("expression") or entry["license"].get("id") or entry["license"]["name"]
@@ -121,7 +121,7 @@ def sbom(folder: Path) -> None:
     for role in ROLES:
         bom = role_bom(whole, role)
         (folder / f"{role}.cdx.json").write_text(json.dumps(bom, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        (folder / f"{role}.licences.md").write_text(licences(bom), encoding="utf-8")
+        (folder / f"{role}.licences.md").write_text(licenses(bom), encoding="utf-8")
         silent = sum(not component.get("licenses") for component in bom["components"])
         print(f"{folder / role}.cdx.json: {len(bom['components'])} packages, {silent} declare no license")
 
@@ -167,7 +167,7 @@ def audit(service: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    bill = commands.add_parser("sbom", help="write a bill of materials and the licences of each role")
+    bill = commands.add_parser("sbom", help="write a bill of materials and the licenses of each role")
     bill.add_argument("--output", type=Path, default=Path("sbom"))
     asking = commands.add_parser("audit", help="report known vulnerabilities of the roles' packages")
     asking.add_argument("--service", choices=("pypi", "osv"), default="pypi", help="whose advisories")

@@ -254,7 +254,7 @@ def _run_shape(
     latents[1, 0] = latents[0, 0]
     if np.abs(run(latents[1])[0] - first).max() > BATCH_TOLERANCE:
         raise ContractError(
-            "an image changes with its neighbours in the batch, or each time: export the generator in evaluation mode"
+            "an image changes with its neighbors in the batch, or each time: export the generator in evaluation mode"
         )
     return cast(tuple[int, int, int], shape)
 

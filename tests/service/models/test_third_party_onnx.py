@@ -167,7 +167,7 @@ WRONG = {
     "sigmoid": (onnx_fixtures.plain(last="Sigmoid"), r"are in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
     "no tanh": (onnx_fixtures.plain(scale=40.0), r"are in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
     "not a number": (onnx_fixtures.plain(scale=float("nan")), "not all finite"),
-    "noise": (changed(noise), "neighbours in the batch, or each time"),
+    "noise": (changed(noise), "neighbors in the batch, or each time"),
     "training mode": (changed(neighbours), "export the generator in evaluation mode"),
     "an unknown operator": (
         changed(lambda m: setattr(m.graph.node[2], "op_type", "Nope")),
