@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from trainer.api import Run, export, train
     from trainer.config.loading import load_config
     from trainer.config.schema import Config
-    from trainer.errors import TrainerError
+    from trainer.errors import TrainerError, TrainingDiverged
 
-__all__ = ["Config", "Run", "TrainerError", "__version__", "export", "load_config", "train"]
+__all__ = ["Config", "Run", "TrainerError", "TrainingDiverged", "__version__", "export", "load_config", "train"]
 
 # ONNX Runtime's wheels for Linux send usage data to their maker unless this is set before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -27,6 +27,7 @@ _MODULES = {
     "Config": "trainer.config.schema",
     "Run": "trainer.api",
     "TrainerError": "trainer.errors",
+    "TrainingDiverged": "trainer.errors",
     "export": "trainer.api",
     "load_config": "trainer.config.loading",
     "train": "trainer.api",
