@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -90,6 +90,12 @@ def train(
         TrainerError: If the config, the images or the run folder cannot be used.
         TrainingDiverged: If a loss or a gradient became NaN or infinite.
     """
+    if config is not None and not isinstance(config, Config):
+        preset = str(config) if isinstance(config, str | PurePath) else "digits-dcgan"
+        raise TrainerError(
+            f"config must be a Config, not {type(config).__name__}: "
+            f"trainer.train(trainer.load_config({json.dumps(preset, ensure_ascii=False)}))"
+        )
     overrides = [] if device == "auto" else [f"run.device={device}"]
     root = None if data_root is None else Path(data_root)
     if resume is not None:

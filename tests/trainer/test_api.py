@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -54,6 +55,58 @@ def test_load_config_overrides_may_be_values() -> None:
     assert trainer.load_config("digits-dcgan", ["run.seed=3"], name="mine").run.seed == 3
     with pytest.raises(trainer.TrainerError, match=r"did you mean optim\.batch_size"):
         trainer.load_config("digits-dcgan", {"optim.bach_size": 3})
+
+
+def test_load_config_overrides_may_be_numpy_values() -> None:
+    config = trainer.load_config(
+        "digits-dcgan",
+        {
+            "optim.g_lr": np.float32(0.25),
+            "optim.d_lr": np.array(2e-5),
+            "optim.batch_size": np.int64(32),
+            "model.g_widths": np.array([8, 8, 8]),
+            "optim.decay_kimg": [np.int32(50), np.float64(100)],
+            "data.flip": np.bool_(True),
+        },
+    )
+    assert (config.optim.g_lr, config.optim.d_lr, config.optim.batch_size) == (0.25, 2e-5, 32)
+    assert (config.model.g_widths, config.optim.decay_kimg, config.data.flip) == ((8, 8, 8), (50, 100), True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("optim.g_lr", object(), "optim.g_lr: a config cannot hold a value of type object"),
+        ("optim.g_lr", 1j, "optim.g_lr: a config cannot hold a value of type complex"),
+        ("optim.g_lr", np.array([object()]), "optim.g_lr: a config cannot hold a value of type ndarray"),
+        ("data.source", None, "data.source is a text, not NoneType"),
+        ("name", 3, "name is a text, not int"),
+    ],
+)
+def test_load_config_other_values_are_one_line(field: str, value: object, reason: str) -> None:
+    with pytest.raises(trainer.TrainerError, match=reason) as caught:
+        trainer.load_config("digits-dcgan", {field: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "preset"),
+    [("cifar10-small", "cifar10-small"), (Path("mine.yaml"), "mine.yaml"), ({"name": "x"}, "digits-dcgan")],
+)
+def test_train_without_a_config_shows_the_call(config: object, preset: str) -> None:
+    for resume in (None, "runs/0001-x"):
+        with pytest.raises(trainer.TrainerError) as caught:
+            trainer.train(config, resume=resume)  # type: ignore[arg-type]
+        assert str(caught.value).endswith(f': trainer.train(trainer.load_config("{preset}"))')
+
+
+def test_load_config_source_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for source in ("photos", Path("photos"), "folder:photos"):
+        config = trainer.load_config("digits-dcgan", {"data.source": source})
+        assert config == trainer.load_config("digits-dcgan", ["data.source=folder:photos"])
+        assert (config.data.source, config.name) == ("folder:photos", "photos")
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_train_interrupted_saves_and_says_how_to_resume(number: int, tmp_path: P
         (["train", "--set", "optim.g_lr=-1"], "optim.g_lr"),
         (["train", "--set", "data.source=mnist"], "mnist"),
         (["train", "--set", "data.source=folder:/nowhere"], "/nowhere"),
-        (["train", "--set", "data.source=unknown"], "unknown"),
+        (["train", "--set", "data.source=photoz"], "there is no file, folder or dataset 'photoz'; datasets: digits,"),
         (["train", "--set", "optim.batch_size=4096"], "fewer than optim.batch_size"),
         (["resume", "nowhere"], "is it a run folder"),
         (["export", "nowhere"], "is it a run folder"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeGuard
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from imagesets import full_name
 from trainer.config.schema import RENAMED_FIELDS, Config, Section
 from trainer.errors import TrainerError
 from trainer.run_names import checked_name, name_of_source, slug
@@ -26,7 +28,8 @@ def load_config(
 
     Args:
         preset: The name of a preset, or the path of a YAML or JSON file.
-        overrides: `{"section.field": value}`, or `"section.field=value"` strings whose values are YAML.
+        overrides: `{"section.field": value}`, where values may be NumPy's, or `"section.field=value"` strings whose
+            values are YAML.
         name: Name of the run. Default: that of the file, of the user's images or of the preset.
 
     Returns:
@@ -41,7 +44,22 @@ def load_config(
 
 
 def _as_yaml(field: str, value: Any) -> str:
-    return str(value) if field in LITERAL_FIELDS else json.dumps(value, default=list)
+    if field in LITERAL_FIELDS:
+        if isinstance(value, str | PurePath):
+            return str(value)
+        raise TrainerError(f"{field} is a text, not {type(value).__name__}")
+    try:
+        return json.dumps(value, default=_as_primitive)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TrainerError(
+            f"{field}: a config cannot hold a value of type {type(value).__name__}; give a number, a text, a boolean, "
+            "None, or a list or an array of them"
+        ) from error
+
+
+def _as_primitive(value: Any) -> Any:
+    """Return a NumPy value or an array as numbers and lists, another iterable as a list."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else list(value)
 
 
 def preset_names() -> list[str]:
@@ -144,6 +162,8 @@ def apply_overrides(sections: dict[str, Any], overrides: Iterable[str]) -> dict[
         if field not in known:
             raise TrainerError(unknown_field(field))
         try:
+            if field == "data.source":
+                text = full_name(text)
             value = text if field in LITERAL_FIELDS else parse_number(yaml.safe_load(text))
         except yaml.YAMLError as error:
             raise TrainerError(f"--set {setting}: the value is not readable") from error
