@@ -103,6 +103,8 @@ def test_train_without_a_config_shows_the_call(config: object, preset: str) -> N
 def test_load_config_source_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("data: {source: photos}\n", encoding="utf-8")
+    assert trainer.load_config("mine.yaml").data.source == "folder:photos"
     for source in ("photos", Path("photos"), "folder:photos"):
         config = trainer.load_config("digits-dcgan", {"data.source": source})
         assert config == trainer.load_config("digits-dcgan", ["data.source=folder:photos"])

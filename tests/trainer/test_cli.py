@@ -302,6 +302,10 @@ def test_one_line_errors_surroundings_are_one_line(
     assert reported.count("\n") == 1
 
 
+def test_internal_faults_have_plain_tracebacks() -> None:
+    assert not app.pretty_exceptions_enable
+
+
 def test_one_line_errors_internal_fault_is_raised() -> None:
     with pytest.raises(RuntimeError, match="ours"), one_line_errors():
         raise RuntimeError("ours")

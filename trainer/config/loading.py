@@ -102,6 +102,9 @@ def load_preset(preset: str) -> dict[str, Any]:
         section, _, field = old.partition(".")
         if field in sections.get(section, {}):
             sections[section][new.partition(".")[2]] = sections[section].pop(field)
+    data = sections.get("data", {})
+    if isinstance(data.get("source"), str):
+        data["source"] = full_name(data["source"])
     return sections
 
 
