@@ -20,6 +20,15 @@ def is_plugin(name: str) -> bool:
     return not name.startswith("folder:") and _NAME.fullmatch(name) is not None
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the type and the text of what a user's code raised, in one line."""
+    return f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
 def import_object(name: str) -> Any:
     """Import an object from a user module.
 
@@ -44,9 +53,9 @@ def import_object(name: str) -> Any:
             raise PluginError(
                 f"{name}: there is no module {error.name}; run from the folder that contains it, or set PYTHONPATH"
             ) from error
-        raise PluginError(f"{name}: importing {module_name} failed: {error}") from error
-    except Exception as error:  # whatever the user's module raises
-        raise PluginError(f"{name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{name}: importing {module_name} failed: {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
+        raise PluginError(f"{name}: importing {module_name} failed: {describe_error(error)}") from error
     finally:
         if added:
             sys.path.remove(here)

@@ -21,6 +21,7 @@ from trainer.console import progress_console
 from trainer.data import Batches, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
+from trainer.plugins import require_user_code
 from trainer.reports import pages, plots
 from trainer.run_names import name_of_output
 from trainer.training import checkpoint, loop, resume, run_folder
@@ -72,6 +73,7 @@ def train(
     device: str = "auto",
     resume: Run | Path | str | None = None,
     quiet: bool = False,
+    user_code: bool = False,
 ) -> Run:
     """Train a new run, or resume one, to its end or until Ctrl-C.
 
@@ -82,6 +84,7 @@ def train(
         device: cpu, cuda or mps; "auto" is the config's choice.
         resume: A run, or its folder, to continue instead of training a new one.
         quiet: Print no progress.
+        user_code: Whether the modules of yours that a resumed run names may be imported, which runs their code.
 
     Returns:
         The run: its folder, config, checkpoints and metrics.
@@ -102,7 +105,7 @@ def train(
         run_dir = resume.path if isinstance(resume, Run) else Path(resume)
         if config is not None:
             overrides = [*_changes(run_dir, config), *overrides]
-        return resume_run(run_dir, overrides, data_root=root, quiet=quiet)
+        return resume_run(run_dir, overrides, data_root=root, quiet=quiet, user_code=user_code)
     if config is None:
         raise TrainerError("train needs a config, such as trainer.load_config('digits-dcgan'), or resume=RUN")
     if overrides:
@@ -127,6 +130,7 @@ def export(
     name: str | None = None,
     best: bool = False,
     ema: bool = True,
+    user_code: bool = False,
 ) -> Path:
     """Export the generator of a run to a generator file, verified against torch.
 
@@ -136,19 +140,23 @@ def export(
         name: Name of the served model. Default: that of the .onnx file, else of the run.
         best: Whether to export the checkpoint with the lowest Fréchet distance instead of the latest.
         ema: Whether to export the averaged generator instead of G itself.
+        user_code: Whether a module of yours that the checkpoint names as its architecture may be imported, which runs
+            its code.
 
     Returns:
         The path of the generator file.
 
     Raises:
-        TrainerError: If there is no such checkpoint, or the file cannot be written.
+        TrainerError: If there is no such checkpoint, its architecture may not be imported, or the file cannot be
+            written.
     """
     from trainer.onnx_export import exporter
 
     source, output = run.path if isinstance(run, Run) else Path(run), Path(output or "models")
     exporter.require_runtime()
     name = name or name_of_output(output)
-    return exporter.export(load_checkpoint(source, best=best), output, name=name, ema=ema).path
+    content = load_checkpoint(source, best=best)
+    return exporter.export(content, output, name=name, ema=ema, user_code=user_code).path
 
 
 def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -210,6 +218,7 @@ def resume_run(
     data_root: Path | None = None,
     other_images: bool = False,
     quiet: bool = False,
+    user_code: bool = False,
 ) -> Run:
     """Resume a run from its latest checkpoint; see `train`.
 
@@ -220,6 +229,7 @@ def resume_run(
         data_root: Folder of the datasets; None for the one that the run was started with.
         other_images: Whether to continue even though the images have changed.
         quiet: Print no progress.
+        user_code: Whether the modules of a user that the run names may be imported.
     """
     console = progress_console(quiet=quiet or environment.rank() > 0)
     plan = resume.plan_resume(run_dir, overrides, kimg)
@@ -229,6 +239,8 @@ def resume_run(
     if plan.finished:
         console.print(f"{run_dir} is finished at {plan.kimg:g} kimg; train it longer with --kimg, above {plan.kimg:g}")
         return Run(run_dir, config)
+    needed = [plugin for plugin in config.plugins() if plugin[0] != "data.source" or not plan.changes_source]
+    require_user_code(user_code, needed, str(run_dir))
     found = resume.find_images(run_dir, config, data_root, moved=plan.changes_source, accept_changes=other_images)
     if found.note:
         console.print(found.note)
@@ -287,7 +299,8 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
     quoted = shlex.quote(str(run_dir))
     if not finished:
         command = "torchrun … -m trainer" if group.size > 1 else command_name("trainer")
-        console.print(f"stopped and saved; continue with: {command} resume {quoted}")
+        flag = " --user-code" if any(config.plugins()) else ""
+        console.print(f"stopped and saved; continue with: {command} resume {quoted}{flag}")
         group.wait()  # torchrun ends the others as soon as one has exited
     elif group.is_main:
         try:

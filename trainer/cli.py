@@ -52,6 +52,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a config field; repeat for several."),
 ]
+UserCode = Annotated[
+    bool,
+    typer.Option(
+        "--user-code/--no-user-code", help="Allow importing your own modules that the run names (runs their code)."
+    ),
+]
 ExportAfter = Annotated[
     Path | None, typer.Option("--export", help="After training, export the generator to this folder or .onnx file.")
 ]
@@ -106,7 +112,7 @@ def train(
         return
     from trainer import api
 
-    _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export)
+    _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export, user_code=True)
 
 
 @app.command(
@@ -136,6 +142,7 @@ def resume(
         bool, typer.Option("--other-images", help="Continue even though the images have changed since the run began.")
     ] = False,
     export: ExportAfter = None,
+    user_code: UserCode = False,
 ) -> None:
     """Continue an interrupted run as if it had never stopped.
 
@@ -144,8 +151,10 @@ def resume(
     from trainer import api
 
     _check_export(export)
-    run = api.resume_run(run_dir, set_ or (), kimg=kimg, data_root=data_root, other_images=other_images)
-    _finish(run, export)
+    run = api.resume_run(
+        run_dir, set_ or (), kimg=kimg, data_root=data_root, other_images=other_images, user_code=user_code
+    )
+    _finish(run, export, user_code=user_code)
 
 
 def _check_export(output: Path | None) -> None:
@@ -157,7 +166,7 @@ def _check_export(output: Path | None) -> None:
         require_writable(output)
 
 
-def _finish(run: Run, output: Path | None) -> None:
+def _finish(run: Run, output: Path | None, *, user_code: bool) -> None:
     """Export a trained run if requested; exit with 130 if it was stopped."""
     from trainer import api
     from trainer.config.loading import has_default_name
@@ -170,10 +179,11 @@ def _finish(run: Run, output: Path | None) -> None:
     if environment.rank() > 0:
         return
     if output is None:
-        say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}")
+        flag = " --user-code" if ":" in run.config.model.architecture else ""
+        say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}{flag}")
         return
     name = name_of_output(output) if has_default_name(run.config) else None
-    _print_lines(export(api.load_checkpoint(run.path), output, name=name).summary())
+    _print_lines(export(api.load_checkpoint(run.path), output, name=name, user_code=user_code).summary())
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -221,13 +231,7 @@ def export(
         int | None, typer.Option(help="Number of images to score.", min=2, show_default="10000")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write the optimized version even if a check fails.")] = False,
-    user_code: Annotated[
-        bool,
-        typer.Option(
-            "--user-code/--no-user-code",
-            help="Allow importing your own module that the checkpoint names (runs its code).",
-        ),
-    ] = True,
+    user_code: UserCode = False,
 ) -> None:
     """Export a run's generator to a generator file.
 
@@ -259,13 +263,9 @@ def export(
         return
     content = {} if is_file else _load_checkpoint(source, best)
     if content:
-        from trainer.training.checkpoint import reject_user_code
-
         name = name or name_of_output(output)
-        if not user_code:
-            reject_user_code(content, source)
     if optimize == "none":
-        _print_lines(exporter.export(content, output, name=name, ema=ema).summary())
+        _print_lines(exporter.export(content, output, name=name, ema=ema, user_code=user_code).summary())
         return
 
     from trainer.onnx_export.benchmark import Scorer
@@ -274,7 +274,8 @@ def export(
 
     exporter.require_runtime()
     scorer = Scorer(reference, extractor) if reference and extractor else None
-    plain = exporter.make_model(content, name, ema=ema)[0] if content else load_plain(source, name)
+    made = exporter.make_model(content, name, ema=ema, user_code=user_code) if content else None
+    plain = made[0] if made else load_plain(source, name)
     images = num_images or 10_000
     result = make_optimized(plain, output, optimize, source=source, scorer=scorer, num_images=images, force=force)
     _print_lines(result.summary())
@@ -355,6 +356,7 @@ def sample(
     count: Annotated[int, typer.Option("--num-images", help="Number of images.", min=1, max=4096)] = 64,
     best: Best = False,
     ema: Ema = True,
+    user_code: UserCode = False,
 ) -> None:
     """Draw a grid of a run's images.
 
@@ -371,7 +373,7 @@ def sample(
         raise TrainerError(f"a grid is written as PNG; name it {output.with_suffix('.png')}")
     content = _load_checkpoint(source, best)
     z_distribution = checkpoint.config_of(content).model.z_distribution
-    G = checkpoint.generator_of(content, ema=ema)
+    G = checkpoint.generator_of(content, ema=ema, user_code=user_code)
     images = image_grids.sample(G, range(seed, seed + count), z_distribution)
     image_grids.write_png(image_grids.grid(images), output)
     say(f"{output}: seeds {seed} to {seed + count - 1}")

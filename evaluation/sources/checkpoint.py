@@ -60,5 +60,7 @@ def _export(path: Path) -> Path:
         reason = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
         if "No module named" in reason:
             reason += "; exporting a checkpoint needs the trainer: pip install 'gan-atelier[train]'"
+        if "--user-code" in reason:
+            reason += ": export it with trainer export --user-code, then score the generator file"
         raise EvaluationError(f"{path} could not be exported: {reason}")
     raise EvaluationError(f"{path} could not be exported: {sys.executable} could not be started")

@@ -29,11 +29,13 @@ def test_import_object_in_the_working_directory_returns_it(module: str) -> None:
         ("own_things:OTHER", "own_things has no OTHER"),
         ("no_such_module_anywhere:X", "there is no module no_such_module_anywhere; run from the folder"),
         ("broken_things:X", "importing broken_things failed: ZeroDivisionError"),
+        ("exits_at_once:X", "importing exits_at_once failed: SystemExit: usage: exits"),
         ("needs_things:X", "importing needs_things failed: No module named 'no_such_package'"),
     ],
 )
 def test_import_object_failure_names_the_reason(module: str, name: str, message: str) -> None:
     Path("broken_things.py").write_text("1 / 0\n", encoding="utf-8")
+    Path("exits_at_once.py").write_text("raise SystemExit('usage:\\n  exits')\n", encoding="utf-8")
     Path("needs_things.py").write_text("import no_such_package\n", encoding="utf-8")
     with pytest.raises(PluginError, match=message) as raised:
         import_object(name)

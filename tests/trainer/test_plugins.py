@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.support.paths import ROOT
 from tests.support.trainer.tiny_run import TINY
+from trainer import api
 from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
 from trainer.networks import build
+from trainer.reports import comparison, pages
+from trainer.sweep.study import Trial
+from trainer.sweep.workers import Job, Worker
 from trainer.training import checkpoint
 from trainer.training.losses import get_loss
 
@@ -65,6 +71,106 @@ def test_config_other_name_is_rejected_with_the_choices(name: str) -> None:
         loading.parse(tiny(objective={"name": name}))
 
 
+def train_tiny(folder: Path, **names: str) -> Path:
+    """Train a run whose config names objects of the user's module, forget the module, and return the run folder."""
+    (folder / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
+    sets = [word for field, name in names.items() for word in ("--set", f"{field.replace('__', '.')}={name}")]
+    done = CliRunner().invoke(app, ["train", "--preset", "tiny.yaml", *sets, "--run-dir", "r"])
+    assert done.exit_code == 0, done.output
+    for name in names.values():
+        sys.modules.pop(name.partition(":")[0], None)
+    return folder / "r"
+
+
+REFUSAL = "whose code runs only with --user-code (in Python user_code=True)"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "CHECKPOINT"],
+        ["export", "RUN", "--no-user-code"],
+        ["export", "RUN", "--optimize", "int8"],
+        ["sample", "CHECKPOINT"],
+        ["sample", "RUN"],
+        ["resume", "RUN", "--kimg", "0.2"],
+    ],
+)
+def test_user_code_of_a_checkpoint_is_rejected_by_default(words: list[str], module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, model__architecture=f"{module}:ARCHITECTURE")
+    paths = {"RUN": str(run_dir), "CHECKPOINT": str(checkpoint.load_latest(run_dir)[0])}
+    done = CliRunner().invoke(app, [paths.get(word, word) for word in words])
+    assert done.exit_code == 2, done.output
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert f"names model.architecture={module}:ARCHITECTURE, {REFUSAL}" in line
+    assert module not in sys.modules
+
+
+def test_user_code_in_python_is_rejected_by_default(module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, model__architecture=f"{module}:ARCHITECTURE", objective__name=f"{module}:LOSS")
+    for call in (lambda: api.export(run_dir), lambda: api.train(resume=run_dir, quiet=True, config=longer(run_dir))):
+        with pytest.raises(TrainerError, match="user_code=True"):
+            call()
+    assert module not in sys.modules
+    run = api.train(resume=run_dir, quiet=True, config=longer(run_dir), user_code=True)
+    assert api.export(run, tmp_path / "x.onnx", user_code=True).is_file()
+
+
+def longer(run_dir: Path) -> Any:
+    """The config of a run with twice its length."""
+    config = pages.read_config(run_dir)
+    return config.model_copy(update={"run": config.run.model_copy(update={"total_kimg": 0.32})})
+
+
+def test_resume_of_a_user_loss_or_image_function_needs_the_flag(module: str, tmp_path: Path) -> None:
+    images = "\n\nimport numpy as np\n\n\ndef images(split):\n    return np.zeros((20, 8, 8), np.uint8)\n"
+    (tmp_path / f"{module}.py").write_text(MODULE + images, encoding="utf-8")
+    run_dir = train_tiny(tmp_path, data__source=f"{module}:images")
+    words = ["resume", str(run_dir), "--kimg", "0.2"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert f"names data.source={module}:images, {REFUSAL}" in refused.stderr
+    assert module not in sys.modules
+    assert CliRunner().invoke(app, [*words, "--user-code"]).exit_code == 0
+
+
+def test_user_loss_needs_no_flag_to_export_or_sample(module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, objective__name=f"{module}:LOSS")
+    for words in (["export", "r", "--no-user-code", "--output", "x.onnx"], ["sample", "r"]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    assert module not in sys.modules
+    refused = CliRunner().invoke(app, ["resume", str(run_dir), "--kimg", "0.2"])
+    assert f"names objective.name={module}:LOSS, {REFUSAL}" in refused.stderr
+
+
+def test_report_and_compare_import_no_user_module(module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, model__architecture=f"{module}:ARCHITECTURE")
+    assert "G ? parameters" not in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "G ? parameters" in pages.write_report(run_dir).read_text(encoding="utf-8")
+    comparison.compare([run_dir, shutil.copytree(run_dir, tmp_path / "other")], tmp_path / "compare")
+    assert module not in sys.modules
+
+
+def test_train_and_export_in_one_command_needs_no_flag(module: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
+    words = ["train", "--preset", "tiny.yaml", "--set", f"model.architecture={module}:ARCHITECTURE"]
+    done = CliRunner().invoke(app, [*words, "--export", "x.onnx"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "x.onnx").is_file()
+
+
+def test_sweep_resumes_a_run_of_the_users_module(module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, objective__name=f"{module}:LOSS")
+    job = Job(Trial(0, "running", {}), 0, longer(run_dir), run_dir)
+    worker = Worker(job, Path("data"), threads=1)
+    try:
+        assert worker._process.wait(timeout=120) == 0, job.log.read_text(encoding="utf-8")
+    finally:
+        worker.end(timeout=0)
+    assert f"resume {run_dir} --user-code" in job.log.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_train_resume_and_export_use_the_user_module(module: str, tmp_path: Path) -> None:
     names = {"objective.name": f"{module}:LOSS", "model.architecture": f"{module}:ARCHITECTURE"}
@@ -74,7 +180,7 @@ def test_train_resume_and_export_use_the_user_module(module: str, tmp_path: Path
     trained = runner.invoke(app, ["train", "--preset", "tiny.yaml", *sets, "--run-dir", "r"])
     assert trained.exit_code == 0, trained.output
     assert trained.stderr.count("note: importing") == 1
-    for words in (["resume", "r", "--kimg", "0.2"], ["export", "r", "--output", "tiny.onnx"]):
+    for words in (["resume", "r", "--kimg", "0.2", "--user-code"], ["export", "r", "--user-code", "-o", "tiny.onnx"]):
         del sys.modules[module]
         done = runner.invoke(app, words)
         assert done.exit_code == 0, done.output
@@ -82,7 +188,7 @@ def test_train_resume_and_export_use_the_user_module(module: str, tmp_path: Path
 
     del sys.modules[module]
     (tmp_path / f"{module}.py").unlink()
-    for words in (["resume", "r", "--kimg", "0.3"], ["export", "r", "--output", "tiny.onnx"]):
+    for words in (["resume", "r", "--kimg", "0.3", "--user-code"], ["export", "r", "--user-code", "-o", "tiny.onnx"]):
         done = runner.invoke(app, words)
         assert done.exit_code == 2
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -90,15 +196,11 @@ def test_train_resume_and_export_use_the_user_module(module: str, tmp_path: Path
 
 
 def test_reading_a_checkpoint_imports_no_user_module(module: str, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
-    words = ["train", "--preset", "tiny.yaml", "--set", f"model.architecture={module}:ARCHITECTURE", "--run-dir", "r"]
-    assert CliRunner().invoke(app, words).exit_code == 0
-    del sys.modules[module]
-    path, content, _ = checkpoint.load_latest(tmp_path / "r")
+    run_dir = train_tiny(tmp_path, model__architecture=f"{module}:ARCHITECTURE")
+    _, content, _ = checkpoint.load_latest(run_dir)
     assert checkpoint.config_of(content).model.architecture == f"{module}:ARCHITECTURE"
-    refused = CliRunner().invoke(app, ["export", str(path), "--no-user-code", "--output", "x.onnx"])
-    assert refused.exit_code == 2
-    assert "user code is not allowed here" in refused.stderr
+    with pytest.raises(TrainerError, match="--user-code"):
+        checkpoint.generator_of(content)
     assert module not in sys.modules
 
 
@@ -108,8 +210,59 @@ def test_build_architecture_check_is_one_line(module: str) -> None:
         build(config)
 
 
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ("crash, dcgan.discriminator", "failed: ZeroDivisionError: division by zero"),
+        ("dcgan.generator, leave", "failed: SystemExit: usage: two lines"),
+        ("dcgan.discriminator, dcgan.discriminator", "failed: its generator is of type Discriminator, not Generator"),
+        ("dcgan.generator, nothing", "failed: its discriminator is of type NoneType, not Discriminator"),
+        ("dcgan.generator, dcgan.discriminator, crash", "failed: ZeroDivisionError: division by zero"),
+        ("dcgan.generator, 7", "failed: TypeError: 'int' object is not callable"),
+    ],
+)
+def test_build_architecture_that_fails_is_one_line(functions: str, message: str, module: str, tmp_path: Path) -> None:
+    more = f"""
+
+def crash(*arguments):
+    1 / 0
+
+
+def leave(*arguments):
+    raise SystemExit("usage:\\n two lines")
+
+
+def nothing(*arguments):
+    pass
+
+
+BROKEN = Architecture({functions})
+"""
+    (tmp_path / f"{module}.py").write_text(MODULE + more, encoding="utf-8")
+    with pytest.raises(TrainerError) as raised:
+        build(loading.parse(tiny(model={"architecture": f"{module}:BROKEN"})))
+    assert str(raised.value) == f"{module}:BROKEN {message}"
+
+
+def test_loss_that_returns_no_scalar_is_one_line(module: str, tmp_path: Path) -> None:
+    more = """
+VECTOR = AdversarialLoss(lambda real, fake: real, wasserstein_g)
+NUMBER = AdversarialLoss(hinge_d, lambda fake: 0.0)
+"""
+    (tmp_path / f"{module}.py").write_text(MODULE + more, encoding="utf-8")
+    with pytest.raises(TrainerError, match=r":VECTOR's d must return a scalar tensor, .* a tensor of shape \[2\]$"):
+        get_loss(f"{module}:VECTOR").d(torch.zeros(2), torch.zeros(2))
+    with pytest.raises(TrainerError, match=r":NUMBER's g must return a scalar tensor, .* of type float$"):
+        get_loss(f"{module}:NUMBER").g(torch.zeros(2))
+    (tmp_path / "tiny.yaml").write_text(json.dumps(tiny()), encoding="utf-8")
+    words = ["train", "--preset", "tiny.yaml", "--set", f"objective.name={module}:VECTOR", "--run-dir", "r"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert done.stderr.count("must return a scalar tensor") == 1
+
+
 def test_plugin_of_another_kind_is_rejected(module: str) -> None:
-    with pytest.raises(TrainerError, match="is a Architecture, not a AdversarialLoss"):
+    with pytest.raises(TrainerError, match="is an Architecture, not an AdversarialLoss"):
         get_loss(f"{module}:ARCHITECTURE")
     with pytest.raises(TrainerError, match="has no NOTHING"):
         get_loss(f"{module}:NOTHING")

@@ -184,8 +184,9 @@ class Config(Section):
 
     def plugins(self) -> Iterator[tuple[str, str]]:
         """Yield the field and the name of each object from a user module."""
-        for field, name in (("model.architecture", self.model.architecture), ("objective.name", self.objective.name)):
-            if is_plugin(name):
+        names = {"model.architecture": self.model.architecture, "objective.name": self.objective.name}
+        for field, name in (names | {"data.source": self.data.source}).items():
+            if is_plugin(name.partition("@")[0]):
                 yield field, name
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
-from artifacts.plugins import is_plugin
+from artifacts.plugins import describe_error, is_plugin
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.networks import dcgan, mlp, resnet, sndcgan
@@ -30,6 +34,7 @@ __all__ = [
     "Generator",
     "SpectralNorm",
     "build",
+    "is_loaded",
     "parameter_count",
 ]
 
@@ -46,11 +51,11 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
     """Return G and D, initialized from torch's global random state, on the CPU in float32.
 
     Raises:
-        TrainerError: If a user's architecture cannot be imported, or rejects the config.
+        TrainerError: If a user's architecture cannot be imported, rejects the config, or fails.
     """
     model, data = config.model, config.data
     if is_plugin(model.architecture):
-        architecture = load_plugin("model.architecture", model.architecture, Architecture)
+        architecture = _guard(model.architecture, load_plugin("model.architecture", model.architecture, Architecture))
     else:
         architecture = ARCHITECTURES[model.architecture]
     if architecture.check is not None:
@@ -65,6 +70,33 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
     if model.d_spectral_norm:
         add_spectral_norm(D)
     return G, D
+
+
+def is_loaded(config: Config) -> bool:
+    """Return whether `build` imports no module: the architecture is built in, or its module is already imported."""
+    name = config.model.architecture
+    return not is_plugin(name) or name.partition(":")[0] in sys.modules
+
+
+def _guard(name: str, architecture: Architecture) -> Architecture:
+    """Return a user's architecture whose functions raise TrainerError, in one line, for whatever goes wrong in them."""
+
+    def guard(part: str, kind: type | None = None, passed: tuple[type[Exception], ...] = ()) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            try:
+                made = getattr(architecture, part)(*arguments)
+            except (TrainerError, *passed):
+                raise
+            except (Exception, SystemExit) as error:  # whatever the user's function raises
+                raise TrainerError(f"{name} failed: {describe_error(error)}") from error
+            if kind is not None and not isinstance(made, kind):
+                raise TrainerError(f"{name} failed: its {part} is of type {type(made).__name__}, not {kind.__name__}")
+            return made
+
+        return call
+
+    check = guard("check", passed=(ValueError,)) if architecture.check is not None else None
+    return Architecture(guard("generator", Generator), guard("discriminator", Discriminator), check)
 
 
 def parameter_count(network: nn.Module) -> int:

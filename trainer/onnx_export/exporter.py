@@ -89,7 +89,14 @@ def require_writable(output: Path) -> None:
         raise TrainerError(f"could not write the export to {output}: {existing} is not a writable folder")
 
 
-def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = None, ema: bool = True) -> ExportResult:
+def export(
+    checkpoint: Mapping[str, Any],
+    output: Path,
+    *,
+    name: str | None = None,
+    ema: bool = True,
+    user_code: bool = False,
+) -> ExportResult:
     """Write the generator file of a checkpoint.
 
     Args:
@@ -97,15 +104,16 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
         output: The path of the file, or a folder to put `<name>.onnx` in.
         name: The model's name; by default the config's, with `-last` for the weights of the last step.
         ema: Whether to export the averaged generator, or G's weights of the last step.
+        user_code: Whether the checkpoint's architecture may be imported from a user's module.
 
     Returns:
         What was written.
 
     Raises:
-        TrainerError: If ONNX Runtime's images differ from torch's by more than one level, or the file cannot be
-            written. What was at `output` stays then.
+        TrainerError: If the architecture may not be imported, ONNX Runtime's images differ from torch's by more than
+            one level, or the file cannot be written. What was at `output` stays then.
     """
-    model, differences = make_model(checkpoint, name, ema=ema)
+    model, differences = make_model(checkpoint, name, ema=ema, user_code=user_code)
     name = metadata_of(model)["name"]
     path = output_path(name, output)
     replaced = describe_file(path)
@@ -114,13 +122,13 @@ def export(checkpoint: Mapping[str, Any], output: Path, *, name: str | None = No
 
 
 def make_model(
-    checkpoint: Mapping[str, Any], name: str | None = None, *, ema: bool = True
+    checkpoint: Mapping[str, Any], name: str | None = None, *, ema: bool = True, user_code: bool = False
 ) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
     """Return the model that `export` writes, and how far its images are from torch's, as `verify` returns it."""
     require_runtime()
     config = checkpoints.config_of(checkpoint)
     name = checked_name(name or (config.name if ema else f"{config.name}-last"))
-    G = checkpoints.generator_of(checkpoint, ema=ema)
+    G = checkpoints.generator_of(checkpoint, ema=ema, user_code=user_code)
     model = to_onnx(G)
     set_metadata(model, build_metadata(config, checkpoint, name, ema=ema))
     return model, verify(model, G, config)

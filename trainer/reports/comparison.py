@@ -9,12 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.files import atomic_path
-from trainer import networks
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
-from trainer.reports.pages import embed, png_url, read_config, read_sheet, render, run_labels, thin, write_text
+from trainer.reports.pages import (
+    embed,
+    parameter_counts,
+    png_url,
+    read_config,
+    read_sheet,
+    render,
+    run_labels,
+    thin,
+    write_text,
+)
 from trainer.reports.plots import Tick
 
 # Settings that have a row under a plain name in a comparison, or follow from another.
@@ -96,14 +105,14 @@ def comparison_rows(configs: Sequence[Config], metrics: Sequence[Sequence[Tick]]
     rows: dict[str, list[str]] = {}
     settings = differing_settings(configs)
     for config, ticks in zip(configs, metrics, strict=True):
-        G, D = networks.build(config)
+        g_parameters, d_parameters = parameter_counts(config)
         tick = ticks[-1]
         scores = next((earlier for earlier in reversed(ticks) if "quality/frechet" in earlier), {})
         facts = {
             "images": f"{config.data.source}, {config.data.resolution} px",
             "networks": config.model.architecture,
-            "G parameters": f"{networks.parameter_count(G):,}",
-            "D parameters": f"{networks.parameter_count(D):,}",
+            "G parameters": g_parameters,
+            "D parameters": d_parameters,
             "objective": config.objective.name,
             "batch": str(config.optim.batch_size),
             "kimg": f"{tick['images_seen'] / 1000:g}",

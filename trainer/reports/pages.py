@@ -110,15 +110,14 @@ def thin(items: Sequence[Item]) -> list[Item]:
 
 def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, str]:
     """Return the head of a report: what was trained, on what, for how long."""
-    G, D = networks.build(config)
+    g_parameters, d_parameters = parameter_counts(config)
     machine, images = record.get("machine", {}), record.get("image_set", {})
     data, model, optim, hours = config.data, config.model, config.optim, last["seconds"] / 3600
     conditional = f", conditional on {len(data.class_names)} classes" if model.conditional else ""
     count = f", {images['n']:,} of them" if isinstance(images.get("n"), int) else ""
     return {
         "images": f"{data.source}{count}, {data.resolution} px, {data.channels} channel{'s' * (data.channels > 1)}",
-        "networks": f"{model.architecture}{conditional}; G {networks.parameter_count(G):,} parameters, "
-        f"D {networks.parameter_count(D):,}",
+        "networks": f"{model.architecture}{conditional}; G {g_parameters} parameters, D {d_parameters}",
         "objective": config.objective.name,
         "optimizer": f"{optim.algorithm}, batch {optim.batch_size}, G {optim.g_lr:g}, D {optim.d_lr:g}",
         "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps",
@@ -128,6 +127,17 @@ def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, s
         f"{config.run.threads} threads, torch {machine.get('torch', '?')}",
         "seed": str(config.run.seed),
     }
+
+
+def parameter_counts(config: Config) -> tuple[str, str]:
+    """Return the numbers of G's and D's parameters; "?" where a user's module would have to be imported to count them.
+
+    A report runs no code of a run's author. At the end of a training, the module is already imported.
+    """
+    if not networks.is_loaded(config):
+        return "?", "?"
+    G, D = networks.build(config)
+    return f"{networks.parameter_count(G):,}", f"{networks.parameter_count(D):,}"
 
 
 def best_checkpoint(run_dir: Path) -> str | None:

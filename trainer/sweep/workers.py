@@ -118,7 +118,7 @@ class Worker:
         job = self.job
         self.resumed = job.run_dir.is_dir() and bool(checkpoint.paths(job.run_dir))
         if self.resumed:
-            return ["resume", str(job.run_dir)]
+            return ["resume", str(job.run_dir), *(["--user-code"] if any(job.config.plugins()) else [])]
         if job.run_dir.exists():  # The run ended before its first checkpoint.
             shutil.rmtree(job.run_dir)
         preset = job.run_dir.with_name(f"{job.run_dir.name}.json")

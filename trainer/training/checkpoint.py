@@ -24,6 +24,7 @@ from trainer.config.schema import Config
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import TrainerError
 from trainer.networks.imported_activations import Layers
+from trainer.plugins import require_user_code
 from trainer.training.state import TrainState
 
 FORMAT_VERSION = 1
@@ -280,9 +281,16 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
                 raise ValueError(f"an optimizer's {name} is {tuple(value.shape)}, not {tuple(parameter.shape)}")
 
 
-def generator_of(checkpoint: Mapping[str, Any], *, ema: bool = True) -> networks.Generator:
-    """Return the averaged generator of a checkpoint, or without `ema` G: on the CPU, float32, in evaluation mode."""
+def generator_of(checkpoint: Mapping[str, Any], *, ema: bool = True, user_code: bool = False) -> networks.Generator:
+    """Return the averaged generator of a checkpoint, or without `ema` G: on the CPU, float32, in evaluation mode.
+
+    Raises:
+        TrainerError: If its architecture is in a user's module, which is imported only with `user_code`; or if its
+            weights do not fit.
+    """
     config = config_of(checkpoint)
+    needed = [plugin for plugin in config.plugins() if plugin[0] == "model.architecture"]
+    require_user_code(user_code, needed, "the checkpoint")
     G, _ = networks.build(config)
     which = "G_ema" if ema else "G"
     load_weights(G, checkpoint[which], f"the checkpoint's {which}")
@@ -309,11 +317,3 @@ def check_same_config(run_dir: Path, checkpoint: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise TrainerError(f"the checkpoint was made under another config than {recorded}: {'; '.join(changed)}")
-
-
-def reject_user_code(checkpoint: Mapping[str, Any], source: Path) -> None:
-    """Raise TrainerError if building a checkpoint's networks would import a module of its author."""
-    for field, name in config_of(checkpoint).plugins():
-        raise TrainerError(
-            f"{source} needs {field}={name}, and user code is not allowed here; run `trainer export` on it"
-        )

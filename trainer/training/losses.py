@@ -104,12 +104,28 @@ def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> Adv
     Raises:
         TrainerError: If the user's module cannot be imported, or its loss has no targets to smooth.
     """
-    loss = LOSSES[name] if name in LOSSES else load_plugin("objective.name", name, AdversarialLoss)
+    loss = LOSSES[name] if name in LOSSES else _load_loss(name)
     if loss.takes_labels:
         return replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
     if (real_label, fake_label) != (1.0, 0.0):
         raise TrainerError(f"objective.real_label and fake_label smooth D's targets; {name} does not take them")
     return loss
+
+
+def _load_loss(name: str) -> AdversarialLoss:
+    """Return the losses "module:NAME", which reject a result that is not a scalar."""
+    loss = load_plugin("objective.name", name, AdversarialLoss)
+    d, g = (partial(_scalar, f"{name}'s {part}", getattr(loss, part)) for part in ("d", "g"))
+    return replace(loss, d=d, g=g)
+
+
+def _scalar(what: str, function: Callable[..., Tensor], *arguments: Tensor, **targets: float) -> Tensor:
+    """Return what a user's loss returns; raise TrainerError if it is not a scalar tensor."""
+    value = function(*arguments, **targets)
+    if isinstance(value, Tensor) and value.dim() == 0:
+        return value
+    found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+    raise TrainerError(f"objective.name={what} must return a scalar tensor, such as a mean; its result is {found}")
 
 
 def r1_penalty(real: Tensor, images: Tensor) -> Tensor:
