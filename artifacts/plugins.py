@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_imported: set[str] = set()  # the names that `import_object` was called with
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -60,6 +61,13 @@ def import_object(name: str) -> Any:
         if added:
             sys.path.remove(here)
     try:
-        return getattr(module, attribute)
+        found = getattr(module, attribute)
     except AttributeError:
         raise PluginError(f"{name}: {module_name} has no {attribute}") from None
+    _imported.add(name)
+    return found
+
+
+def was_imported(name: str) -> bool:
+    """Return whether this process has imported an object by this name already, so that a file may name it too."""
+    return name in _imported and name.partition(":")[0] in sys.modules

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from artifacts.files import lock_handle
+from artifacts.plugins import is_plugin, was_imported
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.extractor import file_stem
@@ -70,8 +71,22 @@ def reference_features(
     return ReferenceSet(reference, train, held_out)
 
 
+def check_runs_no_code(image_set: dict[str, Any]) -> None:
+    """Raise EvaluationError if loading the images that a reference file records would import a module it names.
+
+    A function that the user named has been imported already.
+    """
+    source = str(image_set.get("source")).partition("@")[0]
+    if is_plugin(source) and not was_imported(source):
+        raise EvaluationError(
+            f"the reference is of {source}, and no code that a file names is run; name the function: "
+            f"--reference {source}"
+        )
+
+
 def other_split(image_set: dict[str, Any]) -> str:
     """Return `SOURCE@SPLIT` of the other split; raise EvaluationError if this is neither train nor test."""
+    check_runs_no_code(image_set)
     other = {"test": "train", "train": "test"}.get(image_set.get("split") or "")
     if other is None:
         name = "@".join(str(image_set[key]) for key in ("source", "split") if image_set.get(key) is not None)

@@ -13,6 +13,7 @@ from evaluation.metrics.neighbors import nearest
 from evaluation.output_files import atomic_output
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import Reference
+from evaluation.references.reference_set import check_runs_no_code
 from evaluation.scoring.job import Job
 from evaluation.sources import random_subset
 from imagesets import ImageSetError
@@ -55,6 +56,7 @@ def _load_images(reference: Reference, paths: DataPaths) -> np.ndarray | None:
         return None
     source, split = image_set["source"], image_set.get("split")
     try:
+        check_runs_no_code(image_set)
         name = source if split is None else f"{source}@{split}"
         images = paths.load_images(name, image_set["resolution"], image_set["channels"])
     except (EvaluationError, ImageSetError):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from artifacts.plugins import is_plugin
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.features.store import ROWS, SAMPLES, FeatureStore, RowsFile, read_rows, read_state
@@ -198,6 +199,8 @@ def merge_shards(
     loaded = load_extractor(extractor or first.extractor.path)
     if loaded.digest != first.extractor.digest:
         raise EvaluationError(f"the shards were made with another extractor than {loaded.path}")
+    _check_runs_no_code("--metrics", [] if metrics else first.metrics)
+    _check_runs_no_code("--reference", [] if reference else [first.reference.name])
     options = ScoreOptions(
         metrics_named(metrics or first.metrics),
         num_images=arguments.num_images,
@@ -221,6 +224,16 @@ def merge_shards(
     report["timing"] = {"shards": [shard.timing for shard in shards]}
     write_report(output.document, report)
     return report
+
+
+def _check_runs_no_code(option: str, recorded: Sequence[str]) -> None:
+    """Raise EvaluationError if merging would import a module that only the shards name, not the user."""
+    for name in recorded:
+        if is_plugin(name.partition("@")[0]):
+            raise EvaluationError(
+                f"the shards name {name}, and no code that a file names is run; to allow it: "
+                f"{option} {','.join(recorded)}"
+            )
 
 
 def _recorded_subset_size(shards: Sequence[Shard]) -> int:

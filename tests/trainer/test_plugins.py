@@ -13,6 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from evaluation.errors import EvaluationError
+from evaluation.sources.checkpoint import CheckpointSource
 from tests.support.paths import ROOT
 from tests.support.trainer.tiny_run import TINY
 from trainer import api
@@ -140,8 +142,15 @@ def test_user_loss_needs_no_flag_to_export_or_sample(module: str, tmp_path: Path
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, done.output
     assert module not in sys.modules
+    assert CheckpointSource(run_dir).shape == (8, 8, 1)
     refused = CliRunner().invoke(app, ["resume", str(run_dir), "--kimg", "0.2"])
     assert f"names objective.name={module}:LOSS, {REFUSAL}" in refused.stderr
+
+
+def test_score_of_a_user_architecture_says_to_export_it(module: str, tmp_path: Path) -> None:
+    run_dir = train_tiny(tmp_path, model__architecture=f"{module}:ARCHITECTURE")
+    with pytest.raises(EvaluationError, match=r"--user-code .*: export it with trainer export --user-code"):
+        CheckpointSource(run_dir)
 
 
 def test_report_and_compare_import_no_user_module(module: str, tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from artifacts.plugins import describe_error, is_plugin
+from artifacts.plugins import describe_error, is_plugin, was_imported
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.networks import dcgan, mlp, resnet, sndcgan
@@ -75,7 +74,7 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
 def is_loaded(config: Config) -> bool:
     """Return whether `build` imports no module: the architecture is built in, or its module is already imported."""
     name = config.model.architecture
-    return not is_plugin(name) or name.partition(":")[0] in sys.modules
+    return not is_plugin(name) or was_imported(name)
 
 
 def _guard(name: str, architecture: Architecture) -> Architecture:

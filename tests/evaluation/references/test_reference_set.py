@@ -163,6 +163,23 @@ def test_reference_import_of_features_runs_no_code(workspace: Path) -> None:
     assert "not symmetric" in one_line(run("reference", "bent.npz", *words, "--num-images", 9))
 
 
+def test_reference_file_that_names_a_function_runs_no_code(workspace: Path) -> None:
+    done = run("reference", "folder:pictures@test", "--extractor", "e.onnx", "--output", "r.npz")
+    assert done.exit_code == 0, done.output
+    (workspace / "evil_images.py").write_text("open('sprung', 'w')\n", encoding="utf-8")
+    arrays = dict(np.load("r.npz"))
+    for source in ("evil_images:f", "evil_images:f@x", "os:mkdir"):
+        provenance = json.loads(str(arrays["provenance"]))
+        provenance["image_set"]["source"] = source
+        np.savez("evil.npz", **arrays | {"provenance": np.array(json.dumps(provenance))})
+        done = run("score", "g.onnx", "--reference", "evil.npz", "--extractor", "e.onnx", "--num-images", 20)
+        assert done.exit_code == 0, done.output
+        assert "no code that a file names is run" in done.stderr
+    assert not (workspace / "sprung").exists()
+    assert not (workspace / "test").exists()
+    assert not (workspace / "train").exists()
+
+
 def test_score_with_features_of_another_reference_fails(workspace: Path) -> None:
     for split in ("test", "train"):
         assert (

@@ -194,3 +194,19 @@ def test_merge_of_both_spellings_of_memorization_is_one_job(workspace: Path) -> 
     manifest.write_text(manifest.read_text(encoding="utf-8").replace("memorization", "memorisation"), encoding="utf-8")
     done = run("merge", "parts", "-o", "merged.json", "--no-baseline")
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "option"),
+    [("metrics", ["fid", "evil_metric:f"], "--metrics fid,"), ("reference", {"name": "evil_metric:f"}, "--reference ")],
+)
+def test_merge_of_shards_that_name_a_module_runs_no_code(
+    part: str, value: object, option: str, workspace: Path
+) -> None:
+    assert run(*score(20, "--metrics", "fid", "--output", "parts", "--shard", "0/1")).exit_code == 0
+    (workspace / "evil_metric.py").write_text("open('sprung', 'w')\n", encoding="utf-8")
+    manifest = workspace / "parts/shard-0-of-1/shard.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text("utf-8")) | {part: value}), encoding="utf-8")
+    line = one_line(run("merge", "parts", "--output", "merged"))
+    assert f"no code that a file names is run; to allow it: {option}evil_metric:f" in line
+    assert not (workspace / "sprung").exists()
