@@ -5,6 +5,7 @@
 On the command line, run in the folder of this file:
 
     trainer train --set objective.name=custom_loss:LEAST_ABSOLUTE
+    trainer resume runs/0001-digits-dcgan --user-code   # imports the module that the run names
 """
 
 from __future__ import annotations
