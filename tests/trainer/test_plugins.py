@@ -169,15 +169,25 @@ def test_train_and_export_in_one_command_needs_no_flag(module: str, tmp_path: Pa
     assert (tmp_path / "x.onnx").is_file()
 
 
-def test_sweep_resumes_a_run_of_the_users_module(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("planned", [True, False])
+def test_sweep_resumes_a_run_of_the_modules_in_its_plan_only(planned: bool, module: str, tmp_path: Path) -> None:
     run_dir = train_tiny(tmp_path, objective__name=f"{module}:LOSS")
-    job = Job(Trial(0, "running", {}), 0, longer(run_dir), run_dir)
+    config = longer(run_dir)
+    path, content, _ = checkpoint.load_latest(run_dir)
+    torch.save(content | {"config": config.model_dump(mode="json")}, path)  # as of a run that was stopped halfway
+    checkpoint.digest_path(path).unlink()
+    if not planned:
+        config = config.model_copy(update={"objective": config.objective.model_copy(update={"name": "evil:LOSS"})})
+    job = Job(Trial(0, "running", {}), 0, config, run_dir)
     worker = Worker(job, Path("data"), threads=1)
     try:
-        assert worker._process.wait(timeout=120) == 0, job.log.read_text(encoding="utf-8")
+        code = worker._process.wait(timeout=120)
     finally:
         worker.end(timeout=0)
-    assert f"resume {run_dir} --user-code" in job.log.read_text(encoding="utf-8")
+    log = job.log.read_text(encoding="utf-8")
+    assert code == (0 if planned else 2), log
+    assert (f"resume {run_dir} --user-code" in log) == planned
+    assert (REFUSAL in log) != planned
 
 
 @pytest.mark.slow

@@ -80,11 +80,13 @@ def is_loaded(config: Config) -> bool:
 def _guard(name: str, architecture: Architecture) -> Architecture:
     """Return a user's architecture whose functions raise TrainerError, in one line, for whatever goes wrong in them."""
 
-    def guard(part: str, kind: type | None = None, passed: tuple[type[Exception], ...] = ()) -> Callable[..., Any]:
+    def guard(
+        part: str, kind: type | None = None, passed: tuple[type[Exception], ...] = (TrainerError,)
+    ) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             try:
                 made = getattr(architecture, part)(*arguments)
-            except (TrainerError, *passed):
+            except passed:
                 raise
             except (Exception, SystemExit) as error:  # whatever the user's function raises
                 raise TrainerError(f"{name} failed: {describe_error(error)}") from error
@@ -94,7 +96,7 @@ def _guard(name: str, architecture: Architecture) -> Architecture:
 
         return call
 
-    check = guard("check", passed=(ValueError,)) if architecture.check is not None else None
+    check = guard("check", passed=(TrainerError, ValueError)) if architecture.check is not None else None
     return Architecture(guard("generator", Generator), guard("discriminator", Discriminator), check)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import shlex
@@ -118,13 +119,22 @@ class Worker:
         job = self.job
         self.resumed = job.run_dir.is_dir() and bool(checkpoint.paths(job.run_dir))
         if self.resumed:
-            return ["resume", str(job.run_dir), *(["--user-code"] if any(job.config.plugins()) else [])]
+            return ["resume", str(job.run_dir), *(["--user-code"] if self._names_what_the_plan_names() else [])]
         if job.run_dir.exists():  # The run ended before its first checkpoint.
             shutil.rmtree(job.run_dir)
         preset = job.run_dir.with_name(f"{job.run_dir.name}.json")
         with atomic_path(preset) as partial:
             partial.write_text(to_json(job.config), encoding="utf-8")
         return ["train", "--preset", str(preset), "--run-dir", str(job.run_dir)]
+
+    def _names_what_the_plan_names(self) -> bool:
+        """Return whether the run names the user modules of the plan, which the user gave, and no others."""
+        planned = list(self.job.config.plugins())
+        with contextlib.suppress(TrainerError):  # unreadable checkpoints, which the run itself reports
+            return bool(planned) and planned == list(
+                checkpoint.config_of(checkpoint.load_latest(self.job.run_dir)[1]).plugins()
+            )
+        return False
 
     def stop(self) -> None:
         """Ask the run to finish its step and save."""
