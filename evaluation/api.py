@@ -108,7 +108,7 @@ def score(
     """Score images against real ones.
 
     Args:
-        images: A uint8 array [N, H, W, C], a folder, a .zip, .npy, .npz, generator .onnx or checkpoint .pt file, an
+        images: A uint8 array [N, H, W, C], a folder, a .zip, .npy, .npz, generator .onnx or checkpoint .pt file, a
             dataset such as mnist, the URL of a service, or a function that returns such an array for a number of
             images or, if its parameter is called `seeds`, for an int64 array of seeds.
         reference: Real images: a dataset such as mnist@test, an array, folder or file; or statistics in a .npz.
@@ -166,6 +166,7 @@ def fid(
     *,
     extractor: str | Path | Extractor | None = None,
     num_images: int | None = None,
+    resolution: int | str | None = None,
     force: bool = False,
     data_root: str | Path = "data",
     cache_root: str | Path | None = None,
@@ -179,6 +180,7 @@ def fid(
         b: The same.
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached.
         num_images: At most so many images of each; None: all, or 10,000 of a generator.
+        resolution: Compare at this side in pixels, or at that of `b` ("reference"); None: the images' own.
         force: Use a classifier below twice chance accuracy.
         data_root: Where the datasets are, or are downloaded to.
         cache_root: The image cache; None: $ATELIER_CACHE or ~/.cache.
@@ -192,6 +194,7 @@ def fid(
         b,
         extractor=extractor,
         num_images=num_images,
+        resolution=None if resolution is None else str(resolution),
         paths=_data_paths(data_root, cache_root),
         force=force,
         on_warning=_warn,

@@ -281,6 +281,14 @@ def fid(
         int | None,
         typer.Option(help="Maximum number of images of each.", min=2, show_default="all, or 10,000 of a generator"),
     ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<PIXELS|reference>",
+            help="Side at which to compare, or `reference` for that of OTHER.",
+            show_default="the images' own",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     force: Force = False,
     data_root: DataRoot = Path("data"),
@@ -296,7 +304,14 @@ def fid(
 
         paths = DataPaths(data_root, cache_root)
         distance = distance_between(
-            a, b, extractor=extractor, num_images=num_images, paths=paths, force=force, on_warning=warn
+            a,
+            b,
+            extractor=extractor,
+            num_images=num_images,
+            resolution=resolution,
+            paths=paths,
+            force=force,
+            on_warning=warn,
         )
         say(json.dumps(vars(distance), ensure_ascii=False, allow_nan=False) if as_json else distance)
 

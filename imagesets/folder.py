@@ -92,7 +92,10 @@ def open_image_files(
         sizes, native = _read_sizes(members, where)
         if len(sizes) > 1:
             some = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
-            raise ImageSetError(f"the images in {where} have different sizes ({some}, ...); give a resolution")
+            raise ImageSetError(
+                f"the images in {where} have different sizes ({some}, ...); give a resolution: --resolution 64, or "
+                "resolution=64 in Python"
+            )
         resolution = min(next(iter(sizes)))
         channels = channels or native
     size, depth = resolution, channels or _native_channels(members)

@@ -18,9 +18,9 @@ from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import Reference, load_statistics
 from evaluation.references.reference_set import cached_reference, is_constant, size_warnings
-from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor
-from evaluation.sources import ImagesLike, Location, SeedRange, open_source, resolve
-from evaluation.sources.resized import conversion_warnings
+from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor, requested_side
+from evaluation.sources import ImagesLike, Location, ResizedSource, SeedRange, open_source, resolve
+from evaluation.sources.resized import at_side, conversion_warnings
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,23 @@ def distance_between(
     *,
     extractor: str | Path | Extractor | None = None,
     num_images: int | None = None,
+    resolution: str | None = None,
     paths: DataPaths = DataPaths(),
     force: bool = False,
     on_warning: Callable[[str], None] = lambda _text: None,
 ) -> Distance:
-    """Return the Fréchet distance between two sets of images, each at its own resolution; see `evaluation.fid`."""
+    """Return the Fréchet distance between two sets of images, by default each at its own resolution.
+
+    See `evaluation.fid`.
+    """
     locations = resolve(a), resolve(b)
     loaded = find_extractor(extractor, paths, *locations)
     warnings = suitability_warnings(loaded, force=force)
+    statistics = load_statistics(locations[1].text, loaded) if locations[1].is_statistics else None
+    side = requested_side(resolution, statistics, b, paths)
     with tempfile.TemporaryDirectory(prefix="atelier-fid-") as folder:
         (features, shape), (reference, reference_shape) = (
-            _features_of(location, loaded, num_images, paths, Path(folder) / name)
+            _features_of(location, loaded, num_images, side, paths, Path(folder) / name, warnings)
             for name, location in zip("ab", locations, strict=True)
         )
     for name, one in (("images of the first set", features), ("images of the second set", reference)):
@@ -83,18 +89,36 @@ def distance_between(
 
 
 def _features_of(
-    location: Location, extractor: Extractor, num_images: int | None, paths: DataPaths, folder: Path
+    location: Location,
+    extractor: Extractor,
+    num_images: int | None,
+    side: int | None,
+    paths: DataPaths,
+    folder: Path,
+    warnings: list[str],
 ) -> tuple[FeatureSet, tuple[Any, ...]]:
-    """Return the features of images, cached if these are real ones, and their side and channels."""
+    """Return the features of images, cached if these are real ones, and their side and channels.
+
+    With `side` the images are resized to it, which `warnings` then lists.
+    """
     images = location.text if location.value is None else location.value
-    if location.kind in ("arrays", "images", "statistics"):
-        if location.is_statistics:
-            reference = load_statistics(location.text, extractor)
-        else:
-            reference = cached_reference(images, extractor, paths, num_images=num_images)
+    if location.is_statistics:
+        reference = load_statistics(location.text, extractor)
+        if side not in (None, reference.image_set["resolution"]):
+            raise EvaluationError(f"{location.text} is of {reference.image_set['resolution']} px, not of {side}")
         return reference, (reference.image_set["resolution"], reference.image_set["channels"])
-    source = open_source(images, data_root=paths.data_root, cache_root=paths.cache_root)
-    store = extract_features(source, extractor, SeedRange(0, num_images or DEFAULT_NUM_IMAGES), folder)
+    source = None
+    if side is not None:
+        source = open_source(images, resolution=side, data_root=paths.data_root, cache_root=paths.cache_root)
+        source, resize_warnings = at_side(source, side, f"images of {location.text}")
+        warnings += resize_warnings
+    if location.kind in ("arrays", "images") and not isinstance(source, ResizedSource):
+        reference = cached_reference(images, extractor, paths, resolution=side, num_images=num_images)
+        return reference, (reference.image_set["resolution"], reference.image_set["channels"])
+    source = source or open_source(images, data_root=paths.data_root, cache_root=paths.cache_root)
+    n = DEFAULT_NUM_IMAGES if source.num_images is None else source.num_images
+    n = n if num_images is None else num_images if source.num_images is None else min(n, num_images)
+    store = extract_features(source, extractor, SeedRange(0, n), folder)
     if store.n < 2 or is_constant(store.statistics):
         raise EvaluationError(f"the images of {location.text} all have the same features")
     return store.feature_set(), (source.shape[0], source.shape[2])

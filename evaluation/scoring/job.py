@@ -26,18 +26,16 @@ from evaluation.report.stamp_generator import check_stampable
 from evaluation.scoring.compute_metrics import check_metrics
 from evaluation.sources import (
     PATIENCE_S,
-    ImageSetSource,
     ImagesLike,
     ImageSource,
     Location,
-    ResizedSource,
     SamplingOptions,
     SeedRange,
     open_source,
     resolve,
 )
 from evaluation.sources.arrays import RESIZE_PROTOCOL
-from evaluation.sources.resized import conversion_warnings
+from evaluation.sources.resized import at_side, conversion_warnings
 from imagesets import list_sources
 
 DEFAULT_NUM_IMAGES = 10_000
@@ -240,7 +238,7 @@ def _open_images(
     statistics = None
     if resolve(reference).require_real_images().is_statistics:
         statistics = load_statistics(str(reference), extractor)
-    side = _requested_side(options, statistics, reference)
+    side = requested_side(options.resolution, statistics, reference, options.paths)
     source = open_source(
         images,
         model=options.model,
@@ -254,22 +252,16 @@ def _open_images(
     warnings: list[str] = []
     required = side if statistics is None else statistics.image_set["resolution"]
     height, width, _ = source.shape
-    if required is not None and (height, width) != (required, required):
-        if options.resolution is None:
-            raise EvaluationError(
-                f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
-                f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
-                f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
-                f"with --resolution {height}"
-            )
-        source = ResizedSource(source, required)
-        warnings.append(
-            f"the images were resized from {height}x{width} to {required}x{required} ({RESIZE_PROTOCOL}), which "
-            "affects the score"
+    if options.resolution is None and required is not None and (height, width) != (required, required):
+        raise EvaluationError(
+            f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
+            f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
+            f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
+            f"with --resolution {height}"
         )
-    elif isinstance(source, ImageSetSource) and side is not None:
-        crop, resize = source.description["crop"], source.description["resize"]
-        warnings.append(f"images of another size were resized to {side}x{side} (crop {crop}, {resize})")
+    if side is not None:
+        source, resize_warnings = at_side(source, side)
+        warnings += resize_warnings
     if statistics is not None:
         return source, statistics, warnings
     height, width, _ = source.shape
@@ -288,15 +280,26 @@ def _native_side(images: ImagesLike) -> int | None:
     return next((info.resolution for info in list_sources() if info.name == name), None)
 
 
-def _requested_side(options: ScoreOptions, statistics: Reference | None, reference: ImagesLike) -> int | None:
-    """Return the side that `--resolution` requests, or None."""
-    resolution = options.resolution
+def requested_side(
+    resolution: str | None, statistics: Reference | None, reference: ImagesLike, paths: DataPaths
+) -> int | None:
+    """Return the side that `--resolution` requests, or None.
+
+    Args:
+        resolution: None, "reference" for the reference's own, or a number of pixels.
+        statistics: The reference, if it is a file of statistics.
+        reference: The reference as the user named it.
+        paths: Where the datasets are.
+
+    Raises:
+        EvaluationError: If it is something else, or not that of the statistics.
+    """
     if resolution is None:
         return None
     if resolution == "reference":
         if statistics is not None:
             return int(statistics.image_set["resolution"])
-        return _native_side(reference) or int(options.paths.load_images(reference).info["resolution"])
+        return _native_side(reference) or int(paths.load_images(reference).info["resolution"])
     if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
         raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
     if statistics is not None and int(resolution) != statistics.image_set["resolution"]:

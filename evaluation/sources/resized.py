@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluation.sources.arrays import RESIZE_PROTOCOL
 from evaluation.sources.base import ImageBatch, ImageSource, SeedRange
+from evaluation.sources.image_sets import ImageSetSource
 
 
 class ResizedSource:
@@ -27,6 +28,18 @@ class ResizedSource:
             # Images of an unexpected shape pass unchanged: the feature extraction rejects them with their shape.
             expected = batch.images.dtype == np.uint8 and batch.images.shape[1:] == self._source.shape
             yield ImageBatch(resize(batch.images, self._side), batch.digest, batch.labels) if expected else batch
+
+
+def at_side(source: ImageSource, side: int, what: str = "images") -> tuple[ImageSource, list[str]]:
+    """Return the source's images at [side, side], and warnings that say what was resized and how."""
+    height, width, _ = source.shape
+    if (height, width) != (side, side):
+        text = f"the {what} were resized from {height}x{width} to {side}x{side} ({RESIZE_PROTOCOL}), which affects the "
+        return ResizedSource(source, side), [f"{text}score"]
+    if isinstance(source, ImageSetSource):
+        crop, protocol = source.description["crop"], source.description["resize"]
+        return source, [f"{what} of another size were resized to {side}x{side} (crop {crop}, {protocol})"]
+    return source, []
 
 
 def resize(images: np.ndarray, side: int) -> np.ndarray:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluation
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.metrics import Metric, MetricValue
 from evaluation.metrics.frechet import frechet_distance
+from evaluation.sources.resized import resize
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.fake_service import fake_service, noise
 from tests.support.evaluation.tiny_extractor import write_tiny_extractor
@@ -128,6 +130,40 @@ def test_fid_of_other_sizes_warns_that_the_extractor_resizes(workspace: Path) ->
     done = run("fid", "big.npy", "pictures@test", "--extractor", "e.onnx")
     assert done.exit_code == 0, done.output
     assert "WARNING: the images are 16x16 with 3 channels and 8x8 with 1" in done.stderr
+
+
+def write_mixed_sizes(folder: Path) -> None:
+    """Write 24 PNGs of three sizes."""
+    folder.mkdir()
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (8 + i % 3, 9, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_fid_of_mixed_sizes_names_the_option_and_takes_it(workspace: Path) -> None:
+    write_mixed_sizes(workspace / "mixed")
+    words = ("fid", "mixed", "pictures@test", "--extractor", "e.onnx")
+    line = one_line(run(*words))
+    assert "different sizes" in line
+    assert "--resolution 64" in line
+    done = run(*words, "--resolution", 8, "--json")
+    assert done.exit_code == 0, done.output
+    assert "images of mixed of another size were resized to 8x8" in done.stderr
+    value = json.loads(done.stdout)["value"]
+    assert evaluation.fid("mixed", "pictures@test", resolution=8, **E) == value
+    assert evaluation.fid("mixed", "pictures@test", resolution="reference", **E) == value
+    assert "--resolution" in one_line(run(*words, "--resolution", "large"))
+
+
+def test_fid_resizes_arrays_and_generators_to_the_resolution(workspace: Path) -> None:
+    big = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 1), dtype=np.uint8)
+    small = resize(big, 8)
+    assert evaluation.fid(big, small, resolution=8, **E) < 1e-9
+    assert evaluation.fid(big, small, resolution="reference", **E) < 1e-9
+    assert evaluation.fid(lambda n: big[:n], small, resolution=8, num_images=50, **E) < 1e-9
+    assert run("reference", "pictures@test", "--extractor", "e.onnx", "-o", "r.npz").exit_code == 0
+    assert "r.npz is of 8 px" in one_line(run("fid", "pictures@train", "r.npz", "--resolution", 16))
+    assert "r.npz is of 8 px" in one_line(run("fid", "r.npz", "pictures@train", "--resolution", 16))
 
 
 def test_fid_without_an_extractor_names_the_commands(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
 from evaluation.extractors.classifier import build_classifier
+from imagesets import ImageSetError
 
 
 def bright_and_dark(root: Path) -> str:
@@ -57,6 +58,18 @@ def test_build_classifier_without_labels_fails(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="train split"):
         build_classifier("digits@test", tmp_path / "x.onnx", cache_root=tmp_path / "cache")
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_build_classifier_of_mixed_sizes_takes_a_resolution(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "mixed" / name).mkdir(parents=True)
+        for i in range(60):
+            Image.new("L", (10 + i % 3, 12), i).save(tmp_path / "mixed" / name / f"{i}.png")
+    images, cache = f"folder:{tmp_path / 'mixed'}", tmp_path / "cache"
+    with pytest.raises(ImageSetError, match=r"different sizes.*--resolution 64"):
+        build_classifier(images, tmp_path / "x.onnx", cache_root=cache)
+    built = build_classifier(images, tmp_path / "x.onnx", cache_root=cache, resolution=8, epochs=1)
+    assert built.metadata["resolution"] == 8
 
 
 @pytest.mark.slow
