@@ -108,9 +108,10 @@ def score(
     """Score images against real ones.
 
     Args:
-        images: A uint8 array [N, H, W, C], a folder, a .zip, .npy, .npz, generator .onnx or checkpoint .pt file, a
-            dataset such as mnist, the URL of a service, or a function that returns such an array for a number of
-            images or, if its parameter is called `seeds`, for an int64 array of seeds.
+        images: A uint8 array [N, H, W, C], a list of equally sized arrays, an `imagesets.ImageSet`, a folder, a .zip,
+            .npy, .npz, generator .onnx or checkpoint .pt file, a dataset such as mnist, the URL of a service, or a
+            function that returns such an array for a number of images or, if its parameter is called `seeds`, for an
+            int64 array of seeds.
         reference: Real images: a dataset such as mnist@test, an array, folder or file; or statistics in a .npz.
         metrics: Names, or `my_package.metrics:MY_METRIC` for your own.
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached.
@@ -136,7 +137,9 @@ def score(
         ImageSetError: If an image set cannot be loaded.
     """
     paths = _data_paths(data_root, cache_root)
-    loaded = find_extractor(extractor, paths, resolve(reference).require_real_images())
+    real = resolve(reference).require_real_images()
+    resolve(images)  # a name that does not exist is reported before an absent extractor
+    loaded = find_extractor(extractor, paths, real)
     options = ScoreOptions(
         metrics_named(metrics),
         num_images=num_images,

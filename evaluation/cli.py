@@ -236,9 +236,12 @@ def reference(
         from evaluation.references.data_paths import DataPaths
         from evaluation.references.importers import import_reference
         from evaluation.references.reference_set import default_path, make_reference
+        from evaluation.sources import resolve
 
         if output is not None:
             check_writable(output)
+        if import_as is None:
+            resolve(images)  # a name that does not exist is reported before an absent extractor
         loaded = load_extractor(extractor)
         if import_as is not None:
             if resolution is None:
@@ -357,10 +360,11 @@ def classify(
         from evaluation.extractors.suitability import suitability_warnings
         from evaluation.output_files import check_writable
         from evaluation.report.document import write_report
-        from evaluation.sources import open_source
+        from evaluation.sources import open_source, resolve
 
         if output is not None:
             check_writable(output)
+        resolve(source)  # a name that does not exist is reported before an absent extractor
         loaded = load_extractor(extractor)
         warnings = suitability_warnings(loaded, force=force)
         for text in warnings:

@@ -128,7 +128,9 @@ def score(
         if shard is not None and (output is None or output.suffix == ".json"):
             raise EvaluationError("--shard needs an --output folder to write its share to")
         with output_paths(output) as files:
-            loaded = load_extractor(extractor or recorded_extractor(resolve(reference)))
+            real = resolve(reference)
+            resolve(source)  # a name that does not exist is reported before an absent extractor
+            loaded = load_extractor(extractor or recorded_extractor(real))
             if shard is not None and output is not None:
                 say(score_shard(source, reference, loaded, options, output))
                 return

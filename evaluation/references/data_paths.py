@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluation.errors import EvaluationError
 from evaluation.sources import ImagesLike, array_image_set, resolve
+from evaluation.sources.image_sets import checked_image_set
 from evaluation.sources.location import expand
 from imagesets import ImageSet, load_image_set
 from imagesets.cache import default_cache_root
@@ -36,9 +37,10 @@ class DataPaths:
         return expand(str(root)) if root else default_cache_root().parent
 
     def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
-        """Load real images: an image set, folder, zip, array file or array; anything else is an EvaluationError.
+        """Load real images: an image set, folder, zip, array file, array or list; anything else is an EvaluationError.
 
-        `resolution` (in pixels) and `channels` are by default the images' own. Arrays keep their channels.
+        `resolution` (in pixels) and `channels` are by default the images' own. Arrays and loaded sets keep their
+        channels.
         """
         location = resolve(images).require_real_images()
         if location.kind == "statistics":
@@ -46,6 +48,8 @@ class DataPaths:
                 f"{location.text} holds statistics, where images are needed; `evaluation reference {location.text} "
                 "--import-as NAME` imports those of another tool"
             )
+        if isinstance(location.value, ImageSet):
+            return _at_resolution(checked_image_set(location.value), resolution)
         if location.kind == "arrays":
             value = location.path if location.value is None else location.value
             assert value is not None
@@ -57,3 +61,14 @@ class DataPaths:
             data_root=self.data_root,
             cache_root=self.cache_root,
         )
+
+
+def _at_resolution(images: ImageSet, resolution: int | None) -> ImageSet:
+    """Return a loaded image set; EvaluationError if it has another resolution."""
+    own = images.info["resolution"]
+    if resolution not in (None, own):
+        raise EvaluationError(
+            f"{images.name} was loaded at {own}x{own} and {resolution}x{resolution} are needed: give its name instead, "
+            f"or load it with resolution={resolution}"
+        )
+    return images

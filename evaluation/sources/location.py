@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from artifacts.plugins import is_plugin
 from evaluation.errors import EvaluationError
+from evaluation.output_files import shorten_path
 from evaluation.sources.arrays import IMAGE_KEYS, array_source
 from evaluation.sources.base import ImageSource, SamplingOptions
 from evaluation.sources.checkpoint import CheckpointSource, is_run
 from evaluation.sources.function import FunctionSource
 from evaluation.sources.generator import GeneratorSource
-from evaluation.sources.image_sets import ImageSetSource
+from evaluation.sources.image_sets import ImageSetSource, checked_image_set
 from evaluation.sources.service import PATIENCE_S, ServiceSource
-from imagesets import list_sources, load_image_set
+from imagesets import ImageSet, list_sources, load_image_set
 
-# What a caller from Python may give: text or a path as on the command line, an array, or a function.
-ImagesLike = str | Path | np.ndarray | Callable[[Any], Any]
+# What a caller from Python may give: text or a path as on the command line, images, or a function that makes them.
+ImagesLike = str | Path | np.ndarray | Sequence[np.ndarray] | ImageSet | Callable[[Any], Any]
 Kind = Literal["service", "generator", "checkpoint", "function", "arrays", "statistics", "images"]
 FOLDER = "folder:"
 _KINDS: dict[str, Kind] = {".onnx": "generator", ".pt": "checkpoint", ".npy": "arrays", ".npz": "arrays"}
@@ -37,8 +41,8 @@ _GENERATORS = {
 class Location:
     """A source of images, or statistics of images, as the user named it in `text`.
 
-    `path` is the file or folder, `image_set` the name for `imagesets` without the split, and `value` the array or
-    function of a caller from Python.
+    `path` is the file or folder, `image_set` the name for `imagesets` without the split, and `value` the array, image
+    set or function of a caller from Python.
     """
 
     kind: Kind
@@ -71,21 +75,41 @@ class Location:
 
 
 def resolve(images: ImagesLike) -> Location:
-    """Return what a name, array or function refers to.
+    """Return what a name, array, image set or function refers to.
 
     Args:
         images: `http://…` of a service; a `.onnx`, `.pt`, `.npy`, `.npz` or `.zip` file; a run folder or a folder of
             images; an image set such as `mnist`; `folder:PATH`. Image sets, folders and zips may end in `@SPLIT`. A
-            name of `list_sources()` is that image set even if a folder has the same name.
+            name of `list_sources()` is that image set even if a folder has the same name. From Python also a uint8
+            array [N, H, W, C], a list of equally sized arrays, an `ImageSet`, or a function that returns images.
 
     Raises:
-        EvaluationError: If there is nothing of that name.
+        EvaluationError: If there is nothing of that name, or it is something else.
     """
     if isinstance(images, np.ndarray):
         return Location("arrays", "the array", value=images)
+    if isinstance(images, ImageSet):
+        return Location("images", f"the image set {images.name}", value=images)
+    if isinstance(images, list | tuple) and all(isinstance(image, np.ndarray) for image in images):
+        if len({(image.shape, image.dtype) for image in images}) != 1:
+            raise EvaluationError("a list of images must have arrays of one size and type, at least one")
+        return Location("arrays", "the list", value=np.stack(images))
+    if isinstance(images, str | os.PathLike):
+        text = os.fspath(images)
+        try:
+            return _resolve_text(os.fsdecode(text))
+        except OSError as error:  # a name that is too long, a folder that may not be searched
+            raise EvaluationError(f"cannot read {shorten_path(os.fsdecode(text))}: {error.strerror}") from error
     if callable(images):
         return Location("function", "the function", value=images)
-    text = str(images)
+    raise EvaluationError(
+        f"images are given as a path, URL or name of a dataset, a uint8 array [N, H, W, C], a list of equally sized "
+        f"arrays, an imagesets.ImageSet, or a function that returns images, not as {type(images).__name__}"
+    )
+
+
+def _resolve_text(text: str) -> Location:
+    """Return what a name refers to; see `resolve`."""
     if not text.strip():
         raise EvaluationError("the name of the images is empty; is a variable not set?")
     scheme, colon, rest = text.partition("://")
@@ -115,7 +139,12 @@ def resolve(images: ImagesLike) -> Location:
         )
     if "/" in text:
         raise EvaluationError(f"there is no file or folder at {path}")
-    return Location("images", text, None, source, split if at else None)  # imagesets lists the names that exist
+    if is_plugin(source):
+        return Location("images", text, None, source, split if at else None)
+    datasets = [info.name for info in list_sources() if info.resolution is not None]
+    close = difflib.get_close_matches(source, datasets, 1)
+    hint = f"did you mean {close[0]}?" if close else f"the datasets are {', '.join(datasets)}"
+    raise EvaluationError(f"there is no file, folder or dataset {text!r}; {hint}")
 
 
 def open_source(
@@ -133,7 +162,7 @@ def open_source(
 
     Args:
         images: A service, generator file, checkpoint, array file, folder or zip of images, image set, uint8 array
-            [N, H, W, C], or function that makes such arrays.
+            [N, H, W, C], list of such images, or function that makes such arrays.
         model: The service's model.
         sampling: How a generator is sampled.
         patience_s: Seconds to wait for a service that does not answer.
@@ -165,6 +194,8 @@ def open_source(
         return FunctionSource(location.value)
     if kind == "arrays":
         return array_source(path if location.value is None else location.value)
+    if location.value is not None:
+        return ImageSetSource(checked_image_set(location.value))
     return ImageSetSource(
         load_image_set(
             location.name, resolution=resolution, channels=channels, data_root=data_root, cache_root=cache_root

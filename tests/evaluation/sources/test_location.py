@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluation
+import imagesets
 from evaluation.errors import EvaluationError
 from evaluation.sources import resolve
 from tests.support.evaluation.commands import one_line, run
@@ -72,12 +75,51 @@ def test_resolve_names_are_of_one_kind_each(workspace: Path, text: str, kind: st
         ("folder:", "names no folder"),
         ("a/b", "no file or folder"),
         ("e.txt", "not a source"),
+        ("photoz", "there is no file, folder or dataset 'photoz'; the datasets are digits, mnist"),
+        ("mnizt@test", "there is no file, folder or dataset 'mnizt@test'; did you mean mnist"),
+        ("n" * 5000, "cannot read nnn.*: File name too long"),
+        ("n" * 5000 + "@test", "cannot read nnn.*: File name too long"),
+        (Path("n" * 5000 + ".npz"), "cannot read nnn.*: File name too long"),
     ],
 )
-def test_resolve_of_nothing_known_fails(workspace: Path, text: str, words: str) -> None:
+def test_resolve_of_nothing_known_fails(workspace: Path, text: str | Path, words: str) -> None:
     Path("e.txt").write_text("x", encoding="utf-8")
     with pytest.raises(EvaluationError, match=words):
         resolve(text)
+
+
+@pytest.mark.parametrize("value", [None, b"pictures", Image.new("L", (8, 8)), iter([]), 3, [[1]], {"a": 1}])
+def test_resolve_of_another_type_lists_the_accepted_ones(value: object) -> None:
+    with pytest.raises(EvaluationError, match=rf"path, URL or name .*ImageSet.*, not as {type(value).__name__}$"):
+        resolve(value)
+
+
+@pytest.mark.parametrize("images", [[], (), [np.zeros((2, 2), np.uint8), np.zeros((3, 3), np.uint8)]])
+def test_resolve_of_a_list_needs_equally_sized_arrays(images: list) -> None:
+    with pytest.raises(EvaluationError, match="arrays of one size"):
+        resolve(images)
+
+
+@pytest.mark.parametrize("command", ["score", "fid", "classify", "reference"])
+def test_command_of_no_such_name_says_so_before_the_extractor(workspace: Path, command: str) -> None:
+    words = {"score": ("--reference", "pictures@test"), "fid": ("pictures@test",)}.get(command, ())
+    line = one_line(run(command, "photoz", *words, "--extractor", "absent.onnx"))
+    assert "there is no file, folder or dataset 'photoz'" in line
+
+
+def test_score_takes_an_image_set_and_a_list(workspace: Path) -> None:
+    options = {"extractor": "e.onnx", "baseline": False}
+    test, train = (imagesets.load(f"folder:pictures@{split}") for split in ("test", "train"))
+    expected = evaluation.score("pictures@train", "pictures@test", **options)["fd_tiny60"]
+    assert evaluation.score(train, test, **options)["fd_tiny60"] == expected
+    pictures = list(train.images)
+    assert evaluation.score(pictures, test, **options)["fd_tiny60"] == expected
+    assert evaluation.fid(test, list(test.images), extractor="e.onnx") < 1e-9
+    changed = dataclasses.replace(test, images=255 - test.images)
+    with pytest.raises(EvaluationError, match=r"give the array, `\.images`"):
+        evaluation.fid(train, changed, extractor="e.onnx")
+    with pytest.raises(EvaluationError, match="loaded at 8x8 and 16x16 are needed"):
+        evaluation.score(np.zeros((9, 16, 16, 1), np.uint8), test, **options)
 
 
 NAMES = ("pictures@test", "folder:pictures@test", "real.zip@test", "folder:real.zip@test", "real.npy", "real.npz")
