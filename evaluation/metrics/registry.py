@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from artifacts.plugins import import_object, is_plugin
 
@@ -131,7 +133,8 @@ class Metric:
         title: Its title in reports.
         better: Whether lower or higher values are better.
         needs: The inputs that it is computed from.
-        compute: Computes it; raises ValueError for inputs that are too small or not finite.
+        compute: Computes it as a `MetricValue`, in which NumPy's types are converted to Python's; raises ValueError
+            for inputs that are too small or not finite.
         inception_name: Start of its result's name in Inception's features; default: `name`.
         template: Start of its result's name in other features, whose name replaces `{}`; default: `name` and `_{}`.
     """
@@ -145,16 +148,60 @@ class Metric:
     template: str = ""
 
     def __post_init__(self) -> None:
-        """Fill in the names that follow from `name`."""
-        object.__setattr__(self, "needs", frozenset(self.needs))
+        """Fill in the names that follow from `name`; ValueError for a `better` or `needs` that does not exist."""
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"the metric {self.name} has better={self.better!r}, not 'lower' or 'higher'")
+        known = get_args(InputKind)
+        if isinstance(self.needs, str) or not isinstance(self.needs, Iterable):
+            raise ValueError(f"the metric {self.name} has needs={self.needs!r}, not a set of {', '.join(known)}")
+        needs = list(self.needs)
+        if unknown := [kind for kind in needs if kind not in known]:
+            raise ValueError(f"the metric {self.name} needs {unknown[0]!r}, which is not one of {', '.join(known)}")
+        object.__setattr__(self, "needs", frozenset(needs))
         object.__setattr__(self, "inception_name", self.inception_name or self.name)
         object.__setattr__(self, "template", self.template or f"{self.name}_{{}}")
 
     def __call__(self, inputs: MetricInputs) -> MetricValue:
-        """Return the metric's value; ValueError, in one line, for missing, too small or non-finite inputs."""
+        """Return the metric's value in Python's types.
+
+        Raises:
+            ValueError: In one line, for missing, too small or non-finite inputs, or if `compute` does not return a
+                `MetricValue` that a report can hold.
+        """
         if missing := sorted(kind for kind in self.needs if not inputs.has(kind)):
             raise ValueError(f"{self.name} needs {', '.join(missing).replace('_', ' ')}")
-        return self.compute(inputs)
+        outcome = self.compute(inputs)
+        if not isinstance(outcome, MetricValue):
+            raise ValueError(f"it returned {type(outcome).__name__}, not evaluation.metrics.MetricValue")
+        details = _python_types(outcome.details)
+        if not isinstance(details, dict):
+            raise ValueError(f"its details are {type(details).__name__}, not a dict")
+        value, std = _number("value", outcome.value), None if outcome.std is None else _number("std", outcome.std)
+        try:
+            # A value that is not finite is reported as such, not for what it leaves in the details.
+            json.dumps(details, allow_nan=not math.isfinite(value + (std or 0)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"its details are not JSON: {error}") from error
+        return MetricValue(value, std, details)
+
+
+def _python_types(value: Any) -> Any:
+    """Return a value with NumPy's scalars and arrays as Python's numbers and lists, in dicts and lists too."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {_python_types(key): _python_types(one) for key, one in value.items()}
+    return [_python_types(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number, or an array of one, as a float; ValueError for anything else."""
+    found = _python_types(value)
+    while isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, int | float):
+        raise ValueError(f"its {name} is {type(value).__name__}, not a number")
+    return float(found)
 
 
 def resolve(name: str) -> Metric:
@@ -182,9 +229,13 @@ def resolve(name: str) -> Metric:
     return replace(metric, name=name)
 
 
-def parse_metrics(text: str | Iterable[str | Metric]) -> list[Metric]:
+def parse_metrics(text: str | Metric | Iterable[str | Metric]) -> list[Metric]:
     """Return the metrics of `fid,kid` (or of names or metrics), each once; ValueError lists the known names."""
-    given = text.split(",") if isinstance(text, str) else text
+    given = text.split(",") if isinstance(text, str) else [text] if isinstance(text, Metric) else text
+    given = list(given) if isinstance(given, Iterable) else [given]
+    for one in given:
+        if not isinstance(one, str | Metric):
+            raise ValueError(f"metrics are names or evaluation.metrics.Metric objects, not {type(one).__name__}")
     names = (one.strip() if isinstance(one, str) else one for one in given)
     metrics = [resolve(one) if isinstance(one, str) else one for one in names if one]
     if not metrics:

@@ -67,6 +67,10 @@ def compute_metrics(
                 outcomes = [metric(one) for one in used]
         except ValueError as error:
             raise EvaluationError(f"{metric.name} cannot be computed: {error}") from error
+        except EvaluationError:
+            raise
+        except Exception as error:  # whatever a user's metric raises
+            raise EvaluationError(f"{metric.name} failed: {type(error).__name__}: {error}") from error
         values = [outcome.value for outcome in outcomes]
         spreads = [outcome.std for outcome in outcomes if outcome.std is not None]
         if not np.isfinite([*values, *spreads]).all():

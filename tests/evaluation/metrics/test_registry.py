@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.metrics import METRICS, MetricInputs, MetricOptions, parse_metrics, resolve, result_name
+from evaluation.metrics import (
+    METRICS,
+    Metric,
+    MetricInputs,
+    MetricOptions,
+    MetricValue,
+    parse_metrics,
+    resolve,
+    result_name,
+)
 from evaluation.metrics.registry import RESERVED
 from evaluation.metrics.result_names import current_name, former_name, invalid_name_reason
 from tests.support.evaluation.commands import one_line, run
@@ -128,6 +137,25 @@ def test_resolve_custom_metric_is_computed_and_named(custom: str) -> None:
 def test_resolve_unknown_metric_fails(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("better", "needs", "words"),
+    [
+        ("smaller", {"features"}, "better='smaller', not 'lower' or 'higher'"),
+        ("lower", {"feature"}, "needs 'feature', which is not one of statistics, features"),
+        ("lower", "features", "needs='features', not a set of statistics"),
+        ("lower", None, "needs=None, not a set of statistics"),
+        ("lower", [["features"]], r"needs \['features'\], which is not one of"),
+    ],
+)
+def test_metric_of_unknown_inputs_or_direction_fails(better: str, needs: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Metric("mine", "Mine", better, needs, lambda _: MetricValue(0.0))
+
+
+def test_parse_metrics_takes_a_single_metric() -> None:
+    assert parse_metrics(METRICS["kid"]) == [METRICS["kid"]]
 
 
 def test_resolve_former_name_is_accepted() -> None:
