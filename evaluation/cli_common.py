@@ -36,8 +36,11 @@ Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twi
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn failures that a user can act on into one line on stderr and an exit code, without a traceback."""
+def one_line_errors(after_interrupt: str = "") -> Iterator[None]:
+    """Turn failures that a user can act on into one line on stderr and an exit code, without a traceback.
+
+    `after_interrupt` is added to "interrupted": how to resume.
+    """
     from evaluation.output_files import shorten_path
     from imagesets import ImageSetError
 
@@ -64,7 +67,7 @@ def one_line_errors() -> Iterator[None]:
         say(f"error: {NO_HOME}", error=True)
         code = 2
     except KeyboardInterrupt:
-        say("interrupted; `score` with the same --output resumes from here", error=True)
+        say(f"interrupted{after_interrupt}", error=True)
         code = 130
     raise typer.Exit(code)
 

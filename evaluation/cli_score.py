@@ -96,7 +96,7 @@ def score(
     cache_root: CacheRoot = None,
 ) -> None:
     """Score images against real ones. After an interruption the same command resumes."""
-    with one_line_errors():
+    with one_line_errors("; `score` with the same --output resumes from here"):
         from evaluation.extractors import load_extractor
         from evaluation.references.data_paths import DataPaths
         from evaluation.scoring import run_job
