@@ -8,8 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.metrics import Metric, MetricOptions
+from evaluation.output_files import shorten_path
 from evaluation.references.data_paths import DataPaths
 from evaluation.report.document import summary_lines
 from evaluation.scoring import run_job
@@ -53,6 +57,15 @@ class Score(float):
         score.provenance = {key: result[key] for key in (*keys, "details")}
         return score
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the value with the attributes; `__new__` takes a report's result instead."""
+        return _restore_score, (float(self),), vars(self)
+
+
+def _restore_score(value: float) -> Score:
+    """Return a score without attributes, which `copy` and `pickle` then set."""
+    return float.__new__(Score, value)
+
 
 class Scores(Mapping[str, Score]):
     """The scores of a set of images by name, such as `scores["fid10k"]`; `to_dict()` returns the whole report."""
@@ -64,7 +77,10 @@ class Scores(Mapping[str, Score]):
         self._scores = {result["name"]: Score(result, real.get(result["metric"])) for result in report["results"]}
 
     def __getitem__(self, name: str) -> Score:
-        return self._scores[name]
+        try:
+            return self._scores[name]
+        except KeyError:
+            raise KeyError(f"there is no score {name!r}; there are {', '.join(self._scores)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._scores)
@@ -88,7 +104,7 @@ class Scores(Mapping[str, Score]):
 def score(
     images: ImagesLike,
     reference: ImagesLike,
-    metrics: str | Iterable[str] | Iterable[Metric] = ("fid",),
+    metrics: str | Metric | Iterable[str | Metric] = ("fid",),
     *,
     extractor: str | Path | Extractor | None = None,
     num_images: int | None = None,
@@ -113,7 +129,7 @@ def score(
             function that returns such an array for a number of images or, if its parameter is called `seeds`, for an
             int64 array of seeds.
         reference: Real images: a dataset such as mnist@test, an array, folder or file; or statistics in a .npz.
-        metrics: Names, or `my_package.metrics:MY_METRIC` for your own.
+        metrics: Names, `my_package.metrics:MY_METRIC` for your own, or `Metric` objects; one, or several.
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached.
         num_images: N; None: all images of a set, or 10,000 of a generator.
         seed: The first seed, or what decides the subset of a set.
@@ -136,6 +152,9 @@ def score(
         EvaluationError: If the images cannot be scored; the message says what to do.
         ImageSetError: If an image set cannot be loaded.
     """
+    num_images = None if num_images is None else _whole_number("num_images", num_images, 2)
+    seed = _whole_number("seed", seed, 0)
+    kid_subset_size = _whole_number("kid_subset_size", kid_subset_size, 2)
     paths = _data_paths(data_root, cache_root)
     real = resolve(reference).require_real_images()
     resolve(images)  # a name that does not exist is reported before an absent extractor
@@ -192,6 +211,7 @@ def fid(
         EvaluationError: If the two cannot be compared; the message says what to do.
         ImageSetError: If an image set cannot be loaded.
     """
+    num_images = None if num_images is None else _whole_number("num_images", num_images, 2)
     return distance_between(
         a,
         b,
@@ -206,6 +226,13 @@ def fid(
 
 def _data_paths(data_root: str | Path, cache_root: str | Path | None) -> DataPaths:
     return DataPaths(Path(data_root), None if cache_root is None else Path(cache_root))
+
+
+def _whole_number(name: str, value: object, least: int) -> int:
+    """Return an argument as an int; EvaluationError if it is no whole number from `least` on."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise EvaluationError(f"{name} is a whole number, {least} or more, not {shorten_path(repr(value))}")
 
 
 def _warn(text: str) -> None:

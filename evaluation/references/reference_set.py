@@ -163,7 +163,7 @@ def cached_reference(
     An entry without the rows that `keep` names is made again.
     """
     images = paths.load_images(name, resolution, channels)
-    n = min(num_images or len(images), len(images))
+    n = len(images) if num_images is None else min(num_images, len(images))
     key = json_digest({**{key: images.info[key] for key in _KEY_FIELDS}, "n": n, "extractor": extractor.digest})
     slug = re.sub(r"[^a-z0-9]+", "-", f"{images.info['source']}-{images.info['split']}".lower()).strip("-")[-40:]
     path = paths.references / f"{slug}-{images.info['resolution']}px-{file_stem(extractor.name)}-{key[:16]}.npz"

@@ -99,7 +99,7 @@ class Job:
             self.options.on_warning(text)
 
 
-def metrics_named(names: str | Iterable[str | Metric]) -> tuple[Metric, ...]:
+def metrics_named(names: str | Metric | Iterable[str | Metric]) -> tuple[Metric, ...]:
     """Return the metrics of these names, separated by commas or in a list; EvaluationError for an unknown one."""
     try:
         return tuple(parse_metrics(names))
@@ -193,7 +193,9 @@ def _choose_ranges(job: Job) -> None:
     """Choose the range of images to score; with intervals, five disjoint ones. EvaluationError if too few exist."""
     options, limit, dim = job.options, job.source.num_images, job.extractor.dim
     repetitions = REPETITIONS if options.intervals else 1
-    n = options.num_images or (DEFAULT_NUM_IMAGES if limit is None else limit // repetitions)
+    n = options.num_images
+    if n is None:
+        n = DEFAULT_NUM_IMAGES if limit is None else limit // repetitions
     if limit is not None and limit < n:
         job.warn(f"there are only {limit} images, fewer than the {n} requested")
         n = limit

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import artifacts
 import evaluation
 from evaluation.errors import EvaluationError
 from evaluation.extractors import load_extractor
@@ -103,6 +109,87 @@ def test_score_takes_a_metric_of_a_module_and_an_object(workspace: Path, monkeyp
     assert not list((workspace / "cache/references").glob("baseline-*")), "what it computes can change"
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_scores_can_be_copied_and_pickled(workspace: Path, copied: Callable[[Any], Any]) -> None:
+    scores = evaluation.score(images(), "pictures@test", "fid", **E)
+    other = copied(scores)
+    assert (other.to_dict(), dict(other)) == (scores.to_dict(), dict(scores))
+    score = copied(scores["fd_tiny60"])
+    assert type(score) is evaluation.Score
+    assert (float(score), vars(score)) == (float(scores["fd_tiny60"]), vars(scores["fd_tiny60"]))
+    with pytest.raises(KeyError, match="there is no score 'fid'; there are fd_tiny60"):
+        scores["fid"]
+    assert "fid" not in scores
+    assert scores.get("fid") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_images": 0}, "num_images is a whole number, 2 or more, not 0"),
+        ({"num_images": "10"}, "num_images is a whole number, 2 or more, not '10'"),
+        ({"num_images": True}, "num_images is a whole number, 2 or more, not True"),
+        ({"num_images": 10.0}, "num_images is a whole number, 2 or more, not 10.0"),
+        ({"seed": -1}, "seed is a whole number, 0 or more, not -1"),
+        ({"kid_subset_size": 0}, "kid_subset_size is a whole number, 2 or more, not 0"),
+    ],
+)
+def test_score_of_a_wrong_number_fails(workspace: Path, arguments: dict, words: str) -> None:
+    with pytest.raises(EvaluationError, match=f"^{re.escape(words)}$"):
+        evaluation.score(images(), "pictures@test", **arguments, **E)
+    if "num_images" in arguments:
+        with pytest.raises(EvaluationError, match=f"^{re.escape(words)}$"):
+            evaluation.fid(images(), "pictures@test", **arguments, **E)
+
+
+def returning(compute: Callable[[Any], Any]) -> Metric:
+    return Metric("mine", "Mine", "lower", frozenset({"statistics"}), compute)
+
+
+def test_score_converts_what_a_user_metric_returns_in_numpy_types(workspace: Path) -> None:
+    details = {"mean": np.float32(0.5), "all": np.arange(2), np.int64(3): (np.bool_(True), [np.uint8(7)])}
+    mine = returning(lambda _: MetricValue(np.array([1.5], np.float32), np.float64(0.25), details))  # type: ignore[arg-type]
+    scores = evaluation.score(images(), "pictures@test", mine, output="r.json", **E)
+    assert (scores["mine_tiny60"], scores["mine_tiny60"].std) == (1.5, 0.25)
+    written = json.loads(Path("r.json").read_text(encoding="utf-8"))["results"][0]
+    assert written["details"] == {"mean": 0.5, "all": [0, 1], "3": [True, [7]]}
+
+
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (lambda _: {}["absent"], "mine failed: KeyError: 'absent'"),
+        (lambda _: 3.0, "mine cannot be computed: it returned float, not evaluation.metrics.MetricValue"),
+        (lambda _: None, "mine cannot be computed: it returned NoneType, not evaluation.metrics.MetricValue"),
+        (lambda _: MetricValue("3"), "mine cannot be computed: its value is str, not a number"),
+        (lambda _: MetricValue(np.zeros(2)), "mine cannot be computed: its value is ndarray, not a number"),
+        (lambda _: MetricValue(1.0, details=[1]), "mine cannot be computed: its details are list, not a dict"),
+        (lambda _: MetricValue(1.0, details={"x": {1}}), "mine cannot be computed: its details are not JSON: "),
+    ],
+)
+def test_score_of_a_failing_user_metric_is_one_line(workspace: Path, compute: Any, words: str) -> None:
+    with pytest.raises(EvaluationError, match="^" + re.escape(words)):
+        evaluation.score(images(), "pictures@test", returning(compute), **E)
+
+
+def test_score_of_metrics_of_another_type_fails(workspace: Path) -> None:
+    for metrics in (3, [3], None):
+        with pytest.raises(EvaluationError, match=r"names or evaluation\.metrics\.Metric objects, not"):
+            evaluation.score(images(), "pictures@test", metrics, **E)
+
+
+def test_fid_interrupted_gives_no_hint_to_resume(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evaluation.scoring.distance.distance_between", interrupt)
+    done = run("fid", "pictures@train", "pictures@test", "--extractor", "e.onnx")
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+    monkeypatch.setattr("evaluation.scoring.run_job.score", interrupt)
+    done = run("score", "pictures@train", "--reference", "pictures@test", "--extractor", "e.onnx")
+    assert (done.exit_code, done.stderr) == (130, "interrupted; `score` with the same --output resumes from here\n")
+
+
 def test_fid_is_the_distance_of_two_of_anything(workspace: Path) -> None:
     zero = evaluation.fid(images(), images(), **E)
     assert zero < 1e-9
@@ -185,6 +272,9 @@ def test_import_of_the_package_stays_light() -> None:
     code = "import sys, evaluation; dir(evaluation); print({'numpy', 'onnxruntime', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-    assert set(evaluation.__all__) == {"Score", "Scores", "fid", "score"}
+    assert set(evaluation.__all__) == {"EvaluationError", "Score", "Scores", "__version__", "fid", "score"}
+    assert set(evaluation.__all__) <= set(dir(evaluation))
+    assert evaluation.EvaluationError is EvaluationError
+    assert evaluation.__version__ == artifacts.version()
     with pytest.raises(AttributeError):
         _ = evaluation.absent
