@@ -258,7 +258,7 @@ def flatten(config: Config, *, only_set: bool = False) -> dict[str, Any]:
 
     Args:
         config: The config.
-        only_set: Whether to leave out fields that nobody set.
+        only_set: Whether to leave out fields without a given value.
     """
     found: dict[str, Any] = {}
     for section, value in config.model_dump(mode="json", exclude_unset=only_set).items():

@@ -118,7 +118,7 @@ def test_client_that_disconnects_is_499_and_no_failure(
     assert client.portal
     client.portal.call(client.app, scope, receive, send)
     held.open.set()
-    assert [message.get("status") for message in sent] == [499, None]  # to nobody, and nothing in it
+    assert [message.get("status") for message in sent] == [499, None]  # no client is left, and nothing is in it
     assert not sent[1]["body"]
     assert caplog.text == ""
     text = client.get("/metrics").text

@@ -21,7 +21,7 @@ from tests.support.process_cleanup import own_temporary_folder, stop_on_signals
 own_temporary_folder()
 stop_on_signals()
 """
-# A test that starts a process in a session of its own, which no signal to its parent reaches.
+# A test that starts a process in a new session, which no signal to its parent reaches.
 TEST = """
 import os, subprocess, sys, tempfile
 from pathlib import Path
