@@ -330,6 +330,9 @@ def classify(
     model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
     seed: Seed = 0,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side in pixels to resize to.", min=1, max=4096, show_default="the images' own")
+    ] = None,
     sure: Annotated[
         float,
         typer.Option(
@@ -361,15 +364,19 @@ def classify(
         from evaluation.output_files import check_writable
         from evaluation.report.document import write_report
         from evaluation.sources import open_source, resolve
+        from evaluation.sources.resized import at_side
 
         if output is not None:
             check_writable(output)
         resolve(source)  # a name that does not exist is reported before an absent extractor
         loaded = load_extractor(extractor)
         warnings = suitability_warnings(loaded, force=force)
+        images = open_source(source, model=model, resolution=resolution, data_root=data_root, cache_root=cache_root)
+        if resolution is not None:
+            images, resize_warnings = at_side(images, resolution)
+            warnings += resize_warnings
         for text in warnings:
             warn(text)
-        images = open_source(source, model=model, data_root=data_root, cache_root=cache_root)
         report = classify_images(images, loaded, num_images=num_images, first_seed=seed, threshold=sure)
         failures = failed_limits(report, min_sure_share, min_class_share)
         if output is not None:

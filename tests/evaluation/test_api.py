@@ -242,6 +242,15 @@ def test_fid_of_mixed_sizes_names_the_option_and_takes_it(workspace: Path) -> No
     assert "--resolution" in one_line(run(*words, "--resolution", "large"))
 
 
+def test_classify_of_mixed_sizes_takes_the_resolution(workspace: Path) -> None:
+    write_mixed_sizes(workspace / "mixed")
+    words = ("classify", "mixed", "--extractor", "e.onnx", "--num-images", 20)
+    assert "--resolution 64" in one_line(run(*words))
+    done = run(*words, "--resolution", 8)
+    assert done.exit_code == 0, done.output
+    assert "resized to 8x8" in done.stderr
+
+
 def test_fid_resizes_arrays_and_generators_to_the_resolution(workspace: Path) -> None:
     big = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 1), dtype=np.uint8)
     small = resize(big, 8)
