@@ -17,13 +17,24 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 # What we write and an old encoding may lack. Everything else that it lacks becomes a question mark.
-PLAIN = dict(
-    zip(
-        "→←…−–×≥≤±·∞²‘’“”",
-        ["->", "<-", "...", "-", "-", "x", ">=", "<=", "+-", ".", "inf", "2", "'", "'", '"', '"'],
-        strict=True,
-    )
-)
+PLAIN = {
+    "→": "->",
+    "←": "<-",
+    "…": "...",
+    "−": "-",
+    "–": "-",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+    "±": "+-",
+    "·": ".",
+    "∞": "inf",
+    "²": "2",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
 # Zl and Zp are line and paragraph separators; Cf holds the marks that reverse the direction of text
 HIDDEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 # Joiners are part of words in several scripts and of emoji

@@ -44,7 +44,7 @@ def create_session(model: onnx.ModelProto, path: Path) -> onnxruntime.InferenceS
     try:
         import onnxruntime as ort
     except ImportError as error:
-        needs = f"running {path} needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
+        needs = f"running {path} needs ONNX Runtime: pip install '.[cpu]' in the checkout (or [gpu])"
         raise EvaluationError(f"{needs} ({onnx_error_message(error)})") from error
 
     options = ort.SessionOptions()

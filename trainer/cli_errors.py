@@ -44,7 +44,7 @@ def _explain(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ImportError):
         missing = isinstance(error, ModuleNotFoundError)
-        hint = "pip install 'gan-atelier[train]'" if missing else "is the memory or the disk full?"
+        hint = "pip install '.[train]' in the checkout" if missing else "is the memory or the disk full?"
         return f"{error}; {hint}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "the memory is full; lower optim.batch_size. Checkpoints that were saved are kept"

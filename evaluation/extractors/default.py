@@ -42,4 +42,4 @@ def require_torch() -> None:
     """Raise EvaluationError unless the packages that build an extractor are installed."""
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise EvaluationError(f"building an extractor needs {package}: pip install 'gan-atelier[train]'")
+            raise EvaluationError(f"building an extractor needs {package}: pip install '.[train]' in the checkout")

@@ -59,7 +59,7 @@ def _export(path: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
         if "No module named" in reason:
-            reason += "; exporting a checkpoint needs the trainer: pip install 'gan-atelier[train]'"
+            reason += "; exporting a checkpoint needs the trainer: pip install '.[train]' in the checkout"
         if "--user-code" in reason:
             reason += ": export it with trainer export --user-code, then score the generator file"
         raise EvaluationError(f"{path} could not be exported: {reason}")

@@ -36,6 +36,8 @@ def parse_address(text: str) -> Address | None:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if address.sixtofour:
             return address.sixtofour
+        if address.teredo:
+            return address.teredo[1]
     return address
 
 

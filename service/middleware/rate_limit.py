@@ -91,14 +91,19 @@ def _key(client: str) -> int:
     return int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest()) or 1
 
 
-@lru_cache(maxsize=4096)
 def client_id(host: str) -> str:
     """Return the name under which the client at an address is counted.
 
     One household has a whole IPv6 /64, so a /64 counts as one client. Link-local addresses of one network segment
     share theirs, so each is a client. An IPv6 address that represents an IPv4 address counts as that address: all
-    IPv4 clients of a socket that listens on `::` would otherwise be one.
+    IPv4 clients of a socket that listens on `::` would otherwise be one. Of a longer text, which a trusted proxy can
+    pass on, the first 64 characters count: what is kept in memory is bounded.
     """
+    return _client_network(host[:64])
+
+
+@lru_cache(maxsize=4096)
+def _client_network(host: str) -> str:
     parsed = parse_address(host)
     if parsed is None:
         return host

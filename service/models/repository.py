@@ -124,7 +124,7 @@ class Repository:
                 watchdog=RunWatchdog(s.deadline_s + RUN_GRACE_S),
             )
         except ImportError as error:
-            needs = "the service needs ONNX Runtime: pip install 'gan-atelier[cpu]' (or [gpu])"
+            needs = "the service needs ONNX Runtime: pip install '.[cpu]' in the checkout (or [gpu])"
             self._not_ready = f"{needs} ({onnx_error_message(error)})"
             return
         except ProviderError as error:

@@ -114,7 +114,7 @@ def choose_provider(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "c
     if wanted == "cpu":
         return "cpu"
     if CUDA not in ort.get_available_providers():
-        missing = "this ONNX Runtime has no CUDA: pip install 'gan-atelier[gpu]' in place of [cpu]"
+        missing = "this ONNX Runtime has no CUDA: pip install '.[gpu]' in the checkout in place of [cpu]"
     elif not cuda_devices():
         missing = "the driver finds no device"
     else:

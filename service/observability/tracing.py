@@ -51,7 +51,7 @@ def configure(version: str, exporter: Any = None) -> None:
         else:
             processor = SimpleSpanProcessor(exporter)
     except ImportError as error:
-        log.error("OTEL_* variables request traces, which need: pip install 'gan-atelier[otel]' (%s)", error)
+        log.error("OTEL_* variables request traces, which need: pip install '.[otel]' in the checkout (%s)", error)
         return
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over these.
     name = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "gan-atelier"}

@@ -78,7 +78,7 @@ def require_runtime() -> None:
     """Raise TrainerError when a library that exporting needs is missing: before a training, not after."""
     for module, extra in (("onnx", "train"), ("onnxscript", "train"), ("onnxruntime", "cpu")):
         if importlib.util.find_spec(module) is None:
-            raise TrainerError(f"exporting needs {module}: pip install 'gan-atelier[{extra}]'")
+            raise TrainerError(f"exporting needs {module}: pip install '.[{extra}]' in the checkout")
 
 
 def require_writable(output: Path) -> None:

@@ -84,7 +84,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
 def _load_images(plan: Plan, data_root: Path) -> ImageSet:
     """Check that the device and the image set suit every setting, and decode the images before a worker does."""
     devices.resolve_auto(plan.config)
-    configs = [space.apply(plan.config, setting) for setting in space.combinations(plan.varies)]
+    configs = (space.apply(plan.config, setting) for setting in space.combinations(plan.varies))
     for config in {(config.optim.batch_size, config.model.conditional): config for config in configs}.values():
         images, _ = load_images(config, data_root)
     return images

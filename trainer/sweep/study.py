@@ -190,6 +190,8 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise TrainerError("a sweep needs Optuna: pip install 'gan-atelier[train]', or pip install optuna") from error
+        raise TrainerError(
+            "a sweep needs Optuna: pip install '.[train]' in the checkout, or pip install optuna"
+        ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

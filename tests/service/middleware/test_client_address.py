@@ -76,6 +76,7 @@ def test_client_id_unwraps_embedded_ipv4_addresses() -> None:
     assert client_id("::ffff:198.51.100.1") == client_id("198.51.100.1") != client_id("::ffff:198.51.100.2")
     assert client_id("64:ff9b::c633:6401") == "198.51.100.1"  # NAT64
     assert client_id("2002:c633:6401:7::1") == client_id("2002:c633:6401:8::1") == "198.51.100.1"  # 6to4
+    assert client_id("2001:0:4136:e378:8000:63bf:39cc:9bfe") == "198.51.100.1"  # Teredo: the client's bits, inverted
     assert client_id("fe80::1%eth0") == "fe80::1" != client_id("fe80::2%eth0")  # one segment, many machines
     assert client_id("2001:db8::1") == client_id("2001:0DB8:0:0:ffff::2") == "2001:db8::/64"
 
@@ -85,3 +86,8 @@ def test_client_id_unwraps_embedded_ipv4_addresses() -> None:
 )
 def test_parse_address_invalid_returns_none(text: str) -> None:
     assert parse_address(text) in (None, parse_address("::1") if text == "[::1" else None)
+
+
+def test_client_id_of_a_long_text_is_bounded() -> None:
+    """A proxy that uvicorn trusts passes on what it likes, and names of clients are kept in memory."""
+    assert client_id("x" * 60_000) == "x" * 64

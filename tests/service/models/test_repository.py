@@ -98,7 +98,7 @@ def test_default_model_is_the_named_or_the_newest(folder: Path) -> None:
 def test_load_without_onnx_runtime_names_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = repository(folder)
-    assert "pip install 'gan-atelier[cpu]'" in str(found.not_ready)
+    assert "pip install '.[cpu]' in the checkout" in str(found.not_ready)
     assert found.failed == {}
 
 
