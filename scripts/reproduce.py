@@ -98,8 +98,8 @@ class ReproductionContext:
     def run_dir(self, run: Run) -> Path:
         return self.folder / "runs" / run.preset
 
-    def model(self, run: Run, tick: dict[str, float]) -> Path:
-        return self.folder / "models" / f"{run.preset}-{tick['step']:08.0f}.onnx"
+    def model(self, run: Run, step: float, averaged: bool) -> Path:
+        return self.folder / "models" / f"{run.preset}-{step:08.0f}{'' if averaged else '-last'}.onnx"
 
     def extractor(self, dataset: str) -> Path:
         return self.folder / "extractors" / f"{dataset}.onnx"
@@ -289,17 +289,18 @@ def ticks_to_score(context: ReproductionContext, run: Run) -> list[dict[str, flo
 
 
 def score_all(context: ReproductionContext) -> None:
-    """Export, serve and score every run's averaged generator."""
+    """Export, serve and score every run: the average, and for a source's run the last step as well."""
     missing = []
     for run in trained(context):
         if not make_extractor(context, run.dataset) and context.inception is None:
             continue
         for tick in ticks_to_score(context, run):
-            model = context.model(run, tick)
-            if not model.is_file():
-                checkpoint = checkpoint_of(context.run_dir(run), tick)
-                call("trainer", "export", checkpoint, "--name", model.stem, "--output", model.parent)
-            missing += [(run.dataset, model.stem, *job) for job in unscored(context, run.dataset, model.stem)]
+            for averaged in (True, False) if run.sources else (True,):
+                model = context.model(run, tick["step"], averaged)
+                if not model.is_file():
+                    words = ["export", checkpoint_of(context.run_dir(run), tick), "--name", model.stem]
+                    call("trainer", *words, "--output", model.parent, "--ema" if averaged else "--no-ema")
+                missing += [(run.dataset, model.stem, *job) for job in unscored(context, run.dataset, model.stem)]
     if not missing:
         return
     with service(context.folder / "models", context.folder / "service.log") as url:
@@ -360,10 +361,11 @@ def row_of(context: ReproductionContext, run: Run) -> tuple[dict[str, Any], dict
     }
     real: dict[str, Any] = {}
     for name, tick in zip(("end", "at_equal_images"), ticks_to_score(context, run), strict=False):
-        averaged, found = read_scores(context, run.dataset, context.model(run, tick).stem)
+        averaged, found = read_scores(context, run.dataset, context.model(run, tick["step"], averaged=True).stem)
+        last, _ = read_scores(context, run.dataset, context.model(run, tick["step"], averaged=False).stem)
         real |= found
         row[name] = {"step": tick["step"], "kimg": tick["images_seen"] / 1000, "seconds": round(tick["seconds"], 1)}
-        row[name]["averaged"] = averaged
+        row[name] |= {"averaged": averaged, "last_step": last}
     return row, real
 
 
@@ -392,8 +394,10 @@ def mistakes(context: ReproductionContext, dataset: str, runs: tuple[Run, ...]) 
     tick = last_tick(context.run_dir(run)) if run else None
     if run is None or tick is None or not context.extractor(dataset).is_file():
         return []
-    places, sizes = (context.images[dataset], context.data_root), (SIDES[dataset], context.count(dataset))
-    return list(fid_mistakes.measure(context.extractor(dataset), context.model(run, tick), *places, *sizes))
+    model = context.model(run, tick["step"], averaged=False)
+    places = (context.images[dataset], context.data_root)
+    found = fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
+    return list(found)
 
 
 def save_images(run_dir: Path, folder: Path, name: str) -> None:

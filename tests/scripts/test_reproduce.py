@@ -48,6 +48,7 @@ def test_reproduce_trains_serves_scores_and_resumes(tmp_path: Path) -> None:
     for run in results["runs"]:
         assert run["end"]["kimg"] == pytest.approx(0.64)
         assert run["end"]["averaged"]["fd_classifier60"] > 0
+        assert ("fd_classifier60" in run["end"]["last_step"]) == (run["preset"] == "mnist-gan")
     assert results["real"]["mnist"]["fd_classifier60"] > 0
     assert [row["count"] for row in results["mistakes"]["mnist"]] == [2, 2, 60]
     index = (tmp_path / "pages" / "index.md").read_text(encoding="utf-8")
