@@ -84,6 +84,8 @@ def main() -> int:
         else:
             print(f"{arguments.torch_index} does not answer; installing PyTorch's default build", flush=True)
     if pip(["--editable", f".[{arguments.extras}]", *constraints], "GAN Atelier and what it needs"):
+        used = sum(path.lstat().st_size for path in Path(sys.prefix).rglob("*"))
+        print(f"{Path(sys.prefix).name} takes {used / 1e9:.1f} GB of disk")
         return 0
     tail = [line for line in LOG.read_text(encoding="utf-8").splitlines() if "WARNING" not in line][-15:]
     print("\n".join(tail), file=sys.stderr)
