@@ -127,7 +127,7 @@ def test_choose_provider_without_working_cuda_is_cpu_or_fails(monkeypatch: pytes
 def test_choose_provider_missing_cuda_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
     assert choose_provider("auto") == choose_provider("cpu") == "cpu"
-    with pytest.raises(ProviderError, match=r"pip install 'gan-atelier\[gpu\]'"):
+    with pytest.raises(ProviderError, match=r"pip install '\.\[gpu\]' in the checkout"):
         choose_provider("cuda")
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(sessions, "cuda_devices", lambda: 0)
