@@ -83,3 +83,22 @@ class OneLineErrors(TyperGroup):
         except typer.Abort:
             sys.exit(130)
         sys.exit(exit_code(code if isinstance(code, int) else 0))
+
+
+def command_group(text: str, *lines: str, cls: type[OneLineErrors] = OneLineErrors) -> typer.Typer:
+    """Return a program, or a group of its commands, with the look that all of them share.
+
+    Args:
+        text: What it does, for its help.
+        lines: Example command lines.
+        cls: The group's class.
+    """
+    return typer.Typer(
+        cls=cls,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,  # in 80 columns rich's table cuts the names of options
+        help=text,
+        epilog=examples(*lines),
+    )

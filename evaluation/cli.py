@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from artifacts.terminal import say
-from artifacts.typer_group import FilesCommand, OneLineErrors, examples
+from artifacts.typer_group import FilesCommand, command_group, examples
 from evaluation.cli_common import (
     CacheRoot,
     DataRoot,
@@ -25,25 +25,16 @@ from evaluation.cli_common import (
 from evaluation.cli_score import merge, score
 from evaluation.errors import CheckFailedError, EvaluationError
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,  # in 80 columns rich's table cuts the names of options
-    help="Score images of a running service, a generator, a checkpoint or any files against real ones.",
-    epilog=examples(
-        "evaluation fid generated/ photos/ --extractor inception.onnx",
-        "evaluation score http://127.0.0.1:3000 --reference mnist@test \\",
-        "    --extractor mnist.onnx -o report",
-        "evaluation report report-a report-b",
-    ),
+app = command_group(
+    "Score images of a running service, a generator, a checkpoint or any files against real ones.",
+    "evaluation fid generated/ photos/ --extractor inception.onnx",
+    "evaluation score http://127.0.0.1:3000 --reference mnist@test \\",
+    "    --extractor mnist.onnx -o report",
+    "evaluation report report-a report-b",
 )
-extractor_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Make a feature extractor file. `classifier` and `inception` need PyTorch.",
-    epilog=examples("evaluation extractor classifier --images mnist -o mnist.onnx"),
+extractor_app = command_group(
+    "Make a feature extractor file. `classifier` and `inception` need PyTorch.",
+    "evaluation extractor classifier --images mnist -o mnist.onnx",
 )
 app.add_typer(extractor_app, name="extractor")
 app.command(

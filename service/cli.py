@@ -9,23 +9,15 @@ from typing import Annotated
 import typer
 
 from artifacts.terminal import say
-from artifacts.typer_group import FilesCommand, OneLineErrors, examples
+from artifacts.typer_group import FilesCommand, command_group, examples
 from service.default_address import default_host, default_port
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Serve generators over HTTP.",
-    epilog=examples("python -m service serve", "MODEL_DIR=models python -m service serve --port 8000"),
+app = command_group(
+    "Serve generators over HTTP.", "python -m service serve", "MODEL_DIR=models python -m service serve --port 8000"
 )
-store_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Put generators into BentoML's model store, and build bentos.",
-    epilog=examples("python -m service store build models/mnist-dcgan.onnx"),
+store_app = command_group(
+    "Put generators into BentoML's model store, and build bentos.",
+    "python -m service store build models/mnist-dcgan.onnx",
 )
 app.add_typer(store_app, name="store")
 

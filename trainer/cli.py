@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from artifacts.terminal import printable, say
-from artifacts.typer_group import FilesCommand, OneLineErrors, command_name, examples
+from artifacts.typer_group import FilesCommand, OneLineErrors, command_group, command_name, examples
 from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -27,18 +27,12 @@ class Commands(OneLineErrors):
             return super().invoke(ctx)
 
 
-app = typer.Typer(
+app = command_group(
+    "Train GANs on your images and export their generators.",
+    "trainer train --preset digits-dcgan --export models",
+    "trainer resume runs/0001-digits-dcgan",
+    "trainer export runs/0001-digits-dcgan -o models",
     cls=Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Train GANs on your images and export their generators.",
-    epilog=examples(
-        "trainer train --preset digits-dcgan --export models",
-        "trainer resume runs/0001-digits-dcgan",
-        "trainer export runs/0001-digits-dcgan -o models",
-    ),
 )
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
