@@ -177,11 +177,10 @@ def _run_child(request: dict[str, Any], writing: int) -> None:
 
 def _limit(request: dict[str, Any]) -> None:
     """Have the kernel limit memory and processor time, forbid writing files, and end this process with its parent."""
-    from artifacts.processes import end_with
+    from artifacts.processes import be_killed_first, end_with
 
     end_with(os.getppid(), signal.SIGKILL)
-    with suppress(OSError):  # where memory runs out, this is the process to end
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    be_killed_first()
     seconds = int(request["timeout_s"] * max(1, request["threads"])) + 5
     bounds = [
         (resource.RLIMIT_CORE, 0),

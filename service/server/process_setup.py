@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import bentoml
 
+from artifacts.processes import be_killed_first
 from service import preflight
 from service.middleware.auth import ApiKeys
 from service.observability import logs, metrics
@@ -40,6 +41,7 @@ def set_up() -> tuple[Settings, ConnectionLimits]:
     supervision.watch_workers()
     supervision.end_with_supervisor()
     if is_worker:
+        be_killed_first(500)  # the supervisor replaces it; without the supervisor the service ends
         runtime_folder.keep_temporary_files()
         metrics.reserve_files()
     return config, install_connection_limits(config)

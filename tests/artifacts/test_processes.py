@@ -97,3 +97,13 @@ def test_is_alive_of_a_running_and_an_ended_process() -> None:
     assert is_alive(child.pid)
     child.communicate(b"\n")
     assert not is_alive(child.pid)
+
+
+def test_be_killed_first_raises_only_this_process_score() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    before = score.read_text(encoding="ascii")
+    code = f"from artifacts.processes import be_killed_first; be_killed_first(700); print(open('{score}').read())"
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["700"], "")
+    assert score.read_text(encoding="ascii") == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import psutil
 from images import Engine
 
 from tests.support.paths import ROOT
+from tests.support.polling import wait_until
 from tests.support.process_cleanup import end_with_parent
 
 # What `--read-only --cap-drop ALL --user` is to a container of buildah's, which starts it as root
@@ -25,6 +28,9 @@ SEALED = (
     "mount -o remount,bind,ro / && "
     'exec setpriv --reuid={uid} --regid={gid} --clear-groups --no-new-privs --bounding-set=-all "$@"'
 )
+
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,23 @@ class Image:
         entrypoint: tuple[str, ...] | None = None,
         temporary: bool = True,
         user: str = "",
-        before: tuple[str, ...] = (),
+        memory: int | None = None,
     ) -> Iterator[Running]:
         """A container with these words after its entry point, on the host's network; killed in the end.
 
-        Its root file system is read-only; without `temporary`, so is /tmp. before: a command that runs the engine's.
+        Its root file system is read-only; without `temporary`, so is /tmp. memory: the limit in bytes, at which the
+        kernel kills.
         """
         with ExitStack() as stack:
             log = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".log"))
             command = self._buildah if self.engine.name == "buildah" else self._docker
             full = command(stack, words, volumes, environment or {}, entrypoint, temporary, user)
+            if memory is not None and self.engine.name == "buildah":  # its containers are children of this process
+                full = [*stack.enter_context(limited(memory)), *full]
+            elif memory is not None:
+                full[2:2] = ["--memory", str(memory), "--memory-swap", str(memory)]
             process = subprocess.Popen(
-                [*before, *full], env=self.engine.environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+                full, env=self.engine.environment, stdout=log, stderr=log, preexec_fn=end_with_parent
             )
             container = Running(process, Path(log.name))
             try:
@@ -151,6 +162,30 @@ class Image:
         return [*full, container, "--", "sh", "-c", SEALED.format(uid=uid, gid=gid), "-", *command]
 
 
+@contextmanager
+def limited(memory: int) -> Iterator[tuple[str, ...]]:
+    """A command that runs another in a control group of so many bytes of memory, of version 1 or 2."""
+    for root, limit in ((CONTROL_GROUPS / "memory", "memory.limit_in_bytes"), (CONTROL_GROUPS, "memory.max")):
+        group = root / f"atelier-{os.getpid()}"
+        if not (root / "cgroup.procs").exists():
+            continue
+        group.mkdir()
+        try:
+            assert (group / limit).exists(), f"the control groups in {root} do not limit memory"
+            (group / limit).write_text(str(memory), encoding="utf-8")
+            yield "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "-"
+        finally:
+            wait_until(partial(is_empty, group))  # what was killed takes a moment
+            group.rmdir()
+        return
+    raise AssertionError(f"there are no control groups in {CONTROL_GROUPS}")
+
+
+def is_empty(group: Path) -> bool:
+    """Whether no process is in a control group."""
+    return not (group / "cgroup.procs").read_text(encoding="utf-8")
+
+
 def writable(folder: Path) -> Path:
     """Made for anybody to write to, as a volume is that belongs to the image's user."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +197,7 @@ BUNDLED = ROOT / "service" / "bundled" / "digits.onnx"
 
 
 class Served:
-    """A service container on a port of its own."""
+    """A service container and its address."""
 
     def __init__(self, container: Running, port: int):
         self.container, self.url = container, f"http://127.0.0.1:{port}"
