@@ -85,7 +85,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel in an environment of its own, and an empty folder to work in.
+    """The wheel in a new environment, and an empty folder to work in.
 
     The dependencies are those of the Python that runs this, by the path of its site-packages alone: its own .pth
     files, an editable install of the checkout among them, are not read there.

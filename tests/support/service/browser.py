@@ -27,7 +27,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Server:
-    """`bentoml serve` on a port of its own, which it keeps when it is started again."""
+    """`bentoml serve` on a free port, which it keeps when it is started again."""
 
     def __init__(self, folder: Path, **environment: str):
         with socket.socket() as s:
@@ -68,14 +68,12 @@ class Server:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless Chromium. Without one the tests are skipped, but never in CI."""
+    """A headless Chromium. Without one the tests are skipped, which fails in CI (tests/conftest.py)."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         sync_playwright = None  # type: ignore[assignment]
     if sync_playwright is None or CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail(INSTALL)
         pytest.skip(INSTALL)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True)

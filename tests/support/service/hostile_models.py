@@ -112,7 +112,7 @@ def memory_bomb() -> onnx.ModelProto:
 
 
 def write(path: Path, model: onnx.ModelProto, *replaced: tuple[bytes, bytes]) -> Path:
-    """Write a model, and then other bytes in place of some of its own."""
+    """Write a model, and then other bytes in place of some of its bytes."""
     content = model.SerializeToString()
     for before, after in replaced:
         assert len(before) == len(after)

@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, server: Server) -> Iterator[Open]:
-    """visit("#…", **context options): a page of its own. It may neither fail silently nor ask anyone else."""
+    """visit("#…", **context options): a new page, which may not fail silently and may fetch only from the service."""
     contexts, complaints = [], []
 
     def heard(message: Any) -> None:

@@ -91,7 +91,7 @@ def test_studio_link_to_a_missing_model_offers_others(visit: Open, server: Serve
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Server]:
-    """A service of its own whose folder has a model, `only`."""
+    """A separate service whose folder has one model, `only`."""
     write_tiny_generator(tmp_path / "a.onnx", name="only", size=8)
     server = Server(tmp_path).start()
     yield server

@@ -80,7 +80,7 @@ def test_compose_images_are_those_that_are_built(compose: dict[str, Any]) -> Non
         assert (DOCKER / service["build"]["context"]).resolve() == ROOT
         if ROLES[name] == "service":
             assert gpu[name]["image"] == f"{service['image']}-gpu"
-    assert gpu.keys() <= compose["services"].keys(), "an override of nothing would be a service of its own"
+    assert gpu.keys() <= compose["services"].keys(), "an override of nothing would be another service"
     for name in ("service", "trainer", "extractor"):
         (device,) = gpu[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
@@ -150,7 +150,7 @@ def test_compose_publishes_to_loopback_by_default(compose: dict[str, Any]) -> No
 
 
 def test_compose_first_start_has_a_model_later_keeps_ours(compose: dict[str, Any], tmp_path: Path) -> None:
-    """The bundled model has a name of its own, so that no export of the trainer shares it."""
+    """No export of the trainer has the bundled model's name."""
     service = compose["services"]["first-model"]
     (code,) = service["command"]
     (tmp_path / "models").mkdir()

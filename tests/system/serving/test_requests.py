@@ -1,4 +1,4 @@
-"""Claims about the real thing: `bentoml serve` in processes of its own, over loopback."""
+"""Claims about the real thing: `bentoml serve` in separate processes, over loopback."""
 
 import asyncio
 import socket
