@@ -1,4 +1,4 @@
-"""The datasets that are known by name: digits, MNIST, Fashion-MNIST, CIFAR-10 and CelebA, with their downloads."""
+"""The datasets that are known by name, from digits to CelebA, with their downloads."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 CIFAR10_IDENTITY = "CIFAR-10 python version, md5 c58f30108f718f92721af3b95e74349a"
 DIGITS_TEST_SEED = 0
 DIGITS_TEST_SIZE = 297
+STACKED_SEED = 0
+STACKED_SIZES = {"train": 60_000, "test": 26_000}
 CELEBA_SPLITS = {"train": {"0"}, "valid": {"1"}, "test": {"2"}, "all": {"0", "1", "2"}}
 
 
@@ -97,6 +99,30 @@ def mnist(source: str, split: str, resolution: int, channels: int, data_root: Pa
         return open_array(images, labels, names, resolution, channels, "pil-bilinear")
 
     return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, " ".join(parts), open_dataset)
+
+
+def stacked_mnist(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+    """Three random MNIST images as red, green and blue: 1,000 classes 100·r + 10·g + b (Metz et al. 2017).
+
+    The draws are Philox's, with replacement. 60,000 training images take 141 MB, where Lin et al. 2018 draw 128,000;
+    the test split has their 26,000, of MNIST's test images.
+    """
+    gray, size = mnist("mnist", split, 28, 1, data_root), STACKED_SIZES[split]
+
+    def open_dataset() -> OpenedDataset:
+        digits = gray.open()
+        if not digits.count:
+            return digits
+        pixels = np.stack([digits.decode(i)[..., 0] for i in range(digits.count)])
+        drawn = (np.random.Philox(key=STACKED_SEED).random_raw(3 * size) % digits.count).reshape(size, 3)
+        images = pixels[drawn].transpose(0, 2, 3, 1)
+        assert digits.labels is not None
+        labels = digits.labels[drawn] @ np.array([100, 10, 1])
+        names = tuple(f"{label:03}" for label in range(1000))
+        return open_array(images, labels, names, resolution, channels, "pil-bilinear")
+
+    content_hash = f"{gray.content_hash} stacked to {size} by seed {STACKED_SEED}"
+    return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, content_hash, open_dataset)
 
 
 def cifar10(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:

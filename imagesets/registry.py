@@ -270,6 +270,9 @@ _SOURCES = (
     ),
     SourceInfo("mnist", _BOTH, 28, 1, "handwritten digits; 60,000/10,000", builtin_datasets.mnist),
     SourceInfo("fashion-mnist", _BOTH, 28, 1, "articles of clothing; 60,000/10,000", builtin_datasets.mnist),
+    SourceInfo(
+        "stacked-mnist", _BOTH, 28, 3, "three MNIST digits as RGB; 60,000/26,000", builtin_datasets.stacked_mnist
+    ),
     SourceInfo("cifar10", _BOTH, 32, 3, "photographs of ten classes; 50,000/10,000", builtin_datasets.cifar10),
     SourceInfo("celeba", tuple(CELEBA_SPLITS), 178, 3, "aligned faces; 162,770/19,867/19,962", builtin_datasets.celeba),
     SourceInfo("folder:PATH", _BOTH, None, None, "your own folder or zip of images"),

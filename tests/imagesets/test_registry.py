@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.machinery
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import types
@@ -18,29 +16,13 @@ from PIL import Image
 
 from imagesets import ImageSetError, list_sources, load_image_set, native_channels
 from imagesets.builtin_datasets import digits_test_mask
+from tests.support.image_files import idx, write_mnist
 
 
 @pytest.fixture(autouse=True)
 def _hermetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ATELIER_OFFLINE", "1")
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def write_mnist(folder: Path, packed: bool = True, n: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-    labels = rng.integers(0, 10, n, dtype=np.uint8)
-    for prefix in ("train", "t10k"):
-        for stem, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
-            data = idx(array)
-            path = folder / (f"{stem}.gz" if packed else stem)
-            path.write_bytes(gzip.compress(data) if packed else data)
-    return images, labels
 
 
 def test_digits_split_is_fixed_and_stratified() -> None:
@@ -83,6 +65,38 @@ def test_mnist_is_read_packed_or_not_from_both_folders(tmp_path: Path, where: st
 def test_fashion_mnist_has_its_own_folder_and_names(tmp_path: Path) -> None:
     write_mnist(tmp_path / "fashion-mnist")
     assert load_image_set("fashion-mnist", data_root=tmp_path).class_names[9] == "Ankle boot"
+
+
+def test_stacked_mnist_channels_are_the_digits_of_the_label(tmp_path: Path) -> None:
+    digits, labels = write_mnist(tmp_path / "mnist")
+    found = load_image_set("stacked-mnist@test", data_root=tmp_path)
+    assert found.images.shape == (26_000, 28, 28, 3)
+    for image, label in zip(found.images[:50], found.labels[:50], strict=True):
+        for channel, digit in enumerate(f"{label:03}"):
+            drawn = np.flatnonzero((digits == image[..., channel]).all(axis=(1, 2)))
+            assert [str(labels[i]) for i in drawn] == [digit]
+    assert found.class_names[207] == "207"
+    assert len(found.class_names) == 1000
+
+
+def test_stacked_mnist_draws_are_fixed_and_uniform(tmp_path: Path) -> None:
+    digits, _ = write_mnist(tmp_path / "mnist")
+    found = load_image_set("stacked-mnist@test", data_root=tmp_path)
+    # Golden: the draws must never move, or counts of different days are of different sets.
+    assert found.labels[:6].tolist() == GOLDEN_STACKED
+    assert len(set(digits[:, 0, 2])) == 20, "one pixel tells the images apart"
+    pixels = found.images[:, 0, 2, :]
+    assert np.unique(pixels[:, 0], return_counts=True)[1] / 26_000 == pytest.approx(1 / 20, rel=0.1)
+    assert np.abs(np.corrcoef(pixels.T) - np.eye(3)).max() < 0.02, "the channels are drawn independently"
+
+
+GOLDEN_STACKED = [511, 349, 139, 20, 241, 511]
+
+
+def test_stacked_mnist_without_mnist_names_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageSetError, match=r"mnist is not here: looked for .* in .*mnist") as caught:
+        load_image_set("stacked-mnist", data_root=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["truncated gzip", "truncated idx", "wrong kind", "other count"])

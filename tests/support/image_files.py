@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
+import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,3 +62,22 @@ def write_pictures(root: Path, n_train: int = 60, n_test: int = 40, size: int = 
             pixels = rng.integers(0, 256, (size, size), dtype=np.uint8)
             Image.fromarray(pixels).save(root / split / f"{i:03}.png")
     return root
+
+
+def idx(array: np.ndarray) -> bytes:
+    """Return MNIST's file of an array."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, packed: bool = True, n: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Write noise as MNIST's four files, the same images in both splits; return the images and labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, n, dtype=np.uint8)
+    for prefix in ("train", "t10k"):
+        for stem, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+            data = idx(array)
+            path = folder / (f"{stem}.gz" if packed else stem)
+            path.write_bytes(gzip.compress(data) if packed else data)
+    return images, labels
