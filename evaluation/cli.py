@@ -10,20 +10,18 @@ import typer
 
 from artifacts.terminal import say
 from artifacts.typer_group import FilesCommand, command_group, examples
+from evaluation.cli_classify import classify, modes
 from evaluation.cli_common import (
     CacheRoot,
     DataRoot,
     ExtractorFile,
     ExtractorOutput,
     Force,
-    Seed,
-    ServiceModel,
-    finite,
     one_line_errors,
     warn,
 )
 from evaluation.cli_score import merge, score
-from evaluation.errors import CheckFailedError, EvaluationError
+from evaluation.errors import EvaluationError
 
 app = command_group(
     "Score images of a running service, a generator, a checkpoint or any files against real ones.",
@@ -310,75 +308,10 @@ def fid(
         say(json.dumps(vars(distance), ensure_ascii=False, allow_nan=False) if as_json else distance)
 
 
-@app.command(
+app.command(
     epilog=examples("evaluation classify http://127.0.0.1:3000 \\", "    --extractor mnist.onnx --min-sure-share 0.9")
-)
-def classify(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="http://… of a service, a generator .onnx, or a dataset.")
-    ],
-    extractor: ExtractorFile,
-    model: ServiceModel = None,
-    num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
-    seed: Seed = 0,
-    resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels to resize to.", min=1, max=4096, show_default="the images' own")
-    ] = None,
-    sure: Annotated[
-        float,
-        typer.Option(
-            help="An image counts as recognized if the probability of its most likely class is at least this.",
-            min=0,
-            max=1,
-            callback=finite,
-        ),
-    ] = 0.9,
-    min_sure_share: Annotated[
-        float | None, typer.Option(help="Exit 1 if a smaller share is recognized.", min=0, max=1, callback=finite)
-    ] = None,
-    min_class_share: Annotated[
-        float | None, typer.Option(help="Exit 1 if a class has a smaller share.", min=0, max=1, callback=finite)
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")] = None,
-    force: Force = False,
-    data_root: DataRoot = Path("data"),
-    cache_root: CacheRoot = None,
-) -> None:
-    """Print the share of images that a classifier recognizes.
-
-    Also print the share of each class.
-    """
-    with one_line_errors():
-        from evaluation.classify import classify_images, failed_limits
-        from evaluation.extractors import load_extractor
-        from evaluation.extractors.suitability import suitability_warnings
-        from evaluation.output_files import check_writable
-        from evaluation.report.document import write_report
-        from evaluation.sources import open_source, resolve
-        from evaluation.sources.resized import at_side
-
-        if output is not None:
-            check_writable(output)
-        resolve(source)  # a name that does not exist is reported before an absent extractor
-        loaded = load_extractor(extractor)
-        warnings = suitability_warnings(loaded, force=force)
-        images = open_source(source, model=model, resolution=resolution, data_root=data_root, cache_root=cache_root)
-        if resolution is not None:
-            images, resize_warnings = at_side(images, resolution)
-            warnings += resize_warnings
-        for text in warnings:
-            warn(text)
-        report = classify_images(images, loaded, num_images=num_images, first_seed=seed, threshold=sure)
-        failures = failed_limits(report, min_sure_share, min_class_share)
-        if output is not None:
-            limits = {"min_sure_share": min_sure_share, "min_class_share": min_class_share}
-            threshold = {**limits, "passed": not failures, "failures": failures}
-            write_report(output, report | {"warnings": warnings, "threshold": threshold})
-        say(f"confidence of at least {sure:g}: {report['sure_share']:.1%} of {report['n']} images")
-        for name, share in report["class_shares"].items():
-            say(f"  {name}: {share:.1%}")
-        if failures:
-            raise CheckFailedError("; ".join(failures))
+)(classify)
+app.command(epilog=examples("evaluation modes models/stacked-mnist.onnx --extractor mnist.onnx"))(modes)
 
 
 @app.command(

@@ -12,9 +12,31 @@ from onnx import TensorProto, helper, numpy_helper
 from evaluation.extractors.extractor_export import seal
 
 
-def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: int = 0, **metadata: Any) -> Path:
-    """features = means of 2x2 pooled pixels, projected; logits = two of them. Any size of 8 or more, C 1 or 3."""
+def write_digit_reader(path: Path) -> Path:
+    """A classifier of ten digits: digit k is an 8x8 image with only pixel k lit, as `drawn_digits` makes it."""
+    return write_tiny_extractor(path, dim=10, classes=10, weights=(np.eye(64, 10) / 255, 8 * np.eye(10)))
+
+
+def drawn_digits(digits: np.ndarray) -> np.ndarray:
+    """Return images uint8 [N, 8, 8, C] with a digit of int [N, C] in each channel."""
+    return (255 * np.eye(10, 64, dtype=np.uint8))[digits].reshape(*digits.shape, 8, 8).transpose(0, 2, 3, 1)
+
+
+def write_tiny_extractor(
+    path: Path,
+    *,
+    dim: int = 4,
+    classes: int = 2,
+    seed: int = 0,
+    weights: tuple[np.ndarray, np.ndarray] | None = None,
+    **metadata: Any,
+) -> Path:
+    """features = means of 2x2 pooled pixels, projected; logits = two of them. Any size of 8 or more, C 1 or 3.
+
+    The two projections [64, dim] and [dim, classes] are drawn from the seed unless `weights` gives them.
+    """
     rng = np.random.default_rng(seed)
+    W, V = weights or (rng.normal(size=(64, dim)) / 255, rng.normal(size=(dim, classes)))
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float", "axis"], ["grey"], keepdims=0),
@@ -30,8 +52,8 @@ def write_tiny_extractor(path: Path, *, dim: int = 4, classes: int = 2, seed: in
         "axis": np.array([3]),
         "one": np.array([1]),
         "side": np.array([8, 8]),
-        "W": (rng.normal(size=(64, dim)) / 255).astype(np.float32),
-        "V": rng.normal(size=(dim, classes)).astype(np.float32),
+        "W": W.astype(np.float32),
+        "V": V.astype(np.float32),
     }
     model = helper.make_model(
         helper.make_graph(
