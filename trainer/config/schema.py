@@ -108,6 +108,7 @@ class Objective(Section):
     )
     real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
     fake_label: float = Field(0.0, ge=0, lt=0.5, description="D's target for fakes; 0.1 with 0.9 smooths both sides")
+    g_label: float = Field(1.0, gt=0.5, le=1, description="G's target for fakes; 0.9 smooths it (non-saturating only)")
     clip: float | None = Field(None, gt=0, le=10, description="bound on the critic's weights after each step")
     gradient_penalty: Literal["none", "wgan-gp", "dragan"] = Field(
         "none", description="on D's gradient between reals and fakes (wgan-gp), or around the reals (dragan)"
@@ -131,6 +132,7 @@ class Optim(Section):
     batch_size: int = Field(64, ge=2, le=65536, description="images per batch, over all processes")
     n_critic: int = Field(1, ge=1, le=100, description="D steps per round")
     g_steps: int = Field(1, ge=1, le=100, description="G steps per round")
+    reuse_fakes: bool = Field(True, description="G's first step uses the last D step's fakes; false: new ones, slower")
 
 
 class Ema(Section):
@@ -280,6 +282,8 @@ def _check_loss(objective: Objective, model: Model) -> None:
     name = objective.name
     if (objective.real_label != 1.0 or objective.fake_label != 0.0) and name not in SMOOTHABLE:
         raise ValueError(f"objective.real_label and fake_label smooth D's targets; {name} scores have none")
+    if objective.g_label != 1.0 and name != "non-saturating":
+        raise ValueError(f"objective.g_label smooths G's target with non-saturating only, not with {name}")
     if name != "wasserstein":
         if objective.clip is not None:
             raise ValueError(f"objective.clip belongs to the wasserstein objective, not to {name}")

@@ -109,7 +109,7 @@ def train_iteration(state: TrainState, batches: Batches, step: Step | None = Non
 def train_step(state: TrainState, reals: RealBatches) -> None:
     """Update D n_critic times, each on a batch of real images, then G g_steps times.
 
-    The last D update and the first G update share their fakes: one forward of G serves both.
+    The last D update and the first G update share their fakes, one forward of G for both, if `optim.reuse_fakes`.
     """
     optim = state.config.optim
     for images, labels in reals[:-1]:
@@ -118,9 +118,12 @@ def train_step(state: TrainState, reals: RealBatches) -> None:
         update_discriminator(state, images, labels, fakes, fake_labels)
         state.images_seen += optim.batch_size
 
-    fakes, fake_labels = generate(state)
+    with torch.set_grad_enabled(optim.reuse_fakes):
+        fakes, fake_labels = generate(state)
     update_discriminator(state, *reals[-1], fakes.detach(), fake_labels)
     state.images_seen += optim.batch_size
+    if not optim.reuse_fakes:
+        fakes, fake_labels = generate(state)
     update_generator(state, fakes, fake_labels)
     for _ in range(optim.g_steps - 1):
         update_generator(state, *generate(state))

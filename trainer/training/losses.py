@@ -36,6 +36,11 @@ def non_saturating_g(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def smoothed_non_saturating_g(fake: Tensor, g_label: float) -> Tensor:
+    """Return -[y·log D(G(z)) + (1-y)·log(1 - D(G(z)))] with y = g_label: G no longer gains once D(G(z)) is above y."""
+    return (g_label * F.softplus(-fake) + (1.0 - g_label) * F.softplus(fake)).mean()
+
+
 def minimax_g(fake: Tensor) -> Tensor:
     """Return log(1 - D(G(z))), G's part of the minimax game (Goodfellow et al. 2014, equation 1); it saturates."""
     return -F.softplus(fake).mean()
@@ -93,18 +98,23 @@ LOSSES = {
 }
 
 
-def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0) -> AdversarialLoss:
+def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0, g_label: float = 1.0) -> AdversarialLoss:
     """Return the losses of `objective.name`, whose `d` takes (real logits, fake logits) for the given targets.
 
     Args:
         name: A key of LOSSES, or "module:NAME", an AdversarialLoss from a user module.
         real_label: D's target for real images.
         fake_label: D's target for fake images.
+        g_label: G's target; only that of "non-saturating" can be smoothed.
 
     Raises:
         TrainerError: If the user's module cannot be imported, or its loss has no targets to smooth.
     """
     loss = LOSSES[name] if name in LOSSES else _load_loss(name)
+    if g_label != 1.0:
+        if name != "non-saturating":
+            raise TrainerError(f"objective.g_label smooths G's target; {name} does not take it")
+        loss = replace(loss, g=partial(smoothed_non_saturating_g, g_label=g_label))
     if loss.takes_labels:
         return replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
     if (real_label, fake_label) != (1.0, 0.0):

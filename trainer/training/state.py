@@ -66,7 +66,7 @@ class TrainState:
         """
         run, objective, group = config.run, config.objective, group or ProcessGroup()
         device = group.device(run.device)
-        loss = get_loss(objective.name, objective.real_label, objective.fake_label)
+        loss = get_loss(objective.name, objective.real_label, objective.fake_label, objective.g_label)
         torch.manual_seed(run.seed)
         G, D = networks.build(config)
         for network in (G, D):

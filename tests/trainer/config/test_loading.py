@@ -81,6 +81,7 @@ def test_preset_may_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["objective.name=wasserstein"], "needs a bounded critic: objective.clip=0.01"),
         ("cifar10-wgan", ["objective.real_label=0.9"], "wasserstein scores have none"),
         ("digits-dcgan", ["objective.name=hinge", "objective.fake_label=0.1"], "hinge scores have none"),
+        ("digits-dcgan", ["objective.name=lsgan", "objective.g_label=0.9"], "non-saturating only, not with lsgan"),
         ("cifar10-wgan", ["objective.gradient_penalty=wgan-gp"], "bounds a critic already"),
         ("cifar10-wgan", ["objective.clip=null", "objective.gradient_penalty=wgan-gp"], "model.d_norm=layer or none"),
         ("digits-dcgan", ["optim.decay_kimg=[50, 20]"], "is [from, to] with from below to"),

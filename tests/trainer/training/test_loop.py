@@ -113,6 +113,22 @@ def test_g_steps_update_g_as_often(tiny: Tiny, batches_of: BatchesOf) -> None:
     assert state.d_optimizer.state_dict()["state"][0]["step"] == 1
 
 
+@pytest.mark.parametrize(("reuse_fakes", "forwards"), [(True, [False, True, True]), (False, [False] * 2 + [True] * 2)])
+def test_reuse_fakes_false_draws_new_latents_for_g(
+    reuse_fakes: bool, forwards: list[bool], tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    config = tiny(optim={"reuse_fakes": reuse_fakes, "n_critic": 2, "g_steps": 2})
+    state, latents, graded = TrainState.create(config), [], []
+    state.G.register_forward_pre_hook(lambda _, inputs: latents.append(inputs[0]))
+    state.G.register_forward_pre_hook(lambda *_: graded.append(torch.is_grad_enabled()))
+    loop.train_iteration(state, batches_of(config))
+    assert graded == forwards
+    assert len(torch.stack(latents).unique(dim=0)) == len(forwards)
+    assert state.images_seen == 2 * 8
+    assert state.d_optimizer.state_dict()["state"][0]["step"] == 2
+    assert state.g_optimizer.state_dict()["state"][0]["step"] == 2
+
+
 def test_draw_latents_uniform_are_between_minus_one_and_one(tiny: Tiny) -> None:
     z = loop.draw_latents(TrainState.create(tiny(model={"z_distribution": "uniform"}, optim={"batch_size": 1000})))
     assert z.abs().max() <= 1

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from trainer.config.schema import OBJECTIVES, SMOOTHABLE
 from trainer.distributed.sharded_rng import ShardedRNG
+from trainer.errors import TrainerError
 from trainer.training import losses
 
 
@@ -42,6 +43,21 @@ def test_smoothing_two_sided_equals_binary_cross_entropy() -> None:
         fake.sigmoid(), torch.full_like(fake, 0.1)
     )
     torch.testing.assert_close(losses.cross_entropy_d(real, fake, 0.9, 0.1), bce)
+
+
+def test_smoothing_of_g_equals_binary_cross_entropy() -> None:
+    fake = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bce = F.binary_cross_entropy(fake.sigmoid(), torch.full_like(fake, 0.9))
+    torch.testing.assert_close(losses.smoothed_non_saturating_g(fake, 0.9), bce)
+    loss = losses.get_loss("non-saturating", 0.9, 0.0, 0.9)
+    assert loss.g(fake) == losses.smoothed_non_saturating_g(fake, 0.9)
+    assert loss.d(fake, fake) == losses.cross_entropy_d(fake, fake, 0.9)
+    with pytest.raises(TrainerError, match=r"objective\.g_label smooths G's target; lsgan does not take it"):
+        losses.get_loss("lsgan", g_label=0.9)
+
+
+def test_smoothing_of_g_off_is_the_plain_loss() -> None:
+    assert losses.get_loss("non-saturating", 0.9).g is losses.non_saturating_g
 
 
 def test_minimax_gradient_vanishes_where_d_is_sure() -> None:
