@@ -12,6 +12,7 @@ from artifacts.terminal import say
 from artifacts.typer_group import FilesCommand, command_group, examples
 from evaluation.cli_classify import classify, modes
 from evaluation.cli_common import (
+    DEFAULT_EXTRACTOR,
     CacheRoot,
     DataRoot,
     ExtractorFile,
@@ -31,7 +32,7 @@ app = command_group(
     "evaluation report report-a report-b",
 )
 extractor_app = command_group(
-    "Make a feature extractor file. `classifier` and `inception` need PyTorch.",
+    "Make a feature extractor file. All except `seal` need PyTorch.",
     "evaluation extractor classifier --images mnist -o mnist.onnx",
 )
 app.add_typer(extractor_app, name="extractor")
@@ -64,11 +65,11 @@ def classifier(
     It is an extractor for `fd_classifier` scores and for `classify`.
     """
     with one_line_errors():
-        from evaluation.extractors.default import require_torch
+        from evaluation.extractors.extractor_export import require_packages
         from evaluation.output_files import check_writable
 
         check_writable(output)
-        require_torch()
+        require_packages("train")
         from evaluation.extractors import load_extractor
         from evaluation.extractors.classifier import build_classifier
         from evaluation.extractors.suitability import suitability_warnings
@@ -109,13 +110,59 @@ def inception(
     Its published weights are downloaded, or read with --weights.
     """
     with one_line_errors():
-        from evaluation.extractors.default import require_torch
+        from evaluation.extractors.extractor_export import require_packages
 
-        require_torch()
+        require_packages("train")
         from evaluation.extractors.inception import WEIGHTS_SHA256_PREFIX, build_inception
 
         prefix = None if unverified else WEIGHTS_SHA256_PREFIX
         built = build_inception(weights, resize, output, expected_sha256_prefix=prefix)
+        say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
+
+
+@extractor_app.command(
+    "efficientnet-lite0", epilog=examples("evaluation extractor efficientnet-lite0 -o imagenet.onnx")
+)
+def efficientnet_lite0(
+    output: ExtractorOutput,
+    resolution: Annotated[
+        int, typer.Option(metavar="<224|160>", help="Input side in pixels, which is part of the metric's name.")
+    ] = 224,
+) -> None:
+    """Build EfficientNet-Lite0 with ImageNet's weights.
+
+    They are in the packages of the extra `imagenet`. Its distance is not FID.
+    """
+    with one_line_errors():
+        from evaluation.extractors.extractor_export import require_packages
+
+        require_packages("imagenet")
+        from evaluation.extractors.from_torch import build_efficientnet_lite0
+
+        built = build_efficientnet_lite0(output, resolution)
+        say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
+
+
+@extractor_app.command(
+    "random-convolutions",
+    epilog=examples("evaluation extractor random-convolutions --resolution 28 --channels 1 \\", "    -o random.onnx"),
+)
+def random_convolutions(
+    output: ExtractorOutput,
+    resolution: Annotated[int, typer.Option(help="Input side in pixels; give the images' own.", min=4, max=256)] = 32,
+    channels: Annotated[int, typer.Option(metavar="<1|3>", help="1 for gray images, 3 for color.")] = 3,
+) -> None:
+    """Build an untrained network, which prefers no kind of image.
+
+    Its weights are fixed. Training measures its progress in the same features.
+    """
+    with one_line_errors():
+        from evaluation.extractors.extractor_export import require_packages
+
+        require_packages("train")
+        from evaluation.extractors.from_torch import build_random_convolutions
+
+        built = build_random_convolutions(output, resolution, channels)
         say(f"{built.path}: {built.metadata['name']}, metric {built.metadata['metric']}")
 
 
@@ -267,7 +314,7 @@ def fid(
     b: Annotated[str, typer.Argument(metavar="OTHER", help="The same, or a file of `evaluation reference`.")],
     extractor: Annotated[
         Path | None,
-        typer.Option(help="The extractor file.", show_default="Inception, if its weights are cached"),
+        typer.Option(help="The extractor file.", show_default=DEFAULT_EXTRACTOR),
     ] = None,
     num_images: Annotated[
         int | None,

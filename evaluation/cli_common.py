@@ -32,6 +32,7 @@ ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor f
 ExtractorOutput = Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")]
 ServiceModel = Annotated[str | None, typer.Option(help="The service's model.", show_default="the service's default")]
 Seed = Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)]
+DEFAULT_EXTRACTOR = "Inception, if its weights are cached; else EfficientNet-Lite0 for color"
 Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.terminal import say
-from evaluation.cli_common import CacheRoot, DataRoot, Force, Seed, ServiceModel, finite, one_line_errors, warn
+from evaluation.cli_common import (
+    DEFAULT_EXTRACTOR,
+    CacheRoot,
+    DataRoot,
+    Force,
+    Seed,
+    ServiceModel,
+    finite,
+    one_line_errors,
+    warn,
+)
 from evaluation.errors import CheckFailedError, EvaluationError
 from evaluation.metrics.registry import METRICS, MetricOptions
 
@@ -43,7 +53,10 @@ def score(
         ),
     ],
     extractor: Annotated[
-        Path | None, typer.Option(help="The extractor file.", show_default="the one that made the reference file")
+        Path | None,
+        typer.Option(
+            help="The extractor file.", show_default=f"the one that made the reference file; {DEFAULT_EXTRACTOR}"
+        ),
     ] = None,
     metrics: Annotated[str, typer.Option(help=METRICS_HELP)] = "fid",
     model: ServiceModel = None,
@@ -97,10 +110,9 @@ def score(
 ) -> None:
     """Score images against real ones. After an interruption the same command resumes."""
     with one_line_errors("; `score` with the same --output resumes from here"):
-        from evaluation.extractors import load_extractor
         from evaluation.references.data_paths import DataPaths
         from evaluation.scoring import run_job
-        from evaluation.scoring.job import ScoreOptions, metrics_named, recorded_extractor
+        from evaluation.scoring.job import ScoreOptions, find_extractor, metrics_named
         from evaluation.scoring.report import output_paths
         from evaluation.scoring.shards import parse_shard, score_shard
         from evaluation.sources import SamplingOptions, checkpoints_of, is_run, resolve
@@ -128,9 +140,9 @@ def score(
         if shard is not None and (output is None or output.suffix == ".json"):
             raise EvaluationError("--shard needs an --output folder to write its share to")
         with output_paths(output) as files:
-            real = resolve(reference)
+            real = resolve(reference).require_real_images()
             resolve(source)  # a name that does not exist is reported before an absent extractor
-            loaded = load_extractor(extractor or recorded_extractor(real))
+            loaded = find_extractor(extractor, options.paths, real)
             if shard is not None and output is not None:
                 say(score_shard(source, reference, loaded, options, output))
                 return

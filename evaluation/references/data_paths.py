@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.sources import ImagesLike, array_image_set, resolve
+from evaluation.sources import ImagesLike, Location, array_image_set, array_source, resolve
 from evaluation.sources.image_sets import checked_image_set
 from evaluation.sources.location import expand
-from imagesets import ImageSet, load_image_set
+from imagesets import ImageSet, load_image_set, native_channels
 from imagesets.cache import default_cache_root
 
 
@@ -35,6 +35,18 @@ class DataPaths:
     def _cache(self) -> Path:
         root = self.cache_root or os.environ.get("ATELIER_CACHE")
         return expand(str(root)) if root else default_cache_root().parent
+
+    def channels_of(self, location: Location) -> int | None:
+        """Return the channels of real images, 1 or 3, without decoding them; None for a generator or statistics."""
+        if location.kind == "arrays" and not location.is_statistics:
+            value = location.path if location.value is None else location.value
+            assert value is not None
+            return int(array_source(value).shape[2])
+        if isinstance(location.value, ImageSet):
+            return int(location.value.info["channels"])
+        if location.kind != "images":
+            return None
+        return native_channels(location.name, data_root=self.data_root, cache_root=self.cache_root)
 
     def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
         """Load real images: an image set, folder, zip, array file, array or list; anything else is an EvaluationError.

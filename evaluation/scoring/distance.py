@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
+from evaluation.extractors.default import default_warnings
 from evaluation.extractors.suitability import suitability_warnings
 from evaluation.features.extraction import extract_features
 from evaluation.features.store import FeatureSet
@@ -57,7 +58,7 @@ def distance_between(
     """
     locations = resolve(a), resolve(b)
     loaded = find_extractor(extractor, paths, *locations)
-    warnings = suitability_warnings(loaded, force=force)
+    warnings = default_warnings(loaded, paths.extractors) + suitability_warnings(loaded, force=force)
     statistics = load_statistics(locations[1].text, loaded) if locations[1].is_statistics else None
     side = requested_side(resolution, statistics, b, paths)
     with tempfile.TemporaryDirectory(prefix="atelier-fid-") as folder:

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
-from evaluation.extractors.default import default_extractor
+from evaluation.extractors.default import default_extractor, default_warnings
 from evaluation.extractors.suitability import suitability_warnings
 from evaluation.metrics import Metric, MetricOptions, parse_metrics, required_inputs, rows_to_keep
 from evaluation.metrics.fid_infinity import min_images
@@ -108,19 +108,22 @@ def metrics_named(names: str | Metric | Iterable[str | Metric]) -> tuple[Metric,
 
 
 def find_extractor(extractor: str | Path | Extractor | None, paths: DataPaths, *images: Location) -> Extractor:
-    """Return the given extractor; by default the one that made the statistics among `images`, or else Inception."""
+    """Return the given extractor; by default the one that made the statistics among `images`, or else the default."""
     if isinstance(extractor, Extractor):
         return extractor
     if extractor is None:
         statistics = next((one for one in images if one.is_statistics), None)
-        extractor = default_extractor(paths.extractors) if statistics is None else recorded_extractor(statistics)
+        extractor = (
+            default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
+            if statistics is None
+            else recorded_extractor(statistics)
+        )
     return load_extractor(extractor)
 
 
 def recorded_extractor(reference: Location) -> Path:
     """Return the path of the extractor that made a reference file; EvaluationError if it is not there."""
-    if not reference.require_real_images().is_statistics or reference.path is None:
-        raise EvaluationError(f"--reference {reference.text} has images, not statistics; give the --extractor to use")
+    assert reference.path is not None
     path = Path(load_reference(reference.path).provenance["extractor"].get("path") or "")
     if not path.is_file():
         raise EvaluationError(f"the extractor that made the reference is not at {path} any more; give --extractor")
@@ -160,6 +163,7 @@ def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
     )
     real = job.real.reference
     check_metrics(options.metrics, source, extractor, real)
+    job.warn(*default_warnings(extractor, options.paths.extractors))
     job.warn(*suitability_warnings(extractor, real.image_set, force=options.force))
     _choose_ranges(job)
     n = job.ranges[0].n

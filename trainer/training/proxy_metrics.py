@@ -1,54 +1,43 @@
 """Quality during training: a Fréchet distance and a recall in features that are cheap to compute.
 
-The features are those of a small convolutional network of random weights, which suits any images (Naeem et al. 2020,
-section 4.2, recommend random embeddings where ImageNet's do not fit). Their values follow a run and choose its best
+The features are those of `evaluation extractor random-convolutions`. Their values follow a run and choose its best
 checkpoint; report results of `evaluation score` instead.
 """
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from artifacts.latents import ZDistribution
 from evaluation.metrics.frechet import FeatureStatistics, frechet_distance
 from evaluation.metrics.prdc import PRECISION_RECALL_K, precision_recall_density_coverage
+from evaluation.networks.random_convolutions import RandomConvolutions
 from trainer.networks import Generator
 from trainer.reports import image_grids
 
-WIDTH = 64  # channels; each is averaged over the four quarters of an image, which gives 256 features
 BATCH = 128
 MIN_FOR_RECALL = PRECISION_RECALL_K + 1  # images: each needs K neighbors
 
 
 class RandomFeatures:
-    """Three convolutions of fixed random weights, averaged over the quarters of an image."""
+    """Random convolutions of images in bytes."""
 
-    dim = 4 * WIDTH
+    dim = RandomConvolutions.dim
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        """Draw the weights, which are the same for every run, so that runs compare."""
-        rng = torch.Generator().manual_seed(0)
-        self.weights = [
-            (torch.randn(out, into, 3, 3, generator=rng) * math.sqrt(2 / (9 * into))).to(device)
-            for into, out in ((channels, WIDTH // 2), (WIDTH // 2, WIDTH), (WIDTH, WIDTH))
-        ]
+        """Create the network, which is the same for every run, so that runs compare."""
+        self.network = RandomConvolutions(channels).to(device)
         self.device = device
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return features float32 [N, 256] of images uint8 [N, H, W, C]."""
-        features: Tensor = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        for index, weight in enumerate(self.weights):
-            features = F.relu(F.conv2d(features, weight, padding=1))
-            if index < len(self.weights) - 1 and features.shape[-1] >= 4:
-                features = F.avg_pool2d(features, 2)
-        return F.adaptive_avg_pool2d(features, 2).flatten(1).cpu().numpy()
+        pixels = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2).float()
+        features: np.ndarray = self.network(pixels / 127.5 - 1.0).cpu().numpy()
+        return features
 
 
 class ProxyMetrics:
