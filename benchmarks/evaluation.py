@@ -1,11 +1,12 @@
 """The evaluation compared with its peers, pytorch-fid and torch-fidelity, on the same inputs and machine, in one run.
 
-    python -m benchmarks.evaluation frechet inception metrics command score [--rounds 3]
+    python -m benchmarks.evaluation frechet inception efficientnet metrics command score [--rounds 3]
 
 frechet    The distance of 2048 features, at full rank and with singular covariances (1,000 images, and 2,000, the
            slowest case).
 inception  Features with the same seeded random weights, of 32 px images in memory: pytorch-fid's network against an
            extractor file with the `torch` resize, torch-fidelity's against one with `tf1`, and their difference.
+efficientnet  Features of 32 px images in memory: EfficientNet-Lite0's package in torch against an extractor file.
 metrics    FID, KID, IS, precision and recall of the same 3,000 images' features, against torch-fidelity's.
 command    The whole `evaluation score` against torch-fidelity's `fidelity`, on the same two folders of PNGs with the
            same random weights: five metrics, start-up included.
@@ -37,6 +38,7 @@ from benchmarks import harness, report
 FEATURES = 2048
 FRECHET_CASES = (("full_rank", 6000), ("singular", 1000), ("nearly_full_rank", 2000))
 BATCH = 50
+EFFICIENTNET_BATCH, EFFICIENTNET_SIDE = 16, 224
 INCEPTION_PEERS = {"pytorch_fid": "torch", "torch_fidelity": "tf1"}  # and their resize
 FEATURE_METRICS = ("fid", "kid", "is", "prc")
 COMMAND_METRICS = {  # and torch-fidelity's name
@@ -140,6 +142,45 @@ def inception(rounds: int) -> dict[str, Any]:
         **{f"{peer}_images_per_s": rates[peer] for peer in INCEPTION_PEERS},
         "times_as_fast": {peer: harness.times_as_fast(seconds[a], seconds[b]) for peer, (a, b) in pairs.items()},
         "features_differ": {peer: centered_relative_error(values[a], values[b]) for peer, (a, b) in pairs.items()},
+        "rounds": seconds,
+    }
+
+
+def efficientnet(rounds: int) -> dict[str, Any]:
+    """Images a second of EfficientNet-Lite0's extractor file and of its package's network, and how they differ."""
+    import torch
+    from torch.nn import functional
+
+    from evaluation.extractors import load_extractor
+    from evaluation.extractors.extractor_export import centered_relative_error
+    from evaluation.extractors.from_torch import build_efficientnet_lite0
+    from evaluation.networks.efficientnet_lite import EfficientNetLite0
+
+    with tempfile.TemporaryDirectory() as folder:
+        ours = load_extractor(build_efficientnet_lite0(Path(folder) / "e.onnx", EFFICIENTNET_SIDE).path)
+    device = "cuda" if "CUDA" in ours.session.get_providers()[0] else "cpu"
+    network = EfficientNetLite0(EFFICIENTNET_SIDE).eval().to(device)
+    images = small_images(EFFICIENTNET_BATCH)
+
+    def of_the_package() -> np.ndarray:
+        with torch.no_grad():
+            pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+            size = (EFFICIENTNET_SIDE, EFFICIENTNET_SIDE)
+            resized = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clip(0, 255)
+            return network((resized - 127) / 128).cpu().numpy()
+
+    functions = {"ours": lambda: ours(images).features, "efficientnet_lite_pytorch": of_the_package}
+    harness.alternate(functions, 1)
+    seconds, values = harness.alternate(functions, rounds)
+    peer = "efficientnet_lite_pytorch"
+    return {
+        "device": device,
+        "torch_threads": torch.get_num_threads(),
+        "batch": EFFICIENTNET_BATCH,
+        "side": EFFICIENTNET_SIDE,
+        **{f"{name}_images_per_s": EFFICIENTNET_BATCH / statistics.median(seconds[name]) for name in functions},
+        "times_as_fast": {peer: harness.times_as_fast(seconds["ours"], seconds[peer])},
+        "features_differ": {peer: centered_relative_error(values["ours"], values[peer])},
         "rounds": seconds,
     }
 
@@ -321,7 +362,14 @@ def score(rounds: int, num_images: int = 10_000) -> dict[str, Any]:
     return {"images": num_images, **medians, "times_as_fast": ratios, "rounds": times}
 
 
-PARTS = {"frechet": frechet, "inception": inception, "metrics": metrics, "command": command, "score": score}
+PARTS = {
+    "frechet": frechet,
+    "inception": inception,
+    "efficientnet": efficientnet,
+    "metrics": metrics,
+    "command": command,
+    "score": score,
+}
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ TRAINING_TARGETS = {"mnist-dcgan": 2.0, "mnist-gan": 3.5, "examples-dcgan": 2.2}
 SERVING_TARGETS = {"cifar10-dcgan": {"npy": 0.9, "json": 0.5}, "mnist-dcgan": {"npy": 0.7, "json": 0.5}}
 ALONE_MS = 4.0  # at most, more than the bare session's single run, of the same presets
 INCEPTION_TARGET = 3.0  # of pytorch-fid
+EFFICIENTNET_TARGET = 2.0  # of its package
 SCORING_TARGET = round(1 / 1.2, 2)  # of generating and extracting, one after the other
 FRECHET = {  # the words of each case, and the target against pytorch-fid
     "full_rank": ("full rank", 8.0),
@@ -44,7 +45,11 @@ SERVERS = {
     "fastapi_torch_npy": "FastAPI + torch, npy",
     "bentoml_batchable_json": "BentoML's batchable endpoint, JSON",
 }
-TOOLS = {"pytorch_fid": "pytorch-fid", "torch_fidelity": "torch-fidelity"}
+TOOLS = {
+    "pytorch_fid": "pytorch-fid",
+    "torch_fidelity": "torch-fidelity",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+}
 METRICS = {
     "fid": "FID",
     "kid": "KID",
@@ -149,6 +154,10 @@ def evaluation_rows(document: Document) -> Iterator[dict[str, Any]]:
             one = found | {"times_as_fast": {tool: found["times_as_fast"][tool]}}
             case = f"Inception's features, 32 px, `{resize}` resize"
             yield from tools("inception", one, case, "images/s", ours, **{tool: limit})
+    if found := document.get("efficientnet"):
+        case, target = f"EfficientNet-Lite0's features, 32 px enlarged to {found['side']}", EFFICIENTNET_TARGET
+        ours = "ours_images_per_s"
+        yield from tools("efficientnet", found, case, "images/s", ours, efficientnet_lite_pytorch=target)
     if found := document.get("metrics"):
         for metric, words in METRICS.items():
             yield from tools("metrics", found[metric], f"{words} of {found['images']:,} images' features")

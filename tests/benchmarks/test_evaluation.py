@@ -43,3 +43,13 @@ def test_features_and_commands_agree_with_the_peers(monkeypatch: pytest.MonkeyPa
     for metric, value in found["values"]["torch_fidelity"].items():
         assert found["values"]["ours"][metric] == pytest.approx(value, rel=1e-2, abs=1e-3), metric
     assert len(report.rows({"evaluation": {"command": found | LOAD}})) == 1
+
+
+@pytest.mark.slow
+def test_efficientnet_features_agree_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "EFFICIENTNET_BATCH", 4)
+    monkeypatch.setattr(evaluation, "EFFICIENTNET_SIDE", 160)
+    found = evaluation.efficientnet(rounds=1)
+    assert found["features_differ"]["efficientnet_lite_pytorch"] < 1e-5
+    (row,) = report.rows({"evaluation": {"efficientnet": found | LOAD}})
+    assert (row["counterpart"], row["target"]) == ("efficientnet-lite-pytorch", "at least 2")
