@@ -130,8 +130,8 @@ def score(
             int64 array of seeds.
         reference: Real images: a dataset such as mnist@test, an array, folder or file; or statistics in a .npz.
         metrics: Names, `my_package.metrics:MY_METRIC` for your own, or `Metric` objects; one, or several.
-        extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached, or
-            else EfficientNet-Lite0 for color images.
+        extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached,
+            or else EfficientNet-Lite0 for color images.
         num_images: N; None: all images of a set, or 10,000 of a generator.
         seed: The first seed, or what decides the subset of a set.
         intervals: Score five disjoint ranges of N images, for a 95% interval of Fréchet distances.
@@ -201,8 +201,8 @@ def fid(
     Args:
         a: Images, as for `score`, or a file of statistics.
         b: The same.
-        extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached, or
-            else EfficientNet-Lite0 for color images.
+        extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached,
+            or else EfficientNet-Lite0 for color images.
         num_images: At most so many images of each; None: all, or 10,000 of a generator.
         resolution: Compare at this side in pixels, or at that of `b` ("reference"); None: the images' own.
         force: Use a classifier below twice chance accuracy.
