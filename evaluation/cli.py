@@ -152,9 +152,9 @@ def random_convolutions(
     resolution: Annotated[int, typer.Option(help="Input side in pixels; give the images' own.", min=4, max=256)] = 32,
     channels: Annotated[int, typer.Option(metavar="<1|3>", help="1 for gray images, 3 for color.")] = 3,
 ) -> None:
-    """Build an untrained network, which prefers no kind of image.
+    """Build a network of fixed random weights.
 
-    Its weights are fixed. Training measures its progress in the same features.
+    It prefers no kind of image. Training measures its progress in the same features.
     """
     with one_line_errors():
         from evaluation.extractors.extractor_export import require_packages
@@ -195,7 +195,7 @@ def seal_(
     features: Annotated[str | None, typer.Option(help="The output with the features, if there are several.")] = None,
     logits: Annotated[str | None, typer.Option(help="The output with class logits, for `--metrics is`.")] = None,
 ) -> None:
-    """Check your own ONNX file and write it as an extractor file.
+    """Check your own ONNX file and make it an extractor.
 
     It is run on noise: its features must be finite and deterministic. The digest of the file shows later changes.
     """
