@@ -74,6 +74,7 @@ def save(state: TrainState, run_dir: Path, keep: int) -> Path:
         "threads": torch.get_num_threads(),
         "processes": state.group.size,
         "best": state.best,
+        "cpu_seconds": state.cpu_seconds,
     }
     path = path_of(run_dir, state.steps)
     if not state.group.is_main:
@@ -251,6 +252,7 @@ def restore(checkpoint: Mapping[str, Any], config: Config, group: ProcessGroup |
             name: _shard_sum(total, state.group).to(state.device) for name, total in checkpoint["sums"].items()
         }
         state.best = {"step": int(best["step"]), "frechet": float(best["frechet"])} if best else {}
+        state.cpu_seconds = None if checkpoint.get("cpu_seconds") is None else float(checkpoint["cpu_seconds"])
         if state.device.type == torch.device(checkpoint["config"]["run"]["device"]).type:
             state.rng.set_state(checkpoint["rng"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

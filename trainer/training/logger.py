@@ -151,10 +151,12 @@ class RunLogger(Callback):
             "memory_mb": round(memory_mb(state.device)),
             "seconds": round(state.seconds, 3),
         }
+        if state.cpu_seconds is not None:
+            line["cpu_seconds"] = round(state.cpu_seconds, 3)
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._ticks.append(line)
-        for name in line.keys() - {"step", "images_seen", "seconds"}:
+        for name in line.keys() - {"step", "images_seen", "seconds", "cpu_seconds"}:
             self._board.add_scalar(name, line[name], state.images_seen)
         if state.finished:
             self._board.add_hparams(

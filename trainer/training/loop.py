@@ -62,14 +62,20 @@ def train(
     run = state.config.run
     tick_images = run.tick_kimg * 1000
     step = CudaGraphStep(train_step) if run.cuda_graphs is True and state.group.size == 1 else train_step
-    started = time.perf_counter() - state.seconds
+    started, cpu_started = time.perf_counter() - state.seconds, time.process_time() - (state.cpu_seconds or 0.0)
+
+    def update_times() -> None:
+        state.seconds = time.perf_counter() - started
+        if state.cpu_seconds is not None:
+            state.cpu_seconds = time.process_time() - cpu_started
+
     while not state.finished:
         if should_stop():
             check_finite(state)
             save(state)
             return False
         train_iteration(state, batches, step)
-        state.seconds = time.perf_counter() - started
+        update_times()
         callback.on_step(state)
         if state.images_seen < (state.ticks + 1) * tick_images and not state.finished:
             continue
@@ -81,7 +87,7 @@ def train(
         if measure is not None and is_due(before, state, run.quality_ticks):
             means |= measure(state)
             is_best = update_best(state, means["quality/frechet"])
-        state.seconds = time.perf_counter() - started
+        update_times()
         callback.on_tick(state, means)
         if is_best or is_due(before, state, run.checkpoint_ticks):
             save(state)

@@ -27,6 +27,8 @@ class TrainState:
         rng: Random numbers of training latents and augmentations.
         images_seen: Real images shown to D.
         seconds: Time spent in training, over all interruptions.
+        cpu_seconds: CPU time that this process spent in training, over all interruptions; None after resuming from a
+            checkpoint that does not have it.
         sums: Sums of metrics since the last tick, on the device.
         gradient_norms: Norms of the last step's gradients before clipping; empty without clipping.
         best: {"step", "frechet"} of the lowest Fréchet distance so far.
@@ -48,6 +50,7 @@ class TrainState:
     images_seen: int = 0
     ticks: int = 0
     seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     summed_steps: int = 0
     gradient_norms: dict[str, Tensor] = field(default_factory=dict)

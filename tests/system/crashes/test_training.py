@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 from trainer.training import checkpoint
 
 SCRIPT = ROOT / "tests/support/trainer/killed_training.py"
-TIMES = {"images_per_second", "seconds", "memory_mb", "quality/seconds"}
+TIMES = {"images_per_second", "seconds", "cpu_seconds", "memory_mb", "quality/seconds"}
 
 
 def ran(runs: Path, kills: int, seed: int = 0) -> dict[str, int]:

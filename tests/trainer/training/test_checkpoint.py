@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_resumed_run_is_bit_identical(family: str, tiny: Tiny, batches_of: Batch
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen)
+
+
+def test_cpu_seconds_grow_over_interruptions(tiny: Tiny, batches_of: BatchesOf, tmp_path: Path) -> None:
+    state = TrainState.create(tiny())
+    state.cpu_seconds = 1000.0
+    resumed = checkpoint.restore(checkpoint.read(checkpoint.save(state, tmp_path, keep=1)), tiny())
+    loop.train(resumed, batches_of(tiny()), loop.Callback(), lambda _: None)
+    assert resumed.cpu_seconds is not None
+    assert 1000 < resumed.cpu_seconds < 1000 + time.process_time()
+
+
+def test_cpu_seconds_of_an_older_checkpoint_stay_unknown(tiny: Tiny, batches_of: BatchesOf, tmp_path: Path) -> None:
+    content = checkpoint.read(checkpoint.save(TrainState.create(tiny()), tmp_path, keep=1))
+    del content["cpu_seconds"]
+    resumed = checkpoint.restore(content, tiny())
+    loop.train(resumed, batches_of(tiny()), loop.Callback(), lambda _: None)
+    assert resumed.seconds > 0
+    assert resumed.cpu_seconds is None
 
 
 def test_save_keeps_only_the_newest(tiny: Tiny, tmp_path: Path) -> None:
