@@ -1,0 +1,150 @@
+"""results.json, its tables in the pages of a folder, and the pictures next to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import imagesets
+from scripts import fid_mistakes
+from scripts.reproduce.comparison import PAIRS, Points, machine_of, moments
+from scripts.reproduce.runs import ORDER, RESULTS, SIDES, Job, ReproductionContext, Trial, collected, points, say
+from scripts.reproduce.tables import by_kind, render
+from trainer import networks
+from trainer.config import loading
+from trainer.reports import image_grids
+
+Scores = dict[str, dict[str, float]]  # extractor → full name → value
+
+
+def write(context: ReproductionContext, output: Path) -> None:
+    """Write results.json, the pictures, and the tables into the pages of a folder."""
+    trials = collected(context)
+    if not trials:
+        raise SystemExit(f"{context.collected} has no generators yet; there is nothing to write")
+    results: dict[str, Any] = {"runs": [], "real": {}, "accuracy": {}, "comparisons": [], "mistakes": {}}
+    (output / "images").mkdir(parents=True, exist_ok=True)
+    for trial in trials:
+        results["runs"].append(row_of(context, trial, results))
+        if trial.seed == 0:
+            save_images(context.record(trial), output / "images", trial.name)
+    for pair in PAIRS:
+        results["comparisons"] += comparisons(context, *pair)
+    for dataset in dict.fromkeys(trial.run.dataset for trial in trials):
+        save_real_images(context, dataset, output / "images" / f"{dataset}-real.png")
+        results["mistakes"][dataset] = mistakes(context, dataset, trials)
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    render(output, results)
+
+
+def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) -> dict[str, Any]:
+    """Return a trial's row of results.json; add what its reports have of real images and classifiers to `results`."""
+    run, tick = trial.run, points(context, trial)[-1].tick
+    config = loading.parse(json.loads((context.record(trial) / "config.json").read_text(encoding="utf-8")))
+    G, D = networks.build(config)
+    scores: dict[str, Scores] = {"averaged": {}, "last_step": {}}
+    for averaged, found in zip((True, False), scores.values(), strict=True):
+        for features in ORDER[run.dataset]:
+            model = context.model(trial, tick["step"], averaged)
+            report = read_report(context, Job(run.dataset, model, features, context.count(run.dataset), True))
+            if report:
+                found[features] = report["scores"]
+                baseline = {row["name"]: row["value"] for row in (report["baseline"] or {"results": []})["results"]}
+                results["real"].setdefault(run.dataset, {})[features] = baseline
+                if "accuracy" in report["extractor"]:
+                    results["accuracy"][run.dataset] = report["extractor"]["accuracy"]
+    return {
+        "preset": run.preset,
+        "seed": trial.seed,
+        "sources": list(run.sources),
+        "dataset": run.dataset,
+        "conditional": config.model.conditional,
+        "full_kimg": run.kimg,
+        "parameters": {"G": networks.parameter_count(G), "D": networks.parameter_count(D)},
+        "machine": machine_of(context, trial),
+        "end": {"step": tick["step"], "kimg": tick["images_seen"] / 1000, "seconds": round(tick["seconds"], 1)}
+        | {name: round(tick[name], 1) for name in ("cpu_seconds",) if name in tick}
+        | scores,
+    }
+
+
+def read_report(context: ReproductionContext, job: Job) -> dict[str, Any]:
+    """Return a job's report; none yet: an empty dictionary."""
+    path = context.report(job) / "report.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def comparisons(context: ReproductionContext, first: str, second: str) -> list[dict[str, Any]]:
+    """Return a row per moment at which two presets were compared, with the distances of each seed."""
+
+    def side(preset: str, chosen: Points, at: str, clock: str | None) -> dict[str, Any]:
+        count = context.count("mnist") if at == "end" else context.point_count
+        distances: dict[str, list[float]] = {}
+        for point in chosen:
+            for features in ORDER["mnist"]:
+                report = read_report(context, Job("mnist", point.path, features, count, at == "end"))
+                if report:
+                    distances.setdefault(features, []).append(by_kind(report["scores"])["distance"])
+        ticks = [point.tick for point in chosen]
+        time = median(tick[clock or "seconds"] for tick in ticks)
+        kimg = median(tick["images_seen"] for tick in ticks) / 1000
+        return {"preset": preset, "kimg": kimg, "seconds": round(time, 1), "seeds": len(ticks), "distances": distances}
+
+    return [
+        {
+            "at": moment.at,
+            "clock": moment.clock,
+            "first": side(first, moment.first, moment.at, moment.clock),
+            "second": side(second, moment.second, moment.at, moment.clock),
+        }
+        for moment in moments(context, first, second)
+    ]
+
+
+def mistakes(context: ReproductionContext, dataset: str, trials: tuple[Trial, ...]) -> list[dict[str, Any]]:
+    """Return the rows of fid_mistakes for the first run of a dataset that a source describes."""
+    trial = next((trial for trial in trials if trial.run.dataset == dataset and trial.run.sources), None)
+    if trial is None or not context.extractor(dataset).is_file():
+        return []
+    model = context.model(trial, points(context, trial)[-1].tick["step"], averaged=False)
+    places = (context.images[dataset], context.data_root)
+    found = fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
+    return list(found)
+
+
+def save_images(record: Path, folder: Path, name: str) -> None:
+    """Copy a run's last grid and its curves, and the upper left quarter of the grid as the table's thumbnail."""
+    grid = Image.open(record / "samples.png")
+    grid.save(folder / f"{name}-grid.png", optimize=True)
+    save_thumbnail(grid.crop((0, 0, grid.width // 2, grid.height // 2)), folder / f"{name}.png")
+    curves = Image.open(record / "curves.png").convert("P", palette=Image.Palette.ADAPTIVE)
+    curves.save(folder / f"{name}-curves.png", optimize=True)
+
+
+def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> None:
+    images = imagesets.load(context.images[dataset], data_root=context.data_root).images
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:16])
+    save_thumbnail(image_grids.to_pil(image_grids.grid(images[chosen]), min_side=256), path)
+
+
+def save_thumbnail(image: Image.Image, path: Path) -> None:
+    image.thumbnail((96, 96), Image.Resampling.LANCZOS)
+    image.save(path, optimize=True)
+
+
+def results_folder(context: ReproductionContext) -> Path:
+    """Return docs/results, or a folder in the work where docs/results has runs that this work has not."""
+    path = RESULTS / "results.json"
+    kept = {row["preset"] for row in json.loads(path.read_text(encoding="utf-8"))["runs"]} if path.is_file() else set()
+    lost = kept - {trial.run.preset for trial in collected(context)}
+    if not lost:
+        return RESULTS
+    elsewhere = context.folder / "results"
+    say(f"\n{RESULTS} has {', '.join(sorted(lost))}, which {context.collected} has not, and is left as it is;")
+    say(f"the pages are in {elsewhere} (--output {RESULTS} replaces them)")
+    return elsewhere

