@@ -64,13 +64,14 @@ def scores(results: dict[str, Any], dataset: str) -> Iterator[str]:
     kinds = [(key, "distance") for key in keys] + [(key, kind) for key in keys[:1] for kind in ("precision", "recall")]
     real = results["real"].get(dataset, {})
     if real:
-        found = [spread([by_kind(real.get(key, {})).get(kind)]) for key, kind in kinds]
+        found = [spread([by_kind(real.get(key, {})).get(kind)], kind) for key, kind in kinds]
         yield f"| real images | | | |{cells(found)} ![real images](images/{dataset}-real.png) |"
     for rows in presets(results, dataset):
         run, preset, seeds = rows[0], rows[0]["preset"], f", {len(rows)} seeds" if len(rows) > 1 else ""
         kimg = median(row["end"]["kimg"] for row in rows)
         found = [
-            spread([by_kind(row["end"]["averaged"].get(key, {})).get(kind) for row in rows]) for key, kind in kinds
+            spread([by_kind(row["end"]["averaged"].get(key, {})).get(kind) for row in rows], kind)
+            for key, kind in kinds
         ]
         if is_collapsed(rows):
             found[-1] += ", collapsed"
@@ -182,12 +183,16 @@ def seconds_of(row: Row) -> float:
     return float(end.get("cpu_seconds", end["seconds"]) if row["machine"]["device"] == "cpu" else end["seconds"])
 
 
-def spread(values: list[float | None]) -> str:
+def spread(values: list[float | None], kind: str = "distance") -> str:
     """Return the median of values, and their range where there are several; a dash without a value."""
     found = [value for value in values if value is not None]
-    if len(found) < 2:
-        return f"{found[0]:.2f}" if found else "–"
-    return f"{median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
+    if not found:
+        return "–"
+    middle, low, high = (
+        f"{value:.2g}" if kind == "distance" and 0 < value < 0.1 else f"{value:.2f}"
+        for value in (median(found), min(found), max(found))
+    )
+    return middle if len(found) == 1 else f"{middle} ({low}–{high})"
 
 
 def ratio(first: list[float] | None, second: list[float] | None) -> str:

@@ -59,7 +59,7 @@ def test_generator_file_page_lists_the_configs_architectures() -> None:
 
 
 def test_results_list_the_lengths_of_presets_and_write_ups() -> None:
-    from scripts.reproduce import RUNS
+    from scripts.reproduce.runs import RUNS
     from trainer.config.loading import resolve
 
     text = (DOCS / "results/index.md").read_text(encoding="utf-8")

