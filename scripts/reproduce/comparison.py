@@ -43,13 +43,16 @@ def moments(context: ReproductionContext, first: str, second: str) -> Iterator[M
         return
     ours, theirs = ([points(context, trial) for trial in side] for side in sides)
     clock = common_clock(context, [trial for side in sides for trial in side])
+    ends = tuple(seed[-1] for seed in ours), tuple(seed[-1] for seed in theirs)
     metrics = {"images": "images_seen"} | ({"time": clock} if clock else {})
     for at, metric in metrics.items():
+        known = [ends]
         for share in SHARES:
             matched = match(ours, theirs, metric, share)
-            if matched:
+            if matched and matched not in known:
+                known.append(matched)
                 yield Moment(at, clock, *matched)
-    yield Moment("end", clock, tuple(seed[-1] for seed in ours), tuple(seed[-1] for seed in theirs))
+    yield Moment("end", clock, *ends)
 
 
 def match(

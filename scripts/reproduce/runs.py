@@ -147,7 +147,7 @@ class ReproductionContext:
 
     def report(self, job: Job) -> Path:
         """The folder of a score's report."""
-        return self.folder / "scores" / f"{job.model.stem}-{job.count}" / job.features
+        return self.folder / "scores" / f"{job.model.stem}-{job.count}{'' if job.at_end else '-point'}" / job.features
 
 
 def select(only: list[str]) -> tuple[Run, ...]:

@@ -36,10 +36,8 @@ class Processes:
         self, module: str, *words: object, log: Path | None, left: float | None = None, run_dir: Path = Path()
     ) -> int:
         """Run a command and return its exit code; make a training save and stop when no seconds are left."""
-        command, environment = (
-            [*python_module(module), *map(str, words)],
-            child_environment() | {"OMP_NUM_THREADS": "1"},
-        )
+        command = [*python_module(module), *map(str, words)]
+        environment = child_environment() | {"OMP_NUM_THREADS": "1"}
         notes = [] if left is None else [f"stopped after {left / 60:.1f} min"]
         with ExitStack() as stack:
             output = None
@@ -79,13 +77,11 @@ def train_all(context: ReproductionContext, trials: Iterable[Trial], jobs: int |
     Raises:
         SystemExit: With code 1 where a training failed; the others were trained.
     """
-    available: dict[str, bool] = {}
-    ready: list[Trial] = []
-    for trial in trials:
-        dataset = trial.run.dataset
-        if dataset not in available:
-            available[dataset] = is_available(context, dataset)
-        ready += [trial] if available[dataset] else []
+    trials = list(trials)
+    available = {
+        dataset: is_available(context, dataset) for dataset in dict.fromkeys(trial.run.dataset for trial in trials)
+    }
+    ready = [trial for trial in trials if available[trial.run.dataset]]
     for trial in ready:
         if has_checkpoint(context.run_dir(trial)):
             check_settings(context, trial)

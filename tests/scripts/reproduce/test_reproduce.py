@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,16 +42,16 @@ def miniature(folder: Path) -> list[object]:
 
 
 @pytest.mark.slow
-def test_reproduce_halves_train_collect_serve_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproduce_halves_train_collect_serve_score(tmp_path: Path) -> None:
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     for name in SCORING_ONLY:
         (stubs / f"{name}.py").write_text("raise ImportError('not installed')", encoding="utf-8")
     only, options, pages = ("mnist-dcgan", "mnist-best"), miniature(tmp_path), tmp_path / "pages"
-    with monkeypatch.context() as environment:
-        environment.setenv("PYTHONPATH", str(stubs))
-        printed = run_script("train", *only, *options)
-    assert "trainer train --preset mnist-dcgan" in printed
+    command = [sys.executable, "-m", "scripts.reproduce", "train", *only, *map(str, options)]
+    environment = {**os.environ, "PYTHONPATH": str(stubs)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "trainer train --preset mnist-dcgan" in done.stdout
     names = ("mnist-dcgan-00000010", "mnist-dcgan-00000010-last", "mnist-best-00000020")
     models = tmp_path / "work" / "collected" / "models"
     assert {path.stem for path in models.iterdir()} == set(names)
