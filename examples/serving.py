@@ -14,7 +14,7 @@ import httpx
 
 from artifacts.processes import child_environment, python_module
 
-START_S = 120  # many generators are measured one after another as they are loaded
+START_S = 600  # many generators are measured one after another as they are loaded
 
 
 def run(module: str, *words: object) -> None:

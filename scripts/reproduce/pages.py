@@ -47,6 +47,11 @@ def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) 
     run, tick = trial.run, points(context, trial)[-1].tick
     config = loading.parse(json.loads((context.record(trial) / "config.json").read_text(encoding="utf-8")))
     G, D = networks.build(config)
+    own = ("run.", "name", "data.source", "data.channels", "data.class_names")  # not the preset's
+    if changed := [
+        line for line in loading.differences(loading.resolve(run.preset), config) if not line.startswith(own)
+    ]:
+        say(f"warning: {trial.name} was not trained with the preset as it is now ({'; '.join(changed)})")
     scores: dict[str, Scores] = {"averaged": {}, "last_step": {}}
     for averaged, found in zip((True, False), scores.values(), strict=True):
         for features in ORDER[run.dataset]:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from scripts import fid_mistakes
 from scripts.reproduce import pages, runs
-from scripts.reproduce.runs import ReproductionContext
+from scripts.reproduce.runs import ReproductionContext, Trial
 from tests.support import fork_server
 from tests.support.paths import ROOT
 from trainer.config import loading
@@ -138,6 +139,22 @@ def test_reproduce_split_or_broken_extractor_fails_first(tmp_path: Path) -> None
     (tmp_path / "no.onnx").write_text("no network", encoding="utf-8")
     assert "--inception: " in run_script("--inception", tmp_path / "no.onnx", "--work", tmp_path / "work", code=2)
     assert not (tmp_path / "work").exists()
+
+
+def test_row_of_another_config_than_the_presets_is_a_warning(
+    context: ReproductionContext,
+    trial: Callable[..., Trial],
+    gather: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    best = trial("mnist-best")
+    gather(best, [(60, 120)])
+    pages.row_of(context, best, {"real": {}, "accuracy": {}})
+    assert "warning" not in capsys.readouterr().out
+    path = context.record(best) / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"z_dim": 64', '"z_dim": 32'), encoding="utf-8")
+    pages.row_of(context, best, {"real": {}, "accuracy": {}})
+    assert "mnist-best was not trained with the preset as it is now (model.z_dim: 64 → 32)" in capsys.readouterr().out
 
 
 def test_reproduce_bad_options_fail_first(tmp_path: Path) -> None:
