@@ -47,7 +47,8 @@ class Processes:
             with self.lock:
                 if self.stopped:
                     return STOPPED
-                say(f"\n$ {shlex.join([module, *map(str, words)])}" + (f"    # {', '.join(notes)}" if notes else ""))
+                shown = shlex.join([*([] if module == "trainer" else ["python", "-m"]), module, *map(str, words)])
+                say(f"\n$ {shown}" + (f"    # {', '.join(notes)}" if notes else ""))
                 errors = None if output is None else subprocess.STDOUT
                 process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, process_group=0)
                 self.running.add(process)
