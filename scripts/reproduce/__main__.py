@@ -157,13 +157,13 @@ def collect(context: ReproductionContext, only: list[str]) -> None:
 
 def score(context: ReproductionContext, arguments: argparse.Namespace) -> None:
     """Score what was collected, and write the pages."""
-    from scripts.reproduce.pages import results_folder, write
+    from scripts.reproduce.pages import write
 
     if not arguments.pages:
         from scripts.reproduce.scoring import score_all
 
         score_all(context)
-    output = arguments.output or results_folder(context)
+    output = arguments.output or RESULTS
     write(context, output)
     say(f"\nwritten: {output / 'index.md'}")
 

@@ -13,7 +13,7 @@ from PIL import Image
 import imagesets
 from scripts import fid_mistakes
 from scripts.reproduce.comparison import PAIRS, Points, machine_of, moments
-from scripts.reproduce.runs import ORDER, RESULTS, SIDES, Job, ReproductionContext, Trial, collected, points, say
+from scripts.reproduce.runs import ORDER, RUNS, SIDES, Job, ReproductionContext, Trial, collected, points, say
 from scripts.reproduce.tables import by_kind, render
 from trainer import networks
 from trainer.config import loading
@@ -27,6 +27,7 @@ def write(context: ReproductionContext, output: Path) -> None:
     trials = collected(context)
     if not trials:
         raise SystemExit(f"{context.collected} has no generators yet; there is nothing to write")
+    earlier = read_results(output)
     results: dict[str, Any] = {"runs": [], "real": {}, "accuracy": {}, "comparisons": [], "mistakes": {}}
     (output / "images").mkdir(parents=True, exist_ok=True)
     for trial in trials:
@@ -38,8 +39,45 @@ def write(context: ReproductionContext, output: Path) -> None:
     for dataset in dict.fromkeys(trial.run.dataset for trial in trials):
         save_real_images(context, dataset, output / "images" / f"{dataset}-real.png")
         results["mistakes"][dataset] = mistakes(context, dataset, trials)
+    results = keep_earlier(earlier, results)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     render(output, results)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return the results.json of a folder; none yet: an empty dictionary."""
+    path = folder / "results.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with the earlier rows of other presets, unless other extractor files scored them."""
+    presets = {row["preset"] for row in results["runs"]}
+    digests = {(row["dataset"], *item) for row in results["runs"] for item in row["extractors"].items()}
+    scored = {dataset for dataset, *_ in digests}
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for row in earlier.get("runs", []):
+        known = {(row["dataset"], *item) for item in row.get("extractors", {}).items()}
+        if row["preset"] not in presets and (row["dataset"] not in scored or known & digests):
+            kept.setdefault(row["preset"], []).append(row)
+        elif row["preset"] not in presets:
+            say(f"the earlier row of {row['preset']} is dropped: it was scored with other extractor files")
+    rows = {run.preset: kept.get(run.preset, []) for run in RUNS}
+    for row in results["runs"]:
+        rows[row["preset"]].append(row)
+    pairs = {(row["first"]["preset"], row["second"]["preset"]) for row in results["comparisons"]}
+    comparisons = [
+        row
+        for row in earlier.get("comparisons", [])
+        if {row["first"]["preset"], row["second"]["preset"]} <= kept.keys()
+        and (row["first"]["preset"], row["second"]["preset"]) not in pairs
+    ]
+    merged = {key: earlier.get(key, {}) | results[key] for key in ("real", "accuracy", "mistakes")}
+    return {
+        "runs": [row for preset in rows.values() for row in preset],
+        "comparisons": [*comparisons, *results["comparisons"]],
+        **merged,
+    }
 
 
 def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) -> dict[str, Any]:
@@ -53,12 +91,13 @@ def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) 
     ]:
         say(f"warning: {trial.name} was not trained with the preset as it is now ({'; '.join(changed)})")
     scores: dict[str, Scores] = {"averaged": {}, "last_step": {}}
+    digests: dict[str, str] = {}
     for averaged, found in zip((True, False), scores.values(), strict=True):
         for features in ORDER[run.dataset]:
             model = context.model(trial, tick["step"], averaged)
             report = read_report(context, Job(run.dataset, model, features, context.count(run.dataset), True))
             if report:
-                found[features] = report["scores"]
+                found[features], digests[features] = report["scores"], report["extractor"]["digest"]
                 baseline = {row["name"]: row["value"] for row in (report["baseline"] or {"results": []})["results"]}
                 results["real"].setdefault(run.dataset, {})[features] = baseline
                 if "accuracy" in report["extractor"]:
@@ -72,6 +111,7 @@ def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) 
         "full_kimg": run.kimg,
         "parameters": {"G": networks.parameter_count(G), "D": networks.parameter_count(D)},
         "machine": machine_of(context, trial),
+        "extractors": digests,
         "end": {"step": tick["step"], "kimg": tick["images_seen"] / 1000, "seconds": round(tick["seconds"], 1)}
         | {name: round(tick[name], 1) for name in ("cpu_seconds",) if name in tick}
         | scores,
@@ -114,11 +154,11 @@ def comparisons(context: ReproductionContext, first: str, second: str) -> list[d
 def mistakes(context: ReproductionContext, dataset: str, trials: tuple[Trial, ...]) -> list[dict[str, Any]]:
     """Return the rows of fid_mistakes for the first run of a dataset that a source describes."""
     trial = next((trial for trial in trials if trial.run.dataset == dataset and trial.run.sources), None)
-    if trial is None or not context.extractor(dataset).is_file():
+    if trial is None or not context.classifier(dataset).is_file():
         return []
     model = context.model(trial, points(context, trial)[-1].tick["step"], averaged=False)
     places = (context.images[dataset], context.data_root)
-    found = fid_mistakes.measure(context.extractor(dataset), model, *places, SIDES[dataset], context.count(dataset))
+    found = fid_mistakes.measure(context.classifier(dataset), model, *places, SIDES[dataset], context.count(dataset))
     return list(found)
 
 
@@ -140,16 +180,3 @@ def save_real_images(context: ReproductionContext, dataset: str, path: Path) -> 
 def save_thumbnail(image: Image.Image, path: Path) -> None:
     image.thumbnail((96, 96), Image.Resampling.LANCZOS)
     image.save(path, optimize=True)
-
-
-def results_folder(context: ReproductionContext) -> Path:
-    """Return docs/results, or a folder in the work where docs/results has runs that this work has not."""
-    path = RESULTS / "results.json"
-    kept = {row["preset"] for row in json.loads(path.read_text(encoding="utf-8"))["runs"]} if path.is_file() else set()
-    lost = kept - {trial.run.preset for trial in collected(context)}
-    if not lost:
-        return RESULTS
-    elsewhere = context.folder / "results"
-    say(f"\n{RESULTS} has {', '.join(sorted(lost))}, which {context.collected} has not, and is left as it is;")
-    say(f"the pages are in {elsewhere} (--output {RESULTS} replaces them)")
-    return elsewhere

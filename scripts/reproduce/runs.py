@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 RESULTS = Path("docs/results")
+CLASSIFIERS = RESULTS / "extractors"  # those that scored the tables, so that later rows compare
 DATASETS = {"mnist": 10_000, "cifar10": 5_000, "celeba": 10_000}  # → images per score
 SIDES = {"mnist": 28, "cifar10": 32, "celeba": 64}  # images are compared at this size
 # Thousands of images after which the average is kept, in addition to the end, so that runs can be compared on the way
@@ -136,6 +137,11 @@ class ReproductionContext:
 
     def extractor(self, name: str) -> Path:
         return self.folder / "extractors" / f"{name}.onnx"
+
+    def classifier(self, dataset: str) -> Path:
+        """The classifier of a dataset's classes: the one that scored the published tables, or one to train."""
+        published = CLASSIFIERS / f"{dataset}.onnx"
+        return published if self.images[dataset] == dataset and published.is_file() else self.extractor(dataset)
 
     def count(self, dataset: str) -> int:
         return self.num_images or DATASETS[dataset]

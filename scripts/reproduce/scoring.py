@@ -64,7 +64,9 @@ def extractors(context: ReproductionContext, dataset: str) -> dict[str, Path]:
     images = imagesets.load(source, data_root=context.data_root)
     for features in ORDER[dataset]:
         shared = features in ("inception", "efficientnet")
-        path = context.extractor(features if shared else dataset if features == "classifier" else f"random-{dataset}")
+        path = context.extractor(features if shared else f"random-{dataset}")
+        if features == "classifier":
+            path = context.classifier(dataset)
         if context.features and features not in context.features:
             continue
         if features == "inception":

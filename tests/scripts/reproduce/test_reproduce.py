@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,14 +117,29 @@ def test_select_takes_sources_presets_and_ours() -> None:
     assert runs.select([]) == runs.RUNS
 
 
-def test_reproduce_keeps_results_of_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = ReproductionContext(tmp_path / "work", tmp_path, {})
-    monkeypatch.setattr(pages, "RESULTS", tmp_path / "pages")
-    assert pages.results_folder(context) == tmp_path / "pages"
-    (tmp_path / "pages").mkdir()
-    results = {"runs": [{"preset": "mnist-gan"}]}
-    (tmp_path / "pages" / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    assert pages.results_folder(context) == tmp_path / "work" / "results"
+def results_of(*rows: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
+    runs = [{"preset": preset, "dataset": dataset, "extractors": digests} for preset, dataset, digests in rows]
+    return {"runs": runs, "comparisons": [], "real": {}, "accuracy": {}, "mistakes": {}}
+
+
+def test_keep_earlier_keeps_rows_of_other_presets_with_the_same_extractors() -> None:
+    one, other = {"classifier": "a"}, {"classifier": "b"}
+    earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one), ("cifar10-dcgan", "cifar10", {}))
+    merged = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", one)))
+    assert [row["preset"] for row in merged["runs"]] == ["mnist-gan", "mnist-dcgan", "cifar10-dcgan"]
+    merged = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", other)))
+    assert [row["preset"] for row in merged["runs"]] == ["mnist-dcgan", "cifar10-dcgan"]
+    assert merged["runs"][0]["extractors"] == other
+
+
+def test_keep_earlier_keeps_comparisons_of_kept_rows_only() -> None:
+    one = {"classifier": "a"}
+    earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one))
+    earlier["comparisons"] = [{"first": {"preset": "mnist-dcgan"}, "second": {"preset": "mnist-gan"}}]
+    new = results_of(("mnist-best", "mnist", one))
+    assert pages.keep_earlier(earlier, new)["comparisons"] == earlier["comparisons"]
+    new = results_of(("mnist-dcgan", "mnist", one))
+    assert pages.keep_earlier(earlier, new)["comparisons"] == []
 
 
 def test_reproduce_page_without_tables_fails_before_training(tmp_path: Path) -> None:
