@@ -16,7 +16,7 @@ from trainer.run_names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
-OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein")
+OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein", "relativistic")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
 RENAMED_FIELDS = {"model.d_halvings": "model.d_downsamples"}  # old → new; the old name is still accepted
 
@@ -104,7 +104,7 @@ class Objective(Section):
     """What D and G minimize; the formulas are in training/losses.py."""
 
     name: Annotated[str, _one_of(OBJECTIVES)] = Field(
-        "non-saturating", description="non-saturating, minimax, lsgan, hinge, wasserstein, or your own: module:NAME"
+        "non-saturating", description=f"{', '.join(OBJECTIVES)}, or your own: module:NAME"
     )
     real_label: float = Field(1.0, gt=0.5, le=1, description="D's target for real images; 0.9 smooths it one-sidedly")
     fake_label: float = Field(0.0, ge=0, lt=0.5, description="D's target for fakes; 0.1 with 0.9 smooths both sides")
@@ -115,7 +115,13 @@ class Objective(Section):
     )
     gp_weight: float = Field(10.0, gt=0, le=1e6, description="weight λ of gradient_penalty")
     r1_gamma: float = Field(0, ge=0, le=1e6, description="weight γ of the R1 penalty on reals; 0: off")
-    r1_interval: int = Field(4, ge=1, le=1000, description="steps between two R1 penalties; each is weighted by it")
+    r2_gamma: float = Field(0, ge=0, le=1e6, description="weight γ of the R2 penalty on fakes; 0: off")
+    r1_interval: int = Field(
+        4, ge=1, le=1000, description="steps between two R1 and R2 penalties; each is weighted by it"
+    )
+    penalty_method: Literal["exact", "finite-differences"] = Field(
+        "exact", description="R1 and R2 by a second backward, or estimated from D's difference at noisy images"
+    )
 
 
 class Optim(Section):
@@ -296,8 +302,9 @@ def _check_loss(objective: Objective, model: Model) -> None:
         )
     if objective.clip is not None and bounds > 1:
         raise ValueError("objective.clip bounds a critic already; leave out the gradient penalty or spectral norm")
-    if objective.clip is not None and objective.r1_gamma:
-        raise ValueError("objective.r1_gamma is for an unbounded discriminator; clipping bounds this critic already")
+    if objective.clip is not None and (objective.r1_gamma or objective.r2_gamma):
+        which = "r1_gamma" if objective.r1_gamma else "r2_gamma"
+        raise ValueError(f"objective.{which} is for an unbounded discriminator; clipping bounds this critic already")
 
 
 def _check_schedule(optim: Optim, run: RunSection) -> None:

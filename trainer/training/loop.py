@@ -6,9 +6,9 @@ Goodfellow et al. 2014, algorithm 1, with n_critic and clipping of Arjovsky et a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -120,24 +120,26 @@ def train_step(state: TrainState, reals: RealBatches) -> None:
     optim = state.config.optim
     for images, labels in reals[:-1]:
         with torch.no_grad():
-            fakes, fake_labels = generate(state)
+            fakes, fake_labels = generate(state, labels)
         update_discriminator(state, images, labels, fakes, fake_labels)
         state.images_seen += optim.batch_size
 
+    images, labels = reals[-1]
     with torch.set_grad_enabled(optim.reuse_fakes):
-        fakes, fake_labels = generate(state)
-    update_discriminator(state, *reals[-1], fakes.detach(), fake_labels)
+        fakes, fake_labels = generate(state, labels)
+    update_discriminator(state, images, labels, fakes.detach(), fake_labels)
     state.images_seen += optim.batch_size
     if not optim.reuse_fakes:
-        fakes, fake_labels = generate(state)
-    update_generator(state, fakes, fake_labels)
+        fakes, fake_labels = generate(state, labels)
+    update_generator(state, fakes, fake_labels, images, labels)
     for _ in range(optim.g_steps - 1):
-        update_generator(state, *generate(state))
+        update_generator(state, *generate(state, labels), images, labels)
 
 
-def generate(state: TrainState) -> tuple[Tensor, Tensor | None]:
-    """Return a batch of fakes, float [B, C, H, W], and their labels."""
-    z, labels = draw_latents(state), draw_labels(state)
+def generate(state: TrainState, real_labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Return a batch of fakes, float [B, C, H, W], and their labels: those of the reals for a loss of pairs."""
+    z = draw_latents(state)
+    labels = real_labels if state.loss.takes_pairs else draw_labels(state)
     with autocast(state):
         return state.G_forward(z, labels), labels
 
@@ -167,20 +169,32 @@ def update_discriminator(
 ) -> None:
     """Update D once on reals and detached fakes, both float [B, C, H, W]: one loss, one backward.
 
-    R1 is lazy: every r1_interval steps with r1_interval times its weight (Karras et al. 2020, appendix B). Penalties
-    are computed in float32; a critic's weights are clipped afterwards.
+    R1 (of reals) and R2 (of fakes) are lazy: every r1_interval steps with r1_interval times their weight (Karras et al.
+    2020, appendix B). Penalties are computed in float32; a critic's weights are clipped afterwards.
     """
     objective = state.config.objective
-    r1 = objective.r1_gamma > 0 and state.steps % objective.r1_interval == 0
-    reals = augment_for_discriminator(state, reals).requires_grad_(r1)
-    fakes = augment_for_discriminator(state, fakes)
+    exact = objective.penalty_method == "exact"
+    inputs = []
+    for images, labels, gamma in ((reals, real_labels, objective.r1_gamma), (fakes, fake_labels, objective.r2_gamma)):
+        images, weight = augment_for_discriminator(state, images).detach(), gamma * state.lazy_weight
+        if weight:
+            images = images.float().requires_grad_(exact)
+        inputs.append(DInput(images, labels, weight))
+    penalized = [each for each in inputs if each.weight]
+    moved = [] if exact else [each._replace(images=losses.move_images(each.images, state.rng)) for each in penalized]
     with parametrize.cached():  # spectral normalization: once for all of D's forwards
-        real_logits, fake_logits = discriminator_logits(state, reals, real_labels, fakes, fake_labels, float32=r1)
+        real_logits, fake_logits, *moved_logits = discriminator_logits(state, [*inputs, *moved])
         loss = total = state.loss.d(real_logits, fake_logits)
-        if r1:
-            total = total + objective.r1_gamma * objective.r1_interval * losses.r1_penalty(real_logits, reals)
+        if penalized:
+            logits = [found for each, found in zip(inputs, (real_logits, fake_logits), strict=True) if each.weight]
+            if exact:
+                penalties = losses.zero_centered_penalties(logits, [each.images for each in penalized])
+            else:
+                penalties = list(map(losses.finite_difference_penalty, logits, moved_logits))
+            total = total + sum(each.weight * found for each, found in zip(penalized, penalties, strict=True))
         if objective.gradient_penalty != "none":
-            penalty = gradient_penalty(state, reals.detach(), real_labels, fakes)
+            reals, fakes = (each.images.detach() for each in inputs)
+            penalty = gradient_penalty(state, reals, real_labels, fakes)
             total = total + objective.gp_weight * penalty
     optimizer_step(state, "D", state.D, state.d_optimizer, total)
     if objective.clip is not None:
@@ -195,28 +209,38 @@ def update_discriminator(
         accumulate(state, {"loss/penalty": penalty}, share)
 
 
-def discriminator_logits(
-    state: TrainState,
-    reals: Tensor,
-    real_labels: Tensor | None,
-    fakes: Tensor,
-    fake_labels: Tensor | None,
-    *,
-    float32: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return D's logits of reals and of fakes, float32 [B] each; `float32` computes those of reals without autocast.
+class DInput(NamedTuple):
+    """A batch for D: images float [B, C, H, W], their labels, and the weight of a penalty on D's gradient there."""
 
-    One forward serves both where D treats each image separately; BatchNorm would mix reals with fakes.
+    images: Tensor
+    labels: Tensor | None
+    weight: float
+
+
+def discriminator_logits(state: TrainState, inputs: Sequence[DInput]) -> list[Tensor]:
+    """Return D's logits of each batch, float32 [B]; those of batches with a penalty without autocast.
+
+    One forward serves all batches of a precision where D treats each image separately; BatchNorm would mix them.
     """
+    numbers = range(len(inputs))
+    if state.D.mixes_images:
+        groups = [[number] for number in numbers]
+    else:
+        groups = [[number for number in numbers if bool(inputs[number].weight) is float32] for float32 in (True, False)]
+    logits: dict[int, Tensor] = {}
     with autocast(state):  # one context, in which each of D's weights is cast once
-        if state.D.mixes_images or float32:
-            with autocast(state, enabled=not float32):
-                real_logits = state.D_forward(reals, real_labels)
-            fake_logits = state.D_forward(fakes, fake_labels)
-        else:
-            labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
-            real_logits, fake_logits = state.D_forward(torch.cat([reals, fakes]), labels).chunk(2)
-    return real_logits.float(), fake_logits.float()
+        for group in filter(None, groups):
+            batch = [inputs[number] for number in group]
+            labels = [each.labels for each in batch if each.labels is not None]
+            with autocast(state, enabled=not batch[0].weight):
+                found = state.D_forward(concatenate([each.images for each in batch]), concatenate(labels))
+            logits |= zip(group, found.float().chunk(len(group)), strict=True)
+    return [logits[number] for number in numbers]
+
+
+def concatenate(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the rows of all tensors, without a copy where there is one; None where there is none."""
+    return torch.cat(list(tensors)) if len(tensors) > 1 else next(iter(tensors), None)
 
 
 def gradient_penalty(state: TrainState, reals: Tensor, labels: Tensor | None, fakes: Tensor) -> Tensor:
@@ -230,13 +254,24 @@ def gradient_penalty(state: TrainState, reals: Tensor, labels: Tensor | None, fa
         return losses.unit_gradient_penalty(state.D_forward(points, labels), points)
 
 
-def update_generator(state: TrainState, fakes: Tensor, labels: Tensor | None) -> None:
-    """Update G once through D, whose weights take no gradient."""
+def update_generator(
+    state: TrainState,
+    fakes: Tensor,
+    labels: Tensor | None,
+    reals: Tensor | None = None,
+    real_labels: Tensor | None = None,
+) -> None:
+    """Update G once through D, whose weights take no gradient. A loss of pairs requires the reals."""
     state.D.requires_grad_(False)
     try:
-        with autocast(state):
-            logits = state.D(augment_for_discriminator(state, fakes), labels)
-        loss = state.loss.g(logits.float())
+        with autocast(state), parametrize.cached():
+            logits = [state.D(augment_for_discriminator(state, fakes), labels).float()]
+            if state.loss.takes_pairs:
+                assert reals is not None
+                with torch.no_grad():
+                    reals = augment_for_discriminator(state, reals)
+                    logits.insert(0, state.D(reals, real_labels).float())
+        loss = state.loss.g(*logits)
         optimizer_step(state, "G", state.G, state.g_optimizer, loss)
     finally:  # training continues without a graph if its capture fails here
         state.D.requires_grad_(True)
@@ -316,8 +351,16 @@ def check_finite(state: TrainState) -> None:
     if broken:
         raise TrainingDiverged(
             f"{' and '.join(broken)} became NaN or infinite before {state.kimg:.1f} kimg; the last checkpoint is kept; "
-            "try a lower optim.g_lr and optim.d_lr, or run.precision=fp32"
+            f"try a lower optim.g_lr and optim.d_lr{_penalty_weights(state)}, or run.precision=fp32"
         )
+
+
+def _penalty_weights(state: TrainState) -> str:
+    """Return the weights of the penalties that are on, each after a comma."""
+    objective = state.config.objective
+    weights = {"r1_gamma": objective.r1_gamma > 0, "r2_gamma": objective.r2_gamma > 0}
+    weights["gp_weight"] = objective.gradient_penalty != "none"
+    return "".join(f", a lower objective.{name}" for name, on in weights.items() if on)
 
 
 def is_due(ticks_before: int, state: TrainState, every: int) -> bool:

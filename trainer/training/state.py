@@ -74,7 +74,8 @@ class TrainState:
         G, D = networks.build(config)
         for network in (G, D):
             network.to(device).to(memory_format=torch.channels_last)
-        penalized = objective.gradient_penalty != "none" or objective.r1_gamma > 0
+        lazy = objective.r1_gamma > 0 or objective.r2_gamma > 0
+        penalized = objective.gradient_penalty != "none" or (lazy and objective.penalty_method == "exact")
         return cls(
             config=config,
             loss=loss,
@@ -104,6 +105,13 @@ class TrainState:
     def finished(self) -> bool:
         """Whether the run has reached its length."""
         return self.images_seen >= self.config.run.total_kimg * 1000
+
+    @property
+    def lazy_weight(self) -> int:
+        """Weight of γ in this step: `r1_interval` where R1 and R2 are due, and 0 elsewhere or without them."""
+        objective = self.config.objective
+        due = (objective.r1_gamma > 0 or objective.r2_gamma > 0) and self.steps % objective.r1_interval == 0
+        return objective.r1_interval if due else 0
 
     def learning_rate(self, network: str) -> float:
         """Return the present learning rate of "G" or "D"."""

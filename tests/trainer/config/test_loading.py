@@ -91,6 +91,8 @@ def test_preset_may_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["model.d_downsamples=2"], "model.d_downsamples applies to a resnet's D"),
         ("digits-dcgan", ["model.architecture=sndcgan", "model.d_widths=[1,1,1,1,1,1,1]"], "halve 32 px 6 times"),
         ("digits-dcgan", ["objective.gradient_penalty=r1"], "objective.gradient_penalty"),
+        ("digits-dcgan", ["objective.name=relativistic", "objective.real_label=0.9"], "relativistic scores have none"),
+        ("cifar10-wgan", ["objective.r2_gamma=1"], "objective.r2_gamma is for an unbounded discriminator"),
         ("digits-dcgan", ["objective.clip=0.01"], "belongs to the wasserstein objective"),
         ("digits-dcgan", ["data.augment=[blur]"], "data.augment"),
         ("mnist-gan", ["model.conditional=true"], "needs BatchNorm"),

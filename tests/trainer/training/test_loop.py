@@ -10,7 +10,7 @@ from trainer import networks
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainingDiverged
-from trainer.training import loop
+from trainer.training import loop, losses
 from trainer.training.state import TrainState
 
 Tiny = Callable[..., Config]
@@ -88,6 +88,76 @@ def test_d_forward_is_shared_unless_it_has_batchnorm(tiny: Tiny, batches_of: Bat
     assert sizes(model={"d_norm": "layer", "d_widths": [8, 8]}) == [16]
     assert sizes(model=MLP) == [16]
     assert sizes(model=MLP, objective={"r1_gamma": 1.0}) == [8, 8]  # the reals' gradient is theirs alone
+    both = {"r1_gamma": 1.0, "r2_gamma": 1.0}
+    assert sizes(model=MLP, objective=both) == [16]
+    differences = {"penalty_method": "finite-differences"}
+    assert sizes(model=MLP, objective={"r1_gamma": 1.0, **differences}) == [16, 8]
+    assert sizes(model=MLP, objective=both | differences) == [32]
+    assert sizes(model={"d_norm": "batch", "d_widths": [8, 8]}, objective=both | differences) == [8] * 4
+
+
+@pytest.mark.parametrize("model", [MLP, {"d_widths": [8, 8]}], ids=["mlp", "batchnorm"])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_d_loss_contains_lazy_r1_and_r2(model: dict[str, object], step: int, tiny: Tiny, batches_of: BatchesOf) -> None:
+    """D's gradient against that of loss + interval * (γ1 R1 + γ2 R2), each with a forward and a backward apart."""
+    objective = {"r1_gamma": 3.0, "r2_gamma": 0.5, "r1_interval": 2}
+    config = tiny(model=model, objective=objective)
+    state, plain = TrainState.create(config), TrainState.create(config)
+    state.steps = step
+    (reals, _), fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
+    loop.update_discriminator(state, reals, None, fakes, None)
+
+    plain.loss.d(plain.D(reals), plain.D(fakes)).backward()
+    for images, gamma in ((reals, 3.0), (fakes, 0.5)) if step % 2 == 0 else ():
+        images = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(plain.D(images).sum(), images, create_graph=True)
+        (2 * gamma * gradient.square().sum() / 8 / 2).backward()
+    for ours, theirs in zip(state.D.parameters(), plain.D.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+    assert not reals.requires_grad
+
+
+def test_d_penalty_by_finite_differences_has_no_double_backward(
+    tiny: Tiny, batches_of: BatchesOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the images moved as the test moves them, D's loss is the formula's, in float32 also in a bfloat16 run."""
+    objective = {"r1_gamma": 2.0, "r2_gamma": 1.0, "r1_interval": 4, "penalty_method": "finite-differences"}
+    config = tiny(model=MLP, objective=objective, run={"precision": "bf16"})
+    state, plain = TrainState.create(config), TrainState.create(config)
+    (reals, _), fakes = batches_of(config).at(0), state.G(torch.randn(8, 4)).detach()
+    monkeypatch.setattr(losses, "zero_centered_penalties", lambda *_: pytest.fail("a second backward"))
+    loop.update_discriminator(state, reals, None, fakes, None)
+
+    moved = [losses.move_images(images, plain.rng) for images in (reals, fakes)]
+    total = plain.loss.d(plain.D(reals), plain.D(fakes))
+    for gamma, before, after in zip((2.0, 1.0), (reals, fakes), moved, strict=True):
+        total = total + 4 * gamma * losses.finite_difference_penalty(plain.D(before), plain.D(after))
+    total.backward()
+    for ours, theirs in zip(state.D.parameters(), plain.D.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_g_update_of_a_pairing_loss_compares_with_the_reals(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(
+        objective={"name": "relativistic"},
+        model={"conditional": True, "d_spectral_norm": True, "d_norm": "none"},
+        data={"class_names": ["a", "b"]},
+    )
+    state, plain = TrainState.create(config), TrainState.create(config)
+    reals, labels = batches_of(config).at(0)
+    assert labels is not None
+    fakes, fake_labels = loop.generate(state, labels)
+    assert fake_labels is labels  # pairs of one class
+    loop.update_generator(state, fakes, fake_labels, reals, labels)
+
+    z = loop.draw_latents(plain)
+    plain.D.eval()  # spectral normalization by the same iteration for both forwards
+    with torch.no_grad():
+        real_logits = plain.D(reals, labels)
+    losses.relativistic_g(real_logits, plain.D(plain.G(z, labels), labels)).backward()
+    for ours, theirs in zip(state.G.parameters(), plain.G.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-6)
+    assert all(parameter.grad is None for parameter in state.D.parameters())
 
 
 def test_n_critic_updates_the_clipped_critic_n_times(tiny: Tiny, batches_of: BatchesOf) -> None:
@@ -166,8 +236,25 @@ def test_train_diverged_stops_without_saving(tiny: Tiny, batches_of: BatchesOf) 
     state = TrainState.create(config)
     with torch.no_grad():
         next(state.G.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingDiverged, match="lower"):
+    with pytest.raises(TrainingDiverged, match=r"lower optim\.g_lr and optim\.d_lr, or run\.precision=fp32$"):
         loop.train(state, batches_of(config), Recorder(), save=lambda _: pytest.fail("saved a broken state"))
+
+
+def test_train_diverged_with_penalties_names_their_weights(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(objective={"r1_gamma": 1e6, "gradient_penalty": "dragan"})
+    state = TrainState.create(config)
+    with torch.no_grad():
+        next(state.D.parameters()).mul_(1e30)  # its gradient's square overflows
+    advice = r"d_lr, a lower objective\.r1_gamma, a lower objective\.gp_weight, or"
+    with pytest.raises(TrainingDiverged, match=f"became NaN or infinite.*{advice}"):
+        loop.train(state, batches_of(config), Recorder(), save=lambda _: pytest.fail("saved a broken state"))
+
+
+def test_train_shorter_than_a_tick_ends_with_one(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config, recorder, saved = tiny(run={"total_kimg": 0.012, "tick_kimg": 0.04}), Recorder(), []
+    assert loop.train(TrainState.create(config), batches_of(config), recorder, saved.append)
+    assert [images for images, _ in recorder.ticks] == [16]
+    assert len(saved) == 1
 
 
 def test_train_interrupted_after_divergence_saves_nothing(tiny: Tiny, batches_of: BatchesOf) -> None:
@@ -224,7 +311,13 @@ OBJECTIVES = {
     "lsgan": {"objective": {"real_label": 0.9, "fake_label": 0.1}},
     "hinge": {"model": {"d_spectral_norm": True}},
     "wasserstein": {"objective": {"gradient_penalty": "wgan-gp"}, "model": {"d_norm": "none"}},
-    "non-saturating": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0}},
+    "non-saturating": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0, "r2_gamma": 1.0}},
+    "relativistic": {
+        "objective": {"r1_gamma": 1.0, "r2_gamma": 0.1, "penalty_method": "finite-differences"},
+        "model": {"conditional": True},
+        "data": {"class_names": ["a", "b"]},
+        "optim": {"g_steps": 2},
+    },
 }
 
 
@@ -234,7 +327,8 @@ OBJECTIVES = {
 def test_train_every_objective(name: str, channels: int, precision: str, tiny: Tiny, batches_of: BatchesOf) -> None:
     sections = {key: dict(value) for key, value in OBJECTIVES[name].items()}
     sections["objective"] = {"name": name, **sections.get("objective", {})}
-    config = tiny(**sections, data={"channels": channels}, run={"precision": precision})
+    sections["data"] = {"channels": channels, **sections.get("data", {})}
+    config = tiny(**sections, run={"precision": precision})
     recorder = Recorder()
     state = TrainState.create(config)
     G, D = snapshot(state.G), snapshot(state.D)

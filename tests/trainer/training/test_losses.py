@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from trainer.config.schema import OBJECTIVES, SMOOTHABLE
 from trainer.distributed.sharded_rng import ShardedRNG
@@ -92,6 +93,15 @@ def test_wasserstein_is_the_difference_of_means() -> None:
     assert losses.wasserstein_g(fake).item() == pytest.approx(-0.5)
 
 
+def test_relativistic_compares_pairs_in_both_directions() -> None:
+    real, fake = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([1.0, -1.0, -4.0])
+    d_loss, g_loss = losses.relativistic_d(real, fake), losses.relativistic_g(real, fake)
+    ones = torch.ones(3)
+    torch.testing.assert_close(d_loss, F.binary_cross_entropy_with_logits(real - fake, ones))
+    torch.testing.assert_close(g_loss, F.binary_cross_entropy_with_logits(fake - real, ones))
+    assert losses.relativistic_d(real + 9, fake + 9).item() == pytest.approx(d_loss.item())  # only differences count
+
+
 @pytest.mark.parametrize(
     ("name", "labels", "d_loss", "g_loss"),
     [
@@ -114,6 +124,13 @@ def test_get_loss_name_returns_its_pair(
     assert loss.g(fake) == g_loss(fake)
 
 
+def test_get_loss_relativistic_takes_pairs_and_no_labels() -> None:
+    loss = losses.get_loss("relativistic")
+    assert (loss.takes_pairs, loss.takes_labels, loss.probabilistic) == (True, False, False)
+    with pytest.raises(TrainerError, match="relativistic does not take them"):
+        losses.get_loss("relativistic", 0.9)
+
+
 def test_names_of_the_schema_are_those_of_the_losses() -> None:
     assert tuple(losses.LOSSES) == OBJECTIVES
     assert tuple(name for name, loss in losses.LOSSES.items() if loss.takes_labels) == SMOOTHABLE
@@ -122,16 +139,56 @@ def test_names_of_the_schema_are_those_of_the_losses() -> None:
 def test_r1_is_half_the_squared_gradient_norm() -> None:
     weights = torch.tensor([1.0, -2.0, 2.0])
     images = torch.randn(5, 3, 1, 1, requires_grad=True)
-    penalty = losses.r1_penalty((images[:, :, 0, 0] * weights).sum(dim=1), images)
+    penalty = losses.zero_centered_penalties([(images[:, :, 0, 0] * weights).sum(dim=1)], [images])[0]
     assert penalty.item() == pytest.approx(9 / 2)
 
 
 def test_r1_reaches_the_weights() -> None:
     weight = torch.tensor([3.0], requires_grad=True)
     images = torch.randn(4, 1, 1, 1, requires_grad=True)
-    losses.r1_penalty((images.flatten() * weight).square(), images).backward()
+    losses.zero_centered_penalties([(images.flatten() * weight).square()], [images])[0].backward()
     assert weight.grad is not None
     assert weight.grad.item() > 0
+
+
+def test_zero_centered_penalties_of_two_batches_are_their_own() -> None:
+    images = [torch.randn(4, 3, 1, 1, requires_grad=True) for _ in range(2)]
+    logits = [scale * each.sum(dim=(1, 2, 3)) for scale, each in zip((1.0, 2.0), images, strict=True)]
+    r1, r2 = losses.zero_centered_penalties(logits, images)
+    assert (r1.item(), r2.item()) == pytest.approx((3 / 2, 12 / 2))
+
+
+def smooth_d() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(32, 16), nn.Softplus(), nn.Linear(16, 1), nn.Flatten(0))
+
+
+def test_finite_differences_average_to_the_exact_penalty() -> None:
+    """Over 4,000 draws per image: the mean is within four standard errors, and these within 1% of the penalty."""
+    D, rng = smooth_d(), ShardedRNG(torch.Generator().manual_seed(0))
+    images = torch.randn(8, 2, 4, 4, requires_grad=True)
+    exact = losses.zero_centered_penalties([D(images)], [images])[0].item()
+    with torch.no_grad():
+        logits = D(images)
+        draws = [losses.finite_difference_penalty(logits, D(losses.move_images(images, rng))) for _ in range(4000)]
+    mean, error = torch.stack(draws).mean().item(), torch.stack(draws).std().item() / len(draws) ** 0.5
+    assert error < 0.01 * exact
+    assert abs(mean - exact) < 4 * error
+
+
+def test_finite_differences_move_the_weights_as_the_exact_penalty() -> None:
+    D, rng = smooth_d(), ShardedRNG(torch.Generator().manual_seed(0))
+    images = torch.randn(8, 2, 4, 4, requires_grad=True)
+
+    def slopes(penalty: torch.Tensor) -> torch.Tensor:
+        weights = [D[1].weight, D[1].bias, D[3].weight]  # a penalty on a gradient has no slope in the last bias
+        return torch.cat([slope.flatten() for slope in torch.autograd.grad(penalty, weights)])
+
+    exact = slopes(losses.zero_centered_penalties([D(images)], [images])[0])
+    many = images.detach().repeat(500, 1, 1, 1)
+    estimate = slopes(losses.finite_difference_penalty(D(many), D(losses.move_images(many, rng))))
+    assert F.cosine_similarity(exact, estimate, dim=0).item() > 0.99
+    assert estimate.norm().item() == pytest.approx(exact.norm().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
