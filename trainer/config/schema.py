@@ -132,8 +132,9 @@ class Optim(Section):
     d_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of D")
     betas: tuple[Beta, Beta] = Field((0.5, 0.999), description="Adam's β1 and β2")
     decay_kimg: tuple[Kimg, Kimg] | None = Field(
-        None, description="[from, to]: both learning rates fall linearly to 0 between these"
+        None, description="[from, to]: both learning rates fall to 0 between these"
     )
+    schedule: Literal["linear", "cosine"] = Field("linear", description="shape of the fall between decay_kimg")
     clip_grad_norm: float | None = Field(None, gt=0, le=1e6, description="bound on the norm of each network's gradient")
     batch_size: int = Field(64, ge=2, le=65536, description="images per batch, over all processes")
     n_critic: int = Field(1, ge=1, le=100, description="D steps per round")
@@ -309,6 +310,8 @@ def _check_loss(objective: Objective, model: Model) -> None:
 
 def _check_schedule(optim: Optim, run: RunSection) -> None:
     if optim.decay_kimg is None:
+        if optim.schedule != "linear":
+            raise ValueError("optim.schedule has no effect without optim.decay_kimg; set both")
         return
     start, end = optim.decay_kimg
     if start >= end:

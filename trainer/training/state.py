@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -114,13 +115,17 @@ class TrainState:
         return objective.r1_interval if due else 0
 
     def learning_rate(self, network: str) -> float:
-        """Return the present learning rate of "G" or "D"."""
+        """Return the present learning rate of "G" or "D".
+
+        It falls linearly, or along half a cosine (Loshchilov and Hutter 2017, equation 5, without restarts).
+        """
         optim = self.config.optim
         rate = optim.g_lr if network == "G" else optim.d_lr
         if optim.decay_kimg is None:
             return rate
         start, end = optim.decay_kimg
-        return rate * min(1.0, max(0.0, (end - self.kimg) / (end - start)))
+        left = min(1.0, max(0.0, (end - self.kimg) / (end - start)))
+        return rate * (left if optim.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim.Optimizer:

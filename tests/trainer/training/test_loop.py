@@ -368,6 +368,14 @@ def test_learning_rate_decays_linearly(tiny: Tiny, batches_of: BatchesOf) -> Non
     assert all(later[0] <= before[0] for before, later in itertools.pairwise(rates))
 
 
+def test_learning_rate_decays_along_a_cosine(tiny: Tiny) -> None:
+    state = TrainState.create(tiny(optim={"decay_kimg": [0.08, 0.16], "schedule": "cosine", "g_lr": 1e-3}))
+    found = []
+    for state.images_seen in (0, 80, 100, 120, 160, 1000):
+        found.append(state.learning_rate("G"))
+    assert found == pytest.approx([1e-3, 1e-3, 1e-3 * (1 + 0.5**0.5) / 2, 0.5e-3, 0, 0])
+
+
 def test_clip_grad_norm_clips_and_logs_the_unclipped_norm(tiny: Tiny, batches_of: BatchesOf) -> None:
     config = tiny(optim={"clip_grad_norm": 1e-3})
     state = TrainState.create(config)
