@@ -80,6 +80,9 @@ class Model(Section):
         "batch", description="normalization after D's convolutions (dcgan, sndcgan)"
     )
     d_spectral_norm: bool = Field(False, description="spectral normalization of every weight of D")
+    d_minibatch_std: bool = Field(
+        False, description="show D how much the images of a batch differ (dcgan, sndcgan, resnet)"
+    )
     d_downsamples: int | None = Field(
         None, ge=0, le=16, description="how many of a resnet D's blocks halve the resolution; default: all but the last"
     )
@@ -242,6 +245,8 @@ def _check_architecture(model: Model, resolution: int) -> None:
         return
     if not (model.g_widths and model.d_widths):
         raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
+    if model.d_minibatch_std:
+        raise ValueError("model.d_minibatch_std adds a feature map: model.architecture=dcgan, sndcgan or resnet")
     if model.conditional:
         raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan, sndcgan or resnet")
 

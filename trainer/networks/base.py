@@ -20,6 +20,10 @@ class ConditionalLayer(nn.Module):
     """A layer whose forward takes labels int64 [N] after its features; None in an unconditional network."""
 
 
+class MixingLayer(nn.Module):
+    """A layer of D, other than BatchNorm, whose features of an image depend on the other images of the batch."""
+
+
 class Generator(nn.Module):
     """Layers, the last one's tanh, and the image's shape."""
 
@@ -56,7 +60,7 @@ class Discriminator(nn.Module):
         self.net = net
         self.score = score
         self.projection = nn.Embedding(classes, width) if classes else None
-        self.mixes_images = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+        self.mixes_images = any(isinstance(layer, nn.BatchNorm2d | MixingLayer) for layer in self.modules())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits float [N] of images float [N, C, H, W]."""

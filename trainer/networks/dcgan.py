@@ -6,7 +6,7 @@ from torch import nn
 
 from trainer.config.schema import Model, initial_resolution
 from trainer.networks.base import Discriminator, Generator
-from trainer.networks.layers import DenseToFeatureMap, FullConvHead, batch_norm, d_norms
+from trainer.networks.layers import DenseToFeatureMap, FullConvHead, batch_norm, d_head, d_norms
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
@@ -55,6 +55,5 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
             nn.LeakyReLU(0.2, inplace=True),
         ]
         width, side = hidden, side // 2
-    return Discriminator(
-        nn.Sequential(*layers), FullConvHead(width, 1, side, bias=end_bias), width=width, classes=classes
-    )
+    score = d_head(model, width, lambda channels: FullConvHead(channels, 1, side, bias=end_bias))
+    return Discriminator(nn.Sequential(*layers), score, width=width, classes=classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trainer.config.schema import Model
-from trainer.networks.base import ConditionalLayer
+from trainer.networks.base import ConditionalLayer, MixingLayer
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -85,6 +86,28 @@ class SumPoolHead(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits of features."""
         return super().forward(features.sum(dim=(2, 3)))
+
+
+class MinibatchStd(MixingLayer):
+    """One more feature map, how much a group of images differs: [N, C, H, W] → [N, C + 1, H, W].
+
+    The standard deviation of each feature at each place over the group, averaged over both (Karras et al. 2018, section
+    3). A group is 4 images in sequence, or 2 or 1 where 4 do not divide the batch.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features and the new map, constant in each image."""
+        count, _, height, width = features.shape
+        group = math.gcd(count, 4)
+        variance = features.float().unflatten(0, (-1, group)).var(dim=1, correction=0)
+        std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [groups]
+        extra = std[:, None].expand(-1, group).reshape(count, 1, 1, 1).expand(-1, 1, height, width)
+        return torch.cat([features, extra.to(features.dtype)], dim=1)
+
+
+def d_head(model: Model, width: int, make_head: Callable[[int], nn.Module]) -> nn.Module:
+    """Return the head of a D whose features have `width` channels, after MinibatchStd if the model has it."""
+    return nn.Sequential(MinibatchStd(), make_head(width + 1)) if model.d_minibatch_std else make_head(width)
 
 
 class SpectralNorm(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainer.config.schema import Model, initial_resolution
 from trainer.networks.base import ConditionalLayer, Discriminator, Generator
-from trainer.networks.layers import DenseToFeatureMap, SumPoolHead, batch_norm
+from trainer.networks.layers import DenseToFeatureMap, SumPoolHead, batch_norm, d_head
 
 
 class UpBlock(ConditionalLayer):
@@ -94,4 +94,5 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
         blocks.append(DownBlock(width, out, halve=index < downsamples, first=index == 0, bias=bias))
         width = out
     net = nn.Sequential(*blocks, nn.ReLU())
-    return Discriminator(net, SumPoolHead(width, 1, bias=bias), width=width, classes=classes)
+    score = d_head(model, width, lambda channels: SumPoolHead(channels, 1, bias=bias))
+    return Discriminator(net, score, width=width, classes=classes)

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.config.schema import Model
 from trainer.networks.base import Discriminator
-from trainer.networks.layers import FullConvHead, d_norms
+from trainer.networks.layers import FullConvHead, d_head, d_norms
 
 
 def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
@@ -31,6 +31,5 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
         layers += convolution(hidden, 4, 2)  # side halves
         side //= 2
     layers += convolution(last, 3, 1)
-    return Discriminator(
-        nn.Sequential(*layers), FullConvHead(last, 1, side, bias=end_bias), width=last, classes=classes
-    )
+    score = d_head(model, last, lambda channels: FullConvHead(channels, 1, side, bias=end_bias))
+    return Discriminator(nn.Sequential(*layers), score, width=last, classes=classes)

@@ -45,6 +45,15 @@ AS_ONE: dict[str, Sections] = {
     },
     "mlp, dragan": {"model": MLP, "objective": {"gradient_penalty": "dragan"}},
     "mlp, R1": {"model": MLP, "objective": {"r1_gamma": 1.0, "r1_interval": 2}},
+    "mlp, pairs, R1 and R2": {
+        "model": MLP,
+        "objective": {"name": "relativistic", "r1_gamma": 1.0, "r2_gamma": 0.5, "r1_interval": 2},
+        "optim": {"g_steps": 2},
+    },
+    "mlp, finite differences": {
+        "model": MLP,
+        "objective": {"r1_gamma": 1.0, "r2_gamma": 0.5, "penalty_method": "finite-differences"},
+    },
     "mlp, clipped critic": {
         "model": MLP,
         "objective": {"name": "wasserstein", "clip": 0.01},
@@ -62,6 +71,7 @@ OTHERS: dict[str, Sections] = {
     "dcgan": {},
     "dcgan, conditional, bf16": LABELLED | {"run": {"precision": "bf16"}},
     "dcgan, R1, augmented": {"objective": {"r1_gamma": 1.0, "r1_interval": 2}, "data": {"augment": ["color"]}},
+    "dcgan, minibatch std": {"model": {"d_norm": "none", "d_minibatch_std": True}, "objective": {"r1_gamma": 1.0}},
     "dcgan, dragan": {"objective": {"gradient_penalty": "dragan"}},
     "dcgan, wgan-gp": {
         "objective": {"name": "wasserstein", "gradient_penalty": "wgan-gp"},

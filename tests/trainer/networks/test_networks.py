@@ -143,6 +143,39 @@ def test_discriminator_without_normalization_has_biases() -> None:
     assert kinds("none") == ["Conv2d+bias", "LeakyReLU", "Conv2d+bias", "LeakyReLU"]
 
 
+def test_minibatch_std_is_that_of_groups_of_four() -> None:
+    features = torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = layers.MinibatchStd()(features)
+    assert torch.equal(found[:, :5], features)
+    for first in (0, 4):
+        group = features[first : first + 4].numpy()
+        assert found[first : first + 4, 5].unique().item() == pytest.approx(group.std(axis=0).mean(), rel=1e-5)
+    pairs = layers.MinibatchStd()(features[:6])[:, 5, 0, 0]
+    assert pairs[0].item() == pytest.approx(features[:2].numpy().std(axis=0).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"architecture": "dcgan", "d_widths": [4, 8], "g_widths": [8, 4]},
+        {"architecture": "sndcgan", "d_widths": [4, 8], "g_widths": [8, 4]},
+        {"architecture": "resnet", "d_widths": [4, 8], "g_widths": [8, 4, 4]},
+    ],
+    ids=["dcgan", "sndcgan", "resnet"],
+)
+def test_discriminator_with_minibatch_std_sees_a_collapse(model: dict[str, object]) -> None:
+    """An image's logit depends on how different its group is, and on no other group."""
+    settings = [f"model.{name}={value}" for name, value in model.items()]
+    settings += ["model.d_minibatch_std=true", "model.d_norm=none", "model.init=default", "data.resolution=16"]
+    _, D = networks.build(loading.resolve("digits-dcgan", [*settings, "model.conditional=false"]))
+    assert D.mixes_images
+    different, copies = torch.randn(4, 1, 16, 16), torch.randn(1, 1, 16, 16).expand(4, -1, -1, -1)
+    logits = D(torch.cat([copies, different]))
+    torch.testing.assert_close(logits[4:], D(different))
+    among_others = D(torch.cat([copies[:1], different[1:]]))[0]
+    assert abs(among_others - logits[0]) > 1e-4
+
+
 def test_discriminator_with_layer_norm_has_group_norm_layers() -> None:
     _, D = networks.build(conditional(d_norm="layer", d_widths=[4, 8]))
     D.eval()

@@ -86,6 +86,7 @@ def test_d_forward_is_shared_unless_it_has_batchnorm(tiny: Tiny, batches_of: Bat
 
     assert sizes(model={"d_norm": "batch", "d_widths": [8, 8]}) == [8, 8]
     assert sizes(model={"d_norm": "layer", "d_widths": [8, 8]}) == [16]
+    assert sizes(model={"d_norm": "none", "d_minibatch_std": True}) == [8, 8]
     assert sizes(model=MLP) == [16]
     assert sizes(model=MLP, objective={"r1_gamma": 1.0}) == [8, 8]  # the reals' gradient is theirs alone
     both = {"r1_gamma": 1.0, "r2_gamma": 1.0}
@@ -309,7 +310,7 @@ def test_train_every_family_in_bfloat16(tiny: Tiny, batches_of: BatchesOf) -> No
 OBJECTIVES = {
     "minimax": {},
     "lsgan": {"objective": {"real_label": 0.9, "fake_label": 0.1}},
-    "hinge": {"model": {"d_spectral_norm": True}},
+    "hinge": {"model": {"d_spectral_norm": True, "d_minibatch_std": True}, "objective": {"r1_gamma": 1.0}},
     "wasserstein": {"objective": {"gradient_penalty": "wgan-gp"}, "model": {"d_norm": "none"}},
     "non-saturating": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0, "r2_gamma": 1.0}},
     "relativistic": {
