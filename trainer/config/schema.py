@@ -165,7 +165,7 @@ class RunSection(Section):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto: the fastest device available")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware supports it")
     cuda_graphs: Literal["auto"] | bool = Field(
-        "auto", description="replay a step as one CUDA graph; auto: where possible (no gradient penalty)"
+        "auto", description="replay steps as CUDA graphs; auto: where possible (one GPU, no data.noise_kimg)"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: PyTorch's choice, recorded")
 
