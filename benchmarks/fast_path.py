@@ -5,13 +5,17 @@
 The plain path is float32, default memory format, Adam parameter by parameter, separate forwards for real and generated
 images, and no CUDA graph. Both train on the same images in memory, alternately, without what happens per tick. Noise
 replaces images that are missing.
+
+    python -m benchmarks.fast_path --preset mnist-best --against objective.r1_gamma=0 --against run.cuda_graphs=false
+
+compares the fast path with itself under other settings instead: what a penalty costs, or what a CUDA graph gains.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,12 @@ from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
+from trainer.training import cuda_graph
 from trainer.training.cuda_graph import CudaGraphStep
 from trainer.training.loop import train_iteration, train_step
 from trainer.training.state import TrainState
 
-WARM_UP = 20  # steps; a CUDA graph is captured within them
+WARM_UP = 20  # steps, at least; the CUDA graphs are captured within them
 
 
 def fast_state(config: Config) -> TrainState:
@@ -73,6 +78,7 @@ def stepper(config: Config, path: str, images: np.ndarray) -> Callable[[float], 
         images, config.optim.batch_size, seed=0, device=state.device, labels=labels, flip=config.data.flip
     )
     step = CudaGraphStep(train_step) if state.config.run.cuda_graphs is True else train_step
+    penalties = (cuda_graph.WARM_UP + 2) * config.objective.r1_interval
 
     def run(seconds: float, steps: int = 10) -> float:
         started, before = time.perf_counter(), state.images_seen
@@ -84,19 +90,33 @@ def stepper(config: Config, path: str, images: np.ndarray) -> Callable[[float], 
             if (elapsed := time.perf_counter() - started) >= seconds:
                 return (state.images_seen - before) / elapsed
 
-    run(0, steps=WARM_UP)
+    run(0, steps=max(WARM_UP, penalties))
     return run
 
 
-def measure(config: Config, data_root: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """Return the images/s of both paths and the spread of their ratio, from alternating rounds."""
+def measure(
+    config: Config, data_root: Path, rounds: int, seconds: float, against: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return images/s, and the spread of the fast path's ratio to the others, from alternating rounds.
+
+    Args:
+        config: A preset's config.
+        data_root: The folder of the datasets.
+        rounds: The number of rounds.
+        seconds: The length of each turn.
+        against: Settings, `section.field=value` separated by spaces, to compare with instead of the plain path.
+    """
     images, names, source = load_images(config, data_root)
     if config.model.conditional:
         config = config.model_copy(update={"data": config.data.model_copy(update={"class_names": names})})
     config = devices.resolve_auto(config)
     devices.configure_process(config)
-    run = {path: stepper(config, path, images) for path in PATHS}
-    turns = [{path: run[path](seconds) for path in PATHS} for _ in range(rounds)]
+    run = {"fast": stepper(config, "fast", images)}
+    if against:
+        run |= {sets: stepper(loading.override(config, sets.split()), "fast", images) for sets in against}
+    else:
+        run["plain"] = stepper(config, "plain", images)
+    turns = [{path: run[path](seconds) for path in run} for _ in range(rounds)]
     return {
         "preset": config.name,
         "images": source,
@@ -105,8 +125,10 @@ def measure(config: Config, data_root: Path, rounds: int, seconds: float) -> dic
         "precision": config.run.precision,
         "cuda_graphs": config.run.cuda_graphs,
         "threads": config.run.threads,
-        "images_per_second": {path: statistics.median(turn[path] for turn in turns) for path in PATHS},
-        "ratio": harness.spread([turn["fast"] / turn["plain"] for turn in turns]),
+        "images_per_second": {path: statistics.median(turn[path] for turn in turns) for path in run},
+        "ratio": {
+            path: harness.spread([turn["fast"] / turn[path] for turn in turns]) for path in run if path != "fast"
+        },
         "rounds": turns,
     }
 
@@ -116,19 +138,25 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "fast_path")
     parser.add_argument("--preset", default="cifar10-best")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for both paths")
+    against = "compare with the fast path under these settings, not with the plain path; may be repeated"
+    parser.add_argument("--against", action="append", default=[], metavar="'SECTION.FIELD=VALUE …'", help=against)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=harness.at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each turn")
     args = parser.parse_args()
     try:
         config = loading.resolve(args.preset, args.set)
+        for sets in args.against:
+            loading.override(config, sets.split())
     except TrainerError as error:
         parser.error(str(error))
     machine = harness.describe_machine()
-    found = measure(config, args.data_root, args.rounds, args.seconds)
+    found = measure(config, args.data_root, args.rounds, args.seconds, args.against)
     harness.write(args.output, {"machine": machine, **found})
     rates = ", ".join(f"{path} {rate:,.0f} images/s" for path, rate in found["images_per_second"].items())
-    print(f"{args.preset}, batch {found['batch_size']}: {rates}; ratio {harness.format_spread(found['ratio'])}")
+    print(f"{args.preset}, batch {found['batch_size']}, {found['device']}: {rates}")
+    for path, ratio in found["ratio"].items():
+        print(f"images/s, fast / {path}: {harness.format_spread(ratio)}")
     print(f"→ {args.output}")
 
 

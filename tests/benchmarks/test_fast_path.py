@@ -36,5 +36,15 @@ def test_measure_returns_the_rates_of_both_paths() -> None:
     found = fast_path.measure(loading.resolve("digits-dcgan", TINY), Path("data"), rounds=1, seconds=0.1)
     rates = found["images_per_second"]
     assert min(rates.values()) > 0
-    assert found["ratio"]["median"] == pytest.approx(rates["fast"] / rates["plain"], abs=1e-3)
+    assert found["ratio"]["plain"]["median"] == pytest.approx(rates["fast"] / rates["plain"], abs=1e-3)
     assert (found["preset"], found["images"], found["batch_size"]) == ("digits-dcgan", "digits@train", 32)
+
+
+def test_measure_against_settings_compares_the_fast_path_with_itself() -> None:
+    settings = ["objective.r1_gamma=1 objective.r1_interval=1", "objective.gradient_penalty=dragan"]
+    config = loading.resolve("digits-dcgan", TINY)
+    found = fast_path.measure(config, Path("data"), rounds=1, seconds=0.1, against=settings)
+    rates = found["images_per_second"]
+    assert list(rates) == ["fast", *settings]
+    for each in settings:
+        assert found["ratio"][each]["median"] == pytest.approx(rates["fast"] / rates[each], abs=1e-3)
