@@ -46,7 +46,7 @@ AS_ONE: dict[str, Sections] = {
     "mlp, dragan": {"model": MLP, "objective": {"gradient_penalty": "dragan"}},
     "mlp, R1": {"model": MLP, "objective": {"r1_gamma": 1.0, "r1_interval": 2}},
     "mlp, pairs, R1 and R2": {
-        "model": MLP,
+        "model": MLP | UNBIASED,
         "objective": {"name": "relativistic", "r1_gamma": 1.0, "r2_gamma": 0.5, "r1_interval": 2},
         "optim": {"g_steps": 2},
     },
