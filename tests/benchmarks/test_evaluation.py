@@ -50,6 +50,6 @@ def test_efficientnet_features_agree_with_the_package(monkeypatch: pytest.Monkey
     monkeypatch.setattr(evaluation, "EFFICIENTNET_BATCH", 4)
     monkeypatch.setattr(evaluation, "EFFICIENTNET_SIDE", 160)
     found = evaluation.efficientnet(rounds=1)
-    assert found["features_differ"]["efficientnet_lite_pytorch"] < 1e-5
+    assert found["features_differ"]["efficientnet_lite_pytorch"] < 1e-4, "torch resizes in float32"
     (row,) = report.rows({"evaluation": {"efficientnet": found | LOAD}})
     assert (row["counterpart"], row["target"]) == ("efficientnet-lite-pytorch", "at least 2")
