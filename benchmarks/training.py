@@ -1,11 +1,15 @@
 """Images/s of the trainer's loop against plain loops and against the authors' own scripts, at the same networks.
 
-    python -m benchmarks.training [--data-root data] [--peer …/train_gan.py] [--peer …/dcgan/main.py]
+    python -m benchmarks.training [--data-root data] [--peer …/train_gan.py] [--peer …/dcgan/main.py] [--set …]
 
 training_loops.py describes the plain loops, one per source and one in the manner of PyTorch's example. `--peer` runs a
 script unmodified: Kunal627's code/gan/train_gan.py and train_dcgan.py (with model.py and common.py next to them), and
 PyTorch's examples/dcgan/main.py. Then three alternate: the peer, our plain loop at its settings, and the trainer. A
 plain loop that is not within 10% of the peer does not represent it fairly, and the result says so.
+
+On a CPU each round also measures the machine: the matrix products of the trainer's step and nothing else, each in the
+fastest way that PyTorch has for its shape (matrix_products.py), on as many threads as the trainer. `--set
+run.precision=fp32` measures the trainer and its products in float32 where bfloat16 is the default.
 
 Each loop is a process that is stopped outside its turns, and its speed is read only from its output, so that none
 shares an allocator or a thread pool with another. A round gives each a turn; ratios are taken per round. A case that
@@ -34,10 +38,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import harness, report
+from benchmarks.matrix_products import StepProducts
 from imagesets import ImageSetError, load_image_set
 from trainer import devices
 from trainer.config import loading
 from trainer.config.schema import Config
+from trainer.errors import TrainerError
 
 FILES = 2000  # PNGs in a folder for the loops that decode files
 STORED = 10_000  # images for the loops that enlarge them
@@ -73,6 +79,7 @@ RATIOS = {
     "ratio_to_plain": ("trainer", "plain"),
     "ratio_to_peer": ("trainer", "peer"),
     "plain_to_peer": ("plain", "peer"),
+    "share_of_products": ("trainer", "products"),
 }
 BY_PEER = {case.peer: name for name, case in CASES.items() if case.peer}
 
@@ -142,11 +149,17 @@ def peer_command(case: Case, script: Path, config: Config, folder: Path) -> list
     return [sys.executable, str(script), *arguments]
 
 
-def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure a case: the peer if there is one, the plain loop and the trainer."""
+def compare(
+    name: str, peer: Path | None, data_root: Path, rounds: int, seconds: float, sets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure a case: the peer if there is one, the plain loop, the trainer, and on a CPU its matrix products."""
     case = CASES[name]
-    config = devices.resolve_auto(loading.resolve(case.preset, case.sets))
+    config = devices.resolve_auto(loading.resolve(case.preset, (*case.sets, *sets)))
     arrays, shown = load_images(config, data_root, case.stored)
+    images = config.optim.batch_size * config.optim.n_critic  # per step
+    devices.configure_process(config)
+    products = StepProducts(config) if config.run.device == "cpu" else None
+    gflop = products.flops / images / 1e9 if products else 0.0  # per image
     before = harness.load_average()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -163,14 +176,18 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
         for kind, command in commands.items():
             (folder / kind).mkdir()
             cwd = folder if kind == "peer" else folder / kind
-            loops.append(Loop(command, config.optim.batch_size * config.optim.n_critic, cwd, names[kind]))
+            loops.append(Loop(command, images, cwd, names[kind]))
         with alternate_loops(loops, warm_up_s=min(seconds, 2.0)) as turn:
-            measured = [dict(zip(commands, turn(seconds), strict=True)) for _ in range(rounds)]
+            measured = []
+            for _ in range(rounds):
+                measured.append(dict(zip(commands, turn(seconds), strict=True)))
+                if products:
+                    measured[-1]["products"] = products.measure(seconds) / gflop / 1e9
 
     result: dict[str, Any] = {
         "case": name,
         "preset": case.preset,
-        "set": list(case.sets),
+        "set": [*case.sets, *sets],
         "plain_loop": case.style,
         "peer": None if peer is None else f"{peer.parent.name}/{peer.name}, unmodified",
         "images": shown,
@@ -178,11 +195,15 @@ def compare(name: str, peer: Path | None, data_root: Path, rounds: int, seconds:
         "device": config.run.device,
         "precision": config.run.precision,
         "threads": config.run.threads,
-        "images_per_second": {kind: statistics.median(each[kind] for each in measured) for kind in commands},
+        "images_per_second": {kind: statistics.median(each[kind] for each in measured) for kind in measured[0]},
     }
     for what, (ours, theirs) in RATIOS.items():
-        if theirs in commands:
+        if theirs in measured[0]:
             result[what] = harness.spread([each[ours] / each[theirs] for each in measured])
+    if products:
+        rates = result["images_per_second"]
+        result["gflop_per_image"] = gflop
+        result["gflop_per_second"] = {kind: rates[kind] * gflop for kind in ("trainer", "products")}
     if peer is not None and not 0.9 <= result["plain_to_peer"]["median"] <= 1.1:
         print(f"{name}: the plain loop is not within 10% of the peer: read the peer's ratio", flush=True)
     return result | {"rounds": measured, "seconds_a_turn": seconds, "load_average": [before, harness.load_average()]}
@@ -284,6 +305,7 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", type=harness.existing_file, default=[], help="a script to compare with"
     )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for every case")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=harness.at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn, which has at least two steps")
@@ -293,12 +315,18 @@ def main() -> None:
         if script.name not in BY_PEER:
             parser.error(f"--peer requires {', '.join(BY_PEER)}, not {script}")
         peers[BY_PEER[script.name]] = script.resolve()
+    chosen = list(dict.fromkeys(args.case or [*DEFAULT, *peers]))
+    try:
+        for name in chosen:
+            loading.resolve(CASES[name].preset, (*CASES[name].sets, *args.set))
+    except TrainerError as error:
+        parser.error(str(error))
     results: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     document = {"machine": harness.describe_machine(), "results": results, "failed": failed}
-    for name in dict.fromkeys(args.case or [*DEFAULT, *peers]):
+    for name in chosen:
         with harness.attempt(name, failed):
-            results.append(compare(name, peers.get(name), args.data_root, args.rounds, args.seconds))
+            results.append(compare(name, peers.get(name), args.data_root, args.rounds, args.seconds, args.set))
             report.print_rows({"train_step": {"results": results[-1:]}})
         if results or not args.output.exists():
             harness.write(args.output, document)

@@ -20,7 +20,7 @@ def write(document: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("page", "tables"),
     [
-        ("results/performance.md", {"bench", "serving", "serving_peers", "train_step"}),
+        ("results/performance.md", {"bench", "serving", "serving_peers", "train_step", "train_step_one_core_fp32"}),
         ("operations/scaling.md", {"scaling"}),
     ],
 )
@@ -91,3 +91,26 @@ def test_replicas_of_measured_rates_are_enough_and_at_least_two() -> None:
     assert report.replicas(1, rate) == 2
     assert report.replicas(14_000, rate) == 100
     assert report.replicas(14_001, rate) == 101
+
+
+def test_training_rows_have_the_share_of_matrix_products_with_its_target() -> None:
+    spread = {"median": 0.7, "min": 0.6, "max": 0.8}
+    result = {
+        "case": "mnist-gan",
+        "preset": "mnist-gan",
+        "plain_loop": "documents",
+        "peer": None,
+        "images": "mnist",
+        "batch_size": 64,
+        "precision": "fp32",
+        "threads": 1,
+        "images_per_second": {"plain": 10.0, "trainer": 30.0, "products": 50.0},
+        "ratio_to_plain": spread,
+        "share_of_products": spread,
+        "gflop_per_second": {"trainer": 60.0, "products": 100.0},
+        "load_average": [0.1, 0.1],
+    }
+    plain, products = report.training_rows({"results": [result]})
+    assert (plain["unit"], plain["target"]) == ("images/s", "at least 1")  # its target of 3.5 is of two cores
+    assert (products["ours"], products["theirs"], products["unit"]) == (60.0, 100.0, "GFLOP/s")
+    assert (products["ratio"], products["target"], products["met"]) == (spread, "at least 0.6", True)
