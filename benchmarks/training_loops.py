@@ -49,6 +49,8 @@ def plain_networks(config: Config) -> tuple[nn.Module, nn.Module]:
                 module.__class__ = AsConvTranspose2d
             elif isinstance(module, networks.FullConvHead):
                 module.__class__ = AsConv2d
+            elif isinstance(module, networks.TransposedConv):
+                module.__class__ = nn.ConvTranspose2d
     return G, nn.Sequential(D, nn.Sigmoid())
 
 

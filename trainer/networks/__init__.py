@@ -17,6 +17,7 @@ from trainer.networks.layers import (
     DenseToFeatureMap,
     FullConvHead,
     SpectralNorm,
+    TransposedConv,
     add_spectral_norm,
     initialize,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "FullConvHead",
     "Generator",
     "SpectralNorm",
+    "TransposedConv",
     "build",
     "is_loaded",
     "parameter_count",

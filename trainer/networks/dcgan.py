@@ -6,7 +6,7 @@ from torch import nn
 
 from trainer.config.schema import Model, initial_resolution
 from trainer.networks.base import Discriminator, Generator
-from trainer.networks.layers import DenseToFeatureMap, FullConvHead, batch_norm, d_head, d_norms
+from trainer.networks.layers import DenseToFeatureMap, FullConvHead, TransposedConv, batch_norm, d_head, d_norms
 
 
 def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
@@ -26,13 +26,13 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
     width, side = first, initial
     for hidden in rest:
         layers += [
-            nn.ConvTranspose2d(width, hidden, 4, stride=2, padding=1, bias=normalized_bias),  # side doubles
+            TransposedConv(width, hidden, 4, stride=2, padding=1, bias=normalized_bias),  # side doubles
             batch_norm(hidden, classes),
             nn.ReLU(inplace=True),
         ]
         width, side = hidden, side * 2
     kernel, stride = (3, 1) if side == resolution else (4, 2)
-    layers.append(nn.ConvTranspose2d(width, channels, kernel, stride=stride, padding=1, bias=end_bias))
+    layers.append(TransposedConv(width, channels, kernel, stride=stride, padding=1, bias=end_bias))
     return Generator(
         nn.Sequential(*layers), z_dim=model.z_dim, resolution=resolution, channels=channels, classes=classes
     )

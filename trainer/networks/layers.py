@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,45 @@ class DenseToFeatureMap(nn.ConvTranspose2d):
         else:
             features = (z @ self.weight.flatten(1)).unflatten(1, (c, k, k))
         return features if self.bias is None else features + self.bias.view(1, -1, 1, 1)
+
+
+class TransposedConv(nn.ConvTranspose2d):
+    """A transposed convolution, [N, C, H, W] → [N, D, h, w], whose bias takes its gradient from a plain sum.
+
+    On a CPU, PyTorch computes that gradient slowly.
+    """
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the convolution of features."""
+        if self.bias is None or features.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
+            return super().forward(features, output_size)
+        output = F.conv_transpose2d(
+            features,
+            self.weight,
+            self.bias.detach(),
+            stride=self.stride,
+            padding=cast(tuple[int, ...], self.padding),
+            output_padding=self.output_padding,
+            groups=self.groups,
+            dilation=self.dilation,
+        )
+        found: Tensor = BiasGradient.apply(output, self.bias)
+        return found
+
+
+class BiasGradient(torch.autograd.Function):
+    """Returns a convolution's output, [N, C, H, W], to which its bias [C] was added without a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, bias: Tensor) -> Tensor:
+        """Return the output unchanged."""
+        ctx.dtype = bias.dtype
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the output and of the bias."""
+        return grad, grad.sum((0, 2, 3)).to(ctx.dtype)
 
 
 class FullConvHead(nn.Conv2d):

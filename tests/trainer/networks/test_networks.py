@@ -57,6 +57,21 @@ def test_dense_to_feature_map_equals_a_transposed_convolution() -> None:
         torch.testing.assert_close(project(z), plain(z[:, :, None, None]))
 
 
+def test_transposed_conv_has_the_output_and_gradients_of_torchs() -> None:
+    ours = networks.TransposedConv(4, 6, 4, stride=2, padding=1).double()
+    plain = torch.nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1).double()
+    plain.load_state_dict(ours.state_dict())
+    inputs = [torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).double() for _ in range(2)]
+    outputs = [layer(x.requires_grad_()) for layer, x in zip((ours, plain), inputs, strict=True)]
+    assert torch.equal(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    assert torch.equal(inputs[0].grad, inputs[1].grad)  # type: ignore[arg-type]
+    assert torch.equal(ours.weight.grad, plain.weight.grad)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours.bias.grad, plain.bias.grad, rtol=1e-12, atol=1e-12)  # type: ignore[union-attr]
+    assert torch.autograd.gradgradcheck(ours, inputs[0])
+
+
 def test_score_head_equals_a_convolution() -> None:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         score = networks.FullConvHead(6, 1, 4).to(memory_format=memory_format)
