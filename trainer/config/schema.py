@@ -187,6 +187,8 @@ class Config(Section):
         _check_architecture(self.model, self.data.resolution)
         _check_objective(self.objective, self.model)
         _check_schedule(self.optim, self.run)
+        if self.model.d_minibatch_std and self.optim.batch_size % 4:
+            raise ValueError("model.d_minibatch_std compares four images: make optim.batch_size a multiple of 4")
         return self
 
     @property
@@ -278,6 +280,8 @@ def _check_widths(model: Model, resolution: int) -> None:
 
 
 def _check_objective(objective: Objective, model: Model) -> None:
+    if objective.penalty_method != "exact" and not (objective.r1_gamma or objective.r2_gamma):
+        raise ValueError("objective.penalty_method has no effect without objective.r1_gamma or r2_gamma; set one")
     if not is_plugin(objective.name):
         _check_loss(objective, model)
     if (
@@ -293,7 +297,10 @@ def _check_objective(objective: Objective, model: Model) -> None:
 def _check_loss(objective: Objective, model: Model) -> None:
     name = objective.name
     if (objective.real_label != 1.0 or objective.fake_label != 0.0) and name not in SMOOTHABLE:
-        raise ValueError(f"objective.real_label and fake_label smooth D's targets; {name} scores have none")
+        raise ValueError(
+            f"objective.real_label and fake_label smooth D's targets; {name} scores have none: set "
+            "objective.real_label=1 and objective.fake_label=0"
+        )
     if objective.g_label != 1.0 and name != "non-saturating":
         raise ValueError(f"objective.g_label smooths G's target with non-saturating only, not with {name}")
     if name != "wasserstein":

@@ -105,7 +105,7 @@ class BiasGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of the output and of the bias."""
-        return grad, grad.sum((0, 2, 3)).to(ctx.dtype)
+        return grad, grad.sum((0, 2, 3), dtype=ctx.dtype)
 
 
 class FullConvHead(nn.Conv2d):

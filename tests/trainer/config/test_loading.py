@@ -86,6 +86,8 @@ def test_preset_may_be_a_file(tmp_path: Path) -> None:
         ("cifar10-wgan", ["objective.clip=null", "objective.gradient_penalty=wgan-gp"], "model.d_norm=layer or none"),
         ("digits-dcgan", ["optim.decay_kimg=[50, 20]"], "is [from, to] with from below to"),
         ("mnist-gan", ["model.d_minibatch_std=true"], "model.d_minibatch_std adds a feature map"),
+        ("digits-dcgan", ["model.d_minibatch_std=true", "optim.batch_size=6"], "optim.batch_size a multiple of 4"),
+        ("mnist-dcgan", ["objective.penalty_method=finite-differences"], "objective.penalty_method has no effect"),
         ("digits-dcgan", ["optim.schedule=cosine"], "no effect without optim.decay_kimg"),
         ("digits-dcgan", ["optim.decay_kimg=[0, 20]"], "ends at 20, before run.total_kimg=100"),
         ("digits-dcgan", ["data.noise_kimg=10"], "no effect while data.noise_std is 0"),
