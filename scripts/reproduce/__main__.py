@@ -6,11 +6,14 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import scripts.reproduce as package
 from artifacts.processes import interruptible
 from artifacts.terminal import prepare_streams
+from evaluation.errors import EvaluationError
+from imagesets import ImageSetError
 from scripts.reproduce.runs import (
     DATASETS,
     FEATURES,
@@ -18,6 +21,7 @@ from scripts.reproduce.runs import (
     SOURCES,
     ReproductionContext,
     Trial,
+    collected,
     fail,
     say,
     select,
@@ -30,7 +34,7 @@ HALVES = ("train", "collect", "score")
 
 
 def main() -> None:
-    """Run the requested half, or both; exit with 2 for a user's mistake, 1 where a training failed."""
+    """Run the requested half, or both; exit with 2 for a user's mistake, 1 where a training failed, 130 if stopped."""
     prepare_streams()
     half, arguments = parse_arguments(sys.argv[1:])
     context = context_of(half, arguments)
@@ -43,9 +47,10 @@ def main() -> None:
             if half in ("", "score"):
                 score(context, arguments)
     except KeyboardInterrupt:
-        raise SystemExit("\nstopped; give the same command again to resume") from None
-    except TrainerError as error:
-        raise fail(str(error)) from None
+        say("\nstopped; give the same command again to resume")
+        raise SystemExit(130) from None
+    except (TrainerError, EvaluationError, ImageSetError, OSError, ValueError) as error:
+        raise fail(f"{type(error).__name__}: {error}" if type(error) is ValueError else str(error)) from None
 
 
 def parse_arguments(words: list[str]) -> tuple[str, argparse.Namespace]:
@@ -89,7 +94,6 @@ def parse_arguments(words: list[str]) -> tuple[str, argparse.Namespace]:
     if half == "score" and len(arguments.only) > 1:
         parser.error("score takes one folder, that which the training half filled")
     if arguments.inception is not None:
-        from evaluation.errors import EvaluationError
         from evaluation.extractors import load_extractor
 
         try:
@@ -130,8 +134,10 @@ def context_of(half: str, arguments: argparse.Namespace) -> ReproductionContext:
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise fail(f"could not make {folder}: {error.strerror or error}") from None
+        raise fail(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
 def train(context: ReproductionContext, arguments: argparse.Namespace) -> None:
@@ -140,6 +146,9 @@ def train(context: ReproductionContext, arguments: argparse.Namespace) -> None:
 
     trials = [Trial(run, seed) for seed in range(arguments.seeds) for run in select(arguments.only)]
     train_all(context, trials, arguments.jobs)
+    if not collected(context):
+        say(f"\nnothing was trained long enough to collect: {context.collected} has no generators")
+        raise SystemExit(1)
     say(f"\nthe folder for the scoring half: {context.collected}")
 
 
@@ -163,9 +172,8 @@ def score(context: ReproductionContext, arguments: argparse.Namespace) -> None:
         from scripts.reproduce.scoring import score_all
 
         score_all(context)
-    output = arguments.output or RESULTS
-    write(context, output)
-    say(f"\nwritten: {output / 'index.md'}")
+    folder = write(context, arguments.output)
+    say(f"\nwritten: {folder / 'index.md'}")
 
 
 if __name__ == "__main__":

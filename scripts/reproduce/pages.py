@@ -11,9 +11,23 @@ import numpy as np
 from PIL import Image
 
 import imagesets
+from artifacts.files import atomic_path
 from scripts import fid_mistakes
 from scripts.reproduce.comparison import PAIRS, Points, machine_of, moments
-from scripts.reproduce.runs import ORDER, RUNS, SIDES, Job, ReproductionContext, Trial, collected, points, say
+from scripts.reproduce.runs import (
+    ORDER,
+    RESULTS,
+    RUNS,
+    SIDES,
+    Job,
+    ReproductionContext,
+    Trial,
+    collected,
+    fail,
+    points,
+    read_report,
+    say,
+)
 from scripts.reproduce.tables import by_kind, render
 from trainer import networks
 from trainer.config import loading
@@ -22,62 +36,85 @@ from trainer.reports import image_grids
 Scores = dict[str, dict[str, float]]  # extractor → full name → value
 
 
-def write(context: ReproductionContext, output: Path) -> None:
-    """Write results.json, the pictures, and the tables into the pages of a folder."""
+def write(context: ReproductionContext, output: Path | None) -> Path:
+    """Write results.json, the pictures, and the tables into the pages of a folder; return the folder.
+
+    Rows of presets that were not collected are kept. Without `output` the folder is docs/results, or one in the work
+    where docs/results has rows that other extractor files scored: they do not compare.
+    """
     trials = collected(context)
     if not trials:
         raise SystemExit(f"{context.collected} has no generators yet; there is nothing to write")
-    earlier = read_results(output)
     results: dict[str, Any] = {"runs": [], "real": {}, "accuracy": {}, "comparisons": [], "mistakes": {}}
-    (output / "images").mkdir(parents=True, exist_ok=True)
     for trial in trials:
         results["runs"].append(row_of(context, trial, results))
-        if trial.seed == 0:
-            save_images(context.record(trial), output / "images", trial.name)
     for pair in PAIRS:
         results["comparisons"] += comparisons(context, *pair)
     for dataset in dict.fromkeys(trial.run.dataset for trial in trials):
-        save_real_images(context, dataset, output / "images" / f"{dataset}-real.png")
         results["mistakes"][dataset] = mistakes(context, dataset, trials)
-    results = keep_earlier(earlier, results)
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    render(output, results)
+    folder = output or RESULTS
+    merged, lost = keep_earlier(read_results(folder), results)
+    if lost:
+        say(
+            f"\nthe rows of {', '.join(lost)} in {folder} were scored with other extractor files, or it is not recorded"
+        )
+    if lost and output is None:
+        folder = context.folder / "results"
+        merged, _ = keep_earlier(read_results(folder), results)
+        say(f"{RESULTS} is left as it is, and the pages are in {folder}; --output {RESULTS} drops those rows")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for trial in trials:
+        if trial.seed == 0:
+            save_images(context.record(trial), folder / "images", trial.name)
+    for dataset in results["mistakes"]:
+        save_real_images(context, dataset, folder / "images" / f"{dataset}-real.png")
+    with atomic_path(folder / "results.json") as partial:
+        partial.write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    render(folder, merged)
+    return folder
 
 
 def read_results(folder: Path) -> dict[str, Any]:
     """Return the results.json of a folder; none yet: an empty dictionary."""
     path = folder / "results.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise fail(f"{path} is damaged ({error}); restore or delete it") from None
 
 
-def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """Return results with the earlier rows of other presets, unless other extractor files scored them."""
+def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return results with the earlier rows of other presets, and the presets whose rows do not compare.
+
+    Earlier rows of a dataset compare if they were scored with one of the extractor files that scored it now.
+    """
     presets = {row["preset"] for row in results["runs"]}
     digests = {(row["dataset"], *item) for row in results["runs"] for item in row["extractors"].items()}
     scored = {dataset for dataset, *_ in digests}
-    kept: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {run.preset: [] for run in RUNS}
+    lost = dict[str, None]()
     for row in earlier.get("runs", []):
         known = {(row["dataset"], *item) for item in row.get("extractors", {}).items()}
-        if row["preset"] not in presets and (row["dataset"] not in scored or known & digests):
-            kept.setdefault(row["preset"], []).append(row)
-        elif row["preset"] not in presets:
-            say(f"the earlier row of {row['preset']} is dropped: it was scored with other extractor files")
-    rows = {run.preset: kept.get(run.preset, []) for run in RUNS}
+        if row["preset"] in presets:
+            continue
+        if row["dataset"] not in scored or known & digests:
+            rows.setdefault(row["preset"], []).append(row)
+        else:
+            lost[row["preset"]] = None
+    kept = {preset for preset, found in rows.items() if found}
     for row in results["runs"]:
-        rows[row["preset"]].append(row)
-    pairs = {(row["first"]["preset"], row["second"]["preset"]) for row in results["comparisons"]}
+        rows.setdefault(row["preset"], []).append(row)
     comparisons = [
-        row
-        for row in earlier.get("comparisons", [])
-        if {row["first"]["preset"], row["second"]["preset"]} <= kept.keys()
-        and (row["first"]["preset"], row["second"]["preset"]) not in pairs
+        row for row in earlier.get("comparisons", []) if {row["first"]["preset"], row["second"]["preset"]} <= kept
     ]
     merged = {key: earlier.get(key, {}) | results[key] for key in ("real", "accuracy", "mistakes")}
     return {
-        "runs": [row for preset in rows.values() for row in preset],
+        "runs": [row for found in rows.values() for row in found],
         "comparisons": [*comparisons, *results["comparisons"]],
         **merged,
-    }
+    }, list(lost)
 
 
 def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) -> dict[str, Any]:
@@ -116,12 +153,6 @@ def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) 
         | {name: round(tick[name], 1) for name in ("cpu_seconds",) if name in tick}
         | scores,
     }
-
-
-def read_report(context: ReproductionContext, job: Job) -> dict[str, Any]:
-    """Return a job's report; none yet: an empty dictionary."""
-    path = context.report(job) / "report.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def comparisons(context: ReproductionContext, first: str, second: str) -> list[dict[str, Any]]:

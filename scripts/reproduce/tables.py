@@ -119,7 +119,7 @@ def protocol(results: dict[str, Any], dataset: str) -> Iterator[str]:
     """Yield what each column of a dataset's table is: its full name, its features."""
     for key in extractors_of(results, dataset):
         rows = (row["end"]["averaged"].get(key, {}) for row in results["runs"] if row["dataset"] == dataset)
-        name = next(name for found in rows for name in found if re.match(r"fi?d", name))
+        name = next(name for found in rows for name in found if re.match(r"(clean_)?fi?d", name))
         accuracy = results["accuracy"].get(dataset)
         features = {
             "inception": "Inception",
@@ -166,8 +166,8 @@ def extractors_of(results: dict[str, Any], dataset: str) -> list[str]:
 
 
 def by_kind(named: dict[str, float]) -> dict[str, float]:
-    """Return distance, precision and recall of a report, whatever their protocol: `fd_…`, `fid5k`, `recall_…`."""
-    found = {re.split(r"[_\d]", name)[0]: value for name, value in named.items()}
+    """Return distance, precision and recall of a report, whatever their protocol: `fd_…`, `clean_fid5k`."""
+    found = {re.split(r"[_\d]", name.removeprefix("clean_"))[0]: value for name, value in named.items()}
     return {KINDS[kind]: value for kind, value in found.items() if kind in KINDS}
 
 

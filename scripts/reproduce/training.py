@@ -206,8 +206,9 @@ def collect(context: ReproductionContext, trial: Trial) -> None:
         on_the_way = (tick for tick in ticks_on_the_way(run_dir) if tick["step"] != end["step"])
         exports += [(tick, True, context.point(trial, tick["step"])) for tick in on_the_way]
     for tick, averaged, path in exports:
-        if not path.is_file():
-            export(checkpoint_of(run_dir, tick), path, averaged)
+        checkpoint = checkpoint_of(run_dir, tick)
+        if not path.is_file() or path.stat().st_mtime < checkpoint.stat().st_mtime:  # of an earlier run
+            export(checkpoint, path, averaged)
     from trainer.reports import plots
 
     record.mkdir(parents=True, exist_ok=True)

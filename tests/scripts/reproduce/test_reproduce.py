@@ -125,10 +125,10 @@ def results_of(*rows: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
 def test_keep_earlier_keeps_rows_of_other_presets_with_the_same_extractors() -> None:
     one, other = {"classifier": "a"}, {"classifier": "b"}
     earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one), ("cifar10-dcgan", "cifar10", {}))
-    merged = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", one)))
-    assert [row["preset"] for row in merged["runs"]] == ["mnist-gan", "mnist-dcgan", "cifar10-dcgan"]
-    merged = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", other)))
-    assert [row["preset"] for row in merged["runs"]] == ["mnist-dcgan", "cifar10-dcgan"]
+    merged, lost = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", one)))
+    assert ([row["preset"] for row in merged["runs"]], lost) == (["mnist-gan", "mnist-dcgan", "cifar10-dcgan"], [])
+    merged, lost = pages.keep_earlier(earlier, results_of(("mnist-dcgan", "mnist", other)))
+    assert ([row["preset"] for row in merged["runs"]], lost) == (["mnist-dcgan", "cifar10-dcgan"], ["mnist-gan"])
     assert merged["runs"][0]["extractors"] == other
 
 
@@ -137,9 +137,9 @@ def test_keep_earlier_keeps_comparisons_of_kept_rows_only() -> None:
     earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one))
     earlier["comparisons"] = [{"first": {"preset": "mnist-dcgan"}, "second": {"preset": "mnist-gan"}}]
     new = results_of(("mnist-best", "mnist", one))
-    assert pages.keep_earlier(earlier, new)["comparisons"] == earlier["comparisons"]
+    assert pages.keep_earlier(earlier, new)[0]["comparisons"] == earlier["comparisons"]
     new = results_of(("mnist-dcgan", "mnist", one))
-    assert pages.keep_earlier(earlier, new)["comparisons"] == []
+    assert pages.keep_earlier(earlier, new)[0]["comparisons"] == []
 
 
 def test_reproduce_page_without_tables_fails_before_training(tmp_path: Path) -> None:

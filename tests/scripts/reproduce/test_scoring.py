@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,17 @@ Gather = Callable[..., None]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Score by writing an empty report; return the commands."""
+    """Score by writing a report of the files' names as digests; return the commands."""
     made: list[tuple[str, ...]] = []
 
     def call(*words: object) -> None:
-        made.append(tuple(map(str, words)))
-        report = Path(made[-1][-1]) / "report.json"
+        command = tuple(map(str, words))
+        made.append(command)
+        model = f"{command[4]}.onnx" if command[3] == "--model" else Path(command[2]).name
+        report = Path(command[-1]) / "report.json"
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.touch()
+        digests = {"digest": model, "extractor": {"digest": command[command.index("--extractor") + 1]}}
+        report.write_text(json.dumps(digests), encoding="utf-8")
 
     @contextlib.contextmanager
     def service(models: Path, _: Path) -> Iterator[str]:
@@ -31,6 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     monkeypatch.setattr(scoring, "call", call)
     monkeypatch.setattr(scoring, "service", service)
+    monkeypatch.setattr(scoring, "digest", lambda path: path.name)
     monkeypatch.setattr(scoring, "extractors", lambda *_: {"classifier": Path("c.onnx"), "random": Path("r.onnx")})
     return made
 
@@ -70,6 +75,21 @@ def test_score_all_interrupted_continues_with_the_rest(
     calls.clear()
     scoring.score_all(context)
     assert len(calls) == 1
+
+
+def test_score_all_scores_again_with_another_extractor(
+    context: ReproductionContext,
+    trial: MakeTrial,
+    gather: Gather,
+    calls: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gather(trial("mnist-gan"), [(60, 120)])
+    scoring.score_all(context)
+    calls.clear()
+    monkeypatch.setattr(scoring, "extractors", lambda *_: {"classifier": Path("c2.onnx"), "random": Path("r.onnx")})
+    scoring.score_all(context)
+    assert {words[words.index("--extractor") + 1] for words in calls} == {"c2.onnx"}
 
 
 def test_extractors_of_a_new_kind_are_made_where_they_can_be(

@@ -88,3 +88,10 @@ def test_machines_state_whose_time_a_row_has() -> None:
     text = table("machines", first, second)
     assert "- `p`: a CPU, fp32, 1 thread, torch 2; CPU time of the training\n" in text
     assert "- `q`: a CPU, fp32, 1 thread, torch 2; wall-clock time, " in text
+
+
+def test_table_of_a_clean_fid_has_its_distance() -> None:
+    scored = row("mnist-gan")
+    scored["end"]["averaged"] = {"inception": {"clean_fid10k": 12.5, "precision_inception10k": 0.9, "recall_x": 0.5}}
+    assert "| 12.50 | 0.90 | 0.50 |" in table("mnist", scored)
+    assert "`clean_fid10k`, in the features of Inception" in table("protocol-mnist", scored)
