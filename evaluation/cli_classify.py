@@ -21,13 +21,14 @@ from evaluation.cli_common import (
 )
 from evaluation.errors import CheckFailedError
 
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="http://… of a service, a generator .onnx, or a dataset.")
+]
 ReportFile = Annotated[Path | None, typer.Option("--output", "-o", help="The JSON report to write.")]
 
 
 def classify(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="http://… of a service, a generator .onnx, or a dataset.")
-    ],
+    source: Source,
     extractor: ExtractorFile,
     model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
@@ -93,9 +94,7 @@ def classify(
 
 
 def modes(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="http://… of a service, a generator .onnx, or a dataset.")
-    ],
+    source: Source,
     extractor: ExtractorFile,
     model: ServiceModel = None,
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1000)] = 26_000,

