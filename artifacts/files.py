@@ -75,6 +75,17 @@ def lock_handle(descriptor: int, path: Path, *, blocking: bool = True) -> bool:
     return True
 
 
+def make_writable_folder(path: Path) -> None:
+    """Create a folder if it does not exist, and check that files can be created in it.
+
+    Raises:
+        OSError: If it cannot be created or written to.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+
+
 def sync_folder(path: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it survives a power cut.
 

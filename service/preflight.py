@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from artifacts.files import make_writable_folder
 from artifacts.processes import child_environment, python_module
 from artifacts.resources import limit_thread_pools
 from artifacts.terminal import say
@@ -89,9 +90,7 @@ def check_writable() -> None:
     except RuntimeError:  # a user id without an account
         raise StartError("HOME is not set; set it, or BENTOML_HOME, to a folder that is writable") from None
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
+        make_writable_folder(home)
     except OSError as error:
         raise StartError(f"{home} is not writable ({error.strerror}); set BENTOML_HOME to a folder that is") from None
 

@@ -6,10 +6,10 @@ import argparse
 import math
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import scripts.reproduce as package
+from artifacts.files import make_writable_folder
 from artifacts.processes import interruptible
 from artifacts.terminal import prepare_streams
 from evaluation.errors import EvaluationError
@@ -133,9 +133,7 @@ def context_of(half: str, arguments: argparse.Namespace) -> ReproductionContext:
 
 def make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable_folder(folder)
     except OSError as error:
         raise fail(f"cannot write to {folder}: {error.strerror or error}") from None
 

@@ -1,7 +1,8 @@
 """Two presets at equal images, at equal time and at their ends.
 
 A point of the first preset is compared with the second's first point that has seen at least as many images, or has
-taken at least as much time, so that a difference of ticks favors the second.
+taken at least as much time, so that a difference of ticks favors the second. A seed of the second that has ended before
+is compared at its end.
 """
 
 from __future__ import annotations

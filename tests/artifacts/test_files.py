@@ -85,3 +85,14 @@ def test_sync_file_raises_only_for_lost_data(
     monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(OSError, match="quota") if raises else contextlib.nullcontext():
         files.sync_file(0)
+
+
+def test_make_writable_folder_creates_it_and_leaves_no_file(tmp_path: Path) -> None:
+    files.make_writable_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_make_writable_folder_over_a_file_raises(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError, match="File exists"):
+        files.make_writable_folder(tmp_path / "a")
