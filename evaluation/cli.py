@@ -238,7 +238,9 @@ def reference(
             metavar="IMAGES", help="A dataset, a folder, .zip, .npy or .npz of images; or a file to import."
         ),
     ],
-    extractor: ExtractorFile,
+    extractor: Annotated[
+        Path | None, typer.Option(help="The extractor file; with --import-as needed.", show_default=DEFAULT_EXTRACTOR)
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The statistics file to write.", show_default="reference/….npz"),
@@ -267,30 +269,33 @@ def reference(
     `score --reference SOURCE@SPLIT` does this by default.
     """
     with one_line_errors():
-        from evaluation.extractors import load_extractor
+        from evaluation.extractors.default import default_warnings
         from evaluation.output_files import check_writable
         from evaluation.references.data_paths import DataPaths
         from evaluation.references.importers import import_reference
         from evaluation.references.reference_set import default_path, make_reference
+        from evaluation.scoring.job import find_extractor
         from evaluation.sources import resolve
 
         if output is not None:
             check_writable(output)
-        if import_as is None:
-            resolve(images)  # a name that does not exist is reported before an absent extractor
-        loaded = load_extractor(extractor)
+        if import_as is not None and (resolution is None or extractor is None):
+            missing = "--extractor, the one that made it" if extractor is None else "--resolution, the images' side"
+            raise EvaluationError(f"--import-as needs {missing}: {images} does not record it")
+        paths = DataPaths(data_root, cache_root)
+        # A name that does not exist is reported before an absent extractor.
+        loaded = find_extractor(extractor, paths, *([] if import_as else [resolve(images).require_real_images()]))
+        for text in default_warnings(loaded, paths.extractors):
+            warn(text)
         if import_as is not None:
-            if resolution is None:
-                raise EvaluationError(
-                    f"--import-as needs --resolution, the side in pixels of the images behind {images}"
-                )
+            assert resolution is not None
             target = output or default_path(import_as, resolution, loaded)
             made = import_reference(
                 Path(images), loaded, target, name=import_as, resolution=resolution, num_images=num_images
             )
             warn(f"{images} does not record its extractor; that it was {loaded.name} is not verified")
         else:
-            real = DataPaths(data_root, cache_root).load_images(images, resolution, channels)
+            real = paths.load_images(images, resolution, channels)
             target = output or default_path(real.name, real.info["resolution"], loaded)
             check_writable(target)
             keep = frozenset({"features"}) if features else frozenset()

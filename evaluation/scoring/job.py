@@ -111,14 +111,21 @@ def find_extractor(extractor: str | Path | Extractor | None, paths: DataPaths, *
     """Return the given extractor; by default the one that made the statistics among `images`, or else the default."""
     if isinstance(extractor, Extractor):
         return extractor
-    if extractor is None:
-        statistics = next((one for one in images if one.is_statistics), None)
-        extractor = (
-            default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
-            if statistics is None
-            else recorded_extractor(statistics)
-        )
-    return load_extractor(extractor)
+    if extractor is not None:
+        return load_extractor(extractor)
+    statistics = next((one for one in images if one.is_statistics), None)
+    if statistics is not None:
+        return load_extractor(recorded_extractor(statistics))
+
+    def default() -> Path:
+        return default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
+
+    path = default()
+    try:
+        return load_extractor(path)
+    except EvaluationError:
+        path.unlink(missing_ok=True)  # damaged: it is built again
+        return load_extractor(default())
 
 
 def recorded_extractor(reference: Location) -> Path:

@@ -49,6 +49,24 @@ def test_default_for_color_is_efficientnet_built_once(without_inception: list[Pa
     assert len(without_inception) == 1
 
 
+def test_damaged_default_is_built_again(without_inception: list[Path]) -> None:
+    done = run("fid", "fake.npy", "real.npy")
+    without_inception[0].write_bytes(b"damaged")
+    assert run("fid", "fake.npy", "real.npy").stdout == done.stdout
+    assert len(without_inception) == 2
+
+
+def test_reference_without_extractor_takes_the_default(without_inception: list[Path]) -> None:
+    done = run("reference", "real.npy", "-o", "real.npz")
+    assert done.exit_code == 0, done.output
+    assert "is not FID" in done.stderr
+    scored = run("score", "fake.npy", "--reference", "real.npz", "--no-baseline", "-o", "report")
+    assert "fd_efficientnet_lite0_224_30 = " in scored.stdout
+    assert len(without_inception) == 1
+    assert "holds statistics" in one_line(run("reference", "real.npz"))
+    assert "--import-as needs --extractor" in one_line(run("reference", "real.npz", "--import-as", "x"))
+
+
 def test_default_for_color_is_named_in_the_report(without_inception: list[Path]) -> None:
     done = run("score", "fake.npy", "--reference", "real.npy", "--no-baseline", "-o", "report")
     assert done.exit_code == 0, done.output
