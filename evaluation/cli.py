@@ -15,7 +15,6 @@ from evaluation.cli_common import (
     DEFAULT_EXTRACTOR,
     CacheRoot,
     DataRoot,
-    ExtractorFile,
     ExtractorOutput,
     Force,
     one_line_errors,

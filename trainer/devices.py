@@ -100,6 +100,7 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": platform.platform().replace(platform.release(), ".".join(platform.release().split(".")[:2])),
         "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": cuda,
     }
 

@@ -94,6 +94,8 @@ def machine_of(context: ReproductionContext, trial: Trial) -> dict[str, object]:
     run = json.loads((record / "config.json").read_text(encoding="utf-8"))["run"]
     machine = json.loads((record / "made_by.json").read_text(encoding="utf-8")).get("machine", {})
     processor = machine.get("gpu" if run["device"] == "cuda" else "cpu")
+    if run["device"] == "cpu" and "cpu_capability" in machine:  # processors of several generations share a name
+        processor = f"{processor} ({machine['cpu_capability']})"
     return {"processor": processor, "torch": machine.get("torch")} | {
         field: run[field] for field in ("device", "precision", "threads")
     }

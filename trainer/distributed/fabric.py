@@ -53,6 +53,11 @@ def check_division(config: Config, processes: int, per_machine: int) -> None:
         raise TrainerError(
             f"optim.batch_size={batch} counts all processes, and {processes} cannot share it evenly; use {fits}"
         )
+    if config.model.d_minibatch_std and batch // processes % 4:
+        raise TrainerError(
+            f"model.d_minibatch_std compares four images, and {processes} processes have {batch // processes} each of "
+            f"optim.batch_size={batch}; use {4 * processes * -(-batch // (4 * processes))}"
+        )
     if device == "mps":
         raise TrainerError("run.device=mps is one device; use run.device=cpu, or one process")
     if device == "cuda" and per_machine > torch.cuda.device_count():

@@ -29,7 +29,7 @@ def trial() -> Callable[..., Trial]:
 def gather(context: ReproductionContext) -> Callable[..., None]:
     """Write what the training half collects of a run, with empty generators at each (kimg, CPU seconds)."""
 
-    def write(trial: Trial, points: Sequence[tuple[float, float]], gpu: bool = False) -> None:
+    def write(trial: Trial, points: Sequence[tuple[float, float]], gpu: bool = False, **more: str) -> None:
         record = context.record(trial)
         record.mkdir(parents=True)
         ticks = [
@@ -41,7 +41,7 @@ def gather(context: ReproductionContext) -> Callable[..., None]:
         config = json.loads(loading.to_json(loading.resolve(trial.run.preset, sets)))
         config["run"]["device"] = "cuda" if gpu else "cpu"
         (record / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        machine = {"cpu": "a CPU", "gpu": "a GPU" if gpu else None, "torch": "2"}
+        machine = {"cpu": "a CPU", "gpu": "a GPU" if gpu else None, "torch": "2"} | more
         (record / "made_by.json").write_text(json.dumps({"machine": machine}), encoding="utf-8")
         paths = [context.point(trial, tick["step"]) for tick in ticks[:-1]]
         paths += [context.model(trial, ticks[-1]["step"], averaged) for averaged in (True, False)]

@@ -49,6 +49,14 @@ def test_moments_on_two_machines_compare_no_time(
     assert {found.clock for found in moments(context, "mnist-best", "mnist-dcgan")} == {None}
 
 
+def test_moments_on_two_generations_of_a_processor_compare_no_time(
+    context: ReproductionContext, trial: MakeTrial, gather: Gather
+) -> None:
+    gather(trial("mnist-best"), [(30, 60), (60, 120)], cpu_capability="AVX2")
+    gather(trial("mnist-dcgan"), [(30, 90), (60, 180)], cpu_capability="AVX512")
+    assert [at for at, _, _ in kimgs(context)] == ["images", "end"]
+
+
 def test_moments_on_one_gpu_compare_wall_clock_time(
     context: ReproductionContext, trial: MakeTrial, gather: Gather
 ) -> None:

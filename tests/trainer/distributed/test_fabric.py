@@ -320,6 +320,7 @@ def test_fabric_different_configs_fail(tmp_path: Path, environment: dict[str, st
         ({"optim": {"batch_size": 2}}, 3, 3, "use 3$"),
         ({"run": {"device": "cuda"}}, 4, 4, "4 processes on this machine, but PyTorch sees 2 CUDA device"),
         ({"run": {"device": "mps"}}, 2, 2, r"run\.device=cpu"),
+        ({"optim": {"batch_size": 12}, "model": {"d_minibatch_std": True}}, 2, 2, "have 6 each.*use 16$"),
         ({}, 3, 2, "use the same --nproc-per-node"),
     ],
 )
