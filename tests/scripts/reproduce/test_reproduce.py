@@ -111,7 +111,8 @@ def test_reproduce_covers_every_preset_of_a_source() -> None:
 
 def test_select_takes_sources_presets_and_ours() -> None:
     assert [run.preset for run in runs.select(["comparison"])] == ["mnist-gan", "mnist-dcgan"]
-    assert [run.preset for run in runs.select(["ours"])] == ["mnist-best", "cifar10-small", "cifar10-best"]
+    ours = ["mnist-best", "mnist-best-unconditional", "cifar10-small", "cifar10-best"]
+    assert [run.preset for run in runs.select(["ours"])] == ours
     assert [run.preset for run in runs.select(["divyam25", "mnist-gan"])] == ["mnist-dcgan-64", "mnist-gan"]
     assert [run.preset for run in runs.select(["cifar10-best", "mnist"])][:2] == ["cifar10-best", "mnist-gan"]
     assert runs.select([]) == runs.RUNS

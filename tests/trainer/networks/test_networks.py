@@ -20,6 +20,7 @@ PARAMETERS = {
     "celeba-dcgan": (3_576_704, 2_765_568),
     # our own, by hand from their widths
     "mnist-best": (570_017, 167_009),
+    "mnist-best-unconditional": (1_911_233, 165_921),
     "cifar10-best": (3_822_019, 2_940_993),
     "cifar10-small": (929_539, 665_537),
     "celeba-best": (12_204_355, 10_141_441),
