@@ -23,7 +23,7 @@ def render(folder: Path, results: dict[str, Any]) -> None:
     index = folder / "index.md"
     if not index.is_file():
         tables = ["status", *(name for dataset in results["real"] for name in (dataset, f"protocol-{dataset}"))]
-        tables += ["machines", "comparison-mnist-best", "comparison-mnist-dcgan"]
+        tables += ["machines", "comparison-mnist-best", "comparison-mnist-best-unconditional", "comparison-mnist-dcgan"]
         markers = (f"<!-- table: {table} -->\n<!-- /table -->\n" for table in tables)
         index.write_text("# Results\n\n" + "\n".join(markers), encoding="utf-8")
     for page in sorted(folder.glob("*.md")):
