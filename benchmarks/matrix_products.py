@@ -118,7 +118,9 @@ def ways(product: Product) -> list[Callable[[], Tensor]]:
     out = torch.empty(m, n, dtype=dtype)
     layouts = [(x, y) for x in (a, columns_a) for y in (b, columns_b)]
     found = [partial(torch.mm, x, y, out=out) for x, y in layouts]
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available() and (
+        dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not on a processor with AVX2 only
+    ):
         found.append(partial(linear, a.to_mkldnn(), b.t().contiguous().to_mkldnn()))
     return found
 
