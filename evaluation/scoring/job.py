@@ -116,16 +116,7 @@ def find_extractor(extractor: str | Path | Extractor | None, paths: DataPaths, *
     statistics = next((one for one in images if one.is_statistics), None)
     if statistics is not None:
         return load_extractor(recorded_extractor(statistics))
-
-    def default() -> Path:
-        return default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
-
-    path = default()
-    try:
-        return load_extractor(path)
-    except EvaluationError:
-        path.unlink(missing_ok=True)  # damaged: it is built again
-        return load_extractor(default())
+    return default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
 
 
 def recorded_extractor(reference: Location) -> Path:

@@ -17,7 +17,7 @@ CLASSIFIERS = RESULTS / "extractors"  # those that scored the tables, so that la
 DATASETS = {"mnist": 10_000, "cifar10": 5_000, "celeba": 10_000}  # → images per score
 SIDES = {"mnist": 28, "cifar10": 32, "celeba": 64}  # images are compared at this size
 # Thousands of images after which the average is kept, in addition to the end, so that runs can be compared on the way
-POINTS = (10, 30, 60, 120, 240, 360, 480, 600, 840, 1020, 1500, 3000, 6000, 9000)
+POINTS = (10, 30, 60, 90, 120, 180, 240, 300, 360, 480, 600, 840, 1020, 1500, 3000, 6000, 9000)
 POINT_IMAGES = 5_000  # per score of such a point, at most
 TOLERANCE = 1.1  # a tick up to this factor after a point is taken for it
 # Extractor → the heading of its distance. The first that scored leads a table: its precision and recall are shown.

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from scripts.reproduce.comparison import PAIRS
 from scripts.reproduce.runs import FEATURES, ORDER, RUNS
 
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -23,7 +24,7 @@ def render(folder: Path, results: dict[str, Any]) -> None:
     index = folder / "index.md"
     if not index.is_file():
         tables = ["status", *(name for dataset in results["real"] for name in (dataset, f"protocol-{dataset}"))]
-        tables += ["machines", "comparison-mnist-best", "comparison-mnist-best-unconditional", "comparison-mnist-dcgan"]
+        tables += ["machines", *dict.fromkeys(f"comparison-{preset}" for preset, _ in PAIRS)]
         markers = (f"<!-- table: {table} -->\n<!-- /table -->\n" for table in tables)
         index.write_text("# Results\n\n" + "\n".join(markers), encoding="utf-8")
     for page in sorted(folder.glob("*.md")):
@@ -199,7 +200,7 @@ def ratio(first: list[float] | None, second: list[float] | None) -> str:
     """Return the median of the first distances as a share of that of the second, with both."""
     if not first or not second:
         return "–"
-    return f"**{median(first) / median(second):.2f}** ({spread([*first])} / {spread([*second])})"
+    return f"**{spread([median(first) / median(second)])}** ({spread([*first])} / {spread([*second])})"
 
 
 def cells(values: Iterable[str]) -> str:

