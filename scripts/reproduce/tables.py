@@ -60,13 +60,13 @@ def scores(results: dict[str, Any], dataset: str) -> Iterator[str]:
     """Yield the table of a dataset: a row per preset, a distance per extractor, precision and recall of the first."""
     keys = extractors_of(results, dataset)
     titles, dashes = cells(FEATURES[key] for key in keys), cells("---:" for _ in keys)
-    yield f"| model | conditional | trained for (of full length) | time |{titles} precision | recall | samples |"
-    yield f"| --- | --- | --- | ---: |{dashes} ---: | ---: | --- |"
+    yield f"| model | trained for | time |{titles} precision | recall |"
+    yield f"| --- | --- | ---: |{dashes} ---: | ---: |"
     kinds = [(key, "distance") for key in keys] + [(key, kind) for key in keys[:1] for kind in ("precision", "recall")]
     real = results["real"].get(dataset, {})
     if real:
         found = [spread([by_kind(real.get(key, {})).get(kind)], kind) for key, kind in kinds]
-        yield f"| real images | | | |{cells(found)} ![real images](images/{dataset}-real.png) |"
+        yield f"| real images<br>![real images](images/{dataset}-real.png) | | |{cells(found)}"
     for rows in presets(results, dataset):
         run, preset, seeds = rows[0], rows[0]["preset"], f", {len(rows)} seeds" if len(rows) > 1 else ""
         kimg = median(row["end"]["kimg"] for row in rows)
@@ -77,9 +77,9 @@ def scores(results: dict[str, Any], dataset: str) -> Iterator[str]:
         if is_collapsed(rows):
             found[-1] += ", collapsed"
         yield (
-            f"| `{preset}`{seeds} | {'yes' if run['conditional'] else 'no'} | "
-            f"{kimg:,.0f} of {run['full_kimg']:,.0f} kimg | {minutes(median(map(seconds_of, rows)))} |{cells(found)} "
-            f"![samples of {preset}](images/{preset}.png) |"
+            f"| `{preset}`{', conditional' if run['conditional'] else ''}{seeds}"
+            f"<br>![samples of {preset}](images/{preset}.png) | "
+            f"{kimg:,.0f} of {run['full_kimg']:,.0f} kimg | {minutes(median(map(seconds_of, rows)))} |{cells(found)}"
         )
 
 

@@ -47,14 +47,15 @@ def test_pages_of_results_have_the_figures_of_results_json(page: Path) -> None:
 
 def test_table_has_a_column_per_extractor_the_leading_one_first() -> None:
     text = table("mnist", row("p", classifier=9.0, random=0.0123), row("q", efficientnet=80.0))
-    assert "| time | classifier | EfficientNet | random convolutions | precision | recall | samples |" in text
-    assert "| `p` | no | 5 of 10 kimg | 1.0 min | 9.00 | – | 0.012 | 0.90 | 0.50 |" in text
-    assert "| `q` | no | 5 of 10 kimg | 1.0 min | – | 80.00 | – | – | – |" in text
+    assert "| time | classifier | EfficientNet | random convolutions | precision | recall |" in text
+    assert "| `p`<br>![samples of p](images/p.png) | 5 of 10 kimg | 1.0 min | 9.00 | – | 0.012 | 0.90 | 0.50 |" in text
+    assert "| `q`<br>![samples of q](images/q.png) | 5 of 10 kimg | 1.0 min | – | 80.00 | – | – | – |" in text
 
 
 def test_table_of_several_seeds_has_median_and_range() -> None:
     text = table("mnist", *(row("p", seed, classifier=value) for seed, value in enumerate((9.0, 7.0, 11.5))))
-    assert "| `p`, 3 seeds | no | 5 of 10 kimg | 1.0 min | 9.00 (7.00–11.50) | 0.90 (0.90–0.90) |" in text
+    assert "| `p`, 3 seeds<br>![samples of p](images/p.png) | 5 of 10 kimg | 1.0 min | 9.00 (7.00–11.50) |" in text
+    assert "| 0.90 (0.90–0.90) |" in text
 
 
 def test_table_names_a_run_collapsed_that_no_extractor_finds_diverse() -> None:
