@@ -6,7 +6,8 @@ The plain path is float32, default memory format, Adam parameter by parameter, s
 images, and no CUDA graph. Both train on the same images in memory, alternately, without what happens per tick. Noise
 replaces images that are missing.
 
-    python -m benchmarks.fast_path --preset mnist-best --against objective.r1_gamma=0 --against run.cuda_graphs=false
+    python -m benchmarks.fast_path --preset mnist-best --set model.d_norm=none --set objective.r1_gamma=0.2 \
+        --against objective.r1_gamma=0 --against run.cuda_graphs=false
 
 compares the fast path with itself under other settings instead: what a penalty costs, or what a CUDA graph gains.
 """

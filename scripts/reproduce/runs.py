@@ -59,7 +59,7 @@ RUNS = (
     # The notebook takes the critic's five steps on one batch, the trainer on five: five times the images per epoch.
     Run("cifar10-wgan", ("aiden-ross-dsouza",), "cifar10", 1250, 60, 4),
     Run("celeba-dcgan", ("thirty-questions",), "celeba", 1000, 60, 50),
-    Run("mnist-best", (), "mnist", 600, 30, 5),
+    Run("mnist-best", (), "mnist", 480, 30, 5),
     Run("mnist-best-unconditional", (), "mnist", 300, 30, 5),
     Run("cifar10-small", (), "cifar10", 200, 10, 5),
     Run("cifar10-best", (), "cifar10", 12_800, 240, 4),

@@ -270,15 +270,16 @@ def initialize(network: nn.Module, model: Model) -> None:
     normal: weights N(0, init_std), BatchNorm's scale N(1, init_std) (Radford et al. 2015, section 4).
     xavier: Glorot and Bengio's uniform, with gain √2 in 3x3 and wider convolutions, 1 elsewhere (Miyato et al. 2018's
     code). orthogonal: Saxe et al. 2013 (Brock et al. 2019). Biases are 0 in all three. default: PyTorch's own.
+    The same holds for the projection of a conditional D. PyTorch's own N(0, 1) there outweighs the head at first.
     """
     if model.init == "default":
         return
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) or name == "projection":
             if model.init == "normal":
                 nn.init.normal_(module.weight, 0.0, model.init_std)
             elif model.init == "xavier":
-                spatial = not isinstance(module, nn.Linear) and module.kernel_size[0] > 1
+                spatial = isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.kernel_size[0] > 1
                 nn.init.xavier_uniform_(module.weight, math.sqrt(2) if spatial else 1.0)
             else:
                 nn.init.orthogonal_(module.weight)
@@ -286,5 +287,5 @@ def initialize(network: nn.Module, model: Model) -> None:
             nn.init.normal_(module.weight, 1.0, model.init_std)
         else:
             continue
-        if module.bias is not None:
+        if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)

@@ -169,9 +169,9 @@ def test_row_of_another_config_than_the_presets_is_a_warning(
     pages.row_of(context, best, {"real": {}, "accuracy": {}})
     assert "warning" not in capsys.readouterr().out
     path = context.record(best) / "config.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"z_dim": 64', '"z_dim": 32'), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace('"z_dim": 100', '"z_dim": 32'), encoding="utf-8")
     pages.row_of(context, best, {"real": {}, "accuracy": {}})
-    assert "mnist-best was not trained with the preset as it is now (model.z_dim: 64 → 32)" in capsys.readouterr().out
+    assert "mnist-best was not trained with the preset as it is now (model.z_dim: 100 → 32)" in capsys.readouterr().out
 
 
 def test_reproduce_bad_options_fail_first(tmp_path: Path) -> None:

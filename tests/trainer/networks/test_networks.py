@@ -19,7 +19,7 @@ PARAMETERS = {
     "mnist-dcgan-64": (3_575_617, 2_764_481),
     "celeba-dcgan": (3_576_704, 2_765_568),
     # our own, by hand from their widths
-    "mnist-best": (570_017, 167_009),
+    "mnist-best": (1_919_297, 167_201),
     "mnist-best-unconditional": (1_911_233, 165_921),
     "cifar10-best": (3_822_019, 2_940_993),
     "cifar10-small": (929_539, 665_537),
@@ -145,6 +145,13 @@ def test_projection_equals_miyato_and_koyamas_inner_product() -> None:
         [D.projection.weight[y] @ h.sum(dim=(1, 2)) for y, h in zip(labels, features, strict=True)]
     )
     torch.testing.assert_close(D(images, labels), expected)
+
+
+@pytest.mark.parametrize(("init", "std"), [("normal", 0.02), ("xavier", (2 / (256 + 3)) ** 0.5), ("default", 1.0)])
+def test_projection_starts_like_the_other_weights(init: str, std: float) -> None:
+    torch.manual_seed(0)
+    _, D = networks.build(conditional(init=init, d_widths=[256]))
+    assert D.projection.weight.std().item() == pytest.approx(std, rel=0.1)
 
 
 def test_discriminator_without_normalization_has_biases() -> None:
