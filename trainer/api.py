@@ -24,6 +24,7 @@ from trainer.errors import TrainerError
 from trainer.plugins import require_user_code
 from trainer.reports import pages, plots
 from trainer.run_names import name_of_output
+from trainer.trackers import require_installed
 from trainer.training import checkpoint, loop, resume, run_folder
 from trainer.training.logger import RunLogger
 from trainer.training.proxy_metrics import MIN_FOR_RECALL, ProxyMetrics
@@ -185,6 +186,7 @@ def start_run(
     config: Config, runs: Path, *, run_dir: Path | None = None, data_root: Path = Path("data"), quiet: bool = False
 ) -> Run:
     """Train a new run; see `train`. `run_dir` is the run folder itself, instead of a numbered one in `runs`."""
+    require_installed(config.run.track)
     config = devices.resolve_auto(config)
     with environment.first_on_this_machine():
         images, config = load_images(config, data_root)
@@ -239,6 +241,7 @@ def resume_run(
     if plan.finished:
         console.print(f"{run_dir} is finished at {plan.kimg:g} kimg; train it longer with --kimg, above {plan.kimg:g}")
         return Run(run_dir, config)
+    require_installed(config.run.track)
     needed = [plugin for plugin in config.plugins() if plugin[0] != "data.source" or not plan.changes_source]
     require_user_code(user_code, needed, str(run_dir))
     found = resume.find_images(run_dir, config, data_root, moved=plan.changes_source, accept_changes=other_images)

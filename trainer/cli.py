@@ -52,6 +52,16 @@ UserCode = Annotated[
         "--user-code/--no-user-code", help="Allow importing your own modules that the run names (runs their code)."
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Where metrics and sample grids go too: tensorboard, trackio, mlflow, wandb, or none; separate several "
+        "with commas, or repeat. Nothing leaves this machine unless you have set up a server.",
+        show_default="tensorboard, or run.track",
+    ),
+]
 ExportAfter = Annotated[
     Path | None, typer.Option("--export", help="After training, export the generator to this folder or .onnx file.")
 ]
@@ -63,6 +73,7 @@ ExportAfter = Annotated[
         "trainer train --preset cifar10-small \\",
         "    --set data.source=folder:photos --export models",
         "trainer train --preset digits-dcgan --set optim.g_lr=1e-3 --dry-run",
+        "trainer train --preset mnist-dcgan --track tensorboard,wandb",
     )
 )
 def train(
@@ -70,6 +81,7 @@ def train(
         str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
     ] = "digits-dcgan",
     set_: Set = None,
+    track: Track = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -87,14 +99,14 @@ def train(
     """Train a new run and write its folder.
 
     The run folder holds checkpoints, metrics, TensorBoard events and sample grids. Ctrl-C finishes the step, saves, and
-    prints how to continue.
+    prints how to continue. A tracker of --track that fails never stops the training.
     """
     from trainer.config import loading
     from trainer.run_names import name_of_output
 
     if not dry_run:
         _check_export(export)
-    config = loading.resolve(preset, set_ or (), name, name_of_output(export) if export else None)
+    config = loading.resolve(preset, _with_track(set_, track), name, name_of_output(export) if export else None)
     if dry_run:
         from trainer import devices
         from trainer.data import with_channels
@@ -123,6 +135,7 @@ def resume(
         ),
     ] = None,
     kimg: Annotated[float | None, typer.Option(help="A new length, in thousands of real images.", min=0.001)] = None,
+    track: Track = None,
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -146,9 +159,19 @@ def resume(
 
     _check_export(export)
     run = api.resume_run(
-        run_dir, set_ or (), kimg=kimg, data_root=data_root, other_images=other_images, user_code=user_code
+        run_dir,
+        _with_track(set_, track),
+        kimg=kimg,
+        data_root=data_root,
+        other_images=other_images,
+        user_code=user_code,
     )
     _finish(run, export, user_code=user_code)
+
+
+def _with_track(overrides: list[str] | None, track: list[str] | None) -> list[str]:
+    """Return the overrides of --set, and that of --track, which is short for run.track."""
+    return [*(overrides or ()), *([f"run.track={','.join(track)}"] if track else ())]
 
 
 def _check_export(output: Path | None) -> None:

@@ -72,3 +72,9 @@ def name_of_output(output: Path) -> str | None:
 def is_onnx_path(output: Path) -> bool:
     """Return whether an output path names a generator file, not a folder to put one in."""
     return output.suffix.lower() == ".onnx"
+
+
+def redact_path(source: str) -> str:
+    """Return a source without the folders above it: folder:/home/me/cats → folder:cats."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}{colon}{Path(path).name}" if colon else source

@@ -73,6 +73,17 @@ def test_train_dry_run_prints_the_config_and_writes_nothing(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_train_track_is_repeatable_and_recorded(tmp_path: Path) -> None:
+    for given, recorded in (
+        ([], ["tensorboard"]),
+        (["--track", "none"], []),
+        (["--track", "tensorboard,mlflow", "--track", "wandb"], ["tensorboard", "mlflow", "wandb"]),
+        (["--set", "run.track=[wandb]", "--track", "trackio"], ["trackio"]),
+    ):
+        result = trainer("train", "--dry-run", *given, cwd=tmp_path)
+        assert json.loads(result.stdout)["run"]["track"] == recorded, result.stderr
+
+
 @pytest.mark.slow
 def test_train_unwritable_export_fails_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -18,6 +18,7 @@ from trainer.run_names import NAME_PATTERN
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
 OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein", "relativistic")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
+TRACKERS = ("tensorboard", "trackio", "mlflow", "wandb")  # one module of trainer.trackers each
 RENAMED_FIELDS = {"model.d_halvings": "model.d_downsamples"}  # old → new; the old name is still accepted
 
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -168,6 +169,28 @@ class RunSection(Section):
         "auto", description="replay steps as CUDA graphs; auto: where possible (one GPU, no data.noise_kimg)"
     )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: PyTorch's choice, recorded")
+    track: tuple[str, ...] = Field(
+        ("tensorboard",), description=f"where metrics and images go too: {', '.join(TRACKERS)}; none: nowhere"
+    )
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _parse_trackers(cls, value: Any) -> Any:
+        """Accept `a,b` and `none` next to lists, and check the names."""
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"Input should be a list of {', '.join(TRACKERS)}, or none")
+        names = [name.strip() for name in names]
+        if names == ["none"]:
+            return ()
+        for number, name in enumerate(names):
+            if name == "none":
+                raise ValueError("none means no tracker; leave it out to use the others")
+            if name not in TRACKERS:
+                raise ValueError(f"Input should be {', '.join(TRACKERS)} or none")
+            if name in names[:number]:
+                raise ValueError(f"{name} is listed twice")
+        return tuple(names)
 
 
 class Config(Section):

@@ -34,7 +34,7 @@ from trainer.errors import TrainerError
 from trainer.networks import Generator
 from trainer.onnx_export import benchmark
 from trainer.reports import image_grids
-from trainer.run_names import checked_name, is_onnx_path
+from trainer.run_names import checked_name, is_onnx_path, redact_path
 from trainer.training import checkpoint as checkpoints
 
 if TYPE_CHECKING:
@@ -280,12 +280,6 @@ def build_metadata(config: Config, checkpoint: Mapping[str, Any], name: str, *, 
         "created": checkpoint["created"],  # the weights' time, so that two exports of a checkpoint are equal
         **({"imported": checkpoint["imported"]} if "imported" in checkpoint else {}),
     }
-
-
-def redact_path(source: str) -> str:
-    """Return a source without the folders above it: folder:/home/me/cats → folder:cats."""
-    kind, colon, path = source.partition(":")
-    return f"{kind}{colon}{Path(path).name}" if colon else source
 
 
 def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:

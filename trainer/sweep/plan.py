@@ -73,8 +73,10 @@ class Plan:
         options = [option for option in ("sampler", "seeds") if recorded[option] != ours[option]]
         found += [f"--{option}: {recorded[option]} → {ours[option]}" for option in options]
         changed = loading.differences(loading.parse(recorded["config"]), self.config)
-        # A name changes no score, and the class names are those of the images.
-        return found + [line for line in changed if not line.startswith(("name: ", "data.class_names: "))]
+        # A name and a tracker change no score, and the class names are those of the images.
+        return found + [
+            line for line in changed if not line.startswith(("name: ", "run.track: ", "data.class_names: "))
+        ]
 
     def list_trials(self, folder: Path) -> list[str]:
         """Return the lines of a dry run.

@@ -22,6 +22,7 @@ from trainer.sweep import report, space
 from trainer.sweep.plan import Plan, check_folder
 from trainer.sweep.study import RunResult, Study, Trial, import_optuna, ranked
 from trainer.sweep.workers import Job, Worker, jobs_of
+from trainer.trackers import require_installed
 from trainer.training import run_folder
 
 SAVE_TIMEOUT = 120.0  # seconds that a worker has to finish its step and save
@@ -53,6 +54,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
     import_optuna()
     if environment.world_size() > 1:
         raise TrainerError("a sweep starts its own runs: remove torchrun, and use --jobs for several at a time")
+    require_installed(plan.config.run.track)
     threads = plan.config.run.threads or max(1, devices.default_threads() // jobs)
     check_folder(folder, plan)
     images = _load_images(plan, data_root)

@@ -27,6 +27,7 @@ FIXED = (
         "name": "it only names the run",
         "run.seed": "use --seeds 3 for three seeds of every setting",
         "run.threads": "--jobs divides the cores",
+        "run.track": "it only records the run; use --set run.track=…",
         "run.device": "a sweep runs on one device; use --set run.device=…",
     }
     | dict.fromkeys(

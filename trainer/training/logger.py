@@ -1,17 +1,14 @@
-"""What a run reports: progress on the terminal, metrics.jsonl, TensorBoard events, sample grids, warnings."""
+"""What a run reports: progress on the terminal, metrics.jsonl, sample grids, warnings, and what trackers are given."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +18,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from artifacts.files import atomic_path
-from trainer.config import loading
-from trainer.config.schema import Config
+from trainer.data import ImageRecord
 from trainer.errors import TrainerError
 from trainer.reports import image_grids, plots
+from trainer.trackers import Outcome, RunTrackers
+from trainer.trackers.run_trackers import scalars
 from trainer.training.loop import Callback
 from trainer.training.state import TrainState
 
@@ -33,14 +31,6 @@ REAL_SEED = 2**63  # Philox key that chooses the real images of a grid
 D_WINS = 0.02  # a D loss below this leaves G next to no gradient
 COLLAPSED = 0.5  # share of the best recall so far
 SATURATED = 0.25  # how much more of the generated values than of the real ones are 0 or 255
-
-
-class NullBoard:
-    """Takes the place of a SummaryWriter that cannot be made: every call does nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Return a function that takes anything."""
-        return lambda *_, **__: None
 
 
 class RunLogger(Callback):
@@ -55,9 +45,6 @@ class RunLogger(Callback):
             console: Where progress is printed.
             reals: The image set, uint8 [N, H, W, C]; grids show some next to the fakes.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
-        logging.getLogger("tensorboard").setLevel(logging.ERROR)
         self.run_dir = run_dir
         self.console = console
         self.total = state.config.run.total_kimg * 1000
@@ -66,14 +53,16 @@ class RunLogger(Callback):
         self._metrics = run_dir / "metrics.jsonl"
         truncate_metrics(self._metrics, state.steps)
         self._ticks = plots.read_metrics(self._metrics) if self._metrics.is_file() else []
-        self._board: Any = NullBoard()
-        try:
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.images_seen + 1)
-        except UnicodeEncodeError:
-            console.print(f"warning: no TensorBoard events: the name of {run_dir} is not UTF-8")
-        if state.steps == 0:
-            self._board.add_text("config", f"```json\n{loading.to_json(state.config)}```", 0)
+        self._trackers = RunTrackers(
+            state.config,
+            run_dir,
+            images_seen=state.images_seen,
+            made_by=ImageRecord.read(run_dir).content,
+            history=self._ticks,
+            report=console.print,
+        )
         self._last_tick = state.images_seen, state.seconds
+        self._final: dict[str, float] = {}  # the means of the last tick of a finished run
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -92,24 +81,18 @@ class RunLogger(Callback):
 
     def __enter__(self) -> RunLogger:
         """Show live progress on a terminal."""
-        self._excepthook = threading.excepthook
-        threading.excepthook = self._ignore_file_errors
         if self.console.is_terminal:
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the logs."""
+    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
+        """Close the logs and the trackers."""
         if self.console.is_terminal:
             self._live.stop()
-        with contextlib.suppress(OSError):  # a full disk, which has been reported already
-            self._board.close()
-        threading.excepthook = self._excepthook
-
-    def _ignore_file_errors(self, failure: Any) -> None:
-        """Silence the traceback that TensorBoard's thread prints for a full disk; its next call raises the error."""
-        if not issubclass(failure.exc_type, OSError):
-            self._excepthook(failure)
+        outcome: Outcome = "finished" if self._final else "stopped"
+        if exception is not None and not issubclass(exception, KeyboardInterrupt):
+            outcome = "failed"
+        self._trackers.finish(outcome, self._last_tick[0], self._final)
 
     def on_step(self, state: TrainState) -> None:
         """Update the progress bar, at most four times per second."""
@@ -136,7 +119,7 @@ class RunLogger(Callback):
             ) from error
 
     def _tick(self, state: TrainState, means: dict[str, float]) -> None:
-        fixed = self._write_grids(state)
+        fixed, sheets = self._write_grids(state)
         images, seconds = state.images_seen - self._last_tick[0], state.seconds - self._last_tick[1]
         self._last_tick = state.images_seen, state.seconds
         means = means | {
@@ -156,19 +139,14 @@ class RunLogger(Callback):
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._ticks.append(line)
-        for name in line.keys() - {"step", "images_seen", "seconds", "cpu_seconds"}:
-            self._board.add_scalar(name, line[name], state.images_seen)
+        pictures = {f"samples/{name}": sheet for name, sheet in sheets.items()}
+        self._trackers.log_tick(state.images_seen, scalars(line), pictures)
         if state.finished:
-            self._board.add_hparams(
-                hyperparameters(state.config),
-                {f"final/{name}": value for name, value in means.items()},
-                run_name=".",
-                global_step=state.images_seen,
-            )
+            self._final = means
         self._print(state, line)
 
-    def _write_grids(self, state: TrainState) -> np.ndarray:
-        """Write the tick's sample grids and return the images of the fixed seeds, uint8 [64, H, W, C]."""
+    def _write_grids(self, state: TrainState) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Write the tick's sample grids; return the images of the fixed seeds, uint8 [64, H, W, C], and the grids."""
         z_distribution, seen = state.config.model.z_distribution, state.images_seen
         fixed = image_grids.sample(state.G_ema, GRID_SEEDS, z_distribution)
         # No other tick shows these seeds, and a repeated run shows the same ones.
@@ -180,8 +158,7 @@ class RunLogger(Callback):
         }
         for name, sheet in sheets.items():
             image_grids.write_png(sheet, self.run_dir / "samples" / f"{name}-{seen:09d}.png")
-            self._board.add_image(f"samples/{name}", sheet, seen, dataformats="HWC")
-        return fixed
+        return fixed, sheets
 
     def _print(self, state: TrainState, line: dict[str, float]) -> None:
         rate = f"{line['images_per_second']:.0f} img/s"
@@ -210,14 +187,6 @@ def metrics_table(line: dict[str, float]) -> Table:
     table.add_column("memory", justify="right")
     table.add_row(*values, f"{line['memory_mb']:,} MB")
     return table
-
-
-def hyperparameters(config: Config) -> dict[str, str | float | int | bool]:
-    """Return the fields of a config as values that TensorBoard's hparams accept."""
-    return {
-        field: value if isinstance(value, (str, float, int, bool)) else json.dumps(value)
-        for field, value in loading.flatten(config).items()
-    }
 
 
 def memory_mb(device: torch.device) -> float:

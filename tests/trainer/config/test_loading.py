@@ -179,3 +179,38 @@ def test_class_names_of_a_preset_apply_to_its_source_only() -> None:
     given = loading.resolve("digits-dcgan", ["data.source=folder:photos", "data.class_names=[a, b]"])
     assert given.data.class_names == ("a", "b")
     assert len(loading.resolve("digits-dcgan").data.class_names) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("wandb", ("wandb",)),
+        ("tensorboard, mlflow", ("tensorboard", "mlflow")),
+        ("[trackio, wandb]", ("trackio", "wandb")),
+        ("none", ()),
+        ("[none]", ()),
+        ("[]", ()),
+    ],
+)
+def test_run_track_accepts_lists_commas_and_none(value: str, names: tuple[str, ...]) -> None:
+    config = loading.resolve("digits-dcgan", [f"run.track={value}"])
+    assert config.run.track == names
+    assert loading.parse(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("wandbb", "run.track: Input should be tensorboard, trackio, mlflow, wandb or none"),
+        ("wandb,wandb", "run.track: wandb is listed twice"),
+        ("none,wandb", "run.track: none means no tracker"),
+        ("3", "run.track: Input should be a list"),
+        ("[3]", "run.track: Input should be a list"),
+        ("", "run.track: Input should be a list"),
+    ],
+)
+def test_run_track_wrong_value_is_one_line(value: str, says: str) -> None:
+    with pytest.raises(TrainerError) as refused:
+        loading.resolve("digits-dcgan", [f"run.track={value}"])
+    assert str(refused.value).startswith(says)
+    assert "\n" not in str(refused.value)
