@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,7 @@ class MlflowTracker:
         self.logged_until = 0 if self._is_new else run.logged_until
         is_local = urlsplit(uri).scheme in LOCAL
         self.identity = {"id": self._run_id, **({"store": uri} if is_local else {})}
-        show = f"; show it with: mlflow ui --backend-store-uri {uri}" if is_local else ""
+        show = f"; show it with: mlflow ui --backend-store-uri {shlex.quote(uri)}" if is_local else ""
         self.location = f"run {self._run_id}{show}"
 
     def _continued(self, run_id: str | None) -> str | None:

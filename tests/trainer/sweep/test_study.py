@@ -31,6 +31,7 @@ from trainer.sweep.study import Study
         (["model.z_dim=4,8", "model.z_dim=5,9"], "was given twice; list all values in one option"),
         (["optim.g_lr=1e-5..1e-3"], "add --sampler random or tpe"),
         (["run.seed=1,2"], "--seeds 3"),
+        (["run.track=none,wandb"], "it only records the run; use --set run.track=…"),
         (["data.source=digits,mnist"], "do not compare"),
         (["objective.name=hinge,wasserstein"], "with objective.name=wasserstein: the wasserstein objective needs"),
         (["model.z_dim=4,8", "model.g_widths=[8,8,8],[8]"], "with model.z_dim=4  model.g_widths=[8]: at 32 px"),
@@ -92,6 +93,13 @@ def test_make_plan_accepts_lists_and_integer_and_real_ranges() -> None:
     whole, real = plan_of("model.z_dim=4..64:log", "optim.g_lr=1e-5..1", sampler="tpe").varies
     assert (whole.integer, whole.log, real.integer, real.log) == (True, True, False, False)
     assert whole.describe() == "4..64:log"
+
+
+def test_plan_with_other_trackers_is_the_same_sweep() -> None:
+    recorded = plan_of("model.z_dim=4,8").to_dict()
+    del recorded["config"]["run"]["track"]  # of a release before the field
+    assert plan_of("model.z_dim=4,8", **{"run.track": "wandb"}).differences(recorded) == []
+    assert plan_of("model.z_dim=4,8", **{"run.tick_kimg": 3}).differences(recorded) != []
 
 
 def test_plan_images_count_seeds_and_varied_lengths() -> None:
