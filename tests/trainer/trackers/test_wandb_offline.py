@@ -66,6 +66,8 @@ def test_wandb_offline_file_holds_metrics_images_and_config(tmp_path: Path, tiny
 
     live(0, [40, 80])
     live(40, [80, 120])  # from an earlier checkpoint: 80 is logged already
+    # As at Python's exit. The second finish() of an id in one process may return before the file is written.
+    wandb.teardown()
     run_id = json.loads((run_dir / "trackers.json").read_text(encoding="utf-8"))["wandb"]["id"]
     first, second = sorted(run_dir.glob(f"wandb/offline-run-*-{run_id}*/*.wandb"))
     rows = [*history(first), *history(second)]
