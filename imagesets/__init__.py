@@ -3,10 +3,20 @@
 It imports only `artifacts` of our packages, and torch or scikit-learn only for a dataset that needs them.
 """
 
-from imagesets.registry import SourceInfo, full_name, list_sources, load, native_channels
+from imagesets.registry import (
+    ARCHIVES,
+    SourceInfo,
+    full_name,
+    list_sources,
+    load,
+    native_channels,
+    split_of_union,
+    union_parts,
+)
 from imagesets.types import ImageSet, ImageSetError
 
 __all__ = [
+    "ARCHIVES",
     "ImageSet",
     "ImageSetError",
     "SourceInfo",
@@ -15,6 +25,8 @@ __all__ = [
     "load",
     "load_image_set",
     "native_channels",
+    "split_of_union",
+    "union_parts",
 ]
 
 load_image_set = load  # the former name of `load`

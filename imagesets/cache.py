@@ -266,6 +266,7 @@ def _decode_into(
         "skipped": skipped,
         "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
+        **({"notes": list(items.notes)} if items.notes else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("numpy", "pillow")},
     }

@@ -1,4 +1,4 @@
-"""`folder:PATH`: a folder or a zip of images, flat or one folder per class, of any size, mode and format."""
+"""`folder:PATH`: images of any size, mode and format in a folder or an archive, flat or one folder per class."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from artifacts.terminal import printable
 from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
-from imagesets.folder_contents import Contents, ImageFile, file_name, files_signature, strip_common_folders
+from imagesets.folder_contents import Contents, ImageFile, files_signature
 from imagesets.folder_layout import SplitLayout, select_split, split_family
-from imagesets.folder_scan import list_files
+from imagesets.formats.archives import all_contents, archive_kind
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset
 
 RESIZE: Filter = "pil-bilinear"
@@ -22,20 +22,24 @@ _CHUNK = 64  # images to look at before the search for a color one is decided
 _MOST_KINDS = 6  # of what was left out in the summary's line
 _PLURALS = {
     "file without extension": "files without extension",
+    "further image of a sample": "further images of samples",
     "hidden file": "hidden files",
     "image next to the class folders": "images next to the class folders",
     "image outside the splits": "images outside the splits",
     "image that a link repeats": "images that a link repeats",
+    "link in a tar": "links in a tar",
     "link to a folder that was entered often": "links to folders that were entered often",
     "link to a parent folder": "links to parent folders",
     "member that is repeated": "members that are repeated",
+    "path that leads out of the tar": "paths that lead out of the tar",
     "path that leads out of the zip": "paths that lead out of the zip",
     "pipe, socket or device": "pipes, sockets or devices",
+    "sparse file": "sparse files",
     "system file": "system files",
     "thumbnail": "thumbnails",
     "unreadable folder": "unreadable folders",
 }
-_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_ARCHIVES = (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def folder_spec(text: str, resolution: int | None, channels: int | None) -> DatasetSpec:
@@ -47,17 +51,17 @@ def folder_spec(text: str, resolution: int | None, channels: int | None) -> Data
         channels: 1 (gray), 3 (RGB) or None for the files' own.
 
     Raises:
-        ImageSetError: If there is no such folder or zip, or it has no images.
+        ImageSetError: If there is no such folder or archive, or it has no images.
     """
-    path, split = _path_and_split(text)
+    path, split = path_and_split(text)
     contents = all_contents(path)
     if not contents.members:
         left = _left_out(contents.left_out + contents.folders)
         raise ImageSetError(
-            f"no images in {printable(path)}; expected files such as .png or .jpg, or zips of them"
-            + (f" (there are {left})" if left else "")
+            f"no images in {printable(path)}; expected files such as .png or .jpg, or archives of them "
+            "(.zip, .tar, .parquet, .npz)" + (f" (there are {left})" if left else "")
         )
-    layout = select_split(contents.members, split, path)
+    layout = select_split(contents.members, split, path, contents.classes)
     chosen = layout.chosen
     # The labels depend on the classes of the other splits too, so these are part of what the content is.
     content_hash = files_signature(chosen, layout.class_names)
@@ -120,7 +124,8 @@ def open_image_files(
     )
 
 
-def _path_and_split(text: str) -> tuple[Path, str | None]:
+def path_and_split(text: str) -> tuple[Path, str | None]:
+    """Return the path and the split that `PATH` or `PATH@SPLIT` names; raise ImageSetError if nothing is there."""
     try:
         whole = Path(text).expanduser()
         before, at, split = text.rpartition("@")
@@ -129,10 +134,12 @@ def _path_and_split(text: str) -> tuple[Path, str | None]:
         else:
             path, chosen = Path(before).expanduser(), split
         if not text or not path.exists():
-            raise ImageSetError(f"there is no folder or zip file at {printable(path) if text else '(empty path)'}")
-        if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".zip"):
+            raise ImageSetError(f"there is no folder or file at {printable(path) if text else '(empty path)'}")
+        if not path.is_dir() and not (path.is_file() and archive_kind(path)):
             hint = "; unpack it, and name the folder" if path.suffix.lower() in _ARCHIVES else ""
-            raise ImageSetError(f"{printable(path)} is neither a folder nor a .zip file{hint}")
+            raise ImageSetError(
+                f"{printable(path)} is neither a folder nor a .zip, .tar, .parquet, .npz or .npy file{hint}"
+            )
         return path.resolve(), chosen
     except OSError as error:  # a name too long, a folder above that may not be searched
         raise ImageSetError(f"cannot read {printable(text)[:200]}: {error.strerror}") from error
@@ -145,37 +152,6 @@ def _path_and_split(text: str) -> tuple[Path, str | None]:
 def _split_name(split: str | None) -> str:
     known = split_family(split) if split else None
     return "all" if split is None else known if known in ("train", "test") else printable(split)
-
-
-def all_contents(path: Path) -> Contents:
-    """List a zip, a folder, or the zips in a folder, the images of each under its split or its name."""
-    contents = list_files(path)
-    if contents.members or path.is_file():
-        contents.members = strip_common_folders(contents.members)
-        return contents
-    try:
-        zips = sorted(
-            file for file in path.iterdir() if file.suffix.lower() == ".zip" and not file.name.startswith(".")
-        )
-    except OSError as error:
-        raise ImageSetError(f"cannot read {printable(path)}: {error.strerror}") from error
-    for file in zips:
-        inside = list_files(file)
-        stem = file_name(file.stem)
-        split = _split_of_zip(stem)
-        # A split's folders are judged together with the other splits', by layout.arrange.
-        members = inside.members if split else strip_common_folders(inside.members)
-        contents.members += [member.at(f"{split or stem}/{member.path}") for member in members]
-        contents.left_out = contents.left_out + inside.left_out - Counter({file.suffix: 1})
-        contents.notes += inside.notes
-    contents.members.sort(key=lambda member: member.path)
-    return contents
-
-
-def _split_of_zip(stem: str) -> str | None:
-    """Return the split that a zip's name ends with, as in `set-train.zip`."""
-    last = stem.replace("_", "-").rpartition("-")[2]
-    return last if split_family(last) else None
 
 
 def _read_sizes(members: list[ImageFile], where: str) -> tuple[set[tuple[int, int]], int]:
@@ -226,18 +202,25 @@ def _summary(name: str, contents: Contents, layout: SplitLayout) -> Callable[[di
     def line(info: dict[str, Any]) -> tuple[str, bool]:
         broken = len(info.get("skipped", ()))
         images = files - sum(lost.values()) - broken
-        text = f"{name}: {images:,} of {files:,} files are images" + (f" ({inside})" if inside else "")
+        counted = files if contents.unit == "files" else len(contents.members)
+        text = f"{name}: {images:,} of {counted:,} {contents.unit} are images" + (f" ({inside})" if inside else "")
         if left := _left_out(lost + contents.folders, broken):
             text += f"; left out: {left}"
-        notes = [*contents.notes, *layout.notes]
-        color = sum(count for mode, count in (info.get("modes") or {}).items() if is_color(mode))
-        if info["channels"] == 1 and color:
-            notes.append(f"{color:,} in color, read as gray")
-        if several := info.get("several_frames"):
-            notes.append(f"{several:,} with several frames, of which the first is used")
+        notes = [*contents.notes, *layout.notes, *reading_notes(info)]
         return "; ".join((text, *notes)), bool(lost + contents.folders) or bool(notes)
 
     return line
+
+
+def reading_notes(info: dict[str, Any]) -> list[str]:
+    """Return remarks on how the images of a built set were read."""
+    notes = []
+    color = sum(count for mode, count in (info.get("modes") or {}).items() if is_color(mode))
+    if info["channels"] == 1 and color:
+        notes.append(f"{color:,} in color, read as gray")
+    if several := info.get("several_frames"):
+        notes.append(f"{several:,} with several frames, of which the first is used")
+    return notes
 
 
 def _order(count: tuple[str, int]) -> tuple[bool, bool, str]:

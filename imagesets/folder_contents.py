@@ -13,10 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from artifacts.terminal import printable
 from imagesets.decode import MAX_FILE_BYTES
 from imagesets.types import BrokenImageError
+
+# The place of a class in the order of classes, and its name. Classes with one name are one class.
+Label = tuple[int, str]
+# What the classes of a source are: its folders, the labels of its images, or nothing
+Classes = Literal["folders", "labels", "none"]
 
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the UTF-8 form of a name
@@ -32,6 +38,7 @@ class ImageFile:
         read: Returns the content; raises BrokenImageError.
         real: The file behind the links to folders that led to it, or "" where no link did in the whole source.
         linked: Whether a link to a folder led to this file.
+        label: The class that the source itself gives, or None where folders are the classes.
     """
 
     path: str
@@ -39,10 +46,26 @@ class ImageFile:
     read: Callable[[], bytes] = field(repr=False)
     real: str = ""
     linked: bool = False
+    label: Label | None = None
 
     def at(self, path: str) -> ImageFile:
         """Return the file under another path."""
         return replace(self, path=path)
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A file that may hold many images.
+
+    Attributes:
+        path: Its path in the folder that it was found in, with `/`.
+        file: The file.
+        version: Text that changes with the content.
+    """
+
+    path: str
+    file: Path
+    version: str
 
 
 def read_file(file: Path) -> bytes:
@@ -85,17 +108,28 @@ class Contents:
     """What a folder or zip holds: image files sorted by path, and everything else, counted by what it is.
 
     `left_out` counts files, `folders` counts folders that were not entered, `notes` are remarks on the names.
+    `archives` are the files that may hold images, and `label_files` those that may hold labels: both are counted in
+    `left_out` until they are read. `classes` is where classes come from, and `unit` what is counted.
     """
 
     members: list[ImageFile]
     left_out: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    archives: list[ArchiveFile] = field(default_factory=list)
+    label_files: list[ImageFile] = field(default_factory=list)
+    classes: Classes = "folders"
+    unit: str = "files"
 
     @property
     def files(self) -> int:
         """The number of files, images and others."""
         return len(self.members) + sum(self.left_out.values())
+
+
+def merged_classes(found: Set[Classes]) -> Classes:
+    """Return what the classes of several archives that belong together are."""
+    return "labels" if "labels" in found else "folders" if "folders" in found or not found else "none"
 
 
 def strip_common_folders(members: list[ImageFile], keep: Set[str] = frozenset()) -> list[ImageFile]:
@@ -121,7 +155,7 @@ def drop_duplicates(members: list[ImageFile]) -> list[ImageFile]:
 
 
 def files_signature(members: list[ImageFile], class_names: tuple[str, ...] = ()) -> str:
-    """Return the sha256 over class names, paths and versions.
+    """Return the sha256 over class names, paths, versions and given labels.
 
     A file's version is its size and the times of its last change; a zip member's its CRC and size.
     """
@@ -129,7 +163,8 @@ def files_signature(members: list[ImageFile], class_names: tuple[str, ...] = ())
     for name in class_names:
         digest.update(f"{name}\0".encode("utf-8", "surrogatepass"))
     for member in members:
-        digest.update(f"{member.path}\0{member.version}\0".encode("utf-8", "surrogatepass"))
+        given = "" if member.label is None else f"{member.label[1]}\0"
+        digest.update(f"{member.path}\0{member.version}\0{given}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.terminal import printable
-from imagesets.folder_contents import ImageFile, class_name, drop_duplicates, strip_common_folders
+from imagesets.folder_contents import Classes, ImageFile, class_name, drop_duplicates, strip_common_folders
 from imagesets.types import ImageSetError
 
 # What people call the folder of a split, in any case
@@ -48,25 +48,33 @@ def is_held_out(path: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 10 < TEST_TENTHS
 
 
-def select_split(members: list[ImageFile], split: str | None, path: Path) -> SplitLayout:
-    """Choose the images of a split and label them by their folders.
+def select_split(
+    members: list[ImageFile],
+    split: str | None,
+    path: Path,
+    classes: Classes = "folders",
+) -> SplitLayout:
+    """Choose the images of a split and label them by their folders, or by the labels that they have.
 
     Args:
         members: All images of the source, sorted by path, wrapping folders removed.
         split: The split, or None for everything.
         path: The source, for messages.
+        classes: What the classes are: folders, the members' labels, or nothing.
 
     Raises:
         ImageSetError: If there is no such split, or the folders can be read in two ways.
     """
     layout = SplitLayout([])
-    members = _aside(layout, *without_strays(members))
+    of_folders = classes == "folders"
+    if of_folders:
+        members = _aside(layout, *without_strays(members))
     folders = _split_folders(members, split, path)
     if folders:
         groups = _by_split(members, folders)
         if outside := len(members) - sum(map(len, groups.values())):
             layout.left_out["image outside the splits"] += outside
-        members = _level(layout, groups)
+        members = _level(layout, groups, of_folders)
         layout.counts = {folder: len(group) for folder, group in groups.items()}
         wanted = _of_folder(members, split, folders, path)
         layout.chosen = drop_duplicates(wanted)
@@ -77,6 +85,14 @@ def select_split(members: list[ImageFile], split: str | None, path: Path) -> Spl
         members, layout.chosen = every, every
         if split is not None:
             layout.chosen = _hold_out(layout, every, split, path)
+    if classes == "labels":
+        _label_as_given(layout, members)
+    elif of_folders:
+        _label_by_folder(layout, members, folders)
+    return layout
+
+
+def _label_by_folder(layout: SplitLayout, members: list[ImageFile], folders: Set[str]) -> None:
     layout.labels, layout.class_names = _classes(layout.chosen, members, folders)
     if layout.labels is None:
         classes: set[str] = set()
@@ -86,7 +102,24 @@ def select_split(members: list[ImageFile], split: str | None, path: Path) -> Spl
         if len(classes) > 1 and loose:
             layout.notes.append(f"no classes: {loose:,} images are outside the class folders")
     layout.notes += _naming_remarks(layout.class_names)
-    return layout
+
+
+def _label_as_given(layout: SplitLayout, members: list[ImageFile]) -> None:
+    """Label the chosen images by the labels of the source; the classes are those of every split."""
+    order: dict[str, int] = {}
+    for member in members:
+        if member.label is not None:
+            place, name = member.label
+            order[name] = min(place, order.get(name, place))
+    class_names = tuple(sorted(order, key=lambda name: (order[name], name)))
+    if unlabeled := sum(member.label is None for member in layout.chosen):
+        layout.notes.append(f"no classes: {unlabeled:,} of {len(layout.chosen):,} images have no label")
+    elif len(class_names) < 2:
+        layout.notes.append(f"no classes: all images have the label {printable(class_names[0])}")
+    else:
+        index = {name: label for label, name in enumerate(class_names)}
+        layout.labels = np.array([index[member.label[1]] for member in layout.chosen if member.label], dtype=np.int64)
+        layout.class_names = class_names
 
 
 def _naming_remarks(class_names: tuple[str, ...]) -> list[str]:
@@ -170,11 +203,17 @@ def _by_split(members: list[ImageFile], folders: Set[str]) -> dict[str, list[Ima
     return groups
 
 
-def _level(layout: SplitLayout, groups: dict[str, list[ImageFile]]) -> list[ImageFile]:
+def _level(layout: SplitLayout, groups: dict[str, list[ImageFile]], of_folders: bool) -> list[ImageFile]:
     """Return the members of the splits, without the folders that wrap all of one split (`train/images/`).
 
     A split's only folder is a class, and stays, when it is one of another split's several.
     """
+    if not of_folders:
+        return [
+            member.at(f"{folder}/{member.path}")
+            for folder, group in groups.items()
+            for member in strip_common_folders(group)
+        ]
     known = {name for group in groups.values() for name in _tops(without_strays(group)[0])}
     return [
         member.at(f"{folder}/{member.path}")

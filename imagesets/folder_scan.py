@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from artifacts.terminal import printable
 from imagesets.folder_contents import (
     Archive,
+    ArchiveFile,
     Contents,
     ImageFile,
     file_name,
@@ -26,6 +27,10 @@ from imagesets.types import ImageSetError
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".jpf"}
 EXTENSIONS = _JPEG | {".png", ".apng", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".dib"}
 EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm"}
+
+ARCHIVE_EXTENSIONS = {".zip", ".tar", ".parquet", ".npz", ".npy"}
+# Files of labels, next to the images or in the folder of a split
+LABEL_FILES = ("dataset.json", "metadata.csv", "metadata.jsonl")
 
 # Synology writes a thumbnail of every image here
 _THUMBNAIL_FOLDERS = {"@eadir"}
@@ -117,6 +122,7 @@ def _list_folder(root: Path) -> Contents:
                     )
             elif (kind := exclusion_reason(path)) is not None:
                 contents.left_out[kind] += 1
+                _keep_aside(contents, path, kind, entry)
             elif (version := _file_version(entry)) is None:
                 contents.left_out["pipe, socket or device"] += 1
             else:
@@ -128,6 +134,22 @@ def _list_folder(root: Path) -> Contents:
     contents.members.extend(found)
     contents.folders.update({kind: len(where) for kind, where in not_entered.items()})
     return contents
+
+
+def _keep_aside(contents: Contents, path: str, kind: str, entry: os.DirEntry[str]) -> None:
+    """Remember a file that is not an image but may hold images or labels."""
+    is_archive = kind.lower() in ARCHIVE_EXTENSIONS
+    if not (is_archive or is_label_file(path)) or (version := _file_version(entry)) in (None, "missing"):
+        return
+    if is_archive:
+        contents.archives.append(ArchiveFile(path, Path(entry.path), version))
+    else:
+        contents.label_files.append(ImageFile(path, version, partial(read_file, Path(entry.path))))
+
+
+def is_label_file(path: str) -> bool:
+    """Return whether a path in a source is that of a file of labels, at most one folder deep."""
+    return path.count("/") <= 1 and path.rpartition("/")[2] in LABEL_FILES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -174,11 +196,14 @@ def _list_zip(path: Path) -> Contents:
             contents.left_out["path that leads out of the zip"] += 1
             continue
         member_path = PurePosixPath(name).as_posix()
+        version = f"{entry.CRC:08x} {entry.file_size}"
         if (kind := exclusion_reason(member_path)) is not None:
             contents.left_out[kind] += 1
+            if is_label_file(member_path):
+                read = partial(shared.read, entry.filename, _problem(entry))
+                contents.label_files.append(ImageFile(member_path, version, read))
             continue
         unknown += not known
-        version = f"{entry.CRC:08x} {entry.file_size}"
         if member_path in found:
             if found[member_path].version != version:
                 raise ImageSetError(

@@ -22,6 +22,9 @@ from imagesets.types import DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 
 log = logging.getLogger("imagesets")
 
+# Extensions of files that are image sets under their bare path. An array file may also hold something else.
+ARCHIVES = (".zip", ".tar", ".parquet")
+
 
 @dataclass(frozen=True)
 class SourceInfo:
@@ -58,15 +61,16 @@ def load(
 
     Args:
         name: `SOURCE` or `SOURCE@SPLIT`: a named dataset (without a split, its train split), `folder:PATH` for a folder
-            or zip of images (without a split, all of them), or `package.module:FUNCTION`, a function of your own that
-            returns images uint8 [N, H, W] or [N, H, W, C], or a tuple of images, labels [N] and class names. The path
-            of a folder or zip may also be given without `folder:`, if no dataset has that name.
+            of images or an archive of them (.zip, .tar, .parquet, .npz, .npy; without a split, all of them), or
+            `package.module:FUNCTION`, a function of your own that returns images uint8 [N, H, W] or [N, H, W, C], or a
+            tuple of images, labels [N] and class names. The path of a folder or archive may also be given without
+            `folder:`, if no dataset has that name. `folder:A+folder:B` is both as one set.
         resolution: Side in pixels; None is the source's own.
         channels: 1 (gray) or 3 (RGB); None is the source's own.
         data_root: Folder of the datasets that are downloaded.
         cache_root: Folder of the cache; by default $ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets.
-        progress: Show a progress bar, and print on stderr in one line what a folder or zip contains and what was left
-            out; otherwise that line is logged.
+        progress: Show a progress bar, and print on stderr in one line what a folder or archive contains and what was
+            left out; otherwise that line is logged.
 
     Returns:
         The image set, memory-mapped.
@@ -104,7 +108,8 @@ def native_channels(
     """
     name, resolution = full_name(name), _checked_resolution(resolution)
     data_root, root = _data_paths(data_root, cache_root)
-    if not name.startswith("folder:") and not is_plugin(name.partition("@")[0]):
+    is_named = not name.startswith("folder:") and not is_plugin(name.partition("@")[0])
+    if is_named and len(union_parts(name)) == 1:
         return _find_source(name)[0].channels or 3
     spec = _dataset_spec(name, resolution, None, data_root)
     return with_native_format(spec, f"{spec.source}@{spec.split}", root).channels or 3
@@ -113,7 +118,7 @@ def native_channels(
 def full_name(name: str | os.PathLike[str]) -> str:
     """Return the name of an image set, with `folder:` before the path of an existing file or folder.
 
-    The name of a dataset is that dataset even if a folder has the same name.
+    Each part of a union gets it. The name of a dataset is that dataset even if a folder has the same name.
 
     Raises:
         ImageSetError: If it is neither a text nor a path.
@@ -124,10 +129,36 @@ def full_name(name: str | os.PathLike[str]) -> str:
         raise ImageSetError(
             f"an image set is named by a text or a path, such as 'digits' or 'folder:photos', not {shown}"
         )
+    if len(parts := union_parts(text)) > 1:
+        return "+".join(map(full_name, parts))
     source = text.partition("@")[0]
     if text.startswith("folder:") or is_plugin(source) or source in _named_sources():
         return text
     return f"folder:{text}" if _exists(text) or _exists(text.rpartition("@")[0]) else text
+
+
+def union_parts(name: str) -> tuple[str, ...]:
+    """Return the parts of a union such as `folder:A+folder:B`, or the name alone.
+
+    A part begins after each `+` that `folder:` or the name of a dataset follows. An existing path is no union.
+    """
+    path = name.removeprefix("folder:")
+    if "+" not in name or _exists(path) or _exists(path.rpartition("@")[0]):
+        return (name,)
+    from imagesets.formats.union import split_union
+
+    return split_union(name, _named_sources().__contains__)
+
+
+def split_of_union(name: str) -> tuple[str, str | None]:
+    """Return the name of a union without its split, and the split; None where its parts have no common one.
+
+    Raises:
+        ImageSetError: If a part does not exist.
+    """
+    from imagesets.formats.union import union_and_split
+
+    return union_and_split(union_parts(name))
 
 
 def _exists(path: str) -> bool:
@@ -170,6 +201,17 @@ def _show(line: str) -> None:
 
 
 def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_root: Path) -> DatasetSpec:
+    if len(parts := union_parts(name)) > 1:
+        from imagesets.formats.union import union_spec, with_common_split
+
+        # A reference file may name a union, and whoever loads it runs no code that a file names.
+        if function := next((part for part in parts if is_plugin(part.partition("@")[0])), None):
+            raise ImageSetError(f"{function} cannot be a part of a union; let a function return all of the images")
+
+        def make_spec(part: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+            return _dataset_spec(part, resolution, channels, data_root)
+
+        return union_spec(with_common_split(parts), resolution, channels, make_spec)
     if name.startswith("folder:"):
         from imagesets.folder import folder_spec
 
@@ -275,7 +317,9 @@ _SOURCES = (
     ),
     SourceInfo("cifar10", _BOTH, 32, 3, "photographs of ten classes; 50,000/10,000", builtin_datasets.cifar10),
     SourceInfo("celeba", tuple(CELEBA_SPLITS), 178, 3, "aligned faces; 162,770/19,867/19,962", builtin_datasets.celeba),
-    SourceInfo("folder:PATH", _BOTH, None, None, "your own folder or zip of images"),
+    SourceInfo(
+        "folder:PATH", _BOTH, None, None, "your own folder, zip, tar, Parquet or npz of images; A+B joins several"
+    ),
     SourceInfo("package.module:FUNCTION", _BOTH, None, None, "a function of your own that returns arrays"),
 )
 

@@ -58,7 +58,7 @@ class OpenedDataset:
     """An opened dataset. `decode(i)` returns uint8 [resolution, resolution, channels] or raises BrokenImageError.
 
     For image files, decoding i sets `modes[i]` to the file's mode, as `decode.mode_of` returns it, and `frames[i]` to
-    its number of frames.
+    its number of frames. `notes` are remarks for the line about what the source contains.
     """
 
     count: int
@@ -70,6 +70,7 @@ class OpenedDataset:
     class_names: tuple[str, ...] = ()
     modes: list[str] | None = None
     frames: list[int] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -338,13 +338,13 @@ def test_folder_path_with_an_at_sign_works_bad_path_fails(tmp_path: Path, load) 
     (tmp_path / "empty").mkdir()
     (tmp_path / "not.zip").write_bytes(b"PK nothing")
     for path, reason in (
-        ("nowhere", "no folder or zip"),
+        ("nowhere", "no folder or file"),
         ("empty", "no images"),
         ("not.zip", "not a readable zip"),
     ):
         with pytest.raises(ImageSetError, match=reason):
             load(f"folder:{tmp_path / path}")
-    with pytest.raises(ImageSetError, match="no folder or zip"):
+    with pytest.raises(ImageSetError, match="no folder or file"):
         load("folder:")
     with pytest.raises(ImageSetError, match="no folder ''"):
         load(f"folder:{folder}@")

@@ -233,7 +233,7 @@ def test_zip_next_to_images_is_counted(tmp_path: Path, load) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("set.tar", "unpack it, and name the folder"),
+        ("set.tar.gz", "unpack it, and name the folder"),
         ("pipe.zip", "neither a folder nor"),
         ("x" * 5000, "File name too long"),
         ("a\0b", "cannot read|there is no folder"),
@@ -241,7 +241,7 @@ def test_zip_next_to_images_is_counted(tmp_path: Path, load) -> None:
     ],
 )
 def test_source_that_does_not_exist_is_one_short_line(tmp_path: Path, load, name: str, reason: str) -> None:
-    (tmp_path / "set.tar").write_bytes(b"x")
+    (tmp_path / "set.tar.gz").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(ImageSetError, match=reason) as caught:
         load(f"folder:{name if name.startswith('~') else tmp_path / name}")

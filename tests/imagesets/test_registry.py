@@ -295,7 +295,7 @@ def test_load_dataset_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytes
 
 def test_load_file_that_is_no_image_set_is_explained(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("", encoding="utf-8")
-    with pytest.raises(ImageSetError, match=r"notes\.txt is neither a folder nor a \.zip file"):
+    with pytest.raises(ImageSetError, match=r"notes\.txt is neither a folder nor a \.zip, \.tar, \.parquet"):
         load_image_set(tmp_path / "notes.txt")
 
 

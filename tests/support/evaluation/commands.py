@@ -15,7 +15,7 @@ def one_line(done: Result, code: int = 2) -> str:
     assert done.exit_code == code, done.output
     lines = done.stderr.splitlines()
     # A line of what a folder held is printed once per process, by whichever test is first.
-    errors = [line for line in lines if not line.startswith("WARNING") and "files are images" not in line]
+    errors = [line for line in lines if not line.startswith("WARNING") and " are images" not in line]
     assert len(errors) == 1, done.stderr
     assert "Traceback" not in done.output
     return errors[0]
