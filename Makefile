@@ -30,7 +30,7 @@ quoted = '$(subst ','\'',$(strip $(1)))'
 BIN := .venv/bin
 LINT := $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 INSTALLED := .venv/.installed-$(ACCELERATOR)
-EXTRAS := train,serve,eval,imagenet,docs,dev,$(ACCELERATOR)
+EXTRAS := train,serve,eval,imagenet,data,docs,dev,$(ACCELERATOR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train serve evaluate reproduce test test-versions quick coverage lint format bench fuzz bento \
@@ -144,7 +144,7 @@ dist: setup ## Build the source distribution, and the wheel from it, into dist
 
 constraints: setup ## Refresh constraints.txt, the versions that `make setup` installs
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra imagenet --extra cpu --extra gpu --extra docs --extra dev \
+		--no-emit-index-url --no-emit-find-links --extra train --extra serve --extra eval --extra imagenet --extra data --extra cpu --extra gpu --extra docs --extra dev \
 		--output-file constraints.txt pyproject.toml
 
 clean: ## Remove the files of builds and tests (keeps data, runs and models)
