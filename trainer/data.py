@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from artifacts.plugins import is_plugin
-from imagesets import ImageSet, load_image_set, native_channels
+from imagesets import ImageSet, load_image_set, native_channels, union_parts
 from trainer.config.schema import Config
 from trainer.distributed import environment
 from trainer.errors import TrainerError
@@ -105,8 +105,7 @@ class ImageRecord:
     def source(self) -> str | None:
         """The `data.source` of a folder or zip under its absolute path; None if it no longer exists."""
         source, split = str(self.image_set.get("source", "")), self.image_set.get("split")
-        path = Path(source.removeprefix(FOLDER))
-        if not source.startswith(FOLDER) or not path.is_absolute() or not path.exists():
+        if FOLDER not in source or not all(map(_is_present, union_parts(source))):
             return None
         return source if split in (None, "all") else f"{source}@{split}"
 
@@ -131,6 +130,13 @@ class ImageRecord:
 def record_images(images: ImageSet, data_root: Path) -> dict[str, Any]:
     """Return what a run records of its images."""
     return {"image_set": images.info, "data_root": str(data_root.expanduser().absolute())}
+
+
+def _is_present(source: str) -> bool:
+    """Return whether a part of a recorded source is a dataset, or an existing absolute path."""
+    text = source.removeprefix(FOLDER)
+    paths = [Path(path) for path in (text, text.rpartition("@")[0]) if path]
+    return not source.startswith(FOLDER) or any(path.is_absolute() and path.exists() for path in paths)
 
 
 def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from imagesets import ARCHIVES, union_parts
 from trainer.errors import TrainerError
 
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
@@ -37,7 +38,7 @@ def slug(text: str) -> str:
 
 
 def name_of_source(source: str) -> str | None:
-    """Return the default name of a run on a user's images, `folder:PATH`.
+    """Return the default name of a run on a user's images, `folder:PATH` or several joined by `+`.
 
     Args:
         source: A source as `data.source` has it.
@@ -45,6 +46,8 @@ def name_of_source(source: str) -> str | None:
     Returns:
         The name, or None for a source that is not a folder: then the preset's name is the default.
     """
+    if len(parts := union_parts(source)) > 1:
+        return slug("-".join(name_of_source(part) or part.partition("@")[0] for part in parts)) or "images"
     if not source.startswith(FOLDER):
         return None
     text = source.removeprefix(FOLDER)
@@ -53,7 +56,7 @@ def name_of_source(source: str) -> str | None:
         text = before
     path = Path(text).expanduser()
     path = path if path.name not in ("", "..") else path.resolve()
-    words = path.stem if path.suffix.lower() == ".zip" else path.name
+    words = path.stem if path.suffix.lower() in (*ARCHIVES, ".npz", ".npy") else path.name
     if words.lower() in PARTS and (above := path.absolute().parent.name):
         words = f"{above}-{words}"
     return slug(words) or "images"
@@ -76,5 +79,7 @@ def is_onnx_path(output: Path) -> bool:
 
 def redact_path(source: str) -> str:
     """Return a source without the folders above it: folder:/home/me/cats → folder:cats."""
+    if len(parts := union_parts(source)) > 1:
+        return "+".join(map(redact_path, parts))
     kind, colon, path = source.partition(":")
     return f"{kind}{colon}{Path(path).name}" if colon else source

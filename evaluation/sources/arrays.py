@@ -125,7 +125,10 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             found = [next((members[key] for key in keys if key in members), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
             if found[0] is None:
                 content = "statistics, which are a --reference" if {"mu", "sigma"} <= set(members) else "no images"
-                raise EvaluationError(f"{path} holds {content}; images are expected as `images` or `arr_0`")
+                raise EvaluationError(
+                    f"{path} holds {content}; images are expected as `images` or `arr_0`; folder:{path} reads "
+                    "further names, such as `x_train`"
+                )
             folder = Path(tempfile.mkdtemp(prefix="atelier-npz-"))
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             images, labels = (

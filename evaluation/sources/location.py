@@ -22,7 +22,7 @@ from evaluation.sources.function import FunctionSource
 from evaluation.sources.generator import GeneratorSource
 from evaluation.sources.image_sets import ImageSetSource, checked_image_set
 from evaluation.sources.service import PATIENCE_S, ServiceSource
-from imagesets import ImageSet, list_sources, load_image_set
+from imagesets import ARCHIVES, ImageSet, ImageSetError, list_sources, load_image_set, split_of_union, union_parts
 
 # What a caller from Python may give: text or a path as on the command line, images, or a function that makes them.
 ImagesLike = str | Path | np.ndarray | Sequence[np.ndarray] | ImageSet | Callable[[Any], Any]
@@ -78,10 +78,13 @@ def resolve(images: ImagesLike) -> Location:
     """Return what a name, array, image set or function refers to.
 
     Args:
-        images: `http://…` of a service; a `.onnx`, `.pt`, `.npy`, `.npz` or `.zip` file; a run folder or a folder of
-            images; an image set such as `mnist`; `folder:PATH`. Image sets, folders and zips may end in `@SPLIT`. A
-            name of `list_sources()` is that image set even if a folder has the same name. From Python also a uint8
-            array [N, H, W, C], a list of equally sized arrays, an `ImageSet`, or a function that returns images.
+        images: `http://…` of a service; a `.onnx`, `.pt`, `.npy`, `.npz`, `.zip`, `.tar` or `.parquet` file; a run
+            folder or a folder of images; an image set such as `mnist`; `folder:PATH`, or several as
+            `folder:A+folder:B`. Image sets, folders and archives may end in `@SPLIT`. A name of `list_sources()` is
+            that image set even if a folder has the same name. From Python also a uint8 array [N, H, W, C], a list of
+            equally sized arrays, an `ImageSet`, or a function that returns images.
+
+            An array file is used as it is; `folder:FILE.npz` reads it as an image set, which is resized.
 
     Raises:
         EvaluationError: If there is nothing of that name, or it is something else.
@@ -115,6 +118,11 @@ def _resolve_text(text: str) -> Location:
     scheme, colon, rest = text.partition("://")
     if colon and scheme.lower() in ("http", "https"):
         return Location("service", f"{scheme.lower()}://{rest}")
+    if len(union_parts(text)) > 1:
+        try:
+            return Location("images", text, None, *split_of_union(text))
+        except ImageSetError as error:
+            raise EvaluationError(str(error)) from error
     if text.startswith(FOLDER):
         return _folder(text.removeprefix(FOLDER), text)
     source, at, split = text.partition("@")
@@ -129,13 +137,14 @@ def _resolve_text(text: str) -> Location:
     if kind is not None:
         return Location(kind, text, path)
     before = expand(text.rpartition("@")[0])
-    if path.suffix.lower() == ".zip" or ("@" in text and before.suffix.lower() == ".zip"):
+    if path.suffix.lower() in ARCHIVES or ("@" in text and before.suffix.lower() in {*ARCHIVES, ".npz"}):
         return _folder(text, text)
     if text.rpartition("@")[0] and before.is_dir() and not path.exists():
         return _folder(text, text)
     if path.exists():
         raise EvaluationError(
-            f"{text} is not a source of images: name a URL, a .onnx, .pt, .npy, .npz or .zip file, or a folder"
+            f"{text} is not a source of images: name a URL, a .onnx, .pt, .npy, .npz, .zip, .tar or .parquet file, "
+            "or a folder"
         )
     if "/" in text:
         raise EvaluationError(f"there is no file or folder at {path}")

@@ -13,6 +13,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.support.image_archives import write_parquet
 from trainer.cli import app
 from trainer.config.loading import parse
 from trainer.config.schema import Config
@@ -68,6 +69,23 @@ def test_image_record_finds_images_from_another_directory(
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = resume.find_images(run_dir, config, None)
     assert (found.record, found.note, found.changed) == (None, None, False)
+
+
+def test_image_record_finds_the_parts_of_a_union(
+    config: Config, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree("set", "more")
+    Image.new("L", (8, 8), 7).save("more/8.png")
+    union = moved(config, "folder:set+folder:more")
+    images, _ = load_images(union, Path("data"))
+    run_folder.write_text(run_dir / ImageRecord.FILE, json.dumps(record_images(images, Path("data"))))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert ImageRecord.read(run_dir).source == f"folder:{tmp_path}/set+folder:{tmp_path}/more"
+    found = resume.find_images(run_dir, union, None)
+    assert (len(found.images), found.changed) == (17, False)
+    shutil.rmtree(tmp_path / "more")
+    assert ImageRecord.read(run_dir).source is None
 
 
 def test_resume_with_missing_images_names_the_count(config: Config, run_dir: Path) -> None:
@@ -151,3 +169,13 @@ def test_resume_follows_the_images_and_keeps_the_run_as_it_was(
     refused = invoke("resume", str(tmp_path / "r"), "--kimg", "1", "--set", "model.z_dim=5")
     assert refused.exit_code == 2
     assert "these fields cannot change when resuming: model.z_dim: 4 → 5" in refused.output
+
+
+def test_load_images_of_a_parquet_names_its_classes_for_a_conditional_model(config: Config, tmp_path: Path) -> None:
+    pixels = [path.read_bytes() for path in sorted(Path("set").iterdir())]
+    write_parquet(tmp_path / "hf" / "train-00000-of-00001.parquet", pixels, [0, 1, 2, 0, 1, 2, 0, 1])
+    conditional = moved(config, "folder:hf@train")
+    conditional = parse(conditional.model_dump() | {"model": conditional.model.model_dump() | {"conditional": True}})
+    images, found = load_images(conditional, Path("data"))
+    assert found.data.class_names == images.class_names == ("cats", "dogs", "eels")
+    assert images.labels is not None

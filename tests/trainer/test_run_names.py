@@ -54,6 +54,10 @@ def name_in(path: Path) -> str:
         ("folder:Größe & Ärzte.ZIP", "grosse-arzte"),
         ("folder:cats/", "cats"),
         ("folder:v1.2", "v1.2"),
+        ("folder:/a/cats.tar@train", "cats"),
+        ("folder:cats.parquet", "cats"),
+        ("folder:x/cats+folder:dogs.npz@train", "cats-dogs"),
+        ("digits+folder:cats", "digits-cats"),
         ("folder:cats/train", "cats-train"),
         ("folder:写真", "images"),
         ("folder:/", "images"),
@@ -135,3 +139,8 @@ def test_train_with_an_invalid_name_offers_a_valid_one(photos: Path) -> None:
     done = CliRunner().invoke(app, ["train", "--name", "My Cats"])
     assert done.exit_code == 2
     assert done.output.endswith("unlike 'My Cats'; try my-cats\n")
+
+
+def test_redact_path_keeps_the_last_part_of_every_part() -> None:
+    source = "folder:/home/somebody/cats@train+digits+folder:/home/somebody/b.tar"
+    assert run_names.redact_path(source) == "folder:cats@train+digits+folder:b.tar"

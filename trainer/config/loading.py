@@ -131,7 +131,7 @@ def resolve(preset: str, overrides: Iterable[str] = (), name: str | None = None,
     data = sections.get("data", {})
     source = data.get("source")
     if "data.source" in given:
-        if "data.channels" not in given and (is_gray or str(source).startswith("folder:")):
+        if "data.channels" not in given and (is_gray or "folder:" in str(source)):
             data.pop("channels", None)
         if "data.class_names" not in given:
             data.pop("class_names", None)

@@ -17,6 +17,8 @@ from evaluation.errors import EvaluationError
 from evaluation.sources import resolve
 from tests.support.evaluation.commands import one_line, run
 from tests.support.evaluation.fake_service import fake_service, noise
+from tests.support.image_archives import write_parquet, write_tar
+from tests.support.image_files import write_pictures
 
 
 @pytest.fixture
@@ -29,6 +31,11 @@ def workspace(workspace: Path) -> Path:
         for path in sorted(Path("pictures").rglob("*.png")):
             archive.write(path, path.relative_to("pictures"))
     (workspace / "UP.ZIP").write_bytes((workspace / "real.zip").read_bytes())
+    pixels = [path.read_bytes() for path in sorted(Path("pictures/test").iterdir())]
+    write_parquet(workspace / "hf" / "data" / "test-00000-of-00001.parquet", pixels)
+    write_tar(workspace / "real.tar", {f"{i:06}.png": data for i, data in enumerate(pixels)})
+    write_tar(workspace / "half.tar", {f"{i:06}.png": data for i, data in enumerate(pixels[:20])})
+    write_parquet(workspace / "rest.parquet", pixels[20:])
     (workspace / "runs").mkdir()
     (workspace / "runs/config.json").write_text("{}", encoding="utf-8")
     np.savez("statistics.npz", mu=np.zeros(4), sigma=np.eye(4))
@@ -57,6 +64,15 @@ def workspace(workspace: Path) -> Path:
         ("folder:real.zip", "images", "folder:real.zip"),
         ("real.zip@train", "images", "folder:real.zip@train"),
         ("UP.ZIP@test", "images", "folder:UP.ZIP@test"),
+        ("real.tar", "images", "folder:real.tar"),
+        ("real.tar@train", "images", "folder:real.tar@train"),
+        ("rest.parquet", "images", "folder:rest.parquet"),
+        ("hf@test", "images", "folder:hf@test"),
+        ("folder:real.npz", "images", "folder:real.npz"),
+        ("real.npz@test", "images", "folder:real.npz@test"),
+        ("folder:pictures+folder:hf@test", "images", "folder:pictures+folder:hf@test"),
+        ("folder:pictures@test+folder:hf@test", "images", "folder:pictures+folder:hf@test"),
+        ("mnist+folder:hf@test", "images", "mnist+folder:hf@test"),
         ("mnist", "images", "mnist"),
         ("mnist@test", "images", "mnist@test"),
         ("./mnist", "images", "folder:./mnist"),
@@ -74,6 +90,7 @@ def test_resolve_names_are_of_one_kind_each(workspace: Path, text: str, kind: st
         ("  ", "empty"),
         ("folder:", "names no folder"),
         ("a/b", "no file or folder"),
+        ("folder:a+folder:b", "there is no folder or file at b"),
         ("e.txt", "not a source"),
         ("photoz", "there is no file, folder or dataset 'photoz'; the datasets are digits, mnist"),
         ("mnizt@test", "there is no file, folder or dataset 'mnizt@test'; did you mean mnist"),
@@ -122,7 +139,18 @@ def test_score_takes_an_image_set_and_a_list(workspace: Path) -> None:
         evaluation.score(np.zeros((9, 16, 16, 1), np.uint8), test, **options)
 
 
-NAMES = ("pictures@test", "folder:pictures@test", "real.zip@test", "folder:real.zip@test", "real.npy", "real.npz")
+NAMES = (
+    "pictures@test",
+    "folder:pictures@test",
+    "real.zip@test",
+    "folder:real.zip@test",
+    "real.npy",
+    "real.npz",
+    "real.tar",
+    "hf@test",
+    "folder:real.npz",
+    "folder:half.tar+folder:rest.parquet",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,6 +167,18 @@ def test_score_each_name_is_taken_on_both_sides(workspace: Path, name: str) -> N
         assert report["scores"]["recall_tiny40"] == 1.0
     contents = {first["source"]["fingerprint"], second["reference"]["image_set"]["fingerprint"]}
     assert len(contents) == 1, "one content under any name"
+
+
+def test_score_against_a_union_has_the_baseline_of_its_other_split(workspace: Path) -> None:
+    write_pictures(workspace / "more", 30, 20)
+    words = ("--extractor", "e.onnx", "--num-images", 40, "--metrics", "fid", "-o", "r.json")
+    done = run("score", "g.onnx", "--reference", "folder:pictures+folder:more@test", *words)
+    assert done.exit_code == 0, done.output
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert report["reference"]["n"] == 60
+    folders = "+".join(f"folder:{workspace / name}" for name in ("pictures", "more"))
+    assert report["reference"]["image_set"]["source"] == folders
+    assert report["baseline"]["image_set"] == f"{folders}@train"
 
 
 def test_reference_of_an_array_file_is_made_and_used(workspace: Path) -> None:
