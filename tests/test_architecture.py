@@ -132,7 +132,7 @@ def test_service_never_imports_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("imagesets", {"torch", "torchvision", "sklearn"}),
+        ("imagesets", {"torch", "torchvision", "sklearn", "pyarrow"}),
         ("evaluation", {"torch", "onnxruntime", "scipy"}),
         ("evaluation.cli", {"torch", "onnxruntime", "scipy"}),
         ("evaluation.scoring.run_job", {"torch", "torchvision"}),

@@ -42,8 +42,6 @@ def archive_kind(path: Path) -> str | None:
     extension = path.suffix.lower()
     if extension in ARCHIVE_EXTENSIONS:
         return extension
-    if extension:
-        return None
     try:
         with path.open("rb") as file:
             head = file.read(512)

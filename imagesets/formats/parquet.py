@@ -1,7 +1,7 @@
 """Images in Parquet files, as Hugging Face's `datasets` writes them: a struct `{bytes, path}` and a class number.
 
-https://huggingface.co/docs/datasets/image_dataset#parquet describes the files. Rows are read in small batches, never a
-whole row group, and a path is read only below the file's own folder.
+https://huggingface.co/docs/datasets/image_dataset#parquet describes the files. Rows are read in small batches, page by
+page, and a path is read only below the file's own folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ BATCH = 16
 # A column of images that unpacks to more than this and to this many times its size is a decompression bomb
 MAX_EXPANDED = 2**28
 MAX_RATIO = 100
+# `Dataset.to_parquet` writes the paths of local images, `push_to_hub` the images
+_EMBED = "write the images into the file, with datasets.table.embed_table_storage"
 _IMAGE_NAMES = ("image", "img", "images", "jpg", "png", "webp")
 _LABEL_NAMES = ("label", "labels", "class", "cls")
 
@@ -244,12 +246,14 @@ def _holds_images(kind: Any) -> bool:
 def _external(folder: Path, text: str) -> tuple[str, partial[bytes]]:
     """Return the version and the reader of a file that a row names by its path, below the Parquet file's folder."""
     if "://" in text:
-        return "url", partial(_refuse, f"the row has an address, and nothing is fetched: {printable(text)[:80]}")
+        return "url", partial(
+            _refuse, f"the row has an address, and nothing is fetched: {printable(text)[:80]}; {_EMBED}"
+        )
     try:
         root = folder.resolve()
         path = (root / text).resolve()
         if not path.is_relative_to(root):
-            return "outside", partial(_refuse, f"the path leads out of the folder: {printable(text)[:80]}")
+            return "outside", partial(_refuse, f"the path leads out of the folder, {printable(text)[:80]}; {_EMBED}")
         found = path.stat()
         if not path.is_file():
             return "no file", partial(_refuse, f"not a file: {printable(text)[:80]}")

@@ -215,8 +215,11 @@ def test_images_next_to_archives_are_read_and_the_line_names_these(tmp_path: Pat
     )
 
 
-def test_archive_without_an_extension_is_known_by_its_content(tmp_path: Path, load) -> None:
+@pytest.mark.parametrize("blob", ["blob", "blob.bin"])
+def test_archive_without_its_extension_is_known_by_its_content(tmp_path: Path, load, blob: str) -> None:
     for form in ("webdataset", "parquet", "stylegan zip"):
         name, write = FORMS[form]
-        path = write(tmp_path / name, None)
-        assert len(load(f"folder:{path.rename(tmp_path / 'blob')}")) == N
+        write(tmp_path / name, None).rename(tmp_path / blob)
+        (tmp_path / name).symlink_to(tmp_path / blob)  # as in Hugging Face's cache
+        for path in (tmp_path / blob, tmp_path / name):
+            assert len(load(f"folder:{path}")) == N
