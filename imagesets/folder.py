@@ -46,7 +46,7 @@ def folder_spec(text: str, resolution: int | None, channels: int | None) -> Data
     """Return the specification of the dataset that `folder:` names.
 
     Args:
-        text: What follows `folder:`: PATH or PATH@SPLIT.
+        text: What follows `folder:`: PATH or PATH@SPLIT. Without a folder `all`, `@all` is everything, like PATH.
         resolution: Side in pixels, or None for the files' own.
         channels: 1 (gray), 3 (RGB) or None for the files' own.
 
@@ -61,6 +61,8 @@ def folder_spec(text: str, resolution: int | None, channels: int | None) -> Data
             f"no images in {printable(path)}; expected files such as .png or .jpg, or archives of them "
             "(.zip, .tar, .parquet, .npz)" + (f" (there are {left})" if left else "")
         )
+    if split == "all" and not any(member.path.startswith("all/") for member in contents.members):
+        split = None
     layout = select_split(contents.members, split, path, contents.classes)
     chosen = layout.chosen
     # The labels depend on the classes of the other splits too, so these are part of what the content is.

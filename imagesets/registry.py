@@ -140,10 +140,11 @@ def full_name(name: str | os.PathLike[str]) -> str:
 def union_parts(name: str) -> tuple[str, ...]:
     """Return the parts of a union such as `folder:A+folder:B`, or the name alone.
 
-    A part begins after each `+` that `folder:` or the name of a dataset follows. An existing path is no union.
+    A part begins after each `+` that `folder:` or the name of a dataset follows. An existing path is not a union.
     """
     path = name.removeprefix("folder:")
-    if "+" not in name or _exists(path) or _exists(path.rpartition("@")[0]):
+    before, _, split = path.rpartition("@")
+    if "+" not in name or _exists(path) or ("+" not in split and _exists(before)):
         return (name,)
     from imagesets.formats.union import split_union
 

@@ -77,9 +77,11 @@ def union_spec(
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ImageSetError(f"{repeated} is given twice; name each part of a union once")
     splits = {spec.split for spec in specs}
-    # A name that loads the same images again, together with the split
     split = specs[0].split if len(splits) == 1 else "all"
-    source = "+".join(spec.source if spec.split == split else name for spec, name in zip(specs, names, strict=True))
+    # The source loads the same images again. Where the parts differ, each has its split: the last part's would be
+    # that of all parts without one. A named dataset without a split is its train split.
+    is_common = len(splits) == 1 and (split != "all" or all(spec.source.startswith("folder:") for spec in specs))
+    source = "+".join(spec.source for spec in specs) if is_common else "+".join(names)
     digest = hashlib.sha256()
     for spec in specs:
         digest.update("\0".join((spec.source, spec.split, spec.crop, spec.resize, spec.content_hash, "")).encode())

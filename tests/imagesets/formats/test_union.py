@@ -167,3 +167,25 @@ def test_union_is_read_again_when_a_part_changes(tmp_path: Path, load) -> None:
     assert load(f"folder:{first}+folder:{second}").fingerprint != before.fingerprint
     zipped = write_zip(tmp_path / "b.zip", {"1.png": png(IMAGES[0])})
     assert len(load(f"folder:{first}+folder:{zipped}")) == 7
+
+
+def test_union_split_of_the_first_part_is_its_own(tmp_path: Path, load) -> None:
+    first, second = two_folders(tmp_path)
+    name = f"folder:{first}@train+folder:{second}"
+    assert union_parts(name) == (f"folder:{first}@train", f"folder:{second}")
+    assert len(load(name)) == len(load(f"folder:{first}@train")) + 6
+
+
+@pytest.mark.parametrize("name", ["folder:{a}+digits", "digits+folder:{a}", "folder:{a}@train+folder:{b}"])
+def test_union_source_loads_the_same_images_again(tmp_path: Path, load, name: str) -> None:
+    first, second = two_folders(tmp_path)
+    found = load(name.format(a=first, b=second), resolution=8)
+    again = load(found.info["source"], resolution=8)
+    assert (again.fingerprint, again.info["source"]) == (found.fingerprint, found.info["source"])
+
+
+def test_split_all_is_everything_unless_a_folder_has_its_name(tmp_path: Path, load) -> None:
+    first, _ = two_folders(tmp_path)
+    assert len(load(f"folder:{first}@all")) == len(load(f"folder:{first}")) == 6
+    write_folder(first / "all", IMAGES[:2], None)
+    assert len(load(f"folder:{first}@all")) == 2
