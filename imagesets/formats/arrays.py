@@ -46,6 +46,7 @@ class _Array:
     dtype: np.dtype[Any]
     start: int  # where the values begin
     where: str = field(repr=False)
+    problem: str = ""  # why the values cannot be read
 
     def open(self, stack: ExitStack) -> IO[bytes]:
         """Open the array's bytes, its header included."""
@@ -163,7 +164,10 @@ def list_npy(files: list[ArchiveFile]) -> Contents:
 
 
 def _header(file: ArchiveFile, name: str, member: str | None, opened: IO[bytes], size: int, where: str) -> _Array:
-    """Read the header of an npy file of `size` bytes; raise ImageSetError unless its values are all there."""
+    """Read the header of an npy file of `size` bytes; raise ImageSetError unless its values are all there.
+
+    A file may have further arrays of any kind, so `problem` of one matters only where it has the images.
+    """
     try:
         version = np.lib.format.read_magic(opened)
         read: Any = {
@@ -176,13 +180,14 @@ def _header(file: ArchiveFile, name: str, member: str | None, opened: IO[bytes],
         start = opened.tell()
     except Exception as error:  # the header's tokenizer and parser let their own through
         raise _broken(file.file, where, error) from error
+    problem = ""
     if dtype.hasobject:
-        raise ImageSetError(f"{where} has Python objects, which are never unpickled; save arrays of numbers")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - start:
+        problem = "has Python objects, which are never unpickled; save arrays of numbers"
+    elif min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - start:
         raise _broken(file.file, where, ValueError(f"{dtype} {list(shape)} in {size - start:,} bytes"))
-    if is_fortran and len(shape) > 1:
-        raise ImageSetError(f"{where} is in Fortran order; save np.ascontiguousarray of it")
-    return _Array(file, name, member, tuple(shape), dtype, start, where)
+    elif is_fortran and len(shape) > 1:
+        problem = "is in Fortran order; save np.ascontiguousarray of it"
+    return _Array(file, name, member, tuple(shape), dtype, start, where, problem)
 
 
 def _words(name: str) -> tuple[str, str]:
@@ -195,7 +200,13 @@ def _words(name: str) -> tuple[str, str]:
 
 def _list_arrays(contents: Contents, arrays: list[_Array], where: str, prefix: str) -> None:
     """Add the images of the arrays of a file, or of npy files, to the contents."""
-    named = {_words(array.name): array for array in arrays}
+    named: dict[tuple[str, str], _Array] = {}
+    for array in arrays:
+        words = _words(array.name)
+        if words in named and words[1] in (*IMAGE_NAMES, *LABEL_NAMES, *CLASS_NAMES):
+            names = f"{printable(named[words].name)} and {printable(array.name)}"
+            raise ImageSetError(f"{where} has two arrays whose names mean the same, {names}; keep one of them")
+        named[words] = array
     splits = sorted({split for split, _ in named})
     images = {split: found for split in splits if (found := _first(named, split, IMAGE_NAMES))}
     if not images:
@@ -203,12 +214,12 @@ def _list_arrays(contents: Contents, arrays: list[_Array], where: str, prefix: s
         if len(pictures) != 1:
             raise ImageSetError(_nothing_found(arrays, where))
         images = {_words(pictures[0].name)[0]: pictures[0]}
-    names: Sequence[str] = ()
+    class_names: Sequence[str] = ()
     if (found := _first(named, "", CLASS_NAMES)) and found.dtype.kind == "U":
-        names = [str(name) for name in found.load().reshape(-1)]
+        class_names = [str(name) for name in found.load().reshape(-1)]
     for split, array in images.items():
         rows = _Rows(array, _is_channels_first(array))
-        labels = _labels(contents, _first(named, split, LABEL_NAMES), array, names)
+        labels = _labels(contents, _first(named, split, LABEL_NAMES), array, class_names)
         shown = f"{prefix}:{array.name}" if prefix else array.name
         for i, label in enumerate(labels):
             path = f"{split}/{shown}[{i:08}]" if split else f"{shown}[{i:08}]"
@@ -233,6 +244,8 @@ def _nothing_found(arrays: list[_Array], where: str) -> str:
 def _is_channels_first(array: _Array) -> bool:
     """Return whether images are [N, C, H, W], not [N, H, W] or [N, H, W, C]; raise ImageSetError for other arrays."""
     shape, where = array.shape, array.where
+    if array.problem:
+        raise ImageSetError(f"{where} {array.problem}")
 
     def error(what: str) -> ImageSetError:
         return ImageSetError(f"{where} is {array.dtype} {list(shape)}{what}")

@@ -180,3 +180,29 @@ def test_npz_that_is_compressed_is_read_in_any_order(tmp_path: Path) -> None:
     members = all_contents(tmp_path / "a.npz").members
     for row in (3, 0, 5, 5, 1):
         assert members[row].read().endswith(IMAGES[row].tobytes())
+
+
+def test_npz_arrays_that_are_not_images_may_be_of_any_kind(tmp_path: Path, load) -> None:
+    others = {"meta": np.array([{"a": 1}], dtype=object), "features": np.asfortranarray(np.zeros((N, 3)))}
+    found = load(f"folder:{write_npz(tmp_path / 'a.npz', images=IMAGES, labels=LABELS, **others)}")
+    assert np.array_equal(found.images, IMAGES)
+    assert found.labels.tolist() == LABELS.tolist()
+
+
+def test_npz_labels_that_are_objects_are_a_note(tmp_path: Path, load) -> None:
+    labels = np.array(["cat", "dog"] * (N // 2), dtype=object)
+    found = load(f"folder:{write_npz(tmp_path / 'a.npz', images=IMAGES, labels=labels)}")
+    assert found.labels is None
+    assert f"no classes: labels in {tmp_path}/a.npz is object [{N}]" in found.info["contents"]
+
+
+def test_npz_images_in_fortran_order_are_one_line(tmp_path: Path, load) -> None:
+    path = write_npz(tmp_path / "a.npz", images=np.asfortranarray(IMAGES))
+    with pytest.raises(ImageSetError, match=r"is in Fortran order; save np\.ascontiguousarray of it"):
+        load(f"folder:{path}")
+
+
+def test_npz_with_two_arrays_of_one_meaning_is_one_line(tmp_path: Path, load) -> None:
+    path = write_npz(tmp_path / "a.npz", x_train=IMAGES, train_x=255 - IMAGES)
+    with pytest.raises(ImageSetError, match="whose names mean the same, x_train and train_x; keep one"):
+        load(f"folder:{path}")
