@@ -237,10 +237,13 @@ def _holds_images(kind: Any) -> bool:
     """Return whether an Arrow type is that of image files: bytes, or a struct with `bytes` or `path`."""
     import pyarrow
 
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
     if pyarrow.types.is_struct(kind):
         names = {kind.field(i).name for i in range(kind.num_fields)}
         return "bytes" in names or "path" in names
-    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+    types = pyarrow.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _external(folder: Path, text: str) -> tuple[str, partial[bytes]]:

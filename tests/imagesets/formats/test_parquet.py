@@ -232,3 +232,9 @@ def test_parquet_of_two_label_columns_takes_the_one_called_label(tmp_path: Path,
     found = load(f"folder:{write(tmp_path / 'b.parquet', 'fine', 'coarse')}")
     assert "no classes: several columns of labels (fine, coarse)" in found.info["contents"]
     assert load(f"folder:{write(tmp_path / 'c.parquet', 'fine')}").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int32(), pa.binary())])
+def test_parquet_column_of_any_binary_type_has_images(tmp_path: Path, load, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"image": pa.array(PNGS, kind)}), tmp_path / "a.parquet")
+    assert np.array_equal(load(f"folder:{tmp_path}/a.parquet").images, IMAGES)
