@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
 from artifacts.terminal import printable
 from imagesets.decode import MAX_FILE_BYTES
-from imagesets.folder_contents import ArchiveFile, Contents, ImageFile, merged_classes
+from imagesets.folder_contents import ArchiveFile, Contents, ImageFile, is_utf8, merged_classes
 from imagesets.folder_scan import EXTENSIONS, exclusion_reason, is_label_file
 from imagesets.formats.labels import LabelError, LabelReader, apply_label_files
 from imagesets.types import BrokenImageError, ImageSetError
@@ -78,6 +78,7 @@ def list_tar(files: list[ArchiveFile]) -> Contents:
 def _list_one(file: ArchiveFile) -> Contents:
     contents, reader, where = Contents([]), TarReader(file.file), printable(file.path or file.file)
     found: dict[str, tuple[ImageFile, int]] = {}
+    foreign = 0
     samples: dict[str, dict[str, tuple[str, partial[bytes]]]] = {}
     for entry in _entries(file.file, where):
         name = entry.name
@@ -93,6 +94,7 @@ def _list_one(file: ArchiveFile) -> Contents:
         read = partial(reader.read, entry.offset_data, entry.size)
         kind = _exclusion(entry, path)
         if kind is None:
+            foreign += not is_utf8(path)
             image = ImageFile(path, f"{file.version} {entry.offset_data} {entry.size}", read)
             if path in found:
                 _require_equal(found[path][0], image, found[path][1] == entry.size, where)
@@ -106,6 +108,8 @@ def _list_one(file: ArchiveFile) -> Contents:
         if is_label_file(path):
             contents.label_files.append(ImageFile(path, file.version, read))
     contents.members = [image for image, _ in found.values()]
+    if foreign:
+        contents.notes.append(f"names that are not UTF-8: {foreign:,}")
     _label(contents, samples, where)
     if contents.classes != "labels":
         apply_label_files(contents, where)
@@ -184,7 +188,7 @@ def _entries(path: Path, where: str) -> Iterator[tarfile.TarInfo]:
 
 def _label(contents: Contents, samples: dict[str, dict[str, tuple[str, partial[bytes]]]], where: str) -> None:
     """Give the images the labels of their samples; leave out a labeled sample's further images."""
-    reader, used = LabelReader(), Counter[str]()
+    reader, used, other = LabelReader(), Counter[str](), ""
     by_key: dict[str, list[int]] = {}
     for i, member in enumerate(contents.members):
         if (found := _KEY.fullmatch(member.path)) and found[1] in samples:
@@ -198,7 +202,15 @@ def _label(contents: Contents, samples: dict[str, dict[str, tuple[str, partial[b
         for extension in _LABEL_EXTENSIONS:
             if extension in samples[key]:
                 kind, read = samples[key][extension]
-                label = _read_label(read, extension == "json", f"{printable(key)}.{extension} in {where}", reader)
+                shown = f"{printable(key)}.{extension} in {where}"
+                try:
+                    label = _read_label(read, extension == "json", shown, reader)
+                except LabelError as error:
+                    if extension != "json":  # a .cls file has nothing but the class
+                        raise ImageSetError(
+                            f"the label in {shown} is {error}; labels are class numbers from 0 or names"
+                        ) from error
+                    label, other = None, other or f"no class in {shown}: its label is {error}"
                 if label is None:
                     continue
                 used[kind] += 1
@@ -207,6 +219,8 @@ def _label(contents: Contents, samples: dict[str, dict[str, tuple[str, partial[b
                 break
     if used:
         contents.classes = "labels"
+    if other:
+        contents.notes.append(other)
     contents.left_out -= used
     if dropped:
         contents.left_out["further image of a sample"] += len(dropped)
@@ -214,7 +228,7 @@ def _label(contents: Contents, samples: dict[str, dict[str, tuple[str, partial[b
 
 
 def _read_label(read: partial[bytes], is_json: bool, shown: str, reader: LabelReader) -> Any:
-    """Return the label in a `.cls` or `.json` file; None for JSON without a label."""
+    """Return the label in a `.cls` or `.json` file; None for JSON without a label. Raise LabelError if it is none."""
     try:
         text = read().decode("utf-8")
         if not is_json:
@@ -223,8 +237,8 @@ def _read_label(read: partial[bytes], is_json: bool, shown: str, reader: LabelRe
         if not isinstance(document, dict) or document.get("label") is None:
             return None
         return reader(document["label"])
-    except LabelError as error:
-        raise ImageSetError(f"the label in {shown} is {error}; labels are class numbers from 0 or names") from error
+    except LabelError:
+        raise
     except (BrokenImageError, ValueError, RecursionError) as error:
         reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)[:100]
         raise ImageSetError(f"{shown} cannot be read as a label ({reason})") from error

@@ -39,6 +39,22 @@ def test_tar_json_without_a_label_gives_none(tmp_path: Path, load) -> None:
     assert found.info["contents"].endswith("2 of 4 files are images; left out: 2 .json")
 
 
+def test_tar_json_whose_label_is_no_class_is_a_note(tmp_path: Path, load) -> None:
+    files = {"0.png": PNGS[0], "0.json": b'{"label": [1, 2]}', "1.png": PNGS[1], "1.json": b'{"label": {"x": 1}}'}
+    found = load(f"folder:{write_tar(tmp_path / 'a.tar', files)}")
+    assert (len(found), found.labels) == (2, None)
+    assert found.info["contents"].endswith(f"no class in 0.json in {tmp_path}/a.tar: its label is a list")
+
+
+def test_tar_names_that_are_not_utf8_are_a_note(tmp_path: Path, load) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        entry = tarfile.TarInfo("café.png")
+        entry.size = len(PNGS[0])
+        archive.addfile(entry, io.BytesIO(PNGS[0]))
+    found = load(f"folder:{tmp_path}/a.tar")
+    assert found.info["contents"].endswith("1 of 1 files are images; names that are not UTF-8: 1")
+
+
 def test_tar_leaves_out_a_samples_further_images(tmp_path: Path, load) -> None:
     files = webdataset_files(IMAGES, range(N)) | {f"{i:06}.seg.png": PNGS[0] for i in range(N)}
     found = load(f"folder:{write_tar(tmp_path / 'a.tar', files)}")
