@@ -8,7 +8,7 @@ import threading
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,8 @@ IMAGE_NAMES = ("images", "image", "x", "imgs", "data", "samples", "arr 0")
 LABEL_NAMES = ("labels", "label", "y", "targets", "target", "arr 1")
 CLASS_NAMES = ("class names", "label names", "classes")
 MAX_LABEL_BYTES = 2**28
+# An array of more images than this has at least one byte per image in the file: each is an entry in memory
+MAX_EMPTY_ROWS = 2**20
 _CHUNK = 2**20
 _TO_UINT8 = (
     "in [0, 1]: (images * 255).round().clip(0, 255).astype('uint8'); "
@@ -132,7 +134,11 @@ def list_npz(files: list[ArchiveFile]) -> Contents:
                 for info in infos:
                     with archive.open(info) as member:
                         name = info.filename.removesuffix(".npy")
-                        arrays.append(_header(file, name, info.filename, member, info.file_size, f"{name} in {where}"))
+                        array = _header(file, name, info.filename, member, info.file_size, f"{name} in {where}")
+                    if array.shape and array.shape[0] > max(info.compress_size, MAX_EMPTY_ROWS):
+                        found = f"has {array.shape[0]:,} rows in {info.compress_size:,} bytes"
+                        array = replace(array, problem=f"{found}, which images do not; it is not read")
+                    arrays.append(array)
         except ImageSetError:
             raise
         except Exception as error:  # zipfile raises many types on damaged directories

@@ -25,6 +25,8 @@ BATCH = 16
 # A column of images that unpacks to more than this and to this many times its size is a decompression bomb
 MAX_EXPANDED = 2**28
 MAX_RATIO = 100
+# A file with more rows than this has at least one byte per row: empty rows take none, and each is an entry in memory
+MAX_EMPTY_ROWS = 2**20
 # `Dataset.to_parquet` writes the paths of local images, `push_to_hub` the images
 _EMBED = "write the images into the file, with datasets.table.embed_table_storage"
 _IMAGE_NAMES = ("image", "img", "images", "jpg", "png", "webp")
@@ -126,6 +128,11 @@ class _ParquetFile:
                 yield column
 
     def _refuse_bomb(self) -> None:
+        rows, size = self._metadata.num_rows, self.file.file.stat().st_size
+        if rows > max(size, MAX_EMPTY_ROWS):
+            raise ImageSetError(
+                f"{self.where} has {rows:,} rows in {size:,} bytes, which images do not; it is not read"
+            )
         for group in range(self._metadata.num_row_groups):
             for column in self._columns(group):
                 unpacked, packed = column.total_uncompressed_size, column.total_compressed_size

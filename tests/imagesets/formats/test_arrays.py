@@ -206,3 +206,10 @@ def test_npz_with_two_arrays_of_one_meaning_is_one_line(tmp_path: Path, load) ->
     path = write_npz(tmp_path / "a.npz", x_train=IMAGES, train_x=255 - IMAGES)
     with pytest.raises(ImageSetError, match="whose names mean the same, x_train and train_x; keep one"):
         load(f"folder:{path}")
+
+
+def test_npz_of_more_images_than_bytes_is_refused(tmp_path: Path, load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_files, "MAX_EMPTY_ROWS", 1000)
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((100_000, 1, 1), np.uint8))
+    with pytest.raises(ImageSetError, match=r"images in .* has 100,000 rows in [0-9,]+ bytes, which images do not"):
+        load(f"folder:{tmp_path}/a.npz")

@@ -238,3 +238,10 @@ def test_parquet_of_two_label_columns_takes_the_one_called_label(tmp_path: Path,
 def test_parquet_column_of_any_binary_type_has_images(tmp_path: Path, load, kind: pa.DataType) -> None:
     pq.write_table(pa.table({"image": pa.array(PNGS, kind)}), tmp_path / "a.parquet")
     assert np.array_equal(load(f"folder:{tmp_path}/a.parquet").images, IMAGES)
+
+
+def test_parquet_of_empty_rows_is_refused(tmp_path: Path, load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MAX_EMPTY_ROWS", 1000)
+    path = write_parquet(tmp_path / "a.parquet", [None] * 100_000, compression="zstd")
+    with pytest.raises(ImageSetError, match=r"has 100,000 rows in [0-9,]+ bytes, which images do not"):
+        load(f"folder:{path}")
