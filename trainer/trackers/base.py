@@ -96,8 +96,9 @@ def _redact(value: Any) -> Any:
         return {str(key): _redact(inner) for key, inner in value.items() if key not in PRIVATE}
     if isinstance(value, list | tuple):
         return [_redact(inner) for inner in value]
-    if isinstance(value, str) and (value.startswith(FOLDER) or Path(value).is_absolute()):
-        return redact_path(value) if value.startswith(FOLDER) else Path(value).name
+    if isinstance(value, str) and (FOLDER in value or Path(value).is_absolute()):
+        # A union may begin with a named dataset.
+        return redact_path(value) if FOLDER in value else Path(value).name
     return value
 
 

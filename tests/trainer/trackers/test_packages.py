@@ -197,6 +197,14 @@ def test_is_logged_in_ignores_other_hosts_and_damage(tmp_path: Path, monkeypatch
         assert not is_logged_in("https://api.wandb.ai")
 
 
+def test_parameters_of_a_union_name_no_folders_of_this_machine(tiny: Callable[..., Config]) -> None:
+    config = tiny(data={"source": "digits+folder:/home/me/Photos@train", "resolution": 8})
+    images = {"notes": ["no classes: folder:/home/me/Photos@train has none"]}
+    found = flatten(parameters(config, {"image_set": images}))
+    assert found["data.source"] == "digits+folder:Photos@train"
+    assert not [value for value in found.values() if "/home/me" in str(value)]
+
+
 def test_parameters_hold_no_folder_of_this_machine(tiny: Callable[..., Config]) -> None:
     config = tiny(data={"source": "folder:/home/me/Photos@train", "resolution": 8})
     found = flatten(parameters(config, {"data_root": "/srv/data", "machine": {"cpu": "x", "gpu": None}}))
