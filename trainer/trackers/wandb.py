@@ -32,7 +32,7 @@ class WandbTracker:
         import wandb
 
         self._wandb = wandb
-        mode = None if "WANDB_MODE" in os.environ else default_mode(wandb.setup().settings)
+        mode: Any = None if "WANDB_MODE" in os.environ else default_mode(wandb.setup().settings)
         run_id = run.identity.get("id")
         settings = {
             "silent": True,
@@ -43,7 +43,7 @@ class WandbTracker:
         }
         if "WANDB_FINISH_TIMEOUT" in os.environ:
             del settings["finish_timeout"]
-        self._run = wandb.init(
+        self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=os.environ.get("WANDB_NAME", run.name),
             group=os.environ.get("WANDB_RUN_GROUP", run.sweep),
