@@ -13,12 +13,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.api import Run, export, train
+    from trainer.api import Run, export, finetune_config, train
     from trainer.config.loading import load_config
     from trainer.config.schema import Config
     from trainer.errors import TrainerError, TrainingDiverged
 
-__all__ = ["Config", "Run", "TrainerError", "TrainingDiverged", "__version__", "export", "load_config", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "TrainerError",
+    "TrainingDiverged",
+    "__version__",
+    "export",
+    "finetune_config",
+    "load_config",
+    "train",
+]
 
 # ONNX Runtime's wheels for Linux send usage data to their maker unless this is set before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -29,6 +39,7 @@ _MODULES = {
     "TrainerError": "trainer.errors",
     "TrainingDiverged": "trainer.errors",
     "export": "trainer.api",
+    "finetune_config": "trainer.api",
     "load_config": "trainer.config.loading",
     "train": "trainer.api",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -18,9 +18,12 @@ from trainer import devices, distributed, networks
 from trainer.config.loading import flatten, override, to_json
 from trainer.config.schema import Config
 from trainer.console import progress_console
-from trainer.data import Batches, load_images, record_images
+from trainer.data import Batches, load_images, record_images, with_channels
 from trainer.distributed import environment
 from trainer.errors import TrainerError
+from trainer.finetune import initialize
+from trainer.finetune.config import inherit_config
+from trainer.finetune.parent import Parent, read_parent
 from trainer.plugins import require_user_code
 from trainer.reports import pages, plots
 from trainer.run_names import name_of_output
@@ -73,19 +76,23 @@ def train(
     data_root: Path | str | None = None,
     device: str = "auto",
     resume: Run | Path | str | None = None,
+    init_from: Run | Path | str | None = None,
     quiet: bool = False,
     user_code: bool = False,
 ) -> Run:
     """Train a new run, or resume one, to its end or until Ctrl-C.
 
     Args:
-        config: A config of `load_config`. When resuming it may be None, or change fields of its `run` section.
+        config: A config of `load_config` or `finetune_config`. When resuming it may be None, or change fields of its
+            `run` section. With `init_from`, None is `finetune_config(init_from)`.
         runs: Where the new, numbered run folder is created.
         data_root: Folder of the downloaded datasets. Default: "data", or that of the resumed run.
         device: cpu, cuda or mps; "auto" is the config's choice.
         resume: A run, or its folder, to continue instead of training a new one.
+        init_from: A run, its folder, a checkpoint or a generator file whose weights the new run starts from.
         quiet: Print no progress.
-        user_code: Whether the modules of yours that a resumed run names may be imported, which runs their code.
+        user_code: Whether the modules of yours that a resumed run, or `init_from`, names may be imported, which runs
+            their code.
 
     Returns:
         The run: its folder, config, checkpoints and metrics.
@@ -102,16 +109,53 @@ def train(
         )
     overrides = [] if device == "auto" else [f"run.device={device}"]
     root = None if data_root is None else Path(data_root)
+    if resume is not None and init_from is not None:
+        raise TrainerError("train takes resume=RUN or init_from=RUN, not both: a resumed run has its weights")
     if resume is not None:
         run_dir = resume.path if isinstance(resume, Run) else Path(resume)
         if config is not None:
             overrides = [*_changes(run_dir, config), *overrides]
         return resume_run(run_dir, overrides, data_root=root, quiet=quiet, user_code=user_code)
+    parent = None
+    if init_from is not None:
+        parent = read_parent(_path_of(init_from), Path(runs), user_code=user_code)
+        config = config or inherit_config(parent, user_code=user_code)
     if config is None:
         raise TrainerError("train needs a config, such as trainer.load_config('digits-dcgan'), or resume=RUN")
     if overrides:
         config = override(config, overrides)
-    return start_run(config, Path(runs), data_root=root or Path("data"), quiet=quiet)
+    return start_run(config, Path(runs), parent=parent, data_root=root or Path("data"), quiet=quiet)
+
+
+def finetune_config(
+    init_from: Run | Path | str,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    name: str | None = None,
+    runs: Path | str = "runs",
+    user_code: bool = False,
+) -> Config:
+    """Return the config of a run that starts from another one's weights: its networks and training, and new images.
+
+    `model`, `objective`, `optim` (without `decay_kimg`, `schedule` and `d_freeze`), `ema` and `data.resolution` are the
+    parent's. The other `data` fields are too, unless an override gives another `data.source`; `run` is new.
+
+    Args:
+        init_from: A run, its folder, a checkpoint or a generator file.
+        overrides: As `load_config` takes them.
+        name: Name of the run. Default: that of the user's images, or the parent's with the source's.
+        runs: The folder in which a run's name or number is looked up.
+        user_code: Whether the modules of yours that the parent names may be imported, which runs their code.
+
+    Raises:
+        TrainerError: If the parent cannot be read, or a field is wrong.
+    """
+    parent = read_parent(_path_of(init_from), Path(runs), user_code=user_code)
+    return inherit_config(parent, overrides, name=name, user_code=user_code)
+
+
+def _path_of(run: Run | Path | str) -> Path | str:
+    return run.path if isinstance(run, Run) else run
 
 
 def _changes(run_dir: Path, config: Config) -> list[str]:
@@ -183,18 +227,41 @@ def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], N
 
 
 def start_run(
-    config: Config, runs: Path, *, run_dir: Path | None = None, data_root: Path = Path("data"), quiet: bool = False
+    config: Config,
+    runs: Path,
+    *,
+    run_dir: Path | None = None,
+    parent: Parent | None = None,
+    data_root: Path = Path("data"),
+    quiet: bool = False,
 ) -> Run:
-    """Train a new run; see `train`. `run_dir` is the run folder itself, instead of a numbered one in `runs`."""
+    """Train a new run; see `train`.
+
+    Args:
+        config: The config.
+        runs: The folder of the numbered run folders.
+        run_dir: The run folder itself, instead of a numbered one in `runs`.
+        parent: What the weights start from.
+        data_root: Folder of the datasets.
+        quiet: Print no progress.
+    """
     require_installed(config.run.track)
     config = devices.resolve_auto(config)
+    if parent is None:
+        initialize.check_freezing(config)
+    else:
+        initialize.preview(parent, with_channels(config, data_root))
     with environment.first_on_this_machine():
         images, config = load_images(config, data_root)
-    group, config = distributed.join(config, {"command": "train", "image set": images.info.get("fingerprint")})
+    identity = {"command": "train", "image set": images.info.get("fingerprint")}
+    if parent is not None:
+        identity["parent"] = parent.record["digest"]
+    group, config = distributed.join(config, identity)
     console = progress_console(quiet=quiet or not group.is_main)
     with group.guard():
         devices.configure_process(config)
         state = TrainState.create(config, group)
+        notes = [] if parent is None else initialize.initialize(state, parent)
         folder = runs
         if group.is_main:
             folder = run_folder.create_at(run_dir, config) if run_dir else run_folder.create(runs, config)
@@ -205,10 +272,15 @@ def start_run(
             f"{config.run.device}, {config.run.precision}, {config.run.threads} threads"
             f"{f' in each of {group.size} processes' if group.size > 1 else ''} → {folder}"
         )
+        for note in notes:
+            console.print(note)
         with run_folder.exclusive(folder) if group.is_main else nullcontext():
             if group.is_main:
                 machine = devices.describe() | group.describe()
-                run_folder.write_record(folder, record_images(images, data_root) | {"machine": machine})
+                record = record_images(images, data_root) | {"machine": machine}
+                if parent is not None:
+                    record["parent"] = parent.record
+                run_folder.write_record(folder, record)
             return _run_loop(state, images, folder, console)
 
 

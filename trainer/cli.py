@@ -74,14 +74,38 @@ ExportAfter = Annotated[
         "    --set data.source=folder:photos --export models",
         "trainer train --preset digits-dcgan --set optim.g_lr=1e-3 --dry-run",
         "trainer train --preset mnist-dcgan --track tensorboard,wandb",
+        "# fine-tune a run on your images:",
+        "trainer train --init-from 0001-cifar10-small --set data.source=folder:photos",
     )
 )
 def train(
     preset: Annotated[
-        str, typer.Option(help="A preset's name (see `trainer presets`) or the path of a YAML file.")
-    ] = "digits-dcgan",
+        str | None,
+        typer.Option(
+            help="A preset's name (see `trainer presets`) or the path of a YAML file.",
+            show_default="digits-dcgan; with --init-from the parent's settings",
+        ),
+    ] = None,
     set_: Set = None,
     track: Track = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|CHECKPOINT|GENERATOR",
+            help="Start from the weights of a run (path, name or number in --runs; its latest checkpoint), a "
+            "checkpoint-*.pt or a generator file (.onnx; G only). G and the EMA generator start from the EMA "
+            "generator, the optimizers from zero. Without --preset, model, objective, ema, optim (without decay_kimg, "
+            "schedule, d_freeze) and data.resolution are the parent's, and all of data if the source is.",
+        ),
+    ] = None,
+    freeze_d: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --init-from: keep the weights of D's first N blocks, nearest the image (sets optim.d_freeze).",
+            min=0,
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +118,11 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder in which the numbered run folder is created.")] = Path("runs"),
     run_dir: Annotated[Path | None, typer.Option(help="Path of the new run folder, instead of a numbered one.")] = None,
     export: ExportAfter = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the resolved config, and what --init-from would give it, and stop."),
+    ] = False,
+    user_code: UserCode = False,
 ) -> None:
     """Train a new run and write its folder.
 
@@ -106,19 +134,39 @@ def train(
 
     if not dry_run:
         _check_export(export)
-    config = loading.resolve(preset, _with_track(set_, track), name, name_of_output(export) if export else None)
+    settings = [*_with_track(set_, track), *([] if freeze_d is None else [f"optim.d_freeze={freeze_d}"])]
+    default = name_of_output(export) if export else None
+    parent = None
+    if init_from is not None:
+        from trainer.finetune.parent import read_parent
+
+        parent = read_parent(init_from, runs, user_code=user_code)
+    if parent is None or preset is not None:
+        config = loading.resolve(preset or "digits-dcgan", settings, name, default)
+    else:
+        from trainer.finetune.config import inherit_config
+
+        config = inherit_config(parent, settings, name=name, default=default, user_code=user_code)
     if dry_run:
         from trainer import devices
         from trainer.data import with_channels
         from trainer.distributed import environment
 
         if environment.rank() == 0:
+            from trainer.finetune.initialize import check_freezing, preview
+
             config = devices.resolve_auto(with_channels(config, data_root))
+            if parent is None:
+                check_freezing(config)
+            else:
+                for line in preview(parent, config):
+                    say(line, error=True)
             typer.echo(loading.to_json(config), nl=False)
         return
     from trainer import api
 
-    _finish(api.start_run(config, runs, run_dir=run_dir, data_root=data_root), export, user_code=True)
+    run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root)
+    _finish(run, export, user_code=True)
 
 
 @app.command(

@@ -38,9 +38,14 @@ def load_config(
     Raises:
         TrainerError: If a field is unknown, a value is out of range or fields disagree; one line per problem.
     """
+    return resolve(str(preset), override_texts(overrides), name)
+
+
+def override_texts(overrides: Iterable[str] | Mapping[str, Any]) -> list[str]:
+    """Return overrides as `section.field=value`, from such texts or from values by field."""
     if isinstance(overrides, Mapping):
-        overrides = [f"{field}={_as_yaml(field, value)}" for field, value in overrides.items()]
-    return resolve(str(preset), overrides, name)
+        return [f"{field}={_as_yaml(field, value)}" for field, value in overrides.items()]
+    return list(overrides)
 
 
 def _as_yaml(field: str, value: Any) -> str:

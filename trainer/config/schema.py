@@ -144,6 +144,9 @@ class Optim(Section):
     n_critic: int = Field(1, ge=1, le=100, description="D steps per round")
     g_steps: int = Field(1, ge=1, le=100, description="G steps per round")
     reuse_fakes: bool = Field(True, description="G's first step uses the last D step's fakes; false: new ones, slower")
+    d_freeze: int = Field(
+        0, ge=0, le=64, description="blocks of D, from the image on, whose weights stay the parent's (fine-tuning)"
+    )
 
 
 class Ema(Section):

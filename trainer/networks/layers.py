@@ -161,20 +161,32 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor, iteration: PowerIteration, warm_up: int = 15) -> None:
         """Estimate the largest singular value of `weight` by `warm_up` iterations."""
         super().__init__()
-        matrix = as_matrix(weight.detach())
-        u = F.normalize(torch.randn(matrix.shape[0]), dim=0)
-        for _ in range(warm_up):
-            u = F.normalize(matrix @ F.normalize(u @ matrix, dim=0), dim=0)
-        self.register_buffer("u", u)
+        self.register_buffer("u", F.normalize(torch.randn(weight.shape[0]), dim=0))
+        self.estimate(weight, warm_up)
         self.iteration = iteration
+        self.frozen = False
         # u, v and σ that the next forward uses, and the version of the weight that they were computed from
         self.iterated: tuple[Tensor, Tensor, Tensor] | None = None
         self.version = -1
 
+    @torch.no_grad()
+    def estimate(self, weight: Tensor, iterations: int = 15) -> None:
+        """Improve u, the singular vector of `weight`, in place, by power iterations."""
+        matrix = as_matrix(weight.detach())
+        u = self.u
+        for _ in range(iterations):
+            u = F.normalize(matrix @ F.normalize(u @ matrix, dim=0), dim=0)
+        self.u.copy_(u)
+
+    def freeze(self) -> None:
+        """Keep u as it is from now on, so that an unchanged weight has an unchanged norm."""
+        self.frozen = True
+        self.iteration.layers = [(norm, layer) for norm, layer in self.iteration.layers if norm is not self]
+
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalized weight."""
         with torch.autocast(weight.device.type, enabled=False):
-            if self.training:
+            if self.training and not self.frozen:
                 if self.iterated is None or self.version != weight._version:
                     self.iteration.run()
                 assert self.iterated is not None

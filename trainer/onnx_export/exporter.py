@@ -31,6 +31,7 @@ from artifacts.typer_group import command_name
 from trainer import __version__
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
+from trainer.finetune.record import to_public_json
 from trainer.networks import Generator
 from trainer.onnx_export import benchmark
 from trainer.reports import image_grids
@@ -263,6 +264,7 @@ def build_metadata(config: Config, checkpoint: Mapping[str, Any], name: str, *, 
     data, model = config.data, config.model
     document = config.model_dump(mode="json")
     document["data"]["source"] = redact_path(data.source)
+    parent = checkpoints.parent_of(checkpoint)
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -279,6 +281,7 @@ def build_metadata(config: Config, checkpoint: Mapping[str, Any], name: str, *, 
         "config": json.dumps(document),
         "created": checkpoint["created"],  # the weights' time, so that two exports of a checkpoint are equal
         **({"imported": checkpoint["imported"]} if "imported" in checkpoint else {}),
+        **({"parent": to_public_json(parent, redact_path(str(parent.get("dataset", "?"))))} if parent else {}),
     }
 
 

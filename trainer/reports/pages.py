@@ -18,6 +18,7 @@ from trainer import __version__, networks
 from trainer.config import loading
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
+from trainer.finetune.record import describe
 from trainer.reports import image_grids, plots
 from trainer.reports.plots import Tick
 from trainer.training import checkpoint
@@ -118,6 +119,8 @@ def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, s
     return {
         "images": f"{data.source}{count}, {data.resolution} px, {data.channels} channel{'s' * (data.channels > 1)}",
         "networks": f"{model.architecture}{conditional}; G {g_parameters} parameters, D {d_parameters}",
+        **({"fine-tuned from": describe(record["parent"])} if isinstance(record.get("parent"), dict) else {}),
+        **({"frozen": f"the first {optim.d_freeze} blocks of D"} if optim.d_freeze else {}),
         "objective": config.objective.name,
         "optimizer": f"{optim.algorithm}, batch {optim.batch_size}, G {optim.g_lr:g}, D {optim.d_lr:g}",
         "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps",

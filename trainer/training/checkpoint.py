@@ -75,6 +75,7 @@ def save(state: TrainState, run_dir: Path, keep: int) -> Path:
         "processes": state.group.size,
         "best": state.best,
         "cpu_seconds": state.cpu_seconds,
+        **({"parent": state.parent} if state.parent else {}),
     }
     path = path_of(run_dir, state.steps)
     if not state.group.is_main:
@@ -225,6 +226,12 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], 
     network.load_state_dict(weights)
 
 
+def parent_of(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the record of what a fine-tuned checkpoint started from; None for one from random weights."""
+    parent = checkpoint.get("parent")
+    return {str(key): value for key, value in parent.items()} if isinstance(parent, dict) else None
+
+
 def config_of(checkpoint: Mapping[str, Any]) -> Config:
     """Return the config in a checkpoint."""
     return parse(checkpoint["config"])
@@ -259,6 +266,7 @@ def restore(checkpoint: Mapping[str, Any], config: Config, group: ProcessGroup |
         raise TrainerError(f"the checkpoint is damaged ({type(error).__name__}: {error})") from error
     for counter in COUNTERS:
         setattr(state, counter, checkpoint["counters"][counter])
+    state.parent = parent_of(checkpoint)
     return state
 
 

@@ -199,7 +199,7 @@ def update_discriminator(
     optimizer_step(state, "D", state.D, state.d_optimizer, total)
     if objective.clip is not None:
         with torch.no_grad():
-            weights: list[Tensor] = list(state.D.parameters())
+            weights: list[Tensor] = [weight for weight in state.D.parameters() if weight.requires_grad]
             torch._foreach_clamp_min_(weights, -objective.clip)
             torch._foreach_clamp_max_(weights, objective.clip)
     share = 1.0 / state.config.optim.n_critic
@@ -262,7 +262,8 @@ def update_generator(
     real_labels: Tensor | None = None,
 ) -> None:
     """Update G once through D, whose weights take no gradient. A loss of pairs requires the reals."""
-    state.D.requires_grad_(False)
+    trained = [weight for weight in state.D.parameters() if weight.requires_grad]  # the others are frozen
+    set_requires_grad(trained, False)
     try:
         with autocast(state), parametrize.cached():
             logits = [state.D(augment_for_discriminator(state, fakes), labels).float()]
@@ -274,8 +275,14 @@ def update_generator(
         loss = state.loss.g(*logits)
         optimizer_step(state, "G", state.G, state.g_optimizer, loss)
     finally:  # training continues without a graph if its capture fails here
-        state.D.requires_grad_(True)
+        set_requires_grad(trained, True)
     accumulate(state, {"loss/G": loss}, 1.0 / state.config.optim.g_steps)
+
+
+def set_requires_grad(weights: Sequence[Tensor], flag: bool) -> None:
+    """Set whether weights take a gradient."""
+    for weight in weights:
+        weight.requires_grad_(flag)
 
 
 def optimizer_step(

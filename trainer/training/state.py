@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from trainer import networks
 from trainer.config.schema import Config, Ema
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.sharded_rng import ShardedRNG
+from trainer.networks.freezing import freeze_blocks
 from trainer.training.losses import AdversarialLoss, get_loss
 
 RealBatches = list[tuple[Tensor, Tensor | None]]  # the real images of one step's batches, with their labels
@@ -33,6 +35,7 @@ class TrainState:
         sums: Sums of metrics since the last tick, on the device.
         gradient_norms: Norms of the last step's gradients before clipping; empty without clipping.
         best: {"step", "frechet"} of the lowest Fréchet distance so far.
+        parent: What the weights started from, as finetune.Parent.record has it; None for a run from random weights.
     """
 
     config: Config
@@ -56,6 +59,7 @@ class TrainState:
     summed_steps: int = 0
     gradient_norms: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    parent: dict[str, Any] | None = None
 
     @classmethod
     def create(cls, config: Config, group: ProcessGroup | None = None) -> TrainState:
@@ -66,7 +70,8 @@ class TrainState:
             group: The processes that train together; this one has its share of each batch.
 
         Raises:
-            TrainerError: If the networks or the loss from a user module cannot be loaded.
+            TrainerError: If the networks or the loss from a user module cannot be loaded, or D has fewer blocks than
+                are to be frozen.
         """
         run, objective, group = config.run, config.objective, group or ProcessGroup()
         device = group.device(run.device)
@@ -75,6 +80,7 @@ class TrainState:
         G, D = networks.build(config)
         for network in (G, D):
             network.to(device).to(memory_format=torch.channels_last)
+        freeze_blocks(D, config.optim.d_freeze)
         lazy = objective.r1_gamma > 0 or objective.r2_gamma > 0
         penalized = objective.gradient_penalty != "none" or (lazy and objective.penalty_method == "exact")
         return cls(
@@ -129,13 +135,14 @@ class TrainState:
 
 
 def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return the optimizer of a network, in its fastest form for the device."""
+    """Return the optimizer of a network's weights that are not frozen, in its fastest form for the device."""
     device = config.run.device
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
     capturable = device == "cuda"  # its counters are on the device, where a CUDA graph can advance them
     if config.optim.algorithm == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=lr, capturable=capturable)
+        return torch.optim.RMSprop(weights, lr=lr, capturable=capturable)
     fused = device in {"cpu", "cuda"}
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=config.optim.betas, fused=fused, capturable=capturable)
+    return torch.optim.Adam(weights, lr=lr, betas=config.optim.betas, fused=fused, capturable=capturable)
 
 
 def ema_decay(ema: Ema, batch_size: int, images_seen: int) -> float:

@@ -72,6 +72,11 @@ OTHERS: dict[str, Sections] = {
     "dcgan, conditional, bf16": LABELLED | {"run": {"precision": "bf16"}},
     "dcgan, R1, augmented": {"objective": {"r1_gamma": 1.0, "r1_interval": 2}, "data": {"augment": ["color"]}},
     "dcgan, minibatch std": {"model": {"d_norm": "none", "d_minibatch_std": True}, "objective": {"r1_gamma": 1.0}},
+    "dcgan, frozen": {
+        "optim": {"d_freeze": 1},
+        "model": {"d_widths": [8, 8], "d_spectral_norm": True},
+        "objective": {"r1_gamma": 1.0, "r1_interval": 2},
+    },
     "dcgan, dragan": {"objective": {"gradient_penalty": "dragan"}},
     "dcgan, wgan-gp": {
         "objective": {"name": "wasserstein", "gradient_penalty": "wgan-gp"},
@@ -172,6 +177,17 @@ def resumes(config: Config, ranks: FabricProcessGroup) -> dict[str, Any]:
     }
 
 
+def frozen_weights_stay(config: Config, ranks: FabricProcessGroup) -> list[bool]:
+    """Whether D's frozen block, in each process, is the one it began with after six steps, and the others are not."""
+    state = TrainState.create(config, ranks)
+    before = {name: weight.detach().clone() for name, weight in state.D.named_parameters()}
+    train(config, ranks, state=state)
+    same = [
+        name.startswith("net.0.") == torch.equal(weight, before[name]) for name, weight in state.D.named_parameters()
+    ]
+    return everyones(all(same))
+
+
 def diverges(config: Config, ranks: FabricProcessGroup) -> list[str]:
     """What each process says when one of them alone meets a NaN."""
     state, _ = train(config, ranks, 1)
@@ -211,6 +227,7 @@ def main(output: Path) -> None:
         if name in AS_ONE:
             found["losses"][name] = result, train(config, ProcessGroup())[1]
     found["resumed"] = {name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks) for name in ("mlp", "dcgan, dragan")}
+    found["frozen"] = frozen_weights_stay(config_of(OTHERS["dcgan, frozen"]), ranks)
     found["diverges"] = diverges(config_of({}), ranks)
     found["stops"] = stops(ranks)
     values = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))

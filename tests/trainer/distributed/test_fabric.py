@@ -58,7 +58,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
 
 def test_fabric_every_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
     """G, D, G_ema with their buffers, both optimizers and the random numbers, to the last bit."""
-    assert len(found["equal"]) == 17
+    assert len(found["equal"]) == 18
     assert [name for name, equal in found["equal"].items() if not equal] == []
 
 
@@ -85,6 +85,10 @@ def test_checkpoint_of_two_processes_resumes_in_one(found: dict[str, Any]) -> No
     for reported in found["resumed"].values():
         assert reported["weights alone"]
         assert reported["sums alone"] == pytest.approx(reported["sums"])
+
+
+def test_fabric_frozen_weights_never_change(found: dict[str, Any]) -> None:
+    assert found["frozen"] == [True, True]
 
 
 def test_fabric_nan_in_one_process_stops_all(found: dict[str, Any]) -> None:

@@ -45,6 +45,11 @@ FAMILIES = {
         "optim": {"decay_kimg": [0.01, 0.2], "clip_grad_norm": 1.0},
         "run": {"precision": "bf16"},
     },
+    "frozen": {
+        "objective": {"r1_gamma": 1.0, "r1_interval": 2},
+        "model": {"d_norm": "none", "d_widths": [8, 8], "d_spectral_norm": True},
+        "optim": {"d_freeze": 1},
+    },
     "resnet": {
         "objective": {"name": "lsgan", "real_label": 0.9, "fake_label": 0.1},
         "model": {"architecture": "resnet", "g_widths": [8, 8], "d_widths": [8, 8]},

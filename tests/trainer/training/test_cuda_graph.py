@@ -106,6 +106,7 @@ CONFIGS = {
     },
     "dragan, R1 in every step": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0, "r1_interval": 1}},
     "relativistic": {"objective": {"name": "relativistic"}, "optim": {"g_steps": 2}},
+    "frozen": {"model": {"d_spectral_norm": True, "d_norm": "none", "d_widths": [8, 8]}, "optim": {"d_freeze": 1}},
 }
 
 
@@ -122,6 +123,16 @@ def test_cuda_graph_replayed_run_equals_the_eager_one(name: str, tiny: Tiny, bat
         torch.testing.assert_close(ours, theirs[key], msg=key)
     means, expected = loop.pop_means(state), loop.pop_means(eager)
     assert means == pytest.approx(expected, rel=1e-4)
+
+
+def test_cuda_graph_leaves_frozen_weights_as_they_are(tiny: Tiny, batches_of: BatchesOf) -> None:
+    config = tiny(**CONFIGS["frozen"])
+    state, step, made = recorded(config)
+    before = {name: tensor.clone() for name, tensor in state.D.state_dict().items() if name.startswith("net.0.")}
+    run(state, batches_of(config), 8, step)
+    assert made[0].replayed
+    assert all(torch.equal(state.D.state_dict()[name], tensor) for name, tensor in before.items())
+    assert all(state.D.get_parameter(name).grad is None for name in before if not name.endswith(".u"))
 
 
 LAZY = {
