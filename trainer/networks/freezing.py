@@ -35,7 +35,9 @@ def freeze_blocks(D: Discriminator, count: int) -> list[str]:
     """
     blocks = d_blocks(D)
     if count > len(blocks):
-        raise TrainerError(f"optim.d_freeze={count} (--freeze-d), but D has {len(blocks)} blocks; use at most that")
+        raise TrainerError(
+            f"optim.d_freeze={count} (--freeze-d) is too high: the maximum is {len(blocks)}, D's blocks before its head"
+        )
     frozen: list[str] = []
     for block in blocks[:count]:
         for name, module in block.items():

@@ -120,7 +120,7 @@ def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, s
         "images": f"{data.source}{count}, {data.resolution} px, {data.channels} channel{'s' * (data.channels > 1)}",
         "networks": f"{model.architecture}{conditional}; G {g_parameters} parameters, D {d_parameters}",
         **({"fine-tuned from": describe(record["parent"])} if isinstance(record.get("parent"), dict) else {}),
-        **({"frozen": f"the first {optim.d_freeze} blocks of D"} if optim.d_freeze else {}),
+        **({"frozen": f"D's weights up to block {optim.d_freeze}, from the image on"} if optim.d_freeze else {}),
         "objective": config.objective.name,
         "optimizer": f"{optim.algorithm}, batch {optim.batch_size}, G {optim.g_lr:g}, D {optim.d_lr:g}",
         "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps",

@@ -86,7 +86,7 @@ def test_finetuned_run_records_its_parent_everywhere(module: str) -> None:
     assert last(run_dir)["parent"] == record
     page = (run_dir / "report.html").read_text("utf-8")
     assert f"sha256 {record['digest'][:12]}" in page
-    assert "the first 1 blocks of D" in page
+    assert "weights up to block 1" in page
     properties = {entry.key: entry.value for entry in onnx.load("child.onnx").metadata_props}
     public = json.loads(properties["parent"])
     assert public == record | {"path": f"0001-tiny/{Path(record['path']).name}"}
@@ -159,7 +159,10 @@ def slug_of(module: str) -> str:
     [
         (["--freeze-d", "1"], "keeps weights of a parent; add --init-from RUN"),
         (["--freeze-d", "1", "--dry-run"], "keeps weights of a parent; add --init-from RUN"),
-        (["--init-from", "runs/0001-tiny", "--freeze-d", "2"], "D has 1 blocks; use at most that"),
+        (
+            ["--init-from", "runs/0001-tiny", "--freeze-d", "2"],
+            "optim.d_freeze=2 (--freeze-d) is too high: the maximum is 1",
+        ),
         (
             ["--init-from", "runs/0001-tiny", "--freeze-d", "99"],
             "optim.d_freeze: Input should be less than or equal to 64",
