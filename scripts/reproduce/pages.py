@@ -88,7 +88,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return results with the earlier rows of other presets, and the presets whose rows do not compare.
 
-    Earlier rows of a dataset compare if they were scored with one of the extractor files that scored it now.
+    Earlier rows of a dataset compare if they were scored with one of the extractor files that scored it now. An
+    earlier comparison is kept while one of its two presets has an earlier row.
     """
     presets = {row["preset"] for row in results["runs"]}
     digests = {(row["dataset"], *item) for row in results["runs"] for item in row["extractors"].items()}
@@ -106,8 +107,11 @@ def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict
     kept = {preset for preset, found in rows.items() if found}
     for row in results["runs"]:
         rows.setdefault(row["preset"], []).append(row)
+    new = {pair_of(row) for row in results["comparisons"]}
     comparisons = [
-        row for row in earlier.get("comparisons", []) if {row["first"]["preset"], row["second"]["preset"]} <= kept
+        row
+        for row in earlier.get("comparisons", [])
+        if pair_of(row) not in new and kept & set(pair_of(row)) and not set(lost) & set(pair_of(row))
     ]
     merged = {key: earlier.get(key, {}) | results[key] for key in ("real", "accuracy", "mistakes")}
     return {
@@ -115,6 +119,11 @@ def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict
         "comparisons": [*comparisons, *results["comparisons"]],
         **merged,
     }, list(lost)
+
+
+def pair_of(comparison: dict[str, Any]) -> tuple[str, str]:
+    """Return the two presets of a comparison."""
+    return comparison["first"]["preset"], comparison["second"]["preset"]
 
 
 def row_of(context: ReproductionContext, trial: Trial, results: dict[str, Any]) -> dict[str, Any]:

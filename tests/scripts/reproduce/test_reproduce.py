@@ -133,13 +133,17 @@ def test_keep_earlier_keeps_rows_of_other_presets_with_the_same_extractors() -> 
     assert merged["runs"][0]["extractors"] == other
 
 
-def test_keep_earlier_keeps_comparisons_of_kept_rows_only() -> None:
+def test_keep_earlier_keeps_comparisons_with_a_kept_row() -> None:
     one = {"classifier": "a"}
     earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one))
     earlier["comparisons"] = [{"first": {"preset": "mnist-dcgan"}, "second": {"preset": "mnist-gan"}}]
     new = results_of(("mnist-best", "mnist", one))
     assert pages.keep_earlier(earlier, new)[0]["comparisons"] == earlier["comparisons"]
     new = results_of(("mnist-dcgan", "mnist", one))
+    assert pages.keep_earlier(earlier, new)[0]["comparisons"] == earlier["comparisons"]
+    new = results_of(("mnist-dcgan", "mnist", one), ("mnist-gan", "mnist", one))
+    assert pages.keep_earlier(earlier, new)[0]["comparisons"] == []
+    new = results_of(("mnist-dcgan", "mnist", {"classifier": "b"}))
     assert pages.keep_earlier(earlier, new)[0]["comparisons"] == []
 
 
