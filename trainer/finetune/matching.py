@@ -22,6 +22,8 @@ Weights = dict[str, Tensor]
 ORIGINAL = "parametrizations.weight.original"  # what spectral normalization calls a layer's weight
 SINGULAR = "parametrizations.weight.0.u"
 COUNTER = "num_batches_tracked"
+NORM_ADDED = "with spectral normalization from here on"
+NORM_REMOVED = "divided by its spectral norm"
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def match(network: nn.Module, theirs: Mapping[str, Tensor], ours: Shape, parents
     found = Match("D" if is_d else "G")
     for name, place in network.state_dict().items():
         value, how = source.take(name)
-        if value is not None and name in tables and how is None:
-            value, how = _rows_by_class(value, place, ours.classes, parents.classes)
+        if value is not None and name in tables and how in (None, NORM_ADDED, NORM_REMOVED):
+            value, rows = _rows_by_class(value, place, ours.classes, parents.classes)
+            how = "; ".join(filter(None, (how, rows))) or None
         if value is not None and value.shape != place.shape:
             value, how = _adapt_channels(value, place, ours, parents, is_d, how)
         if value is None or value.shape != place.shape:
@@ -156,7 +159,7 @@ def _align_spectral_norm(network: nn.Module, source: _Source) -> None:
         if name.endswith(ORIGINAL):
             plain = f"{name.removesuffix(ORIGINAL)}weight"
             if name not in source.weights and plain in source.weights:
-                source.add(name, source.weights[plain], "with spectral normalization from here on", plain)
+                source.add(name, source.weights[plain], NORM_ADDED, plain)
         elif name.endswith("weight"):
             prefix = name.removesuffix("weight")
             original, singular = f"{prefix}{ORIGINAL}", f"{prefix}{SINGULAR}"
@@ -164,7 +167,7 @@ def _align_spectral_norm(network: nn.Module, source: _Source) -> None:
                 weight, u = source.weights[original], source.weights[singular]
                 if weight.dim() > 1 and u.shape == weight.shape[:1]:
                     value = weight / _largest_singular_value(weight, u)
-                    source.add(name, value, "divided by its spectral norm", original, singular)
+                    source.add(name, value, NORM_REMOVED, original, singular)
 
 
 def _largest_singular_value(weight: Tensor, u: Tensor) -> Tensor:

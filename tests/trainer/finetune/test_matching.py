@@ -102,6 +102,20 @@ def test_match_of_as_many_other_classes_copies_none_by_position() -> None:
     assert any("D: projection.weight: a, b, c from the mean of all classes" in line for line in lines)
 
 
+@pytest.mark.parametrize(("before", "now"), [(False, True), (True, False)])
+@pytest.mark.parametrize("classes", [("three", "two", "one"), ("one", "new")])
+def test_match_across_spectral_normalization_copies_rows_by_name(
+    before: bool, now: bool, classes: tuple[str, ...]
+) -> None:
+    ours = config_of("sndcgan", classes=classes, model={"d_spectral_norm": now})
+    state, theirs, lines = started(ours, config_of("sndcgan", classes=CLASSES, model={"d_spectral_norm": before}))
+    tables = [network.D.eval().projection.weight for network in (state, theirs)]
+    rows = [tables[1][CLASSES.index(name)] if name in CLASSES else tables[1].mean(0) for name in classes]
+    for row, of_parent in zip(tables[0], rows, strict=True):  # the norm of the whole table may differ
+        assert torch.cosine_similarity(row, of_parent, dim=0).item() == pytest.approx(1, abs=1e-5)
+    assert any("spectral norm" in line and "of the parent's classes" in line for line in lines)
+
+
 @pytest.mark.parametrize("architecture", ["dcgan", "sndcgan", "resnet"])
 @pytest.mark.parametrize("minibatch_std", [False, True])
 def test_match_of_unconditional_as_conditional_keeps_images_and_logits(architecture: str, minibatch_std: bool) -> None:
