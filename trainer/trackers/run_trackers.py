@@ -81,8 +81,8 @@ class RunTrackers:
             self._path.unlink(missing_ok=True)
         for name in config.run.track:
             entry = self._record.get(name, {})
-            until = entry.pop("images_seen", 0)
-            identity = {key: value for key, value in entry.items() if isinstance(value, str)}
+            until = entry.get("images_seen", 0)  # kept in the record, for a tracker that cannot begin this time
+            identity = {key: value for key, value in entry.items() if key != "images_seen" and isinstance(value, str)}
             run = TrackedRun(run_dir, images_seen, identity, until if isinstance(until, int) else 0)
             with self._off_if_it_fails(name):
                 self._begin(name, run, config, made_by, history)

@@ -162,6 +162,17 @@ def test_resume_adds_missed_ticks_of_metrics(begin: Callable[..., Any]) -> None:
     assert [call for call in again.calls if call[0] == "scalars"] == [("scalars", 80, {"loss/G": 2.0})]
 
 
+def test_tracker_that_cannot_begin_keeps_its_last_tick(begin: Callable[..., Any]) -> None:
+    history = [{"images_seen": 40, "loss/G": 1.0}]
+    trackers, _ = begin(wandb=Recorder(), trackio=Recorder())
+    trackers.log_tick(40, {"loss/G": 1.0}, {})
+    trackers, _ = begin(40, history, wandb=Recorder(fails="begin"), trackio=Recorder())
+    trackers.log_tick(80, {"loss/G": 1.0}, {})
+    again = Recorder()
+    begin(80, [*history, {"images_seen": 80, "loss/G": 1.0}], wandb=again)
+    assert (again.run.identity, again.steps()) == ({"id": "abc"}, [80])
+
+
 def test_run_that_starts_again_forgets_its_record(begin: Callable[..., Any], tmp_path: Path) -> None:
     trackers, _ = begin(wandb=Recorder())
     trackers.log_tick(40, {}, {})
