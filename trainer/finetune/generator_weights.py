@@ -58,9 +58,12 @@ def read_weights(model: onnx.ModelProto, config: Config, path: Path, *, user_cod
         folded = _fill(G, GraphEditor(model))
         _calibrate(G, folded, config)
         exporter.verify(model, G, config)
-    except (UnreadableGraph, TrainerError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy, onnx and ONNX Runtime raise their own types for a malformed graph
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TrainerError(
-            f"the weights in {path} cannot be read from its graph ({error}); give the run or a checkpoint instead"
+            f"the weights in {path} cannot be read from its graph ({reason}); give the run or a checkpoint instead"
         ) from error
     return {name: tensor.detach().clone() for name, tensor in G.state_dict().items()}
 

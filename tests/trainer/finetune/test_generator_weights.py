@@ -140,6 +140,11 @@ def without_first_layer(graph: onnx.GraphProto) -> None:
     graph.node[0].CopyFrom(helper.make_node("Tanh", [graph.node[0].input[0]], graph.node[0].output))
 
 
+def with_a_wrong_reshape(graph: onnx.GraphProto) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.array([7], np.int64), "wrong"))
+    graph.node.append(helper.make_node("Reshape", [graph.initializer[0].name, "wrong"], ["unused"]))
+
+
 def test_read_weights_of_another_graph_is_one_line(tmp_path: Path) -> None:
     path = write_file(*made("mlp"), tmp_path / "x.onnx")
     config = json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}["config"])
@@ -147,6 +152,7 @@ def test_read_weights_of_another_graph_is_one_line(tmp_path: Path) -> None:
     other = json.dumps(config)
     for reason, changes in {
         "differs from torch": {"node": leaky},
+        "cannot reshape array": {"node": with_a_wrong_reshape},
         "it has 2 layers with weights, the config's network 3": {"node": without_first_layer},
         "the config's network 4": {"metadata": {"config": other}},
     }.items():
