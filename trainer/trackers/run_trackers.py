@@ -35,7 +35,8 @@ def require_installed(names: Iterable[str]) -> None:
         if spec is None or spec.origin is None:  # a folder ./wandb of runs looks like a package without a file
             extra = "train" if name == "tensorboard" else name
             raise TrainerError(
-                f"--track {name} needs the package {name}: pip install 'gan-atelier[{extra}]', or leave it out"
+                f"the tracker {name} needs the package {name}: pip install 'gan-atelier[{extra}]', or choose others "
+                "with --track (none for no tracker)"
             )
 
 
@@ -49,7 +50,7 @@ class RunTrackers:
 
     A tracker that fails prints one warning and is off until the run is resumed; the training continues. Ticks that a
     tracker has logged are not logged again, whatever checkpoint a run resumes from, and ticks that it has missed are
-    added from metrics.jsonl, without their images.
+    added from metrics.jsonl, without their images. TensorBoard has only the ticks of the times when it was on.
     """
 
     def __init__(
