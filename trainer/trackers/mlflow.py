@@ -21,7 +21,7 @@ LOCAL = ("sqlite", "file")  # schemes of stores without a server
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MAX_BATCH = 100  # parameters per request
 # A server that is gone costs a run seconds, not MLflow's default of many minutes. MLflow reports its use to its
-# makers unless it is told not to.
+# makers unless a variable disables it.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
