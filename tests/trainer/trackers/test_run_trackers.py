@@ -194,7 +194,8 @@ def test_damaged_record_begins_a_new_tracker_run(text: str, begin: Callable[...,
 
 def test_require_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_trackers.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(TrainerError, match=r"tracker trackio needs .*pip install 'gan-atelier\[trackio\]', or .* --track \(none"):
+    expected = r"tracker trackio needs .*pip install 'gan-atelier\[trackio\]', or .* --track \(none"
+    with pytest.raises(TrainerError, match=expected):
         require_installed(["trackio"])
     require_installed([])
 
