@@ -163,7 +163,9 @@ def _read_generator(path: Path, user_code: bool) -> Parent:
 def _check_weights(path: Path, which: str, weights: Any) -> None:
     if weights is None and which == "D":
         return
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise TrainerError(f"{path} is damaged: its {which} is not a state dict of tensors")
     if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise TrainerError(f"{path} is of a training that diverged: {which}'s {broken[0]} is not finite")

@@ -106,6 +106,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "without D": (lambda content: content.pop("D"), "lacks D"),
     "G_ema is a list": (lambda content: content.update(G_ema=[1]), "its G is not a state dict of tensors"),
     "D of numbers": (lambda content: content.update(D={"a": 1}), "its D is not a state dict of tensors"),
+    "D without names": (
+        lambda content: content.update(D={1: torch.ones(1)}),
+        "its D is not a state dict of tensors",
+    ),
     "NaN": (
         lambda content: content["G_ema"].update({"net.0.weight": torch.full((4, 8, 4, 4), float("nan"))}),
         "of a training that diverged: G's net.0.weight is not finite",
