@@ -75,8 +75,8 @@ def test_reproduce_halves_train_collect_serve_score(tmp_path: Path) -> None:
     assert [row["count"] for row in results["mistakes"]["mnist"]] == [2, 2, 60]
     index = (pages / "index.md").read_text(encoding="utf-8")
     distance = results["real"]["mnist"]["classifier"]["fd_classifier60"]
-    assert f"| real images | | | | {distance:.2f} |" in index
-    assert re.search(r"\| `mnist-dcgan` \| no \| 1 of 1,020 kimg \| \d+\.\d min \| \d+\.\d\d \| [\d.]+ \|", index)
+    assert f"| real images<br>![real images](images/mnist-real.png) | | | {distance:.2f} |" in index
+    assert re.search(r"images/mnist-dcgan.png\) \| 1 of 1,020 kimg \| \d+\.\d min \| \d+\.\d\d \| [\d.]+ \|", index)
     for target in re.findall(r"\]\(([^)#]+)\)", index):
         assert (pages / target).is_file(), target
 
