@@ -166,12 +166,16 @@ def score(context: ReproductionContext, arguments: argparse.Namespace) -> None:
     """Score what was collected, and write the pages."""
     from scripts.reproduce.pages import write
 
+    failed = list[str]()
     if not arguments.pages:
         from scripts.reproduce.scoring import score_all
 
-        score_all(context)
+        failed = score_all(context)
     folder = write(context, arguments.output)
     say(f"\nwritten: {folder / 'index.md'}")
+    if failed:
+        say(f"not scored, for the reasons above: {', '.join(failed)}")
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

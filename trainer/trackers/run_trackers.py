@@ -86,25 +86,15 @@ class RunTrackers:
             identity = {key: value for key, value in entry.items() if key != "images_seen" and isinstance(value, str)}
             run = TrackedRun(run_dir, images_seen, identity, until if isinstance(until, int) else 0)
             with self._off_if_it_fails(name):
-                self._begin(name, run, config, made_by, history)
-
-    def _begin(
-        self,
-        name: str,
-        run: TrackedRun,
-        config: Config,
-        made_by: Mapping[str, Any],
-        history: Sequence[Mapping[str, float]],
-    ) -> None:
-        module = importlib.import_module(f"trainer.trackers.{name}")
-        tracker: Tracker = getattr(module, CLASSES[name])(run)
-        self._active[name] = tracker
-        tracker.log_config(config, made_by)
-        if tracker.location:
-            self._report(f"{name}: {tracker.location}")
-        self._write(name, tracker)
-        for line in history:
-            self._log(name, int(line["images_seen"]), scalars(line))
+                module = importlib.import_module(f"trainer.trackers.{name}")
+                tracker: Tracker = getattr(module, CLASSES[name])(run)
+                self._active[name] = tracker
+                tracker.log_config(config, made_by)
+                if tracker.location:
+                    report(f"{name}: {tracker.location}")
+                self._write(name, tracker)
+                for line in history:
+                    self._log(name, int(line["images_seen"]), scalars(line))
 
     def log_tick(self, images_seen: int, values: Mapping[str, float], images: Mapping[str, np.ndarray]) -> None:
         """Give a tick to each tracker that is on.

@@ -77,13 +77,12 @@ def test_score_all_interrupted_continues_with_the_rest(
     assert len(calls) == 1
 
 
-def test_score_all_goes_on_after_a_generator_that_cannot_be_scored(
+def test_score_all_continues_after_a_generator_that_cannot_be_scored(
     context: ReproductionContext,
     trial: MakeTrial,
     gather: Gather,
     calls: list[tuple[str, ...]],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     scored = scoring.call
 
@@ -92,16 +91,24 @@ def test_score_all_goes_on_after_a_generator_that_cannot_be_scored(
             raise SystemExit(2)
         scored(*words)
 
+    def interrupted(*_: object) -> None:
+        raise SystemExit(130)
+
     monkeypatch.setattr(scoring, "call", collapsed)
     gather(trial("mnist-gan-2"), [(60, 120)])
     gather(trial("mnist-dcgan"), [(60, 120)])
-    scoring.score_all(context)
+    assert scoring.score_all(context) == [
+        "mnist-gan-2-00000600-last (classifier)",
+        "mnist-gan-2-00000600-last (random convolutions)",
+    ]
     assert {words[4] for words in calls} == {
         "mnist-gan-2-00000600",
         "mnist-dcgan-00000600",
         "mnist-dcgan-00000600-last",
     }
-    assert "not scored, for the reasons above: mnist-gan-2-00000600-last (classifier)" in capsys.readouterr().out
+    monkeypatch.setattr(scoring, "call", interrupted)
+    with pytest.raises(SystemExit):
+        scoring.score_all(context)
 
 
 def test_score_all_scores_again_with_another_extractor(

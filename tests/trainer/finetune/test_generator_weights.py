@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
 
 
 def made(name: str) -> tuple[Config, Generator]:
-    """A config and a generator of it, random everywhere, with the running statistics of its own features."""
+    """A config and its generator, random everywhere, with the running statistics of that generator's features."""
     architecture, classes, model = CASES[name]
     config = config_of(architecture, resolution=16, channels=3, classes=classes, model=model)
     G = random_generator(config).train()
