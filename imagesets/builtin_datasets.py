@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution
 from imagesets.types import DatasetSpec, ImageSetError, OpenedDataset
 
 DIGITS = tuple("0123456789")
@@ -25,7 +26,7 @@ STACKED_SIZES = {"train": 60_000, "test": 26_000}
 CELEBA_SPLITS = {"train": {"0"}, "valid": {"1"}, "test": {"2"}, "all": {"0", "1", "2"}}
 
 
-def digits(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:  # noqa: ARG001 (one signature for all)
+def digits(source: str, split: str, resolution: Resolution, channels: int, data_root: Path) -> DatasetSpec:  # noqa: ARG001 (one signature for all)
     """load_digits (8x8, values 0 to 16), scaled to 0..255 and enlarged by PIL's bicubic.
 
     The split is stratified and fixed: of each class, the share nearest 297/1797 in the order of a
@@ -62,7 +63,7 @@ def digits_test_mask(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def mnist(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+def mnist(source: str, split: str, resolution: Resolution, channels: int, data_root: Path) -> DatasetSpec:
     """The idx files, found or downloaded. Larger than 28 px by resizing (no padding)."""
     from imagesets.idx import find_idx, read_idx
 
@@ -101,7 +102,7 @@ def mnist(source: str, split: str, resolution: int, channels: int, data_root: Pa
     return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, " ".join(parts), open_dataset)
 
 
-def stacked_mnist(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+def stacked_mnist(source: str, split: str, resolution: Resolution, channels: int, data_root: Path) -> DatasetSpec:
     """Three random MNIST images as red, green and blue: 1,000 classes 100·r + 10·g + b (Metz et al. 2017).
 
     The draws are Philox's, with replacement. 60,000 training images take 141 MB, where Lin et al. 2018 draw 128,000;
@@ -125,7 +126,7 @@ def stacked_mnist(source: str, split: str, resolution: int, channels: int, data_
     return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, content_hash, open_dataset)
 
 
-def cifar10(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+def cifar10(source: str, split: str, resolution: Resolution, channels: int, data_root: Path) -> DatasetSpec:
     """Describe torchvision's CIFAR-10, whose pickled batches it checks against its md5 sums before reading them."""
 
     def open_dataset() -> OpenedDataset:
@@ -140,7 +141,7 @@ def cifar10(source: str, split: str, resolution: int, channels: int, data_root: 
     return DatasetSpec(source, split, "none", "pil-bilinear", resolution, channels, CIFAR10_IDENTITY, open_dataset)
 
 
-def celeba(source: str, split: str, resolution: int, channels: int, data_root: Path) -> DatasetSpec:
+def celeba(source: str, split: str, resolution: Resolution, channels: int, data_root: Path) -> DatasetSpec:
     """CelebA's aligned 178x218 images, the centre 178x178, then resized (as the DCGAN tutorials do)."""
     from imagesets.folder import RESIZE, open_image_files
     from imagesets.folder_contents import files_signature
@@ -215,18 +216,18 @@ def open_array(
     images: np.ndarray,
     labels: np.ndarray | None,
     class_names: tuple[str, ...],
-    resolution: int,
+    resolution: Resolution,
     channels: int,
     resize: str,
 ) -> OpenedDataset:
     """Open an array in memory as a dataset.
 
     Args:
-        images: uint8 [N, h, w] or [N, h, w, 3].
+        images: uint8 [N, h, w] or [N, h, w, 3 or 4].
         labels: [N], or None.
         class_names: Names of the classes.
-        resolution: Side in pixels to resize to.
-        channels: 1 or 3.
+        resolution: Resolution in pixels to resize to.
+        channels: 1, 3 or 4.
         resize: A filter of `decode.resize_center_crop`, which belongs into the specification too.
     """
     from PIL import Image

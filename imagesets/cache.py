@@ -29,6 +29,7 @@ import numpy as np
 
 from artifacts.arrays import RowWriter, drop_page_cache
 from artifacts.files import file_lock, sync_folder
+from artifacts.images.resolution import height_and_width, parse_resolution
 from artifacts.resources import available_cpus
 from artifacts.terminal import printable, progress
 from imagesets.types import BrokenImageError, DatasetSpec, ImageSet, ImageSetError, OpenedDataset
@@ -61,6 +62,8 @@ def default_cache_root() -> Path:
 def _key_fields(spec: DatasetSpec) -> dict[str, Any]:
     """Return everything that decides the pixels."""
     fields = {name: getattr(spec, name) for name in ("source", "split", "crop", "resize", "resolution", "channels")}
+    if isinstance(spec.resolution, str):  # a rectangle
+        fields["crop"] = "center-aspect"
     return fields | {"identity": spec.content_hash}
 
 
@@ -104,15 +107,15 @@ def with_native_format(spec: DatasetSpec, name: str, cache_root: Path) -> Datase
     kept = cache_root / f"{cache_key(spec)}.json"
     try:
         native = json.loads(kept.read_text(encoding="utf-8"))
-        resolution, channels = int(native["resolution"]), int(native["channels"])
-        if 1 <= resolution <= MAX_RESOLUTION and channels in (1, 3):
+        resolution, channels = parse_resolution(native["own_resolution"]), int(native["channels"])
+        if all(1 <= side <= MAX_RESOLUTION for side in height_and_width(resolution)) and channels in (1, 3):
             return replace(spec, resolution=resolution, channels=channels)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not looked at yet, or damaged
     items = _open_dataset(spec, name)
     with contextlib.suppress(OSError):  # it only saves time
         cache_root.mkdir(parents=True, exist_ok=True)
-        found = json.dumps({"resolution": items.resolution, "channels": items.channels})
+        found = json.dumps({"own_resolution": items.resolution, "channels": items.channels})
         building = kept.with_name(f".{kept.name}.{os.getpid()}")
         building.write_text(found, encoding="utf-8")
         building.replace(kept)
@@ -144,7 +147,7 @@ def _read(entry: Path, name: str) -> ImageSet | None:
             return None
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False) if info["labels"] else None
-        shape = (info["n"], info["resolution"], info["resolution"], info["channels"])
+        shape = (info["n"], *height_and_width(info["resolution"]), info["channels"])
         if images.dtype != np.uint8 or images.shape != shape or (labels is not None and labels.shape != shape[:1]):
             raise ValueError("the arrays are not those that info.json describes")
         if images.nbytes <= VERIFY_UP_TO_BYTES and content_fingerprint(images, labels) != info["fingerprint"]:
@@ -190,7 +193,8 @@ def _open_dataset(spec: DatasetSpec, name: str) -> OpenedDataset:
 
 def _require_room(items: OpenedDataset, name: str, folder: Path) -> None:
     """Raise ImageSetError unless the disk has room for the arrays and a margin."""
-    need = items.count * (items.resolution**2 * items.channels + (8 if items.labels is not None else 0)) + _SPARE_BYTES
+    row = math.prod(height_and_width(items.resolution)) * items.channels + (8 if items.labels is not None else 0)
+    need = items.count * row + _SPARE_BYTES
     if (free := shutil.disk_usage(folder).free) >= need:
         return
     tenth = 2**20 / 10  # of a MiB; rounded up and down, so that the two never read the same
@@ -204,9 +208,11 @@ def _require_room(items: OpenedDataset, name: str, folder: Path) -> None:
 def _decode_into(
     building: Path, items: OpenedDataset, spec: DatasetSpec, name: str, show_progress: bool
 ) -> dict[str, Any]:
+    from imagesets.decode import describe_crop  # Pillow: listing the datasets needs none
+
     path = building / "images.npy"
     with _cache_errors(building.parent):
-        rows = RowWriter(path, (items.resolution, items.resolution, items.channels))
+        rows = RowWriter(path, (*height_and_width(items.resolution), items.channels))
     kept: list[int] = []
     skipped: list[dict[str, str]] = []
     allowed = items.count * MAX_BROKEN_SHARE
@@ -266,6 +272,7 @@ def _decode_into(
         "skipped": skipped,
         "several_frames": sum(items.frames[i] > 1 for i in kept) if items.frames else 0,
         "modes": None if items.modes is None else dict(sorted(Counter(items.modes[i] for i in kept).items())),
+        **(describe_crop([items.sizes[i] for i in kept], items.resolution) if items.sizes and kept else {}),
         **({"notes": list(items.notes)} if items.notes else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("numpy", "pillow")},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
+from artifacts.images.alpha import RGBA
+from artifacts.images.resolution import Resolution, height_and_width
 from artifacts.terminal import printable
 from imagesets.types import BrokenImageError
 
@@ -25,6 +27,7 @@ FILTERS = {"pil-bilinear": Image.Resampling.BILINEAR, "pil-bicubic": Image.Resam
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -62,6 +65,11 @@ def channels_of(data: bytes) -> int:
     return 3 if is_color(mode_of(data)) else 1
 
 
+def is_transparent(mode: str) -> bool:
+    """Return whether an image of this mode (as `mode_of` returns it) may be transparent."""
+    return mode.endswith("+transparency") or mode in _ALPHA_MODES
+
+
 def is_color(mode: str) -> bool:
     """Return whether an image of this mode (as `mode_of` returns it) may be in color."""
     return mode.removesuffix("+transparency") not in _GRAY_MODES
@@ -97,31 +105,69 @@ def frames_of(data: bytes) -> int:
         return 1
 
 
-def decode_image(data: bytes, resolution: int, channels: int, resize: Filter) -> np.ndarray:
-    """Decode one file, apply its orientation, crop the center square and resize.
+def decode_image(
+    data: bytes, resolution: Resolution, channels: int, resize: Filter
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode one file, apply its orientation, crop the center to the resolution's aspect ratio and resize.
 
-    Returns uint8 [resolution, resolution, channels]. Transparency is laid over white, 16-bit gray is scaled to 8 bit,
-    CMYK becomes RGB.
+    Returns uint8 [H, W, channels], and the height and width of the whole image. With 1 or 3 channels transparency is
+    laid over white; with 4 it is kept, and an image without is opaque. 16-bit gray is scaled to 8 bit, CMYK becomes
+    RGB.
 
     Raises:
         BrokenImageError: With the reason.
     """
-    return _with_image(
-        data,
-        lambda image: resize_center_crop(_to_eight_bit(ImageOps.exif_transpose(image)), resolution, channels, resize),
-    )
+
+    def decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+        upright = ImageOps.exif_transpose(image)
+        return resize_center_crop(upright, resolution, channels, resize), (upright.height, upright.width)
+
+    return _with_image(data, decode)
 
 
-def resize_center_crop(image: Image.Image, resolution: int, channels: int, resize: Filter) -> np.ndarray:
-    """Return the center square of an image, resized: uint8 [resolution, resolution, channels]."""
-    image = image.convert("L" if channels == 1 else "RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (side, side):
-        image = image.crop((left, top, left + side, top + side))
-    if side != resolution:
-        image = image.resize((resolution, resolution), FILTERS[resize])
-    return np.asarray(image, dtype=np.uint8).reshape(resolution, resolution, channels)
+def resize_center_crop(image: Image.Image, resolution: Resolution, channels: int, resize: Filter) -> np.ndarray:
+    """Return the largest centered crop of an image that has the resolution's aspect ratio, resized.
+
+    Returns uint8 [H, W, channels]. Pillow resizes colors weighted by alpha, so that the hidden color of transparent
+    pixels shows nowhere; fully transparent pixels are black.
+    """
+    image = _to_rgba(image) if channels == RGBA else _to_eight_bit(image).convert("L" if channels == 1 else "RGB")
+    height, width = height_and_width(resolution)
+    across, down = _crop_size(image.width, image.height, width, height)
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    if image.size != (across, down):
+        image = image.crop((left, top, left + across, top + down))
+    if (across, down) != (width, height):
+        image = image.resize((width, height), FILTERS[resize])
+    pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+    return np.where(pixels[..., 3:] > 0, pixels, np.uint8(0)) if channels == RGBA else pixels
+
+
+def _crop_size(across: int, down: int, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of the largest part of [down, across] pixels with the ratio of width to height."""
+    if across * height > down * width:
+        return max(1, round(down * width / height)), down
+    return across, max(1, round(across * height / width))
+
+
+def describe_crop(sizes: Sequence[tuple[int, int]], resolution: Resolution) -> dict[str, Any]:
+    """Return what an image set's info states of the crop.
+
+    Args:
+        sizes: Height and width of each image.
+        resolution: What the images are cropped and resized to.
+
+    Returns:
+        `crop_keeps`, the mean share of an image's pixels that the crop keeps, and `typical_size`, the median height
+        and width.
+    """
+    height, width = height_and_width(resolution)
+    shares = []
+    for down, across in sizes:
+        kept_across, kept_down = _crop_size(across, down, width, height)
+        shares.append(kept_across * kept_down / (across * down))
+    typical = [int(np.median([size[axis] for size in sizes])) for axis in (0, 1)]
+    return {"crop_keeps": round(float(np.mean(shares)), 3), "typical_size": typical}
 
 
 def _with_image(data: bytes, use: Callable[[Image.Image], T]) -> T:
@@ -174,6 +220,13 @@ def _reason(error: Exception, data: bytes) -> str:
     return printable(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": "))
 
 
+def _to_rgba(image: Image.Image) -> Image.Image:
+    """Return any image that Pillow reads in mode RGBA, opaque where it has no transparency."""
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        return image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    return _to_eight_bit(image).convert("RGBA")
+
+
 def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Return any image that Pillow reads in mode L or RGB."""
     if image.mode.startswith("I"):
@@ -183,7 +236,7 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.round(values / 257.0).astype(np.uint8))
     if image.mode == "F":
         raise BrokenImageError("floating-point pixels have no known range")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
         gray = image.mode in ("L", "LA", "La")
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")

@@ -10,8 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.alpha import RGBA
+from artifacts.images.resolution import Resolution, height_and_width, resolution_of
 from artifacts.terminal import printable
-from imagesets.decode import Filter, channels_of, decode_image, frames_of, is_color, mode_of, read_header
+from imagesets.decode import (
+    Filter,
+    channels_of,
+    decode_image,
+    frames_of,
+    is_color,
+    is_transparent,
+    mode_of,
+    read_header,
+)
 from imagesets.folder_contents import Contents, ImageFile, files_signature
 from imagesets.folder_layout import SplitLayout, select_split, split_family
 from imagesets.formats.archives import all_contents, archive_kind
@@ -19,6 +30,8 @@ from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, Opened
 
 RESIZE: Filter = "pil-bilinear"
 _CHUNK = 64  # images to look at before the search for a color one is decided
+LARGE_CROP = 0.5  # share of the pixels below which the summary remarks on the crop: images beyond 2:1 as squares
+MOST_ASPECT = 8.0  # of the resolution that it suggests
 _MOST_KINDS = 6  # of what was left out in the summary's line
 _PLURALS = {
     "file without extension": "files without extension",
@@ -42,13 +55,13 @@ _PLURALS = {
 _ARCHIVES = (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def folder_spec(text: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+def folder_spec(text: str, resolution: Resolution | None, channels: int | None) -> DatasetSpec:
     """Return the specification of the dataset that `folder:` names.
 
     Args:
         text: What follows `folder:`: PATH or PATH@SPLIT. Without a folder `all`, `@all` is everything, like PATH.
-        resolution: Side in pixels, or None for the files' own.
-        channels: 1 (gray), 3 (RGB) or None for the files' own.
+        resolution: Resolution in pixels, or None for the files' own.
+        channels: 1 (gray), 3 (RGB), 4 (RGBA) or None for the files' own, 1 or 3.
 
     Raises:
         ImageSetError: If there is no such folder or archive, or it has no images.
@@ -87,7 +100,7 @@ def folder_spec(text: str, resolution: int | None, channels: int | None) -> Data
 
 def open_image_files(
     members: list[ImageFile],
-    resolution: int | None,
+    resolution: Resolution | None,
     channels: int | None,
     where: str,
     labels: np.ndarray | None = None,
@@ -102,16 +115,19 @@ def open_image_files(
                 f"the images in {where} have different sizes ({some}, ...); give a resolution: --resolution 64, or "
                 "resolution=64 in Python"
             )
-        resolution = min(next(iter(sizes)))
+        width, height = next(iter(sizes))
+        resolution = resolution_of(height, width)
         channels = channels or native
     size, depth = resolution, channels or _native_channels(members)
     modes = [""] * len(members)
     frames = [1] * len(members)
+    whole = [(0, 0)] * len(members)
 
     def decode(i: int) -> np.ndarray:
         data = members[i].read()
         modes[i], frames[i] = mode_of(data), frames_of(data)
-        return decode_image(data, size, depth, RESIZE)
+        pixels, whole[i] = decode_image(data, size, depth, RESIZE)
+        return pixels
 
     return OpenedDataset(
         count=len(members),
@@ -123,6 +139,7 @@ def open_image_files(
         class_names=class_names,
         modes=modes,
         frames=frames,
+        sizes=whole,
     )
 
 
@@ -220,9 +237,29 @@ def reading_notes(info: dict[str, Any]) -> list[str]:
     color = sum(count for mode, count in (info.get("modes") or {}).items() if is_color(mode))
     if info["channels"] == 1 and color:
         notes.append(f"{color:,} in color, read as gray")
+    modes = info.get("modes") or {}
+    transparent = sum(count for mode, count in modes.items() if is_transparent(mode))
+    opaque = sum(modes.values()) - transparent
+    if info["channels"] == RGBA and opaque:
+        notes.append(f"{opaque:,} without transparency, read as opaque")
+    elif info["channels"] != RGBA and transparent:
+        notes.append(f"{transparent:,} with transparency, drawn over white (channels=4 keeps it)")
+    if info.get("crop_keeps", 1.0) < LARGE_CROP:
+        notes.append(_crop_note(info))
     if several := info.get("several_frames"):
         notes.append(f"{several:,} with several frames, of which the first is used")
     return notes
+
+
+def _crop_note(info: dict[str, Any]) -> str:
+    """Return a remark on a crop that leaves out most of the images, with a resolution that fits them."""
+    down, across = info["typical_size"]
+    shorter = min(height_and_width(info["resolution"]))
+    longer = shorter * round(min(MOST_ASPECT, max(down, across) / min(down, across)))
+    fitting = resolution_of(*((longer, shorter) if down > across else (shorter, longer)))
+    advice = "" if fitting == info["resolution"] else f"; a resolution of {fitting} (height x width) keeps more"
+    lost = 1 - info["crop_keeps"]
+    return f"the center crop leaves out {lost:.0%} of the pixels, of images of typically {down}x{across}{advice}"
 
 
 def _order(count: tuple[str, int]) -> tuple[bool, bool, str]:

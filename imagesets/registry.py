@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution, height_and_width, parse_resolution, resolution_of
 from artifacts.plugins import PluginError, import_object, is_plugin
 from imagesets import builtin_datasets
 from imagesets.builtin_datasets import CELEBA_SPLITS, open_array
@@ -21,6 +22,8 @@ from imagesets.cache import MAX_RESOLUTION, content_fingerprint, default_cache_r
 from imagesets.types import DatasetSpec, ImageSet, ImageSetError, OpenedDataset
 
 log = logging.getLogger("imagesets")
+
+ResolutionLike = Resolution | tuple[int, int] | list[int]  # what `load` takes
 
 # Extensions of files that are image sets under their bare path. An array file may also hold something else.
 ARCHIVES = (".zip", ".tar", ".parquet")
@@ -42,16 +45,16 @@ class SourceInfo:
 
     name: str
     splits: tuple[str, ...]
-    resolution: int | None
+    resolution: Resolution | None
     channels: int | None
     description: str
-    make_spec: Callable[[str, str, int, int, Path], DatasetSpec] | None = field(default=None, repr=False)
+    make_spec: Callable[[str, str, Resolution, int, Path], DatasetSpec] | None = field(default=None, repr=False)
 
 
 def load(
     name: str | os.PathLike[str],
     *,
-    resolution: int | None = None,
+    resolution: ResolutionLike | None = None,
     channels: int | None = None,
     data_root: Path | str = "data",
     cache_root: Path | str | None = None,
@@ -65,8 +68,10 @@ def load(
             `package.module:FUNCTION`, a function of your own that returns images uint8 [N, H, W] or [N, H, W, C], or a
             tuple of images, labels [N] and class names. The path of a folder or archive may also be given without
             `folder:`, if no dataset has that name. `folder:A+folder:B` is both as one set.
-        resolution: Side in pixels; None is the source's own.
-        channels: 1 (gray) or 3 (RGB); None is the source's own.
+        resolution: Side in pixels, or (height, width) or "64x96" of rectangles; None is the source's own. Images are
+            cropped to its aspect ratio at their center, then resized.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA); None is the source's own, where transparent images are drawn over white
+            as RGB. With 4, images without transparency are opaque.
         data_root: Folder of the datasets that are downloaded.
         cache_root: Folder of the cache; by default $ATELIER_CACHE, else ~/.cache/gan-atelier/image-sets.
         progress: Show a progress bar, and print on stderr in one line what a folder or archive contains and what was
@@ -78,9 +83,9 @@ def load(
     Raises:
         ImageSetError: In one line, for anything that the user can correct.
     """
-    name, resolution, channels = full_name(name), _checked_resolution(resolution), _checked_channels(channels)
+    name, size, channels = full_name(name), _checked_resolution(resolution), _checked_channels(channels)
     data_root, root = _data_paths(data_root, cache_root)
-    spec = _dataset_spec(name, resolution, channels, data_root)
+    spec = _dataset_spec(name, size, channels, data_root)
     found = load_or_build(spec, f"{spec.source}@{spec.split}", root, progress)
     if spec.summary is None:
         return found
@@ -95,7 +100,7 @@ def load(
 def native_channels(
     name: str | os.PathLike[str],
     *,
-    resolution: int | None = None,
+    resolution: ResolutionLike | None = None,
     data_root: Path | str = "data",
     cache_root: Path | str | None = None,
 ) -> int:
@@ -106,12 +111,12 @@ def native_channels(
     Raises:
         ImageSetError: If there is no such source.
     """
-    name, resolution = full_name(name), _checked_resolution(resolution)
+    name, size = full_name(name), _checked_resolution(resolution)
     data_root, root = _data_paths(data_root, cache_root)
     is_named = not name.startswith("folder:") and not is_plugin(name.partition("@")[0])
     if is_named and len(union_parts(name)) == 1:
         return _find_source(name)[0].channels or 3
-    spec = _dataset_spec(name, resolution, None, data_root)
+    spec = _dataset_spec(name, size, None, data_root)
     return with_native_format(spec, f"{spec.source}@{spec.split}", root).channels or 3
 
 
@@ -169,21 +174,23 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _checked_resolution(resolution: Any) -> int | None:
+def _checked_resolution(resolution: Any) -> Resolution | None:
     if resolution is None:
         return None
-    if not isinstance(resolution, (int, np.integer)) or isinstance(resolution, bool):
-        raise ImageSetError(f"resolution {str(resolution)[:80]!r} is not a whole number of pixels, such as 32")
-    if not 1 <= resolution <= MAX_RESOLUTION:
-        raise ImageSetError(f"resolution {resolution} is not between 1 and {MAX_RESOLUTION}")
-    return int(resolution)
+    try:
+        found = parse_resolution(resolution)
+    except ValueError as error:
+        raise ImageSetError(str(error)) from None
+    if not all(1 <= side <= MAX_RESOLUTION for side in height_and_width(found)):
+        raise ImageSetError(f"resolution {found} is not between 1 and {MAX_RESOLUTION}")
+    return found
 
 
 def _checked_channels(channels: Any) -> int | None:
     if channels is None:
         return None
-    if not isinstance(channels, (int, np.integer)) or isinstance(channels, bool) or channels not in (1, 3):
-        raise ImageSetError(f"channels {str(channels)[:80]} is neither 1 (gray) nor 3 (RGB)")
+    if not isinstance(channels, (int, np.integer)) or isinstance(channels, bool) or channels not in (1, 3, 4):
+        raise ImageSetError(f"channels {str(channels)[:80]} is neither 1 (gray), 3 (RGB) nor 4 (RGBA)")
     return int(channels)
 
 
@@ -201,7 +208,7 @@ def _show(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_root: Path) -> DatasetSpec:
+def _dataset_spec(name: str, resolution: Resolution | None, channels: int | None, data_root: Path) -> DatasetSpec:
     if len(parts := union_parts(name)) > 1:
         from imagesets.formats.union import union_spec, with_common_split
 
@@ -209,7 +216,7 @@ def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_
         if function := next((part for part in parts if is_plugin(part.partition("@")[0])), None):
             raise ImageSetError(f"{function} cannot be a part of a union; let a function return all of the images")
 
-        def make_spec(part: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+        def make_spec(part: str, resolution: Resolution | None, channels: int | None) -> DatasetSpec:
             return _dataset_spec(part, resolution, channels, data_root)
 
         return union_spec(with_common_split(parts), resolution, channels, make_spec)
@@ -227,7 +234,7 @@ def _dataset_spec(name: str, resolution: int | None, channels: int | None, data_
     return info.make_spec(info.name, split, resolution, channels, data_root)
 
 
-def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> DatasetSpec:
+def _plugin_spec(name: str, resolution: Resolution | None, channels: int | None) -> DatasetSpec:
     """Call a user's function `package.module:FUNCTION` with the split, and describe the images it returns."""
     source, _, split = name.partition("@")
     split = split or "train"
@@ -238,7 +245,8 @@ def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> Dat
     except Exception as error:  # whatever the user's function raises
         raise ImageSetError(f"{source}({split!r}) failed: {type(error).__name__}: {error}") from error
     images, labels, class_names = _check_returned(f"{source}({split!r})", returned)
-    resolution, channels = resolution or min(images.shape[1:3]), channels or (1 if images.ndim == 3 else 3)
+    resolution = resolution or resolution_of(*images.shape[1:3])
+    channels = channels or (1 if images.ndim == 3 else 3)
     content = content_fingerprint(images, labels) + "".join(f" {name}" for name in class_names)
 
     def open_dataset() -> OpenedDataset:
@@ -248,12 +256,12 @@ def _plugin_spec(name: str, resolution: int | None, channels: int | None) -> Dat
 
 
 def _check_returned(call: str, returned: Any) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Return images [N, H, W] or [N, H, W, 3], labels and class names; raise ImageSetError for any other result."""
+    """Return images [N, H, W] or [N, H, W, 3 or 4], labels and class names; raise ImageSetError for others."""
 
     def error(found: str) -> ImageSetError:
         return ImageSetError(
-            f"{call} returned {found}; return uint8 [N, H, W] or [N, H, W, C], where C is 1 or 3, or a tuple of such "
-            "images, integer labels [N] and class names"
+            f"{call} returned {found}; return uint8 [N, H, W] or [N, H, W, C], where C is 1, 3 or 4, or a tuple of "
+            "such images, integer labels [N] and class names"
         )
 
     parts = returned if isinstance(returned, tuple) else (returned, None, ())
@@ -263,7 +271,7 @@ def _check_returned(call: str, returned: Any) -> tuple[np.ndarray, np.ndarray | 
         images, labels = np.asarray(parts[0]), None if parts[1] is None else np.asarray(parts[1])
     except Exception as reason:  # ragged lists, or whatever an array type of the user raises
         raise error(f"what is not an array ({type(reason).__name__}: {reason})") from reason
-    is_image_shape = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    is_image_shape = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3, 4))
     if images.dtype != np.uint8 or not is_image_shape or 0 in images.shape:
         found = f"{images.dtype} {list(images.shape)}" if images.ndim else type(parts[0]).__name__
         raise error(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution
 from artifacts.terminal import printable
 
 
@@ -29,13 +30,14 @@ class ImageSet:
 
     Attributes:
         name: `SOURCE@SPLIT`.
-        images: uint8 [N, H, W, C] in 0..255, read-only; C is 1 (gray) or 3 (RGB).
+        images: uint8 [N, H, W, C] in 0..255, read-only; C is 1 (gray), 3 (RGB) or 4 (RGBA, straight alpha).
         labels: int64 [N], or None.
         class_names: `class_names[label]` is the name of a class; empty without labels.
         info: The JSON document of the cache entry: source, split, crop, resize, resolution, channels, n, fingerprint
             (sha256 of images and labels), skipped files, modes (number of image files by Pillow mode, before
-            conversion), several_frames (number of files of which only the first frame is used), library versions;
-            of a folder or zip also `contents`, one line about what the source contains.
+            conversion), several_frames (number of files of which only the first frame is used), crop_keeps (mean share
+            of a file's pixels that the crop keeps), typical_size (median height and width), library versions; of a
+            folder or zip also `contents`, one line about what the source contains.
     """
 
     name: str
@@ -55,14 +57,15 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """An opened dataset. `decode(i)` returns uint8 [resolution, resolution, channels] or raises BrokenImageError.
+    """An opened dataset. `decode(i)` returns uint8 [H, W, channels] of its resolution, or raises BrokenImageError.
 
-    For image files, decoding i sets `modes[i]` to the file's mode, as `decode.mode_of` returns it, and `frames[i]` to
-    its number of frames. `notes` are remarks for the line about what the source contains.
+    For image files, decoding i sets `modes[i]` to the file's mode, as `decode.mode_of` returns it, `frames[i]` to its
+    number of frames and `sizes[i]` to its height and width. `notes` are remarks for the line about what the source
+    contains.
     """
 
     count: int
-    resolution: int
+    resolution: Resolution
     channels: int
     decode: Callable[[int], np.ndarray]
     describe: Callable[[int], str]
@@ -70,6 +73,7 @@ class OpenedDataset:
     class_names: tuple[str, ...] = ()
     modes: list[str] | None = None
     frames: list[int] | None = None
+    sizes: list[tuple[int, int]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -86,7 +90,7 @@ class DatasetSpec:
     split: str
     crop: str
     resize: str
-    resolution: int | None
+    resolution: Resolution | None
     channels: int | None
     content_hash: str
     open: Callable[[], OpenedDataset] = field(compare=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from artifacts.files import LFS_HINT, is_lfs_pointer_file
+from artifacts.images.alpha import RGBA
 from artifacts.terminal import printable
 from imagesets.decode import MAX_PIXELS
 from imagesets.folder_contents import ArchiveFile, Contents, ImageFile, Label
@@ -28,6 +30,7 @@ IMAGE_NAMES = ("images", "image", "x", "imgs", "data", "samples", "arr 0")
 LABEL_NAMES = ("labels", "label", "y", "targets", "target", "arr 1")
 CLASS_NAMES = ("class names", "label names", "classes")
 MAX_LABEL_BYTES = 2**28
+MAX_TGA_SIDE = 2**16 - 1
 # An array of more images than this has at least one byte per image in the file: each is an entry in memory
 MAX_EMPTY_ROWS = 2**20
 _CHUNK = 2**20
@@ -83,7 +86,7 @@ class _Rows:
         self._is_checked = False
 
     def read(self, row: int) -> bytes:
-        """Return row i as a PGM or PPM file; raise BrokenImageError, or ImageSetError if the array is damaged."""
+        """Return row i as a PGM, PPM or TGA file; raise BrokenImageError, or ImageSetError if the array is damaged."""
         self._check()
         local = self._local
         try:
@@ -100,6 +103,8 @@ class _Rows:
         if self.channels_first:
             pixels = pixels.transpose(1, 2, 0)
         height, width = pixels.shape[:2]
+        if pixels.shape[2:] == (RGBA,):
+            return _as_tga(pixels)
         kind = b"P6" if pixels.shape[2:] == (3,) else b"P5"
         return b"%s %d %d 255\n" % (kind, width, height) + pixels.tobytes()
 
@@ -116,6 +121,15 @@ class _Rows:
             except Exception as error:
                 raise _broken(self.array.file.file, self.array.where, error) from error
             self._is_checked = True
+
+
+def _as_tga(pixels: np.ndarray) -> bytes:
+    """Return uint8 [H, W, 4] as an uncompressed TGA file, whose pixels are blue, green, red and alpha."""
+    height, width = pixels.shape[:2]
+    if max(height, width) > MAX_TGA_SIDE:
+        raise BrokenImageError(f"{width}x{height} pixels with transparency; at most {MAX_TGA_SIDE:,} per side are read")
+    header = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, width, height, 32, 0x28)  # rows from the top
+    return header + pixels[:, :, [2, 1, 0, 3]].tobytes()
 
 
 def list_npz(files: list[ArchiveFile]) -> Contents:
@@ -267,10 +281,10 @@ def _is_channels_first(array: _Array) -> bool:
         raise error(": is it one image [H, W, C]? Save images[None], or gray images [N, H, W] as [N, H, W, 1]")
     last, first = shape[-1] in (1, 3), len(shape) == 4 and shape[1] in (1, 3)
     if len(shape) == 4:
-        if 4 in (shape[1], shape[3]) and not (last or first):
-            raise error(", with transparency; save its first three channels")
         if not (last or first):
-            raise error(", and neither its second nor its last axis has 1 or 3 channels")
+            last, first = shape[-1] == RGBA, shape[1] == RGBA
+        if not (last or first):
+            raise error(", and neither its second nor its last axis has 1, 3 or 4 channels")
         if last and first:
             raise error(": either its second or its last axis may be the channels; save another number of pixels")
     if math.prod(shape[1:]) // (1 if len(shape) == 3 else shape[1] if first else shape[3]) > MAX_PIXELS:

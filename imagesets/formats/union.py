@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution
 from imagesets.folder import path_and_split, reading_notes
 from imagesets.types import DatasetSpec, ImageSetError, OpenedDataset
 
 # Makes the specification of one part at a resolution and channels
-MakeSpec = Callable[[str, int | None, int | None], DatasetSpec]
+MakeSpec = Callable[[str, Resolution | None, int | None], DatasetSpec]
 
 
 def split_union(name: str, is_source: Callable[[str], bool]) -> tuple[str, ...]:
@@ -59,14 +60,14 @@ def _source_and_split(part: str) -> tuple[str, str | None]:
 
 
 def union_spec(
-    parts: tuple[str, ...], resolution: int | None, channels: int | None, make_spec: MakeSpec
+    parts: tuple[str, ...], resolution: Resolution | None, channels: int | None, make_spec: MakeSpec
 ) -> DatasetSpec:
     """Return the specification of several sources as one set.
 
     Args:
         parts: Names of the sources, each with its split.
-        resolution: Side in pixels, or None for the sources' own, which then must be equal.
-        channels: 1 (gray), 3 (RGB) or None: RGB if a source is in color.
+        resolution: Resolution in pixels, or None for the sources' own, which then must be equal.
+        channels: 1 (gray), 3 (RGB), 4 (RGBA) or None: RGB if a source is in color.
         make_spec: Makes the specification of one part.
 
     Raises:
@@ -127,6 +128,8 @@ def _joined(names: list[str], opened: list[OpenedDataset]) -> OpenedDataset:
             modes[i] = found.modes[row]
         if found.frames is not None:
             frames[i] = found.frames[row]
+        if found.sizes is not None:
+            sizes[i] = found.sizes[row]
         return pixels
 
     def describe(i: int) -> str:
@@ -134,7 +137,7 @@ def _joined(names: list[str], opened: list[OpenedDataset]) -> OpenedDataset:
         return f"{names[part]}: {opened[part].describe(row)}"
 
     count = int(ends[-1])
-    modes, frames = [""] * count, [1] * count
+    modes, frames, sizes = [""] * count, [1] * count, [(0, 0)] * count
     labels, class_names = _merged_labels(opened)
     unlabeled = [name for name, found in zip(names, opened, strict=True) if found.labels is None]
     some = 0 < len(unlabeled) < len(names)
@@ -149,6 +152,7 @@ def _joined(names: list[str], opened: list[OpenedDataset]) -> OpenedDataset:
         class_names=class_names,
         modes=modes if of_files else None,
         frames=frames,
+        sizes=sizes if of_files else None,
         notes=(f"no classes: {', '.join(unlabeled)} has none",) if some else (),
     )
 
@@ -178,7 +182,9 @@ def _summary(names: list[str], specs: list[DatasetSpec]) -> Callable[[dict[str, 
             if spec.summary is None:
                 continue
             broken = [entry for entry in info.get("skipped", ()) if entry["file"].startswith(f"{name}: ")]
-            text, part_lost = spec.summary({**info, "skipped": broken, "modes": None, "several_frames": 0})
+            text, part_lost = spec.summary(
+                {**info, "skipped": broken, "modes": None, "several_frames": 0, "crop_keeps": 1.0}
+            )
             texts.append(text)
             lost = lost or part_lost
         notes = [*info.get("notes", ()), *reading_notes(info)]

@@ -155,7 +155,10 @@ def test_cache_in_a_read_only_folder_is_read(tmp_path: Path, monkeypatch: pytest
     assert cache.load_or_build(unknown, "made@train", tmp_path, False).fingerprint == built.fingerprint
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"resolution": 0, "channels": 1}', '{"resolution": 4}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"own_resolution": 0, "channels": 1}', '{"own_resolution": 4}', '{"resolution": 3, "channels": 1}'],
+)
 def test_cache_damaged_native_format_is_found_again(tmp_path: Path, content: str) -> None:
     unknown = spec(resolution=None, channels=None)
     cache.load_or_build(unknown, "made@train", tmp_path, False)

@@ -209,9 +209,9 @@ def test_celeba_crops_the_center_and_follows_the_partition(tmp_path: Path) -> No
         ("mnist@dev", {}, "has no split 'dev'"),
         ("digits", {"channels": 2}, "neither 1"),
         ("digits", {"channels": "gray"}, "channels gray is neither 1"),
-        ("digits", {"resolution": 32.0}, "resolution '32.0' is not a whole number of pixels"),
-        ("digits", {"resolution": "32"}, "resolution '32' is not a whole number of pixels"),
-        ("digits", {"resolution": True}, "resolution 'True' is not a whole number of pixels"),
+        ("digits", {"resolution": 32.0}, "resolution '32.0' is neither a whole number of pixels"),
+        ("digits", {"resolution": "32px"}, "resolution '32px' is neither a whole number of pixels"),
+        ("digits", {"resolution": True}, "resolution 'True' is neither a whole number of pixels"),
         ("digits", {"resolution": 0}, "not between"),
     ],
 )

@@ -1,0 +1,1 @@
+"""What an image is everywhere: its resolution, and its transparency."""
