@@ -123,8 +123,8 @@ def _parse(props: dict[str, str]) -> Metadata:
         raise ContractError(f"metadata name is {props['name'][:40]!r}; letters, digits, '.', '_' and '-' only")
     if props["z_distribution"] not in ("normal", "uniform"):
         raise ContractError(f"metadata z_distribution is {props['z_distribution'][:40]!r}, not normal or uniform")
-    if positive("channels") not in (1, 3):
-        raise ContractError(f"metadata channels is {props['channels']}; 1 and 3 can be shown")
+    if positive("channels") not in (1, 3, 4):
+        raise ContractError(f"metadata channels is {props['channels']}; 1, 3 and 4 can be shown")
     if not re.fullmatch(r"[0-9]{1,15}", props["images_seen"]):
         raise ContractError("metadata images_seen is not a non-negative integer")
     if props["ema"] not in ("true", "false"):

@@ -15,7 +15,7 @@ WIDTH = 64  # channels; each is averaged over the four quarters of an image, whi
 
 
 class RandomConvolutions(nn.Module):
-    """Three convolutions of random weights, averaged over the quarters: [N, C, S, S] in [-1, 1] → [N, 256]."""
+    """Three convolutions of random weights, averaged over the quarters: [N, C, H, W] in [-1, 1] → [N, 256]."""
 
     dim = 4 * WIDTH
 
@@ -33,6 +33,6 @@ class RandomConvolutions(nn.Module):
         weights = list(self.buffers())
         for index, weight in enumerate(weights):
             x = F.relu(F.conv2d(x, weight, padding=1))
-            if index < len(weights) - 1 and x.shape[-1] >= 4:
+            if index < len(weights) - 1 and min(x.shape[2:]) >= 4:
                 x = F.avg_pool2d(x, 2)
         return F.adaptive_avg_pool2d(x, 2).flatten(1)

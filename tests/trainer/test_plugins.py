@@ -223,6 +223,12 @@ def test_reading_a_checkpoint_imports_no_user_module(module: str, tmp_path: Path
     assert module not in sys.modules
 
 
+def test_build_rectangles_with_an_architecture_of_squares_is_one_line(module: str) -> None:
+    fields = {"data": {"resolution": "8x16"}, "model": {"architecture": f"{module}:ARCHITECTURE"}}
+    with pytest.raises(TrainerError, match=r":ARCHITECTURE makes square images only: set data\.resolution .*as 8$"):
+        build(loading.parse(tiny(**fields)))
+
+
 def test_build_architecture_check_is_one_line(module: str) -> None:
     config = loading.parse(tiny(model={"architecture": f"{module}:ARCHITECTURE", "z_dim": 5}))
     with pytest.raises(TrainerError, match="at most 4, not 5"):

@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from artifacts.images.resolution import Resolution, height_and_width
 from artifacts.plugins import is_plugin
+from trainer.config.image_shape import check_resolution, num_upsamples
 from trainer.run_names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
@@ -52,8 +63,13 @@ class Data(Section):
     """Which images, at which size."""
 
     source: str = Field("digits", description="SOURCE or SOURCE@SPLIT: digits, mnist, cifar10, folder:PATH, …")
-    resolution: int = Field(32, ge=4, le=128, description="height and width in pixels")
-    channels: Literal[1, 3] = Field(1, description="1 gray, 3 RGB; default: those of the images")
+    resolution: Annotated[Resolution, BeforeValidator(check_resolution)] = Field(
+        32,
+        description="side in pixels, 4 to 256, or HEIGHTxWIDTH, to which images are cropped: 64x96",
+    )
+    channels: Literal[1, 3, 4] = Field(
+        1, description="1 gray, 3 RGB, 4 RGBA (keeps transparency); default: 1 or 3, those of the images"
+    )
     flip: bool = Field(False, description="mirror each real image left to right with probability 0.5")
     augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
         (), description="DiffAugment policies on all images that D sees; for small datasets"
@@ -65,6 +81,16 @@ class Data(Section):
         None, gt=0, le=10_000_000, description="kimg over which the noise decreases linearly to 0; default: constant"
     )
     class_names: tuple[str, ...] = Field((), description="names of the labels; default: those of the dataset")
+
+    @property
+    def height(self) -> int:
+        """Height of the images in pixels."""
+        return height_and_width(self.resolution)[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the images in pixels."""
+        return height_and_width(self.resolution)[1]
 
 
 class Model(Section):
@@ -230,27 +256,6 @@ class Config(Section):
                 yield field, name
 
 
-def initial_resolution(resolution: int) -> int:
-    """Return the side of a convolutional generator's first feature map: 7 where it divides the resolution, else 4."""
-    return 7 if resolution % 7 == 0 else 4
-
-
-def num_upsamples(resolution: int) -> int:
-    """Return how often a generator doubles its first feature map.
-
-    Raises:
-        ValueError: If doubling cannot reach the resolution.
-    """
-    initial = initial_resolution(resolution)
-    count = (resolution // initial).bit_length() - 1
-    if initial << count != resolution or count < 1:
-        raise ValueError(
-            f"a convolutional generator cannot make {resolution} px: it doubles from 4 or 7, so use 8, 14, 16, 28, 32, "
-            "56, 64, 112 or 128"
-        )
-    return count
-
-
 # The rules raise ValueError with one line that names the fields and what to set instead.
 
 
@@ -263,7 +268,7 @@ def _check_data(data: Data) -> None:
         raise ValueError("data.noise_kimg has no effect while data.noise_std is 0; set both")
 
 
-def _check_architecture(model: Model, resolution: int) -> None:
+def _check_architecture(model: Model, resolution: Resolution) -> None:
     if is_plugin(model.architecture):
         return  # its own rules are checked when the networks are built
     if model.d_downsamples is not None and model.architecture != "resnet":
@@ -279,7 +284,7 @@ def _check_architecture(model: Model, resolution: int) -> None:
         raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan, sndcgan or resnet")
 
 
-def _check_widths(model: Model, resolution: int) -> None:
+def _check_widths(model: Model, resolution: Resolution) -> None:
     needed, given = num_upsamples(resolution), len(model.g_widths)
     if model.architecture == "resnet":
         if given != needed + 1:
@@ -292,7 +297,7 @@ def _check_widths(model: Model, resolution: int) -> None:
             f"at {resolution} px model.g_widths needs {needed} widths (the last layer doubles) "
             f"or {needed + 1} (a 3x3 layer ends it), not {given}"
         )
-    blocks, most = len(model.d_widths), resolution.bit_length() - 1
+    blocks, most = len(model.d_widths), min(height_and_width(resolution)).bit_length() - 1
     downsamples = blocks if model.architecture == "dcgan" else blocks - 1
     if model.d_downsamples is not None:
         if model.d_downsamples > blocks:

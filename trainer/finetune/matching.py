@@ -1,6 +1,6 @@
 """Matches the tensors of a parent with those of a new network, by name and shape, and adapts what differs.
 
-Adapted are: the first and last layer where one network is gray and the other RGB, rows per class by the name of the
+Adapted are: the first and last layer where the images have other channels, rows per class by the name of the
 class, BatchNorm where only one network is conditional, and spectral normalization. Other tensors keep their
 initialization. All of it is listed.
 """
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from artifacts.images.alpha import RGBA
 from trainer.config.schema import Config
 from trainer.networks import ConditionalBatchNorm, Discriminator, SpectralNorm
 from trainer.networks.layers import as_matrix
@@ -32,13 +33,13 @@ class Shape:
 
     classes: tuple[str, ...]
     channels: int
-    resolution: int
+    pixels: int
 
     @classmethod
     def of(cls, config: Config) -> Shape:
         """Return the shape of a config's networks."""
         data = config.data
-        return cls(data.class_names if config.model.conditional else (), data.channels, data.resolution)
+        return cls(data.class_names if config.model.conditional else (), data.channels, data.height * data.width)
 
 
 @dataclass
@@ -252,22 +253,29 @@ def _adapt_channels(
     """Return the first weight of D or the last of G for images of the other number of channels, or None.
 
     A gray G becomes an RGB one of the same images: three equal channels. A D of the other kind sees a gray image as the
-    parent did: its weights are repeated and divided by 3, or summed. The channels of an RGB G are averaged.
+    parent did: its weights are repeated and divided by 3, or summed. The channels of an RGB G are averaged. To or from
+    RGBA the colors are adapted likewise; a new alpha has weights 0 (a G draws it half transparent at first), and the
+    parent's is left out.
     """
     differ = [dim for dim in range(min(value.dim(), place.dim())) if value.shape[dim] != place.shape[dim]]
     if value.dim() != place.dim() or len(differ) != 1 or ours.channels == theirs.channels:
         return None, None
     (dim,) = differ
     pixels, rest = divmod(value.shape[dim], theirs.channels)  # per channel: 1 in a convolution
-    if rest or pixels * ours.channels != place.shape[dim] or pixels not in (1, ours.resolution**2):
+    if rest or pixels * ours.channels != place.shape[dim] or pixels not in (1, ours.pixels):
         return None, None
     parts = value.unflatten(dim, (theirs.channels, pixels))
-    if ours.channels == 3:
+    names = {1: "gray", 3: "RGB", RGBA: "RGBA"}
+    what = f"{names[theirs.channels]} → {names[ours.channels]}"
+    parts = parts.narrow(dim, 0, min(3, theirs.channels))
+    if theirs.channels == 1:
         parts = parts.expand(*[3 if at == dim else -1 for at in range(parts.dim())])
-        parts, what = (parts / 3, "gray → RGB, a third each") if is_d else (parts, "gray → RGB, repeated")
-    else:
+        parts, what = (parts / 3, f"{what}, a third each") if is_d else (parts, f"{what}, repeated")
+    elif ours.channels == 1:
         parts = parts.sum(dim, keepdim=True) if is_d else parts.mean(dim, keepdim=True)
-        what = "RGB → gray, summed" if is_d else "RGB → gray, averaged"
+        what = f"{what}, summed" if is_d else f"{what}, averaged"
+    if ours.channels == RGBA:
+        parts, what = torch.cat([parts, torch.zeros_like(parts.narrow(dim, 0, 1))], dim), f"{what}, alpha new"
     return parts.flatten(dim, dim + 1), what if how is None else f"{how}; {what}"
 
 

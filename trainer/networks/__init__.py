@@ -41,10 +41,10 @@ __all__ = [
 
 # `model.architecture`, as trainer.config.schema.ARCHITECTURES lists them
 ARCHITECTURES = {
-    "mlp": Architecture(mlp.generator, mlp.discriminator),
-    "dcgan": Architecture(dcgan.generator, dcgan.discriminator),
-    "sndcgan": Architecture(dcgan.generator, sndcgan.discriminator),
-    "resnet": Architecture(resnet.generator, resnet.discriminator),
+    "mlp": Architecture(mlp.generator, mlp.discriminator, rectangles=True),
+    "dcgan": Architecture(dcgan.generator, dcgan.discriminator, rectangles=True),
+    "sndcgan": Architecture(dcgan.generator, sndcgan.discriminator, rectangles=True),
+    "resnet": Architecture(resnet.generator, resnet.discriminator, rectangles=True),
 }
 
 
@@ -52,13 +52,19 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
     """Return G and D, initialized from torch's global random state, on the CPU in float32.
 
     Raises:
-        TrainerError: If a user's architecture cannot be imported, rejects the config, or fails.
+        TrainerError: If the config has rectangles and the architecture makes none, or if a user's cannot be imported,
+            rejects the config, or fails.
     """
     model, data = config.model, config.data
     if is_plugin(model.architecture):
         architecture = _guard(model.architecture, load_plugin("model.architecture", model.architecture, Architecture))
     else:
         architecture = ARCHITECTURES[model.architecture]
+    if data.height != data.width and not architecture.rectangles:
+        raise TrainerError(
+            f"{model.architecture} makes square images only: set data.resolution to one side, such as "
+            f"{min(data.height, data.width)}"
+        )
     if architecture.check is not None:
         try:
             architecture.check(model, data.resolution)
@@ -99,7 +105,9 @@ def _guard(name: str, architecture: Architecture) -> Architecture:
         return call
 
     check = guard("check", passed=(TrainerError, ValueError)) if architecture.check is not None else None
-    return Architecture(guard("generator", Generator), guard("discriminator", Discriminator), check)
+    return Architecture(
+        guard("generator", Generator), guard("discriminator", Discriminator), check, architecture.rectangles
+    )
 
 
 def parameter_count(network: nn.Module) -> int:

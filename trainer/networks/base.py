@@ -1,6 +1,6 @@
 """What every generator and every discriminator is, whatever its layers.
 
-A generator knows its own shape (`z_dim`, `classes`, `resolution`, `channels`) and maps latents float [N, z_dim] to
+A generator knows its own shape (`z_dim`, `classes`, `height`, `width`, `channels`) and maps latents float [N, z_dim] to
 images float [N, C, H, W] in (-1, 1). A discriminator maps such images to logits float [N] (scores, for a critic). No
 network contains a sigmoid: it belongs to the loss. Class-conditional ones (`classes` > 0) also take labels int64 [N].
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from artifacts.images.resolution import Resolution, height_and_width
 from trainer.config.schema import Model
 
 
@@ -27,12 +29,15 @@ class MixingLayer(nn.Module):
 class Generator(nn.Module):
     """Layers, the last one's tanh, and the image's shape."""
 
-    def __init__(self, net: nn.Sequential, *, z_dim: int, resolution: int, channels: int, classes: int = 0) -> None:
+    def __init__(
+        self, net: nn.Sequential, *, z_dim: int, resolution: Resolution, channels: int, classes: int = 0
+    ) -> None:
         """Wrap the layers `net`; `classes` is 0 for an unconditional generator."""
         super().__init__()
         self.net = net
         self.z_dim = z_dim
         self.resolution = resolution
+        self.height, self.width = height_and_width(resolution)
         self.channels = channels
         self.classes = classes
         self.output: Callable[[Tensor], Tensor] = torch.tanh  # an imported generator may end in another function
@@ -42,7 +47,7 @@ class Generator(nn.Module):
         features = z
         for layer in self.net:
             features = layer(features, labels) if isinstance(layer, ConditionalLayer) else layer(features)
-        return self.output(features).reshape(-1, self.channels, self.resolution, self.resolution)
+        return self.output(features).reshape(-1, self.channels, self.height, self.width)
 
 
 class Discriminator(nn.Module):
@@ -76,12 +81,15 @@ class Architecture:
     """A pair of networks that `model.architecture` can name.
 
     Attributes:
-        generator: (model, resolution, channels, classes) → Generator; `classes` is 0 for an unconditional pair.
+        generator: (model, resolution, channels, classes) → Generator; `classes` is 0 for an unconditional pair, and
+            `resolution` the side of square images, or HEIGHTxWIDTH (`artifacts.images.resolution.height_and_width`).
         discriminator: (model, resolution, channels, classes) → Discriminator.
         check: (model, resolution) → None, or raises ValueError, with one line that says what to set instead, for a
             config that these networks cannot be built from.
+        rectangles: Whether `resolution` may be HEIGHTxWIDTH; otherwise it is a side in pixels.
     """
 
-    generator: Callable[[Model, int, int, int], Generator]
-    discriminator: Callable[[Model, int, int, int], Discriminator]
-    check: Callable[[Model, int], None] | None = None
+    generator: Callable[[Model, Any, int, int], Generator]
+    discriminator: Callable[[Model, Any, int, int], Discriminator]
+    check: Callable[[Model, Any], None] | None = None
+    rectangles: bool = False

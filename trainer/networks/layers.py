@@ -53,7 +53,7 @@ def d_norms(kind: str, width: int) -> list[nn.Module]:
 
 
 class DenseToFeatureMap(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 map, [N, z] → [N, C, k, k], computed as a matrix product.
+    """A transposed convolution of a 1x1 map, [N, z] → [N, C, h, w], computed as a matrix product.
 
     Channels-last weights are multiplied in their memory order, so that training copies nothing.
     """
@@ -61,11 +61,11 @@ class DenseToFeatureMap(nn.ConvTranspose2d):
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002 (torch's signature)
         """Return the feature map of latents [N, z]."""
         features: Tensor
-        k, c = self.kernel_size[0], self.out_channels
+        (h, w), c = self.kernel_size, self.out_channels
         if self.weight.is_contiguous(memory_format=torch.channels_last):
-            features = (z @ self.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(1, (k, k, c)).permute(0, 3, 1, 2)
+            features = (z @ self.weight.permute(0, 2, 3, 1).flatten(1)).unflatten(1, (h, w, c)).permute(0, 3, 1, 2)
         else:
-            features = (z @ self.weight.flatten(1)).unflatten(1, (c, k, k))
+            features = (z @ self.weight.flatten(1)).unflatten(1, (c, h, w))
         return features if self.bias is None else features + self.bias.view(1, -1, 1, 1)
 
 
@@ -109,7 +109,7 @@ class BiasGradient(torch.autograd.Function):
 
 
 class FullConvHead(nn.Conv2d):
-    """A convolution that covers its whole [N, C, k, k] input, → [N, 1], computed as a dot product."""
+    """A convolution that covers its whole [N, C, h, w] input, → [N, 1], computed as a dot product."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits of features."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.config.schema import Model, initial_resolution
+from artifacts.images.resolution import Resolution
+from trainer.config.image_shape import first_map
+from trainer.config.schema import Model
 from trainer.networks.base import ConditionalLayer, Discriminator, Generator
 from trainer.networks.layers import DenseToFeatureMap, SumPoolHead, batch_norm, d_head
 
@@ -64,12 +66,11 @@ class DownBlock(nn.Module):
         return hidden + shortcut
 
 
-def generator(model: Model, resolution: int, channels: int, classes: int) -> Generator:
-    """Return a dense layer to 4x4 (7x7) of the first width, a doubling block per further width, a 3x3 layer."""
+def generator(model: Model, resolution: Resolution, channels: int, classes: int) -> Generator:
+    """Return a dense layer to the first map, a block that doubles it per further width, and a 3x3 layer."""
     hidden_bias, end_bias = model.bias == "all", model.bias != "none"
-    initial = initial_resolution(resolution)
     first, *rest = model.g_widths
-    layers: list[nn.Module] = [DenseToFeatureMap(model.z_dim, first, initial, bias=end_bias)]
+    layers: list[nn.Module] = [DenseToFeatureMap(model.z_dim, first, first_map(resolution), bias=end_bias)]
     width = first
     for out in rest:
         layers.append(UpBlock(width, out, classes, hidden_bias=hidden_bias, end_bias=end_bias))
@@ -84,7 +85,7 @@ def generator(model: Model, resolution: int, channels: int, classes: int) -> Gen
     )
 
 
-def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:  # noqa: ARG001 (interface)
+def discriminator(model: Model, resolution: Resolution, channels: int, classes: int) -> Discriminator:  # noqa: ARG001 (interface)
     """Return a block per width, of which the first `d_downsamples` halve; ReLU, sum over space, a linear layer."""
     bias = model.bias != "none"
     downsamples = len(model.d_widths) - 1 if model.d_downsamples is None else model.d_downsamples

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from torch import nn
 
+from artifacts.images.resolution import Resolution, height_and_width
 from trainer.config.schema import Model
 from trainer.networks.base import Discriminator
 from trainer.networks.layers import FullConvHead, d_head, d_norms
 
 
-def discriminator(model: Model, resolution: int, channels: int, classes: int) -> Discriminator:
+def discriminator(model: Model, resolution: Resolution, channels: int, classes: int) -> Discriminator:
     """Return a 3x3 and a halving 4x4 convolution per width, only the 3x3 for the last; LeakyReLU 0.1."""
     end_bias = model.bias != "none"
     hidden_bias = model.bias == "all" or (model.bias == "unnormalized" and model.d_norm == "none")
     *halving, last = model.d_widths
     layers: list[nn.Module] = []
-    width, side = channels, resolution
+    width, (height, across) = channels, height_and_width(resolution)
 
     def convolution(out: int, kernel: int, stride: int) -> list[nn.Module]:
         norms = d_norms(model.d_norm, out) if layers else []  # the pixels are not normalized
@@ -28,8 +29,8 @@ def discriminator(model: Model, resolution: int, channels: int, classes: int) ->
     for hidden in halving:
         layers += convolution(hidden, 3, 1)
         width = hidden
-        layers += convolution(hidden, 4, 2)  # side halves
-        side //= 2
+        layers += convolution(hidden, 4, 2)  # sides halve
+        height, across = height // 2, across // 2
     layers += convolution(last, 3, 1)
-    score = d_head(model, last, lambda channels: FullConvHead(channels, 1, side, bias=end_bias))
+    score = d_head(model, last, lambda channels: FullConvHead(channels, 1, (height, across), bias=end_bias))
     return Discriminator(nn.Sequential(*layers), score, width=last, classes=classes)

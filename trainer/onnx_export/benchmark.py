@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution
 from artifacts.resources import available_cpus
 from trainer.devices import cpu_name
 from trainer.errors import TrainerError
@@ -106,7 +107,7 @@ class Scorer:
                 f"({str(made_with.get('digest'))[:12]}…), not with {extractor} ({self.extractor.digest[:12]}…)"
             )
 
-    def check_resolution(self, resolution: int) -> None:
+    def check_resolution(self, resolution: Resolution) -> None:
         """Raise TrainerError when the reference's images have another resolution."""
         real = self.reference.provenance["image_set"].get("resolution")
         if real != resolution:

@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import onnx
 
 from artifacts.generator_file import digest
+from artifacts.images.resolution import resolution_of
 from artifacts.latents import ZDistribution
 from artifacts.onnx_metadata import metadata_of
 from trainer.errors import TrainerError
@@ -147,7 +148,7 @@ def optimize(
         )
     check_replaceable(path, method)
     if scorer:
-        scorer.check_resolution(int(properties["height"]))
+        scorer.check_resolution(resolution_of(int(properties["height"]), int(properties["width"])))
     z_distribution = cast(ZDistribution, properties["z_distribution"])
     latent = (int(properties["z_dim"]), z_distribution, len(json.loads(properties["class_names"])))
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from artifacts.images.resolution import height_and_width, resolution_of
 from trainer import networks
 from trainer.config import loading
-from trainer.config.schema import initial_resolution
+from trainer.config.image_shape import first_map
 from trainer.errors import TrainerError
 from trainer.networks.imported_activations import LEAKY_RELU, LEAKY_SLOPE, Layers
 from trainer.onnx_export import state_dict_file
@@ -116,14 +117,21 @@ def _dcgan_config(theirs: Weights, file: str) -> dict[str, Any]:
     for key, shape in layers[1:]:
         if shape[2:] not in ((4, 4), (3, 3)):
             raise TrainerError(f"{key} is {shape}; a dcgan's layers after the first are 4x4 (doubling) or a last 3x3")
-    (_, (z_dim, _, base, _)), (last, (_, channels, _, _)) = layers[0], layers[-1]
+    (_, (z_dim, _, *base)), (last, (_, channels, _, _)) = layers[0], layers[-1]
     if any(shape[2] == 3 for _, shape in layers[1:-1]):
         raise TrainerError(f"{file} has a 3x3 layer before its last; a dcgan ends with it or has none")
-    resolution = base << sum(shape[2] == 4 for _, shape in layers[1:])
-    if initial_resolution(resolution) != base:
-        raise TrainerError(f"{layers[0][0]} makes a first map of {base}x{base}; ours begin with 4x4 or 7x7")
-    if channels not in (1, 3):
-        raise TrainerError(f"{last} gives {channels} channels; an image has 1 or 3")
+    doublings = sum(shape[2] == 4 for _, shape in layers[1:])
+    resolution = resolution_of(base[0] << doublings, base[1] << doublings)
+    try:
+        ours = first_map(resolution)
+    except ValueError as error:
+        raise TrainerError(f"{layers[0][0]} makes a first map of {base[0]}x{base[1]}: {error}") from error
+    if ours != tuple(base):
+        raise TrainerError(
+            f"{layers[0][0]} makes a first map of {base[0]}x{base[1]}; ours of {resolution} px is {ours[0]}x{ours[1]}"
+        )
+    if channels not in (1, 3, 4):
+        raise TrainerError(f"{last} gives {channels} channels; an image has 1, 3 or 4")
     widths = [shape[1] for _, shape in layers[:-1]]
     biased = [f"{key.removesuffix('weight')}bias" in theirs for key, _ in layers]
     bias = "all" if all(biased) else "unnormalized" if biased[-1] else "none"
@@ -133,7 +141,7 @@ def _dcgan_config(theirs: Weights, file: str) -> dict[str, Any]:
             "architecture": "dcgan",
             "z_dim": z_dim,
             "g_widths": widths,
-            "d_widths": widths[::-1][: resolution.bit_length() - 1],
+            "d_widths": widths[::-1][: min(height_and_width(resolution)).bit_length() - 1],
             "bias": bias,
         },
     }

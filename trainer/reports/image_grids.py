@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from artifacts.files import atomic_path
+from artifacts.images.alpha import RGBA, over_white
 from artifacts.latents import ZDistribution, seeds_to_latents
 from trainer.networks import Generator
 
@@ -62,7 +63,7 @@ def grid(
         columns: Images per row; as many as rows by default.
         gap: Pixels between images.
         border: Pixels around them; `gap` by default.
-        color: The color of gaps and border.
+        color: The color of gaps and border; 0 is transparent in RGBA.
 
     Returns:
         uint8 [H', W', C].
@@ -92,7 +93,10 @@ def side_by_side(*pictures: np.ndarray, gap: int = 12) -> np.ndarray:
 
 
 def saturated(images: np.ndarray) -> float:
-    """Return the share of values of uint8 images that are 0 or 255."""
+    """Return the share of values of uint8 images that are 0 or 255; of RGBA images, of the visible pixels' colors."""
+    if images.shape[-1] == RGBA:
+        images = images[images[..., 3] > 0][:, :3]
+        return float(((images == 0) | (images == 255)).mean()) if images.size else 0.0
     return float(((images == 0) | (images == 255)).mean())
 
 
@@ -101,6 +105,11 @@ def to_pil(picture: np.ndarray, min_side: int = 0) -> Image.Image:
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
     factor = max(1, -(-min_side // max(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, drawn over white where it is transparent."""
+    return Image.fromarray(over_white(np.asarray(image))) if image.mode == "RGBA" else image.convert("RGB")
 
 
 def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
@@ -112,7 +121,7 @@ def write_png(picture: np.ndarray, path: Path, min_side: int = 256) -> None:
 def write_animation(frames: Sequence[Image.Image], path: Path, fps: float = 8.0) -> None:
     """Write frames as an endless .gif or .webp that holds the last frame for a second. Atomic."""
     durations = [round(1000 / fps)] * (len(frames) - 1) + [1000]
-    first, *rest = [frame.convert("RGB") for frame in frames]
+    first, *rest = [to_rgb(frame) for frame in frames]
     options: dict[str, Any] = {"lossless": False, "quality": 85} if path.suffix == ".webp" else {"optimize": True}
     with atomic_path(path) as partial:
         first.save(

@@ -99,7 +99,7 @@ def read_sheet(run_dir: Path, images_seen: int) -> Image.Image:
     if not paths:
         raise TrainerError(f"no pictures in {run_dir / 'samples'}; is it a run folder with metrics?")
     index = bisect_right([int(path.stem.rpartition("-")[2]) for path in paths], images_seen)
-    return Image.open(paths[max(0, index - 1)]).convert("RGB")
+    return image_grids.to_rgb(Image.open(paths[max(0, index - 1)]))
 
 
 def thin(items: Sequence[Item]) -> list[Item]:

@@ -77,10 +77,10 @@ def read_picture(folder: Path, plan: Plan, trial: Trial) -> Image.Image | None:
         sheet = pages.read_sheet(folder / run["folder"], int(run["images_seen"]))
     except TrainerError:
         return None
-    step = plan.config.data.resolution + GAP
-    factor = sheet.width // (math.isqrt(len(GRID_SEEDS)) * step + GAP)  # Small sheets are enlarged.
-    side = (CROP * step + GAP) * factor
-    return sheet.crop((0, 0, side, side))
+    data = plan.config.data
+    factor = sheet.width // (math.isqrt(len(GRID_SEEDS)) * (data.width + GAP) + GAP)  # Small sheets are enlarged.
+    width, height = ((CROP * (side + GAP) + GAP) * factor for side in (data.width, data.height))
+    return sheet.crop((0, 0, width, height))
 
 
 def picture_matrix(plan: Plan, trials: Sequence[Trial]) -> dict[str, Any] | None:

@@ -77,6 +77,24 @@ def test_match_of_rgb_as_gray_sees_gray_images_alike(architecture: str) -> None:
     assert any("RGB → gray, summed" in line for line in lines)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_match_as_rgba_keeps_the_colors(architecture: str, channels: int) -> None:
+    state, theirs, lines = started(config_of(architecture, channels=4), config_of(architecture, channels=channels))
+    torch.testing.assert_close(images(state)[:, :3], images(theirs).expand(-1, 3, -1, -1))
+    color = pictures().expand(-1, channels, -1, -1)
+    alpha = torch.rand(len(color), 1, 8, 8)
+    torch.testing.assert_close(state.D(torch.cat([color.expand(-1, 3, -1, -1), alpha], 1)), theirs.D(color))
+    assert any("→ RGBA" in line and line.endswith("alpha new") for line in lines)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_match_of_rgba_as_rgb_leaves_out_the_alpha(architecture: str) -> None:
+    state, theirs, lines = started(config_of(architecture, channels=3), config_of(architecture, channels=4))
+    torch.testing.assert_close(images(state), images(theirs)[:, :3])
+    assert any(line.endswith("RGBA → RGB") for line in lines)
+
+
 @pytest.mark.parametrize("architecture", ["dcgan", "sndcgan", "resnet"])
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_match_copies_the_rows_of_classes_by_name(architecture: str, spectral_norm: bool) -> None:

@@ -5,7 +5,8 @@ import torch
 
 from trainer import networks
 from trainer.config import loading
-from trainer.config.schema import Config, initial_resolution
+from trainer.config.image_shape import num_upsamples
+from trainer.config.schema import Config
 from trainer.networks import layers, resnet
 
 # Trainable parameters of G and D, from the source documents (001 prints its own) and by hand.
@@ -96,7 +97,7 @@ def test_dcgan_initialization_is_the_papers() -> None:
 @pytest.mark.parametrize("resolution", [8, 14, 16, 28, 32, 56, 64, 112, 128])
 @pytest.mark.parametrize("extra", [0, 1])
 def test_dcgan_reaches_every_size_with_both_endings(resolution: int, extra: int) -> None:
-    doublings = (resolution // initial_resolution(resolution)).bit_length() - 1
+    doublings = num_upsamples(resolution)
     config = loading.parse(
         {
             "name": "x",
@@ -247,7 +248,7 @@ def test_sndcgan_has_the_papers_parameters(architecture: str) -> None:
 @pytest.mark.parametrize("resolution", [28, 32, 64, 128])
 @pytest.mark.parametrize("architecture", ["sndcgan", "resnet"])
 def test_other_families_reach_every_size(architecture: str, resolution: int, channels: int) -> None:
-    steps = (resolution // initial_resolution(resolution)).bit_length() - 1
+    steps = num_upsamples(resolution)
     config = loading.parse(
         {
             "name": "x",
@@ -267,6 +268,29 @@ def test_other_families_reach_every_size(architecture: str, resolution: int, cha
     images = G(torch.randn(2, 3), labels)
     assert images.shape == (2, channels, resolution, resolution)
     assert D(images, labels).shape == (2,)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (48, 16), (96, 64), (36, 64), (16, 256)])
+def test_networks_of_rectangles_have_their_shape(architecture: str, height: int, width: int) -> None:
+    steps = num_upsamples(f"{height}x{width}")
+    config = loading.parse(
+        {
+            "name": "x",
+            "data": {"resolution": [height, width], "channels": 4},
+            "model": {
+                "architecture": architecture,
+                "z_dim": 3,
+                "g_widths": [4] * (steps + (architecture == "resnet")),
+                "d_widths": [4] * 3,
+            },
+        }
+    )
+    G, D = networks.build(config)
+    images = G(torch.randn(2, 3))
+    assert images.shape == (2, 4, height, width)
+    assert (G.height, G.width) == (height, width)
+    assert D(images).shape == (2,)
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "dcgan", "sndcgan", "resnet"])

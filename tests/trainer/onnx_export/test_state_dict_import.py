@@ -116,7 +116,7 @@ def test_import_of_diverged_weights_raises(value: float, tmp_path: Path) -> None
     [
         ("mlp", tutorial(), "has 0 linear layers"),
         ("dcgan", fully_connected(), "0 transposed convolutions"),
-        ("dcgan", nn.Sequential(nn.ConvTranspose2d(9, 8, 5), nn.ConvTranspose2d(8, 3, 4, 2, 1)), "first map of 5x5"),
+        ("dcgan", nn.Sequential(nn.ConvTranspose2d(9, 8, 3), nn.ConvTranspose2d(8, 3, 4, 2, 1)), "first map of 3x3"),
         ("dcgan", nn.Sequential(nn.ConvTranspose2d(9, 8, 4), nn.ConvTranspose2d(8, 5, 4, 2, 1)), "gives 5 channels"),
         ("dcgan", nn.Sequential(nn.ConvTranspose2d(9, 8, 4), nn.ConvTranspose2d(7, 3, 4, 2, 1)), "gives 8 channels"),
         ("dcgan", nn.Sequential(nn.ConvTranspose2d(9, 8, 4), nn.ConvTranspose2d(8, 3, 6, 2, 2)), "4x4 (doubling)"),
