@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts.images.resolution import parse_resolution
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.metrics import Metric, MetricOptions
@@ -114,7 +115,7 @@ def score(
     model: str | None = None,
     truncation: float | None = None,
     labels: str = "drawn",
-    resolution: int | str | None = None,
+    resolution: int | str | tuple[int, int] | None = None,
     kid_subset_size: int = 1000,
     force: bool = False,
     output: str | Path | None = None,
@@ -139,7 +140,7 @@ def score(
         model: The model of a service.
         truncation: Truncate normal latents of a generator at this.
         labels: For a conditional generator: "drawn" by the seeds, "balanced", or one class.
-        resolution: Compare at this side in pixels, or at the "reference"'s own; None: the images' own.
+        resolution: Compare at this side in pixels, at HEIGHTxWIDTH, or at the "reference"'s own; None: the images' own.
         kid_subset_size: Images per subset of the kernel distance.
         force: Use a classifier below twice chance accuracy.
         output: The folder of the report to write, or a .json file; the same call resumes there.
@@ -168,7 +169,7 @@ def score(
         baseline=baseline,
         metric_options=MetricOptions(kid_subset_size=kid_subset_size),
         force=force,
-        resolution=None if resolution is None else str(resolution),
+        resolution=_resolution_text(resolution),
         model=model,
         sampling=SamplingOptions(truncation, labels),
         paths=paths,
@@ -189,7 +190,7 @@ def fid(
     *,
     extractor: str | Path | Extractor | None = None,
     num_images: int | None = None,
-    resolution: int | str | None = None,
+    resolution: int | str | tuple[int, int] | None = None,
     force: bool = False,
     data_root: str | Path = "data",
     cache_root: str | Path | None = None,
@@ -204,7 +205,8 @@ def fid(
         extractor: The extractor file; None: the one that made the statistics, or Inception if its weights are cached,
             or else EfficientNet-Lite0 for color images.
         num_images: At most so many images of each; None: all, or 10,000 of a generator.
-        resolution: Compare at this side in pixels, or at that of `b` ("reference"); None: the images' own.
+        resolution: Compare at this side in pixels, at HEIGHTxWIDTH, or at that of `b` ("reference"); None: the images'
+            own.
         force: Use a classifier below twice chance accuracy.
         data_root: Where the datasets are, or are downloaded to.
         cache_root: The image cache; None: $ATELIER_CACHE or ~/.cache.
@@ -219,7 +221,7 @@ def fid(
         b,
         extractor=extractor,
         num_images=num_images,
-        resolution=None if resolution is None else str(resolution),
+        resolution=_resolution_text(resolution),
         paths=_data_paths(data_root, cache_root),
         force=force,
         on_warning=_warn,
@@ -228,6 +230,16 @@ def fid(
 
 def _data_paths(data_root: str | Path, cache_root: str | Path | None) -> DataPaths:
     return DataPaths(Path(data_root), None if cache_root is None else Path(cache_root))
+
+
+def _resolution_text(resolution: object) -> str | None:
+    """Return an argument as `--resolution` has it; what is none is reported there."""
+    if resolution is None or isinstance(resolution, str):
+        return resolution
+    try:
+        return str(parse_resolution(resolution))
+    except ValueError:
+        return str(resolution)
 
 
 def _whole_number(name: str, value: object, least: int) -> int:

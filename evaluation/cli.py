@@ -13,11 +13,13 @@ from artifacts.typer_group import FilesCommand, command_group, examples
 from evaluation.cli_classify import classify, modes
 from evaluation.cli_common import (
     DEFAULT_EXTRACTOR,
+    PIXELS,
     CacheRoot,
     DataRoot,
     ExtractorOutput,
     Force,
     one_line_errors,
+    resolution_within,
     warn,
 )
 from evaluation.cli_score import merge, score
@@ -54,7 +56,10 @@ def classifier(
     output: ExtractorOutput,
     data_root: DataRoot = Path("data"),
     cache_root: CacheRoot = None,
-    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.", min=8, max=64)] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(metavar=PIXELS, help="Input side in pixels, or 48x64.", callback=resolution_within(8, 64)),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the training.", min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the set.", min=1, show_default="by its size")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the extractor.", show_default="that of the file")] = None,
@@ -148,7 +153,14 @@ def efficientnet_lite0(
 )
 def random_convolutions(
     output: ExtractorOutput,
-    resolution: Annotated[int, typer.Option(help="Input side in pixels; give the images' own.", min=4, max=256)] = 32,
+    resolution: Annotated[
+        str,
+        typer.Option(
+            metavar=PIXELS,
+            help="Input side in pixels, or 64x96; give the images' own.",
+            callback=resolution_within(4, 256),
+        ),
+    ] = "32",
     channels: Annotated[int, typer.Option(metavar="<1|3>", help="1 for gray images, 3 for color.")] = 3,
 ) -> None:
     """Build a network of fixed random weights.
@@ -245,10 +257,19 @@ def reference(
         typer.Option("--output", "-o", help="The statistics file to write.", show_default="reference/….npz"),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels.", min=1, show_default="the dataset's own")
+        str | None,
+        typer.Option(
+            metavar=PIXELS,
+            help="Side in pixels, or HEIGHTxWIDTH such as 64x96.",
+            show_default="the dataset's own",
+            callback=resolution_within(1, 65536),
+        ),
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(metavar="<1|3>", help="Channels of the images.", show_default="the dataset's own")
+        int | None,
+        typer.Option(
+            metavar="<1|3|4>", help="Channels of the images; 4 keeps transparency.", show_default="the dataset's own"
+        ),
     ] = None,
     num_images: Annotated[int | None, typer.Option(help="Size of a fixed subset.", min=2, show_default="all")] = None,
     features: Annotated[
@@ -328,7 +349,7 @@ def fid(
         str | None,
         typer.Option(
             metavar="<PIXELS|reference>",
-            help="Side at which to compare, or `reference` for that of OTHER.",
+            help="Side or 64x96 at which to compare, or `reference` for that of OTHER.",
             show_default="the images' own",
         ),
     ] = None,

@@ -9,6 +9,7 @@ import typer
 
 from artifacts.terminal import say
 from evaluation.cli_common import (
+    PIXELS,
     CacheRoot,
     DataRoot,
     ExtractorFile,
@@ -17,6 +18,7 @@ from evaluation.cli_common import (
     ServiceModel,
     finite,
     one_line_errors,
+    resolution_within,
     warn,
 )
 from evaluation.errors import CheckFailedError
@@ -34,7 +36,13 @@ def classify(
     num_images: Annotated[int, typer.Option(help="How many images to classify.", min=1)] = 256,
     seed: Seed = 0,
     resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels to resize to.", min=1, max=4096, show_default="the images' own")
+        str | None,
+        typer.Option(
+            metavar=PIXELS,
+            help="Side in pixels to resize to, or 64x96.",
+            show_default="the images' own",
+            callback=resolution_within(1, 4096),
+        ),
     ] = None,
     sure: Annotated[
         float,
@@ -67,7 +75,7 @@ def classify(
         from evaluation.output_files import check_writable
         from evaluation.report.document import write_report
         from evaluation.sources import open_source, resolve
-        from evaluation.sources.resized import at_side
+        from evaluation.sources.resized import at_resolution
 
         if output is not None:
             check_writable(output)
@@ -76,7 +84,7 @@ def classify(
         warnings = suitability_warnings(loaded, force=force)
         images = open_source(source, model=model, resolution=resolution, data_root=data_root, cache_root=cache_root)
         if resolution is not None:
-            images, resize_warnings = at_side(images, resolution)
+            images, resize_warnings = at_resolution(images, resolution)
             warnings += resize_warnings
         for text in warnings:
             warn(text)

@@ -9,12 +9,13 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from artifacts.images.resolution import Resolution, height_and_width, parse_resolution
 from artifacts.processes import interruptible
 from artifacts.terminal import log_to_stderr, say
 from artifacts.typer_group import NO_HOME, is_missing_home_error
@@ -32,6 +33,7 @@ ExtractorFile = Annotated[Path, typer.Option("--extractor", help="An extractor f
 ExtractorOutput = Annotated[Path, typer.Option("--output", "-o", help="The extractor file to write.")]
 ServiceModel = Annotated[str | None, typer.Option(help="The service's model.", show_default="the service's default")]
 Seed = Annotated[int, typer.Option(help="The first seed; image i has seed + i.", min=0)]
+PIXELS = "<PIXELS>"
 DEFAULT_EXTRACTOR = "Inception, if its weights are cached; else EfficientNet-Lite0 for color"
 Force = Annotated[bool, typer.Option("--force", help="Use a classifier below twice chance accuracy.")]
 
@@ -78,6 +80,23 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
+
+
+def resolution_within(least: int, most: int) -> Callable[[str | None], Resolution | None]:
+    """Return the callback of an option that is a side in pixels or HEIGHTxWIDTH, each side from least to most."""
+
+    def parse(value: str | None) -> Resolution | None:
+        if value is None:
+            return None
+        try:
+            found = parse_resolution(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is neither a side in pixels, such as 64, nor 64x96.") from None
+        if not all(least <= side <= most for side in height_and_width(found)):
+            raise typer.BadParameter(f"{found} is not in the range {least}<=x<={most}.")
+        return found
+
+    return parse
 
 
 def warn(text: str) -> None:

@@ -82,7 +82,7 @@ def score(
         str | None,
         typer.Option(
             metavar="<PIXELS|reference>",
-            help="Side at which to compare, or `reference` for the reference's.",
+            help="Side or 64x96 at which to compare, or `reference` for the reference's.",
             show_default="the images' own",
         ),
     ] = None,

@@ -50,5 +50,10 @@ def height_and_width(resolution: Resolution) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def size_text(resolution: Resolution) -> str:
+    """Return HEIGHTxWIDTH of any resolution, of squares too."""
+    return "x".join(map(str, height_and_width(resolution)))
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

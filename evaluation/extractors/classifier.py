@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from artifacts.images.resolution import Resolution, height_and_width, resolution_of
 from artifacts.terminal import progress
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor_export import BuiltExtractor, weights_sha256, write_extractor
@@ -27,9 +28,9 @@ RESIZE = "linear-antialias"
 
 
 class Classifier(nn.Module):
-    """A CNN of [N, C, S, S] in [-1, 1] → features [N, 64], logits [N, classes]; S 8 or more."""
+    """A CNN of [N, C, H, W] in [-1, 1] → features [N, 64], logits [N, classes]; H and W 8 or more."""
 
-    def __init__(self, channels: int, num_classes: int, side: int) -> None:
+    def __init__(self, channels: int, num_classes: int, resolution: Resolution) -> None:
         """Create the network with random weights."""
         super().__init__()
 
@@ -39,14 +40,14 @@ class Classifier(nn.Module):
 
         self.stages = nn.Sequential(
             # Nothing runs at full size: on two cores that would take minutes.
-            stage(channels, 16, 5, 2),  # 16 x S/2
-            stage(16, 32, 3, 2),  # 32 x S/4
+            stage(channels, 16, 5, 2),  # 16 x H/2
+            stage(16, 32, 3, 2),  # 32 x H/4
             stage(32, 32, 3, 1),
-            stage(32, 64, 3, 2),  # 64 x S/8
+            stage(32, 64, 3, 2),  # 64 x H/8
         )
-        edge = -(-side // 8)
+        height, width = (-(-side // 8) for side in height_and_width(resolution))
         # Not ReLU, which would leave dead features, and a singular covariance with them.
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64 * edge * edge, FEATURES), nn.GELU())
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64 * height * width, FEATURES), nn.GELU())
         self.logits = nn.Linear(FEATURES, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,7 @@ def build_classifier(
     *,
     data_root: Path | str = "data",
     cache_root: Path | str | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     seed: int = 0,
     epochs: int | None = None,
     name: str | None = None,
@@ -75,7 +76,7 @@ def build_classifier(
         output: The file to write.
         data_root: Folder of downloaded datasets.
         cache_root: Folder of the image cache.
-        resolution: Height and width that the classifier works at, 8 to 64; default: the set's, at most 64.
+        resolution: What the classifier works at, 8 to 64 px per side; default: the set's, or else a square of 64.
         seed: Seed of weights, order and shifts.
         epochs: Passes over the training set; default: by its size, 4 to 25.
         name: Name of the extractor; default: the file's.
@@ -95,14 +96,14 @@ def build_classifier(
         raise EvaluationError(f"a classifier is trained on the train split and tested on @test: give {source}")
     roots: dict[str, Any] = {"data_root": data_root, "cache_root": cache_root}
     train = load(f"{source}@train", resolution=resolution, **roots)
-    if len(train) and train.images.shape[1] > MAX_SIDE:
+    if len(train) and max(train.images.shape[1:3]) > MAX_SIDE:
         train = load(f"{source}@train", resolution=MAX_SIDE, **roots)
-    side, channels = train.images.shape[1], train.images.shape[3]
-    if side < 8:
-        raise EvaluationError(f"{side} pixels are too few for a classifier; give --resolution 8 or more")
+    size, channels = resolution_of(*train.images.shape[1:3]), train.images.shape[3]
+    if min(height_and_width(size)) < 8:
+        raise EvaluationError(f"{size} pixels are too few for a classifier; give --resolution 8 or more")
     if train.labels is None or len(train.class_names) < 2:
         raise EvaluationError(f"{source} has no labels to train a classifier on; use the inception extractor")
-    test = load(f"{source}@test", resolution=side, channels=channels, **roots)
+    test = load(f"{source}@test", resolution=size, channels=channels, **roots)
     epochs = epochs or min(max(round(240_000 / len(train)), 4), 25)
     network = train_classifier(train, seed=seed, epochs=epochs)
     accuracy = accuracy_of(network, test)
@@ -113,7 +114,7 @@ def build_classifier(
         "metric": "fd_classifier",
         "weights_sha256": weights_sha256(network),
         "resize": RESIZE,
-        "resolution": side,
+        "resolution": size,
         "channels": channels,
         "dataset": train.name,
         "dataset_fingerprint": train.fingerprint,
@@ -136,8 +137,10 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
     """Train with Adam, a one-cycle rate, cross-entropy, and shifts by up to 2 pixels; the images have labels."""
     assert images.labels is not None
     torch.manual_seed(seed)
-    side, channels = images.images.shape[1], images.images.shape[3]
-    network = Classifier(channels, len(images.class_names), side).to(memory_format=torch.channels_last)
+    height, width, channels = images.images.shape[1:]
+    network = Classifier(channels, len(images.class_names), resolution_of(height, width)).to(
+        memory_format=torch.channels_last
+    )
     steps = max(1, len(images) // BATCH)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * steps)
@@ -152,7 +155,7 @@ def train_classifier(images: ImageSet, *, seed: int, epochs: int) -> Classifier:
                     raise EvaluationError(f"{images.name} has too few images to train a classifier on")
                 top, left = torch.randint(0, 5, (2,), generator=generator).tolist()
                 x = _normalize(images.images[batch.numpy()])
-                x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[:, :, top : top + side, left : left + side]
+                x = functional.pad(x, (2, 2, 2, 2), mode="replicate")[:, :, top : top + height, left : left + width]
                 _, logits = network(x.contiguous(memory_format=torch.channels_last))
                 loss = functional.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad(set_to_none=True)

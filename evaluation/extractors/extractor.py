@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from artifacts.images.alpha import RGBA, over_white
 from artifacts.onnx_metadata import digest_of, metadata_of
 from evaluation.errors import EvaluationError
 from evaluation.onnx_runtime import create_session, read_model, run_session
@@ -80,7 +81,7 @@ class Extractor:
         """Compute the features of images.
 
         Args:
-            images: uint8 [N, H, W, C], C 1 or 3, pixels 0 … 255.
+            images: uint8 [N, H, W, C], C 1, 3 or 4, pixels 0 … 255. RGBA images are drawn over white first.
 
         Returns:
             Features float32 [N, d], and logits float32 [N, classes] if the extractor has them.
@@ -92,11 +93,11 @@ class Extractor:
         """
         if images.dtype != np.uint8:
             raise TypeError(f"an extractor takes uint8 images, not {images.dtype}")
-        if images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise TypeError(f"an extractor takes [N, H, W, 1 or 3], not {list(images.shape)}")
+        if images.ndim != 4 or images.shape[3] not in (1, 3, RGBA):
+            raise TypeError(f"an extractor takes [N, H, W, 1, 3 or 4], not {list(images.shape)}")
         outputs = ["features", "logits"] if self.has_logits else ["features"]
         arrays = run_session(
-            self.session, outputs, {"images": np.ascontiguousarray(images)}, f"the extractor {self.name}"
+            self.session, outputs, {"images": np.ascontiguousarray(over_white(images))}, f"the extractor {self.name}"
         )
         if arrays[0].shape != (len(images), self.dim) or any(len(rows) != len(images) for rows in arrays):
             shapes = " and ".join(f"{name} {list(rows.shape)}" for name, rows in zip(outputs, arrays, strict=True))

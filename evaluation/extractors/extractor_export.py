@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution, height_and_width
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor import FORMAT_VERSION, extractor_digest, metadata_strings
 from evaluation.extractors.resize import RESIZES, GraphBuilder, add_resize
@@ -56,21 +57,21 @@ def require_packages(extra: Literal["train", "imagenet"]) -> None:
         raise EvaluationError(f"building this extractor needs {package}: pip install '.[{extra}]' in the checkout")
 
 
-def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProto:
-    """Return `images` uint8 [N, H, W, C] → `prepared` float32 [N, channels, side, side], normalized, as ONNX.
+def preprocessing_model(resize: str, resolution: Resolution, channels: int) -> onnx.ModelProto:
+    """Return `images` uint8 [N, H, W, C] → `prepared` float32 [N, channels, height, width], normalized, as ONNX.
 
     C may be 1 or 3 for any `channels`: gray is repeated to RGB, and RGB becomes gray by ITU-R 601 luma. `resize` is a
     key of `RESIZES`.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    how, graph = RESIZES[resize], GraphBuilder("pre")
+    how, graph, size = RESIZES[resize], GraphBuilder("pre"), height_and_width(resolution)
     pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     pixels = graph.add("Expand", pixels, np.array([1, 3, 1, 1]))
     if channels == 1:
         luma = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)
         pixels = graph.add("ReduceSum", graph.add("Mul", pixels, luma), np.array([1]), keepdims=1)
-    centered = graph.add("Sub", add_resize(graph, pixels, how, side), np.float32(how.offset))
+    centered = graph.add("Sub", add_resize(graph, pixels, how, size), np.float32(how.offset))
     graph.add("Div", centered, np.float32(how.scale))
     graph.nodes[-1].output[0] = "prepared"
     return helper.make_model(
@@ -78,7 +79,7 @@ def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProt
             graph.nodes,
             "extractor",
             [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", "C"])],
-            [helper.make_tensor_value_info("prepared", TensorProto.FLOAT, ["N", channels, side, side])],
+            [helper.make_tensor_value_info("prepared", TensorProto.FLOAT, ["N", channels, *size])],
             [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -86,15 +87,15 @@ def preprocessing_model(resize: str, side: int, channels: int) -> onnx.ModelProt
     )
 
 
-def export_network(network: torch.nn.Module, channels: int, side: int, logits: bool) -> onnx.ModelProto:
-    """Export a network of `prepared` float32 [N, channels, side, side] → `features`, or (`features`, `logits`)."""
+def export_network(network: torch.nn.Module, channels: int, resolution: Resolution, logits: bool) -> onnx.ModelProto:
+    """Export a network of `prepared` float32 [N, channels, height, width] → `features`, or (`features`, `logits`)."""
     import logging
     import warnings
 
     import torch
 
     network.eval()
-    example = torch.zeros(2, channels, side, side)
+    example = torch.zeros(2, channels, *height_and_width(resolution))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -113,13 +114,15 @@ def export_network(network: torch.nn.Module, channels: int, side: int, logits: b
     return program.model_proto
 
 
-def extractor_model(network: torch.nn.Module, resize: str, channels: int, side: int, logits: bool) -> onnx.ModelProto:
+def extractor_model(
+    network: torch.nn.Module, resize: str, channels: int, resolution: Resolution, logits: bool
+) -> onnx.ModelProto:
     """Return preprocessing and network as one model, without the exporter's notes about this machine's files."""
     import onnx
     from onnx import compose
 
-    core = export_network(network, channels, side, logits)
-    front = preprocessing_model(resize, side, channels)
+    core = export_network(network, channels, resolution, logits)
+    front = preprocessing_model(resize, resolution, channels)
     core.ir_version = front.ir_version = 10
     model = compose.merge_models(front, core, io_map=[("prepared", "prepared")])
     model.producer_name, model.producer_version = "gan-atelier", ""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from artifacts.images.resolution import Resolution, height_and_width
 from evaluation.errors import EvaluationError
 from evaluation.extractors.extractor_export import (
     IMAGENET_MEAN,
@@ -123,30 +124,30 @@ def build_efficientnet_lite0(output: Path, side: int = EFFICIENTNET_SIDES[0]) ->
     )
 
 
-def build_random_convolutions(output: Path, side: int = 32, channels: int = 3) -> BuiltExtractor:
+def build_random_convolutions(output: Path, resolution: Resolution = 32, channels: int = 3) -> BuiltExtractor:
     """Write three convolutions of fixed random weights as an extractor file.
 
     Args:
         output: The file to write.
-        side: Height and width that images are resized to; that of the images resizes nothing.
+        resolution: What images are resized to; that of the images resizes nothing.
         channels: 1 to look at gray images, 3 at RGB.
 
     Returns:
         The file with its metadata.
 
     Raises:
-        EvaluationError: If the side or the channels are not valid.
+        EvaluationError: If the resolution or the channels are not valid.
     """
-    if not 4 <= side <= MAX_RANDOM_SIDE or channels not in (1, 3):
+    if not all(4 <= side <= MAX_RANDOM_SIDE for side in height_and_width(resolution)) or channels not in (1, 3):
         raise EvaluationError(
-            f"random convolutions take 4 to {MAX_RANDOM_SIDE} px and 1 or 3 channels, not {side} px and {channels}"
+            f"random convolutions take 4 to {MAX_RANDOM_SIDE} px and 1 or 3 channels, not {resolution} and {channels}"
         )
     check_writable(output)
     return _build(
         RandomConvolutions(channels),
         output,
         name="random_convolutions",
-        side=side,
+        side=resolution,
         mean=(0.5,),
         std=(0.5,),
         resize="linear-antialias",
@@ -159,7 +160,7 @@ def _build(
     output: Path,
     *,
     name: str,
-    side: int,
+    side: Resolution,
     mean: Sequence[float],
     std: Sequence[float],
     resize: str,
@@ -168,7 +169,7 @@ def _build(
 ) -> BuiltExtractor:
     """Write a network; see `build_extractor`. `weights_hash` is by default that of the network's state."""
     whole = Normalized(network, mean, std, RESIZES[resize]).eval()
-    images = np.random.default_rng(0).integers(0, 256, (5, side, side, channels), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, *height_and_width(side), channels), dtype=np.uint8)
     images[0] = 255
     # Computed from the pixels, so that a mistake in the preprocessing or in Normalized is not repeated here. Every
     # resize is the identity at this size.

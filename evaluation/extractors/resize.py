@@ -83,14 +83,14 @@ class GraphBuilder:
         return output
 
 
-def add_resize(graph: GraphBuilder, pixels: str, how: Resize, side: int) -> str:
-    """Add a resize of float32 [N, C, H, W] to float32 [N, C, side, side], not normalized yet."""
+def add_resize(graph: GraphBuilder, pixels: str, how: Resize, size: tuple[int, int]) -> str:
+    """Add a resize of float32 [N, C, H, W] to float32 [N, C, *size] (height, width), not normalized yet."""
     height, width = _length(graph, pixels, 2), _length(graph, pixels, 3)
-    columns = graph.add("Transpose", _weights(graph, width, how, side), perm=[1, 0])
+    columns = graph.add("Transpose", _weights(graph, width, how, size[1]), perm=[1, 0])
     if how.antialias:
-        resized = graph.add("MatMul", _weights(graph, height, how, side), graph.add("MatMul", pixels, columns))
+        resized = graph.add("MatMul", _weights(graph, height, how, size[0]), graph.add("MatMul", pixels, columns))
     else:
-        resized = graph.add("MatMul", _mixed_rows(graph, pixels, height, how, side), columns)
+        resized = graph.add("MatMul", _mixed_rows(graph, pixels, height, how, size[0]), columns)
     if how.clip:
         resized = graph.add("Clip", resized, np.float32(0), np.float32(255))
     return resized

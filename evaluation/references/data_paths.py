@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.images.resolution import Resolution, size_text
 from evaluation.errors import EvaluationError
 from evaluation.sources import ImagesLike, Location, array_image_set, array_source, resolve
 from evaluation.sources.image_sets import checked_image_set
@@ -37,7 +38,7 @@ class DataPaths:
         return expand(str(root)) if root else default_cache_root().parent
 
     def channels_of(self, location: Location) -> int | None:
-        """Return the channels of real images, 1 or 3, without decoding them; None for a generator or statistics."""
+        """Return the channels of real images, 1, 3 or 4, without decoding them; None for a generator or statistics."""
         if location.kind == "arrays" and not location.is_statistics:
             value = location.path if location.value is None else location.value
             assert value is not None
@@ -48,7 +49,9 @@ class DataPaths:
             return None
         return native_channels(location.name, data_root=self.data_root, cache_root=self.cache_root)
 
-    def load_images(self, images: ImagesLike, resolution: int | None = None, channels: int | None = None) -> ImageSet:
+    def load_images(
+        self, images: ImagesLike, resolution: Resolution | None = None, channels: int | None = None
+    ) -> ImageSet:
         """Load real images: an image set, folder, zip, array file, array or list; anything else is an EvaluationError.
 
         `resolution` (in pixels) and `channels` are by default the images' own. Arrays and loaded sets keep their
@@ -75,12 +78,12 @@ class DataPaths:
         )
 
 
-def _at_resolution(images: ImageSet, resolution: int | None) -> ImageSet:
+def _at_resolution(images: ImageSet, resolution: Resolution | None) -> ImageSet:
     """Return a loaded image set; EvaluationError if it has another resolution."""
     own = images.info["resolution"]
     if resolution not in (None, own):
         raise EvaluationError(
-            f"{images.name} was loaded at {own}x{own} and {resolution}x{resolution} are needed: give its name instead, "
-            f"or load it with resolution={resolution}"
+            f"{images.name} was loaded at {size_text(own)} and {size_text(resolution)} are needed: give its name "
+            f"instead, or load it with resolution={resolution!r}"
         )
     return images

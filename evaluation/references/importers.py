@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from artifacts.arrays import read_npy, read_npz
+from artifacts.images.resolution import Resolution
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.json_files import now, versions
@@ -18,7 +19,7 @@ from evaluation.references.stylegan_statistics import read_stylegan_statistics
 
 
 def import_reference(
-    path: Path, extractor: Extractor, output: Path, *, name: str, resolution: int, num_images: int | None
+    path: Path, extractor: Extractor, output: Path, *, name: str, resolution: Resolution, num_images: int | None
 ) -> Reference:
     """Write the statistics in `path` as a reference file.
 
@@ -28,7 +29,7 @@ def import_reference(
         extractor: The extractor that made them; no file records it, so the caller's word is taken.
         output: The reference file to write.
         name: Name of the images, such as cifar10@train.
-        resolution: Side of the images in pixels.
+        resolution: Resolution of the images in pixels.
         num_images: Number of images; None if the file records it.
 
     Raises:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,10 @@ from evaluation.output_files import atomic_output
 
 FORMAT_VERSION = 1
 ROWS = ("features", "logits")
+
+
+# HEIGHTxWIDTH of a resolution; the side of squares is a number.
+RECTANGLE = r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"
 
 
 class _Model(BaseModel):
@@ -45,8 +49,8 @@ class _ImageSet(_Model):
     name: str | None = None
     source: str | None = None
     split: str | None = None
-    resolution: int = Field(ge=1, le=65536)
-    channels: int | None = Field(default=None, ge=1, le=3)
+    resolution: Annotated[int, Field(ge=1, le=65536)] | Annotated[str, Field(pattern=RECTANGLE)]
+    channels: int | None = Field(default=None, ge=1, le=4)
     modes: dict[str, int] | None = None
     class_names: list[str] = Field(default_factory=list)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from artifacts.files import lock_handle
+from artifacts.images.resolution import Resolution
 from artifacts.plugins import is_plugin, was_imported
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
@@ -44,7 +45,7 @@ def reference_features(
     extractor: Extractor,
     paths: DataPaths,
     *,
-    resolution: int,
+    resolution: Resolution,
     channels: int,
     needs: frozenset[str],
 ) -> ReferenceSet:
@@ -52,7 +53,7 @@ def reference_features(
 
     Among the needs, `train_features` adds the features of the other split.
     """
-    size = {"resolution": resolution, "channels": channels}
+    size: dict[str, Any] = {"resolution": resolution, "channels": channels}
     if not isinstance(reference, Reference):
         keep = frozenset({"features"} if {"reference_features", "held_out_features"} & needs else ())
         reference = cached_reference(reference, extractor, paths, **size, keep=keep)
@@ -94,7 +95,7 @@ def other_split(image_set: dict[str, Any]) -> str:
     return f"{image_set['source']}@{other}"
 
 
-def default_path(name: str, resolution: int, extractor: Extractor) -> Path:
+def default_path(name: str, resolution: Resolution, extractor: Extractor) -> Path:
     """Return the path of a reference file for which none was given."""
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.removeprefix("folder:")).strip("-")
     return Path("reference") / f"{slug}-{resolution}px-{file_stem(extractor.name)}.npz"
@@ -153,7 +154,7 @@ def cached_reference(
     extractor: Extractor,
     paths: DataPaths,
     *,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     channels: int | None = None,
     num_images: int | None = None,
     keep: frozenset[str] = frozenset(),

@@ -106,7 +106,9 @@ def _time(timing: Timing) -> str | None:
 
 
 def _image_size(shape: Sequence[int]) -> str:
-    return f"{shape[1]} x {shape[0]} px, " + ("gray" if shape[2] == 1 else "RGB")
+    return f"{shape[1]} x {shape[0]} px, " + {1: "gray", 4: "RGBA, drawn over white for the features"}.get(
+        shape[2], "RGB"
+    )
 
 
 def escape_markdown(text: object) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from artifacts.arrays import read_npy
+from artifacts.images.alpha import over_white
 from evaluation.errors import EvaluationError
 from evaluation.output_files import atomic_output
 
@@ -39,7 +40,7 @@ def read_images(folder: Path, paths: Mapping[str, str]) -> dict[str, np.ndarray]
         except (OSError, ValueError) as error:
             raise EvaluationError(f"{path} is damaged ({str(error)[:100]}); score again") from error
         rank = 5 if name == "neighbours" else 4
-        if images.dtype != np.uint8 or images.ndim != rank or images.shape[-1] not in (1, 3) or not images.size:
+        if images.dtype != np.uint8 or images.ndim != rank or images.shape[-1] not in (1, 3, 4) or not images.size:
             raise EvaluationError(f"{path} contains {images.dtype} {list(images.shape)}, not images")
         found[name] = images
     return found
@@ -77,7 +78,8 @@ def draw_neighbor_pairs(rows: np.ndarray) -> Image.Image:
 
 
 def tile(image: np.ndarray) -> Image.Image:
-    """Return uint8 [H, W, C] enlarged by a whole factor, or reduced to at most 128 px."""
+    """Return uint8 [H, W, C] enlarged by a whole factor, or reduced to at most 128 px; RGBA as scored, over white."""
+    image = over_white(image)
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     if max(picture.size) > MAX_TILE:
         picture.thumbnail((MAX_TILE, MAX_TILE), Image.Resampling.LANCZOS)

@@ -48,7 +48,7 @@ class Result(_Part):
     resize: str
     reference: str | None
     split: str | None
-    resolution: int | None
+    resolution: int | str | None
     better: Literal["lower", "higher"]
     details: dict[str, Any] = Field(default_factory=dict)
 

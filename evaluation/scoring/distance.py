@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.images.resolution import Resolution, resolution_of, size_text
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor
 from evaluation.extractors.default import default_warnings
@@ -19,9 +20,9 @@ from evaluation.metrics.frechet import frechet_distance
 from evaluation.references.data_paths import DataPaths
 from evaluation.references.reference_file import Reference, load_statistics
 from evaluation.references.reference_set import cached_reference, is_constant, size_warnings
-from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor, requested_side
+from evaluation.scoring.job import DEFAULT_NUM_IMAGES, find_extractor, requested_resolution
 from evaluation.sources import ImagesLike, Location, ResizedSource, SeedRange, open_source, resolve
-from evaluation.sources.resized import at_side, conversion_warnings
+from evaluation.sources.resized import at_resolution, conversion_warnings
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def distance_between(
     loaded = find_extractor(extractor, paths, *locations)
     warnings = default_warnings(loaded, paths.extractors) + suitability_warnings(loaded, force=force)
     statistics = load_statistics(locations[1].text, loaded) if locations[1].is_statistics else None
-    side = requested_side(resolution, statistics, b, paths)
+    requested = requested_resolution(resolution, statistics, b, paths)
     with tempfile.TemporaryDirectory(prefix="atelier-fid-") as folder:
         (features, shape), (reference, reference_shape) = (
-            _features_of(location, loaded, num_images, side, paths, Path(folder) / name, warnings)
+            _features_of(location, loaded, num_images, requested, paths, Path(folder) / name, warnings)
             for name, location in zip("ab", locations, strict=True)
         )
     for name, one in (("images of the first set", features), ("images of the second set", reference)):
@@ -71,10 +72,10 @@ def distance_between(
         if isinstance(one, Reference):
             warnings += conversion_warnings(one.image_set, name)
     if shape != reference_shape and None not in (*shape, *reference_shape):
-        (side, channels), (other, other_channels) = shape, reference_shape
+        (one, channels), (other, other_channels) = shape, reference_shape
         warnings.append(
-            f"the images are {side}x{side} with {channels} channels and {other}x{other} with {other_channels}: the "
-            "extractor converts each, which affects the score"
+            f"the images are {size_text(one)} with {channels} channels and {size_text(other)} with {other_channels}: "
+            "the extractor converts each, which affects the score"
         )
     for text in warnings:
         on_warning(text)
@@ -93,28 +94,28 @@ def _features_of(
     location: Location,
     extractor: Extractor,
     num_images: int | None,
-    side: int | None,
+    resolution: Resolution | None,
     paths: DataPaths,
     folder: Path,
     warnings: list[str],
 ) -> tuple[FeatureSet, tuple[Any, ...]]:
-    """Return the features of images, cached if these are real ones, and their side and channels.
+    """Return the features of images, cached if these are real ones, and their resolution and channels.
 
-    With `side` the images are resized to it, which `warnings` then lists.
+    With `resolution` the images are resized to it, which `warnings` then lists.
     """
     images = location.text if location.value is None else location.value
     if location.is_statistics:
         reference = load_statistics(location.text, extractor)
-        if side not in (None, reference.image_set["resolution"]):
-            raise EvaluationError(f"{location.text} is of {reference.image_set['resolution']} px, not of {side}")
+        if resolution not in (None, reference.image_set["resolution"]):
+            raise EvaluationError(f"{location.text} is of {reference.image_set['resolution']} px, not of {resolution}")
         return reference, (reference.image_set["resolution"], reference.image_set["channels"])
     source = None
-    if side is not None:
-        source = open_source(images, resolution=side, data_root=paths.data_root, cache_root=paths.cache_root)
-        source, resize_warnings = at_side(source, side, f"images of {location.text}")
+    if resolution is not None:
+        source = open_source(images, resolution=resolution, data_root=paths.data_root, cache_root=paths.cache_root)
+        source, resize_warnings = at_resolution(source, resolution, f"images of {location.text}")
         warnings += resize_warnings
     if location.kind in ("arrays", "images") and not isinstance(source, ResizedSource):
-        reference = cached_reference(images, extractor, paths, resolution=side, num_images=num_images)
+        reference = cached_reference(images, extractor, paths, resolution=resolution, num_images=num_images)
         return reference, (reference.image_set["resolution"], reference.image_set["channels"])
     source = source or open_source(images, data_root=paths.data_root, cache_root=paths.cache_root)
     n = DEFAULT_NUM_IMAGES if source.num_images is None else source.num_images
@@ -122,4 +123,4 @@ def _features_of(
     store = extract_features(source, extractor, SeedRange(0, n), folder)
     if store.n < 2 or is_constant(store.statistics):
         raise EvaluationError(f"the images of {location.text} all have the same features")
-    return store.feature_set(), (source.shape[0], source.shape[2])
+    return store.feature_set(), (resolution_of(*source.shape[:2]), source.shape[2])

@@ -5,12 +5,13 @@ A resize between images and reference would change the score, so it must be requ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifacts.images.alpha import RGBA
+from artifacts.images.resolution import Resolution, height_and_width, parse_resolution, resolution_of, size_text
 from evaluation.errors import EvaluationError
 from evaluation.extractors import Extractor, load_extractor
 from evaluation.extractors.default import default_extractor, default_warnings
@@ -35,7 +36,7 @@ from evaluation.sources import (
     resolve,
 )
 from evaluation.sources.arrays import RESIZE_PROTOCOL
-from evaluation.sources.resized import at_side, conversion_warnings
+from evaluation.sources.resized import at_resolution, conversion_warnings
 from imagesets import list_sources
 
 DEFAULT_NUM_IMAGES = 10_000
@@ -116,7 +117,7 @@ def find_extractor(extractor: str | Path | Extractor | None, paths: DataPaths, *
     statistics = next((one for one in images if one.is_statistics), None)
     if statistics is not None:
         return load_extractor(recorded_extractor(statistics))
-    return default_extractor(paths.extractors, lambda: any(paths.channels_of(one) == 3 for one in images))
+    return default_extractor(paths.extractors, lambda: any((paths.channels_of(one) or 1) > 1 for one in images))
 
 
 def recorded_extractor(reference: Location) -> Path:
@@ -154,10 +155,10 @@ def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
         EvaluationError: If a metric cannot be computed from the two.
     """
     options, source, extractor = job.options, job.source, job.extractor
-    height, _, channels = source.shape
+    height, width, channels = source.shape
     needs = required_inputs(options.metrics)
     job.real = reference_features(
-        reference, extractor, options.paths, resolution=height, channels=channels, needs=needs
+        reference, extractor, options.paths, resolution=resolution_of(height, width), channels=channels, needs=needs
     )
     real = job.real.reference
     check_metrics(options.metrics, source, extractor, real)
@@ -174,7 +175,10 @@ def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
     job.warn(*size_warnings(n, "images", extractor), *size_warnings(real.n, "reference images", extractor))
     if real.provenance.get("imported"):
         job.warn(f"the reference was imported: that {extractor.name} made it was not verified")
-    if real.image_set["channels"] not in (None, channels):
+    colors = [real.image_set["channels"], channels]
+    if RGBA in colors:
+        job.warn("RGBA images were drawn over white for the features, generated and real ones alike")
+    if None not in colors and len({min(3, count) for count in colors}) > 1:
         job.warn(f"the images have {channels} channels, the reference's have {real.image_set['channels']}")
     if skipped := source.description.get("skipped"):
         job.warn(f"{skipped} broken images were skipped")
@@ -237,60 +241,58 @@ def _open_images(
     Returns the images, the reference if it is a file of statistics, and warnings about resizes.
 
     `options.resolution` is None: the images' own, which statistics must have, and to which real images will be
-    resized; "reference": the reference's own; or a side in pixels, for both.
+    resized; "reference": the reference's own; or another, for both.
     """
     statistics = None
     if resolve(reference).require_real_images().is_statistics:
         statistics = load_statistics(str(reference), extractor)
-    side = requested_side(options.resolution, statistics, reference, options.paths)
+    requested = requested_resolution(options.resolution, statistics, reference, options.paths)
     source = open_source(
         images,
         model=options.model,
         sampling=options.sampling,
         patience_s=options.patience_s,
-        resolution=side,
+        resolution=requested,
         channels=None if statistics is None else statistics.image_set["channels"],
         data_root=options.paths.data_root,
         cache_root=options.paths.cache_root,
     )
     warnings: list[str] = []
-    required = side if statistics is None else statistics.image_set["resolution"]
-    height, width, _ = source.shape
-    if options.resolution is None and required is not None and (height, width) != (required, required):
+    required = requested if statistics is None else statistics.image_set["resolution"]
+    own = resolution_of(*source.shape[:2])
+    if options.resolution is None and required is not None and own != required:
         raise EvaluationError(
-            f"the images are {height}x{width} and the reference's {required}x{required}: a resize between them "
-            f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {height} px, "
+            f"the images are {size_text(own)} and the reference's {size_text(required)}: a resize between them "
+            f"would change the score; give --reference SOURCE@SPLIT to resize the real ones to {own} px, "
             f"--resolution reference to resize these to {required} px ({RESIZE_PROTOCOL}), or make a reference "
-            f"with --resolution {height}"
+            f"with --resolution {own}"
         )
-    if side is not None:
-        source, resize_warnings = at_side(source, side)
+    if requested is not None:
+        source, resize_warnings = at_resolution(source, requested)
         warnings += resize_warnings
     if statistics is not None:
         return source, statistics, warnings
-    height, width, _ = source.shape
-    if height != width:
-        raise EvaluationError(f"the images are {height}x{width}; real images are square: give --resolution reference")
-    if (native := _native_side(reference)) not in (None, height):
+    own = resolution_of(*source.shape[:2])
+    if (native := _native_resolution(reference)) not in (None, own):
         warnings.append(
-            f"the real images were resized from {native}x{native} to {height}x{height}, as `reference` records"
+            f"the real images were resized from {size_text(native)} to {size_text(own)}, as `reference` records"
         )
     return source, None, warnings
 
 
-def _native_side(images: ImagesLike) -> int | None:
+def _native_resolution(images: ImagesLike) -> Resolution | None:
     """Return the native resolution of a named image set; None for folders, files and arrays."""
     name = resolve(images).image_set
     return next((info.resolution for info in list_sources() if info.name == name), None)
 
 
-def requested_side(
+def requested_resolution(
     resolution: str | None, statistics: Reference | None, reference: ImagesLike, paths: DataPaths
-) -> int | None:
-    """Return the side that `--resolution` requests, or None.
+) -> Resolution | None:
+    """Return the resolution that `--resolution` requests, or None.
 
     Args:
-        resolution: None, "reference" for the reference's own, or a number of pixels.
+        resolution: None, "reference" for the reference's own, a side in pixels, or HEIGHTxWIDTH.
         statistics: The reference, if it is a file of statistics.
         reference: The reference as the user named it.
         paths: Where the datasets are.
@@ -302,12 +304,18 @@ def requested_side(
         return None
     if resolution == "reference":
         if statistics is not None:
-            return int(statistics.image_set["resolution"])
-        return _native_side(reference) or int(paths.load_images(reference).info["resolution"])
-    if not re.fullmatch("[0-9]{1,9}", resolution) or not 1 <= int(resolution) <= 4096:
-        raise EvaluationError(f"--resolution is `reference` or a side in pixels, not {resolution!r}")
-    if statistics is not None and int(resolution) != statistics.image_set["resolution"]:
+            return parse_resolution(statistics.image_set["resolution"])
+        return _native_resolution(reference) or parse_resolution(paths.load_images(reference).info["resolution"])
+    try:
+        found = parse_resolution(resolution)
+        if not all(1 <= side <= 4096 for side in height_and_width(found)):
+            raise ValueError
+    except ValueError:
+        raise EvaluationError(
+            f"--resolution is `reference` or a side in pixels or HEIGHTxWIDTH, not {resolution!r}"
+        ) from None
+    if statistics is not None and found != statistics.image_set["resolution"]:
         raise EvaluationError(
             f"{reference} is of {statistics.image_set['resolution']} px; make one with --resolution {resolution}"
         )
-    return int(resolution)
+    return found

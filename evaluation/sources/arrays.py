@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from artifacts.arrays import drop_page_cache, read_npy
+from artifacts.images.resolution import Resolution, resolution_of, size_text
 from evaluation.errors import EvaluationError
 from evaluation.sources.base import ImageBatch, SeedRange, random_subset
 from imagesets import ImageSet
@@ -55,7 +56,7 @@ class ArraySource:
 
 
 def array_source(value: Path | np.ndarray) -> ArraySource:
-    """Open images uint8 [N, H, W] or [N, H, W, 1 or 3] of an array, or of a .npy or .npz file, memory-mapped."""
+    """Open images uint8 [N, H, W] or [N, H, W, 1, 3 or 4] of an array, or of a .npy or .npz file, memory-mapped."""
     labels, name = None, "the array"
     description: dict[str, Any] = {"kind": "array"}
     if isinstance(value, Path):
@@ -72,10 +73,10 @@ def array_source(value: Path | np.ndarray) -> ArraySource:
         )
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
-        transposed = images.ndim == 4 and images.shape[1] in (1, 3)
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+        transposed = images.ndim == 4 and images.shape[1] in (1, 3, 4)
         hint = "; save images.transpose(0, 2, 3, 1)" if transposed else ""
-        raise EvaluationError(f"{name} is {list(images.shape)}, not [N, H, W] or [N, H, W, 1 or 3]{hint}")
+        raise EvaluationError(f"{name} is {list(images.shape)}, not [N, H, W] or [N, H, W, 1, 3 or 4]{hint}")
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
         raise EvaluationError(f"{name}: its labels are {labels.dtype} {list(labels.shape)}, not integers [N]")
     if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < MAX_CLASSES:
@@ -89,16 +90,15 @@ def array_source(value: Path | np.ndarray) -> ArraySource:
     return ArraySource(images, description, labels, class_names)
 
 
-def array_image_set(value: Path | np.ndarray, resolution: int | None = None) -> ImageSet:
-    """Return square images of an array or array file, of side `resolution` if it is given, as an image set."""
+def array_image_set(value: Path | np.ndarray, resolution: Resolution | None = None) -> ImageSet:
+    """Return images of an array or array file, which must have `resolution` if it is given, as an image set."""
     source = array_source(value)
     name = str(value) if isinstance(value, Path) else "array"
     height, width, channels = source.shape
-    if height != width:
-        raise EvaluationError(f"{name} holds images of {height}x{width}; real images must be square")
-    if resolution not in (None, height):
+    own = resolution_of(height, width)
+    if resolution not in (None, own):
         raise EvaluationError(
-            f"{name} holds images of {height}x{height} and {resolution}x{resolution} are needed: an array file is not "
+            f"{name} holds images of {height}x{width} and {size_text(resolution)} are needed: an array file is not "
             "resized; give --resolution reference to resize the other images to its size"
         )
     info = {
@@ -106,7 +106,7 @@ def array_image_set(value: Path | np.ndarray, resolution: int | None = None) -> 
         "split": None,
         "crop": "none",
         "resize": "none",
-        "resolution": height,
+        "resolution": own,
         "channels": channels,
         "n": len(source.images),
         "labels": source.labels is not None,

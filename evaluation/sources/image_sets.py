@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from artifacts.images.resolution import resolution_of
 from evaluation.errors import EvaluationError
 from evaluation.sources.arrays import IMAGE_SET_KEYS, ArraySource
 from imagesets import ImageSet
@@ -15,7 +16,11 @@ def checked_image_set(images: ImageSet) -> ImageSet:
     """
     pixels, info = images.images, images.info
     complete = all(key in info for key in IMAGE_SET_KEYS)
-    if complete and (info["n"], info["resolution"], info["channels"]) == (len(pixels), *pixels.shape[2:]):
+    if complete and (info["n"], info["resolution"], info["channels"]) == (
+        len(pixels),
+        resolution_of(*pixels.shape[1:3]),
+        pixels.shape[3],
+    ):
         known = pixels.nbytes > VERIFY_UP_TO_BYTES or content_fingerprint(pixels, images.labels) == info["fingerprint"]
         if known:
             return images

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from artifacts.images.resolution import Resolution
 from artifacts.plugins import is_plugin
 from evaluation.errors import EvaluationError
 from evaluation.output_files import shorten_path
@@ -162,7 +163,7 @@ def open_source(
     model: str | None = None,
     sampling: SamplingOptions = SamplingOptions(),
     patience_s: float = PATIENCE_S,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     channels: int | None = None,
     data_root: Path | str = "data",
     cache_root: Path | str | None = None,
@@ -175,7 +176,7 @@ def open_source(
         model: The service's model.
         sampling: How a generator is sampled.
         patience_s: Seconds to wait for a service that does not answer.
-        resolution: Side in pixels that image sets and folders are resized to as they are read.
+        resolution: Resolution in pixels that image sets and folders are resized to as they are read.
         channels: Channels of image sets and folders, likewise.
         data_root: Where the datasets are.
         cache_root: Where decoded images are kept.

@@ -38,7 +38,7 @@ def tiny_generator(
     name: str = "tiny",
     z_dim: int = 8,
     z_distribution: str = "normal",
-    size: int = 8,
+    size: int | tuple[int, int] = 8,
     channels: int = 1,
     seed: int = 0,
     num_classes: int = 0,
@@ -49,11 +49,12 @@ def tiny_generator(
     `metadata` replaces or adds metadata keys (values become strings; `evaluation.*` keys by `**{...}`).
     """
     rng = np.random.default_rng(seed)
-    pixels = channels * size * size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    pixels = channels * height * width
     weights = {
         "W": rng.normal(0, 1 / np.sqrt(z_dim), (z_dim, pixels)).astype(np.float32),
         "b": rng.normal(0, 0.1, pixels).astype(np.float32),
-        "chw": np.array([-1, channels, size, size], np.int64),
+        "chw": np.array([-1, channels, height, width], np.int64),
         "half": np.array(127.5, np.float32),
         "low": np.array(0, np.float32),
         "high": np.array(255, np.float32),
@@ -83,7 +84,7 @@ def tiny_generator(
         nodes,
         "generator",
         inputs,
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, channels])],
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -93,8 +94,8 @@ def tiny_generator(
         "architecture": "tiny",
         "z_dim": z_dim,
         "z_distribution": z_distribution,
-        "height": size,
-        "width": size,
+        "height": height,
+        "width": width,
         "channels": channels,
         "dataset": "none",
         "class_names": json.dumps([str(i) for i in range(num_classes)]),
@@ -116,7 +117,7 @@ def write_tiny_generator(
     name: str = "tiny",
     z_dim: int = 8,
     z_distribution: str = "normal",
-    size: int = 8,
+    size: int | tuple[int, int] = 8,
     channels: int = 1,
     seed: int = 0,
     num_classes: int = 0,
