@@ -1,5 +1,7 @@
 """Encode uint8 images [N, H, W, C] as PNG, JPEG, WebP, GIF, npy, npz, zip or JSON.
 
+C is 1 (gray), 3 (RGB) or 4 (RGBA). JPEG and GIF have no partial transparency: RGBA is drawn over white there.
+
 All but `encode_npy` of a small array take long enough to be called on a thread, not on the event loop.
 """
 
@@ -18,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from artifacts.images.alpha import over_white
+
 Images = NDArray[np.uint8]
 
 MAX_SIDE = {"image/webp": 16383, "image/jpeg": 65500, "image/gif": 65535, "image/png": 2**31 - 1}  # libraries' limits
@@ -28,6 +32,7 @@ DIGITS = np.array([f"{value:3}," for value in range(256)], "S4").view(np.uint32)
 JSON_BYTES_PER_VALUE = 6  # at most, in `encode_json_arrays`, including the value's share of brackets
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NO_FILTER, UP = 0, 2
+PNG_COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # by channels
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class GridLayout:
         )
 
     def assemble(self, images: Images) -> Images:
-        """Place images [n, height, width, C] on one canvas [H, W, C]; padding and unused cells are black."""
+        """Place images [n, height, width, C] on one canvas [H, W, C]; padding and unused cells are 0."""
         n, height, width, channels = images.shape
         cell_height, cell_width = height + self.padding, width + self.padding
         cells = np.zeros((self.rows * self.columns, cell_height, cell_width, channels), np.uint8)
@@ -112,7 +117,7 @@ def _bracket(items: Images) -> Images:
 
 
 def to_pil(image: Images) -> Image.Image:
-    """Convert [H, W, 1] or [H, W, 3] to a Pillow image of mode L or RGB."""
+    """Convert [H, W, 1], [H, W, 3] or [H, W, 4] to a Pillow image of mode L, RGB or RGBA."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
@@ -120,14 +125,14 @@ def encode_image(image: Images, image_format: str, quality: int | None = None) -
     """Encode one image [H, W, C].
 
     Args:
-        image: uint8 [H, W, 1] or [H, W, 3].
+        image: uint8 [H, W, 1], [H, W, 3] or [H, W, 4].
         image_format: `png` (lossless), `jpeg`, or `webp` (lossless unless a quality is given).
         quality: 1 to 100, of `jpeg` and `webp`.
     """
     out = io.BytesIO()
     if image_format == "jpeg":
         # Without chroma subsampling: small images are mostly edges.
-        to_pil(image).save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0)
+        to_pil(over_white(image)).save(out, "JPEG", quality=quality or JPEG_QUALITY, subsampling=0)
     elif image_format == "webp":
         to_pil(image).save(out, "WEBP", **_webp_options(quality), method=2)
     elif image.shape[0] * image.shape[1] <= SMALL_PIXELS:
@@ -138,18 +143,18 @@ def encode_image(image: Images, image_format: str, quality: int | None = None) -
 
 
 def _encode_small_png(image: Images) -> bytes:
-    """Encode a PNG with one filter for all rows: none for gray, Up for RGB.
+    """Encode a PNG with one filter for all rows: none for gray, Up for color.
 
     Pillow tries five filters on each row, which takes longer and makes small images hardly smaller.
     """
     height, width, channels = image.shape
     values = image.reshape(height, width * channels)
     rows = np.empty((height, 1 + width * channels), np.uint8)
-    rows[:, 0] = UP if channels == 3 else NO_FILTER
+    rows[:, 0] = NO_FILTER if channels == 1 else UP
     rows[:, 1:] = values
-    if channels == 3:
+    if channels > 1:
         np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, PNG_COLOR_TYPES[channels], 0, 0, 0)
     data = zlib.compress(rows.tobytes(), 2)
     return b"".join((PNG_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
 
@@ -160,8 +165,8 @@ def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
 
 
 def _webp_options(quality: int | None) -> dict[str, Any]:
-    # In lossless WebP, Pillow's `quality` is the effort.
-    return {"lossless": True, "quality": 50} if quality is None else {"quality": quality}
+    # In lossless WebP, Pillow's `quality` is the effort, and `exact` keeps the color of transparent pixels.
+    return {"lossless": True, "quality": 50, "exact": True} if quality is None else {"quality": quality}
 
 
 def encode_animation(images: Images, image_format: str, fps: float, loop: bool, quality: int | None = None) -> bytes:
@@ -170,7 +175,7 @@ def encode_animation(images: Images, image_format: str, fps: float, loop: bool, 
     A GIF counts hundredths of a second, a WebP thousandths. Each frame ends at the tick nearest to its time, so that
     the whole lasts as long as `fps` requires. Equal consecutive frames are written as one longer frame.
     """
-    first, *rest = (to_pil(image) for image in images)
+    first, *rest = (to_pil(over_white(image) if image_format == "gif" else image) for image in images)
     out = io.BytesIO()
     tick_ms = 10 if image_format == "gif" else 1
     ends = [round((i + 1) * 1000 / fps / tick_ms) * tick_ms for i in range(len(images))]

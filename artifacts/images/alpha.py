@@ -19,5 +19,5 @@ def over_white(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     if images.shape[-1] != RGBA:
         return images
-    color, alpha = images[..., :3].astype(np.uint32), images[..., 3:].astype(np.uint32)
+    color, alpha = images[..., :3].astype(np.uint16), images[..., 3:].astype(np.uint16)  # at most 255² + 127 below
     return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

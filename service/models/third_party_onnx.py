@@ -126,8 +126,8 @@ def adapt(
     target = _images_output(model)
     shape = known_shape or _run_shape(model, source, z_dim, batch, z_distribution)
     channels, height, width = shape
-    if channels not in (1, 3):
-        raise ContractError(f"its images have {channels} channels; only 1 and 3 are supported")
+    if channels not in (1, 3, 4):
+        raise ContractError(f"its images have {channels} channels; only 1, 3 and 4 are supported")
     if max(height, width) > MAX_SIDE:
         raise ContractError(f"its images are {width}x{height}; at most {MAX_SIDE} pixels per side are allowed")
     metadata = Metadata(

@@ -48,6 +48,9 @@ BINARY = {"type": "string", "format": "binary"}
 TEXT = {"type": "string"}
 
 
+_ANSWER = "The answer. RGBA images keep their transparency; JPEG and GIF, which have none, draw them over white"
+
+
 def _list_of(**properties: Any) -> dict[str, Any]:
     required = [key for key in properties if key != "label"]
     return {"type": "array", "items": {"type": "object", "required": required, "properties": properties}}
@@ -152,7 +155,7 @@ def responses(
     return {
         "response_model": None,
         "response_class": Response,  # FastAPI's default would add JSON
-        "responses": {200: {"description": "The answer", "content": ok, "headers": headers or {}}}
+        "responses": {200: {"description": _ANSWER, "content": ok, "headers": headers or {}}}
         | dict.fromkeys((*errors, 500), _REFUSED)
         | (others or {}),
     }

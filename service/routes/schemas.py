@@ -52,12 +52,14 @@ class OutputOptions(BaseModel):
         None, description="Images per row of a grid. Default: as square as possible; 16 frames per row of a strip"
     )
     padding: Annotated[int, Field(ge=0, le=64), Integral] = Field(
-        0, description="Black pixels between the images of a grid or strip, after enlarging"
+        0, description="Black (of RGBA, transparent) pixels between the images of a grid or strip, after enlarging"
     )
     quality: Quality | None = Field(
         None, description="JPEG quality, 90 by default; with it, WebP is lossy, and lossless without"
     )
-    output_format: Literal["png", "webp", "jpeg"] = Field("png", description="Format of the images in JSON and zip")
+    output_format: Literal["png", "webp", "jpeg"] = Field(
+        "png", description="Format of the images in JSON and zip; jpeg draws RGBA over white"
+    )
 
 
 class ModelRef(BaseModel):

@@ -87,7 +87,7 @@ function facts(m) {
     ["Trained on", m.dataset],
     ["Images seen", m.images_seen ? count(m.images_seen) : m.foreign ? "unknown" : "none: untrained"],
     ...scores(m),
-    ["Image", `${m.width} × ${m.height}, ${m.channels === 1 ? "gray" : "color"}`],
+    ["Image", `${m.width} × ${m.height}, ${{ 1: "gray", 3: "color", 4: "color with transparency" }[m.channels]}`],
     ["Latent", `${m.z_dim} ${m.z_distribution} numbers`],
     ["Network", m.architecture + (m.ema ? ", averaged weights" : "") + (m.optimize === "none" ? "" : `, ${m.optimize}`)],
   ];

@@ -10,10 +10,17 @@ export function parseNpy(buffer) {
   return { data: new Uint8Array(buffer, 10 + length), n, height, width, channels };
 }
 
+/** Set what the style sheet needs: whether to enlarge without smoothing, and whether a checkerboard shows through. */
+function dress(canvas, images) {
+  canvas.classList.toggle("crisp", isSmall(images));
+  canvas.classList.toggle("clear", images.channels === 4);
+}
+
 const isSmall = ({ width, height }) => Math.max(width, height) <= 64;
 
 /** Give a canvas the size of `n` images side by side, so that the layout is stable; one of that size keeps its content. */
 export function reserve(canvas, { width, height }, n = 1) {
+  canvas.style.setProperty("--ratio", (n * width) / height);
   if (canvas.width === n * width && canvas.height === height) return;
   canvas.width = n * width;
   canvas.height = height;
@@ -22,27 +29,27 @@ export function reserve(canvas, { width, height }, n = 1) {
 /** Paint image `i` pixel for pixel; the style sheet enlarges it, without smoothing if it is small. */
 export function paint(canvas, images, i) {
   reserve(canvas, images);
-  canvas.classList.toggle("crisp", isSmall(images));
+  dress(canvas, images);
   canvas.getContext("2d").putImageData(rgba(images, i), 0, 0);
 }
 
 /** Paint some images side by side on one canvas. */
 export function paintStrip(canvas, images, chosen) {
   reserve(canvas, images, chosen.length);
-  canvas.classList.toggle("crisp", isSmall(images));
+  dress(canvas, images);
   const context = canvas.getContext("2d");
   chosen.forEach((i, place) => context.putImageData(rgba(images, i), place * images.width, 0));
 }
 
 function rgba({ data, height, width, channels }, i) {
   const picture = new ImageData(width, height), pixels = height * width;
-  const from = i * pixels * channels, step = channels === 3 ? 1 : 0; // gray: one value three times
+  const from = i * pixels * channels, step = channels > 1 ? 1 : 0; // gray: one value three times
   for (let p = 0; p < pixels; p++) {
     const at = from + p * channels;
     picture.data[4 * p] = data[at];
     picture.data[4 * p + 1] = data[at + step];
     picture.data[4 * p + 2] = data[at + 2 * step];
-    picture.data[4 * p + 3] = 255;
+    picture.data[4 * p + 3] = channels === 4 ? data[at + 3] : 255;
   }
   return picture;
 }

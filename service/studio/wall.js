@@ -60,6 +60,7 @@ const showClassesOfSeed = createUpdater(
 function prepare() {
   $("single").hidden = state.single === null;
   $("wall").hidden = state.single !== null;
+  $("wall").classList.toggle("wide", model().width >= 1.5 * model().height);
   $("seed").value = state.single ?? firstSeed();
   const range = `${firstSeed()} to ${firstSeed() + size() - 1}`;
   const caption = `Under each: seed (${range})${model().class_names.length ? ", class" : ""}`; // short, for phones

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from artifacts.images.alpha import over_white
 from service import encoding
 from service.client.decoding import parse_seed_ranges
 from service.encoding import GridLayout, enlarge
@@ -38,14 +39,51 @@ def test_encode_npy_of_a_view_has_its_rows() -> None:
     np.testing.assert_array_equal(np.load(io.BytesIO(encoding.encode_npy(images[3:7]))), images[3:7])
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), (300, 200, 3), (300, 200, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (28, 28, 1), (1, 7, 3), (64, 48, 3), *((300, 200, c) for c in (1, 3, 4)), (7, 9, 4)]
+)
 def test_encode_png_is_lossless(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
     read.verify()  # its checksums
     read = Image.open(io.BytesIO(encoding.encode_image(image, "png")))
-    assert read.mode == ("L" if shape[2] == 1 else "RGB")
+    assert read.mode == {1: "L", 3: "RGB", 4: "RGBA"}[shape[2]]
     np.testing.assert_array_equal(np.asarray(read).reshape(shape), image)
+
+
+def test_encode_webp_of_rgba_is_lossless_under_transparency() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 20, 4), np.uint8)
+    image[:4, :, 3] = 0
+    read = Image.open(io.BytesIO(encoding.encode_image(image, "webp")))
+    np.testing.assert_array_equal(np.asarray(read), image)
+    lossy = Image.open(io.BytesIO(encoding.encode_image(image, "webp", quality=80)))
+    assert (lossy.mode, lossy.size) == ("RGBA", (20, 12))
+
+
+def test_encode_jpeg_of_rgba_is_the_image_over_white() -> None:
+    image = np.zeros((8, 16, 4), np.uint8)
+    image[:, 8:] = (255, 0, 0, 255)
+    read = np.asarray(Image.open(io.BytesIO(encoding.encode_image(image, "jpeg", quality=100)))).astype(int)
+    assert np.abs(read[:, :8] - 255).max() <= 2
+    assert np.abs(read[:, 8:] - (255, 0, 0)).max() <= 2
+
+
+def test_encode_animation_webp_of_rgba_keeps_alpha() -> None:
+    frames = np.random.default_rng(0).integers(1, 256, (3, 8, 12, 4), np.uint8)
+    read = Image.open(io.BytesIO(encoding.encode_animation(frames, "webp", 10, loop=True)))
+    for i, frame in enumerate(frames):
+        read.seek(i)
+        np.testing.assert_array_equal(np.asarray(read), frame)
+
+
+def test_encode_animation_gif_of_rgba_is_the_frames_over_white() -> None:
+    frames = np.zeros((3, 8, 12, 4), np.uint8)
+    for i, frame in enumerate(frames):
+        frame[:, 4 * i : 4 * i + 4] = (200, 0, 0, 255)
+    read = Image.open(io.BytesIO(encoding.encode_animation(frames, "gif", 10, loop=True)))
+    for i, frame in enumerate(frames):
+        read.seek(i)
+        np.testing.assert_array_equal(np.asarray(read.convert("RGB")), over_white(frame))
 
 
 def durations(content: bytes) -> list[int]:
@@ -126,7 +164,7 @@ def test_grid_layout_fills_rows_first() -> None:
     ]
 
 
-@given(small, small, small, small, st.integers(0, 3), st.sampled_from([1, 3]))
+@given(small, small, small, small, st.integers(0, 3), st.sampled_from([1, 3, 4]))
 def test_grid_layout_places_images_on_black(
     n: int, height: int, width: int, columns: int, padding: int, channels: int
 ) -> None:

@@ -163,7 +163,7 @@ WRONG = {
         changed(lambda m: setattr(m.graph.output[0].type.tensor_type, "elem_type", TensorProto.UINT8)),
         "no metadata.*its output is uint8, not float",
     ),
-    "four channels": (onnx_fixtures.plain(channels=4), "4 channels; only 1 and 3 are supported"),
+    "five channels": (onnx_fixtures.plain(channels=5), "5 channels; only 1, 3 and 4 are supported"),
     "sigmoid": (onnx_fixtures.plain(last="Sigmoid"), r"are in \[0.*, not \[-1, 1\]: let it end in 2x - 1"),
     "no tanh": (onnx_fixtures.plain(scale=40.0), r"are in \[-40, 40\], not \[-1, 1\]: let it end in tanh"),
     "not a number": (onnx_fixtures.plain(scale=float("nan")), "not all finite"),
