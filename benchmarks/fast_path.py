@@ -66,7 +66,7 @@ def load_images(config: Config, data_root: Path) -> tuple[np.ndarray, tuple[str,
         found = load_image_set(data.source, resolution=data.resolution, channels=data.channels, data_root=data_root)
         return np.asarray(found.images), found.class_names, found.name
     except ImageSetError:
-        shape = (50_000, data.resolution, data.resolution, data.channels)
+        shape = (50_000, data.height, data.width, data.channels)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         return noise, tuple("0123456789"), "noise"
 

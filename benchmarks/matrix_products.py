@@ -100,9 +100,7 @@ def record_step(config: Config) -> list[Product]:
     """Return the products of one training step, on noise."""
     state = TrainState.create(config)
     data, images = config.data, config.optim.batch_size * config.optim.n_critic
-    noise = np.random.default_rng(0).integers(
-        0, 256, (images, data.resolution, data.resolution, data.channels), dtype=np.uint8
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (images, data.height, data.width, data.channels), dtype=np.uint8)
     labels = np.zeros(images, np.int64) if config.model.conditional else None
     batches = Batches(noise, config.optim.batch_size, seed=0, device=state.device, labels=labels)
     with ProductRecorder() as recorder:

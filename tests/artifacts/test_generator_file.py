@@ -45,7 +45,7 @@ def test_digest_covers_everything_but_scores() -> None:
         ({"z_dim": "9"}, r"latents has shape [N, 8] in the graph, [N, 9] in the metadata"),
         ({"z_dim": "-1"}, "z_dim"),
         ({"height": "9"}, "images has shape [N, 8, 8, 1]"),
-        ({"channels": "4"}, "channels"),
+        ({"channels": "5"}, "channels"),
         ({"z_distribution": "cauchy"}, "z_distribution"),
         ({"class_names": '["a", "b"]'}, "inputs"),
         ({"class_names": "a"}, "class_names"),
