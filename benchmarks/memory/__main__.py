@@ -19,13 +19,13 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "memory")
     parser.add_argument("--preset", default="celeba-dcgan")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--steps", type=harness.at_least_one, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="0: compute only")
     args = parser.parse_args()
     try:
         config = loading.resolve(args.preset, args.set)
     except TrainerError as error:
         parser.error(str(error))
-    computed, measured = estimate(config), measure(config, args.steps)
+    computed, measured = estimate(config), measure(config, args.steps) if args.steps > 0 else None
     machine = harness.describe_machine()
     settings = {"preset": args.preset, "set": args.set, "steps": args.steps}
     harness.write(args.output, {"machine": machine, **settings, "computed": computed, "measured": measured})
@@ -34,7 +34,8 @@ def main() -> None:
     for name, size in computed.items():
         print(f"computed, float32: {size / 2**30:.2f} GiB {name}")
     print(f"computed in all: {sum(computed.values()) / 2**30:.2f} GiB")
-    print(f"measured peak: {measured['peak'] / 2**30:.2f} GiB; {measured['images_per_second']:.1f} images/s")
+    if measured is not None:
+        print(f"measured peak: {measured['peak'] / 2**30:.2f} GiB; {measured['images_per_second']:.1f} images/s")
     print(f"→ {args.output}")
 
 

@@ -41,6 +41,11 @@ def first_map(resolution: Resolution) -> tuple[int, int]:
     return height >> count, width >> count
 
 
+def initial_resolution(resolution: int) -> int:
+    """Return the side of the first feature map of square images."""
+    return first_map(resolution)[0]
+
+
 def nearest(resolution: Resolution) -> list[Resolution]:
     """Return the two nearest resolutions that a convolutional generator can make; squares for a square."""
     wanted = height_and_width(resolution)

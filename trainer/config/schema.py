@@ -22,7 +22,9 @@ from pydantic import (
 
 from artifacts.images.resolution import Resolution, height_and_width
 from artifacts.plugins import is_plugin
-from trainer.config.image_shape import check_resolution, num_upsamples
+from trainer.config.image_shape import check_resolution
+from trainer.config.image_shape import initial_resolution as initial_resolution  # for users' networks
+from trainer.config.image_shape import num_upsamples as num_upsamples
 from trainer.run_names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
