@@ -7,7 +7,7 @@ checkpoint carries.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,11 @@ from trainer.run_names import NAME_PATTERN
 ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
 OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein", "relativistic")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
+UNCENTERED = ("wasserstein",)  # objectives without a score of an undecided D
+# What trainer.augmentation.policies defines. Those of LEAKING show in G's images if they are always applied.
+Augmentation = Literal["flip", "rotate90", "scale", "color", "brightness", "contrast", "translation", "cutout"]
+LEAKING = ("flip", "rotate90")
+MAX_P = 0.8  # of adaptive augmentation; see trainer.augmentation.adaptive
 TRACKERS = ("tensorboard", "trackio", "mlflow", "wandb")  # one module of trainer.trackers each
 RENAMED_FIELDS = {"model.d_halvings": "model.d_downsamples"}  # old → new; the old name is still accepted
 
@@ -73,8 +78,21 @@ class Data(Section):
         1, description="1 gray, 3 RGB, 4 RGBA (keeps transparency); default: 1 or 3, those of the images"
     )
     flip: bool = Field(False, description="mirror each real image left to right with probability 0.5")
-    augment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
-        (), description="DiffAugment policies on all images that D sees; for small datasets"
+    augment: tuple[Augmentation, ...] = Field(
+        (),
+        description=f"augmentations of all images that D sees, for small datasets: {', '.join(get_args(Augmentation))}",
+    )
+    augment_p: float | None = Field(
+        None, ge=0, le=1, description="probability of each policy, per image; default: 1, or 0 at first with ada_target"
+    )
+    ada_target: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="adaptive augmentation: mean sign of D on real images at which p stays; 0.6 is usual",
+    )
+    ada_kimg: float = Field(
+        100, gt=0, le=10_000_000, description="kimg in which adaptive augmentation's p can rise by 1"
     )
     noise_std: float = Field(
         0, ge=0, le=10, description="standard deviation of Gaussian noise on all images that D sees; 0: off"
@@ -238,6 +256,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_fields_agree(self) -> Config:
         _check_data(self.data)
+        _check_augmentation(self.data, self.objective)
         _check_architecture(self.model, self.data.resolution)
         _check_objective(self.objective, self.model)
         _check_schedule(self.optim, self.run)
@@ -264,10 +283,35 @@ class Config(Section):
 def _check_data(data: Data) -> None:
     if len(set(data.class_names)) != len(data.class_names):
         raise ValueError("data.class_names lists a name twice")
-    if len(set(data.augment)) != len(data.augment):
-        raise ValueError("data.augment lists a policy twice; list each once")
     if data.noise_kimg is not None and not data.noise_std:
         raise ValueError("data.noise_kimg has no effect while data.noise_std is 0; set both")
+
+
+def _check_augmentation(data: Data, objective: Objective) -> None:
+    if len(set(data.augment)) != len(data.augment):
+        raise ValueError("data.augment lists a policy twice; list each once")
+    if not data.augment and (data.ada_target is not None or data.augment_p is not None):
+        field = "augment_p" if data.ada_target is None else "ada_target"
+        raise ValueError(
+            f"data.{field} has no effect without policies; set data.augment, such as "
+            "[flip,rotate90,scale,brightness,contrast,translation,cutout]"
+        )
+    if data.ada_target is None:
+        if data.ada_kimg != Data.model_fields["ada_kimg"].default:
+            raise ValueError("data.ada_kimg has no effect without data.ada_target; set both")
+        if data.augment_p is None and (leaking := [name for name in LEAKING if name in data.augment]):
+            raise ValueError(
+                f"{' and '.join(leaking)} would show in G's images if always applied: set data.ada_target=0.6, or a "
+                f"constant data.augment_p of at most {MAX_P:g}"
+            )
+        return
+    if data.augment_p is not None and data.augment_p > MAX_P:
+        raise ValueError(f"with data.ada_target, data.augment_p is where p starts, at most {MAX_P:g}")
+    if objective.name in UNCENTERED:
+        raise ValueError(
+            f"data.ada_target reads the sign of D, and a {objective.name} critic's scores have no zero: "
+            f"set a constant data.augment_p, at most {MAX_P:g}"
+        )
 
 
 def _check_architecture(model: Model, resolution: Resolution) -> None:

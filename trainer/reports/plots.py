@@ -17,6 +17,7 @@ Tick = dict[str, Any]  # a line of metrics.jsonl
 PANELS: dict[str, tuple[str, ...]] = {
     "loss": ("loss/D", "loss/G", "loss/penalty"),
     "D's scores": ("D/real", "D/fake"),
+    "augmentation": ("augment/p", "augment/r_t"),
     "gradient norm": ("gradient/D", "gradient/G"),
     "Fréchet distance": ("quality/frechet",),
     "recall": ("quality/recall",),

@@ -1,1 +1,1 @@
-"""The training itself: loop, losses, augmentation, state, checkpoints, run folder, logging, and CUDA graphs."""
+"""The training itself: loop, losses, state, checkpoints, run folder, logging, and CUDA graphs."""

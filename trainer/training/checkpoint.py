@@ -76,6 +76,7 @@ def save(state: TrainState, run_dir: Path, keep: int) -> Path:
         "best": state.best,
         "cpu_seconds": state.cpu_seconds,
         **({"parent": state.parent} if state.parent else {}),
+        **({"adaptive": state.group.gather(state.adaptive.state_dict())} if state.adaptive else {}),
     }
     path = path_of(run_dir, state.steps)
     if not state.group.is_main:
@@ -260,6 +261,9 @@ def restore(checkpoint: Mapping[str, Any], config: Config, group: ProcessGroup |
         }
         state.best = {"step": int(best["step"]), "frechet": float(best["frechet"])} if best else {}
         state.cpu_seconds = None if checkpoint.get("cpu_seconds") is None else float(checkpoint["cpu_seconds"])
+        if state.adaptive is not None:
+            saved = {name: _shard_sum(value, state.group) for name, value in checkpoint["adaptive"].items()}
+            state.adaptive.load_state_dict(saved)
         if state.device.type == torch.device(checkpoint["config"]["run"]["device"]).type:
             state.rng.set_state(checkpoint["rng"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

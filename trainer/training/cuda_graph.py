@@ -2,9 +2,10 @@
 
 The kernels of a small GAN end faster than they can be launched one by one. A graph replays the same kernels on the same
 memory; what changes from step to step is therefore kept in tensors of fixed addresses: the batch, the learning rates,
-the random numbers' offset (which the graph itself advances). Steps with the lazy penalties R1 and R2 have other kernels
-than those between them, so a run with them has two graphs. Where no graph can be captured, or its results differ from
-the step it was captured from, steps of that kind run without. The updates of one step share a learning rate.
+the probability of augmentations, the random numbers' offset (which the graph itself advances). Steps with the lazy
+penalties R1 and R2 have other kernels than those between them, so a run with them has two graphs. Where no graph can be
+captured, or its results differ from the step it was captured from, steps of that kind run without. The updates of one
+step share a learning rate.
 """
 
 from __future__ import annotations
@@ -227,3 +228,5 @@ def mutable_tensors(state: TrainState) -> Iterator[Tensor]:
     for optimizer in (state.g_optimizer, state.d_optimizer):
         for slots in optimizer.state.values():
             yield from (slot for slot in slots.values() if isinstance(slot, Tensor))
+    if state.adaptive is not None:
+        yield from state.adaptive.state_dict().values()

@@ -164,7 +164,7 @@ class RunLogger(Callback):
         rate = f"{line['images_per_second']:.0f} img/s"
         self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state), speed=rate)
         self._live.update(Group(metrics_table(line), self._progress))
-        shown = [f"{name} {line[name]:.3f}" for name in line if name.startswith(("loss/", "D/"))]
+        shown = [f"{name} {line[name]:.3f}" for name in line if name.startswith(("loss/", "D/", "augment/"))]
         shown += [
             f"{name} {line[f'quality/{name}']:.3f}" for name in ("frechet", "recall") if f"quality/{name}" in line
         ]
@@ -181,7 +181,7 @@ def metrics_table(line: dict[str, float]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     values: list[str] = []
     for name, value in line.items():
-        if name.startswith(("loss/", "D/", "gradient/", "quality/")) and name != "quality/seconds":
+        if name.startswith(("loss/", "D/", "augment/", "gradient/", "quality/")) and name != "quality/seconds":
             table.add_column(name, justify="right")
             values.append(f"{value:.3f}")
     table.add_column("memory", justify="right")
@@ -233,7 +233,8 @@ def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
         rise = f"{losses[0]:.2f} → {losses[2]:.2f}"
         found.append(
             f"D wins: its loss is {last['loss/D']:.3f} while G's grows ({rise}). Hold D back: "
-            "a lower optim.d_lr, objective.r1_gamma=1, model.d_spectral_norm=true, or data.augment for a small set"
+            "a lower optim.d_lr, objective.r1_gamma=1, model.d_spectral_norm=true, or data.augment with "
+            "data.ada_target=0.6 for a small set"
         )
     recalls = [tick["quality/recall"] for tick in ticks if "quality/recall" in tick]
     if len(recalls) >= 3 and "quality/recall" in last:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trainer.augmentation.adaptive import WINDOW
+from trainer.augmentation.policies import augment
 from trainer.data import Batches
 from trainer.errors import TrainingDiverged
 from trainer.training import losses
 from trainer.training.cuda_graph import CudaGraphStep
-from trainer.training.diffaugment import augment
 from trainer.training.state import RealBatches, TrainState, ema_decay, update_ema
 
 Step = Callable[[TrainState, RealBatches], None]
@@ -110,6 +111,8 @@ def train_iteration(state: TrainState, batches: Batches, step: Step | None = Non
     update_ema(state.G_ema, state.G, decay)
     state.steps += 1
     state.summed_steps += 1
+    if state.adaptive is not None and state.steps % WINDOW == 0:
+        state.adaptive.adjust(WINDOW * optim.n_critic * optim.batch_size, state.group)
 
 
 def train_step(state: TrainState, reals: RealBatches) -> None:
@@ -205,6 +208,9 @@ def update_discriminator(
     share = 1.0 / state.config.optim.n_critic
     mean_real, mean_fake = mean_scores(state, real_logits, fake_logits)
     accumulate(state, {"loss/D": loss, "D/real": mean_real, "D/fake": mean_fake}, share)
+    if state.adaptive is not None:
+        scores = state.loss.centered(real_logits.detach(), fake_logits.detach())
+        accumulate(state, {"augment/r_t": state.adaptive.observe(scores)}, share)
     if objective.gradient_penalty != "none":
         accumulate(state, {"loss/penalty": penalty}, share)
 
@@ -303,7 +309,7 @@ def optimizer_step(
 def augment_for_discriminator(state: TrainState, images: Tensor) -> Tensor:
     """Return images, real or fake, augmented and with instance noise (Sønderby et al. 2017)."""
     data = state.config.data
-    images = augment(images, data.augment, state.rng)
+    images = augment(images, data.augment, state.rng, state.augment_p)
     if data.noise_std:
         strength = 1.0 if data.noise_kimg is None else max(0.0, 1.0 - state.kimg / data.noise_kimg)
         images = images + data.noise_std * strength * state.rng.randn(*images.shape)
@@ -327,9 +333,11 @@ def accumulate(state: TrainState, values: dict[str, Tensor], share: float) -> No
 
 
 def pop_means(state: TrainState) -> dict[str, float]:
-    """Return the means per step since the last tick, and the last step's gradient norms; reset the sums."""
+    """Return the means per step since the last tick, the last gradient norms and the present p; reset the sums."""
     means = {name: (total / max(state.summed_steps, 1)).item() for name, total in state.group.mean(state.sums).items()}
     state.sums, state.summed_steps = {}, 0
+    if state.adaptive is not None:
+        means["augment/p"] = state.adaptive.p.item()
     return means | {name: float(norm) for name, norm in gradient_norms(state).items()}
 
 

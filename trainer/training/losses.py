@@ -6,6 +6,7 @@ penalties at the end are added to D's loss: one loss, one backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,6 +98,8 @@ class AdversarialLoss:
         takes_labels: Whether `objective.real_label` and `fake_label` apply.
         probabilistic: Whether the sigmoid of a logit is D's probability that an image is real.
         takes_pairs: Whether G's loss compares each fake with the real image in its place, of the same class.
+        undecided: The score that D gives at best to an image that is as likely real as fake (with `takes_pairs`, the
+            difference of a pair's scores); None where there is no such score. `data.ada_target` needs it.
     """
 
     d: Callable[..., Tensor]
@@ -104,16 +107,24 @@ class AdversarialLoss:
     takes_labels: bool = False
     probabilistic: bool = False
     takes_pairs: bool = False
+    undecided: float | None = None
+
+    def centered(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return how sure D is of each real image, float [N]: 0 where it is undecided, positive where it is right."""
+        scores = real - fake if self.takes_pairs else real
+        return scores - (self.undecided or 0.0)
 
 
 # `objective.name`, as trainer.config.schema.OBJECTIVES lists them
 LOSSES = {
-    "non-saturating": AdversarialLoss(cross_entropy_d, non_saturating_g, takes_labels=True, probabilistic=True),
-    "minimax": AdversarialLoss(cross_entropy_d, minimax_g, takes_labels=True, probabilistic=True),
-    "lsgan": AdversarialLoss(least_squares_d, least_squares_g, takes_labels=True),
-    "hinge": AdversarialLoss(hinge_d, wasserstein_g),
-    "wasserstein": AdversarialLoss(wasserstein_d, wasserstein_g),
-    "relativistic": AdversarialLoss(relativistic_d, relativistic_g, takes_pairs=True),
+    "non-saturating": AdversarialLoss(
+        cross_entropy_d, non_saturating_g, takes_labels=True, probabilistic=True, undecided=0.0
+    ),
+    "minimax": AdversarialLoss(cross_entropy_d, minimax_g, takes_labels=True, probabilistic=True, undecided=0.0),
+    "lsgan": AdversarialLoss(least_squares_d, least_squares_g, takes_labels=True, undecided=0.5),
+    "hinge": AdversarialLoss(hinge_d, wasserstein_g, undecided=0.0),
+    "wasserstein": AdversarialLoss(wasserstein_d, wasserstein_g),  # a critic is only defined up to a constant
+    "relativistic": AdversarialLoss(relativistic_d, relativistic_g, takes_pairs=True, undecided=0.0),
 }
 
 
@@ -135,7 +146,12 @@ def get_loss(name: str, real_label: float = 1.0, fake_label: float = 0.0, g_labe
             raise TrainerError(f"objective.g_label smooths G's target; {name} does not take it")
         loss = replace(loss, g=partial(smoothed_non_saturating_g, g_label=g_label))
     if loss.takes_labels:
-        return replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
+        loss = replace(loss, d=partial(loss.d, real_label=real_label, fake_label=fake_label))
+        if loss.undecided is not None and (real_label, fake_label) != (1.0, 0.0):
+            # Where both are equally likely, the best D gives the mean of the targets.
+            middle = (real_label + fake_label) / 2
+            loss = replace(loss, undecided=math.log(middle / (1 - middle)) if loss.probabilistic else middle)
+        return loss
     if (real_label, fake_label) != (1.0, 0.0):
         raise TrainerError(f"objective.real_label and fake_label smooth D's targets; {name} does not take them")
     return loss

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from trainer import networks
+from trainer.augmentation.adaptive import AdaptiveProbability
 from trainer.config.schema import Config, Ema
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.sharded_rng import ShardedRNG
+from trainer.errors import TrainerError
 from trainer.networks.freezing import freeze_blocks
 from trainer.training.losses import AdversarialLoss, get_loss
 
@@ -36,6 +38,7 @@ class TrainState:
         gradient_norms: Norms of the last step's gradients before clipping; empty without clipping.
         best: {"step", "frechet"} of the lowest Fréchet distance so far.
         parent: What the weights started from, as finetune.Parent.record has it; None for a run from random weights.
+        adaptive: The probability of augmentations, if `data.ada_target` steers it.
     """
 
     config: Config
@@ -60,6 +63,7 @@ class TrainState:
     gradient_norms: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     parent: dict[str, Any] | None = None
+    adaptive: AdaptiveProbability | None = None
 
     @classmethod
     def create(cls, config: Config, group: ProcessGroup | None = None) -> TrainState:
@@ -70,8 +74,8 @@ class TrainState:
             group: The processes that train together; this one has its share of each batch.
 
         Raises:
-            TrainerError: If the networks or the loss from a user module cannot be loaded, or D has fewer blocks than
-                are to be frozen.
+            TrainerError: If the networks or the loss from a user module cannot be loaded or do not fit the config, or
+                D has fewer blocks than are to be frozen.
         """
         run, objective, group = config.run, config.objective, group or ProcessGroup()
         device = group.device(run.device)
@@ -96,6 +100,7 @@ class TrainState:
             group=group,
             G_forward=group.prepare(G),
             D_forward=group.prepare(D, double_backward=penalized),
+            adaptive=make_adaptive(config, loss, device),
         )
 
     @property
@@ -112,6 +117,14 @@ class TrainState:
     def finished(self) -> bool:
         """Whether the run has reached its length."""
         return self.images_seen >= self.config.run.total_kimg * 1000
+
+    @property
+    def augment_p(self) -> float | Tensor:
+        """Probability of each augmentation."""
+        if self.adaptive is not None:
+            return self.adaptive.p
+        p = self.config.data.augment_p
+        return 1.0 if p is None else p
 
     @property
     def lazy_weight(self) -> int:
@@ -132,6 +145,23 @@ class TrainState:
         start, end = optim.decay_kimg
         left = min(1.0, max(0.0, (end - self.kimg) / (end - start)))
         return rate * (left if optim.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+
+def make_adaptive(config: Config, loss: AdversarialLoss, device: torch.device) -> AdaptiveProbability | None:
+    """Return the steering of the probability of augmentations, or None without `data.ada_target`.
+
+    Raises:
+        TrainerError: If the loss does not say which score is that of an undecided D.
+    """
+    data = config.data
+    if data.ada_target is None:
+        return None
+    if loss.undecided is None:
+        raise TrainerError(
+            f"data.ada_target needs a loss under which an undecided D has a known score; {config.objective.name} does "
+            "not name it (AdversarialLoss.undecided); use data.augment_p instead"
+        )
+    return AdaptiveProbability(data.augment_p or 0.0, data.ada_target, data.ada_kimg, device)
 
 
 def make_optimizer(config: Config, network: nn.Module, lr: float) -> torch.optim.Optimizer:

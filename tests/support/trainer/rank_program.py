@@ -65,6 +65,15 @@ AS_ONE: dict[str, Sections] = {
         "data": {"augment": ["color", "translation", "cutout"], "noise_std": 0.1, "flip": True},
         "optim": {"clip_grad_norm": 0.1},
     },
+    "mlp, adaptive augmentation": {
+        "model": MLP,
+        "data": {
+            "augment": ["flip", "rotate90", "scale", "brightness", "contrast"],
+            "augment_p": 0.4,
+            "ada_target": 0.6,
+            "ada_kimg": 0.1,
+        },
+    },
 }
 # BatchNorm normalises by each process's share of the batch on a CPU: not one process's losses, but equal weights
 OTHERS: dict[str, Sections] = {
@@ -226,7 +235,10 @@ def main(output: Path) -> None:
         found["equal"][name] = len(digests) == 2 and digests[0] == digests[1]
         if name in AS_ONE:
             found["losses"][name] = result, train(config, ProcessGroup())[1]
-    found["resumed"] = {name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks) for name in ("mlp", "dcgan, dragan")}
+    found["resumed"] = {
+        name: resumes(config_of((AS_ONE | OTHERS)[name]), ranks)
+        for name in ("mlp", "mlp, adaptive augmentation", "dcgan, dragan")
+    }
     found["frozen"] = frozen_weights_stay(config_of(OTHERS["dcgan, frozen"]), ranks)
     found["diverges"] = diverges(config_of({}), ranks)
     found["stops"] = stops(ranks)

@@ -25,4 +25,6 @@ def tensors(state: TrainState) -> dict[str, torch.Tensor]:
     for part in ("g_optimizer", "d_optimizer"):
         for index, slots in getattr(state, part).state_dict()["state"].items():
             found |= {f"{part}.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    if state.adaptive is not None:
+        found |= {f"adaptive.{name}": tensor for name, tensor in state.adaptive.state_dict().items()}
     return found | {f"sums.{name}": total for name, total in state.sums.items()} | {"rng": state.rng.get_state()}

@@ -60,6 +60,9 @@ def test_preset_may_be_a_file(tmp_path: Path) -> None:
     assert (config.name, config.model.z_dim) == ("mine", 12)
 
 
+ADAPTIVE = ["data.augment=[flip]", "data.ada_target=0.6"]
+
+
 @pytest.mark.parametrize(
     ("preset", "overrides", "says"),
     [
@@ -75,6 +78,12 @@ def test_preset_may_be_a_file(tmp_path: Path) -> None:
         ("digits-dcgan", ["model={z_dim: 8}"], "model is a section; set its fields one by one: model.architecture"),
         ("digits-dcgan", ["data.class_names=[a, a]"], "a name twice"),
         ("digits-dcgan", ["data.augment=[color, color]"], "a policy twice"),
+        ("digits-dcgan", ["data.ada_target=0.6"], "data.ada_target has no effect without policies; set data.augment"),
+        ("digits-dcgan", ["data.augment_p=0.5"], "data.augment_p has no effect without policies; set data.augment"),
+        ("digits-dcgan", ["data.augment=[scale]", "data.ada_kimg=5"], "no effect without data.ada_target"),
+        ("digits-dcgan", ["data.augment=[rotate90]"], "rotate90 would show in G's images if always applied"),
+        ("digits-dcgan", [*ADAPTIVE, "data.augment_p=0.9"], "data.augment_p is where p starts, at most 0.8"),
+        ("cifar10-wgan", ADAPTIVE, "a wasserstein critic's scores have no zero"),
         ("digits-dcgan", ["data.resolution=30"], "cannot make 30 px"),
         ("digits-dcgan", ["model.g_widths=[8]"], "model.g_widths needs 3 widths"),
         ("digits-dcgan", ["model.d_widths=[1,1,1,1,1,1,1]"], "model.d_widths"),

@@ -58,7 +58,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
 
 def test_fabric_every_objective_ends_with_equal_ranks(found: dict[str, Any]) -> None:
     """G, D, G_ema with their buffers, both optimizers and the random numbers, to the last bit."""
-    assert len(found["equal"]) == 18
+    assert len(found["equal"]) == 19
     assert [name for name, equal in found["equal"].items() if not equal] == []
 
 
@@ -67,7 +67,7 @@ def test_fabric_at_exit_leaves_the_process_group(found: dict[str, Any]) -> None:
 
 
 def test_fabric_mlp_losses_equal_one_process(found: dict[str, Any]) -> None:
-    assert len(found["losses"]) == 9
+    assert len(found["losses"]) == 10
     for name, (together, alone) in found["losses"].items():
         assert len(together) == len(alone) == 6
         for ours, theirs in zip(together, alone, strict=True):

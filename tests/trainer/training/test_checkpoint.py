@@ -25,6 +25,14 @@ BatchesOf = Callable[[Config], Batches]
 FAMILIES = {
     "dcgan": {},
     "augmented": {"data": {"augment": ["color", "translation", "cutout"]}},
+    "adaptive": {
+        "data": {
+            "augment": ["flip", "rotate90", "scale", "brightness", "contrast", "cutout"],
+            "ada_target": 0.2,
+            "ada_kimg": 0.2,
+            "augment_p": 0.3,
+        }
+    },
     "conditional": {"model": {"conditional": True}, "data": {"class_names": ["a", "b", "c"]}},
     "penalized": {"objective": {"r1_gamma": 1.0, "r1_interval": 3}, "model": {"d_norm": "none"}},
     "bf16": {"run": {"precision": "bf16"}},

@@ -95,6 +95,10 @@ CONFIGS = {
         "model": {"d_spectral_norm": True, "d_norm": "none", "conditional": True},
         "data": {"class_names": ["a", "b"], "augment": ["color", "translation", "cutout"]},
     },
+    "adaptive augmentation": {
+        "data": {"augment": ["flip", "scale", "contrast"], "ada_target": 0.2, "ada_kimg": 0.1, "augment_p": 0.3},
+        "optim": {"n_critic": 2},
+    },
     "rmsprop": {
         "optim": {"algorithm": "rmsprop", "clip_grad_norm": 1.0},
         "objective": {"name": "wasserstein", "clip": 0.1},
