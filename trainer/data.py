@@ -14,12 +14,14 @@ from torch import Tensor
 
 from artifacts.plugins import is_plugin
 from imagesets import ImageSet, load_image_set, native_channels, union_parts
+from imagesets.cache import content_fingerprint
 from trainer.config.schema import Config
 from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.plugins import announce_import
 from trainer.run_names import FOLDER
 
+SUBSET_KEY = 2**64 - 2  # second half of the Philox key that chooses data.max_images
 # An image set above this size stays on disk, memory-mapped, and is copied to the device batch by batch.
 DEVICE_BYTES = 4 * 2**30
 FLIP_KEY = 2**64 - 1  # second half of the Philox key for mirroring; for the order of an epoch it is the epoch's number
@@ -62,15 +64,39 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
         data_root=data_root,
         progress=environment.rank() == 0,
     )
+    if data.max_images is not None and data.max_images < len(images):
+        images = choose_images(images, data.max_images)
     if len(images.images) < config.optim.batch_size:
+        what = f"data.max_images={data.max_images}" if data.max_images else data.source
         raise TrainerError(
-            f"{data.source} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
+            f"{what} has {len(images.images)} images, fewer than optim.batch_size={config.optim.batch_size}"
         )
     if config.model.conditional:
         if images.labels is None or len(images.class_names) < 2:
             raise TrainerError(f"{data.source} has no labels to condition on; add --set model.conditional=false")
         config = config.model_copy(update={"data": data.model_copy(update={"class_names": images.class_names})})
     return images, config
+
+
+def choose_images(images: ImageSet, count: int) -> ImageSet:
+    """Return a random choice of so many images, as equally many of each class as there are, in their order.
+
+    The choice depends only on the labels (without labels, on the number of images), so every run trains on the same
+    images, and a smaller choice is part of a larger one.
+    """
+    key = np.array([len(images), SUBSET_KEY], dtype=np.uint64)
+    order = np.argsort(np.random.Philox(key=key).random_raw(len(images)), kind="stable")
+    turn = np.arange(len(images))  # when an image is chosen: the first of each class, then the second of each, …
+    if images.labels is not None:
+        labels = images.labels[order]
+        for label in np.unique(labels):
+            turn[labels == label] = np.arange(np.count_nonzero(labels == label))
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:count]])
+    pixels = images.images[chosen]
+    chosen_labels = None if images.labels is None else images.labels[chosen]
+    fingerprint = content_fingerprint(pixels, chosen_labels)
+    info = {**images.info, "n": count, "chosen_of": len(images), "fingerprint": fingerprint}
+    return ImageSet(images.name, pixels, chosen_labels, images.class_names, info)
 
 
 @dataclass(frozen=True)

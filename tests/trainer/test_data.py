@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from imagesets import ImageSet
+from imagesets.cache import content_fingerprint
 from trainer import data as module
+from trainer.config import loading
 from trainer.data import Batches
+from trainer.errors import TrainerError
 
 CPU = torch.device("cpu")
 
@@ -60,3 +66,45 @@ def test_batches_flip_half_by_position_only() -> None:
     stream = np.concatenate([batches.mirrored(position) for position in range(0, 10_000, 100)])
     assert 0.48 < stream.mean() < 0.52
     np.testing.assert_array_equal(batches.mirrored(37), stream[37:137])  # a stream, wherever it is entered
+
+
+def image_set(labels: list[int] | None, n: int) -> ImageSet:
+    images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    info = {"n": n, "fingerprint": "whole"}
+    return ImageSet("set@train", images, None if labels is None else np.array(labels), ("a", "b", "c"), info)
+
+
+def test_chosen_images_are_balanced_over_classes() -> None:
+    found = module.choose_images(image_set([0] * 30 + [1] * 20 + [2] * 2, 52), 12)
+    assert found.labels is not None
+    assert np.bincount(found.labels).tolist() == [5, 5, 2]  # a class has no more than it has
+    rows = found.images[:, 0, 0, 0].astype(int)
+    assert (np.diff(rows) > 0).all()
+    assert found.labels.tolist() == [0 if row < 30 else 1 if row < 50 else 2 for row in rows]
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1] * 20], ids=["unlabeled", "labeled"])
+def test_smaller_choice_is_part_of_a_larger_one(labels: list[int] | None) -> None:
+    small, large = (module.choose_images(image_set(labels, 40), n) for n in (9, 25))
+    assert len(small) == 9
+    assert set(small.images[:, 0, 0, 0]) < set(large.images[:, 0, 0, 0])
+    assert small.images[:, 0, 0, 0].tolist() != list(range(9))
+
+
+def test_chosen_images_are_recorded_by_their_own_fingerprint() -> None:
+    found = module.choose_images(image_set(None, 40), 9)
+    assert (found.info["n"], found.info["chosen_of"]) == (9, 40)
+    assert found.fingerprint == content_fingerprint(found.images, None)
+
+
+def test_load_images_with_a_maximum_returns_the_choice() -> None:
+    config = loading.resolve("digits-dcgan", ["data.max_images=100"])
+    images, config = module.load_images(config, Path("data"))
+    assert images.images.shape == (100, 32, 32, 1)
+    assert images.labels is not None
+    assert np.bincount(images.labels).tolist() == [10] * 10
+
+
+def test_load_images_with_a_maximum_below_a_batch_is_one_line() -> None:
+    with pytest.raises(TrainerError, match=r"data\.max_images=20 has 20 images, fewer than optim\.batch_size=32"):
+        module.load_images(loading.resolve("digits-dcgan", ["data.max_images=20"]), Path("data"))

@@ -78,6 +78,9 @@ class Data(Section):
         1, description="1 gray, 3 RGB, 4 RGBA (keeps transparency); default: 1 or 3, those of the images"
     )
     flip: bool = Field(False, description="mirror each real image left to right with probability 0.5")
+    max_images: int | None = Field(
+        None, ge=2, description="train on a fixed random choice of so many images, equally many per class; default: all"
+    )
     augment: tuple[Augmentation, ...] = Field(
         (),
         description=f"augmentations of all images that D sees, for small datasets: {', '.join(get_args(Augmentation))}",

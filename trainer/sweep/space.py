@@ -31,7 +31,7 @@ FIXED = (
         "run.device": "a sweep runs on one device; use --set run.device=…",
     }
     | dict.fromkeys(
-        ("data.source", "data.resolution", "data.channels", "run.quality_images"),
+        ("data.source", "data.max_images", "data.resolution", "data.channels", "run.quality_images"),
         "scores against other images do not compare; run a sweep for each",
     )
     | dict.fromkeys(

@@ -84,6 +84,7 @@ ADAPTIVE = ["data.augment=[flip]", "data.ada_target=0.6"]
         ("digits-dcgan", ["data.augment=[rotate90]"], "rotate90 would show in G's images if always applied"),
         ("digits-dcgan", [*ADAPTIVE, "data.augment_p=0.9"], "data.augment_p is where p starts, at most 0.8"),
         ("cifar10-wgan", ADAPTIVE, "a wasserstein critic's scores have no zero"),
+        ("digits-dcgan", ["data.max_images=1"], "data.max_images"),
         ("digits-dcgan", ["data.resolution=30"], "cannot make 30 px"),
         ("digits-dcgan", ["model.g_widths=[8]"], "model.g_widths needs 3 widths"),
         ("digits-dcgan", ["model.d_widths=[1,1,1,1,1,1,1]"], "model.d_widths"),
