@@ -315,11 +315,28 @@ def replicas(images_per_s: float, rate_per_core: float, cores: int = 2) -> int:
     return max(2, math.ceil(images_per_s / (REPLICA_LOAD * cores * rate_per_core)))
 
 
+def limited_data_table(document: Document) -> str:
+    """Return the distances of each share of the images, without and with adaptive augmentation."""
+    heads = "images | without | adaptive | ratio | p at the end"
+    row = "{share} % ({images:,}) | {without} | {adaptive} | {ratio} | {p}"
+    records = []
+    for share, arms in sorted(document["runs"].items(), key=lambda item: -float(item[0])):
+        distances = {name: arms[name]["distance"] for name in ("without", "adaptive") if name in arms}
+        shown = {name: number(distances[name]) if name in distances else "–" for name in ("without", "adaptive")}
+        both = len(distances) == 2
+        ratio = f"**{distances['adaptive'] / distances['without']:.2f}**" if both else "–"
+        p = f"{arms['adaptive']['augment/p']:.2f}" if "adaptive" in arms else "–"
+        images = next(iter(arms.values()))["images"]
+        records.append({"share": share, "images": images, "ratio": ratio, "p": p, **shown})
+    return table(heads, row, records)
+
+
 TABLES: dict[str, Callable[[Document], str]] = {  # by the result file's name
     "bench": evaluation_table,  # training and service have their own tables
     "serving": serving_table,
     "serving_peers": serving_peers_table,
     "scaling": scaling_table,
+    "limited_data": limited_data_table,
     "train_step": training_table,
     "train_step_bf16": training_table,
     "train_step_one_core_fp32": training_table,

@@ -1,0 +1,117 @@
+"""`python -m benchmarks.limited_data`: what it trains, resumes and writes, without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import limited_data, report
+
+
+class Commands:
+    """Stands in for the commands: a training leaves a checkpoint and metrics, a score is 100, adaptive 50."""
+
+    def __init__(self, fails: str = "nothing") -> None:
+        self.calls: list[list[str]] = []
+        self.fails = fails
+
+    def __call__(self, *words: Any) -> str:
+        given = [str(word) for word in words]
+        self.calls.append(given)
+        if any(self.fails in word for word in given):
+            raise SystemExit("error: no room")
+        if "evaluation" in given:
+            return json.dumps({"value": 50.0 if "adaptive" in given[3] else 100.0})
+        run_dir = Path(given[3] if given[2] == "resume" else given[given.index("--run-dir") + 1])
+        run_dir.mkdir(exist_ok=True)
+        (run_dir / "checkpoint-00000001.pt").touch()
+        line = {"images_seen": 2000, "D/real": 0.6, "augment/p": 0.25}
+        (run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        return ""
+
+    def settings(self, number: int) -> set[str]:
+        return set(self.calls[number][1:]) - {str(limited_data.PRESET)}
+
+
+@pytest.fixture
+def extractor(tmp_path: Path) -> Path:
+    path = tmp_path / "lite.onnx"
+    path.touch()
+    return path
+
+
+def run(commands: Commands, extractor: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[int, dict[str, Any]]:
+    monkeypatch.setattr(limited_data, "run", commands)
+    output = extractor.with_name("result.json")
+    words = ["limited_data", "--work", str(extractor.with_name("work")), "--extractor", str(extractor)]
+    words += ["--source", "digits", "--output", str(output), "--shares", "10", "--kimg", "2", *more]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        limited_data.main()
+    return ended.value.code, json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+
+
+def test_limited_data_arms_differ_in_augmentation_only(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    code, document = run(commands, extractor, monkeypatch)
+    assert code == 0
+    without, adaptive = commands.settings(0), commands.settings(2)
+    assert {word for word in adaptive ^ without if "limited" not in word and "work" not in word} == {
+        *limited_data.ADAPTIVE
+    }
+    assert "data.max_images=150" in without & adaptive
+    runs = document["runs"]["10"]
+    assert runs["without"] == {"images": 150, "kimg": 2.0, "distance": 100.0, "D/real": 0.6, "augment/p": 0.25}
+    assert runs["adaptive"]["distance"] == 50.0
+
+
+def test_limited_data_done_is_not_repeated(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Commands(), extractor, monkeypatch)
+    again = Commands()
+    assert run(again, extractor, monkeypatch)[0] == 0
+    assert again.calls == []
+
+
+def test_limited_data_resumes_a_longer_run(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Commands(), extractor, monkeypatch)
+    longer = Commands()
+    _, document = run(longer, extractor, monkeypatch, "--kimg", "5")
+    assert [call[2:6] for call in longer.calls if "trainer" in call] == [
+        ["resume", str(extractor.with_name("work") / f"10-{arm}"), "--kimg", "5"] for arm in limited_data.ARMS
+    ]
+    assert document["kimg"] == 5
+
+
+def test_limited_data_failure_is_kept_and_the_rest_runs(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, document = run(Commands(fails="10-without"), extractor, monkeypatch)
+    assert code == 1
+    assert document["failed"] == {"10-without": "error: no room"}
+    assert set(document["runs"]["10"]) == {"adaptive"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["--shares", "1"], "--shares 1: a share has at least a batch"), (["--set", "data.x=1"], "unknown field data.x")],
+)
+def test_limited_data_user_error_is_exit_code_2(
+    words: list[str],
+    says: str,
+    extractor: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(Commands(), extractor, monkeypatch, *words)[0] == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_limited_data_table_shows_what_is_known() -> None:
+    half = {"without": {"images": 500, "distance": 200.0}}
+    whole = {"without": {"images": 5000, "distance": 100.0}}
+    whole["adaptive"] = {"images": 5000, "distance": 60.0, "augment/p": 0.5}
+    assert report.limited_data_table({"runs": {"1": half, "10": whole}}).splitlines()[2:] == [
+        "| 10 % (5,000) | 100 | 60.0 | **0.60** | 0.50 |",
+        "| 1 % (500) | 200 | – | – | – |",
+    ]
