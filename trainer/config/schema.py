@@ -28,7 +28,7 @@ from trainer.config.image_shape import num_upsamples as num_upsamples
 from trainer.run_names import NAME_PATTERN
 
 # What trainer.networks and trainer.training.losses define. An object from a user module is named "module:NAME".
-ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet")
+ARCHITECTURES = ("mlp", "dcgan", "sndcgan", "resnet", "fastgan")
 OBJECTIVES = ("non-saturating", "minimax", "lsgan", "hinge", "wasserstein", "relativistic")
 SMOOTHABLE = ("non-saturating", "minimax", "lsgan")  # objectives whose targets for D can be smoothed
 UNCENTERED = ("wasserstein",)  # objectives without a score of an undecided D
@@ -120,19 +120,17 @@ class Model(Section):
     """The two networks; see networks/ for the layers these numbers make."""
 
     architecture: Annotated[str, _one_of(ARCHITECTURES)] = Field(
-        "dcgan", description="mlp, dcgan, sndcgan, resnet, or your own: module:NAME"
+        "dcgan", description=f"{', '.join(ARCHITECTURES)}, or your own: module:NAME"
     )
     z_dim: int = Field(100, ge=1, le=4096, description="width of a latent")
     z_distribution: Literal["normal", "uniform"] = Field("normal", description="N(0, 1) or U(-1, 1)")
     g_widths: tuple[Width, ...] = Field((256, 128, 64), description="channels (units) of G's hidden layers")
     d_widths: tuple[Width, ...] = Field((64, 128, 256), description="channels (units) of D's hidden layers")
     d_norm: Literal["batch", "layer", "none"] = Field(
-        "batch", description="normalization after D's convolutions (dcgan, sndcgan)"
+        "batch", description="normalization after D's convolutions (dcgan, sndcgan, fastgan)"
     )
     d_spectral_norm: bool = Field(False, description="spectral normalization of every weight of D")
-    d_minibatch_std: bool = Field(
-        False, description="show D how much the images of a batch differ (dcgan, sndcgan, resnet)"
-    )
+    d_minibatch_std: bool = Field(False, description="show D how much the images of a batch differ (not in an mlp)")
     d_downsamples: int | None = Field(
         None, ge=0, le=16, description="how many of a resnet D's blocks halve the resolution; default: all but the last"
     )
@@ -171,6 +169,9 @@ class Objective(Section):
     r2_gamma: float = Field(0, ge=0, le=1e6, description="weight γ of the R2 penalty on fakes; 0: off")
     r1_interval: int = Field(
         4, ge=1, le=1000, description="steps between two R1 and R2 penalties; each is weighted by it"
+    )
+    reconstruction_weight: float = Field(
+        1.0, ge=0, le=1e6, description="weight of the loss that makes D reconstruct reals, if it can (fastgan); 0: off"
     )
     penalty_method: Literal["exact", "finite-differences"] = Field(
         "exact", description="R1 and R2 by a second backward, or estimated from D's difference at noisy images"
@@ -328,17 +329,21 @@ def _check_architecture(model: Model, resolution: Resolution) -> None:
     if not (model.g_widths and model.d_widths):
         raise ValueError("an mlp needs at least one width in model.g_widths and in model.d_widths")
     if model.d_minibatch_std:
-        raise ValueError("model.d_minibatch_std adds a feature map: model.architecture=dcgan, sndcgan or resnet")
+        raise ValueError(
+            "model.d_minibatch_std adds a feature map: model.architecture=dcgan, sndcgan, resnet or fastgan"
+        )
     if model.conditional:
-        raise ValueError("model.conditional needs BatchNorm to act on: model.architecture=dcgan, sndcgan or resnet")
+        raise ValueError(
+            "model.conditional needs BatchNorm to act on: model.architecture=dcgan, sndcgan, resnet or fastgan"
+        )
 
 
 def _check_widths(model: Model, resolution: Resolution) -> None:
     needed, given = num_upsamples(resolution), len(model.g_widths)
-    if model.architecture == "resnet":
+    if model.architecture in ("resnet", "fastgan"):
         if given != needed + 1:
             raise ValueError(
-                f"at {resolution} px a resnet's model.g_widths needs {needed + 1} widths "
+                f"at {resolution} px a {model.architecture}'s model.g_widths needs {needed + 1} widths "
                 f"(the first map and {needed} blocks that double), not {given}"
             )
     elif given not in (needed, needed + 1):
@@ -346,6 +351,11 @@ def _check_widths(model: Model, resolution: Resolution) -> None:
             f"at {resolution} px model.g_widths needs {needed} widths (the last layer doubles) "
             f"or {needed + 1} (a 3x3 layer ends it), not {given}"
         )
+    if model.architecture == "fastgan":
+        if not 2 <= len(model.d_widths) <= needed:
+            fit = f"2 to {needed} fit" if needed > 2 else "2 fit" if needed == 2 else "use 16 px or more"
+            raise ValueError(f"model.d_widths halves {resolution} px {len(model.d_widths)} times in a fastgan; {fit}")
+        return
     blocks, most = len(model.d_widths), min(height_and_width(resolution)).bit_length() - 1
     downsamples = blocks if model.architecture == "dcgan" else blocks - 1
     if model.d_downsamples is not None:
@@ -367,7 +377,7 @@ def _check_objective(objective: Objective, model: Model) -> None:
     if (
         objective.gradient_penalty == "wgan-gp"
         and model.d_norm == "batch"
-        and model.architecture in ("dcgan", "sndcgan")
+        and model.architecture in ("dcgan", "sndcgan", "fastgan")
     ):
         raise ValueError(
             "wgan-gp bounds D's gradient per image, and BatchNorm mixes the images: set model.d_norm=layer or none"

@@ -97,7 +97,8 @@ def match(network: nn.Module, theirs: Mapping[str, Tensor], ours: Shape, parents
             value, rows = _rows_by_class(value, place, ours.classes, parents.classes)
             how = "; ".join(filter(None, (how, rows))) or None
         if value is not None and value.shape != place.shape:
-            value, how = _adapt_channels(value, place, ours, parents, is_d, how)
+            reads_pixels = is_d and not name.startswith("decoders.")  # decoders make them, as G does
+            value, how = _adapt_channels(value, place, ours, parents, reads_pixels, how)
         if value is None or value.shape != place.shape:
             if not name.endswith((COUNTER, SINGULAR)):
                 found.new[name] = _reason(theirs.get(name), place)
@@ -248,7 +249,7 @@ def _rows_by_class(
 
 
 def _adapt_channels(
-    value: Tensor, place: Tensor, ours: Shape, theirs: Shape, is_d: bool, how: str | None
+    value: Tensor, place: Tensor, ours: Shape, theirs: Shape, reads_pixels: bool, how: str | None
 ) -> tuple[Tensor | None, str | None]:
     """Return the first weight of D or the last of G for images of the other number of channels, or None.
 
@@ -270,10 +271,10 @@ def _adapt_channels(
     parts = parts.narrow(dim, 0, min(3, theirs.channels))
     if theirs.channels == 1:
         parts = parts.expand(*[3 if at == dim else -1 for at in range(parts.dim())])
-        parts, what = (parts / 3, f"{what}, a third each") if is_d else (parts, f"{what}, repeated")
+        parts, what = (parts / 3, f"{what}, a third each") if reads_pixels else (parts, f"{what}, repeated")
     elif ours.channels == 1:
-        parts = parts.sum(dim, keepdim=True) if is_d else parts.mean(dim, keepdim=True)
-        what = f"{what}, summed" if is_d else f"{what}, averaged"
+        parts = parts.sum(dim, keepdim=True) if reads_pixels else parts.mean(dim, keepdim=True)
+        what = f"{what}, summed" if reads_pixels else f"{what}, averaged"
     if ours.channels == RGBA:
         parts, what = torch.cat([parts, torch.zeros_like(parts.narrow(dim, 0, 1))], dim), f"{what}, alpha new"
     return parts.flatten(dim, dim + 1), what if how is None else f"{how}; {what}"

@@ -10,7 +10,7 @@ from torch import nn
 from artifacts.plugins import describe_error, is_plugin, was_imported
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.networks import dcgan, mlp, resnet, sndcgan
+from trainer.networks import dcgan, fastgan, mlp, resnet, sndcgan
 from trainer.networks.base import Architecture, ConditionalLayer, Discriminator, Generator
 from trainer.networks.layers import (
     ConditionalBatchNorm,
@@ -45,6 +45,7 @@ ARCHITECTURES = {
     "dcgan": Architecture(dcgan.generator, dcgan.discriminator, rectangles=True),
     "sndcgan": Architecture(dcgan.generator, sndcgan.discriminator, rectangles=True),
     "resnet": Architecture(resnet.generator, resnet.discriminator, rectangles=True),
+    "fastgan": Architecture(fastgan.generator, fastgan.discriminator, rectangles=True),
 }
 
 
@@ -72,6 +73,8 @@ def build(config: Config) -> tuple[Generator, Discriminator]:
             raise TrainerError(str(error)) from error
     G = architecture.generator(model, data.resolution, data.channels, config.num_classes)
     D = architecture.discriminator(model, data.resolution, data.channels, config.num_classes)
+    if not config.objective.reconstruction_weight:
+        D.decoders = None
     initialize(G, model)
     initialize(D, model)
     if model.d_spectral_norm:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from artifacts.images.resolution import Resolution, height_and_width
 from trainer.config.schema import Model
+from trainer.distributed.sharded_rng import ShardedRNG
 
 
 class ConditionalLayer(nn.Module):
@@ -57,7 +58,10 @@ class Discriminator(nn.Module):
 
     Attributes:
         mixes_images: Whether an image's logit depends on the other images of the batch, as with BatchNorm.
+        decoders: Layers of `reconstruction_loss` only, for a D that has such a loss; otherwise None.
     """
+
+    decoders: nn.Module | None
 
     def __init__(self, net: nn.Module, score: nn.Module, *, width: int, classes: int = 0) -> None:
         """Wrap the layers `net`, whose features have `width` channels, and the head `score`."""
@@ -66,14 +70,32 @@ class Discriminator(nn.Module):
         self.score = score
         self.projection = nn.Embedding(classes, width) if classes else None
         self.mixes_images = any(isinstance(layer, nn.BatchNorm2d | MixingLayer) for layer in self.modules())
+        self.decoders = None
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits float [N] of images float [N, C, H, W]."""
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None, *, with_features: bool = False
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Return logits float [N] of images float [N, C, H, W]; `with_features` also what `net` makes of them."""
         features = self.net(images)
         logits: Tensor = self.score(features).flatten()
         if self.projection is not None:
-            logits = logits + (self.projection(labels) * features.sum(dim=(2, 3))).sum(dim=1)
-        return logits
+            logits = logits + (self.projection(labels) * self.pool(features)).sum(dim=1)
+        return (logits, features) if with_features else logits
+
+    def pool(self, features: Any) -> Tensor:
+        """Return the features, summed over space, for the projection: [N, width]."""
+        pooled: Tensor = features.sum(dim=(2, 3))
+        return pooled
+
+    def reconstruction_loss(self, images: Tensor, features: Any, rng: ShardedRNG) -> Tensor:
+        """Return a loss of real images that trains D in addition to its objective; for a D that has `decoders`.
+
+        Args:
+            images: Real images as D saw them, float [B, C, H, W].
+            features: What `net` made of a batch whose first rows are these images.
+            rng: Random numbers, to draw from.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has decoders but no reconstruction_loss")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Tick = dict[str, Any]  # a line of metrics.jsonl
 
 # Panel → its metrics. A panel whose metrics no run has is left out.
 PANELS: dict[str, tuple[str, ...]] = {
-    "loss": ("loss/D", "loss/G", "loss/penalty"),
+    "loss": ("loss/D", "loss/G", "loss/penalty", "loss/reconstruction"),
     "D's scores": ("D/real", "D/fake"),
     "augmentation": ("augment/p", "augment/r_t"),
     "gradient norm": ("gradient/D", "gradient/G"),

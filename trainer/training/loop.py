@@ -186,8 +186,12 @@ def update_discriminator(
     penalized = [each for each in inputs if each.weight]
     moved = [] if exact else [each._replace(images=losses.move_images(each.images, state.rng)) for each in penalized]
     with parametrize.cached():  # spectral normalization: once for all of D's forwards
-        real_logits, fake_logits, *moved_logits = discriminator_logits(state, [*inputs, *moved])
+        (real_logits, fake_logits, *moved_logits), features = discriminator_logits(state, [*inputs, *moved])
         loss = total = state.loss.d(real_logits, fake_logits)
+        if state.D.decoders is not None:
+            with autocast(state):
+                reconstruction = state.D.reconstruction_loss(inputs[0].images.detach(), features, state.rng)
+            total = total + objective.reconstruction_weight * reconstruction
         if penalized:
             logits = [found for each, found in zip(inputs, (real_logits, fake_logits), strict=True) if each.weight]
             if exact:
@@ -213,6 +217,8 @@ def update_discriminator(
         accumulate(state, {"augment/r_t": state.adaptive.observe(scores)}, share)
     if objective.gradient_penalty != "none":
         accumulate(state, {"loss/penalty": penalty}, share)
+    if state.D.decoders is not None:
+        accumulate(state, {"loss/reconstruction": reconstruction}, share)
 
 
 class DInput(NamedTuple):
@@ -223,10 +229,11 @@ class DInput(NamedTuple):
     weight: float
 
 
-def discriminator_logits(state: TrainState, inputs: Sequence[DInput]) -> list[Tensor]:
+def discriminator_logits(state: TrainState, inputs: Sequence[DInput]) -> tuple[list[Tensor], Any]:
     """Return D's logits of each batch, float32 [B]; those of batches with a penalty without autocast.
 
-    One forward serves all batches of a precision where D treats each image separately; BatchNorm would mix them.
+    One forward serves all batches of a precision where D treats each image separately; BatchNorm would mix them. The
+    features of the forward that begins with the first batch are returned too, where D reconstructs images of them.
     """
     numbers = range(len(inputs))
     if state.D.mixes_images:
@@ -234,14 +241,19 @@ def discriminator_logits(state: TrainState, inputs: Sequence[DInput]) -> list[Te
     else:
         groups = [[number for number in numbers if bool(inputs[number].weight) is float32] for float32 in (True, False)]
     logits: dict[int, Tensor] = {}
+    features: Any = None
     with autocast(state):  # one context, in which each of D's weights is cast once
         for group in filter(None, groups):
             batch = [inputs[number] for number in group]
             labels = [each.labels for each in batch if each.labels is not None]
             with autocast(state, enabled=not batch[0].weight):
-                found = state.D_forward(concatenate([each.images for each in batch]), concatenate(labels))
+                arguments = concatenate([each.images for each in batch]), concatenate(labels)
+                if state.D.decoders is not None and group[0] == 0:
+                    found, features = state.D_forward(*arguments, with_features=True)
+                else:
+                    found = state.D_forward(*arguments)
             logits |= zip(group, found.float().chunk(len(group)), strict=True)
-    return [logits[number] for number in numbers]
+    return [logits[number] for number in numbers], features
 
 
 def concatenate(tensors: Sequence[Tensor]) -> Tensor | None:

@@ -97,6 +97,12 @@ OTHERS: dict[str, Sections] = {
         "model": {"architecture": "sndcgan", "d_norm": "none", "d_widths": [4, 8], "d_spectral_norm": True},
         "optim": {"n_critic": 2, "g_steps": 2},
     },
+    "fastgan, R1, bf16": {
+        "objective": {"name": "hinge", "r1_gamma": 1.0, "r1_interval": 2},
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8]},
+        "data": {"resolution": 16, "augment": ["translation"]},
+        "run": {"precision": "bf16"},
+    },
     "resnet, conditional": {
         "objective": {"name": "hinge"},
         "model": {
@@ -120,7 +126,8 @@ def config_of(sections: Sections) -> Config:
 
 
 def batches_of(config: Config, world: ProcessGroup) -> Batches:
-    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
+    side = config.data.resolution
+    images = np.random.default_rng(0).integers(0, 256, (50, side, side, 1), dtype=np.uint8)
     return Batches(
         images,
         config.optim.batch_size,

@@ -38,6 +38,8 @@ CASES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "sndcgan, uniform z": ("sndcgan", (), {"z_distribution": "uniform"}),
     "resnet": ("resnet", (), {}),
     "resnet by class": ("resnet", CLASSES, {"bias": "all"}),
+    "fastgan": ("fastgan", (), {"g_widths": [8, 6, 5]}),
+    "fastgan by class": ("fastgan", CLASSES, {"g_widths": [8, 6, 5], "bias": "all"}),
 }
 
 

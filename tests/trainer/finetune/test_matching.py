@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -93,6 +94,32 @@ def test_match_of_rgba_as_rgb_leaves_out_the_alpha(architecture: str) -> None:
     state, theirs, lines = started(config_of(architecture, channels=3), config_of(architecture, channels=4))
     torch.testing.assert_close(images(state), images(theirs)[:, :3])
     assert any(line.endswith("RGBA → RGB") for line in lines)
+
+
+def fastgan(**fields: Any) -> Config:
+    model = {"g_widths": [8, 6, 5], "d_widths": [8, 8]}
+    return config_of("fastgan", resolution=16, model=model, **fields)
+
+
+def test_match_of_a_fastgan_copies_every_tensor() -> None:
+    state, theirs, lines = started(fastgan(), fastgan())
+    for ours, parents in ((state.G, theirs.G_ema), (state.D, theirs.D)):
+        for name, tensor in ours.state_dict().items():
+            assert torch.equal(tensor, parents.state_dict()[name]), name
+    assert [line for line in lines if " is new" in line or "not used" in line] == []
+
+
+def test_match_of_a_gray_fastgan_as_rgb_keeps_images_logits_and_reconstructions() -> None:
+    state, theirs, _ = started(fastgan(channels=3), fastgan())
+    torch.testing.assert_close(images(state), images(theirs).expand(-1, 3, -1, -1))
+    gray = pictures(resolution=16)
+    torch.testing.assert_close(state.D(gray.expand(-1, 3, -1, -1)), theirs.D(gray))
+    assert state.D.decoders is not None
+    assert theirs.D.decoders is not None
+    maps = theirs.D.net(gray)
+    for name, features in maps._asdict().items():
+        decoded = theirs.D.decoders[name](features)
+        torch.testing.assert_close(state.D.decoders[name](features), decoded.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("architecture", ["dcgan", "sndcgan", "resnet"])

@@ -89,6 +89,10 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "data": {"class_names": ["a", "b"], "augment": ["color"]},
     },
     "mlp": {"model": {"architecture": "mlp", "g_widths": [8], "d_widths": [8, 8]}},
+    "reconstruction": {
+        "data": {"resolution": 16},
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8], "d_spectral_norm": True},
+    },
 }
 
 

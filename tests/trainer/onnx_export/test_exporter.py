@@ -44,6 +44,10 @@ GENERATORS = {
     "28 px": {"data": {"resolution": 28}, "model": {"g_widths": [8, 8, 4], "d_widths": [4, 4]}},
     "mlp": {"model": {"architecture": "mlp", "g_widths": [16], "d_widths": [16]}},
     "conditional": {"model": {"conditional": True}, "data": {"class_names": ["eins", "zwei", "größer"]}},
+    "fastgan": {
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 4, 4], "d_widths": [4, 4], "conditional": True},
+        "data": {"resolution": 32, "channels": 3, "class_names": ["a", "b"]},
+    },
     "uniform": {"model": {"z_distribution": "uniform", "bias": "none"}},
 }
 

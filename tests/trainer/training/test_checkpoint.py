@@ -58,6 +58,11 @@ FAMILIES = {
         "model": {"d_norm": "none", "d_widths": [8, 8], "d_spectral_norm": True},
         "optim": {"d_freeze": 1},
     },
+    "fastgan": {
+        "objective": {"name": "hinge", "r1_gamma": 1.0, "r1_interval": 2},
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8], "conditional": True},
+        "data": {"resolution": 16, "class_names": ["a", "b"], "augment": ["translation"]},
+    },
     "resnet": {
         "objective": {"name": "lsgan", "real_label": 0.9, "fake_label": 0.1},
         "model": {"architecture": "resnet", "g_widths": [8, 8], "d_widths": [8, 8]},

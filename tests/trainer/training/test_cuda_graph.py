@@ -110,6 +110,11 @@ CONFIGS = {
     },
     "dragan, R1 in every step": {"objective": {"gradient_penalty": "dragan", "r1_gamma": 1.0, "r1_interval": 1}},
     "relativistic": {"objective": {"name": "relativistic"}, "optim": {"g_steps": 2}},
+    "reconstruction": {
+        "data": {"resolution": 16, "augment": ["cutout"]},
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8], "d_spectral_norm": True},
+        "objective": {"name": "hinge", "r1_gamma": 1.0, "r1_interval": 1},
+    },
     "frozen": {"model": {"d_spectral_norm": True, "d_norm": "none", "d_widths": [8, 8]}, "optim": {"d_freeze": 1}},
 }
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -355,6 +357,54 @@ def test_d_loss_contains_the_gradient_penalty(tiny: Tiny, batches_of: BatchesOf)
     recorder = Recorder()
     loop.train(TrainState.create(config), batches_of(config), recorder, save=lambda _: None)
     assert recorder.ticks[-1][1]["loss/penalty"] < recorder.ticks[0][1]["loss/penalty"] / 3
+
+
+FASTGAN = {
+    "data": {"resolution": 16, "augment": ["cutout"]},
+    "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8]},
+}
+
+
+@pytest.mark.parametrize(
+    ("norm", "r1_gamma", "precision"),
+    [("batch", 0.0, "fp32"), ("batch", 1.0, "bf16"), ("none", 1.0, "fp32"), ("none", 0.0, "bf16")],
+)
+def test_d_of_a_fastgan_learns_to_reconstruct(norm: str, r1_gamma: float, precision: str, tiny: Tiny) -> None:
+    sections = {key: dict(value) for key, value in FASTGAN.items()}
+    sections["model"]["d_norm"] = norm
+    config = tiny(
+        **sections,
+        objective={"name": "hinge", "r1_gamma": r1_gamma, "r1_interval": 2, "reconstruction_weight": 100.0},
+        optim={"d_lr": 5e-3, "g_lr": 1e-9},
+        run={"total_kimg": 0.8, "tick_kimg": 0.08, "precision": precision},
+    )
+    grays = np.random.default_rng(0).integers(0, 256, (50, 1, 1, 1), dtype=np.uint8)
+    batches = Batches(grays.repeat(16, 1).repeat(16, 2), 8, seed=0, device=torch.device("cpu"))
+    recorder = Recorder()
+    loop.train(TrainState.create(config), batches, recorder, save=lambda _: None)
+    errors = [means["loss/reconstruction"] for _, means in recorder.ticks]
+    assert errors[-1] < 0.7 * errors[0]
+
+
+def test_reconstruction_weight_scales_the_decoders_gradient(tiny: Tiny, batches_of: BatchesOf) -> None:
+    gradients = []
+    for weight in (1.0, 3.0):
+        config = tiny(**FASTGAN, objective={"reconstruction_weight": weight})
+        state = TrainState.create(config)
+        loop.train_iteration(state, batches_of(config))
+        assert state.D.decoders is not None
+        gradients.append(torch.cat([weight.grad.flatten() for weight in state.D.decoders.parameters()]))
+    torch.testing.assert_close(gradients[1], 3 * gradients[0], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("sections", [{}, FASTGAN | {"objective": {"reconstruction_weight": 0}}], ids=["dcgan", "off"])
+def test_reconstruction_loss_is_not_recorded_without_decoders(
+    sections: dict[str, Any], tiny: Tiny, batches_of: BatchesOf
+) -> None:
+    config = tiny(**sections)
+    recorder = Recorder()
+    loop.train(TrainState.create(config), batches_of(config), recorder, save=lambda _: None)
+    assert "loss/reconstruction" not in recorder.ticks[0][1]
 
 
 def test_learning_rate_decays_linearly(tiny: Tiny, batches_of: BatchesOf) -> None:
