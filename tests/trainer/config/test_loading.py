@@ -50,7 +50,7 @@ def test_config_round_trips_through_json() -> None:
     for name in loading.preset_names():
         config = loading.resolve(name)
         assert loading.parse(json.loads(loading.to_json(config))) == config
-        assert config.name == name
+        assert config.name == ("photos" if name == "folder-small" else name)  # that of the user's images
 
 
 def test_preset_may_be_a_file(tmp_path: Path) -> None:
