@@ -18,13 +18,14 @@ from trainer import devices, distributed, networks
 from trainer.config.loading import flatten, override, to_json
 from trainer.config.schema import Config
 from trainer.console import progress_console
-from trainer.data import Batches, load_images, record_images, with_channels
+from trainer.data import Batches, ImageRecord, load_images, record_images, with_channels
 from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.finetune import initialize
 from trainer.finetune.config import inherit_config
 from trainer.finetune.parent import Parent, read_parent
 from trainer.plugins import require_user_code
+from trainer.quality.memorization import MAX_IMAGES, load_held_out
 from trainer.reports import pages, plots
 from trainer.run_names import name_of_output
 from trainer.trackers import require_installed
@@ -356,7 +357,7 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
         flip=config.data.flip,
         share=group.share(config.optim.batch_size),
     )
-    measure = _quality_measure(state, images) if config.run.quality_ticks else None
+    measure = _quality_measure(state, images, run_dir, console) if config.run.quality_ticks else None
     if measure and len(images.images) < MIN_FOR_RECALL:
         console.print(
             f"note: recall needs at least {MIN_FOR_RECALL} images and there are {len(images.images)}: only the Fréchet "
@@ -386,15 +387,25 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
     return Run(run_dir, config, finished)
 
 
-def _quality_measure(state: TrainState, images: ImageSet) -> Callable[[TrainState], dict[str, float]]:
+def _quality_measure(
+    state: TrainState, images: ImageSet, run_dir: Path, console: Console
+) -> Callable[[TrainState], dict[str, float]]:
     """Return what measures a state against the images it trains on. Rank 0 measures, for all processes."""
     if not state.group.is_main:
         return lambda state: state.group.broadcast({})
+    held_out = None
+    if len(images.images) <= MAX_IMAGES:
+        held_out = load_held_out(images, ImageRecord.read(run_dir).data_root or Path("data"))
+        if held_out is None:
+            console.print(
+                f"note: {images.name} has no held-out images: near-copies are counted against those among its images"
+            )
     metrics = ProxyMetrics(
         images.images,
         state.config.run.quality_images,
         seed=state.config.run.seed,
         z_distribution=state.config.model.z_distribution,
         device=state.device,
+        held_out=None if held_out is None else held_out.images,
     )
     return lambda state: state.group.broadcast(metrics.measure(state.G_ema))

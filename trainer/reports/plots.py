@@ -21,6 +21,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "gradient norm": ("gradient/D", "gradient/G"),
     "Fréchet distance": ("quality/frechet",),
     "recall": ("quality/recall",),
+    "share of near-copies": ("quality/memorization", "quality/memorization_real"),
     "images/s": ("images_per_second",),
 }
 

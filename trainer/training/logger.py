@@ -30,6 +30,7 @@ GRID_SEEDS = range(64)
 REAL_SEED = 2**63  # Philox key that chooses the real images of a grid
 D_WINS = 0.02  # a D loss below this leaves G next to no gradient
 COLLAPSED = 0.5  # share of the best recall so far
+SHOWN = ("frechet", "recall", "memorization", "memorization_real")  # of quality/…, on the terminal
 SATURATED = 0.25  # how much more of the generated values than of the real ones are 0 or 255
 
 
@@ -165,9 +166,7 @@ class RunLogger(Callback):
         self._progress.update(self._task, completed=state.images_seen, kimg=self._kimg(state), speed=rate)
         self._live.update(Group(metrics_table(line), self._progress))
         shown = [f"{name} {line[name]:.3f}" for name in line if name.startswith(("loss/", "D/", "augment/"))]
-        shown += [
-            f"{name} {line[f'quality/{name}']:.3f}" for name in ("frechet", "recall") if f"quality/{name}" in line
-        ]
+        shown += [f"{name} {line[f'quality/{name}']:.3f}" for name in SHOWN if f"quality/{name}" in line]
         self.console.print(f"{self._kimg(state):>18}  {'  '.join(shown)}  {rate}", highlight=False)
         for warning in diagnose(self._ticks, state.config.objective.name):
             self.console.print(f"warning: {warning}", style="yellow", highlight=False)
@@ -180,8 +179,9 @@ def metrics_table(line: dict[str, float]) -> Table:
     """Return the metrics of a tick as a table for the live view."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     values: list[str] = []
+    qualities = tuple(f"quality/{name}" for name in SHOWN)
     for name, value in line.items():
-        if name.startswith(("loss/", "D/", "augment/", "gradient/", "quality/")) and name != "quality/seconds":
+        if name.startswith(("loss/", "D/", "augment/", "gradient/")) or name in qualities:
             table.add_column(name, justify="right")
             values.append(f"{value:.3f}")
     table.add_column("memory", justify="right")
@@ -244,6 +244,12 @@ def diagnose(ticks: Sequence[Mapping[str, float]], objective: str) -> list[str]:
                 f"diversity falls: recall is {recalls[-1]:.2f}, after {best:.2f}. G may be collapsing onto few images: "
                 "lower optim.g_lr, raise optim.batch_size, or go back to the best checkpoint"
             )
+    if last.get("quality/memorization_excess"):
+        copies, real = last["quality/memorization"], last["quality/memorization_real"]
+        found.append(
+            f"G memorizes: {copies:.0%} of its images are near-copies of training images, {real:.0%} of other real "
+            "images. Stop here and export an earlier checkpoint; next time use more images, data.augment or --init-from"
+        )
     fakes, reals = last.get("saturated/fake"), last.get("saturated/real")
     if fakes is not None and reals is not None and fakes >= reals + SATURATED:
         found.append(

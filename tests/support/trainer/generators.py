@@ -1,7 +1,8 @@
-"""Untrained generators for tests of exported graphs."""
+"""Generators for tests: untrained ones, and one that shows given images."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from trainer import networks
@@ -28,3 +29,17 @@ def random_generator(config: Config) -> networks.Generator:
                 width = parameter.shape[1] if isinstance(module, torch.nn.Linear) else fan_in
                 torch.nn.init.normal_(parameter, 0, width**-0.5)
     return G.eval()
+
+
+class Replays(networks.Generator):
+    """A generator that shows given images, one a call's row, whatever its latents are."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        super().__init__(torch.nn.Sequential(), z_dim=4, resolution=images.shape[1], channels=images.shape[3])
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        self.at = 0
+        self.register_parameter("nothing", torch.nn.Parameter(torch.zeros(())))
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        self.at += len(z)
+        return self.images[self.at - len(z) : self.at]

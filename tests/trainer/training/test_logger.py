@@ -57,6 +57,19 @@ def test_diagnose_saturated_pixels_are_compared_with_reals() -> None:
     assert not of(0.8, 0.81)  # MNIST: mostly black
 
 
+def test_diagnose_significant_memorization_names_both_shares() -> None:
+    def of(excess: float) -> list[str]:
+        shares = {"quality/memorization": [0.12], "quality/memorization_real": [0.01]}
+        return diagnose(
+            ticks(**{"loss/D": [1.0], "loss/G": [1.0]}, **shares, **{"quality/memorization_excess": [excess]}), "hinge"
+        )
+
+    (line,) = of(0.05)
+    assert "G memorizes: 12% of its images are near-copies of training images, 1% of other real images" in line
+    assert "--init-from" in line
+    assert not of(0.0)
+
+
 def test_truncate_metrics_drops_later_steps_and_torn_lines(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', encoding="utf-8")

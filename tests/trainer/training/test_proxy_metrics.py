@@ -5,26 +5,13 @@ import pytest
 import torch
 
 from evaluation.metrics.prdc import precision_recall_density_coverage
+from tests.support.trainer.generators import Replays
 from trainer import networks
 from trainer.config import loading
 from trainer.training.proxy_metrics import ProxyMetrics, RandomFeatures
 
 CPU = torch.device("cpu")
 CONFIG = {"name": "x", "data": {"resolution": 8}, "model": {"z_dim": 4, "g_widths": [8], "d_widths": [8]}}
-
-
-class Replays(networks.Generator):
-    """A generator that shows given images, one a call's row, whatever its latents are."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        super().__init__(torch.nn.Sequential(), z_dim=4, resolution=images.shape[1], channels=images.shape[3])
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-        self.at = 0
-        self.register_parameter("nothing", torch.nn.Parameter(torch.zeros(())))
-
-    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        self.at += len(z)
-        return self.images[self.at - len(z) : self.at]
 
 
 def smooth(n: int, seed: int) -> np.ndarray:

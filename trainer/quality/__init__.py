@@ -1,0 +1,1 @@
+"""What quality during training is used for: when a run ends, and whether its generator memorizes."""
