@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 
 from artifacts.typer_group import command_name
@@ -25,6 +26,7 @@ from trainer.finetune import initialize
 from trainer.finetune.config import inherit_config
 from trainer.finetune.parent import Parent, read_parent
 from trainer.plugins import require_user_code
+from trainer.quality import patience
 from trainer.quality.memorization import MAX_IMAGES, load_held_out
 from trainer.reports import pages, plots
 from trainer.run_names import name_of_output
@@ -49,12 +51,14 @@ class Run:
     Attributes:
         path: The run folder.
         config: The config, without `auto`.
-        finished: Whether it has reached its length; False if it was stopped.
+        finished: Whether it has reached its length or used up `run.patience_ticks`; False if it was stopped.
+        interrupted: Whether a signal such as Ctrl-C stopped it, not the end of `minutes`.
     """
 
     path: Path
     config: Config
     finished: bool = True
+    interrupted: bool = False
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -78,10 +82,11 @@ def train(
     device: str = "auto",
     resume: Run | Path | str | None = None,
     init_from: Run | Path | str | None = None,
+    minutes: float | None = None,
     quiet: bool = False,
     user_code: bool = False,
 ) -> Run:
-    """Train a new run, or resume one, to its end or until Ctrl-C.
+    """Train a new run, or resume one, to its end, until Ctrl-C or for some minutes.
 
     Args:
         config: A config of `load_config` or `finetune_config`. When resuming it may be None, or change fields of its
@@ -91,6 +96,7 @@ def train(
         device: cpu, cuda or mps; "auto" is the config's choice.
         resume: A run, or its folder, to continue instead of training a new one.
         init_from: A run, its folder, a checkpoint or a generator file whose weights the new run starts from.
+        minutes: Wall time after which the run saves and stops, counted from this call; `resume` continues it.
         quiet: Print no progress.
         user_code: Whether the modules of yours that a resumed run, or `init_from`, names may be imported, which runs
             their code.
@@ -116,7 +122,7 @@ def train(
         run_dir = resume.path if isinstance(resume, Run) else Path(resume)
         if config is not None:
             overrides = [*_changes(run_dir, config), *overrides]
-        return resume_run(run_dir, overrides, data_root=root, quiet=quiet, user_code=user_code)
+        return resume_run(run_dir, overrides, data_root=root, minutes=minutes, quiet=quiet, user_code=user_code)
     parent = None
     if init_from is not None:
         parent = read_parent(_path_of(init_from), Path(runs), user_code=user_code)
@@ -125,7 +131,8 @@ def train(
         raise TrainerError("train needs a config, such as trainer.load_config('digits-dcgan'), or resume=RUN")
     if overrides:
         config = override(config, overrides)
-    return start_run(config, Path(runs), parent=parent, data_root=root or Path("data"), quiet=quiet)
+    root = root or Path("data")
+    return start_run(config, Path(runs), parent=parent, data_root=root, minutes=minutes, quiet=quiet)
 
 
 def finetune_config(
@@ -210,13 +217,13 @@ def load_checkpoint(source: Path, *, best: bool = False, warn: Callable[[str], N
 
     Args:
         source: A run folder or a checkpoint file.
-        best: Whether to read the checkpoint with the lowest Fréchet distance.
+        best: Whether to read the checkpoint with the lowest Fréchet distance so far.
         warn: Called with a line per later checkpoint that is not readable.
     """
     if best and not source.is_dir():
         raise TrainerError(f"--best needs a run folder, and {source} is not one")
     if best:
-        source = checkpoint.best_path(source)
+        return checkpoint.read_best(source)
     if source.is_file() or source.suffix == ".pt":
         return checkpoint.read(source)
     path, content, skipped = checkpoint.load_latest(source)
@@ -234,6 +241,7 @@ def start_run(
     run_dir: Path | None = None,
     parent: Parent | None = None,
     data_root: Path = Path("data"),
+    minutes: float | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train a new run; see `train`.
@@ -244,8 +252,10 @@ def start_run(
         run_dir: The run folder itself, instead of a numbered one in `runs`.
         parent: What the weights start from.
         data_root: Folder of the datasets.
+        minutes: Wall time of this call, without an export after it.
         quiet: Print no progress.
     """
+    out_of_time = run_folder.time_budget(minutes)
     require_installed(config.run.track)
     config = devices.resolve_auto(config)
     if parent is None:
@@ -282,7 +292,7 @@ def start_run(
                 if parent is not None:
                     record["parent"] = parent.record
                 run_folder.write_record(folder, record)
-            return _run_loop(state, images, folder, console)
+            return _run_loop(state, images, folder, console, out_of_time)
 
 
 def resume_run(
@@ -292,6 +302,7 @@ def resume_run(
     kimg: float | None = None,
     data_root: Path | None = None,
     other_images: bool = False,
+    minutes: float | None = None,
     quiet: bool = False,
     user_code: bool = False,
 ) -> Run:
@@ -303,16 +314,18 @@ def resume_run(
         kimg: A new length, in thousands of images.
         data_root: Folder of the datasets; None for the one that the run was started with.
         other_images: Whether to continue even though the images have changed.
+        minutes: Wall time of this call, without an export after it.
         quiet: Print no progress.
         user_code: Whether the modules of a user that the run names may be imported.
     """
+    out_of_time = run_folder.time_budget(minutes)
     console = progress_console(quiet=quiet or environment.rank() > 0)
     plan = resume.plan_resume(run_dir, overrides, kimg)
     for note in plan.notes:
         console.print(note)
     config, content = plan.config, plan.content
-    if plan.finished:
-        console.print(f"{run_dir} is finished at {plan.kimg:g} kimg; train it longer with --kimg, above {plan.kimg:g}")
+    if plan.end:
+        console.print(f"{run_dir} {plan.end}")
         return Run(run_dir, config)
     require_installed(config.run.track)
     needed = [plugin for plugin in config.plugins() if plugin[0] != "data.source" or not plan.changes_source]
@@ -342,10 +355,16 @@ def resume_run(
                 if found.record is not None:
                     run_folder.write_record(run_dir, found.record)
                 checkpoint.write_best(state, run_dir)
-            return _run_loop(state, found.images, run_dir, console)
+            return _run_loop(state, found.images, run_dir, console, out_of_time)
 
 
-def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Console) -> Run:
+def _run_loop(
+    state: TrainState,
+    images: ImageSet,
+    run_dir: Path,
+    console: Console,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Run:
     """Train a state to its end or to a stop, write the report, and print what to do next."""
     config, group = state.config, state.group
     batches = Batches(
@@ -371,20 +390,36 @@ def _run_loop(state: TrainState, images: ImageSet, run_dir: Path, console: Conso
         RunLogger(state, run_dir, console, images.images) if group.is_main else nullcontext(loop.Callback())
     )
     with run_folder.graceful_stop(impatient=group.size == 1) as stop_requested, callback as logger:
-        finished = loop.train(state, batches, logger, save, lambda: group.any(stop_requested()), measure)
-    quoted = shlex.quote(str(run_dir))
+        finished = loop.train(
+            state, batches, logger, save, lambda: group.any(stop_requested() or out_of_time()), measure
+        )
+        signaled = torch.tensor(float(stop_requested()), device=state.device)
+        interrupted = not finished and bool(group.mean({"signaled": signaled})["signaled"] > 0)
+    run = Run(run_dir, config, finished, interrupted)
+    _report_end(run, state, console)
     if not finished:
-        command = "torchrun … -m trainer" if group.size > 1 else command_name("trainer")
-        flag = " --user-code" if any(config.plugins()) else ""
-        console.print(f"stopped and saved; continue with: {command} resume {quoted}{flag}")
         group.wait()  # torchrun ends the others as soon as one has exited
-    elif group.is_main:
-        try:
-            pages.write_report(run_dir)
-        except (ImportError, OSError) as error:  # a missing library or a full disk: the run is complete all the same
-            console.print(f"warning: no report ({error}); `trainer report {quoted}` writes it later")
-        console.print(f"trained: {run_dir}; open {shlex.quote(str(run_dir / 'report.html'))}")
-    return Run(run_dir, config, finished)
+    return run
+
+
+def _report_end(run: Run, state: TrainState, console: Console) -> None:
+    """Print why a run ended and what to do next, and write its report unless it was interrupted."""
+    quoted = shlex.quote(str(run.path))
+    if not run.finished:
+        command = "torchrun … -m trainer" if state.group.size > 1 else command_name("trainer")
+        flag = " --user-code" if any(run.config.plugins()) else ""
+        reason = "stopped" if run.interrupted else f"the minutes are used up at {state.kimg:g} kimg: stopped"
+        console.print(f"{reason} and saved; continue with: {command} resume {quoted}{flag}")
+    elif end := patience.describe_end(run.config, state.best, state.images_seen):
+        console.print(f"stopped: {end}")
+    if not state.group.is_main or run.interrupted or not run.metrics:
+        return
+    try:
+        pages.write_report(run.path)
+    except (ImportError, OSError) as error:  # a missing library or a full disk: the run is complete all the same
+        console.print(f"warning: no report ({error}); `trainer report {quoted}` writes it later")
+    done = f"trained: {run.path}; open" if run.finished else "report so far:"
+    console.print(f"{done} {shlex.quote(str(run.path / 'report.html'))}")
 
 
 def _quality_measure(

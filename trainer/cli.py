@@ -39,7 +39,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder."
 DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded datasets.")]
 OnnxOutput = Annotated[Path, typer.Option("--output", "-o", help="A folder, or the path of the .onnx file.")]
 Best = Annotated[
-    bool, typer.Option("--best", help="Use the checkpoint with the lowest proxy distance instead of the latest.")
+    bool,
+    typer.Option(
+        "--best",
+        help="Use the checkpoint with the lowest proxy distance so far instead of the latest; also while the run is "
+        "being trained.",
+    ),
 ]
 Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Use the EMA generator, or G's weights after the last step.")]
 Set = Annotated[
@@ -65,6 +70,20 @@ Track = Annotated[
 ExportAfter = Annotated[
     Path | None, typer.Option("--export", help="After training, export the generator to this folder or .onnx file.")
 ]
+ExportBest = Annotated[
+    bool,
+    typer.Option(
+        "--best", help="With --export: the checkpoint with the lowest proxy distance so far instead of the latest."
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="M",
+        help="Train for M minutes at most, then save and stop with exit code 0; `trainer resume` continues. They "
+        "include loading the images, not the export. optim.decay_kimg still counts kimg.",
+    ),
+]
 
 
 @app.command(
@@ -74,6 +93,8 @@ ExportAfter = Annotated[
         "    --set data.source=folder:photos --export models",
         "trainer train --preset digits-dcgan --set optim.g_lr=1e-3 --dry-run",
         "trainer train --preset mnist-dcgan --track tensorboard,wandb",
+        "# ten minutes, then the best generator so far:",
+        "trainer train --minutes 10 --export models --best",
         "# fine-tune a run on your images:",
         "trainer train --init-from 0001-cifar10-small --set data.source=folder:photos",
     )
@@ -117,7 +138,9 @@ def train(
     data_root: DataRoot = Path("data"),
     runs: Annotated[Path, typer.Option(help="Folder in which the numbered run folder is created.")] = Path("runs"),
     run_dir: Annotated[Path | None, typer.Option(help="Path of the new run folder, instead of a numbered one.")] = None,
+    minutes: Minutes = None,
     export: ExportAfter = None,
+    best: ExportBest = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the resolved config, and what --init-from would give it, and stop."),
@@ -133,7 +156,7 @@ def train(
     from trainer.run_names import name_of_output
 
     if not dry_run:
-        _check_export(export)
+        _check_export(export, best)
     settings = [*_with_track(set_, track), *([] if freeze_d is None else [f"optim.d_freeze={freeze_d}"])]
     default = name_of_output(export) if export else None
     parent = None
@@ -147,6 +170,10 @@ def train(
         from trainer.finetune.config import inherit_config
 
         config = inherit_config(parent, settings, name=name, default=default, user_code=user_code)
+    if best and not config.run.quality_ticks:
+        from trainer.errors import TrainerError
+
+        raise TrainerError("--best needs a measure of quality: set run.quality_ticks above 0")
     if dry_run:
         from trainer import devices
         from trainer.data import with_channels
@@ -165,8 +192,8 @@ def train(
         return
     from trainer import api
 
-    run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root)
-    _finish(run, export, user_code=True)
+    run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root, minutes=minutes)
+    _finish(run, export, best=best, user_code=True)
 
 
 @app.command(
@@ -196,7 +223,9 @@ def resume(
     other_images: Annotated[
         bool, typer.Option("--other-images", help="Continue even though the images have changed since the run began.")
     ] = False,
+    minutes: Minutes = None,
     export: ExportAfter = None,
+    best: ExportBest = False,
     user_code: UserCode = False,
 ) -> None:
     """Continue an interrupted run as if it had never stopped.
@@ -205,16 +234,17 @@ def resume(
     """
     from trainer import api
 
-    _check_export(export)
+    _check_export(export, best)
     run = api.resume_run(
         run_dir,
         _with_track(set_, track),
         kimg=kimg,
         data_root=data_root,
         other_images=other_images,
+        minutes=minutes,
         user_code=user_code,
     )
-    _finish(run, export, user_code=user_code)
+    _finish(run, export, best=best, user_code=user_code)
 
 
 def _with_track(overrides: list[str] | None, track: list[str] | None) -> list[str]:
@@ -222,8 +252,12 @@ def _with_track(overrides: list[str] | None, track: list[str] | None) -> list[st
     return [*(overrides or ()), *([f"run.track={','.join(track)}"] if track else ())]
 
 
-def _check_export(output: Path | None) -> None:
+def _check_export(output: Path | None, best: bool) -> None:
     """Raise TrainerError before the training if its export could not be made."""
+    if best and output is None:
+        from trainer.errors import TrainerError
+
+        raise TrainerError("--best chooses what --export writes; add --export models, or export later")
     if output is not None:
         from trainer.onnx_export.exporter import require_runtime, require_writable
 
@@ -231,15 +265,14 @@ def _check_export(output: Path | None) -> None:
         require_writable(output)
 
 
-def _finish(run: Run, output: Path | None, *, user_code: bool) -> None:
-    """Export a trained run if requested; exit with 130 if it was stopped."""
-    from trainer import api
+def _finish(run: Run, output: Path | None, *, best: bool, user_code: bool) -> None:
+    """Export a trained run if requested; exit with 130 if a signal stopped it."""
     from trainer.config.loading import has_default_name
     from trainer.distributed import environment
     from trainer.onnx_export.exporter import export
     from trainer.run_names import name_of_output
 
-    if not run.finished:
+    if run.interrupted:
         raise typer.Exit(130)
     if environment.rank() > 0:
         return
@@ -248,7 +281,11 @@ def _finish(run: Run, output: Path | None, *, user_code: bool) -> None:
         say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}{flag}")
         return
     name = name_of_output(output) if has_default_name(run.config) else None
-    _print_lines(export(api.load_checkpoint(run.path), output, name=name, user_code=user_code).summary())
+    if best and run.checkpoints.best is None:
+        say(f"note: quality was not measured until now; exporting the latest checkpoint of {run.path}", error=True)
+        best = False
+    content = _load_checkpoint(run.path, best)
+    _print_lines(export(content, output, name=name, user_code=user_code).summary())
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -259,7 +296,12 @@ def _print_lines(lines: Iterable[str]) -> None:
 def _load_checkpoint(source: Path, best: bool = False) -> dict[str, Any]:
     from trainer import api
 
-    return api.load_checkpoint(source, best=best, warn=lambda line: say(line, error=True))
+    content = api.load_checkpoint(source, best=best, warn=lambda line: say(line, error=True))
+    if best:
+        from trainer.training.checkpoint import describe_best
+
+        say(describe_best(content))
+    return content
 
 
 @app.command(

@@ -215,6 +215,9 @@ class RunSection(Section):
     keep_checkpoints: int = Field(3, ge=1, le=1000, description="latest checkpoints to keep, in addition to the best")
     quality_ticks: int = Field(5, ge=0, le=100_000, description="ticks between two quality measurements; 0: off")
     quality_images: int = Field(2000, ge=10, le=50_000, description="images per quality measurement")
+    patience_ticks: int = Field(
+        0, ge=0, le=1_000_000, description="end the run after so many ticks without a better quality/frechet; 0: never"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, batches and training latents")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="auto: the fastest device available")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware supports it")
@@ -264,6 +267,7 @@ class Config(Section):
         _check_architecture(self.model, self.data.resolution)
         _check_objective(self.objective, self.model)
         _check_schedule(self.optim, self.run)
+        _check_patience(self.run)
         if self.model.d_minibatch_std and self.optim.batch_size % 4:
             raise ValueError("model.d_minibatch_std compares four images: make optim.batch_size a multiple of 4")
         return self
@@ -422,4 +426,16 @@ def _check_schedule(optim: Optim, run: RunSection) -> None:
         raise ValueError(
             f"optim.decay_kimg ends at {end:g}, before run.total_kimg={run.total_kimg:g}: "
             "nothing would be learned in between; raise it or shorten the run"
+        )
+
+
+def _check_patience(run: RunSection) -> None:
+    if not run.patience_ticks:
+        return
+    if not run.quality_ticks:
+        raise ValueError("run.patience_ticks needs a measure of quality: set run.quality_ticks too (0 is off)")
+    if run.patience_ticks < run.quality_ticks:
+        raise ValueError(
+            f"run.patience_ticks={run.patience_ticks} is below run.quality_ticks={run.quality_ticks}, the ticks "
+            f"between two measurements; set it to {run.quality_ticks} or more"
         )

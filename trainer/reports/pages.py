@@ -52,7 +52,7 @@ def write_page(run_dir: Path) -> Path:
         "report.html",
         name=config.name,
         run=run_dir.name,
-        facts=run_facts(config, ticks[-1], record),
+        facts=run_facts(config, ticks[-1], record, early_end(run_dir)),
         last={key: f"{value:.3f}" for key, value in ticks[-1].items() if "/" in key and key != "quality/seconds"},
         best=best_checkpoint(run_dir),
         curves=embed(run_dir / "curves.png"),
@@ -109,8 +109,15 @@ def thin(items: Sequence[Item]) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (MAX_FRAMES - 1))] for i in range(MAX_FRAMES)]
 
 
-def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, str]:
-    """Return the head of a report: what was trained, on what, for how long."""
+def run_facts(config: Config, last: Tick, record: dict[str, Any], ended: str | None) -> dict[str, str]:
+    """Return the head of a report: what was trained, on what, for how long.
+
+    Args:
+        config: The run's config.
+        last: Its last tick.
+        record: The content of its made_by.json.
+        ended: Why it ended before its length, if it did.
+    """
     g_parameters, d_parameters = parameter_counts(config)
     machine, images = record.get("machine", {}), record.get("image_set", {})
     data, model, optim, hours = config.data, config.model, config.optim, last["seconds"] / 3600
@@ -123,7 +130,8 @@ def run_facts(config: Config, last: Tick, record: dict[str, Any]) -> dict[str, s
         **({"frozen": f"D's weights up to block {optim.d_freeze}, from the image on"} if optim.d_freeze else {}),
         "objective": config.objective.name,
         "optimizer": f"{optim.algorithm}, batch {optim.batch_size}, G {optim.g_lr:g}, D {optim.d_lr:g}",
-        "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps",
+        "length": f"{last['images_seen'] / 1000:,.1f} of {config.run.total_kimg:,g} kimg in {last['step']:,} steps"
+        + (f"; ended: {ended}" if ended else ""),
         "time": f"{hours:.2f} hours" if hours >= 1 else f"{last['seconds']:.0f} seconds",
         "speed": f"{last['images_seen'] / max(last['seconds'], 1e-9):,.0f} images/s on average",
         "machine": f"{machine.get('gpu') or machine.get('cpu', '?')}, {config.run.device}, {config.run.precision}, "
@@ -150,6 +158,15 @@ def best_checkpoint(run_dir: Path) -> str | None:
     except TrainerError:
         return None
     return f"{path.name}, Fréchet distance {read_json(run_dir / checkpoint.BEST)['frechet']:.3f}"
+
+
+def early_end(run_dir: Path) -> str | None:
+    """Return why a run ended before its length, None if it did not."""
+    try:
+        ended = read_json(run_dir / checkpoint.BEST).get("ended")
+    except (AttributeError, TrainerError):  # damaged
+        return None
+    return ended if isinstance(ended, str) else None
 
 
 def run_labels(run_dirs: Sequence[Path]) -> list[str]:

@@ -25,6 +25,7 @@ from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import TrainerError
 from trainer.networks.imported_activations import Layers
 from trainer.plugins import require_user_code
+from trainer.quality import patience
 from trainer.training.state import TrainState
 
 FORMAT_VERSION = 1
@@ -126,6 +127,8 @@ def write_best(state: TrainState, run_dir: Path) -> None:
         (run_dir / BEST).unlink(missing_ok=True)
         return
     record = {"checkpoint": path_of(run_dir, int(state.best["step"])).name, **state.best}
+    if ended := patience.describe_end(state.config, state.best, state.images_seen):
+        record["ended"] = ended
     with atomic_path(run_dir / BEST) as partial:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
@@ -139,12 +142,61 @@ def best_path(run_dir: Path) -> Path:
     try:
         path = run_dir / str(json.loads((run_dir / BEST).read_text(encoding="utf-8"))["checkpoint"])
     except FileNotFoundError:
-        raise TrainerError(f"{run_dir} has no {BEST}: its quality was not measured (run.quality_ticks)") from None
+        raise TrainerError(_without_best(run_dir)) from None
     except (ValueError, KeyError, TypeError) as error:
         raise TrainerError(f"{run_dir / BEST} is damaged: {error}") from error
     if not NAME.fullmatch(path.name) or not path.is_file():
         raise TrainerError(f"{run_dir / BEST} names {path.name}, which does not exist")
     return path
+
+
+def _without_best(run_dir: Path) -> str:
+    """Return why a run folder has no best checkpoint, and when its quality is first measured."""
+    try:
+        run = parse(json.loads((run_dir / "config.json").read_text(encoding="utf-8"))).run
+    except (OSError, ValueError, TrainerError):
+        return f"{run_dir} has no {BEST}: its quality was not measured; is it a run folder?"
+    if not run.quality_ticks:
+        return f"{run_dir} has no best checkpoint: its quality was not measured (run.quality_ticks=0); omit --best"
+    first = min(run.quality_ticks * run.tick_kimg, run.total_kimg)
+    return (
+        f"{run_dir} has no best checkpoint yet: its quality is first measured at {first:g} kimg "
+        f"(run.quality_ticks={run.quality_ticks} ticks of {run.tick_kimg:g} kimg); omit --best for the latest one"
+    )
+
+
+def read_best(run_dir: Path) -> dict[str, Any]:
+    """Return the content of the best checkpoint so far, also while another process trains in the folder.
+
+    That process first names a better checkpoint in best.json, then removes the former one. A file that is removed
+    while it is read is therefore no error.
+
+    Raises:
+        TrainerError: If none was measured, or the file is missing or damaged.
+    """
+    while True:
+        record = _best_record(run_dir)
+        try:
+            return read(best_path(run_dir))
+        except TrainerError:
+            if _best_record(run_dir) == record:  # nothing has changed in between
+                raise
+
+
+def _best_record(run_dir: Path) -> str | None:
+    try:
+        return (run_dir / BEST).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def describe_best(checkpoint: Mapping[str, Any]) -> str:
+    """Return a line about a best checkpoint: how many images it has seen, and its distance."""
+    counters, best = checkpoint["counters"], checkpoint.get("best") or {}
+    distance = f", proxy distance {float(best['frechet']):.4g}" if "frechet" in best else ""
+    return (
+        f"best so far: {path_of(Path(), counters['steps']).name} at {counters['images_seen'] / 1000:g} kimg{distance}"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -201,6 +253,8 @@ def load_latest(run_dir: Path) -> tuple[Path, dict[str, Any], list[str]]:
         try:
             return path, read(path), skipped
         except TrainerError as error:
+            if not path.is_file() and paths(run_dir) != found:  # the process that trains has removed it
+                return load_latest(run_dir)
             skipped.append(str(error))
     raise TrainerError("; ".join(skipped))
 

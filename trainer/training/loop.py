@@ -43,7 +43,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     measure: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> bool:
-    """Train until total_kimg, or until `should_stop` returns True after an iteration.
+    """Train until total_kimg, until patience_ticks without better quality, or until `should_stop` returns True.
 
     Args:
         state: The state to train.

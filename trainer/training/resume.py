@@ -15,6 +15,7 @@ from trainer.config.schema import Config
 from trainer.data import ImageRecord, load_images, record_images
 from trainer.distributed import environment
 from trainer.errors import TrainerError
+from trainer.quality import patience
 from trainer.run_names import FOLDER
 from trainer.training import checkpoint
 
@@ -35,9 +36,17 @@ class ResumePlan:
         return float(self.content["counters"]["images_seen"]) / 1000
 
     @property
-    def finished(self) -> bool:
-        """Whether the run has reached its length."""
-        return self.kimg >= self.config.run.total_kimg
+    def end(self) -> str | None:
+        """Why the run is finished, and how to train it longer; None if it is not finished."""
+        if self.kimg >= self.config.run.total_kimg:
+            return f"is finished at {self.kimg:g} kimg; train it longer with --kimg, above {self.kimg:g}"
+        images_seen = self.content["counters"]["images_seen"]
+        if reason := patience.describe_end(self.config, self.content.get("best") or {}, images_seen):
+            return (
+                f"ended at {self.kimg:g} kimg: {reason}; continue with a larger "
+                f"--set run.patience_ticks={2 * self.config.run.patience_ticks}, or 0 for no such end"
+            )
+        return None
 
 
 def plan_resume(run_dir: Path, overrides: Iterable[str] = (), kimg: float | None = None) -> ResumePlan:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +94,20 @@ def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
         for stale in run_dir.glob(".*.partial"):  # of a process that was killed while it wrote
             stale.unlink(missing_ok=True)
         yield
+
+
+def time_budget(minutes: float | None) -> Callable[[], bool]:
+    """Return a function that returns whether so many minutes have passed since this call; never for None.
+
+    Raises:
+        TrainerError: If it is not a number above 0.
+    """
+    if minutes is None:
+        return lambda: False
+    if not 0 < minutes < math.inf:
+        raise TrainerError(f"minutes is a number above 0, not {minutes:g}")
+    end = time.monotonic() + 60 * minutes
+    return lambda: time.monotonic() >= end
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.sharded_rng import ShardedRNG
 from trainer.errors import TrainerError
 from trainer.networks.freezing import freeze_blocks
+from trainer.quality import patience
 from trainer.training.losses import AdversarialLoss, get_loss
 
 RealBatches = list[tuple[Tensor, Tensor | None]]  # the real images of one step's batches, with their labels
@@ -115,8 +116,9 @@ class TrainState:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has reached its length."""
-        return self.images_seen >= self.config.run.total_kimg * 1000
+        """Whether the run has reached its length, or used up its patience."""
+        at_length = self.images_seen >= self.config.run.total_kimg * 1000
+        return at_length or patience.is_exhausted(self.config, self.best, self.images_seen)
 
     @property
     def augment_p(self) -> float | Tensor:

@@ -292,6 +292,30 @@ def test_fabric_dead_process_ends_the_other_in_one_line(tmp_path: Path, environm
         assert "another process of this run ended" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ["--best", "--set", "run.patience_ticks=2"],
+            "stopped: no improvement of quality/frechet for 2 ticks; best at",
+        ),
+        (["--minutes", "0.1"], "the minutes are used up at "),
+    ],
+    ids=["patience", "minutes"],
+)
+def test_fabric_end_before_the_length_is_that_of_all(
+    arguments: list[str], reason: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    stuck = "model.architecture=mlp model.conditional=false optim.g_lr=1e-12 run.quality_ticks=1 run.quality_images=40"
+    command = torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY, "--export", "models", *arguments)
+    command += [word for field in stuck.split() for word in ("--set", field)]
+    with Launch(command, tmp_path, environment) as launch:
+        assert launch.process.wait(240) == 0, launch.said()
+        assert launch.said().count(reason) == 1
+        assert ("best so far: checkpoint-00000010.pt at 0.64 kimg" in launch.said()) == ("--best" in arguments)
+    assert (tmp_path / "models" / "tiny.onnx").is_file()
+
+
 def test_fabric_hanging_process_times_out(tmp_path: Path, environment: dict[str, str]) -> None:
     command = torchrun(*ONE_MACHINE, "-m", "trainer", "train", *TINY)
     with Launch(command, tmp_path, environment | {"TRAINER_TIMEOUT_S": "3"}) as launch:

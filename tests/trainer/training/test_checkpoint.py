@@ -16,6 +16,7 @@ from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
 from trainer.onnx_export import state_dict_file
+from trainer.reports import pages
 from trainer.training import checkpoint, loop
 from trainer.training.state import TrainState
 
@@ -283,5 +284,6 @@ def test_best_path_without_a_record_is_one_line(record: str, tmp_path: Path) -> 
     with pytest.raises(TrainerError, match="was not measured"):
         checkpoint.best_path(tmp_path)
     (tmp_path / "best.json").write_text(record, encoding="utf-8")
+    assert pages.early_end(tmp_path) is None
     with pytest.raises(TrainerError, match=r"best\.json"):
         checkpoint.best_path(tmp_path)
