@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,33 +31,24 @@ class Processes:
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: bool = False
 
-    def run(
-        self, module: str, *words: object, log: Path | None, left: float | None = None, run_dir: Path = Path()
-    ) -> int:
-        """Run a command and return its exit code; make a training save and stop when no seconds are left."""
+    def run(self, module: str, *words: object, log: Path | None) -> int:
+        """Run a command and return its exit code."""
         command = [*python_module(module), *map(str, words)]
         environment = child_environment() | {"OMP_NUM_THREADS": "1"}
-        notes = [] if left is None else [f"stopped after {left / 60:.1f} min"]
+        note = "" if log is None else f"    # log: {log}"
         with ExitStack() as stack:
             output = None
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
-                output, notes = stack.enter_context(log.open("ab")), [*notes, f"log: {log}"]
+                output = stack.enter_context(log.open("ab"))
             with self.lock:
                 if self.stopped:
                     return STOPPED
                 shown = shlex.join([*([] if module == "trainer" else ["python", "-m"]), module, *map(str, words)])
-                say(f"\n$ {shown}" + (f"    # {', '.join(notes)}" if notes else ""))
+                say(f"\n$ {shown}{note}")
                 errors = None if output is None else subprocess.STDOUT
                 process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, process_group=0)
                 self.running.add(process)
-            if left is not None:
-                while process.poll() is None and not any((run_dir / "tensorboard").glob("*")):
-                    time.sleep(0.2)  # starting up does not count as training
-                try:
-                    process.wait(left)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGINT)
             code = process.wait()
         with self.lock:
             self.running.discard(process)
@@ -147,7 +137,8 @@ def train(context: ReproductionContext, trial: Trial, processes: Processes, quie
         words += [word for setting in settings for word in ("--set", setting)]
     words += ["--data-root", str(context.data_root)]
     if left is None or left > 0:
-        code = processes.run("trainer", *words, log=log, left=left, run_dir=run_dir)
+        words += [] if left is None else ["--minutes", f"{left / 60:.4g}"]
+        code = processes.run("trainer", *words, log=log)
         if code not in (0, STOPPED):
             return code
     places = ["--work", context.folder, *([] if context.points else ["--no-points"])]

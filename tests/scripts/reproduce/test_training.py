@@ -166,11 +166,32 @@ def test_processes_interrupt_ends_all_and_starts_no_other(tmp_path: Path, monkey
     assert processes.run("http.server", log=None) == training.STOPPED
 
 
-def test_processes_out_of_time_makes_a_training_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "python_module", lambda _: ["sleep"])
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard" / "events").touch()
-    assert training.Processes().run("trainer", 100, log=None, left=0.01, run_dir=tmp_path) == -2  # by SIGINT
+def test_train_for_minutes_passes_on_what_is_left(
+    context: ReproductionContext, trial: MakeTrial, train_to: TrainTo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[tuple[object, ...]] = []
+
+    class Records(training.Processes):
+        def run(self, module: str, *words: object, log: Path | None) -> int:
+            commands.append((module, *words))
+            return 0
+
+    gan, limited = trial("mnist-gan"), replace(context, minutes=2.0)
+    training.train(limited, gan, Records())
+    assert commands[0][:2] == ("trainer", "train")
+    assert commands[0][-2:] == ("--minutes", "2")
+
+    ticks = training.read_ticks(train_to(gan, [30, 60]))
+    commands.clear()
+    training.train(replace(context, minutes=ticks[-1]["seconds"] / 60 + 0.5), gan, Records())
+    assert commands[0][:2] == ("trainer", "resume")
+    assert commands[0][-2:] == ("--minutes", "0.5")
+    commands.clear()
+    training.train(replace(context, minutes=ticks[-1]["seconds"] / 60), gan, Records())
+    assert [command[0] for command in commands] == ["scripts.reproduce"]  # only collects
+    commands.clear()
+    training.train(context, gan, Records())
+    assert "--minutes" not in commands[0]
 
 
 def test_train_never_resumes_with_other_settings(
