@@ -140,7 +140,8 @@ def build_random_convolutions(output: Path, resolution: Resolution = 32, channel
     """
     if not all(4 <= side <= MAX_RANDOM_SIDE for side in height_and_width(resolution)) or channels not in (1, 3):
         raise EvaluationError(
-            f"random convolutions take 4 to {MAX_RANDOM_SIDE} px and 1 or 3 channels, not {resolution} and {channels}"
+            f"random convolutions take 4 to {MAX_RANDOM_SIDE} px and 1 or 3 channels, not {resolution} px and "
+            f"{channels}"
         )
     check_writable(output)
     return _build(

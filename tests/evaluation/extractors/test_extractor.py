@@ -40,7 +40,7 @@ def test_extractor_float_images_fails(tmp_path: Path) -> None:
     extractor = load_extractor(write_tiny_extractor(tmp_path / "e.onnx"))
     with pytest.raises(TypeError, match="uint8"):
         extractor(IMAGES / 255)
-    with pytest.raises(TypeError, match="1 or 3"):
+    with pytest.raises(TypeError, match="1, 3 or 4"):
         extractor(IMAGES.transpose(0, 3, 1, 2))
 
 
