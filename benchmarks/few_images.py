@@ -1,6 +1,7 @@
 """Presets on few images: 1,000 of one CIFAR-10 class, after equal CPU time of each.
 
     python -m benchmarks.few_images --work runs/few [--seconds 900] [--resolution 32] [--data-root data]
+    python -m benchmarks.few_images --cost [--resolution 64]        # only the CPU time per image, on random images
 
 Each arm trains on one thread: one kimg first, to measure its speed, then as many as fit into `--seconds` of CPU time,
 which does not depend on other work on the machine. Its generator is scored in EfficientNet-Lite0's features, once
@@ -14,17 +15,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import imagesets
 from benchmarks import harness
-from trainer.config.loading import load_preset
+from trainer.config.loading import load_preset, resolve
+from trainer.data import Batches
 from trainer.reports.plots import read_metrics
-from trainer.training import checkpoint
+from trainer.training import checkpoint, loop
+from trainer.training.state import TrainState
 
 UNCONDITIONAL = ("model.conditional=false", "optim.decay_kimg=null")
 DIFFAUGMENT = "data.augment=[color,translation,cutout]"
@@ -71,6 +76,21 @@ def run(*words: Any) -> str:
     return done.stdout
 
 
+def cost(arm: Arm, resolution: int, steps: int) -> float:
+    """Return the CPU milliseconds per real image of an arm's training steps, on one thread in float32."""
+    machine = ("run.device=cpu", "run.precision=fp32", "run.cuda_graphs=false", "run.threads=1")
+    config = resolve(arm.preset, [*widths(arm.preset, resolution), *arm.settings, *machine])
+    torch.set_num_threads(1)
+    state, size = TrainState.create(config), config.optim.batch_size
+    images = np.random.default_rng(0).integers(0, 256, (200, resolution, resolution, 3), dtype=np.uint8)
+    batches = Batches(images, size, seed=0, device=torch.device("cpu"))
+    for step in range(3 + steps):
+        if step == 3:
+            started = time.process_time()
+        loop.train_iteration(state, batches)
+    return 1000 * (time.process_time() - started) / (steps * size)
+
+
 def train(arm: Arm, run_dir: Path, images: Path, resolution: int, seconds: float) -> dict[str, float]:
     """Train an arm until it has used `seconds` of CPU time; return its images and CPU seconds."""
     if not (run_dir.is_dir() and checkpoint.paths(run_dir)):
@@ -105,7 +125,8 @@ def write_class(name: str, source: str, most: int, data_root: Path, path: Path) 
 def main() -> None:
     """Train and score every arm."""
     parser = harness.make_parser(__doc__, "few_images")
-    parser.add_argument("--work", type=harness.folder_to_write, required=True, help="the folder of images and runs")
+    parser.add_argument("--work", type=harness.folder_to_write, help="the folder of images and runs")
+    parser.add_argument("--cost", action="store_true", help="only measure the CPU time per image")
     parser.add_argument("--class-name", default="horse", help="of CIFAR-10; default: horse")
     parser.add_argument("--images", type=harness.at_least_one, default=1000, help="training images; default: 1000")
     parser.add_argument("--resolution", type=harness.at_least_one, default=32, help="side in pixels; default: 32")
@@ -115,6 +136,12 @@ def main() -> None:
     parser.add_argument("--test", default="cifar10@test", help="those to score against; default: cifar10@test")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the downloaded datasets")
     args = parser.parse_args()
+    if args.cost:
+        for name in args.arms:
+            print(f"{name}: {cost(ARMS[name], args.resolution, 20):.1f} ms of CPU time per image", flush=True)
+        return
+    if args.work is None:
+        parser.error("--work FOLDER or --cost is required")
     extractor = args.work / "efficientnet_lite0_160.onnx"
     if not extractor.is_file():
         run("-m", "evaluation", "extractor", "efficientnet-lite0", "--resolution", "160", "-o", extractor)

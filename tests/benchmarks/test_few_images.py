@@ -53,3 +53,17 @@ def test_train_measures_the_speed_and_fills_the_time(tmp_path: Path, monkeypatch
     assert [words[2] for words in commands] == ["train", "resume"]
     assert commands[1][-2:] == ("--kimg", "2.5")
     assert found == {"kimg": 2.504, "cpu_seconds": 10.1}
+
+
+def test_cost_is_cpu_time_per_image() -> None:
+    assert 0 < few_images.cost(few_images.ARMS["folder-small"], 16, 1) < 10_000
+
+
+def test_few_images_without_a_folder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["few_images", "--output", str(tmp_path / "few.json")])
+    with pytest.raises(SystemExit) as ended:
+        few_images.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("error: --work FOLDER or --cost is required")
