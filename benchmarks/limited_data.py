@@ -13,6 +13,7 @@ soon as it is known. Exit 1: a run or a score failed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -70,11 +71,10 @@ def train(trial: Trial, run_dir: Path, count: int, kimg: float, settings: Sequen
     run("-m", "trainer", *words)
 
 
-def score(run_dir: Path, reference: str, extractor: Path, num_images: int, data_root: Path) -> float:
-    """Return the distance of a run's last checkpoint from the reference."""
-    words = [str(checkpoint.paths(run_dir)[-1]), reference, "--extractor", str(extractor), "--json"]
-    found = json.loads(run("-m", "evaluation", "fid", *words, "--num-images", num_images, "--data-root", data_root))
-    return float(found["value"])
+def score(run_dir: Path, reference: Path, extractor: Path, num_images: int) -> float:
+    """Return the distance of a run's last checkpoint from the reference file."""
+    words = (checkpoint.paths(run_dir)[-1], reference, "--extractor", extractor, "--num-images", num_images)
+    return float(json.loads(run("-m", "evaluation", "fid", *words, "--json"))["value"])
 
 
 def run(*words: Any) -> str:
@@ -92,7 +92,9 @@ def main() -> None:
     parser = harness.make_parser(__doc__, "limited_data")
     parser.add_argument("--work", type=harness.folder_to_write, required=True, help="the folder of the runs")
     parser.add_argument("--source", default="cifar10", help="training images; default: cifar10")
-    parser.add_argument("--reference", default="cifar10@test", help="images to score against; default: cifar10@test")
+    parser.add_argument(
+        "--reference", default="cifar10@test", help="images to score against, or their .npz of `evaluation reference`"
+    )
     parser.add_argument("--extractor", type=harness.existing_file, help="default: EfficientNet-Lite0 at 160 px")
     parser.add_argument("--shares", type=float, nargs="+", default=[10, 1, 20, 100], help="percent of the images")
     parser.add_argument("--kimg", type=float, default=300, help="length of each run")
@@ -110,7 +112,11 @@ def main() -> None:
     counts = {percent: round(total * percent / 100) for percent in args.shares}
     if small := [f"{percent:g}" for percent, count in counts.items() if not config.optim.batch_size <= count <= total]:
         parser.error(f"--shares {' '.join(small)}: a share has at least a batch of images, and at most all")
-    extractor = args.extractor or build_extractor(args.work)
+    try:
+        extractor = args.extractor or build_extractor(args.work)
+        reference = build_reference(args, extractor, config.data.resolution)
+    except SystemExit as error:
+        parser.error(str(error).removeprefix("error: "))
 
     protocol = {
         "preset": PRESET,
@@ -133,7 +139,7 @@ def main() -> None:
             train(trial, run_dir, count, args.kimg, settings, args.data_root)
             last = read_metrics(run_dir / "metrics.jsonl")[-1]
             kept = {name: last[name] for name in LAST if name in last}
-            distance = score(run_dir, args.reference, extractor, args.num_images, args.data_root)
+            distance = score(run_dir, reference, extractor, args.num_images)
             found = {"images": count, "kimg": last["images_seen"] / 1000, "distance": distance, **kept}
             with lock:
                 document["runs"].setdefault(f"{trial.percent:g}", {})[trial.arm] = found
@@ -155,6 +161,18 @@ def build_extractor(folder: Path) -> Path:
     path = folder / "efficientnet_lite0_160.onnx"
     if not path.is_file():
         run("-m", "evaluation", "extractor", "efficientnet-lite0", "--resolution", "160", "-o", path)
+    return path
+
+
+def build_reference(arguments: argparse.Namespace, extractor: Path, resolution: int) -> Path:
+    """Return the statistics of the images to score against, computed once per extractor, size and number."""
+    if arguments.reference.endswith(".npz"):
+        return Path(arguments.reference)
+    count = arguments.num_images
+    path: Path = arguments.work / f"reference-{resolution}px-{count}-{extractor.stem}.npz"
+    if not path.is_file():
+        words = (arguments.reference, "--extractor", extractor, "--resolution", resolution, "--num-images", count)
+        run("-m", "evaluation", "reference", *words, "--data-root", arguments.data_root, "--output", path)
     return path
 
 
