@@ -112,7 +112,7 @@ CONFIGS = {
     "relativistic": {"objective": {"name": "relativistic"}, "optim": {"g_steps": 2}},
     "reconstruction": {
         "data": {"resolution": 16, "augment": ["cutout"]},
-        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8], "d_spectral_norm": True},
+        "model": {"architecture": "fastgan", "g_widths": [8, 8, 8], "d_widths": [8, 8], "d_norm": "none"},
         "objective": {"name": "hinge", "r1_gamma": 1.0, "r1_interval": 1},
     },
     "frozen": {"model": {"d_spectral_norm": True, "d_norm": "none", "d_widths": [8, 8]}, "optim": {"d_freeze": 1}},
@@ -144,6 +144,14 @@ def test_cuda_graph_leaves_frozen_weights_as_they_are(tiny: Tiny, batches_of: Ba
     assert all(state.D.get_parameter(name).grad is None for name in before if not name.endswith(".u"))
 
 
+def relative_means(state: TrainState) -> dict[str, float]:
+    """Return the means since the last call; D's scores as their difference, as a relativistic loss fixes only that."""
+    means = loop.pop_means(state)
+    return {name: mean for name, mean in means.items() if not name.startswith("D/")} | {
+        "D/real - D/fake": means["D/real"] - means["D/fake"]
+    }
+
+
 LAZY = {
     "R1": {"objective": {"r1_gamma": 1.0, "r1_interval": 3}},
     "R1 and R2, clipped": {
@@ -167,13 +175,14 @@ def test_cuda_graph_of_each_kind_is_replayed_on_its_steps(name: str, tiny: Tiny,
     for number in range(14):
         run(eager, batches, 1)
         run(state, batches, 1, step)
-        assert loop.pop_means(state) == pytest.approx(loop.pop_means(eager), rel=1e-3), number
+        assert relative_means(state) == pytest.approx(relative_means(eager), rel=1e-3), number
     without, with_penalties = made
     assert without.replayed == [5, 5, 7, 8, 10, 11, 13]
     assert with_penalties.replayed == [9, 9, 12]
     theirs = tensors(eager)
     for key, ours in tensors(state).items():
-        torch.testing.assert_close(ours, theirs[key], msg=key)
+        if config.objective.name != "relativistic" or "score.bias" not in key:  # its gradient is rounding
+            torch.testing.assert_close(ours, theirs[key], msg=key)
 
 
 def test_cuda_graph_run_resumed_between_penalties_equals_the_eager_one(
