@@ -97,10 +97,10 @@ def load_held_out(images: ImageSet, data_root: Path) -> ImageSet | None:
     source, other = str(images.info.get("source", "")), OTHER_SPLIT.get(str(images.info.get("split")))
     if other is None or is_plugin(source):
         return None
-    height, _, channels = images.images.shape[1:]
+    height, width, channels = images.images.shape[1:]
     try:
         found = load_image_set(
-            f"{source}@{other}", resolution=height, channels=channels, data_root=data_root, progress=False
+            f"{source}@{other}", resolution=(height, width), channels=channels, data_root=data_root, progress=False
         )
     except ImageSetError:
         return None

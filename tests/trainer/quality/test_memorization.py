@@ -133,6 +133,13 @@ def test_load_held_out_is_the_other_split(tmp_path: Path) -> None:
     assert len(digits) == 297
 
 
+def test_load_held_out_of_rectangles_has_their_shape(tmp_path: Path) -> None:
+    images = load_image_set("digits", resolution="12x16", progress=False)
+    found = load_held_out(images, tmp_path)
+    assert found is not None
+    assert found.images.shape[1:] == images.images.shape[1:] == (12, 16, 1)
+
+
 def test_load_held_out_of_the_same_images_is_none(tmp_path: Path) -> None:
     photos = folder_of(tmp_path / "photos", {f"{split}/{n}.png": n for n in range(3) for split in ("train", "test")})
     assert load_held_out(load(f"folder:{photos}@train"), tmp_path) is None
