@@ -213,7 +213,11 @@ def read(path: Path) -> dict[str, Any]:
         recorded = digest_path(path).read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError, UnicodeDecodeError):
         recorded = ""  # the process was killed before it wrote one, or the file was moved without it
-    if recorded and recorded != sha256(path):
+    try:
+        is_damaged = bool(recorded) and recorded != sha256(path)
+    except OSError as error:  # the training process may have just removed it
+        raise TrainerError(f"{path} is not readable ({error})") from error
+    if is_damaged:
         raise TrainerError(f"{path} is damaged: it does not match {digest_path(path).name}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

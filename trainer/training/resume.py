@@ -42,9 +42,10 @@ class ResumePlan:
             return f"is finished at {self.kimg:g} kimg; train it longer with --kimg, above {self.kimg:g}"
         images_seen = self.content["counters"]["images_seen"]
         if reason := patience.describe_end(self.config, self.content.get("best") or {}, images_seen):
+            ticks = patience.ticks_without_improvement(self.config, self.content.get("best") or {}, images_seen)
             return (
-                f"ended at {self.kimg:g} kimg: {reason}; continue with a larger "
-                f"--set run.patience_ticks={2 * self.config.run.patience_ticks}, or 0 for no such end"
+                f"ended at {self.kimg:g} kimg: {reason}; continue with --set run.patience_ticks={2 * ticks}, or 0 to "
+                "train the full length"
             )
         return None
 
