@@ -8,20 +8,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from artifacts.files import LFS_HINT, is_lfs_pointer
 from artifacts.images.alpha import RGBA
 from artifacts.images.resolution import Resolution, height_and_width
 from artifacts.terminal import printable
-from imagesets.types import BrokenImageError
+from imagesets.types import BrokenImageError, Header
 
 T = TypeVar("T")
 
-Filter = Literal["pil-bilinear", "pil-bicubic"]
+Filter = Literal["pil-bilinear", "pil-bicubic", "dct-scaled+pil-bilinear"]
 
-# Both are antialiased when they reduce. Bilinear is what the source documents' torchvision.Resize does.
-FILTERS = {"pil-bilinear": Image.Resampling.BILINEAR, "pil-bicubic": Image.Resampling.BICUBIC}
+# All are antialiased when they reduce. Bilinear is what the source documents' torchvision.Resize does.
+FILTERS = {
+    "pil-bilinear": Image.Resampling.BILINEAR,
+    "pil-bicubic": Image.Resampling.BICUBIC,
+    "dct-scaled+pil-bilinear": Image.Resampling.BILINEAR,
+}
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size while it stays this many times larger than the resolution: then no
+# pixel of twelve synthetic photos of 12 megapixels differed by more than 1 of 255 from the full decoding.
+SCALED_MARGIN = 4
 
 # Below Pillow's own warning (89 million pixels), so that ours is the bound that speaks.
 MAX_PIXELS = 64_000_000
@@ -56,6 +63,21 @@ def read_header(data: bytes) -> tuple[tuple[int, int], int]:
     def look(image: Image.Image) -> tuple[tuple[int, int], int]:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.size[::-1] if turned else image.size), 3 if is_color(image.mode) else 1
+
+    return _with_image(data, look)
+
+
+def header_of(data: bytes) -> Header:
+    """Return the header of an image file, of which `data` may be the beginning.
+
+    Raises:
+        BrokenImageError: With the reason.
+    """
+
+    def look(image: Image.Image) -> Header:
+        is_turned = image.format != "PNG" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if is_turned else image.size
+        return Header(width, height, _mode(image), str(image.format))
 
     return _with_image(data, look)
 
@@ -119,10 +141,20 @@ def decode_image(
     """
 
     def decode(image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
-        upright = ImageOps.exif_transpose(image)
-        return resize_center_crop(upright, resolution, channels, resize), (upright.height, upright.width)
+        whole = (image.height, image.width)
+        if resize.startswith("dct-scaled"):
+            scale = jpeg_scale(min(image.size), max(height_and_width(resolution)))
+            image.draft(None, (image.width // scale, image.height // scale))  # type: ignore[arg-type]  # None: its mode
+        swapped = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        ImageOps.exif_transpose(image, in_place=True)
+        return resize_center_crop(image, resolution, channels, resize), whole[::-1] if swapped else whole
 
     return _with_image(data, decode)
+
+
+def jpeg_scale(side: int, resolution: int) -> int:
+    """Return by how much a JPEG whose shorter side is `side` pixels is scaled while it is decoded: 1, 2, 4 or 8."""
+    return next((scale for scale in (8, 4, 2) if side >= scale * SCALED_MARGIN * resolution), 1)
 
 
 def resize_center_crop(image: Image.Image, resolution: Resolution, channels: int, resize: Filter) -> np.ndarray:
@@ -131,7 +163,9 @@ def resize_center_crop(image: Image.Image, resolution: Resolution, channels: int
     Returns uint8 [H, W, channels]. Pillow resizes colors weighted by alpha, so that the hidden color of transparent
     pixels shows nowhere; fully transparent pixels are black.
     """
-    image = _to_rgba(image) if channels == RGBA else _to_eight_bit(image).convert("L" if channels == 1 else "RGB")
+    image = _to_rgba(image) if channels == RGBA else _to_eight_bit(image)
+    if image.mode != (mode := {1: "L", 3: "RGB", RGBA: "RGBA"}[channels]):  # a copy takes as long as a resize
+        image = image.convert(mode)
     height, width = height_and_width(resolution)
     across, down = _crop_size(image.width, image.height, width, height)
     left, top = (image.width - across) // 2, (image.height - down) // 2
@@ -241,6 +275,5 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         return Image.alpha_composite(white, over).convert("L" if gray else "RGB")
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    return image.convert("RGB")
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return image if image.mode == mode else image.convert(mode)

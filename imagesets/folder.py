@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from imagesets.decode import (
     channels_of,
     decode_image,
     frames_of,
+    header_of,
     is_color,
     is_transparent,
     mode_of,
@@ -26,9 +28,10 @@ from imagesets.decode import (
 from imagesets.folder_contents import Contents, ImageFile, files_signature
 from imagesets.folder_layout import SplitLayout, select_split, split_family
 from imagesets.formats.archives import all_contents, archive_kind
-from imagesets.types import BrokenImageError, DatasetSpec, ImageSetError, OpenedDataset
+from imagesets.types import BrokenImageError, DatasetSpec, Header, ImageSetError, OpenedDataset
 
 RESIZE: Filter = "pil-bilinear"
+SCALED_RESIZE: Filter = "dct-scaled+pil-bilinear"
 _CHUNK = 64  # images to look at before the search for a color one is decided
 LARGE_CROP = 0.5  # share of the pixels below which the summary remarks on the crop: images beyond 2:1 as squares
 MOST_ASPECT = 8.0  # of the resolution that it suggests
@@ -55,13 +58,14 @@ _PLURALS = {
 _ARCHIVES = (".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def folder_spec(text: str, resolution: Resolution | None, channels: int | None) -> DatasetSpec:
+def folder_spec(text: str, resolution: Resolution | None, channels: int | None, resize: Filter = RESIZE) -> DatasetSpec:
     """Return the specification of the dataset that `folder:` names.
 
     Args:
         text: What follows `folder:`: PATH or PATH@SPLIT. Without a folder `all`, `@all` is everything, like PATH.
         resolution: Resolution in pixels, or None for the files' own.
         channels: 1 (gray), 3 (RGB), 4 (RGBA) or None for the files' own, 1 or 3.
+        resize: How images are resized; `SCALED_RESIZE` decodes large JPEGs at a fraction of their size.
 
     Raises:
         ImageSetError: If there is no such folder or archive, or it has no images.
@@ -83,13 +87,14 @@ def folder_spec(text: str, resolution: Resolution | None, channels: int | None) 
     source, split = f"folder:{printable(path)}", _split_name(split)
 
     def open_dataset() -> OpenedDataset:
-        return open_image_files(chosen, resolution, channels, printable(path), layout.labels, layout.class_names)
+        where, classes = printable(path), layout.class_names
+        return open_image_files(chosen, resolution, channels, where, layout.labels, classes, resize)
 
     return DatasetSpec(
         source,
         split,
         "centre-square",
-        RESIZE,
+        resize,
         resolution,
         channels,
         content_hash,
@@ -105,6 +110,7 @@ def open_image_files(
     where: str,
     labels: np.ndarray | None = None,
     class_names: tuple[str, ...] = (),
+    resize: Filter = RESIZE,
 ) -> OpenedDataset:
     """Open image files as a dataset; without `resolution` all must have one size, which is found from the headers."""
     if resolution is None:
@@ -126,8 +132,14 @@ def open_image_files(
     def decode(i: int) -> np.ndarray:
         data = members[i].read()
         modes[i], frames[i] = mode_of(data), frames_of(data)
-        pixels, whole[i] = decode_image(data, size, depth, RESIZE)
+        pixels, whole[i] = decode_image(data, size, depth, resize)
         return pixels
+
+    def header(i: int) -> Header:
+        if (read_head := members[i].read_head) is not None:
+            with contextlib.suppress(BrokenImageError):  # the header may be longer
+                return header_of(read_head())
+        return header_of(members[i].read())
 
     return OpenedDataset(
         count=len(members),
@@ -140,6 +152,7 @@ def open_image_files(
         modes=modes,
         frames=frames,
         sizes=whole,
+        header=header,
     )
 
 

@@ -24,6 +24,8 @@ Label = tuple[int, str]
 # What the classes of a source are: its folders, the labels of its images, or nothing
 Classes = Literal["folders", "labels", "none"]
 
+HEAD_BYTES = 64 * 1024  # enough for the header of most image files; a photo's metadata may be larger
+
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the UTF-8 form of a name
 
@@ -39,6 +41,7 @@ class ImageFile:
         real: The file behind the links to folders that led to it, or "" where no link did in the whole source.
         linked: Whether a link to a folder led to this file.
         label: The class that the source itself gives, or None where folders are the classes.
+        read_head: Returns the first `HEAD_BYTES` of the content, where that is cheaper than all of it.
     """
 
     path: str
@@ -47,6 +50,7 @@ class ImageFile:
     real: str = ""
     linked: bool = False
     label: Label | None = None
+    read_head: Callable[[], bytes] | None = field(default=None, repr=False)
 
     def at(self, path: str) -> ImageFile:
         """Return the file under another path."""
@@ -68,11 +72,11 @@ class ArchiveFile:
     version: str
 
 
-def read_file(file: Path) -> bytes:
-    """Return a file's content; raise BrokenImageError."""
+def read_file(file: Path, most: int = MAX_FILE_BYTES + 1) -> bytes:
+    """Return a file's content, or its first `most` bytes; raise BrokenImageError."""
     try:
         with file.open("rb") as handle:
-            data = handle.read(MAX_FILE_BYTES + 1)
+            data = handle.read(most)
     except OSError as error:
         raise BrokenImageError(error.strerror or str(error)) from error
     if len(data) > MAX_FILE_BYTES:
@@ -87,15 +91,19 @@ class Archive:
         self.path = path
         self._local = threading.local()
 
-    def read(self, name: str, problem: str | None = None) -> bytes:
-        """Return a member's content; raise BrokenImageError, also with a `problem` that the zip's directory shows."""
+    def read(self, name: str, problem: str | None = None, most: int = MAX_FILE_BYTES + 1) -> bytes:
+        """Return a member's content, or its first `most` bytes.
+
+        Raises:
+            BrokenImageError: If it cannot be read, or with a `problem` that the zip's directory shows.
+        """
         if problem:
             raise BrokenImageError(problem)
         try:
             if not hasattr(self._local, "zip"):
                 self._local.zip = zipfile.ZipFile(self.path)
             with self._local.zip.open(name) as handle:
-                data: bytes = handle.read(MAX_FILE_BYTES + 1)
+                data: bytes = handle.read(most)
         except Exception as error:  # zipfile raises many types on damaged members
             raise BrokenImageError(f"{type(error).__name__}: {error}") from error
         if len(data) > MAX_FILE_BYTES:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from artifacts.terminal import printable
 from imagesets.folder_contents import (
+    HEAD_BYTES,
     Archive,
     ArchiveFile,
     Contents,
@@ -127,7 +128,9 @@ def _list_folder(root: Path) -> Contents:
                 contents.left_out["pipe, socket or device"] += 1
             else:
                 read = partial(read_file, Path(entry.path))
-                found.append(ImageFile(path, version, read, file_name(here) if linked else "", linked))
+                head = partial(read, HEAD_BYTES)
+                real = file_name(here) if linked else ""
+                found.append(ImageFile(path, version, read, real, linked, read_head=head))
     if any(member.linked for member in found):
         base = file_name(real_root)
         found = [member if member.linked else replace(member, real=f"{base}/{member.path}") for member in found]
@@ -211,7 +214,8 @@ def _list_zip(path: Path) -> Contents:
                     "unpack it, and name the folder"
                 )
             contents.left_out["member that is repeated"] += 1
-        found[member_path] = ImageFile(member_path, version, partial(shared.read, entry.filename, _problem(entry)))
+        read = partial(shared.read, entry.filename, _problem(entry))
+        found[member_path] = ImageFile(member_path, version, read, read_head=partial(read, HEAD_BYTES))
     if unknown:
         contents.notes.append(f"names in an unknown encoding: {unknown:,}")
     contents.members.extend(found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,15 @@ class ImageSetError(ValueError):
 
 class BrokenImageError(ValueError):
     """One image cannot be decoded; its set may still be usable without it."""
+
+
+class Header(NamedTuple):
+    """The header of an image file: size in pixels as it is shown, Pillow's mode (`mode_of`), and format."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class OpenedDataset:
 
     For image files, decoding i sets `modes[i]` to the file's mode, as `decode.mode_of` returns it, `frames[i]` to its
     number of frames and `sizes[i]` to its height and width. `notes` are remarks for the line about what the source
-    contains.
+    contains. `header(i)` returns the header of image file i without decoding it, or raises BrokenImageError.
     """
 
     count: int
@@ -75,6 +84,7 @@ class OpenedDataset:
     frames: list[int] | None = None
     sizes: list[tuple[int, int]] | None = None
     notes: tuple[str, ...] = ()
+    header: Callable[[int], Header] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.api import Run, export, finetune_config, train
+    from trainer.api import Run, export, finetune_config, inspect, train
     from trainer.config.loading import load_config
     from trainer.config.schema import Config
     from trainer.errors import TrainerError, TrainingDiverged
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "export",
     "finetune_config",
+    "inspect",
     "load_config",
     "train",
 ]
@@ -40,6 +41,7 @@ _MODULES = {
     "TrainingDiverged": "trainer.errors",
     "export": "trainer.api",
     "finetune_config": "trainer.api",
+    "inspect": "trainer.api",
     "load_config": "trainer.config.loading",
     "train": "trainer.api",
 }

@@ -25,6 +25,8 @@ from trainer.errors import TrainerError
 from trainer.finetune import initialize
 from trainer.finetune.config import inherit_config
 from trainer.finetune.parent import Parent, read_parent
+from trainer.own_images import inspection
+from trainer.own_images.report import Inspection
 from trainer.plugins import require_user_code
 from trainer.quality import patience
 from trainer.quality.memorization import MAX_IMAGES, load_held_out
@@ -133,6 +135,50 @@ def train(
         config = override(config, overrides)
     root = root or Path("data")
     return start_run(config, Path(runs), parent=parent, data_root=root, minutes=minutes, quiet=quiet)
+
+
+def inspect(
+    source: Path | str,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    preset: str | None = None,
+    init_from: Run | Path | str | None = None,
+    name: str | None = None,
+    runs: Path | str = "runs",
+    data_root: Path | str = "data",
+    estimate: bool = True,
+    user_code: bool = False,
+) -> Inspection:
+    """Look at a set of images and choose the config of a run on it, as `trainer train SOURCE` does.
+
+    Its `config` is what `train` takes; `print(inspection)` shows what was found and chosen, and why.
+
+    Args:
+        source: A folder, an archive, or another image set.
+        overrides: As `load_config` takes them; they replace what would be chosen.
+        preset: A preset to keep, except for what the images decide.
+        init_from: A run, its folder, a checkpoint or a generator file that the run will start from.
+        name: Name of the run. Default: that of the images.
+        runs: The folder in which the name or number of `init_from` is looked up.
+        data_root: Folder of the downloaded datasets.
+        estimate: Whether to measure time and memory on a few steps, which takes some seconds.
+        user_code: Whether the modules of yours that `init_from` names may be imported, which runs their code.
+
+    Raises:
+        TrainerError: If there are too few images, or a field is wrong.
+        ImageSetError: If the images cannot be loaded.
+    """
+    parent = None if init_from is None else read_parent(_path_of(init_from), Path(runs), user_code=user_code)
+    return inspection.inspect(
+        str(source),
+        overrides,
+        preset=preset,
+        parent=parent,
+        name=name,
+        data_root=Path(data_root),
+        estimate=estimate,
+        user_code=user_code,
+    )
 
 
 def finetune_config(
@@ -389,10 +435,13 @@ def _run_loop(
     callback: AbstractContextManager[loop.Callback] = (
         RunLogger(state, run_dir, console, images.images) if group.is_main else nullcontext(loop.Callback())
     )
+    steps_before = state.steps  # one step at least, so that repeated short budgets make progress
     with run_folder.graceful_stop(impatient=group.size == 1) as stop_requested, callback as logger:
-        finished = loop.train(
-            state, batches, logger, save, lambda: group.any(stop_requested() or out_of_time()), measure
-        )
+
+        def should_stop() -> bool:
+            return group.any(stop_requested() or (state.steps > steps_before and out_of_time()))
+
+        finished = loop.train(state, batches, logger, save, should_stop, measure)
         signaled = torch.tensor(float(stop_requested()), device=state.device)
         interrupted = not finished and bool(group.mean({"signaled": signaled})["signaled"] > 0)
     run = Run(run_dir, config, finished, interrupted)
@@ -431,10 +480,6 @@ def _quality_measure(
     held_out = None
     if len(images.images) <= MAX_IMAGES:
         held_out = load_held_out(images, ImageRecord.read(run_dir).data_root or Path("data"))
-        if held_out is None:
-            console.print(
-                f"note: {images.name} has no held-out images: near-copies are counted against those among its images"
-            )
     metrics = ProxyMetrics(
         images.images,
         state.config.run.quality_images,
@@ -443,4 +488,8 @@ def _quality_measure(
         device=state.device,
         held_out=None if held_out is None else held_out.images,
     )
+    if metrics.memorization is not None and held_out is None:
+        console.print(
+            f"note: {images.name} has no held-out images: near-copies are counted against those among its images"
+        )
     return lambda state: state.group.broadcast(metrics.measure(state.G_ema))

@@ -16,6 +16,7 @@ from trainer.cli_errors import one_line_errors
 
 if TYPE_CHECKING:
     from trainer.api import Run
+    from trainer.own_images.report import Inspection
 
 
 class Commands(OneLineErrors):
@@ -29,6 +30,7 @@ class Commands(OneLineErrors):
 
 app = command_group(
     "Train GANs on your images and export their generators.",
+    "trainer train photos/",
     "trainer train --preset digits-dcgan --export models",
     "trainer resume runs/0001-digits-dcgan",
     "trainer export runs/0001-digits-dcgan -o models",
@@ -81,30 +83,41 @@ Minutes = Annotated[
     typer.Option(
         metavar="M",
         help="Train for M minutes at most, then save and stop with exit code 0; `trainer resume` continues. They "
-        "include loading the images, not the export. optim.decay_kimg still counts kimg.",
+        "include loading the images, not a look at them before, nor the export. optim.decay_kimg still counts kimg.",
     ),
 ]
 
 
 @app.command(
     epilog=examples(
+        "# look at your images, choose settings, train, export:",
+        "trainer train photos/",
+        "trainer train photos.zip --dry-run",
+        "# or choose yourself:",
         "trainer train --preset mnist-dcgan --export models",
-        "trainer train --preset cifar10-small \\",
-        "    --set data.source=folder:photos --export models",
         "trainer train --preset digits-dcgan --set optim.g_lr=1e-3 --dry-run",
         "trainer train --preset mnist-dcgan --track tensorboard,wandb",
         "# ten minutes, then the best generator so far:",
         "trainer train --minutes 10 --export models --best",
         "# fine-tune a run on your images:",
-        "trainer train --init-from 0001-cifar10-small --set data.source=folder:photos",
+        "trainer train photos/ --init-from 0001-cifar10-small",
     )
 )
 def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Your images: a folder, a .zip or another form, folder:PATH@SPLIT, or a dataset such as mnist. The "
+            "settings that you do not give are chosen for them, and the generator is exported to `models`.",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="A preset's name (see `trainer presets`) or the path of a YAML file.",
-            show_default="digits-dcgan; with --init-from the parent's settings",
+            show_default="chosen for SOURCE, else digits-dcgan; with --init-from the parent's settings",
         ),
     ] = None,
     set_: Set = None,
@@ -143,11 +156,18 @@ def train(
     best: ExportBest = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the resolved config, and what --init-from would give it, and stop."),
+        typer.Option(
+            "--dry-run",
+            help="Print the resolved config, and what --init-from would give it, and stop. With SOURCE, look at the "
+            "images too; only their cache is written.",
+        ),
     ] = False,
     user_code: UserCode = False,
 ) -> None:
     """Train a new run and write its folder.
+
+    With SOURCE, look at the images first, print what was found and chosen and why, and how long it will take. Nothing
+    is asked.
 
     The run folder holds checkpoints, metrics, TensorBoard events and sample grids. Ctrl-C finishes the step, saves, and
     prints how to continue. A tracker of --track that fails never stops the training.
@@ -155,6 +175,8 @@ def train(
     from trainer.config import loading
     from trainer.run_names import name_of_output
 
+    if source is not None:
+        export = export or Path("models")
     if not dry_run:
         _check_export(export, best)
     settings = [*_with_track(set_, track), *([] if freeze_d is None else [f"optim.d_freeze={freeze_d}"])]
@@ -164,7 +186,23 @@ def train(
         from trainer.finetune.parent import read_parent
 
         parent = read_parent(init_from, runs, user_code=user_code)
-    if parent is None or preset is not None:
+    found = None
+    if source is not None:
+        from trainer.own_images.inspection import inspect
+
+        found = inspect(
+            source,
+            settings,
+            preset=preset,
+            parent=parent,
+            name=name,
+            default=default,
+            data_root=data_root,
+            user_code=user_code,
+        )
+        config = found.config
+        _report(found, error=dry_run)
+    elif parent is None or preset is not None:
         config = loading.resolve(preset or "digits-dcgan", settings, name, default)
     else:
         from trainer.finetune.config import inherit_config
@@ -193,7 +231,7 @@ def train(
     from trainer import api
 
     run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root, minutes=minutes)
-    _finish(run, export, best=best, user_code=True)
+    _finish(run, export, best=best, user_code=True, found=found, data_root=data_root)
 
 
 @app.command(
@@ -265,27 +303,56 @@ def _check_export(output: Path | None, best: bool) -> None:
         require_writable(output)
 
 
-def _finish(run: Run, output: Path | None, *, best: bool, user_code: bool) -> None:
-    """Export a trained run if requested; exit with 130 if a signal stopped it."""
+def _report(found: Inspection, *, error: bool) -> None:
+    """Print an inspection, on stderr if stdout has the config."""
+    from trainer.distributed import environment
+    from trainer.own_images.report import lines
+
+    if environment.rank() == 0:
+        for line in lines(found):
+            say(line, error=error)
+
+
+def _finish(
+    run: Run,
+    output: Path | None,
+    *,
+    best: bool,
+    user_code: bool,
+    found: Inspection | None = None,
+    data_root: Path = Path("data"),
+) -> None:
+    """Export a trained run if requested and print what to do with it; exit with 130 if a signal stopped it."""
     from trainer.config.loading import has_default_name
     from trainer.distributed import environment
     from trainer.onnx_export.exporter import export
     from trainer.run_names import name_of_output
 
+    path, flag = shlex.quote(str(run.path)), " --user-code" if ":" in run.config.model.architecture else ""
     if run.interrupted:
+        if found is not None and output is not None and environment.rank() == 0:
+            to = shlex.quote(str(output))
+            say(f"to export what it has learned so far: {command_name('trainer')} export {path} -o {to}{flag}")
         raise typer.Exit(130)
     if environment.rank() > 0:
         return
     if output is None:
-        flag = " --user-code" if ":" in run.config.model.architecture else ""
-        say(f"to serve its generator: {command_name('trainer')} export {shlex.quote(str(run.path))}{flag}")
+        say(f"to serve its generator: {command_name('trainer')} export {path}{flag}")
         return
     name = name_of_output(output) if has_default_name(run.config) else None
     if best and run.checkpoints.best is None:
         say(f"note: quality was not measured until now; exporting the latest checkpoint of {run.path}", error=True)
         best = False
     content = _load_checkpoint(run.path, best)
-    _print_lines(export(content, output, name=name, user_code=user_code).summary())
+    exported = export(content, output, name=name, user_code=user_code)
+    if found is None:
+        _print_lines(exported.summary())
+        return
+    from trainer.own_images.next_steps import score_lines, serve_lines
+
+    _print_lines(exported.summary()[:-1])
+    _print_lines(serve_lines(exported.name, exported.path.parent))
+    _print_lines(score_lines(found, exported.path, data_root))
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -633,8 +700,8 @@ def datasets() -> None:
         table.add_row(source.name, ", ".join(source.splits), size, channels, source.description)
     print_table(table)
     typer.echo(
-        "\nUse SOURCE or SOURCE@SPLIT: trainer train --preset digits-dcgan --set data.source=folder:photos "
-        "--set model.conditional=false"
+        "\nUse SOURCE or SOURCE@SPLIT: trainer train photos/, or with a preset: trainer train --preset digits-dcgan "
+        "--set data.source=folder:photos --set model.conditional=false"
     )
 
 

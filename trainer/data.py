@@ -61,6 +61,7 @@ def load_images(config: Config, data_root: Path) -> tuple[ImageSet, Config]:
         data.source,
         resolution=data.resolution,
         channels=data.channels,
+        scale_jpegs=data.scale_jpegs,
         data_root=data_root,
         progress=environment.rank() == 0,
     )

@@ -105,6 +105,18 @@ def describe() -> dict[str, Any]:
     }
 
 
+def resident_memory() -> int:
+    """Return the memory of this process in bytes: at present on Linux, elsewhere the most it has had."""
+    with contextlib.suppress(OSError), Path("/proc/self/status").open(encoding="utf-8") as status:
+        for line in status:
+            if line.startswith("VmRSS:"):
+                return 1024 * int(line.split()[1])
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if platform.system() == "Darwin" else 1024 * most
+
+
 def cpu_name() -> str:
     """Return the model of the CPU."""
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as info:

@@ -48,7 +48,9 @@ def test_pages_contain_commands() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_on_a_page_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tree(tmp_path / "photos", ["a.png", "b.png"])  # pages take it for the reader's folder
+    for folder in ("photos", "horses"):  # pages take them for the reader's folders
+        tree(tmp_path / folder, [f"{number}.png" for number in range(20)])
+    monkeypatch.setattr("trainer.own_images.estimate.MOST_STEPS", 1)
     words = shlex.split(line)
     match words:
         # A preset file and the parent of a fine-tuned run are the reader's.

@@ -81,3 +81,25 @@ def write_mnist(folder: Path, packed: bool = True, n: int = 20) -> tuple[np.ndar
             path = folder / (f"{stem}.gz" if packed else stem)
             path.write_bytes(gzip.compress(data) if packed else data)
     return images, labels
+
+
+def write_noise(
+    folder: Path,
+    count: int,
+    size: tuple[int, int] = (32, 32),
+    *,
+    mode: str = "RGB",
+    form: str = "png",
+    seed: int = 0,
+) -> Path:
+    """Write different noise images of a mode and a format, and return their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        if mode == "I;16":
+            image = Image.fromarray(rng.integers(0, 2**16, (size[1], size[0]), dtype=np.uint16))
+        else:
+            image = Image.fromarray(pixels).convert(mode)
+        image.save(folder / f"{number:04}.{form}")
+    return folder

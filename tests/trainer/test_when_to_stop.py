@@ -94,12 +94,18 @@ def test_train_after_its_minutes_saves_reports_and_exports(monkeypatch: pytest.M
     monkeypatch.setattr(run_folder, "time", Clock())
     done = invoke("train", "--preset", "stuck.yaml", "--run-dir", "run", "--minutes", "0.2", "--export", "a.onnx")
     assert done.exit_code == 0, done.output
-    assert "the minutes are used up at 0.088 kimg: stopped and saved; continue with: " in done.output
+    assert "the minutes are used up at 0.096 kimg: stopped and saved; continue with: " in done.output
     assert "trainer resume run\n" in done.output
-    assert checkpoint.load_latest(Path("run"))[1]["counters"]["steps"] == 11
+    assert checkpoint.load_latest(Path("run"))[1]["counters"]["steps"] == 12
     assert Path("a.onnx").is_file()
     assert Path("run/report.html").is_file()
     monkeypatch.undo()
+
+
+def test_resume_with_minutes_that_are_over_takes_a_step() -> None:
+    invoke("train", "--preset", "stuck.yaml", "--run-dir", "run", "--minutes", "0.00001")
+    invoke("resume", "run", "--minutes", "0.00001")
+    assert checkpoint.load_latest(Path("run"))[1]["counters"]["steps"] == 2
 
 
 def test_train_from_python_for_minutes_resumes_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

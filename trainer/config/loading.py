@@ -214,6 +214,13 @@ def parse_section(kind: type[BaseModel], section: str, fields: Mapping[str, Any]
         raise TrainerError("; ".join(_explain(problem, (section,)) for problem in error.errors())) from error
 
 
+def check_section(section: str, fields: Mapping[str, Any]) -> None:
+    """Raise TrainerError if a field of a section of the config is wrong."""
+    kind = Config.model_fields[section].annotation
+    assert _is_section(kind)
+    parse_section(kind, section, fields)
+
+
 def _explain(problem: Any, inside: tuple[str, ...] = ()) -> str:
     field = ".".join(str(part) for part in (*inside, *problem["loc"]))
     if problem["type"] == "extra_forbidden":
@@ -265,8 +272,13 @@ def flatten(config: Config, *, only_set: bool = False) -> dict[str, Any]:
         config: The config.
         only_set: Whether to leave out fields without a given value.
     """
+    return flatten_sections(config.model_dump(mode="json", exclude_unset=only_set))
+
+
+def flatten_sections(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of sections by `section.field`."""
     found: dict[str, Any] = {}
-    for section, value in config.model_dump(mode="json", exclude_unset=only_set).items():
+    for section, value in sections.items():
         if isinstance(value, dict):
             found |= {f"{section}.{field}": inner for field, inner in value.items()}
         else:

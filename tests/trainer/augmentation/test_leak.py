@@ -50,7 +50,12 @@ def trained(**data: Any) -> tuple[TrainState, Tensor, Tensor, Tensor]:
     model = {"z_dim": 8, "g_widths": [32], "d_widths": [32, 64], "d_norm": "none"}
     optim = {"batch_size": 32, "g_lr": 1e-3, "d_lr": 1e-3}
     merged = {**TINY, "data": TINY["data"] | data, "model": TINY["model"] | model, "optim": optim}
+    p = merged["data"]["augment_p"]
+    merged["data"]["augment_p"] = 0.5
     config = loading.parse(merged | {"run": TINY["run"] | {"total_kimg": KIMG}})
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"augment_p": p})}
+    )  # which may be too high
     state = TrainState.create(config)
     batches = Batches(upright(400), 32, seed=0, device=state.device)
     while not state.finished:

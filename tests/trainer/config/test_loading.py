@@ -82,6 +82,7 @@ ADAPTIVE = ["data.augment=[flip]", "data.ada_target=0.6"]
         ("digits-dcgan", ["data.augment_p=0.5"], "data.augment_p has no effect without policies; set data.augment"),
         ("digits-dcgan", ["data.augment=[scale]", "data.ada_kimg=5"], "no effect without data.ada_target"),
         ("digits-dcgan", ["data.augment=[rotate90]"], "rotate90 would show in G's images if always applied"),
+        ("digits-dcgan", ["data.augment=[rotate90]", "data.augment_p=0.9"], "rotate90 would show in G's images"),
         ("digits-dcgan", [*ADAPTIVE, "data.augment_p=0.9"], "data.augment_p is where p starts, at most 0.8"),
         ("cifar10-wgan", ADAPTIVE, "a wasserstein critic's scores have no zero"),
         ("digits-dcgan", ["data.max_images=1"], "data.max_images"),
