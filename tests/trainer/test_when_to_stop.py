@@ -171,21 +171,26 @@ def state_at(config: Config, step: int, best: int, run_dir: Path) -> None:
     checkpoint.save(state, run_dir, keep=1)
 
 
-def test_read_best_replaced_while_it_is_read_is_read_again(
-    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_dir = tmp_path / "run"
+def replace_while_read(config: Config, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make a run whose checkpoint of step 5 is replaced by one of step 10 at the first read; return what is read."""
     run_dir.mkdir()
-    state_at(tiny(), 5, 5, run_dir)
+    state_at(config, 5, 5, run_dir)
     whole, calls = checkpoint.read, []
 
     def read(path: Path) -> dict[str, object]:
         calls.append(path.name)
         if len(calls) == 1:
-            state_at(tiny(), 10, 10, run_dir)
+            state_at(config, 10, 10, run_dir)
         return whole(path)
 
     monkeypatch.setattr(checkpoint, "read", read)
+    return calls
+
+
+def test_read_best_replaced_while_it_is_read_is_read_again(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, calls = tmp_path / "run", replace_while_read(tiny(), tmp_path / "run", monkeypatch)
     assert checkpoint.read_best(run_dir)["counters"]["steps"] == 10
     assert calls == ["checkpoint-00000005.pt", "checkpoint-00000010.pt"]
 
@@ -197,17 +202,7 @@ def test_load_latest_removed_while_it_is_read_reads_the_next(
     tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    state_at(tiny(), 5, 5, run_dir)
-    whole, calls = checkpoint.read, []
-
-    def read(path: Path) -> dict[str, object]:
-        calls.append(path.name)
-        if len(calls) == 1:
-            state_at(tiny(), 10, 10, run_dir)
-        return whole(path)
-
-    monkeypatch.setattr(checkpoint, "read", read)
+    replace_while_read(tiny(), run_dir, monkeypatch)
     path, _, complaints = checkpoint.load_latest(run_dir)
     assert (path.name, complaints) == ("checkpoint-00000010.pt", [])
 

@@ -79,7 +79,7 @@ def choose_resolution(found: Findings, device: str) -> Choice:
     while resolution * 2 <= min(limit, side):
         resolution *= 2
     if side >= 2 * resolution:
-        return Choice("data.resolution", resolution, f"for this device; {2 * resolution} takes about 4 times as long")
+        return Choice("data.resolution", resolution, f"for this device; {2 * resolution} takes 2 to 4 times as long")
     return Choice("data.resolution", resolution, "the images are not larger")
 
 

@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory it needs, measured on a few of its own steps.
+"""How long a training will take and how much memory it needs, measured on a few steps of it.
 
 The steps train a state that is thrown away. A training draws from generators that it seeds itself, so it is the same
 with and without an estimate.
