@@ -52,8 +52,10 @@ def test_manifests_match_the_published_schemas(folder: str, version: str) -> Non
 
 
 def test_manifests_in_the_docs_are_valid() -> None:
-    """Every YAML block of docs/ that is a manifest, whoever wrote it."""
+    """Every YAML file and block of docs/ that is a manifest, whoever wrote it."""
     found = []
+    for path in (ROOT / "docs").rglob("*.yaml"):
+        found += [(path.name, document) for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
     for page in (ROOT / "docs").rglob("*.md"):
         for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
             found += [(page.name, d) for d in yaml.safe_load_all(block) if isinstance(d, dict) and "apiVersion" in d]

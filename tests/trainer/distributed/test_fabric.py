@@ -163,11 +163,9 @@ def free_port() -> int:
             return port
 
 
-def recipe(language: str) -> str:
-    """The one block of that language in docs/guides/distributed.md."""
-    text = (ROOT / "docs" / "guides" / "distributed.md").read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return block
+def recipe(name: str) -> str:
+    """Return a file that docs/guides/distributed.md links to."""
+    return (ROOT / "docs" / "guides" / name).read_text(encoding="utf-8")
 
 
 def two_machines() -> list[str]:
@@ -190,7 +188,7 @@ def steps(run_dir: Path) -> list[int]:
 
 
 def test_slurm_recipe_trains_stops_and_resumes(tmp_path: Path, environment: dict[str, str]) -> None:
-    """The script of docs/guides/distributed.md as it is; `srun` and `scontrol` make two machines of this one."""
+    """docs/guides/train.sbatch as it is; `srun` and `scontrol` make two machines of this one."""
     programs = {
         "scontrol": "echo 127.0.0.1; echo 127.0.0.2",
         "srun": 'for node in 1 2; do "$@" & done; wait -n; first=$?; wait -n; exit $((first | $?))',
@@ -201,7 +199,7 @@ def test_slurm_recipe_trains_stops_and_resumes(tmp_path: Path, environment: dict
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NAME": "tiny", "SLURM_JOB_NODELIST": "here"}
     path = f"{tmp_path}:{environment['PATH']}"
-    script = recipe("bash").replace("--data-root data", "--data-root images")  # none is where it would be by default
+    script = recipe("train.sbatch").replace("--data-root data", "--data-root images")  # none is where it would be by default
     assert "--data-root images" in script
     mnist(tmp_path / "images" / "mnist")
     small = "data.source=mnist data.resolution=28 model.g_widths=[8,8] model.d_widths=[8,8] run.total_kimg=19.2"
@@ -250,7 +248,7 @@ def test_slurm_recipe_trains_stops_and_resumes(tmp_path: Path, environment: dict
 
 
 def test_kubernetes_job_pods_train_together(tmp_path: Path, environment: dict[str, str]) -> None:
-    service, job = yaml.safe_load_all(recipe("yaml"))
+    service, job = yaml.safe_load_all(recipe("train-job.yaml"))
     for document in (service, job):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
     pod = job["spec"]["template"]["spec"]
