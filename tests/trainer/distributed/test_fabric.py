@@ -199,7 +199,8 @@ def test_slurm_recipe_trains_stops_and_resumes(tmp_path: Path, environment: dict
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NAME": "tiny", "SLURM_JOB_NODELIST": "here"}
     path = f"{tmp_path}:{environment['PATH']}"
-    script = recipe("train.sbatch").replace("--data-root data", "--data-root images")  # none is where it would be by default
+    # The images are not in the default folder.
+    script = recipe("train.sbatch").replace("--data-root data", "--data-root images")
     assert "--data-root images" in script
     mnist(tmp_path / "images" / "mnist")
     small = "data.source=mnist data.resolution=28 model.g_widths=[8,8] model.d_widths=[8,8] run.total_kimg=19.2"
