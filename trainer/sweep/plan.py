@@ -48,6 +48,13 @@ class Plan:
         return round(kimg * 1000) * self.seeds
 
     @property
+    def most(self) -> str:
+        """`at most ` before the number of images if a run may end before its length, else nothing."""
+        settings = self.grid or [{}]
+        patience = [setting.get("run.patience_ticks", self.config.run.patience_ticks) for setting in settings]
+        return "at most " if any(patience) else ""
+
+    @property
     def default_folder(self) -> Path:
         """`sweeps/PRESET-FIELD-FIELD`, so that a sweep of other fields of the same preset has another folder."""
         return Path("sweeps", "-".join([self.config.name, *(vary.field.rpartition(".")[2] for vary in self.varies)]))
@@ -93,7 +100,8 @@ class Plan:
         elif self.trials > LISTED_TRIALS:
             lines.append(f"… and {self.trials - LISTED_TRIALS:,} more")
         seeds = f" x {self.seeds} seeds = {self.trials * self.seeds} runs" if self.seeds > 1 else ""
-        lines.append(f"{self.trials} trials{seeds}, {self.images / 1000:,g} kimg ({self.images:,} real images) in all")
+        images = f"{self.most}{self.images / 1000:,g} kimg ({self.images:,} real images) in all"
+        lines.append(f"{self.trials} trials{seeds}, {images}")
         if read_plan(folder):
             lines.append(f"{folder} already holds this sweep; it would resume there")
         return lines

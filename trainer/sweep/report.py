@@ -116,7 +116,7 @@ def shared_settings(plan: Plan) -> str:
     """Return what all runs have in common, without the fields that vary."""
     config = plan.config
     settings = {
-        "run.total_kimg": f"{config.run.total_kimg:g} kimg",
+        "run.total_kimg": f"{plan.most}{config.run.total_kimg:g} kimg",
         "data.source": f"{config.data.source} at {config.data.resolution} px",
         "model.architecture": config.model.architecture,
         "objective.name": config.objective.name,

@@ -65,7 +65,7 @@ def run_sweep(plan: Plan, folder: Path, data_root: Path, jobs: int, console: Con
         done = sum(trial.state in ("finished", "failed") for trial in study.trials())
         seeds = f", {plan.seeds} seeds each" if plan.seeds > 1 else ""
         console.print(
-            f"{plan.config.name}: {plan.trials} trials{seeds}, {plan.images / 1000:,g} kimg in all; "
+            f"{plan.config.name}: {plan.trials} trials{seeds}, {plan.most}{plan.images / 1000:,g} kimg in all; "
             f"{jobs} at a time with {threads} threads each → {folder}" + (f" ({done} are done)" if done else "")
         )
 

@@ -23,7 +23,7 @@ from artifacts.resources import POOLS
 from trainer.config.loading import to_json
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
-from trainer.reports import plots
+from trainer.reports import pages, plots
 from trainer.sweep import space
 from trainer.sweep.plan import Plan
 from trainer.sweep.study import RunResult, Trial
@@ -68,10 +68,12 @@ class Job:
         return {"seed": self.seed, "folder": f"{self.trial.folder}/{self.run_dir.name}", **values}
 
     def finished_result(self) -> RunResult | None:
-        """Return the result of a run that ended under a sweep that was killed before it recorded it."""
+        """Return the result of a run that ended, also by its patience, before a killed sweep recorded it."""
         values = score(self.run_dir)
-        complete = values is not None and values["final_images_seen"] >= self.total_images
-        return self.result(**values) if values and complete and (self.run_dir / "report.html").is_file() else None
+        if values is None or not (self.run_dir / "report.html").is_file():
+            return None
+        is_complete = values["final_images_seen"] >= self.total_images or pages.early_end(self.run_dir) is not None
+        return self.result(**values) if is_complete else None
 
     def is_free(self) -> bool:
         """Return whether no process trains in the folder: a run outlives a killed sweep until it has saved."""

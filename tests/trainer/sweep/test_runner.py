@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests.support.paths import ROOT
 from tests.support.trainer.sweep_plans import plan_of
+from trainer import api
 from trainer.cli import app
 from trainer.config import loading
 from trainer.errors import TrainerError
@@ -33,6 +34,7 @@ FIELDS = """
     run.total_kimg=1.28 run.tick_kimg=0.064 run.quality_ticks=5 run.quality_images=20
     run.device=cpu run.precision=fp32
 """
+PATIENT = ["--set", "run.patience_ticks=5"]
 
 
 def run_with(script: str, study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -127,6 +129,33 @@ def test_sweep_dry_run_lists_trials_and_writes_nothing(here: Path) -> None:
     assert lines[:2] == ["0000  model.z_dim=4  model.d_widths=[8]", "0001  model.z_dim=4  model.d_widths=[8, 8]"]
     assert lines[-1] == "4 trials x 3 seeds = 12 runs, 15.36 kimg (15,360 real images) in all"
     assert not list(here.iterdir())
+
+
+def test_sweep_with_patience_lists_the_most_images(here: Path) -> None:
+    result = CliRunner().invoke(app, sweep("--vary", "model.z_dim=4,8", *PATIENT, "--dry-run")[3:])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "2 trials, at most 2.56 kimg (2,560 real images) in all"
+
+
+def test_run_that_used_up_its_patience_is_not_started_again(here: Path) -> None:
+    fields = [*FIELDS.split(), *PATIENT[1::2], "optim.g_lr=1e-12"]
+    plan = plan_of("optim.d_lr=1e-4,2e-4", **dict(field.split("=", 1) for field in fields))
+    (job,) = jobs_of(Trial(0, "running", {"optim.d_lr": 1e-4}), plan, here, 1)
+    assert job.finished_result() is None
+    api.start_run(job.config, here, run_dir=job.run_dir, quiet=True)
+    found = job.finished_result()
+    assert found is not None
+    assert (found["images_seen"], found["final_images_seen"], job.total_images) == (320, 640, 1280)
+
+
+@pytest.mark.slow
+def test_sweep_with_patience_scores_runs_that_end_early(here: Path) -> None:
+    command = sweep("--vary", "optim.d_lr=1e-4,2e-4", *PATIENT, "--set", "optim.g_lr=1e-12", "-o", "out")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((here / "out" / "sweep.json").read_text(encoding="utf-8"))
+    runs = [run for trial in document["trials"] for run in trial["runs"]]
+    assert [(run["images_seen"], run["final_images_seen"]) for run in runs] == [(320, 640)] * 2
 
 
 @pytest.mark.slow
