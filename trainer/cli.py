@@ -40,6 +40,9 @@ app = command_group(
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 DataRoot = Annotated[Path, typer.Option("--data-root", envvar="DATA_ROOT", help="Folder of the downloaded datasets.")]
 OnnxOutput = Annotated[Path, typer.Option("--output", "-o", help="A folder, or the path of the .onnx file.")]
+FolderOutput = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The folder to write.", show_default="the run folder")
+]
 Best = Annotated[
     bool,
     typer.Option(
@@ -553,9 +556,10 @@ def sample(
     say(f"{output}: seeds {seed} to {seed + count - 1}")
 
 
-@app.command(epilog=examples("trainer animate runs/0001-mnist-dcgan --fps 2"))
+@app.command(epilog=examples("trainer animate runs/0001-mnist-dcgan --fps 2 -o animations"))
 def animate(
     run_dir: RunArgument,
+    output: FolderOutput = None,
     fps: Annotated[float, typer.Option(help="Ticks per second.", min=0.5, max=50)] = 8.0,
 ) -> None:
     """Draw a run's progress as animations.
@@ -565,18 +569,18 @@ def animate(
     from trainer.reports import pages
 
     for kind in pages.KINDS:
-        say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps)))
+        say("  ".join(str(path) for path in pages.animate(run_dir, kind, fps, output)))
 
 
-@app.command(epilog=examples("trainer report runs/0001-mnist-dcgan"))
-def report(run_dir: RunArgument) -> None:
+@app.command(epilog=examples("trainer report runs/0001-mnist-dcgan -o report"))
+def report(run_dir: RunArgument, output: FolderOutput = None) -> None:
     """Write a run's curves.png, animations and report.html now.
 
     A run also writes them at its end.
     """
     from trainer.reports import pages
 
-    say(pages.write_report(run_dir))
+    say(pages.write_report(run_dir, output))
 
 
 @app.command(cls=FilesCommand, epilog=examples("trainer compare runs/0001-mnist-gan runs/0002-mnist-dcgan -o compare"))

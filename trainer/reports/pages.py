@@ -29,20 +29,26 @@ KINDS = ("fixed", "random")
 Item = TypeVar("Item")
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, output: Path | None = None) -> Path:
     """Write a run's curves.png, animations and report.html, and return the path of the page.
 
+    Args:
+        run_dir: The run folder.
+        output: The folder to write. Default: the run folder.
+
     Raises:
-        TrainerError: If the folder is not a run folder, or has no metrics yet.
+        TrainerError: If it is not a run folder, has no metrics yet, or `output` is the name of a file.
     """
-    plots.write_curves(run_dir)
+    _check_folder(output)
+    plots.write_curves(run_dir, output)
     for kind in KINDS:
-        animate(run_dir, kind)
-    return write_page(run_dir)
+        animate(run_dir, kind, output=output)
+    return write_page(run_dir, output)
 
 
-def write_page(run_dir: Path) -> Path:
-    """Write report.html from the pictures that are already in the run folder."""
+def write_page(run_dir: Path, output: Path | None = None) -> Path:
+    """Write report.html from the pictures that are already in a folder, by default the run folder."""
+    folder = output or run_dir
     ticks = plots.read_metrics(run_dir / "metrics.jsonl")
     if not ticks:
         raise TrainerError(f"{run_dir} has no metrics yet; there is nothing to report")
@@ -55,37 +61,45 @@ def write_page(run_dir: Path) -> Path:
         facts=run_facts(config, ticks[-1], record, early_end(run_dir)),
         last={key: f"{value:.3f}" for key, value in ticks[-1].items() if "/" in key and key != "quality/seconds"},
         best=best_checkpoint(run_dir),
-        curves=embed(run_dir / "curves.png"),
-        fixed=embed(run_dir / "fixed.webp"),
-        random=embed(run_dir / "random.webp"),
+        curves=embed(folder / "curves.png"),
+        fixed=embed(folder / "fixed.webp"),
+        random=embed(folder / "random.webp"),
         real_and_fake=embed(sheet_paths(run_dir, "real-beside-fake")[-1]),
         config=loading.to_json(config),
         made_by=record,
     )
-    return write_text(page, run_dir / "report.html")
+    return write_text(page, folder / "report.html")
 
 
-def animate(run_dir: Path, kind: str, fps: float = 8.0) -> list[Path]:
+def animate(run_dir: Path, kind: str, fps: float = 8.0, output: Path | None = None) -> list[Path]:
     """Write `<kind>.gif` and `<kind>.webp`, one frame per tick.
 
     Args:
         run_dir: The run folder.
         kind: One of KINDS: the same seeds in each tick, or new ones.
         fps: Ticks per second.
+        output: The folder to write. Default: the run folder.
 
     Returns:
         The paths.
 
     Raises:
-        TrainerError: If the run has no such pictures.
+        TrainerError: If the run has no such pictures, or `output` is the name of a file.
     """
+    _check_folder(output)
     frames = [Image.open(path) for path in thin(sheet_paths(run_dir, kind))]
     if not frames:
         raise TrainerError(f"no {kind} pictures in {run_dir / 'samples'}; is it a run folder with metrics?")
-    paths = [run_dir / f"{kind}.gif", run_dir / f"{kind}.webp"]
+    paths = [(output or run_dir) / f"{kind}.{suffix}" for suffix in ("gif", "webp")]
     for path in paths:
         image_grids.write_animation(frames, path, fps)
     return paths
+
+
+def _check_folder(output: Path | None) -> None:
+    """Raise TrainerError for the name of a file where several files are written."""
+    if output is not None and output.suffix in (".gif", ".webp", ".png", ".html") and not output.is_dir():
+        raise TrainerError(f"{output} is not a folder, and several files are written; give {output.with_suffix('')}")
 
 
 def sheet_paths(run_dir: Path, kind: str) -> list[Path]:

@@ -76,9 +76,9 @@ def draw_curves(runs: Mapping[str, Sequence[Tick]]) -> bytes:
     return buffer.getvalue()
 
 
-def write_curves(run_dir: Path) -> Path:
-    """Draw a run's metrics.jsonl to curves.png in its folder, and return its path."""
-    path = run_dir / "curves.png"
+def write_curves(run_dir: Path, output: Path | None = None) -> Path:
+    """Draw a run's metrics.jsonl to curves.png in a folder, by default its own, and return the path."""
+    path = (output or run_dir) / "curves.png"
     content = draw_curves({run_dir.name: read_metrics(run_dir / "metrics.jsonl")})
     with atomic_path(path) as partial:
         partial.write_bytes(content)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from imagesets.types import ImageSet
 from tests.support.trainer import runs as runs_support
 from tests.support.trainer.killed_training import images
+from trainer.cli import app
 from trainer.config.schema import Config
 from trainer.errors import TrainerError
 from trainer.reports import pages, plots
@@ -109,3 +111,26 @@ def test_training_without_a_terminal_prints_plain_lines(tiny: Tiny, tmp_path: Pa
     train(tiny(), images(), tmp_path, Console(file=text, width=200))
     assert "\x1b" not in text.getvalue()
     assert text.getvalue().count("img/s") == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("animate", {"fixed.gif", "fixed.webp", "random.gif", "random.webp"}),
+        ("report", {"curves.png", "fixed.gif", "fixed.webp", "random.gif", "random.webp", "report.html"}),
+    ],
+)
+def test_output_of_a_run_is_another_folder(command: str, names: set[str], trained: Path, tmp_path: Path) -> None:
+    for name in names:
+        (trained / name).unlink()
+    done = CliRunner().invoke(app, [command, str(trained), "-o", str(tmp_path / "new/folder")])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == names
+    assert not any((trained / name).exists() for name in names)
+
+
+@pytest.mark.parametrize(("command", "name"), [("animate", "fixed.gif"), ("report", "report.html")])
+def test_output_of_a_run_that_is_a_file_is_rejected(command: str, name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [command, str(tmp_path), "-o", name])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {name} is not a folder, and several files are written; give ")
