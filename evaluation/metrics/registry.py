@@ -166,6 +166,11 @@ class Metric:
         object.__setattr__(self, "inception_name", self.inception_name or self.name)
         object.__setattr__(self, "template", self.template or f"{self.name}_{{}}")
 
+    @property
+    def uses_covariance(self) -> bool:
+        """Whether it needs a covariance of features, which takes more images than features: the Fréchet distances."""
+        return bool(self.needs & {"statistics", "reference_statistics"}) or self.name == "per_class"
+
     def __call__(self, inputs: MetricInputs) -> MetricValue:
         """Return the metric's value in Python's types.
 

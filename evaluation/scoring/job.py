@@ -172,7 +172,8 @@ def add_reference(job: Job, reference: ImagesLike | Reference) -> None:
             f"kid takes subsets of {size} images and a side has {fewest}; leave it out, or give "
             f"--kid-subset-size {fewest // 2}, which makes it another protocol"
         )
-    job.warn(*size_warnings(n, "images", extractor), *size_warnings(real.n, "reference images", extractor))
+    if any(metric.uses_covariance for metric in options.metrics):
+        job.warn(*size_warnings(n, "images", extractor), *size_warnings(real.n, "reference images", extractor))
     if real.provenance.get("imported"):
         job.warn(f"the reference was imported: that {extractor.name} made it was not verified")
     colors = [real.image_set["channels"], channels]

@@ -136,6 +136,13 @@ def test_score_of_more_features_than_images_warns(workspace: Path) -> None:
     assert "WARNING: 40 reference images for 90 features" in done.stderr
 
 
+def test_score_without_a_distance_does_not_warn_of_few_images(workspace: Path) -> None:
+    write_tiny_extractor(workspace / "wide.onnx", dim=90)
+    done = run(*score("g.onnx", "--num-images", 80, "--metrics", "kid", "--kid-subset-size", 20, extractor="wide.onnx"))
+    assert done.exit_code == 0, done.output
+    assert "for 90 features" not in done.output
+
+
 def test_score_with_a_wrong_digest_is_one_line(workspace: Path) -> None:
     write_tiny_generator(workspace / "forged.onnx", digest="0" * 64)
     assert "changed after" in one_line(run(*score("forged.onnx")))
