@@ -12,6 +12,7 @@ import numpy as np
 from artifacts.plugins import is_plugin
 from evaluation.metrics.neighbors import near_copy_share, nearest
 from imagesets import ImageSet, ImageSetError, load_image_set
+from imagesets.folder import SCALED_RESIZE
 
 # GANs copy training images of sets of up to a few thousand; the share falls exponentially with the size of the set
 # (Feng et al. 2021, "When do GANs replicate?"). Above this size the measurement would cost more than it shows.
@@ -92,7 +93,7 @@ def binomial_interval(share: float, n: int, level: float = LEVEL) -> tuple[float
 def load_held_out(images: ImageSet, data_root: Path) -> ImageSet | None:
     """Return the other split of the images that a run trains on; None if there is none, or it is the same images.
 
-    A function of the user is not called for a split that the user did not name.
+    Both splits are decoded alike. A function of the user is not called for a split that the user did not name.
     """
     source, other = str(images.info.get("source", "")), OTHER_SPLIT.get(str(images.info.get("split")))
     if other is None or is_plugin(source):
@@ -100,7 +101,12 @@ def load_held_out(images: ImageSet, data_root: Path) -> ImageSet | None:
     height, width, channels = images.images.shape[1:]
     try:
         found = load_image_set(
-            f"{source}@{other}", resolution=(height, width), channels=channels, data_root=data_root, progress=False
+            f"{source}@{other}",
+            resolution=(height, width),
+            channels=channels,
+            scale_jpegs=SCALED_RESIZE in str(images.info.get("resize")),
+            data_root=data_root,
+            progress=False,
         )
     except ImageSetError:
         return None

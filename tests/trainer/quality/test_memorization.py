@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from imagesets import load_image_set
 from imagesets.types import ImageSet
+from tests.support.image_files import write_noise
 from tests.support.trainer.generators import Replays
 from trainer.quality.memorization import MAX_IMAGES, MIN_REAL, Memorization, binomial_interval, load_held_out
 from trainer.training.proxy_metrics import ProxyMetrics
@@ -156,3 +157,14 @@ def test_load_held_out_of_a_function_is_none(tmp_path: Path, monkeypatch: pytest
     held_out_functions.splits.clear()
     assert load_held_out(images, tmp_path) is None
     assert held_out_functions.splits == []
+
+
+def test_load_held_out_is_decoded_as_the_training_images(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        write_noise(tmp_path / "photos" / split, count, (256, 256), form="jpg", seed=count)
+    source = f"folder:{tmp_path / 'photos'}"
+    options = {"resolution": 8, "scale_jpegs": True, "progress": False}
+    found = load_held_out(load_image_set(f"{source}@train", **options), tmp_path)
+    assert found is not None
+    assert np.array_equal(found.images, load_image_set(f"{source}@test", **options).images)
+    assert not np.array_equal(found.images, load_image_set(f"{source}@test", resolution=8, progress=False).images)
