@@ -413,15 +413,7 @@ def _run_loop(
 ) -> Run:
     """Train a state to its end or to a stop, write the report, and print what to do next."""
     config, group = state.config, state.group
-    batches = Batches(
-        images.images,
-        config.optim.batch_size,
-        seed=config.run.seed,
-        device=state.device,
-        labels=images.labels if config.model.conditional else None,
-        flip=config.data.flip,
-        share=group.share(config.optim.batch_size),
-    )
+    batches = Batches.of_run(config, images, state.device, group.share(config.optim.batch_size))
     measure = _quality_measure(state, images, run_dir, console) if config.run.quality_ticks else None
     if measure and len(images.images) < MIN_FOR_RECALL:
         console.print(

@@ -230,6 +230,26 @@ class Batches:
             self._on_device = torch.from_numpy(np.array(images)).to(device)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
+    @classmethod
+    def of_run(cls, config: Config, images: ImageSet, device: torch.device, share: slice = slice(None)) -> Batches:
+        """Return the stream that a run of a config trains on.
+
+        Args:
+            config: The config.
+            images: The images, as `load_images` returns them.
+            device: Where batches are made.
+            share: The rows of each batch that this process trains on.
+        """
+        return cls(
+            images.images,
+            config.optim.batch_size,
+            seed=config.run.seed,
+            device=device,
+            labels=images.labels if config.model.conditional else None,
+            flip=config.data.flip,
+            share=share,
+        )
+
     def at(self, position: int) -> tuple[Tensor, Tensor | None]:
         """Return this process's share of the batch that starts `position` images into the stream, with its labels.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from imagesets import ImageSet
 from imagesets.cache import content_fingerprint
 from trainer import data as module
 from trainer.config import loading
+from trainer.config.schema import Config
 from trainer.data import Batches
 from trainer.errors import TrainerError
 
@@ -108,3 +110,14 @@ def test_load_images_with_a_maximum_returns_the_choice() -> None:
 def test_load_images_with_a_maximum_below_a_batch_is_one_line() -> None:
     with pytest.raises(TrainerError, match=r"data\.max_images=20 has 20 images, fewer than optim\.batch_size=32"):
         module.load_images(loading.resolve("digits-dcgan", ["data.max_images=20"]), Path("data"))
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_batches_of_a_run_follow_its_config(conditional: bool, tiny: Callable[..., Config]) -> None:
+    data = {"flip": True, "class_names": ["a", "b", "c"]}
+    config = tiny(data=data, model={"conditional": conditional}, run={"seed": 5}, optim={"batch_size": 4})
+    images = image_set([0, 1, 2] * 4, 12)
+    found, labels = Batches.of_run(config, images, CPU, slice(1, 3)).at(8)
+    expected, classes = Batches(images.images, 4, seed=5, device=CPU, labels=images.labels, flip=True).at(8)
+    assert torch.equal(found, expected[1:3])
+    assert labels is None if not conditional else torch.equal(labels, classes[1:3])

@@ -60,14 +60,7 @@ def measure(config: Config, images: ImageSet, seconds: float = SECONDS) -> Estim
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else []):
         devices.configure_process(config)
         state = TrainState.create(config)
-        batches = Batches(
-            images.images,
-            config.optim.batch_size,
-            seed=config.run.seed,
-            device=state.device,
-            labels=images.labels if config.model.conditional else None,
-            flip=config.data.flip,
-        )
+        batches = Batches.of_run(config, images, state.device)
         step = CudaGraphStep(train_step) if config.run.cuda_graphs is True else train_step
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
