@@ -92,15 +92,15 @@ def find_duplicates(images: np.ndarray, *, use_extractor: bool = True) -> Duplic
     other = np.where(neighbors[:, 0] == np.arange(len(rows)), neighbors[:, 1], neighbors[:, 0])
     shares = distances[:, 1] / max(_typical_distance(gray), 1e-12)
     near, features = shares < NEAR_GRAY_ALONE, f"{GRAY_SIDE} px gray"
-    extractor = _extractor(images.shape[3]) if use_extractor else None
+    # An extractor takes seconds to load, and once a minute to build: only where there are pairs to confirm.
+    extractor = _extractor(images.shape[3]) if use_extractor and shares.min() < CANDIDATES else None
     if extractor is not None:
         asked = np.argsort(shares, kind="stable")[:MOST_CONFIRMED]
         asked = asked[shares[asked] < CANDIDATES]
         near, features = np.zeros(len(rows), dtype=bool), f"{extractor.name} on the nearest in {GRAY_SIDE} px gray"
-        if len(asked):
-            in_features = _feature_shares(extractor, images, rows, asked, other[asked])
-            both = (shares[asked] < NEAR_GRAY) & (in_features < NEAR_IN_BOTH)
-            near[asked] = (in_features < NEAR_FEATURES) | both
+        in_features = _feature_shares(extractor, images, rows, asked, other[asked])
+        both = (shares[asked] < NEAR_GRAY) & (in_features < NEAR_IN_BOTH)
+        near[asked] = (in_features < NEAR_FEATURES) | both
     nearest_pair = int(np.where(near, shares, np.inf).argmin()) if near.any() else None
     pair = None if nearest_pair is None else (int(rows[nearest_pair]), int(rows[other[nearest_pair]]))
     return Duplicates(exact, example, int(near.sum()), pair, len(rows), features, blank)

@@ -21,7 +21,7 @@ from trainer.training.state import TrainState
 
 SECONDS = 5.0  # of measured steps
 MOST_STEPS = 200
-WARM_UP = {"cpu": 2, "mps": 4, "cuda": 16}  # steps: kernels are chosen, memory is allocated, graphs are captured
+WARM_UP = {"cpu": 1, "mps": 4, "cuda": 16}  # steps: kernels are chosen, memory is allocated, graphs are captured
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,13 @@ def test_near_duplicate_that_an_extractor_denies_is_none(pictures: np.ndarray, m
     assert found.features.startswith("far-apart")
 
 
+def test_extractor_is_not_loaded_without_pairs_to_confirm(
+    pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_extractor", lambda channels: pytest.fail("the extractor is loaded"))
+    assert find_duplicates(pictures).features == "16 px gray"
+
+
 def test_comparison_of_a_large_set_is_of_a_sample(pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "MOST_COMPARED", 20)
     assert find_duplicates(pictures).compared == 20
