@@ -116,6 +116,7 @@ def train(
             f"config must be a Config, not {type(config).__name__}: "
             f"trainer.train(trainer.load_config({json.dumps(preset, ensure_ascii=False)}))"
         )
+    out_of_time = run_folder.time_budget(minutes)
     overrides = [] if device == "auto" else [f"run.device={device}"]
     root = None if data_root is None else Path(data_root)
     if resume is not None and init_from is not None:
@@ -124,7 +125,7 @@ def train(
         run_dir = resume.path if isinstance(resume, Run) else Path(resume)
         if config is not None:
             overrides = [*_changes(run_dir, config), *overrides]
-        return resume_run(run_dir, overrides, data_root=root, minutes=minutes, quiet=quiet, user_code=user_code)
+        return resume_run(run_dir, overrides, data_root=root, out_of_time=out_of_time, quiet=quiet, user_code=user_code)
     parent = None
     if init_from is not None:
         parent = read_parent(_path_of(init_from), Path(runs), user_code=user_code)
@@ -134,7 +135,7 @@ def train(
     if overrides:
         config = override(config, overrides)
     root = root or Path("data")
-    return start_run(config, Path(runs), parent=parent, data_root=root, minutes=minutes, quiet=quiet)
+    return start_run(config, Path(runs), parent=parent, data_root=root, out_of_time=out_of_time, quiet=quiet)
 
 
 def inspect(
@@ -287,7 +288,7 @@ def start_run(
     run_dir: Path | None = None,
     parent: Parent | None = None,
     data_root: Path = Path("data"),
-    minutes: float | None = None,
+    out_of_time: Callable[[], bool] = run_folder.never,
     quiet: bool = False,
 ) -> Run:
     """Train a new run; see `train`.
@@ -298,10 +299,9 @@ def start_run(
         run_dir: The run folder itself, instead of a numbered one in `runs`.
         parent: What the weights start from.
         data_root: Folder of the datasets.
-        minutes: Wall time of this call, without an export after it.
+        out_of_time: Returns whether to save and stop, as `run_folder.time_budget` makes it.
         quiet: Print no progress.
     """
-    out_of_time = run_folder.time_budget(minutes)
     require_installed(config.run.track)
     config = devices.resolve_auto(config)
     if parent is None:
@@ -348,7 +348,7 @@ def resume_run(
     kimg: float | None = None,
     data_root: Path | None = None,
     other_images: bool = False,
-    minutes: float | None = None,
+    out_of_time: Callable[[], bool] = run_folder.never,
     quiet: bool = False,
     user_code: bool = False,
 ) -> Run:
@@ -360,11 +360,10 @@ def resume_run(
         kimg: A new length, in thousands of images.
         data_root: Folder of the datasets; None for the one that the run was started with.
         other_images: Whether to continue even though the images have changed.
-        minutes: Wall time of this call, without an export after it.
+        out_of_time: Returns whether to save and stop, as `run_folder.time_budget` makes it.
         quiet: Print no progress.
         user_code: Whether the modules of a user that the run names may be imported.
     """
-    out_of_time = run_folder.time_budget(minutes)
     console = progress_console(quiet=quiet or environment.rank() > 0)
     plan = resume.plan_resume(run_dir, overrides, kimg)
     for note in plan.notes:
@@ -409,7 +408,7 @@ def _run_loop(
     images: ImageSet,
     run_dir: Path,
     console: Console,
-    out_of_time: Callable[[], bool] = lambda: False,
+    out_of_time: Callable[[], bool] = run_folder.never,
 ) -> Run:
     """Train a state to its end or to a stop, write the report, and print what to do next."""
     config, group = state.config, state.group

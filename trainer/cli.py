@@ -86,7 +86,7 @@ Minutes = Annotated[
     typer.Option(
         metavar="M",
         help="Train for M minutes at most, then save and stop with exit code 0; `trainer resume` continues. They "
-        "include loading the images, not a look at them before, nor the export. optim.decay_kimg still counts kimg.",
+        "include the look at SOURCE and loading its images, not the export. optim.decay_kimg still counts kimg.",
     ),
 ]
 
@@ -177,7 +177,9 @@ def train(
     """
     from trainer.config import loading
     from trainer.run_names import name_of_output
+    from trainer.training.run_folder import time_budget
 
+    out_of_time = time_budget(minutes)
     if source is not None:
         export = export or Path("models")
     if not dry_run:
@@ -204,7 +206,7 @@ def train(
             user_code=user_code,
         )
         config = found.config
-        _report(found, error=dry_run)
+        _report(found, error=dry_run, is_late=out_of_time() and not dry_run)
     elif parent is None or preset is not None:
         config = loading.resolve(preset or "digits-dcgan", settings, name, default)
     else:
@@ -233,7 +235,7 @@ def train(
         return
     from trainer import api
 
-    run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root, minutes=minutes)
+    run = api.start_run(config, runs, run_dir=run_dir, parent=parent, data_root=data_root, out_of_time=out_of_time)
     _finish(run, export, best=best, user_code=True, found=found, data_root=data_root)
 
 
@@ -274,7 +276,9 @@ def resume(
     On a CPU with the same number of threads it continues bit for bit.
     """
     from trainer import api
+    from trainer.training.run_folder import time_budget
 
+    out_of_time = time_budget(minutes)
     _check_export(export, best)
     run = api.resume_run(
         run_dir,
@@ -282,7 +286,7 @@ def resume(
         kimg=kimg,
         data_root=data_root,
         other_images=other_images,
-        minutes=minutes,
+        out_of_time=out_of_time,
         user_code=user_code,
     )
     _finish(run, export, best=best, user_code=user_code)
@@ -306,14 +310,16 @@ def _check_export(output: Path | None, best: bool) -> None:
         require_writable(output)
 
 
-def _report(found: Inspection, *, error: bool) -> None:
-    """Print an inspection, on stderr if stdout has the config."""
+def _report(found: Inspection, *, error: bool, is_late: bool) -> None:
+    """Print an inspection, on stderr if stdout has the config, and whether it used up the time."""
     from trainer.distributed import environment
     from trainer.own_images.report import lines
 
     if environment.rank() == 0:
         for line in lines(found):
             say(line, error=error)
+        if is_late:
+            say("note: the look used up all --minutes: the training takes one step; give more to learn from the images")
 
 
 def _finish(

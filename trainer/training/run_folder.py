@@ -96,6 +96,11 @@ def exclusive(run_dir: Path, doing: str = "training") -> Iterator[None]:
         yield
 
 
+def never() -> bool:
+    """Return False: the time budget of a run without one."""
+    return False
+
+
 def time_budget(minutes: float | None) -> Callable[[], bool]:
     """Return a function that returns whether so many minutes have passed since this call; never for None.
 
@@ -103,7 +108,7 @@ def time_budget(minutes: float | None) -> Callable[[], bool]:
         TrainerError: If it is not a number above 0.
     """
     if minutes is None:
-        return lambda: False
+        return never
     if not 0 < minutes < math.inf:
         raise TrainerError(f"minutes is a number above 0, not {minutes:g}")
     end = time.monotonic() + 60 * minutes

@@ -14,7 +14,8 @@ from tests.support.trainer.own_images import TINY
 from trainer import api
 from trainer.cli import app
 from trainer.config import loading
-from trainer.training import checkpoint
+from trainer.own_images import inspection
+from trainer.training import checkpoint, run_folder
 
 SHORT = [*TINY, "run.total_kimg=0.128", "run.tick_kimg=0.064", "optim.decay_kimg=[0.06,0.128]", "run.quality_ticks=0"]
 SETTINGS = [word for setting in SHORT for word in ("--set", setting)]
@@ -93,3 +94,29 @@ def test_stopped_run_prints_how_to_export_it(monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 130
     assert "trainer export runs/0001-photos -o models" in result.stdout.splitlines()[-1]
     assert not Path("models").exists()
+
+
+class Clock:
+    """A clock that only `pass_seconds` moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("seconds", "steps", "is_late"), [(61, 1, True), (1, 4, False)])
+def test_minutes_include_the_look(seconds: float, steps: int, is_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_noise(Path("photos"), 40)
+    clock = Clock()
+    monkeypatch.setattr(run_folder, "time", clock)
+    monkeypatch.setattr(inspection, "measure", lambda config, images: clock.pass_seconds(seconds))
+    result = CliRunner().invoke(app, ["train", "photos", "--minutes", "1", *SETTINGS])
+    assert result.exit_code == 0, result.output
+    assert checkpoint.load_latest(Path("runs/0001-photos"))[1]["counters"]["steps"] == steps
+    assert ("note: the look used up all --minutes: the training takes one step" in result.stdout) is is_late
+    assert Path("models/photos.onnx").is_file()
