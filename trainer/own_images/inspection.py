@@ -19,6 +19,7 @@ from trainer.config.schema import RENAMED_FIELDS, Config
 from trainer.distributed import environment
 from trainer.errors import TrainerError
 from trainer.finetune.config import inherit_config
+from trainer.finetune.initialize import preview
 from trainer.finetune.parent import Parent
 from trainer.own_images import choices as rules
 from trainer.own_images.choices import Choice
@@ -103,6 +104,8 @@ def inspect(
         _require_enough(source, found.count)
         device = _device(given)
         chosen = _choose_format(found, given, device)
+        if parent is not None:
+            _check_fit(parent, chosen, given, found.count, device, user_code)
         images = _load(chosen, data_root)
         duplicates = find_duplicates(images.images)
         skipped = {entry["file"] for entry in images.info.get("skipped", ())}
@@ -193,6 +196,17 @@ def _is_made_for(preset: str, source: str, theirs: Mapping[str, Any]) -> bool:
     """Return whether a preset is kept as it is for a source."""
     name = source.partition("@")[0]
     return name == theirs.get("source") or rules.PRESETS_OF_SETS.get(name) == preset
+
+
+def _check_fit(
+    parent: Parent, chosen: dict[str, Choice], given: Given, count: int, device: str, user_code: bool
+) -> None:
+    """Raise TrainerError before any image is decoded if nothing of G or D fits the parent's."""
+    try:
+        config = _make_config(_choose_training(chosen, given, count, count, device), given, None, None, user_code)
+    except TrainerError:  # reported with the final config, whose augmentation and length depend on the duplicates
+        return
+    preview(parent, config)
 
 
 def _load(chosen: Mapping[str, Choice], data_root: Path) -> ImageSet:

@@ -16,6 +16,7 @@ from trainer.cli import app
 from trainer.config import loading
 from trainer.own_images import inspection
 from trainer.training import checkpoint, run_folder
+from trainer.training.state import TrainState
 
 SHORT = [*TINY, "run.total_kimg=0.128", "run.tick_kimg=0.064", "optim.decay_kimg=[0.06,0.128]", "run.quality_ticks=0"]
 SETTINGS = [word for setting in SHORT for word in ("--set", setting)]
@@ -120,3 +121,17 @@ def test_minutes_include_the_look(seconds: float, steps: int, is_late: bool, mon
     assert checkpoint.load_latest(Path("runs/0001-photos"))[1]["counters"]["steps"] == steps
     assert ("note: the look used up all --minutes: the training takes one step" in result.stdout) is is_late
     assert Path("models/photos.onnx").is_file()
+
+
+def test_parent_that_does_not_fit_is_reported_before_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_noise(Path("photos"), 40)
+    small = ["model.g_widths=[8]", "model.d_widths=[8]", "run.device=cpu"]
+    parent = TrainState.create(loading.load_config("mnist-gan", small))
+    monkeypatch.setattr(inspection, "_load", lambda *_: pytest.fail("images are decoded before the parent is checked"))
+    Path("run").mkdir()
+    checkpoint.save(parent, Path("run"), keep=1)
+    words = ["train", "photos", "--init-from", "run", "--preset", "cifar10-small", *SETTINGS]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: nothing of G fits that of mnist-gan (model.architecture: mlp → ")
