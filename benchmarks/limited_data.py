@@ -4,8 +4,8 @@
 
 Each share of the training images (`data.max_images`, balanced over the classes) is trained twice, with the same
 settings but for `data.augment` and `data.ada_target`, and scored against the test images. The defaults are short runs
-for a CPU: cifar10-small at 16 px with a narrower G, one G step, a constant learning rate, and without R1 and
-mirrored images, both of which hold back a D that memorizes. `--set` changes any field of all runs.
+for a CPU: cifar10-small at 16 px with a constant learning rate, and without mirrored images, which hold back a D that
+memorizes. `--set` changes any field of all runs.
 
 A stopped command resumes where it was; runs that are finished and scored are not repeated. Every result is written as
 soon as it is known. Exit 1: a run or a score failed.
@@ -34,9 +34,8 @@ from trainer.training import checkpoint
 
 PRESET = "cifar10-small"
 SETTINGS = (
-    *("data.resolution=16", "data.flip=false", "objective.r1_gamma=0", "optim.decay_kimg=null", "optim.g_steps=1"),
-    *("model.g_widths=[64,32]", "run.threads=1", "run.tick_kimg=10"),
-    *("run.checkpoint_ticks=1", "run.quality_ticks=0", "run.track=none"),
+    *("data.resolution=16", "data.flip=false", "optim.decay_kimg=null", "model.g_widths=[64,32]", "run.threads=1"),
+    *("run.tick_kimg=10", "run.checkpoint_ticks=1", "run.quality_ticks=0", "run.track=none"),
 )
 ADAPTIVE = (
     "data.augment=[flip,rotate90,scale,color,brightness,contrast,translation,cutout]",

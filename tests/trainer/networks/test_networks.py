@@ -23,7 +23,7 @@ PARAMETERS = {
     "mnist-best": (1_919_297, 662_081),
     "mnist-best-unconditional": (1_911_233, 165_921),
     "cifar10-best": (3_822_019, 2_940_993),
-    "cifar10-small": (929_539, 665_537),
+    "cifar10-small": (300_931, 376_561),
     "celeba-best": (12_204_355, 10_141_441),
     "folder-small": (1_363_571, 1_743_635),
 }
