@@ -33,6 +33,7 @@ from trainer.training.state import TrainState
 
 UNCONDITIONAL = ("model.conditional=false", "optim.decay_kimg=null")
 DIFFAUGMENT = "data.augment=[color,translation,cutout]"
+ADAPTIVE = "data.ada_target=0.6"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ ARMS = {
     "folder-small": Arm("folder-small"),
     "cifar10-small": Arm("cifar10-small", UNCONDITIONAL),
     "cifar10-small with DiffAugment": Arm("cifar10-small", (*UNCONDITIONAL, DIFFAUGMENT)),
+    "cifar10-small with adaptive augmentation": Arm("cifar10-small", (*UNCONDITIONAL, DIFFAUGMENT, ADAPTIVE)),
     "folder-small without reconstruction": Arm("folder-small", ("objective.reconstruction_weight=0",)),
 }
 
