@@ -86,7 +86,7 @@ Minutes = Annotated[
     typer.Option(
         metavar="M",
         help="Train for M minutes at most, then save and stop with exit code 0; `trainer resume` continues. They "
-        "include the look at SOURCE and loading its images, not the export. optim.decay_kimg still counts kimg.",
+        "include looking at and loading the images, not the export. optim.decay_kimg still counts kimg.",
     ),
 ]
 
