@@ -89,7 +89,7 @@ def animate(run_dir: Path, kind: str, fps: float = 8.0, output: Path | None = No
     _check_folder(output)
     frames = [Image.open(path) for path in thin(sheet_paths(run_dir, kind))]
     if not frames:
-        raise TrainerError(f"no {kind} pictures in {run_dir / 'samples'}; is it a run folder with metrics?")
+        raise TrainerError(f"no {kind}-*.png in {run_dir / 'samples'}; is it a run folder?")
     paths = [(output or run_dir) / f"{kind}.{suffix}" for suffix in ("gif", "webp")]
     for path in paths:
         image_grids.write_animation(frames, path, fps)
