@@ -61,7 +61,7 @@ RUNS = (
     Run("celeba-dcgan", ("thirty-questions",), "celeba", 1000, 60, 50),
     Run("mnist-best", (), "mnist", 480, 30, 5),
     Run("mnist-best-unconditional", (), "mnist", 300, 30, 5),
-    Run("cifar10-small", (), "cifar10", 500, 20, 5),
+    Run("cifar10-small", (), "cifar10", 200, 10, 5),
     Run("cifar10-best", (), "cifar10", 12_800, 240, 4),
 )
 SOURCES = tuple(dict.fromkeys(source for run in RUNS for source in run.sources))

@@ -19,7 +19,7 @@ SMALLEST = 32
 OWN_SIDES = (28, 32)  # of square images that need no resize
 # Length in kimg by the number of images: the first row whose number is not reached.
 LENGTHS = {
-    "cpu": ((1_000, 250), (20_000, 500), (None, 1_000)),
+    "cpu": ((None, 200),),
     "mps": ((1_000, 400), (20_000, 800), (None, 1_600)),
     "cuda": ((1_000, 1_600), (20_000, 3_200), (None, 12_800)),
 }

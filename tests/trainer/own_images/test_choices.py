@@ -71,7 +71,7 @@ def test_augmentation_is_for_few_images(different: int, policies: list[str] | No
 
 def test_length_of_a_fine_tuned_run_is_half() -> None:
     lengths = [choices.choose_length(500, "cpu", fine_tuned=choice).value for choice in (False, True)]
-    assert lengths == [250, 125]
+    assert lengths == [200, 100]
 
 
 @pytest.mark.parametrize(("count", "size"), [(500, None), (32, None), (31, 28), (16, 16)])
@@ -93,7 +93,7 @@ def test_dependent_settings_make_a_valid_config(preset: str, resolution: int) ->
 
 
 def test_dependent_settings_of_the_preset_itself_are_none() -> None:
-    assert choices.dependent_settings(loading.load_preset("cifar10-small"), 32, 500) == {}
+    assert choices.dependent_settings(loading.load_preset("cifar10-small"), 32, 200) == {}
 
 
 def test_jpegs_are_scaled_only_where_that_saves_time() -> None:
