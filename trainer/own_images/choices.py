@@ -9,6 +9,7 @@ from typing import Any
 
 from artifacts.images.resolution import Resolution
 from trainer.config.image_shape import num_upsamples
+from trainer.config.schema import UNCENTERED
 from trainer.own_images.findings import Findings
 
 # The preset of a named set, whose settings are kept.
@@ -30,6 +31,7 @@ AUGMENTATIONS: tuple[tuple[int | None, list[str] | None], ...] = (
     (20_000, ["translation", "cutout"]),
     (None, None),
 )
+ADA_TARGET = 0.6  # Karras et al. 2020
 ADAPTED = ("dcgan", "sndcgan", "resnet", "fastgan")  # architectures with widths per doubling
 MIN_PER_CLASS = 50  # images, for a conditional model
 MIN_DIFFERENT = 16  # images, to train at all
@@ -118,6 +120,16 @@ def choose_augmentation(different: int) -> Choice | None:
     if policies is None:
         return None
     return Choice("data.augment", policies, f"{different:,} images are few: D would memorize them")
+
+
+def choose_ada_target(device: str, objective: str) -> Choice | None:
+    """Choose adaptive augmentation for a short run; None applies the policies always.
+
+    In the short runs of a CPU, policies that are always applied kept D at chance (docs/results/ours.md).
+    """
+    if device != "cpu" or objective in UNCENTERED:
+        return None
+    return Choice("data.ada_target", ADA_TARGET, "augments only as much as D memorizes")
 
 
 def choose_length(different: int, device: str, *, fine_tuned: bool = False) -> Choice:

@@ -235,6 +235,9 @@ def _choose_training(
     kimg = sections.get("run", {}).get("total_kimg", 100)
     if not keeps:
         found.append(rules.choose_augmentation(different))
+        if found[-1] is not None and not {"data.augment", "data.augment_p"} & given.values.keys():
+            objective = parent.objective.name if parent else sections.get("objective", {}).get("name", "non-saturating")
+            found.append(rules.choose_ada_target(device, given.values.get("objective.name", objective)))
         length = rules.choose_length(different, device, fine_tuned=given.parent is not None)
         found.append(given.or_chosen(length))
         kimg = length.value

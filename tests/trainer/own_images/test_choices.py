@@ -69,6 +69,15 @@ def test_augmentation_is_for_few_images(different: int, policies: list[str] | No
     assert (choice.value if choice else None) == policies
 
 
+@pytest.mark.parametrize(
+    ("device", "objective", "target"),
+    [("cpu", "non-saturating", 0.6), ("cpu", "wasserstein", None), ("cuda", "non-saturating", None)],
+)
+def test_augmentation_adapts_in_short_runs(device: str, objective: str, target: float | None) -> None:
+    choice = choices.choose_ada_target(device, objective)
+    assert (choice.value if choice else None) == target
+
+
 def test_length_of_a_fine_tuned_run_is_half() -> None:
     lengths = [choices.choose_length(500, "cpu", fine_tuned=choice).value for choice in (False, True)]
     assert lengths == [200, 100]

@@ -28,13 +28,19 @@ def test_config_of_a_folder_is_what_the_choices_say(look: Look) -> None:
     assert config.name == "photos"
     assert config.data.source == "folder:photos"
     assert (config.data.resolution, config.data.channels, config.data.flip) == (32, 3, True)
-    assert config.data.augment == ("color", "translation", "cutout")
-    assert (config.run.total_kimg, config.optim.decay_kimg, config.model.conditional) == (100, (50, 100), False)
+    assert (config.data.augment, config.data.ada_target) == (("color", "translation", "cutout"), 0.6)
+    assert (config.run.total_kimg, config.optim.decay_kimg, config.model.conditional) == (200, (100, 200), False)
 
 
 def test_every_choice_has_a_reason(look: Look) -> None:
     write_noise(Path("photos"), 60)
     assert all(choice.reason for choice in look("photos").choices)
+
+
+@pytest.mark.parametrize("setting", ["data.augment=[]", "data.augment=[cutout]", "data.augment_p=1"])
+def test_given_augmentation_is_not_made_adaptive(look: Look, setting: str) -> None:
+    write_noise(Path("photos"), 60)
+    assert look("photos", setting).config.data.ada_target is None
 
 
 def test_given_settings_replace_choices_and_are_marked(look: Look) -> None:
@@ -47,7 +53,7 @@ def test_given_settings_replace_choices_and_are_marked(look: Look) -> None:
 def test_given_resolution_widens_the_networks() -> None:
     write_noise(Path("photos"), 40, (80, 80))
     config = inspect("photos", ["data.resolution=64"], estimate=False).config
-    assert (config.model.g_widths, config.model.d_widths) == ((256, 128, 64, 32), (64, 128, 256, 256))
+    assert (config.model.g_widths, config.model.d_widths) == ((128, 64, 32, 16), (48, 96, 192, 192))
 
 
 def test_given_preset_keeps_its_settings(values: Values) -> None:
@@ -84,10 +90,9 @@ def test_one_image_is_an_error(look: Look) -> None:
         look("photos")
 
 
-def test_twenty_images_get_a_smaller_batch_and_advice(look: Look) -> None:
+def test_twenty_images_get_advice(look: Look) -> None:
     write_noise(Path("photos"), 20)
     found = look("photos")
-    assert found.config.optim.batch_size == 20
     assert notes(found) == [
         "20 different images are so few that the GAN will copy them; add images, or start from a run on similar ones "
         "with --init-from RUN"

@@ -110,7 +110,7 @@ class Clock:
         self.now += seconds
 
 
-@pytest.mark.parametrize(("seconds", "steps", "is_late"), [(61, 1, True), (1, 4, False)])
+@pytest.mark.parametrize(("seconds", "steps", "is_late"), [(61, 1, True), (1, 8, False)])
 def test_minutes_include_the_look(seconds: float, steps: int, is_late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     write_noise(Path("photos"), 40)
     clock = Clock()
