@@ -51,7 +51,8 @@ def write(context: ReproductionContext, output: Path | None) -> Path:
     for pair in PAIRS:
         results["comparisons"] += comparisons(context, *pair)
     for dataset in dict.fromkeys(trial.run.dataset for trial in trials):
-        results["mistakes"][dataset] = mistakes(context, dataset, trials)
+        if found := mistakes(context, dataset, trials):
+            results["mistakes"][dataset] = found
     folder = output or RESULTS
     merged, lost = keep_earlier(read_results(folder), results)
     if lost:
@@ -88,20 +89,25 @@ def read_results(folder: Path) -> dict[str, Any]:
 def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return results with the earlier rows of other presets, and the presets whose rows do not compare.
 
-    Earlier rows of a dataset compare if they were scored with one of the extractor files that scored it now. An
-    earlier comparison is kept while one of its two presets has an earlier row.
+    Earlier rows of a dataset compare if they were scored with one of the extractor files that scored it now, or with
+    other extractors only, which have columns that the new rows leave empty. An earlier comparison is kept while one
+    of its two presets has an earlier row.
     """
     presets = {row["preset"] for row in results["runs"]}
     digests = {(row["dataset"], *item) for row in results["runs"] for item in row["extractors"].items()}
-    scored = {dataset for dataset, *_ in digests}
+    names = {(dataset, extractor) for dataset, extractor, _ in digests}
+    kept_names: set[tuple[str, str]] = set()
     rows: dict[str, list[dict[str, Any]]] = {run.preset: [] for run in RUNS}
     lost = dict[str, None]()
     for row in earlier.get("runs", []):
         known = {(row["dataset"], *item) for item in row.get("extractors", {}).items()}
         if row["preset"] in presets:
             continue
-        if row["dataset"] not in scored or known & digests:
+        columns = row.get("extractors") or row.get("end", {}).get("averaged", {})  # old rows do not name their files
+        found = {(row["dataset"], extractor) for extractor in columns}
+        if row["dataset"] not in {dataset for dataset, _ in names} or known & digests or (found and not found & names):
             rows.setdefault(row["preset"], []).append(row)
+            kept_names |= found
         else:
             lost[row["preset"]] = None
     kept = {preset for preset, found in rows.items() if found}
@@ -113,7 +119,16 @@ def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict
         for row in earlier.get("comparisons", [])
         if pair_of(row) not in new and kept & set(pair_of(row)) and not set(lost) & set(pair_of(row))
     ]
-    merged = {key: earlier.get(key, {}) | results[key] for key in ("real", "accuracy", "mistakes")}
+    merged = {key: earlier.get(key, {}) | results[key] for key in ("accuracy", "mistakes")}
+    merged["real"] = earlier.get("real", {}) | {
+        dataset: {
+            extractor: scores
+            for extractor, scores in earlier.get("real", {}).get(dataset, {}).items()
+            if (dataset, extractor) in kept_names
+        }
+        | scores_now
+        for dataset, scores_now in results["real"].items()
+    }
     return {
         "runs": [row for found in rows.values() for row in found],
         "comparisons": [*comparisons, *results["comparisons"]],

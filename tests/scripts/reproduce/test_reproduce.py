@@ -133,6 +133,18 @@ def test_keep_earlier_keeps_rows_of_other_presets_with_the_same_extractors() -> 
     assert merged["runs"][0]["extractors"] == other
 
 
+def test_keep_earlier_keeps_rows_that_only_have_other_columns() -> None:
+    earlier = results_of(
+        ("cifar10-dcgan", "cifar10", {"classifier": "a"}), ("cifar10-wgan", "cifar10", {"random": "b"})
+    )
+    earlier["real"] = {"cifar10": {"classifier": {"fd": 1}, "random": {"fd": 2}}}
+    new = results_of(("cifar10-best", "cifar10", {"random": "c"}))
+    new["real"] = {"cifar10": {"random": {"fd": 3}}}
+    merged, lost = pages.keep_earlier(earlier, new)
+    assert ([row["preset"] for row in merged["runs"]], lost) == (["cifar10-dcgan", "cifar10-best"], ["cifar10-wgan"])
+    assert merged["real"] == {"cifar10": {"classifier": {"fd": 1}, "random": {"fd": 3}}}
+
+
 def test_keep_earlier_keeps_comparisons_with_a_kept_row() -> None:
     one = {"classifier": "a"}
     earlier = results_of(("mnist-gan", "mnist", one), ("mnist-dcgan", "mnist", one))
