@@ -4,8 +4,8 @@
 
 Each share of the training images (`data.max_images`, balanced over the classes) is trained twice, with the same
 settings but for `data.augment` and `data.ada_target`, and scored against the test images. The defaults are short runs
-for a CPU: cifar10-small at 16 px with a constant learning rate, and without mirrored images, which hold back a D that
-memorizes. `--set` changes any field of all runs.
+for a CPU: cifar10-small at 16 px with a narrower G, a constant learning rate, and without mirrored images, which hold
+back a D that memorizes. `--set` changes any field of all runs.
 
 A stopped command resumes where it was; runs that are finished and scored are not repeated. Every result is written as
 soon as it is known. Exit 1: a run or a score failed.

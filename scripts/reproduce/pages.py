@@ -95,6 +95,7 @@ def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict
     """
     presets = {row["preset"] for row in results["runs"]}
     digests = {(row["dataset"], *item) for row in results["runs"] for item in row["extractors"].items()}
+    scored = {dataset for dataset, *_ in digests}
     names = {(dataset, extractor) for dataset, extractor, _ in digests}
     kept_names: set[tuple[str, str]] = set()
     rows: dict[str, list[dict[str, Any]]] = {run.preset: [] for run in RUNS}
@@ -105,7 +106,7 @@ def keep_earlier(earlier: dict[str, Any], results: dict[str, Any]) -> tuple[dict
             continue
         columns = row.get("extractors") or row.get("end", {}).get("averaged", {})  # old rows do not name their files
         found = {(row["dataset"], extractor) for extractor in columns}
-        if row["dataset"] not in {dataset for dataset, _ in names} or known & digests or (found and not found & names):
+        if row["dataset"] not in scored or known & digests or (found and not found & names):
             rows.setdefault(row["preset"], []).append(row)
             kept_names |= found
         else:
