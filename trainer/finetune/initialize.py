@@ -17,9 +17,9 @@ from trainer.networks import Discriminator, Generator
 from trainer.networks.freezing import freeze_blocks
 from trainer.training.state import TrainState
 
-# The model fields that decide shapes of G's and of D's tensors
+# The model fields that decide what fits of G and of D. `conditional` does not: its BatchNorm and projection adapt
 DECISIVE = {
-    "G": ("architecture", "z_dim", "g_widths", "bias", "conditional"),
+    "G": ("architecture", "z_dim", "g_widths", "bias"),
     "D": ("architecture", "d_widths", "d_norm", "d_downsamples", "d_minibatch_std", "d_spectral_norm", "bias"),
 }
 

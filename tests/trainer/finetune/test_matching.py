@@ -284,6 +284,14 @@ def test_initialize_of_other_networks_is_one_line(name: str) -> None:
         assert setting in str(caught.value)
 
 
+def test_a_misfit_does_not_ask_for_labels_which_adapt() -> None:
+    _, parent = parent_of(config_of("dcgan", classes=CLASSES))
+    config = config_of("dcgan", model={"z_dim": 5, "g_widths": [7]})
+    with pytest.raises(TrainerError, match="nothing of G fits") as caught:
+        initialize.preview(parent, config)
+    assert "conditional" not in str(caught.value)
+
+
 def test_initialize_rejects_freezing_what_is_new() -> None:
     _, parent = parent_of(config_of("dcgan", model={"d_widths": [6, 8]}))
     config = config_of("dcgan", model={"d_widths": [6, 7]}, optim={"d_freeze": 2})
