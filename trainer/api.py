@@ -192,8 +192,9 @@ def finetune_config(
 ) -> Config:
     """Return the config of a run that starts from another one's weights: its networks and training, and new images.
 
-    `model`, `objective`, `optim` (without `decay_kimg`, `schedule` and `d_freeze`), `ema` and `data.resolution` are the
-    parent's. The other `data` fields are too, unless an override gives another `data.source`; `run` is new.
+    `model`, `objective`, `optim` (without `d_freeze`; `decay_kimg` is scaled to the new length), `ema` and
+    `data.resolution` are the parent's. The other `data` fields are too, unless an override gives another `data.source`;
+    `run` is new.
 
     Args:
         init_from: A run, its folder, a checkpoint or a generator file.

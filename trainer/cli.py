@@ -131,8 +131,9 @@ def train(
             metavar="RUN|CHECKPOINT|GENERATOR",
             help="Start from the weights of a run (path, name or number in --runs; its latest checkpoint), a "
             "checkpoint-*.pt or a generator file (.onnx; G only). G and the EMA generator start from the EMA "
-            "generator, the optimizers from zero. Without --preset, model, objective, ema, optim (except decay_kimg, "
-            "schedule, d_freeze) and data.resolution are the parent's; without data.source, all data fields are.",
+            "generator, the optimizers from zero. Without --preset, model, objective, ema, optim (except d_freeze; "
+            "decay_kimg is scaled to the length) and data.resolution are the parent's; without data.source, all data "
+            "fields are.",
         ),
     ] = None,
     freeze_d: Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import loading
-from trainer.config.schema import Config
+from trainer.config.schema import Config, RunSection
 from trainer.errors import TrainerError
 from trainer.finetune.parent import Parent
 from trainer.finetune.record import GENERATOR
@@ -15,6 +15,7 @@ from trainer.plugins import require_user_code
 from trainer.run_names import FOLDER, checked_name, name_of_source, slug
 
 OF_ITS_RUN = ("decay_kimg", "schedule", "d_freeze")  # optim fields that belong to the parent's length and its parent
+TOTAL_KIMG: float = RunSection.model_fields["total_kimg"].default
 
 
 def inherit_config(
@@ -27,9 +28,10 @@ def inherit_config(
 ) -> Config:
     """Return the config of a run that is fine-tuned from a parent.
 
-    `model`, `objective`, `ema` and `optim` are the parent's, without `decay_kimg`, `schedule` and `d_freeze`; of a
-    generator that other code trained, `model` only. With another `data.source` the resolution is the parent's and all
-    other `data` fields are the new run's; without, `data` is the parent's. `run` is the new run's.
+    `model`, `objective`, `ema` and `optim` are the parent's, without `d_freeze`; its learning rates fall over the same
+    share of the new run. Of a generator that other code trained, only `model` is. With another `data.source` the
+    resolution is the parent's and all other `data` fields are the new run's; without, `data` is the parent's. `run` is
+    the new run's.
 
     Args:
         parent: The parent.
@@ -58,6 +60,8 @@ def inherit_config(
         )
     sections["data"] = inherited["data"] if same else {"resolution": inherited["data"]["resolution"]}
     loading.apply_overrides(sections, texts)
+    if not parent.imported:
+        _scale_decay(sections, parent.config)
     if name is not None:
         sections["name"] = checked_name(name)
     elif "name" not in sections:
@@ -68,3 +72,12 @@ def inherit_config(
     theirs = [plugin for plugin in config.plugins() if plugin[0] not in fields]
     require_user_code(user_code, theirs, str(parent.path))
     return config
+
+
+def _scale_decay(sections: dict[str, Any], theirs: Config) -> None:
+    """Let the learning rates fall over the same share of the run as the parent's, unless the user says otherwise."""
+    optim, total = sections["optim"], sections.get("run", {}).get("total_kimg", TOTAL_KIMG)
+    if theirs.optim.decay_kimg is None or "decay_kimg" in optim or not isinstance(total, int | float) or total <= 0:
+        return  # a length that is no positive number is reported with the other fields
+    start, end = theirs.optim.decay_kimg
+    sections["optim"] = {"schedule": theirs.optim.schedule, **optim, "decay_kimg": [total * start / end, total]}

@@ -154,7 +154,7 @@ def test_read_parent_of_other_code_names_the_import(tmp_path: Path) -> None:
         read_parent(tmp_path / "netG.pth")
 
 
-def test_inherit_config_takes_networks_and_training_but_no_schedule(run_dir: Path) -> None:
+def test_inherit_config_takes_networks_and_training(run_dir: Path) -> None:
     parent = read_parent(run_dir)
     optim = {"g_lr": 0.5, "decay_kimg": (1, 200), "schedule": "cosine", "d_freeze": 1}
     config = config_of("dcgan", optim=optim, ema={"halflife_kimg": 7}, data={"flip": True, "resolution": 8})
@@ -162,7 +162,7 @@ def test_inherit_config_takes_networks_and_training_but_no_schedule(run_dir: Pat
     other = inherit_config(parent, ["data.source=mnist"])
     assert other.model == config.model
     assert other.ema == config.ema
-    assert (other.optim.g_lr, other.optim.decay_kimg, other.optim.schedule) == (0.5, None, "linear")
+    assert (other.optim.g_lr, other.optim.decay_kimg, other.optim.schedule) == (0.5, (0.5, 100), "cosine")
     assert (other.optim.d_freeze, other.optim.batch_size) == (0, 8)
     assert (other.data.source, other.data.resolution, other.data.flip) == ("mnist", 8, False)
     assert "channels" not in other.data.model_fields_set  # those of the images
@@ -173,6 +173,22 @@ def test_inherit_config_takes_networks_and_training_but_no_schedule(run_dir: Pat
     assert (same.optim.g_lr, same.run.total_kimg, same.optim.d_freeze) == (0.25, 3, 2)
     names = [inherit_config(parent, [], name="a"), inherit_config(parent, ["name=b"]), inherit_config(parent)]
     assert [config.name for config in names] == ["a", "b", "tiny-digits"]
+
+
+@pytest.mark.parametrize("total", [0.1, 0.7, 3, 50, 1e6 / 3])
+def test_inherit_config_scales_the_decay_to_the_new_length(run_dir: Path, total: float) -> None:
+    parent = read_parent(run_dir)
+    config = config_of("dcgan", optim={"decay_kimg": (150, 300)})
+    parent = type(parent)(config, parent.G, parent.D, parent.record)
+    optim = inherit_config(parent, {"run.total_kimg": total}).optim
+    assert optim.decay_kimg == (pytest.approx(total / 2), total)
+    for given in ("null", "[1, 2e6]"):
+        theirs = inherit_config(parent, [f"run.total_kimg={total}", f"optim.decay_kimg={given}"]).optim
+        assert theirs.decay_kimg == (None if given == "null" else (1, 2e6))
+    with pytest.raises(TrainerError, match=r"run\.total_kimg"):
+        inherit_config(parent, ["run.total_kimg=-1"])
+    constant = type(parent)(config_of("dcgan"), parent.G, parent.D, parent.record)
+    assert inherit_config(constant, {"run.total_kimg": total}).optim.decay_kimg is None
     assert inherit_config(parent, ["data.source=folder:/x/My Cats"], default="c").name == "c"
     assert inherit_config(parent, ["data.source=folder:/x/My Cats"]).name == "my-cats"
     assert inherit_config(parent, ["data.source=cifar10@test"]).name == "tiny-cifar10"
