@@ -173,6 +173,9 @@ def test_inherit_config_takes_networks_and_training(run_dir: Path) -> None:
     assert (same.optim.g_lr, same.run.total_kimg, same.optim.d_freeze) == (0.25, 3, 2)
     names = [inherit_config(parent, [], name="a"), inherit_config(parent, ["name=b"]), inherit_config(parent)]
     assert [config.name for config in names] == ["a", "b", "tiny-digits"]
+    assert inherit_config(parent, ["data.source=folder:/x/My Cats"], default="c").name == "c"
+    assert inherit_config(parent, ["data.source=folder:/x/My Cats"]).name == "my-cats"
+    assert inherit_config(parent, ["data.source=cifar10@test"]).name == "tiny-cifar10"
 
 
 @pytest.mark.parametrize("total", [0.1, 0.7, 3, 50, 1e6 / 3])
@@ -189,9 +192,6 @@ def test_inherit_config_scales_the_decay_to_the_new_length(run_dir: Path, total:
         inherit_config(parent, ["run.total_kimg=-1"])
     constant = type(parent)(config_of("dcgan"), parent.G, parent.D, parent.record)
     assert inherit_config(constant, {"run.total_kimg": total}).optim.decay_kimg is None
-    assert inherit_config(parent, ["data.source=folder:/x/My Cats"], default="c").name == "c"
-    assert inherit_config(parent, ["data.source=folder:/x/My Cats"]).name == "my-cats"
-    assert inherit_config(parent, ["data.source=cifar10@test"]).name == "tiny-cifar10"
 
 
 def test_inherit_config_imports_no_module_of_the_parent(run_dir: Path) -> None:
