@@ -89,7 +89,10 @@ class Data(Section):
         description=f"augmentations of all images that D sees, for small datasets: {', '.join(get_args(Augmentation))}",
     )
     augment_p: float | None = Field(
-        None, ge=0, le=1, description="probability of each policy, per image; default: 1, or 0 at first with ada_target"
+        None,
+        ge=0,
+        le=1,
+        description="probability of each policy, per image; default: 1; with ada_target at first 0, or the parent's",
     )
     ada_target: float | None = Field(
         None,

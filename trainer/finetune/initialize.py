@@ -50,13 +50,14 @@ def preview(parent: Parent, config: Config) -> list[str]:
         lines = ["note: the classes are known once the images are loaded; they are listed as if they were the parent's"]
     G, D = networks.build(config)
     frozen = freeze_blocks(D, config.optim.d_freeze)
-    return [*_describe(parent, _match_both(parent, config, G, D, frozen), frozen), *lines]
+    return [*_describe(parent, config, _match_both(parent, config, G, D, frozen), frozen), *lines]
 
 
 def initialize(state: TrainState, parent: Parent) -> list[str]:
     """Write the parent's weights into the networks of a state at step 0, and record the parent in it.
 
-    G and its average both start from the parent's averaged generator. Optimizers and counters stay new.
+    G and its average both start from the parent's averaged generator. Adaptive augmentation starts with the p at which
+    the parent's ended, unless the config has one: its D starts as sure of its images. Optimizers and counters stay new.
 
     Returns:
         Lines for the user: what was copied, adapted, left new, not used and frozen.
@@ -69,8 +70,11 @@ def initialize(state: TrainState, parent: Parent) -> list[str]:
     for network, found in ((state.G, matches[0]), (state.G_ema, matches[0]), (state.D, matches[1])):
         if found is not None:
             load(network, found)
+    p = _first_p(parent, state.config)
+    if p is not None and state.adaptive is not None:
+        state.adaptive.p.fill_(p)
     state.parent = parent.record
-    return _describe(parent, matches, frozen)
+    return _describe(parent, state.config, matches, frozen)
 
 
 def _match_both(
@@ -91,7 +95,12 @@ def _match_both(
     return of_g, of_d
 
 
-def _describe(parent: Parent, matches: tuple[Match, Match | None], frozen: list[str]) -> list[str]:
+def _first_p(parent: Parent, config: Config) -> float | None:
+    """Return the p with which adaptive augmentation starts; None where the parent does not decide it."""
+    return parent.augment_p if config.data.ada_target is not None and config.data.augment_p is None else None
+
+
+def _describe(parent: Parent, config: Config, matches: tuple[Match, Match | None], frozen: list[str]) -> list[str]:
     lines = [*parent.notes, f"starts from {describe(parent.record)}"]
     for found in matches:
         lines += found.lines() if found is not None else []
@@ -99,6 +108,8 @@ def _describe(parent: Parent, matches: tuple[Match, Match | None], frozen: list[
         lines.append("D: all of it is new: a generator file has none")
     if frozen:
         lines.append(f"D: frozen: {', '.join(frozen)}")
+    if p := _first_p(parent, config):
+        lines.append(f"adaptive augmentation starts at p = {p:.2f}, where the parent's ended (data.augment_p)")
     return lines
 
 

@@ -36,6 +36,7 @@ class Parent:
         G: The state dict of its averaged generator, float32 on the CPU.
         D: That of its discriminator; None for a generator file, which has none.
         record: Name, path, digest, images seen and dataset, as record.make_record returns it.
+        augment_p: The p of its adaptive augmentation when it was saved; None without.
         imported: Whether other code trained it, so that only `config.model` is known.
         notes: Lines for the user.
     """
@@ -44,6 +45,7 @@ class Parent:
     G: Weights
     D: Weights | None
     record: dict[str, Any]
+    augment_p: float | None = None
     imported: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +132,18 @@ def _read_checkpoint(path: Path) -> Parent:
         images_seen=content["counters"]["images_seen"],
         dataset=config.data.source,
     )
-    return Parent(config, content["G_ema"], content["D"], record, notes=notes)
+    return Parent(config, content["G_ema"], content["D"], record, _augment_p(path, content), notes=notes)
+
+
+def _augment_p(path: Path, content: Mapping[str, Any]) -> float | None:
+    """Return the p of adaptive augmentation in a checkpoint, of which each process saved its copy; None without."""
+    adaptive = content.get("adaptive")
+    if adaptive is None:
+        return None
+    p = adaptive.get("p") if isinstance(adaptive, Mapping) else None
+    if not isinstance(p, Tensor) or not p.is_floating_point() or not 0 <= (mean := p.double().mean().item()) <= 1:
+        raise TrainerError(f"{path} is damaged: the p of its adaptive augmentation is not a probability")
+    return mean
 
 
 def _read_generator(path: Path, user_code: bool) -> Parent:
@@ -157,7 +170,7 @@ def _read_generator(path: Path, user_code: bool) -> Parent:
     )
     G = generator_weights.read_weights(model, config, path, user_code=user_code)
     imported = any(entry.key == "imported" for entry in model.metadata_props)
-    return Parent(config, G, None, record, imported)
+    return Parent(config, G, None, record, imported=imported)
 
 
 def _check_weights(path: Path, which: str, weights: Any) -> None:

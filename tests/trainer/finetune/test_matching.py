@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -297,6 +298,30 @@ def test_initialize_rejects_freezing_what_is_new() -> None:
     config = config_of("dcgan", model={"d_widths": [6, 7]}, optim={"d_freeze": 2})
     with pytest.raises(TrainerError, match=r"--freeze-d would keep random weights: D's net\.2\.weight is new"):
         initialize.preview(parent, config)
+
+
+@pytest.mark.parametrize(
+    ("data", "parents", "first"),
+    [
+        ({"ada_target": 0.6}, 0.55, 0.55),
+        ({"ada_target": 0.6}, 0.0, 0.0),
+        ({"ada_target": 0.6}, None, 0.0),
+        ({"ada_target": 0.6, "augment_p": 0.1}, 0.55, 0.1),
+        ({"ada_target": 0.6, "augment_p": 0.0}, 0.55, 0.0),
+        ({"augment_p": 0.1}, 0.55, 0.1),
+        ({}, 0.55, 1.0),
+    ],
+)
+def test_adaptive_augmentation_starts_where_the_parents_ended(
+    data: dict[str, float], parents: float | None, first: float
+) -> None:
+    config = config_of("dcgan", data={"augment": ["brightness"], **data})
+    parent = dataclasses.replace(parent_of(config)[1], augment_p=parents)
+    state = TrainState.create(config)
+    lines = initialize.initialize(state, parent)
+    assert float(state.augment_p) == pytest.approx(first)
+    assert any("starts at p = 0.55" in line for line in lines) == (first == 0.55)
+    assert initialize.preview(parent, config) == lines
 
 
 def test_preview_lists_what_initialize_does() -> None:

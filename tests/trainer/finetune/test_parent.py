@@ -115,6 +115,17 @@ BROKEN: dict[str, tuple[Change, str]] = {
         "of a training that diverged: G's net.0.weight is not finite",
     ),
     "config": (lambda content: content.update(config={"name": "x", "what": 1}), "unknown field what"),
+    **{
+        f"p of {name}": (lambda content, p=p: content.update(adaptive=p), "the p of its adaptive augmentation is not a")
+        for name, p in {
+            "nothing": {},
+            "a list": [1.0],
+            "text": {"p": "0.5"},
+            "integers": {"p": torch.tensor([1, 0])},
+            "NaN": {"p": torch.tensor(float("nan"))},
+            "2": {"p": torch.tensor(2.0)},
+        }.items()
+    },
 }
 
 
@@ -127,6 +138,14 @@ def test_read_parent_of_a_damaged_checkpoint_is_one_line(name: str, run_dir: Pat
     with pytest.raises(TrainerError, match=message) as caught:
         read_parent(tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("saved", [0.25, [0.25, 0.25]], ids=["one process", "two processes"])
+def test_read_parent_knows_the_p_of_its_augmentation(saved: object, run_dir: Path, tmp_path: Path) -> None:
+    content = checkpoint.read(run_dir / "checkpoint-00000009.pt")
+    assert read_parent(run_dir).augment_p is None
+    torch.save(content | {"adaptive": {"p": torch.tensor(saved)}}, tmp_path / "x.pt")
+    assert read_parent(tmp_path / "x.pt").augment_p == 0.25
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x04N."])
