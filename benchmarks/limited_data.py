@@ -4,11 +4,11 @@
 
 Each share of the training images (`data.max_images`, balanced over the classes) is trained twice, with the same
 settings but for `data.augment` and `data.ada_target`, and scored against the test images. The defaults are short runs
-for a CPU: cifar10-small at 16 px with a narrower G, a constant learning rate, and without mirrored images, which hold
-back a D that memorizes. `--set` changes any field of all runs.
+for a CPU: cifar10-small at 16 px with a narrower G, learning rates that fall to 0 in the second half, and without
+mirrored images, which hold back a D that memorizes. `--set` changes any field of all runs.
 
-A stopped command resumes where it was; runs that are finished and scored are not repeated. Every result is written as
-soon as it is known. Exit 1: a run or a score failed.
+A stopped command resumes where it was; runs that are finished and scored are not repeated, and shares may have
+different lengths. Every result is written as soon as it is known. Exit 1: a run or a score failed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trainer.training import checkpoint
 
 PRESET = "cifar10-small"
 SETTINGS = (
-    *("data.resolution=16", "data.flip=false", "optim.decay_kimg=null", "model.g_widths=[64,32]", "run.threads=1"),
+    *("data.resolution=16", "data.flip=false", "model.g_widths=[64,32]", "run.threads=1"),
     *("run.tick_kimg=10", "run.checkpoint_ticks=1", "run.quality_ticks=0", "run.track=none"),
 )
 ADAPTIVE = (
@@ -51,20 +51,27 @@ class Trial:
 
     percent: float
     arm: str
+    kimg: float
 
     @property
     def name(self) -> str:
         """The name of its run folder."""
-        return f"{self.percent:g}-{self.arm}"
+        return f"{self.percent:g}-{self.arm}-{self.kimg:g}kimg"
+
+    @property
+    def share(self) -> str:
+        """The key of its share in the document."""
+        return f"{self.percent:g}"
 
 
-def train(trial: Trial, run_dir: Path, count: int, kimg: float, settings: Sequence[str], data_root: Path) -> None:
+def train(trial: Trial, run_dir: Path, count: int, settings: Sequence[str], data_root: Path) -> None:
     """Train a run of `count` images, or resume it; raise SystemExit with the command's last line if it fails."""
     root = ("--data-root", str(data_root))
     if run_dir.is_dir() and checkpoint.paths(run_dir):
-        words = ["resume", str(run_dir), "--kimg", f"{kimg:g}", *root]
+        words = ["resume", str(run_dir), *root]
     else:
-        fields = (*settings, *ARMS[trial.arm], f"run.total_kimg={kimg:g}", f"data.max_images={count}")
+        length = (f"run.total_kimg={trial.kimg:g}", f"optim.decay_kimg=[{trial.kimg / 2:g},{trial.kimg:g}]")
+        fields = (*length, *settings, *ARMS[trial.arm], f"data.max_images={count}")
         words = ["train", "--preset", PRESET, "--run-dir", str(run_dir), *root]
         words += [word for field in fields for word in ("--set", field)]
     run("-m", "trainer", *words)
@@ -121,7 +128,6 @@ def main() -> None:
         "preset": PRESET,
         "settings": [each for each in settings if not each.startswith("data.source=")],
         "adaptive": list(ADAPTIVE),
-        "kimg": args.kimg,
         "extractor": extractor.stem,
         "num_images": args.num_images,
         "resolution": config.data.resolution,
@@ -135,19 +141,22 @@ def main() -> None:
     def measure(trial: Trial) -> None:
         run_dir, count = args.work / trial.name, counts[trial.percent]
         with harness.attempt(trial.name, failed):
-            train(trial, run_dir, count, args.kimg, settings, args.data_root)
+            train(trial, run_dir, count, settings, args.data_root)
             last = read_metrics(run_dir / "metrics.jsonl")[-1]
             kept = {name: last[name] for name in LAST if name in last}
             distance = score(run_dir, reference, extractor, args.num_images)
-            found = {"images": count, "kimg": last["images_seen"] / 1000, "distance": distance, **kept}
+            found = {"images": count, "kimg": trial.kimg, "distance": distance, **kept}
             with lock:
-                document["runs"].setdefault(f"{trial.percent:g}", {})[trial.arm] = found
+                runs[trial.share][trial.arm] = found
             print(f"{trial.name}: {count:,} images, distance {distance:.1f}", flush=True)
         with lock:
             harness.write(args.output, document)
 
-    trials = [Trial(percent, arm) for percent in args.shares for arm in ARMS]
-    trials = [each for each in trials if each.arm not in document["runs"].get(f"{each.percent:g}", {})]
+    trials = [Trial(percent, arm, args.kimg) for percent in args.shares for arm in ARMS]
+    runs = document["runs"]
+    for trial in trials:  # a share's arms have one length
+        runs[trial.share] = {arm: run for arm, run in runs.get(trial.share, {}).items() if run["kimg"] == args.kimg}
+    trials = [each for each in trials if each.arm not in runs[each.share]]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(measure, trials))
     print(report.limited_data_table(document))

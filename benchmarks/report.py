@@ -317,17 +317,21 @@ def replicas(images_per_s: float, rate_per_core: float, cores: int = 2) -> int:
 
 def limited_data_table(document: Document) -> str:
     """Return the distances of each share of the images, without and with adaptive augmentation."""
-    heads = "images | without | adaptive | ratio | p at the end"
-    row = "{share} % ({images:,}) | {without} | {adaptive} | {ratio} | {p}"
+    heads = "images | kimg | without | adaptive | ratio | p at the end"
+    row = "{share} % ({images:,}) | {kimg:g} | {without} | {adaptive} | {ratio} | {p}"
     records = []
     for share, arms in sorted(document["runs"].items(), key=lambda item: -float(item[0])):
+        if not arms:
+            continue
         distances = {name: arms[name]["distance"] for name in ("without", "adaptive") if name in arms}
         shown = {name: number(distances[name]) if name in distances else "–" for name in ("without", "adaptive")}
         both = len(distances) == 2
         ratio = f"**{distances['adaptive'] / distances['without']:.2f}**" if both else "–"
         p = f"{arms['adaptive']['augment/p']:.2f}" if "adaptive" in arms else "–"
-        images = next(iter(arms.values()))["images"]
-        records.append({"share": share, "images": images, "ratio": ratio, "p": p, **shown})
+        either = next(iter(arms.values()))
+        records.append(
+            {"share": share, "images": either["images"], "kimg": either["kimg"], "ratio": ratio, "p": p, **shown}
+        )
     return table(heads, row, records)
 
 

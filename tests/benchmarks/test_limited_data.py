@@ -79,20 +79,32 @@ def test_limited_data_done_is_not_repeated(extractor: Path, monkeypatch: pytest.
     assert again.calls == []
 
 
-def test_limited_data_resumes_a_longer_run(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limited_data_resumes_a_stopped_run(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(Commands(), extractor, monkeypatch)
-    longer = Commands()
-    _, document = run(longer, extractor, monkeypatch, "--kimg", "5")
-    assert [call[2:6] for call in longer.calls if "trainer" in call] == [
-        ["resume", str(extractor.with_name("work") / f"10-{arm}"), "--kimg", "5"] for arm in limited_data.ARMS
+    extractor.with_name("result.json").unlink()
+    again = Commands()
+    run(again, extractor, monkeypatch)
+    assert [call[2:4] for call in again.calls if "trainer" in call] == [
+        ["resume", str(extractor.with_name("work") / f"10-{arm}-2kimg")] for arm in limited_data.ARMS
     ]
-    assert document["kimg"] == 5
+
+
+def test_limited_data_of_another_length_is_a_new_run(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share's arms have one length; other shares keep theirs."""
+    run(Commands(), extractor, monkeypatch, "--shares", "10", "20")
+    longer = Commands(fails="10-without")
+    _, document = run(longer, extractor, monkeypatch, "--kimg", "5")
+    assert "optim.decay_kimg=[2.5,5]" in longer.settings(-2)
+    assert {share: {arm: found["kimg"] for arm, found in arms.items()} for share, arms in document["runs"].items()} == {
+        "10": {"adaptive": 5.0},
+        "20": {"without": 2.0, "adaptive": 2.0},
+    }
 
 
 def test_limited_data_failure_is_kept_and_the_rest_runs(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, document = run(Commands(fails="10-without"), extractor, monkeypatch)
     assert code == 1
-    assert document["failed"] == {"10-without": "error: no room"}
+    assert document["failed"] == {"10-without-2kimg": "error: no room"}
     assert set(document["runs"]["10"]) == {"adaptive"}
 
 
@@ -112,10 +124,10 @@ def test_limited_data_user_error_is_exit_code_2(
 
 
 def test_limited_data_table_shows_what_is_known() -> None:
-    half = {"without": {"images": 500, "distance": 200.0}}
-    whole = {"without": {"images": 5000, "distance": 100.0}}
-    whole["adaptive"] = {"images": 5000, "distance": 60.0, "augment/p": 0.5}
-    assert report.limited_data_table({"runs": {"1": half, "10": whole}}).splitlines()[2:] == [
-        "| 10 % (5,000) | 100 | 60.0 | **0.60** | 0.50 |",
-        "| 1 % (500) | 200 | – | – | – |",
+    half = {"without": {"images": 500, "kimg": 300.0, "distance": 200.0}}
+    whole = {"without": {"images": 5000, "kimg": 600.0, "distance": 100.0}}
+    whole["adaptive"] = {"images": 5000, "kimg": 600.0, "distance": 60.0, "augment/p": 0.5}
+    assert report.limited_data_table({"runs": {"1": half, "10": whole, "20": {}}}).splitlines()[2:] == [
+        "| 10 % (5,000) | 600 | 100 | 60.0 | **0.60** | 0.50 |",
+        "| 1 % (500) | 300 | 200 | – | – | – |",
     ]
