@@ -3,7 +3,7 @@
     python -m benchmarks.training_loops LOOP CONFIG FOLDER
 
 All train the same networks at the same batch, and print `step N` after each step. FOLDER holds the images as
-training.py wrote them.
+training.py wrote them. The notebooks are those of commits 4baeaac6 (Aiden-Ross-Dsouza) and 4df7576e (divyam25).
 
 ours             The trainer's loop.
 documents        Kunal627's scripts (and the GAN-DCGAN comparison project's): a DataLoader over PIL images with ToTensor
