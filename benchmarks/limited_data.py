@@ -5,7 +5,8 @@
 Each share of the training images (`data.max_images`, balanced over the classes) is trained twice, with the same
 settings but for `data.augment` and `data.ada_target`, and scored against the test images. The defaults are short runs
 for a CPU: cifar10-small at 16 px with a narrower G, learning rates that fall to 0 in the second half, and without
-mirrored images, which hold back a D that memorizes. `--set` changes any field of all runs.
+mirrored images, which hold back a D that memorizes. `--set` changes any field of all runs; give other settings another
+`--work`.
 
 A stopped command resumes where it was; runs that are finished and scored are not repeated, and shares may have
 different lengths. Every result is written as soon as it is known. Exit 1: a run or a score failed.
@@ -70,11 +71,15 @@ def train(trial: Trial, run_dir: Path, count: int, settings: Sequence[str], data
     if run_dir.is_dir() and checkpoint.paths(run_dir):
         words = ["resume", str(run_dir), *root]
     else:
-        length = (f"run.total_kimg={trial.kimg:g}", f"optim.decay_kimg=[{trial.kimg / 2:g},{trial.kimg:g}]")
-        fields = (*length, *settings, *ARMS[trial.arm], f"data.max_images={count}")
+        fields = (*with_length(settings, trial.kimg), *ARMS[trial.arm], f"data.max_images={count}")
         words = ["train", "--preset", PRESET, "--run-dir", str(run_dir), *root]
         words += [word for field in fields for word in ("--set", field)]
     run("-m", "trainer", *words)
+
+
+def with_length(settings: Sequence[str], kimg: float) -> list[str]:
+    """Return the settings of a run of a length; its rates fall in the second half unless the settings say otherwise."""
+    return [f"optim.decay_kimg=[{kimg / 2:g},{kimg:g}]", *settings, f"run.total_kimg={kimg:g}"]
 
 
 def score(run_dir: Path, reference: Path, extractor: Path, num_images: int) -> float:
@@ -111,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = (*SETTINGS, *args.settings, f"data.source={args.source}")
     try:
-        config = load_config(PRESET, [*settings, *ADAPTIVE])
+        config = load_config(PRESET, [*with_length(settings, args.kimg), *ADAPTIVE])
         total = len(load_image_set(args.source, resolution=config.data.resolution, data_root=args.data_root))
     except (TrainerError, ImageSetError) as error:
         parser.error(str(error))
@@ -136,6 +141,7 @@ def main() -> None:
     if {key: document.get(key) for key in protocol} != json.loads(json.dumps(protocol)):
         document = {"machine": harness.describe_machine(), **protocol, "runs": {}}  # earlier results do not compare
     document["failed"] = failed = {}
+    runs = document["runs"]
     lock = Lock()
 
     def measure(trial: Trial) -> None:
@@ -147,16 +153,14 @@ def main() -> None:
             distance = score(run_dir, reference, extractor, args.num_images)
             found = {"images": count, "kimg": trial.kimg, "distance": distance, **kept}
             with lock:
-                runs[trial.share][trial.arm] = found
+                arms = runs.get(trial.share, {}).items()  # a share's arms have one length
+                runs[trial.share] = {arm: run for arm, run in arms if run["kimg"] == trial.kimg} | {trial.arm: found}
             print(f"{trial.name}: {count:,} images, distance {distance:.1f}", flush=True)
         with lock:
             harness.write(args.output, document)
 
     trials = [Trial(percent, arm, args.kimg) for percent in args.shares for arm in ARMS]
-    runs = document["runs"]
-    for trial in trials:  # a share's arms have one length
-        runs[trial.share] = {arm: run for arm, run in runs.get(trial.share, {}).items() if run["kimg"] == args.kimg}
-    trials = [each for each in trials if each.arm not in runs[each.share]]
+    trials = [each for each in trials if runs.get(each.share, {}).get(each.arm, {}).get("kimg") != each.kimg]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(measure, trials))
     print(report.limited_data_table(document))

@@ -321,8 +321,6 @@ def limited_data_table(document: Document) -> str:
     row = "{share} % ({images:,}) | {kimg:g} | {without} | {adaptive} | {ratio} | {p}"
     records = []
     for share, arms in sorted(document["runs"].items(), key=lambda item: -float(item[0])):
-        if not arms:
-            continue
         distances = {name: arms[name]["distance"] for name in ("without", "adaptive") if name in arms}
         shown = {name: number(distances[name]) if name in distances else "–" for name in ("without", "adaptive")}
         both = len(distances) == 2

@@ -90,15 +90,29 @@ def test_limited_data_resumes_a_stopped_run(extractor: Path, monkeypatch: pytest
 
 
 def test_limited_data_of_another_length_is_a_new_run(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share's arms have one length; other shares keep theirs."""
+    """A share's arms have one length once one of a new length is measured; other shares keep theirs."""
+
+    def lengths(document: dict[str, Any]) -> dict[str, dict[str, float]]:
+        return {share: {arm: run["kimg"] for arm, run in arms.items()} for share, arms in document["runs"].items()}
+
+    both = {"without": 2.0, "adaptive": 2.0}
     run(Commands(), extractor, monkeypatch, "--shares", "10", "20")
+    _, document = run(Commands(fails="5kimg"), extractor, monkeypatch, "--kimg", "5")
+    assert lengths(document) == {"10": both, "20": both}
     longer = Commands(fails="10-without")
     _, document = run(longer, extractor, monkeypatch, "--kimg", "5")
     assert "optim.decay_kimg=[2.5,5]" in longer.settings(-2)
-    assert {share: {arm: found["kimg"] for arm, found in arms.items()} for share, arms in document["runs"].items()} == {
-        "10": {"adaptive": 5.0},
-        "20": {"without": 2.0, "adaptive": 2.0},
-    }
+    assert lengths(document) == {"10": {"adaptive": 5.0}, "20": both}
+
+
+def test_limited_data_keeps_the_users_decay_and_its_own_length(
+    extractor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands()
+    settings = ("--set", "optim.decay_kimg=[1,2]", "--set", "run.total_kimg=9")
+    assert run(commands, extractor, monkeypatch, *settings)[0] == 0
+    fields = [word for word in commands.calls[1] if "kimg=" in word and "tick" not in word]
+    assert fields == ["optim.decay_kimg=[1,2]", "optim.decay_kimg=[1,2]", "run.total_kimg=9", "run.total_kimg=2"]
 
 
 def test_limited_data_failure_is_kept_and_the_rest_runs(extractor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +141,7 @@ def test_limited_data_table_shows_what_is_known() -> None:
     half = {"without": {"images": 500, "kimg": 300.0, "distance": 200.0}}
     whole = {"without": {"images": 5000, "kimg": 600.0, "distance": 100.0}}
     whole["adaptive"] = {"images": 5000, "kimg": 600.0, "distance": 60.0, "augment/p": 0.5}
-    assert report.limited_data_table({"runs": {"1": half, "10": whole, "20": {}}}).splitlines()[2:] == [
+    assert report.limited_data_table({"runs": {"1": half, "10": whole}}).splitlines()[2:] == [
         "| 10 % (5,000) | 600 | 100 | 60.0 | **0.60** | 0.50 |",
         "| 1 % (500) | 300 | 200 | – | – | – |",
     ]

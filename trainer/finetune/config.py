@@ -59,6 +59,8 @@ def inherit_config(
             "--set data.source=folder:PATH"
         )
     sections["data"] = inherited["data"] if same else {"resolution": inherited["data"]["resolution"]}
+    if sections["data"].get("ada_target") is not None:
+        sections["data"]["augment_p"] = None  # it starts where the parent's ended, not where the parent's started
     loading.apply_overrides(sections, texts)
     if not parent.imported:
         _scale_decay(sections, parent.config)

@@ -109,7 +109,7 @@ def _describe(parent: Parent, config: Config, matches: tuple[Match, Match | None
     if frozen:
         lines.append(f"D: frozen: {', '.join(frozen)}")
     if p := _first_p(parent, config):
-        lines.append(f"adaptive augmentation starts at p = {p:.2f}, where the parent's ended (data.augment_p)")
+        lines.append(f"adaptive augmentation starts at p = {p:.2g}, where the parent's ended")
     return lines
 
 

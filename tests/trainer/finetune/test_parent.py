@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,23 @@ def test_inherit_config_scales_the_decay_to_the_new_length(run_dir: Path, total:
         inherit_config(parent, ["run.total_kimg=-1"])
     constant = type(parent)(config_of("dcgan"), parent.G, parent.D, parent.record)
     assert inherit_config(constant, {"run.total_kimg": total}).optim.decay_kimg is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "overrides", "p"),
+    [
+        ({"ada_target": 0.6, "augment_p": 0.1}, [], None),
+        ({"ada_target": 0.6, "augment_p": 0.1}, ["data.augment_p=0.2"], 0.2),
+        ({"augment_p": 0.1}, [], 0.1),
+    ],
+)
+def test_inherit_config_leaves_out_where_the_parents_p_started(
+    theirs: dict[str, float], overrides: list[str], p: float | None, run_dir: Path
+) -> None:
+    parent = read_parent(run_dir)
+    data = parent.config.data.model_copy(update={"augment": ("brightness",), **theirs})
+    parent = dataclasses.replace(parent, config=parent.config.model_copy(update={"data": data}))
+    assert inherit_config(parent, overrides).data.augment_p == p
 
 
 def test_inherit_config_imports_no_module_of_the_parent(run_dir: Path) -> None:
